@@ -1,0 +1,30 @@
+# make demo: classify the example scene; make test: run the tests. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.dev
+	mkdir -p demo
+	$(BIN)/python examples/make_demo_scene.py demo/scene.tif
+	$(BIN)/rssc-geo classify demo/scene.tif -o demo/landuse.gpkg --preview demo/preview.png --overwrite
+	@echo "map:     $(CURDIR)/demo/landuse.gpkg"
+	@echo "picture: $(CURDIR)/demo/preview.png"
+
+test: $(VENV)/.dev
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,74 @@
+"""Rasters and statistics that the benchmarks share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+
+CACHE = Path(tempfile.gettempdir()) / "rssc-geo-benchmarks"
+NORTH_UP = Affine(1.0, 0, 500_000, 0, -1.0, 5_000_000)
+
+
+def noise(rows: int, cols: int, seed: int) -> np.ndarray:
+    """Patchy noise that compresses about as imagery does: uint8 (3, rows, cols), never 0."""
+    random = np.random.default_rng(seed)
+    patches = random.integers(30, 220, (3, -(-rows // 32), -(-cols // 32))).repeat(32, 1).repeat(32, 2)[:, :rows, :cols]
+    return (patches + random.integers(-12, 13, (3, rows, cols))).clip(1, 255).astype(np.uint8)
+
+
+def dense_scene(side: int) -> Path:
+    """A tiled deflate RGB GeoTIFF of ``side`` × ``side`` pixels, made once."""
+    path = CACHE / f"dense_{side}.tif"
+    if not path.exists():
+        _write(path, side, [(row, col) for row in range(0, side, 512) for col in range(0, side, 512)], nodata=None)
+    return path
+
+
+def sparse_scene(side: int, blocks: int) -> Path:
+    """A sparse RGB GeoTIFF, nodata 0, with ``blocks`` real blocks of 512 × 512 scattered over it, made once."""
+    path = CACHE / f"sparse_{side}_{blocks}.tif"
+    if not path.exists():
+        chosen = np.random.default_rng(0).choice((side // 512) ** 2, size=blocks, replace=False)
+        _write(path, side, [(int(i) // (side // 512) * 512, int(i) % (side // 512) * 512) for i in chosen], nodata=0)
+    return path
+
+
+def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.tif")
+    profile = {
+        "driver": "GTiff",
+        "height": side,
+        "width": side,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": "EPSG:32632",
+        "transform": NORTH_UP,
+    }
+    layout = {
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "photometric": "rgb",
+        "SPARSE_OK": "TRUE",
+    }
+    with rasterio.open(part, "w", nodata=nodata, BIGTIFF="IF_SAFER", **profile, **layout) as dataset:
+        for seed, (row, col) in enumerate(sorted(corners)):
+            height, width = min(512, side - row), min(512, side - col)
+            dataset.write(noise(height, width, seed), window=Window(col, row, width, height))
+    os.replace(part, path)
+
+
+def verdict(name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> bool:
+    """Print a figure beside its target; whether it is met."""
+    met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    target = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
+    print(f"{name}: {value:.3g} (target {target}) {'met' if met else 'MISSED'}")
+    return met

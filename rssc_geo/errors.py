@@ -1,0 +1,35 @@
+"""What can go wrong, each with a message that says what was met and what to do.
+
+The command line prints the message as one line and exits with the class's ``exit_code``: 1 when the job
+failed, 2 when it was asked for wrongly.
+"""
+
+from __future__ import annotations
+
+
+class RsscGeoError(Exception):
+    """Base of every error that rssc-geo raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(RsscGeoError):
+    """An option or argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class InputError(RsscGeoError):
+    """A raster, AOI or data set that cannot be read or used."""
+
+
+class GeoreferenceError(InputError):
+    """A raster whose place on Earth is unknown or unusable."""
+
+
+class OutputError(RsscGeoError):
+    """A result that cannot be written."""
+
+
+class BundleError(RsscGeoError):
+    """A model bundle that is missing, incomplete, altered or unsafe."""

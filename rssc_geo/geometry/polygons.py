@@ -1,0 +1,255 @@
+"""From cells to polygons: outlines of cells and of regions of one class, and small regions merged away.
+
+Everything is built on integer cell corners and mapped once, through the cells' pixel edges and the affine, so
+that neighbours share their corners to the last bit. Regions are 4-connected. Cell classes travel as an integer
+array (cell rows, cell columns) in which one value, ``nothing``, marks the cells without a class.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from affine import Affine
+from scipy import ndimage
+
+from rssc_geo.geometry.grid import TileGrid
+
+# Directions of a region's outline, the region on its left (x = column, y = row): +x, +y, -x, -y. The corner of
+# a cell at which its edge in that direction starts, as (row, col) offsets.
+_START_ROW = np.array([0, 0, 1, 1])
+_START_COL = np.array([0, 1, 1, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The 4-connected regions of one class, in the order in which their first cells appear (row-major).
+
+    ``labels`` is int32 (cell rows, cell columns), the region of each cell or -1; ``class_ids`` (n,) the class of
+    each region. The outlines are kept as corner coordinates in the raster's CRS, some 20 bytes a corner, and
+    become shapely polygons only where asked for.
+    """
+
+    labels: np.ndarray
+    class_ids: np.ndarray
+    _xy: np.ndarray
+    _ring_ends: np.ndarray
+    _region_ends: np.ndarray
+    _reverse: bool
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    def polygons(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Polygons (with holes) of the regions ``start`` to ``stop``, exteriors counter-clockwise."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        if start >= stop:
+            return np.empty(0, object)
+        first_ring, last_ring = (0, *self._region_ends)[start], self._region_ends[stop - 1]
+        ends = self._ring_ends[first_ring:last_ring]
+        first_corner = self._ring_ends[first_ring - 1] if first_ring else 0
+        corners = np.diff(ends, prepend=first_corner)
+        rings = shapely.linearrings(self._xy[first_corner : ends[-1]], indices=np.repeat(np.arange(len(ends)), corners))
+        counts = np.diff(self._region_ends[start:stop], prepend=first_ring)
+        polygons: np.ndarray = shapely.polygons(rings, indices=np.repeat(np.arange(stop - start), counts))
+        return shapely.reverse(polygons) if self._reverse else polygons
+
+
+def cell_polygons(grid: TileGrid, transform: Affine, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Rectangles of the cells (``rows[i]``, ``cols[i]``) as shapely polygons, counter-clockwise.
+
+    Every corner is ``transform * (pixel column, pixel row)`` exactly; a rotated transform gives rotated cells.
+    """
+    row_step = np.array([0, 0, 1, 1] if transform.determinant >= 0 else [0, 1, 1, 0])
+    col_step = np.array([0, 1, 1, 0] if transform.determinant >= 0 else [0, 0, 1, 1])
+    rows, cols = np.asarray(rows, np.int64), np.asarray(cols, np.int64)
+    corners = _to_crs(grid, transform, rows=rows[:, None] + row_step, cols=cols[:, None] + col_step)
+    polygons: np.ndarray = shapely.polygons(corners)
+    return polygons
+
+
+def dissolve(grid: TileGrid, transform: Affine, *, classes: np.ndarray, nothing: int, keep_corners: bool = False) -> Regions:
+    """Dissolve cells of one class into their 4-connected regions.
+
+    Parameters
+    ----------
+    classes : integers (cell rows, cell columns); ``nothing`` marks cells that belong to no region
+    keep_corners : keep every cell corner along an outline, not only those where it turns. For outlines that are
+        reprojected: neighbours then go on sharing their vertices.
+    """
+    if classes.shape != grid.cells_shape:
+        raise ValueError(f"classes of shape {classes.shape} for a grid of {grid.cells_shape} cells")
+    labels = _label(classes, nothing)
+    class_ids = np.zeros(int(labels.max(initial=-1)) + 1, classes.dtype)
+    class_ids[labels[labels >= 0]] = classes[labels >= 0]
+    rows, cols, ring_ends, region_ends = _outlines(labels, keep_corners=keep_corners)
+    xy = _to_crs(grid, transform, rows=rows, cols=cols)
+    return Regions(labels, class_ids, xy, ring_ends, region_ends, transform.determinant < 0)
+
+
+def merge_small(classes: np.ndarray, cell_areas: np.ndarray, *, min_area: float, nothing: int) -> np.ndarray:
+    """Give every region smaller than ``min_area`` to a neighbour; the smallest go first.
+
+    The neighbour is the one with the longest shared border, counted in cell sides; of equals the larger, then
+    the one of the lower class, then the first. Regions without a neighbour stay.
+
+    Parameters
+    ----------
+    classes : integers (cell rows, cell columns), left as they are
+    cell_areas : areas of the cells, same shape, in the unit of ``min_area``
+
+    Returns the classes after merging.
+    """
+    labels = _label(classes, nothing)
+    inside = labels >= 0
+    areas = np.bincount(labels[inside], weights=cell_areas[inside]).tolist()
+    region_class = np.zeros(len(areas), classes.dtype)
+    region_class[labels[inside]] = classes[inside]
+    class_of = region_class.tolist()
+    borders = _borders(labels, len(areas))
+    parent = list(range(len(areas)))
+
+    def absorb(region: int, other: int) -> None:
+        parent[other] = region
+        areas[region] += areas[other]
+        for neighbour, sides in borders[other].items():
+            del borders[neighbour][other]
+            if neighbour != region:
+                borders[region][neighbour] = borders[region].get(neighbour, 0) + sides
+                borders[neighbour][region] = borders[region][neighbour]
+        borders[other].clear()
+
+    queue = [(area, region) for region, area in enumerate(areas) if area < min_area]
+    heapq.heapify(queue)
+    while queue:
+        area, region = heapq.heappop(queue)
+        if parent[region] != region or area != areas[region] or not borders[region]:
+            continue  # taken in or grown since it was queued, or alone
+        target = max(borders[region], key=lambda n: (borders[region][n], areas[n], -class_of[n], -n))
+        # Neighbours of the target's class now touch it through this region and become one with it.
+        alike = sorted(n for n in borders[region] if n != target and class_of[n] == class_of[target])
+        for other in (region, *alike):
+            absorb(target, other)
+        if areas[target] < min_area:
+            heapq.heappush(queue, (areas[target], target))
+    final = np.array([class_of[_root(parent, region)] for region in range(len(parent))], classes.dtype)
+    merged = classes.copy()
+    merged[inside] = final[labels[inside]]
+    return merged
+
+
+def _root(parent: list[int], region: int) -> int:
+    while parent[region] != region:
+        parent[region] = region = parent[parent[region]]
+    return region
+
+
+def _borders(labels: np.ndarray, count: int) -> list[dict[int, int]]:
+    """For every region its neighbours and the number of cell sides shared with each."""
+    pairs = []
+    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        border = (one != other) & (one >= 0) & (other >= 0)
+        low, high = np.minimum(one[border], other[border]), np.maximum(one[border], other[border])
+        pairs.append(low.astype(np.int64) * count + high)
+    keys, sides = np.unique(np.concatenate(pairs), return_counts=True)
+    borders: list[dict[int, int]] = [{} for _ in range(count)]
+    for low, high, shared in zip((keys // max(count, 1)).tolist(), (keys % max(count, 1)).tolist(), sides.tolist(), strict=True):
+        borders[low][high] = borders[high][low] = shared
+    return borders
+
+
+def _label(classes: np.ndarray, nothing: int) -> np.ndarray:
+    """Region of every cell, int32, -1 for none.
+
+    One labelling pass for all classes: on a grid of cells and the sides between them, where a side is open when
+    the cells on both of its sides are of one class.
+    """
+    rows, cols = classes.shape
+    filled = classes != nothing
+    links = np.zeros((2 * rows - 1, 2 * cols - 1), bool)
+    links[::2, ::2] = filled
+    links[::2, 1::2] = filled[:, 1:] & (classes[:, 1:] == classes[:, :-1])
+    links[1::2, ::2] = filled[1:] & (classes[1:] == classes[:-1])
+    labels, _ = ndimage.label(links)
+    return np.ascontiguousarray(labels[::2, ::2], np.int32) - np.int32(1)
+
+
+def _outlines(labels: np.ndarray, *, keep_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rings around the regions: corner rows and columns, ring ends (in corners), region ends (in rings).
+
+    Rings are ordered by region, the exterior first. Where two cells of a region touch at a corner only, the
+    outline crosses over to the other cell: since regions are 4-connected, each ring is then simple and rings
+    meet in points only, which is what makes the polygons valid.
+    """
+    width = labels.shape[1] + 2
+    flat = np.pad(labels, 1, constant_values=-1).ravel()
+    cells = np.flatnonzero(flat >= 0)
+    ahead, right = (1, width, -1, -width), (-width, 1, width, -1)
+    own = [cells[flat[cells + right[turn]] != flat[cells]] for turn in range(4)]
+    first = np.cumsum([0, *(len(edges) for edges in own)])
+    number = np.full((4, flat.size), -1, np.int32)  # edge of a cell in a direction -> its running number
+    for turn in range(4):
+        number[turn, own[turn]] = np.arange(first[turn], first[turn + 1])
+    following = np.empty(first[4], np.int32)
+    for turn in range(4):
+        here = own[turn]
+        straight, diagonal = here + ahead[turn], here + ahead[turn] + right[turn]
+        turns_right, goes_on = flat[diagonal] == flat[here], flat[straight] == flat[here]
+        following[first[turn] : first[turn + 1]] = np.where(
+            turns_right,
+            number[turn - 1, diagonal],
+            np.where(goes_on, number[turn, straight], number[(turn + 1) % 4, here]),
+        )
+    del number
+    order, ends = _rings(following, starts=len(own[0]))
+    cell = np.concatenate(own)[order]
+    turn_of = np.repeat(np.arange(4, dtype=np.int8), np.diff(first))[order]
+    starts = ends - np.diff(ends, prepend=0)
+    region_of_ring = flat[cell[starts]]
+    if keep_corners:
+        kept = np.ones(len(order), bool)
+    else:
+        before = np.roll(turn_of, 1)
+        before[starts] = turn_of[ends - 1]
+        kept = turn_of != before
+    # A region's exterior holds the first edge of its first cell, so it was met before its holes: a stable sort.
+    by_region = np.argsort(region_of_ring, kind="stable")
+    lengths = np.diff(ends, prepend=0)[by_region]
+    new_ends = np.cumsum(lengths)
+    picked = np.arange(len(order)) + np.repeat(starts[by_region] - (new_ends - lengths), lengths)
+    kept = kept[picked]
+    picked = picked[kept]
+    ring_ends = np.concatenate(([0], np.cumsum(kept)))[new_ends]
+    rows = cell[picked] // width - 1 + _START_ROW[turn_of[picked]]
+    cols = cell[picked] % width - 1 + _START_COL[turn_of[picked]]
+    region_ends = np.cumsum(np.bincount(region_of_ring, minlength=int(labels.max(initial=-1)) + 1))
+    return rows, cols, ring_ends, region_ends
+
+
+def _rings(following: np.ndarray, *, starts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges in the order in which the rings run, and where each ring ends.
+
+    Every ring has an edge among the first ``starts`` (those in +x), so that rings are looked for there only.
+    """
+    successor = following.tolist()
+    seen = bytearray(len(successor))
+    order, ends = array("i"), array("i")
+    for start in range(starts):
+        if seen[start]:
+            continue
+        edge = start
+        while not seen[edge]:
+            seen[edge] = 1
+            order.append(edge)
+            edge = successor[edge]
+        ends.append(len(order))
+    return np.asarray(order, np.int64), np.asarray(ends, np.int64)
+
+
+def _to_crs(grid: TileGrid, transform: Affine, *, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Coordinates (..., 2) of cell corners, computed term by term as the affine itself does for one point."""
+    x, y = grid.col_edges()[cols].astype(np.float64), grid.row_edges()[rows].astype(np.float64)
+    return np.stack([x * transform.a + y * transform.b + transform.c, x * transform.d + y * transform.e + transform.f], axis=-1)

@@ -1,0 +1,167 @@
+"""From tiles to cells: which tiles are looked at, and the mean over the tiles that contain a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rssc_geo.geometry.grid import Tile, TileGrid
+from rssc_geo.vector.landuse import CellBatch
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What is known of a tile once it was read and, if it was worth it, looked at.
+
+    ``cell_fractions`` float32 ``(cell rows, cell cols)``: valid share of the cells wholly contained in it;
+    ``probabilities`` float32 ``(C,)``, None for a tile that was not looked at.
+    """
+
+    tile: Tile
+    valid_fraction: float
+    cell_fractions: np.ndarray
+    probabilities: np.ndarray | None
+    caption: str
+
+
+class CellMap:
+    """How tiles and cells of a grid depend on each other, for the cells that were selected.
+
+    A cell is written when its valid share, as seen by the containing tile whose centre is nearest, reaches
+    ``min_valid``. Its probabilities are the mean over that nearest tile and those other containing tiles whose
+    own valid share reaches ``min_valid``; its caption is the nearest tile's. Nothing here depends on the
+    selection but which cells are written, so an AOI never changes a result.
+    """
+
+    def __init__(self, grid: TileGrid, selected: np.ndarray, *, min_valid: float) -> None:
+        if selected.shape != grid.cells_shape:
+            raise ValueError(f"selection of shape {selected.shape} for {grid.cells_shape} cells")
+        self.grid = grid
+        self.selected = selected
+        self.min_valid = min_valid
+        self.near_rows, self.near_cols = grid.nearest_tiles()
+        self.span_rows, self.span_cols = grid.tile_spans()
+
+    def tiles(self) -> np.ndarray:
+        """Indices, ascending, of the tiles that contain a selected cell: int64."""
+        rows, cols = self.grid.tiles_shape
+        needed = np.zeros((rows, cols), bool)
+        for row, (first, last) in enumerate(self.span_rows):
+            hit = np.flatnonzero(self.selected[row])
+            if hit.size:
+                # Columns of tiles from each hit cell's first to its last, as a running sum of +1 and −1.
+                steps = np.zeros(cols + 1, np.int64)
+                np.add.at(steps, self.span_cols[hit, 0], 1)
+                np.add.at(steps, self.span_cols[hit, 1] + 1, -1)
+                needed[first : last + 1] |= np.cumsum(steps[:-1]) > 0
+        return np.flatnonzero(needed)
+
+    def near(self, tile: Tile) -> np.ndarray:
+        """Which of the tile's cells have it as their nearest: bool ``(cell rows, cell cols)``."""
+        rows, cols = self.grid.cells_of_tile(tile)
+        own_rows = self.near_rows[rows.start : rows.stop] == tile.row
+        own_cols = self.near_cols[cols.start : cols.stop] == tile.col
+        return np.asarray(own_rows[:, None] & own_cols)
+
+    def wanted(self, tile: Tile, valid_fraction: float, cell_fractions: np.ndarray) -> bool:
+        """Whether the tile is worth the network's time."""
+        if valid_fraction >= self.min_valid and valid_fraction > 0:
+            return True
+        return bool((self.near(tile) & self.valid(cell_fractions)).any())
+
+    def valid(self, fractions: np.ndarray) -> np.ndarray:
+        """Which valid shares are enough for a cell to be written."""
+        return np.asarray((fractions >= self.min_valid) & (fractions > 0))
+
+    def restart(self, watermark: int) -> int:
+        """The first tile to read again when all tiles before ``watermark`` were done and written.
+
+        Cells still incomplete then may need tiles that lie before it (only where tiles overlap).
+        """
+        tile_row, tile_col = divmod(watermark, self.grid.tiles_shape[1])
+        first, last = self.span_rows.T
+        unfinished = last >= tile_row
+        if not unfinished.any():
+            return watermark
+        start_row = min(int(first[unfinished].min()), tile_row)
+        across = bool(((first <= tile_row) & (last > tile_row)).any())
+        if start_row < tile_row or across:  # cells left of the watermark still wait for tiles of the next row
+            return start_row * self.grid.tiles_shape[1]
+        waiting = self.span_cols[self.span_cols[:, 1] >= tile_col]
+        start_col = min(int(waiting[:, 0].min()), tile_col) if len(waiting) else tile_col
+        return tile_row * self.grid.tiles_shape[1] + start_col
+
+
+@dataclass(slots=True)
+class _Row:
+    """Running sums of one row of cells."""
+
+    sums: np.ndarray  # float64 (cells, C)
+    counts: np.ndarray  # int64 (cells,)
+    valid: np.ndarray  # bool (cells,)
+    captions: dict[int, str]
+
+
+class CellAggregator:
+    """Takes tiles in ascending order, gives each cell once, as soon as its last tile has come."""
+
+    def __init__(self, cells: CellMap, *, classes: int, done: int = 0) -> None:
+        """``done``: cells completed by tiles before this index were given in an earlier run."""
+        self._cells = cells
+        self._classes = classes
+        self._done = done
+        self._rows: dict[int, _Row] = {}
+
+    def add(self, results: Sequence[TileResult]) -> CellBatch:
+        """Take the next tiles and return the cells that are complete with them."""
+        finished = [piece for result in results for piece in self._add(result)]
+        rows, cols, probabilities, captions = zip(*finished, strict=True) if finished else ((), (), (), ())
+        return CellBatch(
+            rows=np.array(rows, np.int32),
+            cols=np.array(cols, np.int32),
+            probabilities=np.array(probabilities, np.float32).reshape(-1, self._classes),
+            captions=list(captions),
+        )
+
+    def _add(self, result: TileResult) -> list[tuple[int, int, np.ndarray, str]]:
+        cells, tile = self._cells, result.tile
+        rows, cols = cells.grid.cells_of_tile(tile)
+        near = cells.near(tile)
+        seen = result.probabilities
+        counted = near if result.valid_fraction < cells.min_valid else np.ones_like(near)
+        valid = near & cells.valid(result.cell_fractions)
+        across = slice(cols.start, cols.stop)
+        for index, row in enumerate(rows):
+            sums = self._row(row)
+            if seen is not None:
+                sums.sums[across][counted[index]] += seen
+                sums.counts[across] += counted[index]
+            sums.valid[across] |= valid[index]
+            for col in np.flatnonzero(valid[index]):
+                sums.captions[cols.start + int(col)] = result.caption
+        if tile.index < self._done:
+            return []
+        complete = list(self._complete(tile, rows, cols))
+        for row in [r for r in self._rows if cells.span_rows[r, 1] < tile.row]:
+            del self._rows[row]
+        return complete
+
+    def _row(self, row: int) -> _Row:
+        if row not in self._rows:
+            width = self._cells.grid.cells_shape[1]
+            zeros = np.zeros((width, self._classes))
+            self._rows[row] = _Row(zeros, np.zeros(width, np.int64), np.zeros(width, bool), {})
+        return self._rows[row]
+
+    def _complete(self, tile: Tile, rows: range, cols: range) -> list[tuple[int, int, np.ndarray, str]]:
+        cells = self._cells
+        complete: list[tuple[int, int, np.ndarray, str]] = []
+        for row in rows:
+            if cells.span_rows[row, 1] != tile.row:
+                continue
+            sums = self._rows[row]
+            ready = [c for c in cols if cells.span_cols[c, 1] == tile.col and cells.selected[row, c] and sums.valid[c]]
+            complete += [(row, col, sums.sums[col] / sums.counts[col], sums.captions.pop(col)) for col in ready]
+        return complete

@@ -1,0 +1,120 @@
+"""Where the network runs: device, precision, batch size, and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rssc_geo.captioning.base import CaptionBatch, Captioner
+from rssc_geo.errors import RsscGeoError, UsageError
+from rssc_geo.models.bundle import Model
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """The chosen device, dtype of weights and activations, and tiles a batch."""
+
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+
+
+def choose_compute(device: str | None = None, *, dtype: str | None = None, batch_size: int | None = None) -> Compute:
+    """Pick what is there: CUDA in bfloat16, else Apple's MPS, else the CPU, both in float32.
+
+    ``device``: any torch device name; ``dtype``: float32, bfloat16 or float16; ``batch_size``: tiles.
+    Raises ``UsageError`` for an unknown name, a device that is not there, or a batch size under 1.
+    """
+    if device in (None, "auto"):
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(str(device))
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"--device {device} cannot be used: {reason}") from error
+    if dtype in (None, "auto"):
+        dtype = "bfloat16" if chosen.type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype} is unknown; use one of {', '.join(DTYPES)}")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size} is not a number of tiles; give 1 or more")
+    return Compute(chosen, DTYPES[str(dtype)], batch_size or _BATCH_SIZE.get(chosen.type, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """``probabilities`` float32 ``(B, C)``, calibrated by the card's temperature, and ``B`` ``captions``."""
+
+    probabilities: np.ndarray
+    captions: list[str]
+
+
+class TileClassifier:
+    """Tiles in, probabilities and captions out; each tile's result is a function of that tile alone.
+
+    When memory runs out the batch is halved, for this and all later batches, and the work goes on.
+    """
+
+    def __init__(self, model: Model, captioner: Captioner, compute: Compute) -> None:
+        self._model = model
+        self._captioner = captioner
+        self._compute = compute
+        self.batch_size = compute.batch_size
+        model.network.to(device=compute.device, dtype=compute.dtype)
+        if compute.device.type == "cpu":
+            model.network.to(memory_format=torch.channels_last)
+        if model.decoder is not None:
+            model.decoder.to(device=compute.device, dtype=compute.dtype)
+
+    def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
+        """``pixels`` uint8 ``(B, H, W, 3)``, ``mask`` bool ``(B, H, W)``, True = valid; any B.
+
+        Raises ``RsscGeoError`` when a single tile does not fit into memory.
+        """
+        parts: list[Prediction] = []
+        start = 0
+        while start < len(pixels):
+            stop = start + self.batch_size
+            try:
+                parts.append(self._run(pixels[start:stop], mask[start:stop]))
+                start = stop
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if self.batch_size == 1:
+                    raise RsscGeoError(
+                        f"out of memory on {self._compute.device} with a single tile; use another --device"
+                    ) from error
+                self.batch_size = (self.batch_size + 1) // 2
+                log.warning("out of memory on %s: going on with batches of %d", self._compute.device, self.batch_size)
+                if self._compute.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        if len(parts) == 1:
+            return parts[0]
+        classes = len(self._model.card.classes)
+        probabilities = np.concatenate([np.empty((0, classes), np.float32), *(part.probabilities for part in parts)])
+        return Prediction(probabilities, [text for part in parts for text in part.captions])
+
+    @torch.inference_mode()
+    def _run(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
+        compute, model = self._compute, self._model
+        images = model.preprocess(pixels, mask).to(device=compute.device, dtype=compute.dtype, non_blocking=True)
+        tokens = model.network.encode_image(images)
+        captions = self._captioner.caption(CaptionBatch(pixels, mask, tokens))
+        ids, present = (values.to(compute.device) for values in model.tokenize(captions))
+        logits = model.network.classify(tokens, ids, present).float()
+        return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """CUDA raises a class of its own; MPS and the CPU's allocator only say so."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

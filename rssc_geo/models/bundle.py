@@ -1,0 +1,195 @@
+"""Model bundles: find one by name, folder or hub id; check it; load it; save one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rssc_geo.errors import BundleError
+from rssc_geo.models.card import ModelCard, read_card
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from rssc_geo.captioning.compact import CaptionDecoder
+    from rssc_geo.models.dual_attention import DualAttentionClassifier
+
+EMBEDDED = Path(__file__).with_name("bundles")
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded bundle: the network in evaluation mode, its card, its tokenizer, its captioner's decoder if any."""
+
+    card: ModelCard
+    network: DualAttentionClassifier
+    tokenizer: Tokenizer
+    decoder: CaptionDecoder | None
+
+    def preprocess(self, pixels: np.ndarray, mask: np.ndarray) -> torch.Tensor:
+        """uint8 ``(B, H, W, 3)`` and bool ``(B, H, W)`` (True = valid) → normalised float32 ``(B, 3, H, W)``.
+
+        Invalid pixels become the card's mean, which is 0 after normalisation.
+        """
+        import torch
+
+        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std))
+        images = (scaled - mean).div_(std)
+        images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def tokenize(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens`` at most."""
+        import torch
+
+        rows = [self.tokenizer.encode(text, add_special_tokens=False).ids[: self.card.max_tokens] for text in captions]
+        length = max(1, *(len(row) for row in rows))
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[index, : len(row)] = True
+        return ids, mask
+
+
+def embedded_names() -> list[str]:
+    """Names of the bundles that come with the program."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
+
+
+def find_bundle(name: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a bundle: an existing folder first, then an embedded name, then a hub id.
+
+    ``BundleError`` says what was tried. A hub id is fetched into the hub's cache; ``HF_HUB_OFFLINE`` is honoured.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if str(name) in embedded_names():
+        return EMBEDDED / str(name)
+    if _HUB_ID.fullmatch(str(name)) and not folder.exists():
+        return _fetch(str(name), revision)
+    kind = "is a file, not a bundle folder" if folder.is_file() else "is no folder, hub id (owner/name) or embedded model"
+    raise BundleError(f"model {str(name)!r} {kind}; embedded: {', '.join(embedded_names())}")
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["config.json", WEIGHTS, TOKENIZER, "README.md"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BundleError(
+            f"model {repository!r}: no such folder here, and the hub gave nothing ({reason}); "
+            f"fetch it beforehand with 'hf download {repository}' or pass a bundle folder"
+        ) from error
+
+
+def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
+    """The card alone, without importing torch."""
+    return read_card(find_bundle(name, revision=revision))
+
+
+def load_model(name: str | Path = "compact", *, revision: str | None = None) -> Model:
+    """Load a bundle by embedded name, folder or hub id.
+
+    Weights are safetensors only, compared with the card's sha256; nothing is unpickled, no remote code runs.
+    Weights stored in half precision are computed in float32. ``BundleError``, one line, when the folder is
+    incomplete, altered, or holds pickled weights.
+    """
+    folder = find_bundle(name, revision=revision)
+    card = read_card(folder)
+    _check_files(folder, card)
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    from rssc_geo.captioning.compact import CaptionDecoder
+    from rssc_geo.models.dual_attention import DualAttentionClassifier
+
+    try:
+        weights = {
+            key: value.float() if value.is_floating_point() else value for key, value in load_file(folder / WEIGHTS).items()
+        }
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{folder / WEIGHTS} is not a readable safetensors file: {error}") from error
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise BundleError(f"{folder / TOKENIZER} is not a tokenizer: {error}") from error
+    try:
+        network = DualAttentionClassifier(classes=len(card.classes), **card.network)
+        decoder = CaptionDecoder(**card.captioner) if card.captioner is not None else None
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{folder}: config.json describes no network this program can build: {error}") from error
+    _fill(network, weights, "network.", folder)
+    if decoder is not None:
+        _fill(decoder, weights, "captioner.", folder)
+        decoder.eval()
+    return Model(card, network.eval(), tokenizer, decoder)
+
+
+def _check_files(folder: Path, card: ModelCard) -> None:
+    for file in (WEIGHTS, TOKENIZER):
+        path = folder / file
+        if not path.is_file():
+            pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
+            hint = f" ({', '.join(pickled)} is pickled and never loaded; convert it to safetensors)" if pickled else ""
+            raise BundleError(f"{folder}: {file} is missing{hint}")
+        expected = card.sha256.get(file)
+        if expected is None:
+            raise BundleError(f"{folder}: config.json gives no sha256 for {file}")
+        if digest(path) != expected:
+            raise BundleError(f"{path} does not have the checksum of config.json: the bundle is damaged or altered; get it anew")
+
+
+def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str, folder: Path) -> None:
+    own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise BundleError(f"{folder}: {WEIGHTS} does not fit config.json: {first}") from error
+
+
+def save_bundle(folder: str | Path, model: Model, *, readme: str) -> ModelCard:
+    """Write a bundle folder: weights in float16, tokenizer, README, and the card with the files' checksums.
+
+    Returns the card as written.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    states = {f"network.{key}": value for key, value in model.network.state_dict().items()}
+    if model.decoder is not None:
+        states |= {f"captioner.{key}": value for key, value in model.decoder.state_dict().items()}
+    half = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in states.items()}
+    save_file({key: value.contiguous() for key, value in half.items()}, target / WEIGHTS)
+    model.tokenizer.save(str(target / TOKENIZER))
+    card = dataclasses.replace(model.card, sha256={file: digest(target / file) for file in (WEIGHTS, TOKENIZER)})
+    (target / "config.json").write_text(card.to_json(), encoding="utf-8")
+    (target / "README.md").write_text(readme, encoding="utf-8")
+    return card
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, as hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

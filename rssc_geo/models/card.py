@@ -1,0 +1,134 @@
+"""The model card as data: everything a bundle's ``config.json`` says. No torch here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rssc_geo.errors import BundleError
+
+FORMAT = 1
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class SceneClass:
+    """One class of a model: ``id`` is its place in the network's output, ``colour`` is ``#rrggbb``."""
+
+    id: int
+    name: str
+    colour: str
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError(f"class {self.id} has no name")
+        if not _COLOUR.fullmatch(self.colour):
+            raise ValueError(f"class {self.name!r}: colour {self.colour!r} is not #rrggbb")
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Side of a tile on the ground, in metres: the range trained for and the size to prefer."""
+
+    minimum_m: float
+    preferred_m: float
+    maximum_m: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minimum_m <= self.preferred_m <= self.maximum_m:
+            raise ValueError(f"footprint {self} is not 0 < minimum <= preferred <= maximum")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a bundle is, and how its network wants to be fed.
+
+    ``input_size`` is (rows, cols) in pixels; ``mean`` and ``std`` apply to RGB in [0, 1]; ``gsd_range_m`` is
+    the ground sampling distance of the rasters it was trained for, metres a pixel; ``network`` holds the
+    arguments of the architecture, ``captioner`` those of the embedded captioner (None: there is none);
+    logits are divided by ``temperature`` before the softmax; ``cpu_tiles_per_s`` is the rate measured on one core
+    of a laptop-class processor, captions included, for estimates; ``sha256`` maps each file to its digest.
+    """
+
+    name: str
+    version: str
+    description: str
+    licence: str
+    classes: tuple[SceneClass, ...]
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bands: tuple[str, str, str]
+    gsd_range_m: tuple[float, float]
+    footprint: Footprint
+    network: Mapping[str, Any]
+    captioner: Mapping[str, Any] | None
+    prompt: str
+    max_tokens: int
+    temperature: float
+    cpu_tiles_per_s: float | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError("the card names no classes")
+        if [c.id for c in self.classes] != list(range(len(self.classes))):
+            raise ValueError("class ids are not 0, 1, 2 … in order")
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError("two classes share a name")
+        if min(self.input_size) < 1 or min(self.std) <= 0 or self.temperature <= 0 or self.max_tokens < 1:
+            raise ValueError("input_size, std, temperature and max_tokens must be positive")
+        if not 0 < self.gsd_range_m[0] <= self.gsd_range_m[1]:
+            raise ValueError(f"gsd_range_m {self.gsd_range_m} is not a range")
+        for file, digest in self.sha256.items():
+            if not _SHA256.fullmatch(digest):
+                raise ValueError(f"sha256 of {file} is {digest!r}")
+
+    def to_json(self) -> str:
+        """The text of ``config.json``."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> ModelCard:
+        """Parse ``config.json``; ``BundleError`` naming ``where`` and the first thing wrong with it."""
+        try:
+            data = json.loads(text)
+            _check_format(data)
+            data["classes"] = tuple(SceneClass(**entry) for entry in data["classes"])
+            data["footprint"] = Footprint(**data["footprint"])
+            for key in ("input_size", "mean", "std", "bands", "gsd_range_m"):
+                data[key] = tuple(data[key])
+            return cls(**data)
+        except KeyError as error:
+            raise BundleError(f"{where}: config.json lacks {error}") from error
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"{where}: config.json cannot be used: {error}") from error
+
+
+def _check_format(data: Any) -> None:
+    if not isinstance(data, dict):
+        raise TypeError("not a JSON object")
+    version = data.pop("format", None)
+    if version != FORMAT:
+        raise ValueError(f"bundle format {version!r}, this program reads {FORMAT}")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a bundle folder; ``BundleError`` when there is none or it is not valid."""
+    path = folder / "config.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no model bundle: config.json is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    return ModelCard.from_json(text, where=str(folder))

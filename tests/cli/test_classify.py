@@ -1,0 +1,161 @@
+"""The main job from a command line to a GeoPackage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from shapely.geometry import box
+
+from .conftest import Outcome, texture, write_raster
+
+Rssc = Callable[..., Outcome]
+
+
+def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -> None:
+    pixels = texture(800, 600)
+    pixels[:, :256, :256] = 0
+    raster = write_raster(tmp_path / "scene.tif", pixels, nodata=0, photometric="rgb")
+    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--tile-size", "128px")
+    assert done.code == 0, done.err
+    assert str(tmp_path / "map.gpkg") in done.out
+    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="scenes")
+    expected = {(r, c) for r in range(7) for c in range(5) if not (r < 2 and c < 2)}
+    assert {(int(r), int(c)) for r, c in zip(scenes["row"], scenes["col"], strict=True)} == expected
+    for row in scenes.itertuples():
+        top, left = row.row * 128, row.col * 128
+        bottom, right = min(top + 128, 800), min(left + 128, 600)
+        assert row.geometry.equals(box(500_000 + 2 * left, 5_000_000 - 2 * bottom, 500_000 + 2 * right, 5_000_000 - 2 * top))
+    assert scenes["confidence"].between(0, 1).all()
+    assert (scenes["caption"].str.len() > 5).all()
+    assert (scenes["class"] != scenes["runner_up"]).all()
+    landuse = gpd.read_file(tmp_path / "map.gpkg", layer="landuse")
+    assert landuse["cells"].sum() == len(expected)
+    assert landuse.union_all().equals(scenes.union_all())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
+
+
+def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    target = tmp_path / "map.gpkg"
+    extras = ["--class-raster", tmp_path / "classes.tif", "--preview", tmp_path / "map.png", "--json", "--probabilities"]
+    done = rssc("classify", scene, "-o", target, "--tile-size", "200px", *extras)
+    assert done.code == 0, done.err
+    values = json.loads(done.out)
+    assert str(target) in values["outputs"]
+    assert values["cells"] == 12 == values["tiles_classified"]
+    with rasterio.open(tmp_path / "classes.tif") as classes:
+        grid = classes.read(1)
+        assert classes.crs.to_epsg() == 32632
+        assert classes.transform.a == 400
+    assert grid.shape == (4, 3)
+    scenes = gpd.read_file(target, layer="scenes")
+    assert grid[scenes["row"], scenes["col"]].tolist() == scenes["class_id"].tolist()
+    columns = [name for name in scenes.columns if name.startswith("p_")]
+    assert len(columns) == 30
+    np.testing.assert_allclose(scenes[columns].sum(axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(scenes[columns].max(axis=1), scenes["confidence"], atol=1e-5)
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 200
+
+
+def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    aoi = tmp_path / "area.gpkg"
+    gpd.GeoDataFrame(geometry=[box(500_000, 4_999_000, 500_700, 5_000_000)], crs="EPSG:32632").to_crs("EPSG:4326").to_file(aoi)
+    runs = {"whole": [], "single": ["--batch-size", 1], "aoi": ["--aoi", aoi]}
+    frames = {}
+    for name, extra in runs.items():
+        done = rssc("classify", scene, "-o", tmp_path / f"{name}.gpkg", "--tile-size", "100px", "--stride", "70px", *extra)
+        assert done.code == 0, done.err
+        frames[name] = gpd.read_file(tmp_path / f"{name}.gpkg", layer="scenes").set_index(["row", "col"])
+    for name in ("single", "aoi"):
+        other = frames[name]
+        same = frames["whole"].loc[other.index]
+        np.testing.assert_allclose(other["confidence"], same["confidence"], atol=1e-5)
+        assert (other["caption"] == same["caption"]).all()
+    inside = frames["whole"].geometry.centroid.within(box(500_000, 4_999_000, 500_700, 5_000_000))
+    assert set(frames["aoi"].index) == set(frames["whole"].index[inside])
+
+
+def test_progress_json_ends_with_the_result(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--tile-size", "100px", "--progress", "json")
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert {event["event"] for event in events[:-1]} == {"progress"}
+    assert events[-1]["event"] == "result"
+    assert events[-1]["cells"] == 48
+    counts = [event["done"] for event in events[:-1] if event["stage"] == "classify"]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 48)
+
+
+def test_all_nodata_is_refused_and_leaves_nothing(rssc: Rssc, tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0, photometric="rgb")
+    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
+    assert done.code == 1
+    assert "nothing to classify" in done.message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.tif"]
+
+
+def _program(raster: Path, target: Path) -> list[str]:
+    words = ["classify", raster, "-o", target, "--tile-size", "64px", "--captioner", "none", "--progress", "json", "-q"]
+    return [sys.executable, "-m", "rssc_geo_cli.main", *map(str, words)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_stop_within_a_second_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "scene.tif", texture(1600, 1600), photometric="rgb")
+    target = tmp_path / "map.gpkg"
+    run = subprocess.Popen(_program(raster, target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        event = json.loads(line)
+        if event["stage"] == "classify" and event["done"] > 100:
+            break
+    run.send_signal(number)
+    sent = time.monotonic()
+    _, errors = run.communicate(timeout=30)
+    waited = time.monotonic() - sent
+    assert run.returncode == 130
+    assert waited < 3  # one second is the promise; a shared test machine gets more
+    assert errors.strip().splitlines() == ["rssc-geo: error: interrupted; run the same command again to go on where it stopped"]
+    assert not target.exists()
+
+    again = subprocess.run(_program(raster, target), capture_output=True, text=True, check=True)
+    result = json.loads(again.stdout.splitlines()[-1])
+    assert result["resumed_at"] > 0
+    assert result["tiles_classified"] < result["tiles"] == 25 * 25
+    whole = subprocess.run(_program(raster, tmp_path / "whole.gpkg"), capture_output=True, text=True, check=True)
+    assert json.loads(whole.stdout.splitlines()[-1])["resumed_at"] == 0
+    scenes, undisturbed = (gpd.read_file(path, layer="scenes") for path in (target, tmp_path / "whole.gpkg"))
+    assert len(scenes) == 25 * 25
+    assert (scenes["class"] == undisturbed["class"]).all()
+    np.testing.assert_allclose(scenes["confidence"], undisturbed["confidence"], atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif", "whole.gpkg"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_stops_when_the_parent_goes(tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "scene.tif", texture(1600, 1600), photometric="rgb")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    run = subprocess.Popen([*_program(raster, tmp_path / "map.gpkg"), "--exit-on-stdin-eof"], text=True, **pipes)
+    assert run.stdout is not None
+    assert run.stdin is not None
+    run.stdout.readline()
+    run.stdin.close()
+    run.stdin = None
+    run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert not (tmp_path / "map.gpkg").exists()

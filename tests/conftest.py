@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from rssc_geo.captioning.compact import CaptionDecoder
+from rssc_geo.models.bundle import Model, save_bundle
+from rssc_geo.models.card import Footprint, ModelCard, SceneClass
+from rssc_geo.models.dual_attention import DualAttentionClassifier
+from rssc_geo.training.captioner import build_tokenizer
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Shared machines stall at times: examples are bounded in number, never in time.
+settings.register_profile("steady", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def rasters() -> Path:
+    """Folder of real rasters beside the checkout; tests that need it skip where it is absent."""
+    folder = SHARED / "data" / "rasters"
+    if not folder.is_dir():
+        pytest.skip("the real rasters (shared/data/rasters beside the checkout) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Model:
+    """A real network of small random weights; classes with awkward names."""
+    torch.manual_seed(1)
+    tokenizer = build_tokenizer(["a green field near a river .", "many houses , roads and trees"] * 2)
+    card = ModelCard(
+        name="small",
+        version="0",
+        description="random weights",
+        licence="Apache-2.0",
+        classes=tuple(SceneClass(i, name, "#336699") for i, name in enumerate(["Field", "River, wide", "Town <b>"])),
+        input_size=(64, 64),
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.3, 0.4),
+        bands=("red", "green", "blue"),
+        gsd_range_m=(0.5, 8.0),
+        footprint=Footprint(300, 400, 4800),
+        network={
+            "image_encoder": {"architecture": "mobilenetv1_100", "kwargs": {"pad_type": "same"}},
+            "text_encoder": {
+                "model_type": "bert",
+                "vocab_size": tokenizer.get_vocab_size(),
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 48,
+            },
+            "width": 32,
+            "heads": 2,
+            "levels": 2,
+            "learned_queries": 4,
+        },
+        captioner={
+            "image_width": 1024,
+            "vocabulary": tokenizer.get_vocab_size(),
+            "width": 32,
+            "heads": 2,
+            "layers": 2,
+            "length": 9,
+        },
+        prompt="",
+        max_tokens=16,
+        temperature=1.5,
+    )
+    network = DualAttentionClassifier(classes=3, **card.network).eval()
+    decoder = CaptionDecoder(**card.captioner).eval()
+    return Model(card, network, tokenizer, decoder)
+
+
+@pytest.fixture
+def bundle(small_model: Model, tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    save_bundle(folder, dataclasses.replace(small_model), readme="# small\n")
+    return folder
