@@ -11,6 +11,8 @@ from rssc_geo.geometry.grid import TileGrid
 
 _RUN_TILES = 16
 """Tiles of a run: enough that handing runs over costs little, few enough that queues stay small."""
+_QUEUE_RUNS = 4
+"""Finished runs a thread may hold: with 2, a lane that is ahead waits too often for the other."""
 
 _MOST_RUNS_HELD = 32
 _LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 128 << 20, 512 << 20
@@ -76,12 +78,12 @@ def plan_reading(
     runs_across = -(-across // run_length)
     starts = np.concatenate([[0], np.flatnonzero((np.diff(tile_row) != 0) | (np.diff(run_col) != 0)) + 1])
     bounds = np.append(starts, len(indices)).astype(np.int64)
-    queue_size = 2
+    queue_size = _QUEUE_RUNS
     if in_strips:
         # Rows that share a strip stay with one thread, which must hold a row for the other to read the next one.
         rows_a_strip = max(1, block_shape[0] // grid.stride[0])
         lanes = tile_row[starts] // rows_a_strip % threads
-        queue_size = max(2, min(runs_across * rows_a_strip, _MOST_RUNS_HELD))
+        queue_size = max(_QUEUE_RUNS, min(runs_across * rows_a_strip, _MOST_RUNS_HELD))
     elif runs_across < threads:
         lanes = (tile_row[starts] * runs_across + run_col[starts]) % threads
     else:

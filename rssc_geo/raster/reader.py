@@ -48,7 +48,7 @@ class TileReader:
     out_size : (rows, columns) of the pixels delivered; a reduced tile is averaged from overviews where there are some
     tiles : indices of the tiles wanted; default all, row by row
     threads : reading threads; default up to 4, as there are processors
-    queue_size : finished runs each thread may hold; default 2, more for rasters stored in strips
+    queue_size : finished runs each thread may hold; default 4, more for rasters stored in strips
 
     Raises ``InputError`` while iterating, at the tile that could not be read.
     """
