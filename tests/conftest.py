@@ -12,7 +12,7 @@ from rssc_geo.captioning.compact import CaptionDecoder
 from rssc_geo.models.bundle import Model, save_bundle
 from rssc_geo.models.card import Footprint, ModelCard, SceneClass
 from rssc_geo.models.dual_attention import DualAttentionClassifier
-from rssc_geo.training.captioner import build_tokenizer
+from rssc_geo.training.captioner import build_vocabulary
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -36,7 +36,7 @@ def rasters() -> Path:
 def small_model() -> Model:
     """A real network of small random weights; classes with awkward names."""
     torch.manual_seed(1)
-    tokenizer = build_tokenizer(["a green field near a river .", "many houses , roads and trees"] * 2)
+    tokenizer = build_vocabulary(["a green field near a river .", "many houses , roads and trees"] * 2)
     card = ModelCard(
         name="small",
         version="0",
@@ -78,7 +78,7 @@ def small_model() -> Model:
     )
     network = DualAttentionClassifier(classes=3, **card.network).eval()
     decoder = CaptionDecoder(**card.captioner).eval()
-    return Model(card, network, tokenizer, decoder)
+    return Model(card, network, tokenizer, decoder, tokenizer)
 
 
 @pytest.fixture

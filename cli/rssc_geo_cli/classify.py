@@ -13,6 +13,7 @@ from rssc_geo_cli.options import (
     log_options,
     model_options,
     print_json,
+    progress_option,
     scene_options,
     set_up_logging,
     source_of,
@@ -37,13 +38,7 @@ from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof
 @click.option("--class-raster", metavar="FILE", help="Also a COG of classes, one pixel a cell.")
 @click.option("--preview", metavar="PNG", help="Also a picture: scene, classes, legend, scale bar.")
 @click.option("--overwrite", is_flag=True, help="Replace existing results.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "bar", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="json: JSON Lines on stdout.",
-)
+@progress_option
 @click.option("--exit-on-stdin-eof", "watch_stdin", is_flag=True, help="Stop when standard input closes (for parent programs).")
 @json_option
 @log_options

@@ -15,6 +15,8 @@ _COMMANDS = {
     "classify": "classify a raster into land-use polygons",
     "info": "show what the program sees in a raster and what it would do",
     "models": "list model bundles, show a model's card",
+    "evaluate": "measure a model on labelled pictures or polygons",
+    "train": "train a model on a folder of pictures, one folder a class",
     "tile": "export a raster's tiles as georeferenced chips",
 }
 INTERRUPTED = 130

@@ -72,6 +72,13 @@ scene_options = _apply(*_SCENE)
 stretch_options = _apply(*_STRETCH)
 model_options = _apply(*_MODEL)
 log_options = _apply(*_LOGS)
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="json: JSON Lines on stdout.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 

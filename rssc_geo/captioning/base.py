@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+Source = Literal["generated", "written"]
+"""Whose words: of the bundle's own captioner, or of people and large models, which see more than the network does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class Captioner(Protocol):
     def name(self) -> str:
         """What ``--captioner`` calls it; part of the provenance."""
 
+    @property
+    def source(self) -> Source:
+        """Whose words they are to the network."""
+
     def caption(self, batch: CaptionBatch) -> list[str]:
         """``B`` captions; an empty string where there is nothing to say."""
 
@@ -39,6 +46,7 @@ class NoCaptioner:
     """``--captioner none``: the network falls back to its learned queries."""
 
     name = "none"
+    source: Source = "generated"
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         """Empty strings."""

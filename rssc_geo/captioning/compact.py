@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
 
-from rssc_geo.captioning.base import CaptionBatch
+from rssc_geo.captioning.base import CaptionBatch, Source
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
@@ -122,17 +122,18 @@ class CompactCaptioner:
     """``--captioner compact``: the bundle's own decoder and vocabulary."""
 
     name = "compact"
+    source: Source = "generated"
 
-    def __init__(self, decoder: CaptionDecoder, tokenizer: Tokenizer) -> None:
+    def __init__(self, decoder: CaptionDecoder, vocabulary: Tokenizer) -> None:
         self._decoder = decoder
-        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         """One sentence a tile, at most ``decoder.length`` words."""
         return [tidy(self._words(row)) for row in self._decoder.greedy(batch.image_tokens).tolist()]
 
     def _words(self, row: list[int]) -> list[str]:
-        return [str(self._tokenizer.id_to_token(index)) for index in row if index not in {PAD, END}]
+        return [str(self._vocabulary.id_to_token(index)) for index in row if index not in {PAD, END}]
 
 
 def tidy(words: list[str]) -> str:

@@ -110,7 +110,9 @@ class TileClassifier:
         images = model.preprocess(pixels, mask).to(device=compute.device, dtype=compute.dtype, non_blocking=True)
         tokens = model.network.encode_image(images)
         captions = self._captioner.caption(CaptionBatch(pixels, mask, tokens))
-        ids, present = (values.to(compute.device) for values in model.tokenize(captions))
+        source = self._captioner.source
+        read = captions if source == "written" or model.card.reads_own_captions else [""] * len(captions)
+        ids, present = (values.to(compute.device) for values in model.tokenize(read, source=source))
         logits = model.network.classify(tokens, ids, present).float()
         return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)
 

@@ -68,9 +68,9 @@ def make_captioner(name: str, model: Model) -> Captioner:
     if name == "none":
         return NoCaptioner()
     if name == "compact":
-        if model.decoder is None:
+        if model.decoder is None or model.vocabulary is None:
             raise UsageError(f"the model {model.card.name!r} brings no captioner of its own; use --captioner none")
-        return CompactCaptioner(model.decoder, model.tokenizer)
+        return CompactCaptioner(model.decoder, model.vocabulary)
     raise UsageError(f"--captioner {name!r} is unknown; use compact or none")
 
 

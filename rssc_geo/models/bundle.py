@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rssc_geo.captioning.base import Source
 from rssc_geo.errors import BundleError
 from rssc_geo.models.card import ModelCard, read_card
 
@@ -24,18 +26,24 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).with_name("bundles")
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+VOCABULARY = "captioner.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded bundle: the network in evaluation mode, its card, its tokenizer, its captioner's decoder if any."""
+    """A loaded bundle: the network in evaluation mode, its card and tokenizer; its captioner and its words, if any."""
 
     card: ModelCard
     network: DualAttentionClassifier
     tokenizer: Tokenizer
-    decoder: CaptionDecoder | None
+    decoder: CaptionDecoder | None = None
+    vocabulary: Tokenizer | None = None
+
+    def __post_init__(self) -> None:
+        if (self.decoder is None) != (self.vocabulary is None):
+            raise ValueError("a captioner needs its decoder and its vocabulary")
 
     def preprocess(self, pixels: np.ndarray, mask: np.ndarray) -> torch.Tensor:
         """uint8 ``(B, H, W, 3)`` and bool ``(B, H, W)`` (True = valid) → normalised float32 ``(B, 3, H, W)``.
@@ -50,11 +58,24 @@ class Model:
         images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
         return images.contiguous(memory_format=torch.channels_last)
 
-    def tokenize(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens`` at most."""
+    def tokenize(
+        self, captions: Sequence[str], *, source: Source | Sequence[Source] = "written"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens`` at most.
+
+        ``source`` says whose words they are, of all or of each: "generated" by the bundle's own captioner, or "written"
+        by people or a large model. Where the vocabulary has a mark for it, the mark leads the words, so that the
+        network can trust them accordingly. An empty caption has no tokens.
+        """
         import torch
 
-        rows = [self.tokenizer.encode(text, add_special_tokens=False).ids[: self.card.max_tokens] for text in captions]
+        marks = {kind: self.tokenizer.token_to_id(f"[{kind.upper()}]") for kind in ("generated", "written")}
+        sources = [source] * len(captions) if isinstance(source, str) else source
+        rows = []
+        for text, kind in zip(captions, sources, strict=True):
+            words = self.tokenizer.encode(text, add_special_tokens=False).ids
+            lead = [] if marks[kind] is None or not words else [marks[kind]]
+            rows.append((lead + words)[: self.card.max_tokens])
         length = max(1, *(len(row) for row in rows))
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -89,7 +110,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["config.json", WEIGHTS, TOKENIZER, "README.md"]
+    wanted = ["config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md"]
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
@@ -118,7 +139,6 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer
 
     from rssc_geo.captioning.compact import CaptionDecoder
     from rssc_geo.models.dual_attention import DualAttentionClassifier
@@ -129,10 +149,8 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
         }
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{folder / WEIGHTS} is not a readable safetensors file: {error}") from error
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise BundleError(f"{folder / TOKENIZER} is not a tokenizer: {error}") from error
+    tokenizer = _read_tokenizer(folder / TOKENIZER)
+    vocabulary = _read_tokenizer(folder / VOCABULARY) if card.captioner is not None else None
     try:
         network = DualAttentionClassifier(classes=len(card.classes), **card.network)
         decoder = CaptionDecoder(**card.captioner) if card.captioner is not None else None
@@ -142,11 +160,25 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
     if decoder is not None:
         _fill(decoder, weights, "captioner.", folder)
         decoder.eval()
-    return Model(card, network.eval(), tokenizer, decoder)
+    return Model(card, network.eval(), tokenizer, decoder, vocabulary)
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise BundleError(f"{path} is not a tokenizer: {error}") from error
+
+
+def _files(card: ModelCard) -> list[str]:
+    """What the card's checksums have to cover."""
+    return [WEIGHTS, TOKENIZER, VOCABULARY] if card.captioner is not None else [WEIGHTS, TOKENIZER]
 
 
 def _check_files(folder: Path, card: ModelCard) -> None:
-    for file in (WEIGHTS, TOKENIZER):
+    for file in _files(card):
         path = folder / file
         if not path.is_file():
             pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
@@ -183,8 +215,10 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str) -> ModelCard:
         states |= {f"captioner.{key}": value for key, value in model.decoder.state_dict().items()}
     half = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in states.items()}
     save_file({key: value.contiguous() for key, value in half.items()}, target / WEIGHTS)
-    model.tokenizer.save(str(target / TOKENIZER))
-    card = dataclasses.replace(model.card, sha256={file: digest(target / file) for file in (WEIGHTS, TOKENIZER)})
+    model.tokenizer.save(str(target / TOKENIZER), pretty=False)
+    if model.vocabulary is not None:
+        model.vocabulary.save(str(target / VOCABULARY), pretty=False)
+    card = dataclasses.replace(model.card, sha256={file: digest(target / file) for file in _files(model.card)})
     (target / "config.json").write_text(card.to_json(), encoding="utf-8")
     (target / "README.md").write_text(readme, encoding="utf-8")
     return card

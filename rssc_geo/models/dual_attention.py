@@ -7,7 +7,8 @@ Attention Networks" (arXiv 2412.02531, 2024), section 3. What differs from the a
 * padding is masked in the text encoder, in both attentions that read words, and in the mean over words;
 * the image is projected inside the level loop, so each level asks with the image as the last one left it;
 * ``learned_queries`` stand before the words. They are the same for every image and always present, so that a
-  picture without a caption is read too (with 0 of them the text must not be empty).
+  picture without a caption is read too (with 0 of them the text must not be empty);
+* a ``gate`` scales the words of each picture by how far they can be trusted, seen from the words and the picture.
 
 Letters in the comments: B samples, N image tokens, T words, Q learned queries, S = Q + T,
 I, X widths of the image and text encoders, E width of the attention, C classes.
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rssc_geo.models.encoders import ImageEncoder, TextEncoder
+from rssc_geo.models.encoders import ImageEncoder, make_text_encoder
 
 
 class DualAttentionLevel(nn.Module):
@@ -57,10 +58,11 @@ class DualAttentionClassifier(nn.Module):
     ----------
     classes : number of classes C
     image_encoder : ``{"architecture": <timm name>, "kwargs": {...}}``
-    text_encoder : a transformers configuration with its ``model_type``
+    text_encoder : a transformers configuration with its ``model_type``, or "static" with its sizes
     width, heads : width E and heads of the attention (512 and 4 in the paper)
     levels : passes L through the level; its weights are shared, as published (2 in the paper)
     learned_queries : Q (0 in the paper)
+    gate : whether words are gated (not in the paper)
     dropout : in attention, in the MLP and before the classifier
     """
 
@@ -74,14 +76,16 @@ class DualAttentionClassifier(nn.Module):
         heads: int = 4,
         levels: int = 2,
         learned_queries: int = 8,
+        gate: bool = True,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.levels = levels
         self.image_encoder = ImageEncoder(image_encoder["architecture"], image_encoder.get("kwargs", {}))
-        self.text_encoder = TextEncoder(text_encoder)
+        self.text_encoder = make_text_encoder(text_encoder)
         self.text_proj = nn.Linear(self.text_encoder.width, width)
         self.queries = nn.Parameter(torch.randn(learned_queries, width) * width**-0.5)
+        self.gate = nn.Linear(width + self.image_encoder.width, 1) if gate else None
         self.level = DualAttentionLevel(image_width=self.image_encoder.width, width=width, heads=heads, dropout=dropout)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(width + self.image_encoder.width, classes))
 
@@ -133,4 +137,9 @@ class DualAttentionClassifier(nn.Module):
         if token_mask is None:
             token_mask = torch.ones_like(token_ids, dtype=torch.bool)
         words = self.text_proj(self.text_encoder(token_ids, token_mask))  # (B, T, X) → (B, T, E)
+        if self.gate is not None:
+            given = token_mask.unsqueeze(2).to(words.dtype)  # (B, T, 1)
+            said = (words * given).sum(1) / given.sum(1).clamp(min=1)  # (B, E)
+            trust = self.gate(torch.cat([said, image.mean(1)], dim=1)).sigmoid()  # (B, 1)
+            words = words * trust.unsqueeze(2)  # (B, T, E)
         return torch.cat([queries, words], dim=1), torch.cat([present, token_mask], dim=1)

@@ -1,36 +1,68 @@
-"""Augmentation for pictures taken from above: there is no up, the ground sampling and the light vary."""
+"""Augmentation for pictures taken from above: there is no up, and ground sampling, light and processing vary."""
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+
+ZOOM = (0.4, 1.35)
+"""Footprint seen, as a share of the picture's side: under 1 is closer, over 1 reflects the border."""
 
 
-def augment(images: torch.Tensor, generator: torch.Generator, *, zoom: tuple[float, float] = (0.55, 1.25)) -> torch.Tensor:
-    """Randomly turned, scaled, tinted, blurred and hazy copies of ``images``.
+def augment(
+    images: torch.Tensor, generator: torch.Generator, *, size: int, zoom: tuple[float, float] = ZOOM
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``, and how much of each is left.
 
-    ``images``: float ``(B, 3, H, W)`` in [0, 1]; the result has the same shape and range.
-    ``zoom``: range of the footprint seen, as a share of the image's side (under 1: closer). Each image is
-    turned by any angle (half of them by a multiple of 90° only), mirrored, and its border reflected.
+    ``images``: float ``(B, 3, H, W)`` in [0, 1]. Returns float ``(B, 3, size, size)`` in [0, 1] and ``(B,)``, the
+    share of the picture's area that its copy shows. Each is turned by any angle (half of them by a multiple of 90°
+    only) and mirrored; a closer view is taken anywhere in the picture.
     """
-    images = _warp(images, generator, zoom)
-    images = _light(images, generator)
-    images = _blur(images, generator)
-    return images.clamp_(0, 1)
+    images, visible = _warp(images, generator, size, zoom)
+    images = _soften(_light(images, generator), generator).clamp_(0, 1)
+    return _compress(images, generator), visible
+
+
+def soft_labels(labels: torch.Tensor, visible: torch.Tensor, *, classes: int, smoothing: float = 0.1) -> torch.Tensor:
+    """Targets ``(B, classes)`` that trust a view the less, the less of the picture it shows.
+
+    The share of the label falls from ``1 − smoothing`` for the whole picture towards chance with the square of what
+    is missing, the rest is spread evenly (Liu et al., "Soft Augmentation for Image Classification", CVPR 2023): a
+    corner of a picture called Bridge may show fields only.
+    """
+    chance = 1 / classes
+    sure = chance + (1 - smoothing - chance) * (1 - (1 - visible) ** 2)
+    targets = ((1 - sure) / (classes - 1))[:, None].repeat(1, classes)
+    return targets.scatter_(1, labels[:, None], sure[:, None])
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def _warp(images: torch.Tensor, generator: torch.Generator, zoom: tuple[float, float]) -> torch.Tensor:
+def _around_one(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """Factors ``(B, 1, 1, 1)``, uniform in the logarithm."""
+    first, last = torch.tensor((low, high)).log().tolist()
+    return _uniform(count, first, last, generator).exp().view(count, 1, 1, 1)
+
+
+def _sometimes(count: int, share: float, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(count, generator=generator) < share
+
+
+def _warp(
+    images: torch.Tensor, generator: torch.Generator, size: int, zoom: tuple[float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
     count = len(images)
     quarter = torch.randint(0, 4, (count,), generator=generator) * (torch.pi / 2)
-    free = torch.rand(count, generator=generator) < 0.5
+    free = _sometimes(count, 0.5, generator)
     angle = quarter + torch.where(free, _uniform(count, -torch.pi / 4, torch.pi / 4, generator), torch.zeros(count))
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    low, high = torch.tensor(zoom).log().tolist()
-    scale = _uniform(count, low, high, generator).exp()
+    mirror = torch.where(_sometimes(count, 0.5, generator), -1.0, 1.0)
+    scale = _around_one(count, *zoom, generator).flatten()
     room = (1 - scale).clamp(min=0)
     shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * room[:, None]
     theta = torch.zeros(count, 2, 3)
@@ -39,36 +71,55 @@ def _warp(images: torch.Tensor, generator: torch.Generator, zoom: tuple[float, f
     theta[:, 1, 0] = scale * angle.sin() * mirror
     theta[:, 1, 1] = scale * angle.cos()
     theta[:, :, 2] = shift
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return seen, scale.clamp(max=1) ** 2
 
 
 def _light(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Exposure, tint, contrast, saturation, gamma and haze, each picture its own."""
     count = len(images)
-    column = (count, 1, 1, 1)
-    gain = _uniform(count, 0.7, 1.3, generator).view(column)
-    tint = 1 + (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.24
-    offset = (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.08
-    contrast = _uniform(count, 0.7, 1.35, generator).view(column)
-    saturation = _uniform(count, 0.4, 1.4, generator).view(column)
-    haze = (torch.rand(count, generator=generator) < 0.2).float() * _uniform(count, 0.05, 0.35, generator)
+    tint = 1 + (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.3
+    offset = (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.1
+    saturation = _around_one(count, 0.35, 1.6, generator)
+    contrast = _around_one(count, 0.6, 1.6, generator)
+    gain = _around_one(count, 0.5, 1.4, generator)
+    gamma = _around_one(count, 0.75, 1.35, generator)
+    haze = (_sometimes(count, 0.2, generator).float() * _uniform(count, 0.05, 0.4, generator)).view(count, 1, 1, 1)
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * saturation
     mean = images.mean((2, 3), keepdim=True)
-    images = (mean + (images - mean) * contrast) * gain * tint + offset
-    return images * (1 - haze.view(column)) + 0.85 * haze.view(column)
+    images = (mean + (images - mean) * contrast) * tint + offset
+    images = (images * gain).clamp(1e-4, 1) ** gamma
+    return images * (1 - haze) + 0.85 * haze
 
 
-def _blur(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A 3 × 3 binomial kernel on a quarter of the images, slight noise on another quarter."""
-    draw = torch.rand(len(images), generator=generator)
-    soft = draw < 0.25
+def _soften(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One in five blurred, one in five of a coarser ground sampling, one in five noisy."""
+    count, size = len(images), images.shape[-1]
+    draw = torch.rand(count, generator=generator)
+    soft, coarse, noisy = draw < 0.2, (draw >= 0.2) & (draw < 0.4), draw >= 0.8
     if soft.any():
-        line = torch.tensor([0.25, 0.5, 0.25])
-        kernel = (line[:, None] * line).expand(3, 1, 3, 3).contiguous()
-        images[soft] = F.conv2d(F.pad(images[soft], (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
-    noisy = draw > 0.75
+        line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        kernel = (line[:, None] * line).expand(3, 1, 5, 5).contiguous()
+        images[soft] = F.conv2d(F.pad(images[soft], (2, 2, 2, 2), mode="reflect"), kernel, groups=3)
+    if coarse.any():
+        factor = float(_uniform(1, 1.3, 3, generator))
+        small = F.interpolate(images[coarse], scale_factor=1 / factor, mode="area")
+        images[coarse] = F.interpolate(small, size=(size, size), mode="bilinear")
     if noisy.any():
-        noise = torch.randn(images[noisy].shape, generator=generator) * 0.02
-        images[noisy] = images[noisy] + noise
+        images[noisy] += torch.randn(images[noisy].shape, generator=generator) * 0.025
+    return images
+
+
+def _compress(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One in six through JPEG of quality 25 to 85."""
+    chosen = _sometimes(len(images), 1 / 6, generator).nonzero().flatten().tolist()
+    quality = torch.randint(25, 86, (len(images),), generator=generator).tolist()
+    for place in chosen:
+        pixels = (images[place] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality[place])
+        with Image.open(file) as read:
+            images[place] = torch.from_numpy(np.array(read)).permute(2, 0, 1) / 255
     return images

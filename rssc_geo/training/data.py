@@ -1,18 +1,23 @@
-"""An image-folder data set in memory, and its stratified split."""
+"""An image-folder data set in memory, its captions, and its splits without leaks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rssc_geo.errors import InputError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+Split = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +38,31 @@ class SceneImages:
         if not len(self.pixels) == len(self.labels) == len(self.names) == len(self.captions):
             raise ValueError("pixels, labels, names and captions differ in length")
 
+    def take(self, rows: np.ndarray) -> SceneImages:
+        """These rows of it, with all classes."""
+        chosen = rows.tolist()
+        return SceneImages(
+            self.pixels[rows],
+            self.labels[rows],
+            tuple(self.names[row] for row in chosen),
+            self.classes,
+            tuple(self.captions[row] for row in chosen),
+        )
+
 
 def load_image_folder(folder: str | Path, *, size: int) -> SceneImages:
     """Read ``folder/<class>/*`` (or ``folder/images/<class>/*``) and ``folder/captions.jsonl`` where there is one.
 
-    ``size``: every image is resized to ``size × size`` pixels (bilinear, antialiased).
-    Raises ``InputError`` when the folder holds no class folder with images.
+    ``size``: every image is resized to ``size × size`` pixels (bilinear, antialiased). A line of the captions is
+    ``{"image": "<class>/<file>", "captions": ["…", …]}``. Images that cannot be read are left out with a warning, and
+    so are captions of images that are not there. Raises ``InputError`` when there are fewer than two class folders, or
+    one of them holds fewer than two readable images, or the captions are no JSON Lines.
     """
     root = Path(folder)
     images = root / "images" if (root / "images").is_dir() else root
     if not images.is_dir():
         raise InputError(f"{root}: no such folder; give an image folder with one folder a class")
-    classes = tuple(sorted(p.name for p in images.iterdir() if p.is_dir()))
+    classes = tuple(sorted(p.name for p in images.iterdir() if p.is_dir() and not p.name.startswith(".")))
     paths = [
         (index, path)
         for index, name in enumerate(classes)
@@ -53,45 +71,111 @@ def load_image_folder(folder: str | Path, *, size: int) -> SceneImages:
     ]
     if not paths:
         raise InputError(f"{root}: no images found; expected {images}/<class>/*.jpg")
-    written = _read_captions(root / "captions.jsonl")
     pixels = np.empty((len(paths), size, size, 3), np.uint8)
-    for row, (_, path) in enumerate(paths):
-        with Image.open(path) as image:
-            pixels[row] = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    names = tuple(path.relative_to(images).as_posix() for _, path in paths)
-    return SceneImages(
-        pixels=pixels,
-        labels=np.array([index for index, _ in paths], np.int64),
-        names=names,
-        classes=classes,
-        captions=tuple(written.get(name, ()) for name in names),
-    )
+    kept: list[tuple[int, str]] = []
+    broken: list[str] = []
+    for index, path in paths:
+        try:
+            pixels[len(kept)] = read_picture(path, size)
+        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+            broken.append(f"{path} ({error})")
+            continue
+        kept.append((index, path.relative_to(images).as_posix()))
+    if broken:
+        log.warning("%d of %d images cannot be read and are left out, first %s", len(broken), len(paths), broken[0])
+    labels = np.array([index for index, _ in kept], np.int64)
+    _check_classes(images, classes, labels)
+    names = tuple(name for _, name in kept)
+    return SceneImages(pixels[: len(kept)], labels, names, classes, _captions(root / "captions.jsonl", names))
 
 
-def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+def read_picture(path: Path, size: int) -> np.ndarray:
+    """An image file as uint8 ``(size, size, 3)`` RGB; 16-bit grey is scaled to 8 bit, transparency dropped."""
+    with Image.open(path) as image:
+        if image.mode == "F":
+            raise ValueError("floating-point pixels; scale them to 8 bit first")
+        grey16 = image.mode.startswith("I")
+        eight = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8)) if grey16 else image
+        return np.asarray(eight.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _check_classes(images: Path, classes: tuple[str, ...], labels: np.ndarray) -> None:
+    if len(classes) < 2:
+        raise InputError(f"{images} has one class folder only ({classes[0]}): there is nothing to tell apart")
+    counts = np.bincount(labels, minlength=len(classes))
+    few = [f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < 2]
+    if few:
+        raise InputError(f"{images}: fewer than two readable images in {', '.join(few)}; add images or remove the folder")
+
+
+def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The sentences of each image, none for an image without a line."""
     if not path.is_file():
-        return {}
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {line["image"]: tuple(line["captions"]) for line in lines}
+        return ((),) * len(names)
+    written: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                entry = json.loads(line)
+                written[str(entry["image"])] = tuple(" ".join(str(text).split()) for text in entry["captions"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f'{path}, line {number}: expected {{"image": "<class>/<file>", "captions": ["…"]}} ({error!r})'
+                ) from error
+    unknown = sorted(set(written) - set(names))
+    if unknown:
+        log.warning("%s: %d captions name images that are not there, first %s", path, len(unknown), unknown[0])
+    silent = sum(name not in written for name in names)
+    if silent:
+        log.warning("%s: %d of %d images have no caption and are learned without words", path, silent, len(names))
+    return tuple(written.get(name, ()) for name in names)
 
 
-def stratified_split(data: SceneImages, *, seed: int, fractions: tuple[float, float] = (0.8, 0.1)) -> dict[str, np.ndarray]:
-    """Indices of ``train``, ``val`` and ``test``: each class is divided alike, identical images stay together.
+def stratified_split(data: SceneImages, *, seed: int, val: float = 0.1, test: float = 0.1) -> dict[str, np.ndarray]:
+    """Rows of ``train``, ``val`` and ``test``: each class is divided alike, identical images stay together.
 
-    ``fractions`` are the shares of train and val; test takes the rest. An image equal to another one byte by
-    byte always goes to ``train``, so that no pair sits on both sides.
+    ``val`` and ``test`` are shares; each part has an image of every class, at the cost of ``test`` first where
+    images are few. Images that are equal pixel by pixel always go to ``train``, so that no pair sits on both sides; they
+    are named in a warning. Raises ``InputError`` when the shares leave nothing to train on.
     """
-    digests = [hashlib.sha256(image.tobytes()).digest() for image in data.pixels]
-    counts: dict[bytes, int] = {}
-    for digest in digests:
-        counts[digest] = counts.get(digest, 0) + 1
-    repeated = np.array([counts[digest] > 1 for digest in digests])
+    if val <= 0 or test < 0 or val + test >= 1:
+        raise InputError(f"validation share {val:g} and test share {test:g} must be above 0 and leave something to train on")
+    repeated = _repeated(data)
     generator = np.random.default_rng(seed)
     parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
     for label in range(len(data.classes)):
         indices = generator.permutation(np.flatnonzero(data.labels == label))
         indices = np.concatenate([indices[repeated[indices]], indices[~repeated[indices]]])
-        first, second = (round(len(indices) * f) for f in (fractions[0], sum(fractions)))
-        for name, part in zip(parts, np.split(indices, [first, second]), strict=True):
+        held = max(1, round(len(indices) * val))
+        last = min(len(indices) - held - 1, max(1, round(len(indices) * test)) if test else 0)
+        cuts = [len(indices) - held - last, len(indices) - last]
+        for name, part in zip(parts, np.split(indices, cuts), strict=True):
             parts[name].append(part)
     return {name: np.sort(np.concatenate(pieces)) for name, pieces in parts.items()}
+
+
+def _repeated(data: SceneImages) -> np.ndarray:
+    """Whether another image has the same pixels, bool ``(N,)``."""
+    first: dict[bytes, int] = {}
+    repeated = np.zeros(len(data.pixels), bool)
+    pairs = []
+    for row, image in enumerate(data.pixels):
+        twin = first.setdefault(hashlib.sha256(image.tobytes()).digest(), row)
+        if twin != row:
+            repeated[[twin, row]] = True
+            pairs.append(f"{data.names[twin]} = {data.names[row]}")
+    if pairs:
+        log.warning("equal images are used for training only (%d pairs): %s", len(pairs), ", ".join(pairs[:5]))
+    return repeated
+
+
+def deal_folds(data: SceneImages, rows: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
+    """``rows`` dealt to ``folds`` parts, class by class. ``InputError`` when a class has fewer images than folds."""
+    generator = np.random.default_rng(seed)
+    fold = np.empty(len(rows), np.int64)
+    for label in range(len(data.classes)):
+        places = generator.permutation(np.flatnonzero(data.labels[rows] == label))
+        if len(places) < folds:
+            raise InputError(f"class {data.classes[label]} has {len(places)} training images, fewer than {folds} folds")
+        fold[places] = (np.arange(len(places)) + generator.integers(folds)) % folds
+    return [rows[fold == number] for number in range(folds)]

@@ -29,7 +29,7 @@ def compact() -> Model:
 
 
 def classifier(model: Model, batch_size: int, *, captions: bool = True) -> TileClassifier:
-    captioner = CompactCaptioner(model.decoder, model.tokenizer) if captions and model.decoder else NoCaptioner()
+    captioner = CompactCaptioner(model.decoder, model.vocabulary) if captions and model.decoder else NoCaptioner()
     return TileClassifier(model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size))
 
 
@@ -60,7 +60,7 @@ class _SmallMemory(CompactCaptioner):
 
     def __init__(self, model: Model, room: int) -> None:
         assert model.decoder is not None
-        super().__init__(model.decoder, model.tokenizer)
+        super().__init__(model.decoder, model.vocabulary)
         self.room = room
 
     def caption(self, batch: CaptionBatch) -> list[str]:

@@ -1,77 +1,122 @@
-"""The stages learn something on a small data set, split without leaks, and measure right."""
+"""The stages learn something on a small data set, split without leaks, and go on where they stopped."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 
 from rssc_geo.errors import InputError
-from rssc_geo.models.bundle import Model
-from rssc_geo.training.augment import augment
-from rssc_geo.training.captioner import build_tokenizer, train_captioner
-from rssc_geo.training.data import SceneImages, load_image_folder, stratified_split
-from rssc_geo.training.encoder import train_encoder
-from rssc_geo.training.fusion import train_fusion
-from rssc_geo.training.metrics import (
-    average_accuracy,
-    cohen_kappa,
-    expected_calibration_error,
-    fit_temperature,
-    overall_accuracy,
-)
+from rssc_geo.models.bundle import Model, load_model
+from rssc_geo.training.augment import augment, soft_labels
+from rssc_geo.training.captioner import CaptionerRecipe, build_vocabulary, train_captioner, write_captions
+from rssc_geo.training.classes import scene_classes
+from rssc_geo.training.data import SceneImages, deal_folds, load_image_folder, stratified_split
+from rssc_geo.training.encoder import EncoderRecipe, train_encoder
+from rssc_geo.training.features import Features
+from rssc_geo.training.fusion import FusionRecipe, logits_of, train_fusion
+from rssc_geo.training.metrics import overall_accuracy
+from rssc_geo.training.recipe import TrainOptions
+from rssc_geo.training.trainer import train
 
 COLOURS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 20 noisy pictures of one colour each, one of them there twice, with captions."""
-    root = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    lines = []
-    for name, colour in COLOURS.items():
-        (root / "images" / name).mkdir(parents=True)
-        for index in range(20):
-            pixels = np.clip(np.array(colour) + random.integers(-40, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
-            file = f"{name}/{index:02d}.png"
-            Image.fromarray(pixels).save(root / "images" / file)
-            lines.append(
-                json.dumps({"image": file, "label": name, "captions": [f"this is a {name.split(',', maxsplit=1)[0].lower()} ."]})
-            )
-    (root / "images" / "Field" / "19.png").write_bytes((root / "images" / "Field" / "00.png").read_bytes())
-    (root / "captions.jsonl").write_text("\n".join(lines[:-1]) + "\n")
-    return root
+CPU = torch.device("cpu")
+ENCODER = EncoderRecipe(schedule=((1, 32), (1, 48)), batch_size=12)
 
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> SceneImages:
-    return load_image_folder(folder, size=32)
+    return load_image_folder(folder, size=48)
 
 
 def test_image_folder(data: SceneImages) -> None:
-    assert data.pixels.shape == (60, 32, 32, 3)
+    assert data.pixels.shape == (60, 48, 48, 3)
     assert data.classes == tuple(sorted(COLOURS))
     assert np.bincount(data.labels).tolist() == [20, 20, 20]
     assert data.captions[0] == ("this is a field .",)
     assert data.captions[-1] == ()
 
 
-def test_folders_without_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
-        load_image_folder(tmp_path / "none", size=8)
-    (tmp_path / "Empty").mkdir()
-    with pytest.raises(InputError, match="no images"):
+def _picture(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(path)
+
+
+def test_pictures_of_odd_modes_are_read_as_rgb(tmp_path: Path) -> None:
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 250
+    _picture(tmp_path / "a" / "cmyk.jpg", red, "CMYK")
+    _picture(tmp_path / "a" / "alpha.png", red, "RGBA")
+    _picture(tmp_path / "b" / "palette.png", red, "P")
+    _picture(tmp_path / "b" / "grey16.png", np.full((8, 8), 65535 // 2, np.uint16))
+    data = load_image_folder(tmp_path, size=4)
+    found = dict(zip(data.names, data.pixels, strict=True))
+    for name in ("a/cmyk.jpg", "a/alpha.png", "b/palette.png"):
+        np.testing.assert_allclose(found[name].reshape(-1, 3).mean(0), (250, 0, 0), atol=6)
+    np.testing.assert_array_equal(found["b/grey16.png"], 127)
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        for index in range(2):
+            _picture(tmp_path / name / f"{index}.png", np.full((8, 8, 3), index * 90, np.uint8))
+    (tmp_path / "b" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "captions.jsonl").write_text(
+        '{"image": "a/0.png", "captions": ["dark"]}\n{"image": "a/9.png", "captions": ["gone"]}\n'
+    )
+    with caplog.at_level(logging.WARNING):
+        data = load_image_folder(tmp_path, size=8)
+    assert data.names == ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
+    assert data.captions == (("dark",), (), (), ())
+    said = [record.getMessage() for record in caplog.records]
+    assert "1 of 5 images cannot be read" in said[0]
+    assert "broken.png" in said[0]
+    assert "1 captions name images that are not there, first a/9.png" in said[1]
+    assert "3 of 4 images have no caption" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "no such folder"),
+        (["a/"], "no images"),
+        (["a/0.png", "a/1.png"], "one class folder only"),
+        (["a/0.png", "a/1.png", "b/0.png"], r"fewer than two readable images in b \(1\)"),
+        (["a/0.png", "a/1.png", "b/"], r"fewer than two readable images in b \(0\)"),
+    ],
+)
+def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
+    root = tmp_path / "data"
+    for file in files:
+        if file.endswith("/"):
+            (root / file).mkdir(parents=True)
+        else:
+            _picture(root / file, np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(InputError, match=message):
+        load_image_folder(root, size=8)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"image": "a/0.png"}'])
+def test_captions_that_are_no_captions_are_refused(tmp_path: Path, line: str) -> None:
+    for file in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        _picture(tmp_path / file, np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "captions.jsonl").write_text(line)
+    with pytest.raises(InputError, match="captions.jsonl, line 1: expected"):
         load_image_folder(tmp_path, size=8)
 
 
-def test_split_is_stratified_disjoint_and_keeps_twins_together(data: SceneImages) -> None:
+def test_split_is_stratified_disjoint_and_keeps_twins_together(data: SceneImages, caplog: pytest.LogCaptureFixture) -> None:
     split = stratified_split(data, seed=0)
+    assert "(1 pairs): Field/00.png = Field/19.png" in caplog.text
     together = np.concatenate(list(split.values()))
     assert sorted(together.tolist()) == list(range(60))
     for name, share in {"train": 16, "val": 2, "test": 2}.items():
@@ -83,85 +128,224 @@ def test_split_is_stratified_disjoint_and_keeps_twins_together(data: SceneImages
     assert any((split[k] != stratified_split(data, seed=1)[k]).any() for k in split)
 
 
+def test_few_pictures_still_train_and_validate() -> None:
+    labels = np.repeat([0, 1], [2, 3])
+    random = np.random.default_rng(0)
+    data = SceneImages(random.integers(0, 255, (5, 4, 4, 3), dtype=np.uint8), labels, tuple("abcde"), ("x", "y"), ((),) * 5)
+    split = stratified_split(data, seed=0)
+    assert np.bincount(data.labels[split["train"]]).tolist() == [1, 1]
+    assert np.bincount(data.labels[split["val"]]).tolist() == [1, 1]
+    with pytest.raises(InputError, match="must be above 0"):
+        stratified_split(data, seed=0, val=0.6, test=0.4)
+
+
+def test_folds_deal_every_class_alike(data: SceneImages) -> None:
+    rows = stratified_split(data, seed=0)["train"]
+    folds = deal_folds(data, rows, folds=3, seed=1)
+    assert sorted(np.concatenate(folds).tolist()) == rows.tolist()
+    for fold in folds:
+        assert set(np.bincount(data.labels[fold]).tolist()) <= {5, 6}
+    with pytest.raises(InputError, match="class Field has 16 training images, fewer than 17 folds"):
+        deal_folds(data, rows, folds=17, seed=1)
+
+
 def test_augmentation_changes_pictures_but_not_their_kind(data: SceneImages) -> None:
     images = torch.from_numpy(data.pixels[:30].transpose(0, 3, 1, 2).copy()).float() / 255
-    first = augment(images.clone(), torch.Generator().manual_seed(1))
-    assert first.shape == images.shape
+    first, visible = augment(images.clone(), torch.Generator().manual_seed(1), size=32)
+    assert first.shape == (30, 3, 32, 32)
     assert 0 <= float(first.min()) <= float(first.max()) <= 1
-    assert not torch.allclose(first, images)
-    assert torch.equal(first, augment(images.clone(), torch.Generator().manual_seed(1)))
-    greener = first[:20].mean((2, 3))
-    assert (greener[:, 1] > greener[:, 0]).float().mean() > 0.9
+    assert 0.4**2 - 1e-6 <= float(visible.min()) < float(visible.max()) == 1
+    again, _ = augment(images.clone(), torch.Generator().manual_seed(1), size=32)
+    assert torch.equal(first, again)
+    colours = first[:20].mean((2, 3))
+    assert (colours[:, 1] > colours[:, 0]).float().mean() > 0.8
 
 
-def test_encoder_learns_and_repeats(data: SceneImages, tmp_path: Path) -> None:
-    settings = {"architecture": "mobilenetv1_100", "kwargs": {"pad_type": "same"}, "initial": None, "epochs": 1, "batch_size": 12}
+def test_labels_are_trusted_by_what_is_visible() -> None:
+    targets = soft_labels(torch.tensor([0, 1, 2]), torch.tensor([1.0, 0.5, 0.0]), classes=4, smoothing=0.1)
+    torch.testing.assert_close(targets.sum(1), torch.ones(3))
+    torch.testing.assert_close(targets.diagonal(), torch.tensor([0.9, 0.25 + 0.65 * 0.75, 0.25]))
+
+
+def test_encoder_repeats_and_goes_on_where_it_stopped(data: SceneImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = stratified_split(data, seed=0)
-    runs = [
-        train_encoder(data, split, mean=(0.5,) * 3, std=(0.5,) * 3, seed=3, checkpoint=tmp_path / f"{i}.safetensors", **settings)  # type: ignore[arg-type]
-        for i in range(2)
-    ]
-    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
-    assert all(torch.isfinite(value).all() for value in runs[0].values())
+    embeddings = np.eye(60, 8, dtype=np.float32)
+    works = [tmp_path / name for name in "abc"]
+    for work in works:
+        work.mkdir()
+
+    def learn(work: Path, **options: object) -> dict[str, torch.Tensor]:
+        return train_encoder(
+            data,
+            split,
+            ENCODER,
+            work=work,
+            initial=None,
+            embeddings=embeddings,
+            seed=3,
+            device=CPU,
+            **options,  # type: ignore[arg-type]
+        )
+
+    whole, again = learn(works[0]), learn(works[1])
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert all(torch.isfinite(value).all() for value in whole.values())
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(step: int, values: object) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        learn(works[2], report=stop)
+    resumed = learn(works[2])
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_good_epoch(data: SceneImages, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(ENCODER, learning_rate=float("inf"))
+    with pytest.raises(InputError, match="loss is nan.*lower --learning-rate"):
+        train_encoder(data, stratified_split(data, seed=0), recipe, work=tmp_path, initial=None, seed=0, device=CPU)
 
 
 @pytest.fixture(scope="module")
-def tokens(data: SceneImages) -> np.ndarray:
+def features(data: SceneImages) -> Features:
     """Stand-in features (1 view, 60 images, 4 tokens, 1024): the mean colours, spread over the width."""
     colours = data.pixels.reshape(60, 4, -1, 3).mean(2) / 255 - 0.4
     spread = np.random.default_rng(0).normal(size=(3, 1024))
-    return (colours @ spread)[None].astype(np.float16)
+    return Features((colours @ spread)[None].astype(np.float16), np.ones((1, 60), np.float32))
 
 
-def test_captioner_learns_to_name_what_it_sees(data: SceneImages, tokens: np.ndarray) -> None:
-    tokenizer = build_tokenizer(text for captions in data.captions for text in captions)
-    settings = {"image_width": 1024, "vocabulary": tokenizer.get_vocab_size(), "width": 32, "heads": 2, "layers": 1, "length": 10}
-    rows = np.arange(60)
-    decoder = train_captioner(
-        tokens, data.captions, tokenizer, rows, settings=settings, epochs=40, batch_size=20, learning_rate=5e-3
-    )
-    written = decoder.greedy(torch.from_numpy(tokens[0]).float())
-    texts = [" ".join(tokenizer.id_to_token(i) for i in row if i > 3) for row in written.tolist()]
+def test_captioner_learns_to_name_what_it_sees(data: SceneImages, features: Features) -> None:
+    vocabulary = build_vocabulary(text for captions in data.captions for text in captions)
+    recipe = CaptionerRecipe(width=32, heads=2, layers=1, length=10, epochs=40, batch_size=20, learning_rate=5e-3)
+    decoder = train_captioner(features, data.captions, vocabulary, np.arange(60), recipe, device=CPU)
+    texts = write_captions(decoder, vocabulary, features.tokens[0], device=CPU)
     right = [
-        text.startswith("this is a") and data.classes[label].split(",")[0].lower()[:4] in text
+        text.startswith("This is a") and data.classes[label].split(",")[0].lower()[:4] in text
         for text, label in zip(texts, data.labels, strict=True)
     ]
     assert np.mean(right) > 0.9
 
 
-def test_fusion_learns_and_keeps_its_best(data: SceneImages, tokens: np.ndarray, small_model: Model) -> None:
-    import copy
-
-    model = dataclasses.replace(small_model, network=copy.deepcopy(small_model.network))
-    captions = [[""] * 60]
+def _fused(model: Model, features: Features, data: SceneImages, captions: list[str], recipe: FusionRecipe) -> tuple[Model, float]:
+    model = dataclasses.replace(model, network=copy.deepcopy(model.network))
 
     def accuracy() -> float:
-        with torch.inference_mode():
-            logits = model.network.classify(torch.from_numpy(tokens[0]).float(), *model.tokenize([""] * 60))
-        return overall_accuracy(logits.argmax(1).numpy(), data.labels)
+        return overall_accuracy(logits_of(model, features.tokens[0], captions, source="generated").argmax(1), data.labels)
 
-    before = accuracy()
-    best = train_fusion(
-        model, tokens, data.labels, captions, np.arange(60), validate=accuracy, epochs=15, batch_size=20, learning_rate=3e-3
-    )
-    assert best > max(before, 0.9)
-    model.network.eval()
+    best = train_fusion(model, features, data, [captions], np.arange(60), recipe, validate=accuracy)
     assert accuracy() == best
+    return model, best
 
 
-def test_metrics_on_cases_worked_by_hand() -> None:
-    labels = np.array([0, 0, 0, 1])
-    predicted = np.array([0, 0, 1, 1])
-    assert overall_accuracy(predicted, labels) == 0.75
-    assert average_accuracy(predicted, labels) == pytest.approx((2 / 3 + 1) / 2)
-    assert cohen_kappa(predicted, labels) == pytest.approx((0.75 - 0.5) / 0.5)
-    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.35, 0.65], [0.35, 0.65]])
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.05 + 0.5 * 0.15)
+def test_fusion_learns_from_pictures_alone_and_keeps_its_best(data: SceneImages, features: Features, small_model: Model) -> None:
+    recipe = FusionRecipe(epochs=15, batch_size=20, learning_rate=3e-3, written=0)
+    _, best = _fused(small_model, features, data, [""] * 60, recipe)
+    assert best > 0.9
 
 
-def test_temperature_recovers_an_overconfident_model() -> None:
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(4000, 5)) * 2
-    exact = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    labels = np.array([random.choice(5, p=p) for p in exact])
-    assert fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.1)
+def test_fusion_learns_from_words_where_pictures_say_nothing(data: SceneImages, features: Features, small_model: Model) -> None:
+    blank = Features(np.zeros_like(features.tokens), features.visible)
+    words = ["field", "river", "trees"]
+    captions = [f"a {words[label]}" for label in data.labels.tolist()]
+    recipe = FusionRecipe(epochs=15, batch_size=20, learning_rate=3e-3, generated=1, written=0)
+    _, best = _fused(small_model, blank, data, captions, recipe)
+    assert best == 1.0
+
+
+def test_classes_have_colours_of_their_own() -> None:
+    classes = scene_classes(["beach", "Vineyard", *map(str, range(40))])
+    assert classes[0].colour == "#ffe08a"
+    assert classes[0].name == "beach"
+    assert len({c.colour for c in classes}) == 42
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, small_model: Model) -> Path:
+    from rssc_geo.models.bundle import save_bundle
+
+    path = tmp_path_factory.mktemp("start")
+    save_bundle(path, small_model, readme="")
+    return path
+
+
+def _options(start: Path) -> TrainOptions:
+    return TrainOptions(
+        start=str(start),
+        views=2,
+        width=32,
+        encoder=ENCODER,
+        captioner=CaptionerRecipe(width=32, heads=2, layers=1, length=8, epochs=2),
+        fusion=FusionRecipe(epochs=3, learning_rate=3e-3),
+    )
+
+
+@pytest.mark.slow
+def test_a_whole_run_makes_a_bundle_that_classifies(
+    folder: Path, start: Path, tmp_path: Path, data: SceneImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[str] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        assert 0 <= done <= total
+        if stage not in stages:
+            stages.append(stage)
+
+    card = train(folder, tmp_path / "bundle", options=_options(start), device=CPU, command="test", progress=progress)
+    assert stages == ["encoder", "captioner 1 of 3", "captioner 2 of 3", "captioner 3 of 3", "fusion"]
+    model = load_model(tmp_path / "bundle")
+    assert model.card == card
+    assert [c.name for c in card.classes] == sorted(COLOURS)
+    assert card.input_size == (48, 48)
+    assert set(card.accuracy) == {"validation", "test", "test_own_captions", "test_no_captions", "test_human_captions"}
+    assert card.training["images"] == {"train": 48, "val": 6, "test": 6}
+    assert (tmp_path / "bundle" / "README.md").read_text().startswith("# trained 1")
+    lines = [json.loads(line) for line in (tmp_path / "bundle.work" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["stage"] == "encoder"] == [1, 2]
+
+    # Rerun from the work folder: nothing is trained again but the fusion, and the bundle is the same.
+    from rssc_geo.training import folds
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a captioner was trained again")
+
+    monkeypatch.setattr(folds, "train_captioner", refuse)
+    again = train(folder, tmp_path / "again", options=_options(start), work=tmp_path / "bundle.work", device=CPU, command="test")
+    assert again.sha256 == card.sha256
+    with pytest.raises(InputError, match="holds a run of other options"):
+        train(
+            folder, tmp_path / "third", options=dataclasses.replace(_options(start), seed=5), work=tmp_path / "bundle.work",
+            device=CPU,
+        )  # fmt: skip
+    with pytest.raises(InputError, match="holds a bundle already"):
+        train(folder, tmp_path / "bundle", options=_options(start), device=CPU)
+
+
+@pytest.mark.slow
+def test_pictures_without_captions_make_a_bundle_without_a_captioner(folder: Path, start: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    (folder / "images").rename(plain)
+    try:
+        card = train(plain, tmp_path / "bundle", options=_options(start), device=CPU)
+    finally:
+        plain.rename(folder / "images")
+    assert card.captioner is None
+    assert not card.reads_own_captions
+    model = load_model(tmp_path / "bundle")
+    assert model.decoder is None
+    assert not (tmp_path / "bundle" / "captioner.json").exists()
+
+
+def test_words_of_different_sources_are_marked(small_model: Model) -> None:
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "[GENERATED]": 2, "[WRITTEN]": 3, "field": 4}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    model = dataclasses.replace(small_model, tokenizer=tokenizer)
+    ids, mask = model.tokenize(["field field", "", "field"], source=["generated", "written", "written"])
+    assert ids.tolist() == [[2, 4, 4], [0, 0, 0], [3, 4, 0]]
+    assert mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
+    assert small_model.tokenize(["a field"])[0].shape == (1, 2)

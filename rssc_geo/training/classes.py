@@ -1,6 +1,9 @@
-"""The 30 classes of AID (Xia et al., 2017) with a map colour and a description each."""
+"""Map colours and descriptions of classes: those of AID (Xia et al., 2017), and colours for any others."""
 
 from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
 
 from rssc_geo.models.card import SceneClass
 
@@ -37,4 +40,17 @@ _AID = (
     ("Viaduct", "#4d4d4d", "Elevated roads and interchanges"),
 )
 
-AID_CLASSES = tuple(SceneClass(index, name, colour, text) for index, (name, colour, text) in enumerate(_AID))
+_KNOWN = {name.lower(): (colour, text) for name, colour, text in _AID}
+_GOLDEN = 0.618034
+
+
+def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
+    """The classes in order; a name of AID (in any case) has its colour and description, others get distinct hues."""
+    classes = []
+    for index, name in enumerate(names):
+        # Steps of the golden ratio keep any number of hues apart.
+        red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN % 1, 0.55 + 0.2 * (index % 2), 0.85 - 0.2 * (index % 3 == 2))
+        other = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+        colour, text = _KNOWN.get(name.lower(), (other, ""))
+        classes.append(SceneClass(index, name, colour, text))
+    return tuple(classes)

@@ -1,0 +1,146 @@
+"""``rssc-geo evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rssc_geo_cli.options import json_option, log_options, print_json, set_up_logging
+
+
+@click.command("evaluate")
+@click.argument("model")
+@click.argument("dataset", required=False)
+@click.option("--raster", metavar="FILE", help="Instead of DATASET: a raster, with --labels.")
+@click.option("--labels", metavar="FILE", help="Polygons with a class each.")
+@click.option("--field", default="class", show_default=True, help="Column of the class names.")
+@click.option("--tile-size", metavar="SIZE", help="Of the raster's tiles: 256px, 400m. Default: by the model card.")
+@click.option("-o", "--output", metavar="DIR", help="Also write JSON, confusion matrix, t-SNE and worst mistakes there.")
+@click.option(
+    "--words",
+    type=click.Choice(["own", "none", "human"]),
+    default="own",
+    show_default=True,
+    help="Captions that the classifier may read.",
+)
+@click.option(
+    "--part", type=click.Choice(["all", "train", "val", "test"]), default="all", show_default=True, help="Of the data set."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split into parts, as in training.")
+@click.option("--val", type=float, default=0.1, show_default=True, help="Share of the validation part.")
+@click.option("--test", type=float, default=0.1, show_default=True, help="Share of the test part.")
+@click.option("--class-map", type=click.Path(path_type=Path), help='JSON: {"class of the data set": "class of the model"}.')
+@click.option("--robustness", is_flag=True, help="Also the accuracy under corruptions and other footprints.")
+@click.option("--baselines", "seeds", type=int, metavar="SEEDS", help="Instead: train the paper's baselines so many times.")
+@click.option("--work", type=click.Path(path_type=Path), help="With --baselines: the work folder of the training.")
+@click.option("--revision", help="Revision of a hub id.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
+@json_option
+@log_options
+def command(
+    *,
+    model: str,
+    dataset: str | None,
+    raster: str | None,
+    labels: str | None,
+    class_map: Path | None,
+    seeds: int | None,
+    work: Path | None,
+    as_json: bool,
+    verbose: int,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Measure MODEL on DATASET, a folder of pictures with one folder a class, or on labelled polygons of a raster."""
+    set_up_logging(verbose=verbose, quiet=quiet)
+
+    from rssc_geo.errors import UsageError
+    from rssc_geo.inference.device import choose_compute
+    from rssc_geo.models.bundle import load_model
+    from rssc_geo.training.evaluate import evaluate, write_report
+
+    if seeds is not None:
+        _compare(model, dataset, seeds, work, options)
+        return
+    if (dataset is None) == (raster is None) or (raster is None) != (labels is None):
+        raise UsageError("give a DATASET folder, or --raster together with --labels")
+    loaded = load_model(model, revision=options["revision"])
+    if dataset is not None:
+        data = _pictures(dataset, loaded.card.input_size[0], options)
+    else:
+        data = _tiles(str(raster), str(labels), loaded.card, options)
+    result = evaluate(
+        loaded,
+        data,
+        words=options["words"],
+        class_map=_read_map(class_map) if class_map is not None else None,
+        robustness=options["robustness"],
+        device=choose_compute(options["device"]).device,
+    )
+    values = result.to_dict()
+    if options["output"]:
+        values["files"] = [str(path) for path in write_report(result, options["output"], model=loaded)]
+    if as_json:
+        print_json(values)
+    else:
+        _tell(values)
+
+
+def _compare(model: str, dataset: str | None, seeds: int, work: Path | None, options: dict[str, Any]) -> None:
+    """Print the table of baselines."""
+    from rssc_geo.errors import UsageError
+    from rssc_geo.inference.device import choose_compute
+    from rssc_geo.models.bundle import load_model
+    from rssc_geo.training.baselines import compare_on_folder
+
+    if dataset is None or work is None or seeds < 2:
+        raise UsageError("--baselines needs at least 2 seeds, a DATASET folder and --work")
+    loaded = load_model(model, revision=options["revision"])
+    shares = {name: options[name] for name in ("seed", "val", "test")}
+    table = compare_on_folder(loaded, dataset, work=work, seeds=seeds, device=choose_compute(options["device"]).device, **shares)
+    click.echo(table.markdown())
+
+
+def _pictures(dataset: str, size: int, options: dict[str, Any]) -> Any:
+    from rssc_geo.training.data import load_image_folder, stratified_split
+
+    data = load_image_folder(dataset, size=size)
+    if options["part"] == "all":
+        return data
+    return data.take(stratified_split(data, seed=options["seed"], val=options["val"], test=options["test"])[options["part"]])
+
+
+def _tiles(raster: str, labels: str, card: Any, options: dict[str, Any]) -> Any:
+    from rssc_geo.inference.plan import TilingOptions, make_plan
+    from rssc_geo.training.polygons import labelled_tiles
+
+    plan = make_plan(raster, card, TilingOptions(tile_size=options["tile_size"]))
+    return labelled_tiles(plan.scene, plan.grid, labels, field=options["field"], out_size=card.input_size)
+
+
+def _read_map(path: Path) -> dict[str, str]:
+    from rssc_geo.errors import InputError
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): str(value) for key, value in values.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a JSON object of class names: {error}") from error
+
+
+def _tell(values: dict[str, Any]) -> None:
+    click.echo(f"{values['images']} pictures")
+    for name in ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error"):
+        click.echo(f"{name.replace('_', ' '):<28} {values[name]:.4f}")
+    click.echo(f"{'class':<20} {'precision':>9} {'recall':>7} {'F1':>7} {'pictures':>8}")
+    for name, row in values["per_class"].items():
+        if row["support"]:
+            click.echo(f"{name:<20} {row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f} {row['support']:>8}")
+    for title in ("captions", "robustness"):
+        for name, value in values.get(title, {}).items():
+            click.echo(f"{name:<32} {value:.4f}")
+    for path in values.get("files", []):
+        click.echo(path)

@@ -1,0 +1,141 @@
+"""``rssc-geo train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rssc_geo_cli.options import Numbers, json_option, log_options, print_json, progress_option, set_up_logging
+from rssc_geo_cli.progress import Reporter
+
+
+class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
+    """``6x128,8x160``: epochs and pixels a side of each part."""
+
+    name = "EPOCHSxPIXELS,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[tuple[int, int], ...]:
+        try:
+            parts = tuple((int(a), int(b)) for a, b in (part.split("x") for part in str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is not {self.name}, such as 6x128,8x160", param, ctx)
+        if any(epochs < 1 or size < 32 for epochs, size in parts):
+            self.fail(f"{value!r}: at least 1 epoch and 32 pixels each", param, ctx)
+        return parts
+
+
+@click.command("train")
+@click.argument("dataset", type=click.Path())
+@click.option("-o", "--output", required=True, metavar="DIR", help="The bundle to write.")
+@click.option("--work", metavar="DIR", help="Where the stages keep what they made. Default: OUTPUT.work.")
+@click.option("--model", "start", default="compact", show_default=True, help="Bundle to start from.")
+@click.option("--image-encoder", "architecture", metavar="NAME", help="Another timm model; needs --weights.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Its weights, safetensors.")
+@click.option("--pad-type", type=click.Choice(["", "same"]), default="", help="Padding of TensorFlow-born timm models.")
+@click.option(
+    "--sentence-encoder", type=click.Path(path_type=Path), help="Folder of a sentence encoder to distil the text encoder from."
+)
+@click.option("--schedule", type=_Schedule(), help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.")
+@click.option("--learning-rate", type=float, help="Of the image encoder's heads.")
+@click.option("--caption-epochs", type=int, help="Epochs of each captioner.")
+@click.option("--fusion-epochs", type=int, help="Epochs of the fusion.")
+@click.option("--folds", type=int, default=2, show_default=True, help="Of the captioners.")
+@click.option("--views", type=int, default=4, show_default=True, help="Copies of each picture, the first as it is.")
+@click.option("--val", type=float, default=0.1, show_default=True, help="Share of the validation part.")
+@click.option("--test", type=float, default=0.1, show_default=True, help="Share of the test part, looked at once.")
+@click.option("--footprint", type=Numbers(float, count=3, metavar="MIN,PREFERRED,MAX"), help="Metres a picture covers.")
+@click.option("--gsd-range", "gsd_range_m", type=Numbers(float, count=2, metavar="MIN,MAX"), help="Metres a pixel of rasters.")
+@click.option("--name", default="trained", show_default=True, help="Of the bundle.")
+@click.option("--bundle-version", "version", default="1", show_default=True, help="Of the bundle.")
+@click.option("--description", default="", help="One line for the card.")
+@click.option("--licence", default="unspecified", help="Of the weights.")
+@click.option("--data", default="", help="What the data set is and its licence, for the card.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
+@progress_option
+@json_option
+@log_options
+def command(
+    *,
+    dataset: str,
+    output: str,
+    work: str | None,
+    architecture: str | None,
+    pad_type: str,
+    schedule: tuple[tuple[int, int], ...] | None,
+    learning_rate: float | None,
+    caption_epochs: int | None,
+    fusion_epochs: int | None,
+    footprint: tuple[float, float, float] | None,
+    device: str | None,
+    progress: str,
+    as_json: bool,
+    verbose: int,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train a model on DATASET, a folder of pictures with one folder a class (and captions.jsonl, if there is one).
+
+    A run that was stopped goes on when the same command is given again. The default model is made with AID's pictures at
+    about two hours on two processor cores.
+    """
+    set_up_logging(verbose=max(verbose, 0 if quiet else 1), quiet=quiet)
+
+    from rssc_geo.errors import UsageError
+    from rssc_geo.inference.device import choose_compute
+    from rssc_geo.models.bundle import load_card
+    from rssc_geo.models.card import Footprint
+    from rssc_geo.training.recipe import TrainOptions
+    from rssc_geo.training.trainer import train
+
+    if (architecture is None) != (options["weights"] is None):
+        raise UsageError("--image-encoder and --weights go together: the name of the timm model and its weights")
+    start = load_card(options["start"])
+    encoder = dict(start.network["image_encoder"])
+    recipe = dataclasses.replace(
+        TrainOptions().encoder,
+        architecture=architecture or encoder["architecture"],
+        kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder["kwargs"],
+        mean=start.mean,
+        std=start.std,
+        **_given(schedule=schedule, learning_rate=learning_rate),
+    )
+    defaults = TrainOptions()
+    chosen = dataclasses.replace(
+        defaults,
+        encoder=recipe,
+        captioner=dataclasses.replace(defaults.captioner, **_given(epochs=caption_epochs)),
+        fusion=dataclasses.replace(defaults.fusion, **_given(epochs=fusion_epochs)),
+        footprint=None if footprint is None else Footprint(*footprint),
+        **options,
+    )
+    with Reporter(progress, quiet=quiet) as reporter:
+        card = train(
+            dataset,
+            output,
+            options=chosen,
+            work=work,
+            device=choose_compute(device).device,
+            command=shlex.join(["rssc-geo", *sys.argv[1:]]),
+            progress=reporter,
+        )
+    values = {"bundle": output, "accuracy": json.loads(card.to_json())["accuracy"]}
+    if progress == "json":
+        print_json({"event": "result", **values})
+    elif as_json:
+        print_json(values)
+    elif not quiet:
+        for part, figures in card.accuracy.items():
+            click.echo(f"{part.replace('_', ' '):<20} " + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items()))
+        click.echo(output)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """What was given on the command line; the rest keeps its default."""
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,116 @@
+"""What may be chosen of a training run, and the untrained model that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from rssc_geo.errors import UsageError
+from rssc_geo.models.bundle import Model, load_card, load_model
+from rssc_geo.models.card import Footprint, ModelCard
+from rssc_geo.models.dual_attention import DualAttentionClassifier
+from rssc_geo.training.captioner import CaptionerRecipe
+from rssc_geo.training.classes import scene_classes
+from rssc_geo.training.data import SceneImages
+from rssc_geo.training.distill import distil_text_encoder
+from rssc_geo.training.encoder import EncoderRecipe
+from rssc_geo.training.fusion import FusionRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What may be chosen of a training run.
+
+    ``start``: bundle whose image and text encoder are the starting point; ``weights``: instead, safetensors of the timm
+    model named in ``encoder``; ``sentence_encoder``: folder of a BERT-like sentence encoder that the text encoder is
+    distilled from, and whose embeddings of the captions the image encoder learns to foretell; ``footprint``: metres a
+    picture covers, ``gsd_range_m``: metres a pixel of the rasters it is for (default: those of ``start``); ``val``,
+    ``test``: shares; ``folds``: of the captioners; ``views``: pictures cached of each image, the first one as it is.
+    """
+
+    name: str = "trained"
+    version: str = "1"
+    description: str = ""
+    licence: str = "unspecified"
+    data: str = ""
+    start: str = "compact"
+    weights: Path | None = None
+    sentence_encoder: Path | None = None
+    footprint: Footprint | None = None
+    gsd_range_m: tuple[float, float] | None = None
+    seed: int = 0
+    val: float = 0.1
+    test: float = 0.1
+    folds: int = 2
+    views: int = 4
+    width: int = 256
+    text_width: int = 192
+    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
+    captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
+    fusion: FusionRecipe = field(default_factory=FusionRecipe)
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.views < 1:
+            raise UsageError(f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed")
+
+
+def initial_weights(options: TrainOptions) -> dict[str, torch.Tensor]:
+    """The image encoder's, from ``options.weights`` or the bundle to start from."""
+    if options.weights is not None:
+        return load_file(options.weights)
+    start = load_model(options.start)
+    architecture = start.card.network["image_encoder"]["architecture"]
+    if architecture != options.encoder.architecture:
+        raise UsageError(f"{options.start} has the image encoder {architecture}, not {options.encoder.architecture}")
+    return dict(start.network.image_encoder.backbone.state_dict())
+
+
+def new_model(options: TrainOptions, data: SceneImages) -> Model:
+    """The model to train: its text encoder is ready, everything else is as it is initialised."""
+    tokenizer, text_config, text_weights = _text_encoder(options)
+    start = load_card(options.start)
+    size = options.encoder.schedule[-1][1]
+    card = ModelCard(
+        name=options.name,
+        version=options.version,
+        description=options.description or f"trained on {len(data.names)} images of {len(data.classes)} classes",
+        licence=options.licence,
+        classes=scene_classes(data.classes),
+        input_size=(size, size),
+        mean=options.encoder.mean,
+        std=options.encoder.std,
+        bands=("red", "green", "blue"),
+        gsd_range_m=options.gsd_range_m or start.gsd_range_m,
+        footprint=options.footprint or start.footprint,
+        network={
+            "image_encoder": {"architecture": options.encoder.architecture, "kwargs": dict(options.encoder.kwargs)},
+            "text_encoder": text_config,
+            "width": options.width,
+            "heads": 4,
+            "levels": 2,
+            "learned_queries": 8,
+            "dropout": 0.2,
+        },
+        captioner=None,
+        prompt="",
+        max_tokens=48,
+        temperature=1.0,
+    )
+    network = DualAttentionClassifier(classes=len(card.classes), **card.network)
+    network.text_encoder.load_state_dict(text_weights)
+    return Model(card, network, tokenizer)
+
+
+def _text_encoder(options: TrainOptions) -> tuple[Tokenizer, dict[str, Any], dict[str, torch.Tensor]]:
+    """Tokenizer, configuration and weights."""
+    if options.sentence_encoder is None:
+        start = load_model(options.start)
+        return start.tokenizer, dict(start.card.network["text_encoder"]), dict(start.network.text_encoder.state_dict())
+    tokenizer, encoder = distil_text_encoder(options.sentence_encoder, width=options.text_width, seed=options.seed)
+    config = {"model_type": "static", "vocab_size": tokenizer.get_vocab_size(), "hidden_size": options.text_width}
+    return tokenizer, config, dict(encoder.state_dict())

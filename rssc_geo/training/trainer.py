@@ -1,0 +1,224 @@
+"""Train a bundle from labelled scene images: ``rssc-geo train`` and ``rssc_geo.train``.
+
+Stages: (1) fine-tune the image encoder; (2) cache what it sees of every picture; (3) captioners, each on all folds but
+one, write the captions of the fold they have not seen, and a last one learns from all; (4) train the fusion on those
+captions, on people's and on none; (5) temperature on the validation part, figures, bundle. What a stage has made is
+kept in the work folder: the same command goes on where it stopped. The test part is looked at once, at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rssc_geo.captioning.base import Source
+from rssc_geo.errors import InputError
+from rssc_geo.inference.device import choose_compute
+from rssc_geo.models.bundle import Model, save_bundle
+from rssc_geo.models.card import ModelCard
+from rssc_geo.training.captioner import build_vocabulary, decoder_settings, write_captions
+from rssc_geo.training.data import Split, load_image_folder, stratified_split
+from rssc_geo.training.encoder import train_encoder
+from rssc_geo.training.features import Features, cache_features
+from rssc_geo.training.folds import FoldCaptioners
+from rssc_geo.training.fusion import logits_of, train_fusion
+from rssc_geo.training.metrics import fit_temperature, overall_accuracy, score
+from rssc_geo.training.readme import bundle_readme
+from rssc_geo.training.recipe import TrainOptions, initial_weights, new_model
+from rssc_geo.training.runlog import RunLog
+from rssc_geo.training.sentences import caption_embeddings
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+def train(
+    dataset: str | Path,
+    output: str | Path,
+    *,
+    options: TrainOptions | None = None,
+    work: str | Path | None = None,
+    device: torch.device | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> ModelCard:
+    """Train on an image folder (see :func:`load_image_folder`) and write a bundle.
+
+    Parameters
+    ----------
+    dataset : one folder a class, and ``captions.jsonl`` where there are captions
+    output : the bundle's folder
+    work : folder for what the stages make; default ``<output>.work``. It may be removed afterwards
+    device : default the fastest there is
+    command : noted in the card as the way to reproduce the bundle
+    progress : called as ``progress(stage, done, total)``
+
+    Returns the card as written. Raises ``InputError`` and ``UsageError``.
+    """
+    return _Run(options or TrainOptions(), Path(dataset), Path(output), Path(work or f"{output}.work"), device, progress).train(
+        command
+    )
+
+
+class _Run:
+    """One training run: its data, split, network and log."""
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        dataset: Path,
+        output: Path,
+        work: Path,
+        device: torch.device | None,
+        progress: Progress | None,
+    ) -> None:
+        if (output / "config.json").exists():
+            raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
+        self.options, self.output, self.work = options, output, work
+        self.device = device or choose_compute().device
+        self.progress = progress
+        self.size = options.encoder.schedule[-1][1]
+        self.data = load_image_folder(dataset, size=self.size)
+        self.split: Split = stratified_split(self.data, seed=options.seed, val=options.val, test=options.test)
+        self.spoken = any(self.data.captions[row] for row in self.split["train"].tolist())
+        self.started = time.time()
+        work.mkdir(parents=True, exist_ok=True)
+        self._refuse_another_run(dataset)
+        self.log = RunLog(work)
+        torch.manual_seed(options.seed)
+
+    def _refuse_another_run(self, dataset: Path) -> None:
+        """What lies in the work folder must come from the same data and options."""
+        wanted = json.dumps({"dataset": str(dataset.resolve()), **dataclasses.asdict(self.options)}, default=str, indent=1)
+        file = self.work / "options.json"
+        if file.is_file() and file.read_text(encoding="utf-8") != wanted:
+            raise InputError(f"{self.work} holds a run of other options; choose another --work folder or remove it")
+        file.write_text(wanted, encoding="utf-8")
+
+    def train(self, command: str) -> ModelCard:
+        """All stages."""
+        options, data, rows = self.options, self.data, self.split["train"]
+        model = new_model(options, data)
+        weights = train_encoder(
+            data,
+            self.split,
+            options.encoder,
+            work=self.work,
+            initial=initial_weights(options),
+            embeddings=self._embeddings(),
+            seed=options.seed,
+            device=self.device,
+            report=self._reporter("encoder", options.encoder.epochs),
+        )
+        model.network.image_encoder.backbone.load_state_dict(weights)
+        model.network.to(self.device).eval()
+        features = cache_features(
+            model.network, model.card, data, rows, views=options.views, seed=options.seed, work=self.work, device=self.device
+        )
+        generated: Sequence[Sequence[str]] = [[""] * len(data.names)] * options.views
+        if self.spoken:
+            vocabulary = build_vocabulary(text for row in rows.tolist() for text in data.captions[row])
+            captioners = FoldCaptioners(
+                features, data, vocabulary, options.captioner,
+                folds=options.folds, seed=options.seed, work=self.work, device=self.device, reporter=self._reporter,
+            )  # fmt: skip
+            generated = captioners.captions(rows)
+            card = dataclasses.replace(model.card, captioner=decoder_settings(options.captioner, features, vocabulary))
+            model = dataclasses.replace(model, card=card, decoder=captioners.of_all(rows), vocabulary=vocabulary)
+        model = self._fuse(model, features, generated)
+        model = self._finish(model, features, command)
+        self.log.close()
+        return save_bundle(self.output, model, readme=bundle_readme(model.card))
+
+    def _reporter(self, stage: str, total: int) -> Callable[[int, Mapping[str, float]], None]:
+        def report(step: int, values: Mapping[str, float]) -> None:
+            if values:
+                self.log(stage, step, values)
+            if self.progress is not None:
+                self.progress(stage, step, total)
+
+        report(0, {})
+
+        return report
+
+    def _embeddings(self) -> np.ndarray | None:
+        if self.options.sentence_encoder is None or not self.spoken:
+            return None
+        file = self.work / "embeddings.npy"
+        if not file.is_file():
+            np.save(file, caption_embeddings(self.data.captions, self.options.sentence_encoder))
+        return np.asarray(np.load(file))
+
+    def _own_captions(self, model: Model, features: Features, part: str) -> list[str]:
+        rows = self.split[part]
+        if model.decoder is None or model.vocabulary is None:
+            return [""] * len(rows)
+        return write_captions(model.decoder, model.vocabulary, features.tokens[0, rows], device=self.device)
+
+    def _fuse(self, model: Model, features: Features, generated: Sequence[Sequence[str]]) -> Model:
+        rows = self.split["val"]
+        tokens, labels = features.tokens[0, rows], self.data.labels[rows]
+        captions = self._own_captions(model, features, "val")
+
+        def validate() -> float:
+            return overall_accuracy(logits_of(model, tokens, captions, source="generated").argmax(1), labels)
+
+        report = self._reporter("fusion", self.options.fusion.epochs)
+        train_fusion(
+            model, features, self.data, generated, self.split["train"], self.options.fusion,
+            validate=validate, seed=self.options.seed, report=report,
+        )  # fmt: skip
+        return model
+
+    def _finish(self, model: Model, features: Features, command: str) -> Model:
+        """Decide on validation whether the own captions are read, fit the temperature, measure on the test part."""
+        words = {part: self._own_captions(model, features, part) for part in ("val", "test")}
+        silent = {part: [""] * len(rows) for part, rows in self.split.items()}
+
+        def logits(part: str, captions: Sequence[str], source: Source = "generated") -> np.ndarray:
+            return logits_of(model, features.tokens[0, self.split[part]], captions, source=source)
+
+        labels = {part: self.data.labels[rows] for part, rows in self.split.items()}
+        right = {
+            read: overall_accuracy(logits("val", words["val"] if read else silent["val"]).argmax(1), labels["val"])
+            for read in (True, False)
+        }
+        reads = model.decoder is not None and right[True] >= right[False]
+        chosen = words if reads else silent
+        temperature = fit_temperature(logits("val", chosen["val"]), labels["val"])
+        log.info("validation: %.4f reading the own captions, %.4f without words", right[True], right[False])
+
+        def figures(values: np.ndarray, part: str) -> dict[str, float]:
+            probabilities = torch.from_numpy(values / temperature).softmax(1).numpy()
+            found = score(probabilities, labels[part], class_names=self.data.classes).to_dict()
+            return {name: value for name, value in found.items() if isinstance(value, float)}
+
+        accuracy = {"validation": figures(logits("val", chosen["val"]), "val")}
+        if len(self.split["test"]):
+            accuracy["test"] = figures(logits("test", chosen["test"]), "test")
+            if model.decoder is not None:
+                human = [(self.data.captions[row] or ("",))[0] for row in self.split["test"].tolist()]
+                accuracy["test_own_captions"] = figures(logits("test", words["test"]), "test")
+                accuracy["test_no_captions"] = figures(logits("test", silent["test"]), "test")
+                accuracy["test_human_captions"] = figures(logits("test", human, "written"), "test")
+        training = {
+            "data": self.options.data or "not described",
+            "images": {name: len(rows) for name, rows in self.split.items()},
+            "seed": self.options.seed,
+            "minutes": round((time.time() - self.started) / 60, 1),
+            "device": str(self.device),
+            "command": command,
+        }
+        card = dataclasses.replace(
+            model.card, temperature=round(temperature, 4), reads_own_captions=reads, accuracy=accuracy, training=training
+        )
+        log.info("%s", accuracy)
+        return dataclasses.replace(model, card=card, network=model.network.cpu())
