@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-qgis plugin lint clean
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,13 @@ demo: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+# Needs a QGIS and what qgis_plugin/README.md names; runs under QGIS's own Python.
+test-qgis: $(VENV)/.dev
+	OMP_WAIT_POLICY=PASSIVE tests/qgis/run
+
+plugin:
+	$(PYTHON) qgis_plugin/build_zip.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from rssc_geo.captioning.compact import CaptionDecoder
 from rssc_geo.models.bundle import Model, save_bundle
@@ -86,3 +87,17 @@ def bundle(small_model: Model, tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     save_bundle(folder, dataclasses.replace(small_model), readme="# small\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real BERT of small random weights with a WordPiece vocabulary."""
+    path = tmp_path_factory.mktemp("sentences")
+    pieces = ["field", "river", "town", "wide", "vine", "##yard", "this", "is", "a", "green", "日", "é", *"bcdefghij"]
+    (path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]))
+    BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(pieces) + 5, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(path)
+    return path

@@ -2,86 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import click
 
-from rssc_geo_cli.options import (
-    json_option,
-    log_options,
-    model_options,
-    print_json,
-    progress_option,
-    scene_options,
-    set_up_logging,
-    source_of,
-    stretch_options,
-)
-from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof
+from rssc_geo_cli.mapping import map_land_use, mapping_options
+from rssc_geo_cli.options import scene_options
 
 
 @click.command("classify")
 @scene_options
-@stretch_options
-@click.option("-o", "--output", required=True, metavar="FILE", help="Result: .gpkg, .fgb, .geojson, .parquet or .shp.")
-@model_options
-@click.option("--captioner", default="compact", show_default=True, help="compact (the model's own) or none.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
-@click.option("--dtype", help="float32, bfloat16, float16. Default: bfloat16 on CUDA, else float32.")
-@click.option("--batch-size", type=int, help="Tiles a batch. Default: by the device.")
-@click.option("--crs", metavar="CRS", help="CRS of the result. Default: the raster's; GeoJSON: WGS84.")
-@click.option("--aoi-clip", is_flag=True, help="Also clip the polygons to the area of interest.")
-@click.option("--min-area", "min_area_m2", type=float, default=0.0, metavar="M2", help="Smaller regions join a neighbour.")
-@click.option("--probabilities", is_flag=True, help="One p_<class> column each in the scenes layer.")
-@click.option("--class-raster", metavar="FILE", help="Also a COG of classes, one pixel a cell.")
-@click.option("--preview", metavar="PNG", help="Also a picture: scene, classes, legend, scale bar.")
-@click.option("--overwrite", is_flag=True, help="Replace existing results.")
-@progress_option
-@click.option("--exit-on-stdin-eof", "watch_stdin", is_flag=True, help="Stop when standard input closes (for parent programs).")
-@json_option
-@log_options
-def command(
-    *,
-    raster: str | None,
-    bands_from: tuple[str, str, str] | None,
-    progress: str,
-    watch_stdin: bool,
-    as_json: bool,
-    verbose: int,
-    quiet: bool,
-    output: str,
-    **options: Any,
-) -> None:
+@click.option("--captioner", help="compact (the model's own, the default where it has one) or none.")
+@mapping_options
+def command(**options: Any) -> None:
     """Classify RASTER into land-use polygons.
 
     Writes two layers, `landuse` (regions) and `scenes` (one polygon a cell, with its caption), styled for QGIS. A run that
     was stopped goes on when the same command is given again.
     """
-    set_up_logging(verbose=verbose, quiet=quiet)
-    source = source_of(raster, bands_from)
-    if watch_stdin:
-        exit_on_stdin_eof(lambda: os.kill(os.getpid(), signal.SIGTERM))
-
-    from rssc_geo.inference.pipeline import classify
-
-    with Reporter(progress, quiet=quiet) as reporter:
-        result = classify(source, output, progress=reporter, **options)
-    values = result.as_dict()
-    if progress == "json":
-        print_json({"event": "result", **values})
-    elif as_json:
-        print_json(values)
-    elif not quiet:
-        _tell(values)
-
-
-def _tell(values: dict[str, Any]) -> None:
-    """A few lines for people: where the results are and what covers most."""
-    click.echo(f"{values['cells']} cells in {values['regions']} regions, {values['seconds']:.1f} s")
-    total = sum(entry["area_m2"] for entry in values["classes"]) or 1.0
-    for entry in values["classes"][:10]:
-        click.echo(f"  {entry['name']:<20} {entry['area_m2'] / 1e4:>12,.1f} ha {entry['area_m2'] / total:>6.1%}")
-    for path in values["outputs"]:
-        click.echo(path)
+    map_land_use(**options)

@@ -13,6 +13,7 @@ import click
 
 _COMMANDS = {
     "classify": "classify a raster into land-use polygons",
+    "zero-shot": "map a raster into classes named by words",
     "info": "show what the program sees in a raster and what it would do",
     "models": "list model bundles, show a model's card",
     "evaluate": "measure a model on labelled pictures or polygons",
@@ -31,7 +32,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's signature
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"rssc_geo_cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"rssc_geo_cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's signature

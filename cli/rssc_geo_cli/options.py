@@ -59,7 +59,9 @@ _LOGS = [
 ]
 
 
-def _apply(*options: Callable[[F], F]) -> Callable[[F], F]:
+def apply_options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """One decorator for several, in the order of the help."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -68,10 +70,10 @@ def _apply(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-scene_options = _apply(*_SCENE)
-stretch_options = _apply(*_STRETCH)
-model_options = _apply(*_MODEL)
-log_options = _apply(*_LOGS)
+scene_options = apply_options(*_SCENE)
+stretch_options = apply_options(*_STRETCH)
+model_options = apply_options(*_MODEL)
+log_options = apply_options(*_LOGS)
 progress_option = click.option(
     "--progress",
     type=click.Choice(["auto", "bar", "json", "none"]),

@@ -63,11 +63,14 @@ class ClassifyResult:
         }
 
 
-def make_captioner(name: str, model: Model) -> Captioner:
-    """The captioner called ``name``: ``compact`` (the bundle's own) or ``none``. ``UsageError`` for another."""
-    if name == "none":
+def make_captioner(name: str | None, model: Model) -> Captioner:
+    """The captioner called ``name``: ``compact`` (the bundle's own) or ``none``; by default the own one, if there is one.
+
+    Raises ``UsageError`` for another name, or where there is no own one.
+    """
+    if name == "none" or (name is None and model.decoder is None):
         return NoCaptioner()
-    if name == "compact":
+    if name in (None, "compact"):
         if model.decoder is None or model.vocabulary is None:
             raise UsageError(f"the model {model.card.name!r} brings no captioner of its own; use --captioner none")
         return CompactCaptioner(model.decoder, model.vocabulary)
@@ -80,7 +83,7 @@ def classify(
     *,
     model: str | Path | Model = "compact",
     revision: str | None = None,
-    captioner: str = "compact",
+    captioner: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -101,7 +104,7 @@ def classify(
     source : path, URL or /vsi path of a raster; a sequence of single-band ones as red, green, blue
     output : .gpkg, .fgb, .geojson, .parquet or .shp
     model : embedded name, bundle folder or hub id (``revision``: of the hub id), or a loaded one for many rasters
-    captioner : "compact" (the bundle's own) or "none"
+    captioner : "compact" (the bundle's own, the default where it has one) or "none"
     device, dtype, batch_size : see ``choose_compute``
     crs : CRS of the output; the raster's by default
     aoi_clip : also clip the polygons to ``aoi``
@@ -140,14 +143,20 @@ def classify(
     _spare_the_input(plan, [*wanted.results, *([] if preview is None else [Path(preview)])])
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
     loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
-    classifier = TileClassifier(loaded, make_captioner(captioner, loaded), compute)
+    writes = make_captioner(captioner, loaded)
+    classifier = TileClassifier(loaded, writes, compute)
     radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
     run = {
         "input": plan.scene.fingerprint(),
         "options": {**describe_options(options), "aoi": None, "selected": hashlib.sha256(plan.selected.tobytes()).hexdigest()},
         "scaling": asdict(radiometry),
-        "model": {"name": loaded.card.name, "version": loaded.card.version, "sha256": dict(loaded.card.sha256)},
-        "captioner": captioner,
+        "model": {
+            "name": loaded.card.name,
+            "version": loaded.card.version,
+            "sha256": dict(loaded.card.sha256),
+            "classes": {c.name: c.description for c in loaded.card.classes},
+        },
+        "captioner": writes.name,
         "dtype": str(compute.dtype).removeprefix("torch."),
         "program": version("rssc-geo"),
         "probabilities": probabilities,

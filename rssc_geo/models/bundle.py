@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from rssc_geo.captioning.compact import CaptionDecoder
+    from rssc_geo.models.alignment import Alignment
     from rssc_geo.models.dual_attention import DualAttentionClassifier
 
 EMBEDDED = Path(__file__).with_name("bundles")
@@ -33,13 +34,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded bundle: the network in evaluation mode, its card and tokenizer; its captioner and its words, if any."""
+    """A loaded bundle: the network in evaluation mode, its card and tokenizer; its captioner and its alignment, if any."""
 
     card: ModelCard
     network: DualAttentionClassifier
     tokenizer: Tokenizer
     decoder: CaptionDecoder | None = None
     vocabulary: Tokenizer | None = None
+    alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
         if (self.decoder is None) != (self.vocabulary is None):
@@ -59,23 +61,23 @@ class Model:
         return images.contiguous(memory_format=torch.channels_last)
 
     def tokenize(
-        self, captions: Sequence[str], *, source: Source | Sequence[Source] = "written"
+        self, captions: Sequence[str], *, source: Source | Sequence[Source] | None = "written"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens`` at most.
 
         ``source`` says whose words they are, of all or of each: "generated" by the bundle's own captioner, or "written"
         by people or a large model. Where the vocabulary has a mark for it, the mark leads the words, so that the
-        network can trust them accordingly. An empty caption has no tokens.
+        network can trust them accordingly (None: no mark). An empty caption has no tokens.
         """
         import torch
 
         marks = {kind: self.tokenizer.token_to_id(f"[{kind.upper()}]") for kind in ("generated", "written")}
-        sources = [source] * len(captions) if isinstance(source, str) else source
+        sources = [source] * len(captions) if source is None or isinstance(source, str) else source
         rows = []
         for text, kind in zip(captions, sources, strict=True):
             words = self.tokenizer.encode(text, add_special_tokens=False).ids
-            lead = [] if marks[kind] is None or not words else [marks[kind]]
-            rows.append((lead + words)[: self.card.max_tokens])
+            mark = None if kind is None or not words else marks[kind]
+            rows.append(([*words] if mark is None else [mark, *words])[: self.card.max_tokens])
         length = max(1, *(len(row) for row in rows))
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -141,6 +143,7 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
     from safetensors.torch import load_file
 
     from rssc_geo.captioning.compact import CaptionDecoder
+    from rssc_geo.models.alignment import Alignment
     from rssc_geo.models.dual_attention import DualAttentionClassifier
 
     try:
@@ -154,13 +157,17 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
     try:
         network = DualAttentionClassifier(classes=len(card.classes), **card.network)
         decoder = CaptionDecoder(**card.captioner) if card.captioner is not None else None
+        alignment = Alignment(**card.alignment) if card.alignment is not None else None
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise BundleError(f"{folder}: config.json describes no network this program can build: {error}") from error
     _fill(network, weights, "network.", folder)
     if decoder is not None:
         _fill(decoder, weights, "captioner.", folder)
         decoder.eval()
-    return Model(card, network.eval(), tokenizer, decoder, vocabulary)
+    if alignment is not None:
+        _fill(alignment, weights, "alignment.", folder)
+        alignment.eval()
+    return Model(card, network.eval(), tokenizer, decoder, vocabulary, alignment)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -206,15 +213,17 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str) -> ModelCard:
     Returns the card as written.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     states = {f"network.{key}": value for key, value in model.network.state_dict().items()}
     if model.decoder is not None:
         states |= {f"captioner.{key}": value for key, value in model.decoder.state_dict().items()}
+    if model.alignment is not None:
+        states |= {f"alignment.{key}": value for key, value in model.alignment.state_dict().items()}
     half = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in states.items()}
-    save_file({key: value.contiguous() for key, value in half.items()}, target / WEIGHTS)
+    (target / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in half.items()}))
     model.tokenizer.save(str(target / TOKENIZER), pretty=False)
     if model.vocabulary is not None:
         model.vocabulary.save(str(target / VOCABULARY), pretty=False)

@@ -51,7 +51,8 @@ class ModelCard:
 
     ``input_size`` is (rows, cols) in pixels; ``mean`` and ``std`` apply to RGB in [0, 1]; ``gsd_range_m`` is
     the ground sampling distance of the rasters it was trained for, metres a pixel; ``network`` holds the
-    arguments of the architecture, ``captioner`` those of the embedded captioner (None: there is none);
+    arguments of the architecture, ``captioner`` those of the embedded captioner, ``alignment`` those of the alignment
+    of pictures and texts (None: there is none);
     logits are divided by ``temperature`` before the softmax; ``reads_own_captions`` says whether the class is better
     for reading the embedded captioner's words (else they only go to the output); ``cpu_tiles_per_s`` is the rate
     measured on one core of a laptop-class processor, captions included, for estimates; ``sha256`` maps each file to
@@ -74,6 +75,7 @@ class ModelCard:
     prompt: str
     max_tokens: int
     temperature: float
+    alignment: Mapping[str, Any] | None = None
     reads_own_captions: bool = True
     cpu_tiles_per_s: float | None = None
     training: Mapping[str, Any] = field(default_factory=dict)

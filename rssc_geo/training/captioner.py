@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from rssc_geo.captioning.base import CaptionBatch
 from rssc_geo.captioning.compact import BEGIN, END, PAD, SPECIAL_TOKENS, CaptionDecoder, CompactCaptioner
+from rssc_geo.training.encoder import mixed_precision
 from rssc_geo.training.features import Features
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,9 @@ def train_captioner(
             words = _padded(chosen, vocabulary, decoder.length).to(device)
             view = generator.integers(len(features.tokens), size=len(part))
             image = torch.from_numpy(features.tokens[view, part]).float().to(device)
-            logits = decoder(image, words[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1), words[:, 1:].flatten(), ignore_index=PAD, label_smoothing=0.1)
+            with mixed_precision(device):
+                logits = decoder(image, words[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), words[:, 1:].flatten(), ignore_index=PAD, label_smoothing=0.1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)

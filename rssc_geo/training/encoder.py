@@ -122,7 +122,7 @@ def train_encoder(
     best_file, last_file = work / "encoder.safetensors", work / "encoder.last.pt"
     if last_file.is_file():
         training.load(last_file)
-        log.info("encoder: goes on after epoch %d of %d", training.state["epoch"], recipe.epochs)
+        log.info("encoder: epochs 1 to %d of %d were done before", training.state["epoch"], recipe.epochs)
     state = training.state
     while state["epoch"] < recipe.epochs and state["since"] < recipe.patience:
         started = time.monotonic()

@@ -16,7 +16,7 @@ from rssc_geo.captioning.compact import CompactCaptioner
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.models.bundle import Model
 from rssc_geo.training.caption_metrics import caption_scores
-from rssc_geo.training.corruptions import corruptions
+from rssc_geo.training.corruptions import Corruption, corruptions
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.metrics import Scores, score
 from rssc_geo.training.plots import confusion_png, mistakes_png, tsne_png
@@ -134,12 +134,16 @@ def answer(
     words: Words,
     written: Sequence[Sequence[str]],
     device: torch.device,
-    corrupt: Any = None,
+    corrupt: Corruption | None = None,
 ) -> Answers:
-    """Run the model over pictures uint8 ``(N, H, W, 3)``, after ``corrupt`` where one is given."""
+    """Run the model over pictures uint8 ``(N, H, W, 3)``, after ``corrupt`` where one is given.
+
+    Corrupted pictures are described only where the classifier reads that.
+    """
     network = model.network.to(device).eval()
     captioner = None
-    if model.decoder is not None and model.vocabulary is not None:
+    reads = words == "own" and model.card.reads_own_captions
+    if model.decoder is not None and model.vocabulary is not None and (reads or corrupt is None):
         captioner = CompactCaptioner(model.decoder.to(device), model.vocabulary)
     source: Source = "written" if words == "human" else "generated"
     probabilities, captions, embedding = [], [], []
@@ -152,7 +156,7 @@ def answer(
         read = [""] * len(part)
         if words == "human":
             read = [(texts or ("",))[0] for texts in written[start : start + _BATCH]]
-        elif words == "own" and model.card.reads_own_captions:
+        elif reads:
             read = own
         ids, present = (values.to(device) for values in model.tokenize(read, source=source))
         fused = network.fuse(tokens, ids, present)

@@ -17,6 +17,7 @@ from rssc_geo.captioning.base import Source
 from rssc_geo.models.bundle import Model
 from rssc_geo.training.augment import soft_labels
 from rssc_geo.training.data import SceneImages
+from rssc_geo.training.encoder import mixed_precision
 from rssc_geo.training.features import Features
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,9 @@ def train_fusion(
                 classes=len(data.classes),
                 smoothing=recipe.smoothing,
             )
-            loss = F.cross_entropy(network.classify(image, ids, mask), targets.to(device))
+            with mixed_precision(device):
+                logits = network.classify(image, ids, mask)
+            loss = F.cross_entropy(logits.float(), targets.to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learned, 1.0)

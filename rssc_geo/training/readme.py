@@ -15,7 +15,6 @@ def bundle_readme(card: ModelCard) -> str:
         for name, v in card.accuracy.items()
     )
     images = training["images"]
-    reads = "reads" if card.reads_own_captions else "does not read"
     return f"""# {card.name} {card.version}
 
 {card.description}
@@ -28,7 +27,7 @@ def bundle_readme(card: ModelCard) -> str:
   are read), {images["test"]} for the test, looked at once; seed {training["seed"]}.
 - Training took {training["minutes"]:g} minutes on {training["device"]}.
 - Licence of these weights: {card.licence}.
-- To classify, the network {reads} the captions it writes itself: that was better on the validation part.
+- To classify, the network {_reading(card)}.
 
 To reproduce: `{training["command"]}`
 
@@ -41,3 +40,11 @@ learned queries stand in; "human captions": the first sentence that a person wro
 
 Limits: every scene gets one of the class names, also one that shows none of them, then usually with low confidence.
 """
+
+
+def _reading(card: ModelCard) -> str:
+    if card.captioner is None:
+        return "reads no captions: it was trained without"
+    if card.reads_own_captions:
+        return "reads the captions it writes itself: that was better on the validation part"
+    return "does not read the captions it writes itself: that was no better on the validation part"

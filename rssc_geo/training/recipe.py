@@ -14,8 +14,8 @@ from rssc_geo.errors import UsageError
 from rssc_geo.models.bundle import Model, load_card, load_model
 from rssc_geo.models.card import Footprint, ModelCard
 from rssc_geo.models.dual_attention import DualAttentionClassifier
+from rssc_geo.models.palette import scene_classes
 from rssc_geo.training.captioner import CaptionerRecipe
-from rssc_geo.training.classes import scene_classes
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.distill import distil_text_encoder
 from rssc_geo.training.encoder import EncoderRecipe

@@ -23,6 +23,8 @@ from rssc_geo.errors import InputError
 from rssc_geo.inference.device import choose_compute
 from rssc_geo.models.bundle import Model, save_bundle
 from rssc_geo.models.card import ModelCard
+from rssc_geo.models.encoders import StaticTextEncoder
+from rssc_geo.training.align import train_alignment
 from rssc_geo.training.captioner import build_vocabulary, decoder_settings, write_captions
 from rssc_geo.training.data import Split, load_image_folder, stratified_split
 from rssc_geo.training.encoder import train_encoder
@@ -133,6 +135,7 @@ class _Run:
             generated = captioners.captions(rows)
             card = dataclasses.replace(model.card, captioner=decoder_settings(options.captioner, features, vocabulary))
             model = dataclasses.replace(model, card=card, decoder=captioners.of_all(rows), vocabulary=vocabulary)
+            model = self._align(model, features)
         model = self._fuse(model, features, generated)
         model = self._finish(model, features, command)
         self.log.close()
@@ -156,6 +159,14 @@ class _Run:
         if not file.is_file():
             np.save(file, caption_embeddings(self.data.captions, self.options.sentence_encoder))
         return np.asarray(np.load(file))
+
+    def _align(self, model: Model, features: Features) -> Model:
+        if not isinstance(model.network.text_encoder, StaticTextEncoder):
+            return model
+        alignment = train_alignment(model, features, self.data.captions, self.split["train"], seed=self.options.seed)
+        settings = {"image_width": alignment.project.in_features, "text_width": alignment.project.out_features}
+        card = dataclasses.replace(model.card, alignment=settings)
+        return dataclasses.replace(model, card=card, alignment=alignment)
 
     def _own_captions(self, model: Model, features: Features, part: str) -> list[str]:
         rows = self.split[part]
@@ -191,7 +202,7 @@ class _Run:
             read: overall_accuracy(logits("val", words["val"] if read else silent["val"]).argmax(1), labels["val"])
             for read in (True, False)
         }
-        reads = model.decoder is not None and right[True] >= right[False]
+        reads = model.decoder is not None and right[True] > right[False]
         chosen = words if reads else silent
         temperature = fit_temperature(logits("val", chosen["val"]), labels["val"])
         log.info("validation: %.4f reading the own captions, %.4f without words", right[True], right[False])

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 COLOURS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
 
@@ -27,17 +26,3 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "images" / "Field" / "19.png").write_bytes((root / "images" / "Field" / "00.png").read_bytes())
     (root / "captions.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     return root
-
-
-@pytest.fixture(scope="session")
-def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real BERT of small random weights with a WordPiece vocabulary."""
-    path = tmp_path_factory.mktemp("sentences")
-    pieces = ["field", "river", "town", "wide", "vine", "##yard", "this", "is", "a", "green", "日", "é", *"bcdefghij"]
-    (path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]))
-    BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
-    config = BertConfig(
-        vocab_size=len(pieces) + 5, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(path)
-    return path

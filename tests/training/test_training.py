@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 
 from rssc_geo.errors import InputError
 from rssc_geo.models.bundle import Model, load_model
+from rssc_geo.models.encoders import StaticTextEncoder
+from rssc_geo.models.palette import scene_classes
 from rssc_geo.training.augment import augment, soft_labels
 from rssc_geo.training.captioner import CaptionerRecipe, build_vocabulary, train_captioner, write_captions
-from rssc_geo.training.classes import scene_classes
 from rssc_geo.training.data import SceneImages, deal_folds, load_image_folder, stratified_split
 from rssc_geo.training.encoder import EncoderRecipe, train_encoder
 from rssc_geo.training.features import Features
@@ -26,6 +27,7 @@ from rssc_geo.training.fusion import FusionRecipe, logits_of, train_fusion
 from rssc_geo.training.metrics import overall_accuracy
 from rssc_geo.training.recipe import TrainOptions
 from rssc_geo.training.trainer import train
+from rssc_geo.zeroshot import name_classes
 
 COLOURS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
 CPU = torch.device("cpu")
@@ -271,9 +273,11 @@ def start(tmp_path_factory: pytest.TempPathFactory, small_model: Model) -> Path:
     return path
 
 
-def _options(start: Path) -> TrainOptions:
+def _options(start: Path, sentence_encoder: Path | None = None) -> TrainOptions:
     return TrainOptions(
         start=str(start),
+        sentence_encoder=sentence_encoder,
+        text_width=16,
         views=2,
         width=32,
         encoder=ENCODER,
@@ -284,8 +288,9 @@ def _options(start: Path) -> TrainOptions:
 
 @pytest.mark.slow
 def test_a_whole_run_makes_a_bundle_that_classifies(
-    folder: Path, start: Path, tmp_path: Path, data: SceneImages, monkeypatch: pytest.MonkeyPatch
+    folder: Path, start: Path, sentence_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = _options(start, sentence_encoder)
     stages: list[str] = []
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -293,7 +298,7 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
         if stage not in stages:
             stages.append(stage)
 
-    card = train(folder, tmp_path / "bundle", options=_options(start), device=CPU, command="test", progress=progress)
+    card = train(folder, tmp_path / "bundle", options=options, device=CPU, command="test", progress=progress)
     assert stages == ["encoder", "captioner 1 of 3", "captioner 2 of 3", "captioner 3 of 3", "fusion"]
     model = load_model(tmp_path / "bundle")
     assert model.card == card
@@ -302,6 +307,9 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
     assert set(card.accuracy) == {"validation", "test", "test_own_captions", "test_no_captions", "test_human_captions"}
     assert card.training["images"] == {"train": 48, "val": 6, "test": 6}
     assert (tmp_path / "bundle" / "README.md").read_text().startswith("# trained 1")
+    assert isinstance(model.network.text_encoder, StaticTextEncoder)
+    assert model.alignment is not None
+    assert len(name_classes(model, ["green", "river"]).card.classes) == 2
     lines = [json.loads(line) for line in (tmp_path / "bundle.work" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["stage"] == "encoder"] == [1, 2]
 
@@ -312,15 +320,15 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
         raise AssertionError("a captioner was trained again")
 
     monkeypatch.setattr(folds, "train_captioner", refuse)
-    again = train(folder, tmp_path / "again", options=_options(start), work=tmp_path / "bundle.work", device=CPU, command="test")
+    again = train(folder, tmp_path / "again", options=options, work=tmp_path / "bundle.work", device=CPU, command="test")
     assert again.sha256 == card.sha256
     with pytest.raises(InputError, match="holds a run of other options"):
         train(
-            folder, tmp_path / "third", options=dataclasses.replace(_options(start), seed=5), work=tmp_path / "bundle.work",
+            folder, tmp_path / "third", options=dataclasses.replace(options, seed=5), work=tmp_path / "bundle.work",
             device=CPU,
         )  # fmt: skip
     with pytest.raises(InputError, match="holds a bundle already"):
-        train(folder, tmp_path / "bundle", options=_options(start), device=CPU)
+        train(folder, tmp_path / "bundle", options=options, device=CPU)
 
 
 @pytest.mark.slow

@@ -1,0 +1,23 @@
+"""Caption scene."""
+
+from __future__ import annotations
+
+from . import parameters as shared
+from .polygons import PolygonAlgorithm
+
+
+class Caption(PolygonAlgorithm):
+    """``rssc-geo caption``."""
+
+    NAME = "caption"
+    COMMAND = "caption"
+    TITLE = "Caption scene"
+    TAGS = "description text words vision language ai"
+    HELP = (
+        "Describes each tile of a satellite or aerial picture in a sentence: one polygon a tile with its caption.<br><br>"
+        "The captioner that comes with the backend is small and quick. A vision-language model on this computer "
+        "(hf:<i>model</i>) or on a server (openai:<i>url</i>#<i>model</i>) says more and takes longer."
+    )
+
+    def parameters(self) -> shared.Parameters:
+        return [*shared.tiling(), shared.model(), shared.captioner(), *shared.area(), *shared.compute()]

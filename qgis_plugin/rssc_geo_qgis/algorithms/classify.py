@@ -1,0 +1,25 @@
+"""Classify scene."""
+
+from __future__ import annotations
+
+from . import parameters as shared
+from .polygons import PolygonAlgorithm
+
+
+class Classify(PolygonAlgorithm):
+    """``rssc-geo classify``."""
+
+    NAME = "classify"
+    COMMAND = "classify"
+    TITLE = "Classify scene"
+    TAGS = "land use cover scene classification satellite aerial remote sensing ai deep learning"
+    HELP = (
+        "Makes a land-use map of a satellite or aerial picture: the picture is cut into tiles, each is described in words "
+        "and classified, and the result is two polygon layers, styled.<br><br>"
+        "<b>Land use</b>: one polygon for each region of one class.<br>"
+        "<b>Scenes</b>: one for each tile, with its caption, its confidence and the second best class.<br><br>"
+        "The model that comes with the backend knows 30 classes and was trained on pictures of 0.5 to 8 m a pixel."
+    )
+
+    def parameters(self) -> shared.Parameters:
+        return [*shared.tiling(), shared.model(), shared.captioner(), *shared.area(), *shared.shape(), *shared.compute()]

@@ -1,0 +1,55 @@
+"""Raster info."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from qgis.core import QgsProcessingContext, QgsProcessingParameterFileDestination
+
+from . import parameters as shared
+from .base import RsscAlgorithm
+
+
+class Info(RsscAlgorithm):
+    """``rssc-geo info``."""
+
+    NAME = "info"
+    COMMAND = "info"
+    TITLE = "Raster info"
+    GROUP = "Land use"
+    TAGS = "information bands mask crs resolution tiles plan"
+    HELP = (
+        "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, metres a pixel, scaling, tiles, "
+        "and about how long it would take. Nothing is classified."
+    )
+    SUFFIXES = (".html", ".htm")
+
+    def parameters(self) -> shared.Parameters:
+        page = QgsProcessingParameterFileDestination("OUTPUT", "Raster info", "HTML files (*.html)")
+        return [
+            *shared.tiling(),
+            shared.model(),
+            *shared.area(),
+            shared.described(page, "A page with the findings, shown in the results viewer."),
+        ]
+
+    def output_arguments(self, output: str) -> list[str]:
+        return []
+
+    def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
+        rows = "".join(
+            f"<tr><th align='left'>{html.escape(name.replace('_', ' '))}</th><td>{_shown(value)}</td></tr>"
+            for name, value in values.items()
+        )
+        with open(output, "w", encoding="utf-8") as page:
+            page.write(f"<html><head><meta charset='utf-8'></head><body><table cellpadding='4'>{rows}</table></body></html>\n")
+        return {"OUTPUT": output}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ("<br>" if any(isinstance(item, str) for item in value) else ", ").join(_shown(item) for item in value)
+    if isinstance(value, dict):
+        return "<br>".join(f"{html.escape(str(key))}: {_shown(item)}" for key, item in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else html.escape(str(value))

@@ -1,0 +1,55 @@
+"""Train a classifier from labelled polygons."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingContext,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
+    QgsProcessingParameterFolderDestination,
+)
+
+from ..inputs import write_polygons
+from . import parameters as shared
+from .base import RsscAlgorithm
+
+
+class Train(RsscAlgorithm):
+    """``rssc-geo train``."""
+
+    NAME = "train"
+    COMMAND = "train"
+    TITLE = "Train classifier from labelled polygons"
+    GROUP = "Models"
+    TAGS = "land use training fine tune samples ai"
+    NEEDS = ("--raster", "--labels", "--field")
+    HELP = (
+        "Makes a model of your own classes from polygons that you have drawn over the raster and labelled.<br><br>"
+        "Its folder is then the Model of Classify scene. Draw at least some twenty tiles of each class, in several places."
+    )
+
+    def parameters(self) -> shared.Parameters:
+        labels = QgsProcessingParameterFeatureSource("LABELS", "Labelled polygons", [QgsProcessing.SourceType.TypeVectorPolygon])
+        field = QgsProcessingParameterField("FIELD", "Field with the class", parentLayerParameterName="LABELS")
+        folder = QgsProcessingParameterFolderDestination("OUTPUT", "Model folder")
+        return [
+            shared.described(labels, "Polygons of any CRS over the raster."),
+            shared.described(field, "The column that names the class of a polygon."),
+            *shared.tiling(),
+            shared.model(),
+            shared.device(),
+            shared.described(folder, "The folder that will hold the model."),
+        ]
+
+    def raster_arguments(self, source: str) -> list[str]:
+        return ["--raster", source]
+
+    def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
+        path = os.path.join(work, "labels.gpkg")
+        labels = self.parameterAsSource(parameters, "LABELS", context)
+        write_polygons(labels, path, labels.sourceName(), self.parameterAsString(parameters, "FIELD", context))
+        return ["--labels", path]

@@ -1,0 +1,43 @@
+"""Zero-shot classify."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qgis.core import QgsProcessingContext, QgsProcessingException, QgsProcessingParameterString
+
+from . import parameters as shared
+from .polygons import PolygonAlgorithm
+
+
+class ZeroShot(PolygonAlgorithm):
+    """``rssc-geo zero-shot``."""
+
+    NAME = "zeroshot"
+    COMMAND = "zero-shot"
+    TITLE = "Zero-shot classify"
+    TAGS = "land use cover scene classification words clip open vocabulary ai"
+    HELP = (
+        "Makes a land-use map with classes of your own words, without training: give two or more, such as "
+        "<i>vineyard, olive grove, greenhouse</i>.<br><br>"
+        "Every tile gets the class whose words are most like it: name what there is, not only what you look for. "
+        "The result has the same two layers as Classify scene."
+    )
+
+    def parameters(self) -> shared.Parameters:
+        classes = QgsProcessingParameterString("CLASSES", "Classes", multiLine=True)
+        return [
+            shared.described(classes, "Names of the classes, separated by commas or one a line."),
+            *shared.tiling(),
+            shared.model(),
+            *shared.area(),
+            *shared.shape(),
+            *shared.compute(),
+        ]
+
+    def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
+        text = self.parameterAsString(parameters, "CLASSES", context)
+        names = [name.strip() for name in text.replace("\n", ",").split(",") if name.strip()]
+        if len(names) < 2:
+            raise QgsProcessingException(f"Classes: {text.strip()!r} names {len(names)} class; give two or more.")
+        return ["--classes=" + ",".join(names)]

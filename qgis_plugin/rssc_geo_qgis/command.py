@@ -1,0 +1,97 @@
+"""One command of the backend: its messages into QGIS's log and progress bar, its failure as one line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qgis.core import QgsProcessingException, QgsProcessingFeedback
+
+from . import settings
+from .backend import Backend, BackendError
+from .child import Finished, run_child
+
+# Written last, after nearly all the time has passed; any other stage shares what comes before.
+_LAST_STAGE, _LAST_STAGE_STARTS = "write", 95.0
+_ERROR = "rssc-geo: error: "
+_WARNING = "warning: "
+_KILLED = (-9, 137)
+
+
+def run_command(backend: Backend, arguments: Sequence[str], feedback: QgsProcessingFeedback) -> dict[str, Any] | None:
+    """Run a command of the backend, its name first in ``arguments``.
+
+    Returns what it printed last as JSON, ``None`` when the user stopped it. Raises ``QgsProcessingException`` with its own
+    message when it failed.
+    """
+    try:
+        known = backend.options(arguments[0])
+    except BackendError as error:
+        raise QgsProcessingException(str(error)) from error
+    ways = ["--progress=json" if "--progress" in known else "--json"]
+    # Processing has asked before it lets a file be replaced.
+    ways += [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
+    line = [backend.program, *arguments, *ways]
+    feedback.pushCommandInfo(shlex.join(line))
+    output = _Output(feedback)
+    try:
+        finished = run_child(
+            line, feedback=feedback, on_stdout=output.read, on_stderr=output.log, environment=settings.environment()
+        )
+    except OSError as error:
+        raise QgsProcessingException(f"The backend {backend.program} cannot be started: {error.strerror}") from error
+    if finished.cancelled:
+        return None
+    if finished.code != 0:
+        raise QgsProcessingException(_failure(finished))
+    return output.values
+
+
+def _failure(finished: Finished) -> str:
+    """The backend's own line; where it was ended before it could write one, what is known."""
+    if finished.last_error.startswith(_ERROR):
+        return finished.last_error[len(_ERROR) :]
+    memory = "; the computer may be out of memory" if finished.code in _KILLED else ""
+    last = f" (its last line: {finished.last_error})" if finished.last_error else ""
+    return f"The backend ended with code {finished.code} and no message of its own{memory}{last}"
+
+
+class _Output:
+    """Takes the backend's lines: events move a percentage that never goes back, the last object is the result."""
+
+    def __init__(self, feedback: QgsProcessingFeedback) -> None:
+        self.values: dict[str, Any] = {}
+        self._feedback = feedback
+        self._reached = 0.0
+        self._stage = ""
+
+    def read(self, text: str) -> None:
+        """A line of stdout."""
+        try:
+            event = json.loads(text)
+        except ValueError:
+            event = text
+        if not isinstance(event, dict):
+            self._feedback.pushConsoleInfo(text)
+        elif event.get("event") == "progress":
+            self._show(event)
+        else:
+            self.values.update(event)
+
+    def log(self, text: str) -> None:
+        """A line of stderr; the error is not shown here, it is raised at the end."""
+        if text.startswith(_WARNING):
+            self._feedback.pushWarning(text[len(_WARNING) :])
+        elif text and not text.startswith(_ERROR):
+            self._feedback.pushConsoleInfo(text)
+
+    def _show(self, event: Mapping[str, Any]) -> None:
+        stage, done, total = str(event.get("stage", "")), float(event["done"]), float(event["total"])
+        if stage != self._stage:
+            self._stage = stage
+            self._feedback.setProgressText(f"{stage} …")
+        start, end = (_LAST_STAGE_STARTS, 100.0) if stage == _LAST_STAGE else (0.0, _LAST_STAGE_STARTS)
+        self._reached = max(self._reached, start + (end - start) * done / max(total, 1.0))
+        self._feedback.setProgress(self._reached)

@@ -1,0 +1,145 @@
+"""The page Settings ▸ Options ▸ RSSC Geo: which backend, where it computes, where it keeps files; install, check, remove."""
+
+from __future__ import annotations
+
+from qgis.core import QgsApplication
+from qgis.gui import QgsFileWidget, QgsOptionsPageWidget, QgsOptionsWidgetFactory
+from qgis.PyQt.QtGui import QIcon
+from qgis.PyQt.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QPlainTextEdit,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from . import install, settings
+from .backend import BackendError, find_backend, forget
+from .tasks import BackendTask, check_task, install_task
+
+TITLE = "RSSC Geo"
+PAGE = "rssc_geo_options"
+_FASTEST = "the fastest there is"
+
+
+class OptionsFactory(QgsOptionsWidgetFactory):
+    """Makes the page when the options dialog opens."""
+
+    def __init__(self, icon: QIcon) -> None:
+        super().__init__(TITLE, icon)
+        self._icon = icon
+
+    def icon(self) -> QIcon:
+        return self._icon
+
+    def createWidget(self, parent: QWidget) -> QgsOptionsPageWidget:
+        return OptionsPage(parent)
+
+
+class OptionsPage(QgsOptionsPageWidget):
+    """The page; what runs is a task of QGIS and goes on when the dialog is closed."""
+
+    def __init__(self, parent: QWidget | None) -> None:
+        super().__init__(parent)
+        self.setObjectName(PAGE)
+        self._task: BackendTask | None = None
+        self.program, self.cache = QgsFileWidget(), QgsFileWidget()
+        self.program.setStorageMode(QgsFileWidget.StorageMode.GetFile)
+        self.cache.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
+        self.program.setFilePath(settings.get(settings.PROGRAM))
+        self.cache.setFilePath(settings.get(settings.CACHE))
+        self.program.lineEdit().setPlaceholderText("the installed one, else rssc-geo on PATH")
+        self.cache.lineEdit().setPlaceholderText("the user's cache folder")
+        self.device = QComboBox()
+        self.device.setEditable(True)
+        self.device.addItems([_FASTEST, "cpu", "cuda", "mps"])
+        self.device.setCurrentText(settings.get(settings.DEVICE) or _FASTEST)
+        self.source = QLineEdit(settings.get(settings.INSTALL_FROM))
+        self.source.setPlaceholderText(f"{install.REQUIREMENT} from the Python Package Index; or a wheel, a folder, an address")
+        self.status, self.log, self.bar = QLabel(), QPlainTextEdit(), QProgressBar()
+        self.status.setWordWrap(True)
+        self.log.setReadOnly(True)
+        self.bar.hide()
+        self.install_button, self.check_button = QPushButton("Install backend"), QPushButton("Check backend")
+        self.remove_button, self.stop_button = QPushButton("Remove backend"), QPushButton("Stop")
+        self.install_button.clicked.connect(lambda: self._start(install_task()))
+        self.check_button.clicked.connect(lambda: self._start(check_task()))
+        self.remove_button.clicked.connect(self._remove)
+        self.stop_button.clicked.connect(self._stop)
+        self._lay_out()
+        self._show_status()
+
+    def apply(self) -> None:
+        """Keep what was entered; called by QGIS when the dialog is accepted, and before the backend is started here."""
+        device = self.device.currentText()
+        settings.put(settings.PROGRAM, self.program.filePath())
+        settings.put(settings.CACHE, self.cache.filePath())
+        settings.put(settings.DEVICE, "" if device == _FASTEST else device)
+        settings.put(settings.INSTALL_FROM, self.source.text())
+        forget()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.addRow("Backend (program rssc-geo)", self.program)
+        form.addRow("Device", self.device)
+        form.addRow("Cache folder", self.cache)
+        form.addRow("Install from", self.source)
+        buttons = QHBoxLayout()
+        for button in (self.install_button, self.check_button, self.remove_button, self.stop_button):
+            buttons.addWidget(button)
+        buttons.addStretch()
+        page = QVBoxLayout(self)
+        page.addLayout(form)
+        page.addWidget(self.status)
+        page.addLayout(buttons)
+        page.addWidget(self.bar)
+        page.addWidget(self.log)
+
+    def _show_status(self, error: str = "") -> None:
+        running = self._task is not None
+        for button in (self.install_button, self.check_button, self.remove_button):
+            button.setEnabled(not running)
+        self.stop_button.setEnabled(running)
+        self.bar.setVisible(running)
+        try:
+            backend = find_backend()
+            found = f"Backend: rssc-geo {backend.version}, {backend.program}"
+        except BackendError as missing:
+            found = str(missing)
+        self.status.setText(error or found)
+
+    def _start(self, task: BackendTask) -> None:
+        self.apply()
+        self.log.clear()
+        self._task = task
+        task.line.connect(self.log.appendPlainText)
+        task.progressChanged.connect(lambda percent: self.bar.setValue(round(percent)))
+        task.ended.connect(self._ended)
+        self._show_status()
+        QgsApplication.taskManager().addTask(task)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _ended(self, error: str) -> None:
+        self._task = None
+        self._show_status(error)
+
+    def _remove(self) -> None:
+        question = f"Delete the backend in {install.folder()}?"
+        if QMessageBox.question(self, TITLE, question) != QMessageBox.StandardButton.Yes:
+            return
+        try:
+            install.remove()
+        except install.InstallError as error:
+            self._show_status(str(error))
+            return
+        forget()
+        self._show_status()

@@ -1,0 +1,101 @@
+"""The plugin: the Processing provider, its page in the options, its menu, and an offer to install the backend."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from qgis.core import Qgis, QgsApplication
+from qgis.PyQt.QtGui import QIcon
+from qgis.PyQt.QtWidgets import QAction, QPushButton
+
+from .backend import HOW_TO_GET, BackendError, find_backend
+from .options_page import PAGE, TITLE, OptionsFactory
+from .provider import RsscGeoProvider
+from .tasks import BackendTask, check_task, install_task
+
+
+class RsscGeoPlugin:
+    """``iface`` is None under ``qgis_process``, which calls ``initProcessing`` only."""
+
+    def __init__(self, iface: Any) -> None:
+        self.iface = iface
+        self.provider: RsscGeoProvider | None = None
+        self.task: BackendTask | None = None
+        self._actions: list[QAction] = []
+        self._factory: OptionsFactory | None = None
+
+    def initProcessing(self) -> None:
+        self.provider = RsscGeoProvider()
+        QgsApplication.processingRegistry().addProvider(self.provider)
+
+    def initGui(self) -> None:
+        self.initProcessing()
+        icon = QIcon(os.path.join(os.path.dirname(__file__), "icons", "rssc_geo.svg"))
+        self._factory = OptionsFactory(icon)
+        self.iface.registerOptionsWidgetFactory(self._factory)
+        for title, slot in (
+            ("Install backend", self.install),
+            ("Check backend", self.check),
+            ("Settings…", self.open_settings),
+        ):
+            action = QAction(icon, title, self.iface.mainWindow())
+            action.triggered.connect(slot)
+            self.iface.addPluginToMenu(TITLE, action)
+            self._actions.append(action)
+        try:
+            find_backend()
+        except BackendError as error:
+            self._offer_install(str(error).replace(HOW_TO_GET, ""))  # the button is at hand
+
+    def unload(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        for action in self._actions:
+            self.iface.removePluginMenu(TITLE, action)
+        if self._factory is not None:
+            self.iface.unregisterOptionsWidgetFactory(self._factory)
+        if self.provider is not None:
+            QgsApplication.processingRegistry().removeProvider(self.provider)
+
+    def install(self) -> None:
+        """Install the backend in the background."""
+        self._start(install_task())
+
+    def check(self) -> None:
+        """Check the backend in the background; its report is in the log panel, tab RSSC Geo."""
+        self._start(check_task())
+
+    def open_settings(self) -> None:
+        """Show the page in the options."""
+        self.iface.showOptionsDialog(self.iface.mainWindow(), PAGE)
+
+    def _offer_install(self, reason: str) -> None:
+        message = self.iface.messageBar().createMessage(TITLE, reason)
+        button = QPushButton("Install backend")
+        button.clicked.connect(self.install)
+        button.clicked.connect(message.dismiss)
+        message.layout().addWidget(button)
+        self.iface.messageBar().pushWidget(message, Qgis.MessageLevel.Warning)
+
+    def _start(self, task: BackendTask) -> None:
+        if self.task is not None:
+            self.iface.messageBar().pushMessage(TITLE, f"'{self.task.description()}' is still running.", Qgis.MessageLevel.Info)
+            return
+        self.task = task
+        task.line.connect(lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info))
+        task.ended.connect(self._ended)
+        self.iface.messageBar().pushMessage(
+            TITLE, f"{task.description()}: progress and cancel are in the status bar below.", Qgis.MessageLevel.Info, 8
+        )
+        QgsApplication.taskManager().addTask(task)
+
+    def _ended(self, error: str) -> None:
+        title = self.task.description() if self.task is not None else TITLE
+        self.task = None
+        if error:
+            self.iface.messageBar().pushMessage(TITLE, f"{title}: {error}", Qgis.MessageLevel.Warning, 0)
+        else:
+            self.iface.messageBar().pushMessage(TITLE, f"{title}: done.", Qgis.MessageLevel.Success, 0)
+        if self.provider is not None:
+            self.provider.refreshAlgorithms()  # the toolbox asks again which can be run

@@ -1,0 +1,66 @@
+"""``rssc-geo zero-shot`` with the embedded weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+
+from .conftest import Outcome
+
+
+def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
+    target = tmp_path / "map.gpkg"
+    done = rssc(
+        "zero-shot", scene, "-o", target, "--classes", "solar park, forest,vineyard", "--probabilities", "--tile-size", "200px", "--json"
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    values = json.loads(done.out)
+    assert values["cells"] == 12
+    cells = gpd.read_file(target, layer="scenes")
+    names = ["solar park", "forest", "vineyard"]
+    assert set(cells["class"]) <= set(names)
+    probabilities = cells[[column for column in cells.columns if column.startswith("p_")]]
+    assert probabilities.shape == (12, 3)
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    assert cells["caption"].str.len().min() > 5
+
+
+def test_classes_from_a_file_with_words(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
+    file = tmp_path / "classes.json"
+    file.write_text(json.dumps({"water": ["lake", "river", "sea"], "land": ["fields", "forest"]}))
+    done = rssc("zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", file, "--tile-size", "200px", "-q")
+    assert done.code == 0, done.err
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")["class"]) <= {"water", "land"}
+    # Other words are another run: nothing of it is taken over.
+    file.write_text(json.dumps({"water": ["lake"], "land": ["fields", "forest"]}))
+    again = rssc(
+        "zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", file, "--tile-size", "200px", "--overwrite", "--json"
+    )
+    assert json.loads(again.out)["resumed_at"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "classes", "message"),
+    [
+        (None, "forest", "at least two different classes"),
+        (None, "forest,日本", "holds no word the text encoder knows"),
+        (None, "{file}", "cannot be read as JSON"),
+        ("{", "{file}", "cannot be read as JSON"),
+        ('["forest"]', "{file}", "expected"),
+        ('{"forest": "trees"}', "{file}", "expected"),
+    ],
+)
+def test_classes_that_mean_nothing_are_one_line(
+    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path, content: str | None, classes: str, message: str
+) -> None:
+    file = tmp_path / "classes.json"
+    if content is not None:
+        file.write_text(content)
+    done = rssc("zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", classes.format(file=file))
+    assert done.code in {1, 2}
+    assert message in done.message
+    assert not (tmp_path / "map.gpkg").exists()

@@ -1,0 +1,204 @@
+"""A real QGIS without windows, in a profile of its own, and a real backend."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ROOT / "qgis_plugin"
+BACKEND = Path(os.environ.get("RSSC_GEO_TEST_BACKEND", ROOT / ".venv" / "bin" / "rssc-geo"))
+DEPENDENCIES = next((ROOT / ".venv" / "lib").glob("python3.*/site-packages"), None)
+PROCESSING = "/usr/share/qgis/python/plugins"
+
+try:
+    import qgis.core  # noqa: F401
+except ImportError:
+    pass  # each test module skips itself, with the reason
+else:
+    PROFILE = tempfile.mkdtemp(prefix="rssc-qgis-")
+    os.environ.update(
+        QT_QPA_PLATFORM="offscreen", QGIS_CUSTOM_CONFIG_PATH=PROFILE, HOME=PROFILE, XDG_RUNTIME_DIR=PROFILE, LC_ALL="C.UTF-8"
+    )
+    sys.path[:0] = [str(PLUGINS), PROCESSING]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def application() -> Iterator[object]:
+    from qgis.core import QgsApplication
+
+    app = QgsApplication([], True, PROFILE)
+    app.initQgis()
+    from processing.core.Processing import Processing
+    from rssc_geo_qgis.provider import RsscGeoProvider
+
+    Processing.initialize()
+    app.provider = RsscGeoProvider()
+    app.processingRegistry().addProvider(app.provider)
+    yield app
+    app.exitQgis()
+    shutil.rmtree(PROFILE, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def backend(application: object) -> Iterator[Path]:
+    """The project's program, chosen in the settings; the settings and the project are fresh for each test."""
+    from qgis.core import QgsProject
+    from rssc_geo_qgis import backend, settings
+
+    if not BACKEND.is_file():
+        pytest.fail(f"{BACKEND} is not there: make the project's .venv first (make test), or set RSSC_GEO_TEST_BACKEND")
+    for name in (settings.DEVICE, settings.CACHE, settings.INSTALL_FROM):
+        settings.put(name, "")
+    settings.put(settings.PROGRAM, str(BACKEND))
+    backend.forget()
+    yield BACKEND
+    QgsProject.instance().clear()
+
+
+@pytest.fixture
+def write_raster() -> Callable[..., Path]:
+    """Write a GeoTIFF of coloured blocks; UTM 32N at 2 m unless said otherwise."""
+    return _write_raster
+
+
+def _write_raster(
+    path: Path,
+    *,
+    columns: int = 800,
+    rows: int = 600,
+    epsg: int | None = 32632,
+    corner: tuple[float, float] = (500_000, 5_000_000),
+) -> Path:
+    import numpy as np
+    from osgeo import gdal, osr
+
+    random = np.random.default_rng(3)
+    blocks = random.integers(20, 235, (3, -(-rows // 100), -(-columns // 100)))
+    pixels = blocks.repeat(100, 1).repeat(100, 2)[:, :rows, :columns] + random.integers(-15, 15, (3, rows, columns))
+    dataset = gdal.GetDriverByName("GTiff").Create(str(path), columns, rows, 3, options=["PHOTOMETRIC=RGB"])
+    dataset.SetGeoTransform((corner[0], 2, 0, corner[1], 0, -2))
+    if epsg:
+        reference = osr.SpatialReference()
+        reference.ImportFromEPSG(epsg)
+        dataset.SetProjection(reference.ExportToWkt())
+    for band in range(3):
+        dataset.GetRasterBand(band + 1).WriteRaster(0, 0, columns, rows, pixels[band].astype("uint8").tobytes())
+    return path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return _write_raster(tmp_path / "scene.tif")
+
+
+class _Site(http.server.SimpleHTTPRequestHandler):
+    """Files of ``server.folder`` with byte ranges, and one picture for every tile /z/x/y.png; counts what it was asked for."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        tile = self.path.endswith(".png")
+        data = self.server.tile if tile else (self.server.folder / self.path.lstrip("/")).read_bytes()
+        start, end = 0, len(data)
+        if "Range" in self.headers:
+            first, _, last = self.headers["Range"].partition("=")[2].partition("-")
+            start, end = int(first), min(int(last) + 1, end)
+        self.send_response(206 if "Range" in self.headers else 200)
+        if "Range" in self.headers:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self.send_header("Content-Type", "image/png" if tile else "image/tiff")
+        self.send_header("Content-Length", str(end - start))
+        self.end_headers()
+        self.wfile.write(data[start:end])
+
+    def do_HEAD(self) -> None:
+        path = self.server.folder / self.path.lstrip("/")
+        self.send_response(200 if path.is_file() else 404)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
+        server.url, server.folder, server.tile, server.asked = f"http://127.0.0.1:{server.server_port}", tmp_path, b"", []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as a wheel, built from a copy: a build leaves files in its source."""
+    if DEPENDENCIES is None or DEPENDENCIES.parent.name != f"python3.{sys.version_info.minor}":
+        pytest.skip("the project's .venv has another Python than QGIS, which could not load what is installed there")
+    project = Path(os.environ.get("RSSC_GEO_TEST_SOURCE", ROOT))
+    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("rssc_geo", "cli"):
+        shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(project / name, copy)
+    build = [ROOT / ".venv" / "bin" / "python", "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy]
+    subprocess.run(list(map(str, build)), check=True, env={**os.environ, "PIP_NO_INDEX": "1"})
+    return next(out.glob("rssc_geo-*.whl"))
+
+
+@pytest.fixture
+def begin_installation(tmp_path: Path) -> Callable[[object], None]:
+    """Make the plugin's environment as an installation leaves it that was stopped before its last step.
+
+    The dependencies are those of the project's own .venv, shown to it by a .pth file: no network is needed.
+    """
+
+    def begin(folder: object) -> None:
+        shown = tmp_path / "dependencies"
+        shown.mkdir()
+        for entry in DEPENDENCIES.iterdir():
+            ours = entry.name.startswith(("rssc_geo", "__editable__", "pip", "__pycache__"))
+            if not ours and entry.suffix != ".pth":
+                (shown / entry.name).symlink_to(entry)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        site = next(Path(str(folder)).glob("lib/python3.*/site-packages"))
+        for old in site.glob("setuptools*"):  # PyTorch asks for a newer one, which is among the dependencies
+            shutil.rmtree(old)
+        (site / "dependencies.pth").write_text(f"{shown}\n")
+
+    return begin
+
+
+@pytest.fixture
+def feedback() -> object:
+    """Keeps what a run tells: ``progress`` values, ``lines`` of its log, ``warnings``, ``errors``."""
+    from qgis.core import QgsProcessingFeedback
+
+    class Recorder(QgsProcessingFeedback):
+        def __init__(self) -> None:
+            super().__init__(False)
+            self.percents, self.lines, self.warnings, self.errors = [], [], [], []
+            self.progressChanged.connect(self.percents.append)
+
+        def pushInfo(self, text):
+            self.lines.append(text)
+
+        pushConsoleInfo = pushCommandInfo = setProgressText = pushDebugInfo = pushInfo
+
+        def pushWarning(self, text):
+            self.warnings.append(text)
+
+        def reportError(self, text, fatalError=False):
+            self.errors.append(text)
+
+    return Recorder()

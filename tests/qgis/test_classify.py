@@ -1,0 +1,272 @@
+"""Classify and info on real rasters: results, styles, inputs that users of QGIS have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+
+import processing
+from osgeo import gdal
+from processing.gui.Postprocessing import handleAlgorithmResults
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
+    QgsFeature,
+    QgsGeometry,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsReferencedRectangle,
+    QgsVectorLayer,
+)
+
+UTM = "EPSG:32632"
+
+
+def classify(feedback=None, **parameters):
+    return processing.run("rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback)
+
+
+def cells_of(found):
+    layer = QgsVectorLayer(found["SCENES"])
+    return layer, layer.featureCount()
+
+
+def polygons(*rectangles, crs=UTM):
+    layer = QgsVectorLayer(f"Polygon?crs={crs}&field=name:string", "areas", "memory")
+    features = []
+    for number, rectangle in enumerate(rectangles):
+        feature = QgsFeature(layer.fields())
+        feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(*rectangle)))
+        feature.setAttributes([f"area {number}"])
+        features.append(feature)
+    layer.dataProvider().addFeatures(features)
+    return layer
+
+
+def test_classify_writes_both_layers(scene, tmp_path, feedback):
+    output = tmp_path / "landuse.gpkg"
+    found = classify(feedback, INPUT=str(scene), OUTPUT=str(output))
+    regions, cells = QgsVectorLayer(found["OUTPUT"]), QgsVectorLayer(found["SCENES"])
+    assert found["OUTPUT"] == f"{output}|layername=landuse"
+    assert cells.featureCount() >= regions.featureCount() > 0
+    assert {"class", "confidence", "caption", "runner_up"} <= set(cells.fields().names())
+    assert feedback.percents == sorted(feedback.percents)
+    assert feedback.percents[-1] == 100
+    assert any("classify" in line and "--progress=json" in line for line in feedback.lines)
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, feedback):
+    project = QgsProject.instance()
+    raster = QgsRasterLayer(str(scene), "Münich <west>")
+    project.addMapLayer(raster)
+    output = tmp_path / "landuse.gpkg"
+    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
+    context = QgsProcessingContext()
+    context.setProject(project)
+    parameters = {"INPUT": raster, "OUTPUT": QgsProcessingOutputLayerDefinition(str(output), project)}
+    found, good = alg.run(parameters, context, feedback)
+    assert good, feedback.errors
+    assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
+
+    group = project.layerTreeRoot().findGroup("Münich <west>")
+    assert [node.name() for node in group.findLayers()] == ["Land use", "Scenes"]
+    assert [node.isVisible() for node in group.findLayers()] == [True, False]
+    assert len(project.mapLayers()) == 3
+    for node in group.findLayers():
+        layer = node.layer()
+        assert layer.renderer().type() == "categorizedSymbol"
+        assert 'coalesce("class"' in layer.mapTipTemplate()
+        assert "&lt;" in layer.mapTipTemplate()
+        assert layer.attributeAlias(layer.fields().indexOf("class_id")) not in ("", "class_id")
+        related, _, names, _, _ = layer.listStylesInDatabase()
+        assert sorted(names[:related]) == ["class", "confidence"]
+    assert '"caption"' in group.findLayers()[1].layer().mapTipTemplate()
+    assert found["SCENES"].endswith("|layername=scenes")
+
+
+def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
+    output = tmp_path / "landuse.gpkg"
+    found = classify(INPUT=str(scene), OUTPUT=str(output))
+    layer = QgsVectorLayer(found["OUTPUT"], "My map")
+    QgsProject.instance().addMapLayer(layer)
+    before = output.stat().st_mtime_ns
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    with pytest.raises(QgsProcessingException, match="is open in this project as the layer 'My map'"):
+        processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(output)}, context=context)
+    assert output.stat().st_mtime_ns == before
+    QgsProject.instance().clear()
+    del layer, context
+    assert classify(INPUT=str(scene), OUTPUT=str(output))["OUTPUT"] == f"{output}|layername=landuse"
+
+
+@pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
+def test_formats_of_two_files(scene, tmp_path, suffix):
+    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"map.{suffix}"))
+    assert found == {"OUTPUT": str(tmp_path / f"map.{suffix}"), "SCENES": str(tmp_path / f"map_scenes.{suffix}")}
+    assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
+    assert "caption" in QgsVectorLayer(found["SCENES"]).fields().names()
+
+
+@pytest.mark.parametrize("output", ["x.csv", "x", "ogr:dbname='x.gpkg' table=\"a\" (geom)", "memory:x"])
+def test_outputs_that_are_no_such_file(scene, tmp_path, output, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QgsProcessingException, match=r"is not a file ending in \.gpkg or"):
+        classify(INPUT=str(scene), OUTPUT=output)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".xml"] == ["scene.tif"]
+
+
+@pytest.mark.parametrize("name", ["two words", "Straße – 日本", "-o", 'it\'s "50%" & $HOME', "a=b,c"])
+def test_awkward_file_names(scene, tmp_path, name):
+    folder = tmp_path / "Öffentliche Daten"
+    folder.mkdir()
+    raster, output = folder / f"{name}.tif", folder / f"{name}.gpkg"
+    shutil.copy(scene, raster)
+    found = classify(INPUT=str(raster), OUTPUT=str(output))
+    assert output.is_file()
+    assert cells_of(found)[1] > 0
+
+
+@pytest.mark.parametrize("name", ["a|b.tif", "%20.tif", "a;b.tif"])
+def test_awkward_input_names_that_gdal_cannot_write(scene, tmp_path, name):
+    shutil.copy(scene, tmp_path / name)
+    assert cells_of(classify(INPUT=str(tmp_path / name)))[1] > 0
+
+
+def test_relative_names(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert classify(INPUT="scene.tif", OUTPUT="map.gpkg")["OUTPUT"] == f"{tmp_path}/map.gpkg|layername=landuse"
+
+
+def test_a_vrt(scene, tmp_path):
+    vrt = tmp_path / "scene.vrt"
+    gdal.BuildVRT(str(vrt), [str(scene)]).FlushCache()
+    assert cells_of(classify(INPUT=str(vrt)))[1] > 0
+
+
+def test_a_layer_from_a_url(scene, web_server, feedback):
+    web_server.folder = scene.parent
+    layer = QgsRasterLayer(f"/vsicurl/{web_server.url}/scene.tif", "from a URL")
+    assert layer.isValid()
+    assert cells_of(classify(feedback, INPUT=layer))[1] > 0
+    assert any(f"/vsicurl/{web_server.url}/scene.tif" in line for line in feedback.lines)
+
+
+def test_a_layer_s_crs_override_is_passed_on(write_raster, tmp_path, feedback):
+    layer = QgsRasterLayer(str(write_raster(tmp_path / "plain.tif", epsg=None)), "no CRS of its own")
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:25833"))
+    found = classify(feedback, INPUT=layer)
+    assert cells_of(found)[0].crs().authid() == "EPSG:25833"
+    assert any("--assume-crs EPSG:25833" in line for line in feedback.lines)
+
+
+def test_a_crs_of_the_user_s_own_is_passed_as_wkt(write_raster, tmp_path):
+    layer = QgsRasterLayer(str(write_raster(tmp_path / "plain.tif", epsg=None)), "local grid")
+    own = QgsCoordinateReferenceSystem.fromProj(
+        "+proj=tmerc +lat_0=45 +lon_0=10.5 +k=0.9999 +x_0=500000 +y_0=5000000 +ellps=GRS80"
+    )
+    layer.setCrs(own)
+    crs = cells_of(classify(INPUT=layer))[0].crs()
+    assert "+lon_0=10.5 +k=0.9999" in crs.toProj()
+
+
+def test_a_crs_that_is_the_file_s_own_is_not_passed(scene, feedback):
+    classify(feedback, INPUT=str(scene))
+    assert not any("--assume-crs" in line for line in feedback.lines)
+
+
+def test_a_raster_without_crs(write_raster, tmp_path):
+    plain = write_raster(tmp_path / "plain.tif", epsg=None)
+    with pytest.raises(QgsProcessingException, match="'plain' has no CRS. Set it first"):
+        classify(INPUT=str(plain))
+
+
+def test_a_raster_that_is_none(tmp_path):
+    (tmp_path / "notes.tif").write_text("this is no raster")
+    for name in ("notes.tif", "absent.tif"):
+        with pytest.raises(QgsProcessingException, match=name):
+            classify(INPUT=str(tmp_path / name))
+
+
+def test_only_selected_features_of_the_area_of_interest(scene):
+    whole = cells_of(classify(INPUT=str(scene), TILE_SIZE="100px"))[1]
+    left, right = (500_000, 4_998_800, 500_400, 5_000_000), (501_200, 4_998_800, 501_600, 5_000_000)
+    layer = polygons(left, right)
+    QgsProject.instance().addMapLayer(layer)
+    both = cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", AOI=layer))[1]
+    layer.selectByExpression("name = 'area 1'")
+    selected = QgsProcessingFeatureSourceDefinition(layer.id(), selectedFeaturesOnly=True)
+    cells, count = cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", AOI=selected))
+    assert (whole, both, count) == (48, 24, 12)
+    assert cells.extent().xMinimum() == 501_200
+    layer.removeSelection()
+    with pytest.raises(QgsProcessingException, match="has no features to use"):
+        classify(INPUT=str(scene), AOI=selected)
+
+
+def test_an_extent_in_another_crs(scene):
+    """The canvas is often in another CRS than the raster."""
+    utm, degrees = QgsCoordinateReferenceSystem(UTM), QgsCoordinateReferenceSystem("EPSG:4326")
+    west = QgsCoordinateTransform(utm, degrees, QgsProject.instance()).transform(
+        QgsRectangle(500_010, 4_998_810, 500_390, 4_999_990)
+    )
+    found = classify(INPUT=str(scene), TILE_SIZE="100px", EXTENT=QgsReferencedRectangle(west, degrees))
+    cells, count = cells_of(found)
+    assert count == 12
+    assert cells.extent().xMaximum() == 500_400
+
+
+def test_options_reach_the_result(scene):
+    found = classify(
+        INPUT=str(scene), TILE_SIZE="150px", STRIDE="75px", PROBABILITIES=True, CRS="EPSG:3857", BATCH_SIZE=4,
+        MIN_AREA=20_000, BANDS="3,2,1", CAPTIONER="none", MIN_VALID=0.2, NODATA=0, STRETCH="0,255", DEVICE="cpu",
+    )  # fmt: skip
+    cells = cells_of(found)[0]
+    assert cells.crs().authid() == "EPSG:3857"
+    assert any(name.startswith("p_") for name in cells.fields().names())
+    with closing(sqlite3.connect(found["OUTPUT"].split("|")[0])) as file:
+        told = json.loads(file.execute("SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json'").fetchone()[0])
+    options = told["options"]
+    assert (options["tile_size"], options["stride"], options["bands"]) == ("150px", "75px", [3, 2, 1])
+    assert (options["min_valid"], options["nodata"], options["stretch"]) == (0.2, 0, "0,255")
+    assert told["captioner"] == "none"
+
+
+def test_info(scene, tmp_path):
+    page = tmp_path / "info.html"
+    found = processing.run("rsscgeo:info", {"INPUT": str(scene), "TILE_SIZE": "100px", "OUTPUT": str(page)})
+    text = page.read_text("utf-8")
+    assert found["OUTPUT"] == str(page)
+    assert "EPSG:32632" in text
+    assert "colour interpretation" in text
+    assert "600, 800" in text
+
+
+def test_zero_shot(application, scene, feedback):
+    good, message = application.processingRegistry().algorithmById("rsscgeo:zeroshot").create().canExecute()
+    if not good:
+        pytest.skip(message)
+    words = {"INPUT": str(scene), "CLASSES": "olive grove\nsea, harbour", "OUTPUT": "TEMPORARY_OUTPUT", "TILE_SIZE": "100px"}
+    with pytest.raises(QgsProcessingException, match="'sea' names 1 class; give two or more"):
+        processing.run("rsscgeo:zeroshot", {**words, "CLASSES": "sea"})
+    try:
+        found = processing.run("rsscgeo:zeroshot", words, feedback=feedback)
+    except QgsProcessingException as error:
+        if "cannot name classes by words" not in str(error):
+            raise
+        pytest.skip(f"the backend's default model: {error}")
+    cells, count = cells_of(found)
+    assert count == 48
+    assert {cell["class"] for cell in cells.getFeatures()} <= {"olive grove", "sea", "harbour"}

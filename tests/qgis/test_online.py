@@ -1,0 +1,91 @@
+"""Layers without a file (XYZ here): rendered for an extent, at a resolution, within a limit."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+
+import processing
+from qgis.core import QgsProcessingException, QgsProcessingUtils, QgsRasterLayer, QgsRectangle, QgsVectorLayer
+from qgis.PyQt.QtCore import QBuffer, QByteArray
+from qgis.PyQt.QtGui import QColor, QImage, QPainter
+from rssc_geo_qgis.inputs import read_raster, rendered_size
+
+# 45° north, where a metre of the web map is 0.707 on the ground.
+BOX = QgsRectangle(1_113_000, 5_621_000, 1_114_000, 5_622_000)
+EXTENT = "1113000,1114000,5621000,5622000 [EPSG:3857]"
+
+
+@pytest.fixture
+def layer(web_server):
+    image = QImage(256, 256, QImage.Format.Format_ARGB32)
+    image.fill(QColor(90, 140, 80))
+    painter = QPainter(image)
+    painter.fillRect(40, 40, 120, 90, QColor(190, 180, 160))
+    painter.end()
+    data = QByteArray()
+    buffer = QBuffer(data)
+    buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+    image.save(buffer, "PNG")
+    web_server.tile = bytes(data)
+    found = QgsRasterLayer(f"type=xyz&url={web_server.url}/{{z}}/{{x}}/{{y}}.png&zmin=0&zmax=19&crs=EPSG:3857", "Web map", "wms")
+    assert found.isValid()
+    return found
+
+
+def classify(feedback=None, **parameters):
+    return processing.run("rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback)
+
+
+def test_it_is_fetched_and_classified(layer, web_server, feedback):
+    found = classify(feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
+    cells = QgsVectorLayer(found["SCENES"])
+    assert cells.featureCount() > 0
+    assert cells.crs().authid() == "EPSG:3857"
+    assert BOX.buffered(5).contains(cells.extent())
+    assert cells.extent().width() > 990
+    assert any("Fetching 355 × 353 pixels of 'Web map'" in line for line in feedback.warnings), feedback.warnings
+    assert web_server.asked
+    assert not any("picture.tif" in name for name in map(str, _temporary_files()))
+
+
+def test_the_resolution_is_metres_on_the_ground(layer):
+    columns, rows = rendered_size(read_raster(layer), BOX, 1.0)
+    assert 700 < columns < 715
+    assert 700 < rows < 715
+
+
+def test_without_an_extent(layer, web_server):
+    with pytest.raises(QgsProcessingException, match="'Web map' is an online layer: choose the extent"):
+        classify(INPUT=layer)
+    assert web_server.asked == []
+
+
+def test_too_large(layer, web_server):
+    wide = "1000000,1200000,5500000,5700000 [EPSG:3857]"
+    with pytest.raises(
+        QgsProcessingException, match=r"100 million pixels are fetched at most.*resolution of 14\.\d m or coarser"
+    ):
+        classify(INPUT=layer, EXTENT=wide, RESOLUTION=1.0)
+    assert web_server.asked == []
+
+
+def test_a_layer_that_only_shows_elsewhere_s_data(layer, tmp_path):
+    with pytest.raises(QgsProcessingException, match="'Web map' is an online layer. Save it as a GeoTIFF first"):
+        processing.run(
+            "rsscgeo:explain", {"INPUT": layer, "AT": "1113500,5621500 [EPSG:3857]", "OUTPUT": str(tmp_path / "a.tif")}
+        )
+
+
+def test_a_server_that_is_gone(web_server, layer):
+    """QGIS shows missing tiles as transparent, which the backend takes as nodata."""
+    web_server.tile = b"no picture"
+    with pytest.raises(QgsProcessingException, match="could not be fetched|nothing to classify"):
+        classify(INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
+
+
+def _temporary_files():
+    from pathlib import Path
+
+    return Path(QgsProcessingUtils.tempFolder()).rglob("*")

@@ -1,0 +1,234 @@
+"""Runs that end otherwise: cancelled, failed, QGIS gone. Nothing is left running and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+
+import processing
+from qgis.core import QgsApplication, QgsProcessingAlgRunnerTask, QgsProcessingContext, QgsProcessingException, QgsProcessingUtils
+from qgis.PyQt.QtCore import QCoreApplication, QTimer
+
+
+@pytest.fixture
+def large(write_raster, tmp_path):
+    """Some 1600 tiles of 50 pixels: far longer than the tests wait."""
+    return write_raster(tmp_path / "large.tif", columns=2000, rows=2000)
+
+
+def children(marker):
+    """Command lines of living processes that hold ``marker``, from /proc."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                line = file.read().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if entry.isdigit() and int(entry) != os.getpid() and marker in line:
+            found.append((int(entry), line))
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        QCoreApplication.processEvents()
+        time.sleep(0.02)
+
+
+class Canceller(threading.Thread):
+    """Cancels a feedback as soon as a condition holds, and knows when."""
+
+    def __init__(self, feedback, condition):
+        super().__init__(daemon=True)
+        self.feedback, self.condition, self.at = feedback, condition, None
+
+    def run(self):
+        while not self.condition():
+            time.sleep(0.02)
+        self.at = time.monotonic()
+        self.feedback.cancel()
+
+
+def test_cancel_of_a_named_output_keeps_what_was_done(large, tmp_path, feedback):
+    output = tmp_path / "map.gpkg"
+    run = {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(output)}
+    canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
+    canceller.start()
+    found = processing.run("rsscgeo:classify", run, feedback=feedback)
+    assert time.monotonic() - canceller.at < 1
+    assert not found.get("OUTPUT")
+    assert children(str(output)) == []
+    assert (tmp_path / "map.gpkg.part").is_file()
+    assert not output.exists()
+    assert any("run again with the same output to go on" in line for line in feedback.lines)
+
+
+def test_a_cancelled_run_goes_on(write_raster, tmp_path, feedback):
+    raster = write_raster(tmp_path / "scene.tif", columns=800, rows=800)
+    run = {"INPUT": str(raster), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "map.gpkg")}
+    Canceller(feedback, lambda: any(percent > 5 for percent in feedback.percents)).start()
+    processing.run("rsscgeo:classify", run, feedback=feedback)
+    part = tmp_path / "map.gpkg.part"
+    assert part.is_file()
+    again = type(feedback)()
+    found = processing.run("rsscgeo:classify", run, feedback=again)
+    assert next(percent for percent in again.percents) > 0  # not from the start
+    assert found["OUTPUT"]
+    assert not part.exists()
+
+
+def temporary_files():
+    return {os.path.join(folder, name) for folder, _, names in os.walk(QgsProcessingUtils.tempFolder()) for name in names}
+
+
+def test_cancel_of_a_temporary_output_leaves_nothing(large, feedback):
+    before = temporary_files()
+    canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
+    canceller.start()
+    processing.run(
+        "rsscgeo:classify", {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": "TEMPORARY_OUTPUT"}, feedback=feedback
+    )
+    assert time.monotonic() - canceller.at < 1
+    assert children(str(large)) == []
+    assert temporary_files() == before
+
+
+def test_cancel_before_the_first_tile(large, tmp_path, feedback):
+    """While the backend still loads its libraries it hears no signal."""
+    canceller = Canceller(feedback, lambda: children(str(large)))
+    canceller.start()
+    processing.run("rsscgeo:classify", {"INPUT": str(large), "OUTPUT": str(tmp_path / "map.gpkg")}, feedback=feedback)
+    assert time.monotonic() - canceller.at < 1
+    assert children(str(large)) == []
+    assert not (tmp_path / "map.gpkg").exists()
+
+
+def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(application, large, tmp_path, feedback):
+    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
+    context = QgsProcessingContext()
+    run = {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "map.gpkg")}
+    task = QgsProcessingAlgRunnerTask(alg, run, context, feedback)
+    ended, gaps, last = [], [], [time.monotonic()]
+    task.executed.connect(lambda good, results: ended.append((good, results)))
+
+    def tick():
+        gaps.append(time.monotonic() - last[0])
+        last[0] = time.monotonic()
+
+    QgsApplication.taskManager().addTask(task)
+    timer = QTimer()
+    timer.timeout.connect(tick)
+    timer.start(10)
+    wait = time.monotonic() + 60
+    while not any(percent > 2 for percent in feedback.percents) and time.monotonic() < wait:
+        QCoreApplication.processEvents()
+        time.sleep(0.002)
+    timer.stop()
+    assert any(percent > 2 for percent in feedback.percents)
+    # The machine may be busy: nearly all gaps, not each, must be short.
+    assert sorted(gaps)[int(len(gaps) * 0.99)] < 0.1
+    stopped = time.monotonic()
+    task.cancel()
+    wait_for(lambda: ended, seconds=5)
+    assert time.monotonic() - stopped < 1
+    assert not children(str(large))
+    assert not (tmp_path / "map.gpkg").exists()
+
+
+def test_the_backend_s_own_line_is_the_error(write_raster, tmp_path, feedback):
+    raster = write_raster(tmp_path / "scene.tif")
+    with pytest.raises(QgsProcessingException) as caught:
+        processing.run(
+            "rsscgeo:classify", {"INPUT": str(raster), "STRIDE": "9999px", "TILE_SIZE": "64px", "OUTPUT": str(tmp_path / "a.gpkg")},
+            feedback=feedback,
+        )  # fmt: skip
+    assert "9999px" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert "rssc-geo: error:" not in str(caught.value)
+    assert not (tmp_path / "a.gpkg").exists()
+
+
+def test_a_device_that_is_not_there(scene, tmp_path, feedback):
+    from rssc_geo_qgis import settings
+
+    settings.put(settings.DEVICE, "tpu9")
+    with pytest.raises(QgsProcessingException, match="--device tpu9 cannot be used"):
+        processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "a.gpkg")}, feedback=feedback)
+
+
+def test_the_output_s_folder_is_not_there(scene, tmp_path, feedback):
+    with pytest.raises(QgsProcessingException, match="none"):
+        processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "none" / "a.gpkg")}, feedback=feedback)
+
+
+def test_a_raster_that_was_deleted(scene, tmp_path):
+    from qgis.core import QgsRasterLayer
+
+    layer = QgsRasterLayer(str(scene), "gone")
+    scene.unlink()
+    with pytest.raises(QgsProcessingException, match=r"scene\.tif"):
+        processing.run("rsscgeo:classify", {"INPUT": layer, "OUTPUT": str(tmp_path / "a.gpkg")})
+    assert not (tmp_path / "a.gpkg").exists()
+    assert not (tmp_path / "a.gpkg.part").exists()
+
+
+def test_the_backend_is_killed(large, tmp_path, feedback):
+    """As the system does when memory runs out."""
+
+    def kill():
+        while not any(percent > 0 for percent in feedback.percents):
+            time.sleep(0.02)
+        for process, _ in children(str(large)):
+            os.kill(process, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(
+        QgsProcessingException, match="ended with code -9 and no message of its own; the computer may be out of memory"
+    ):
+        processing.run(
+            "rsscgeo:classify", {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")}, feedback=feedback
+        )
+
+
+def test_no_orphan_when_qgis_is_killed(large, tmp_path, backend):
+    script = tmp_path / "qgis_that_dies.py"
+    script.write_text(
+        f"""
+import sys
+sys.path[:0] = {[path for path in sys.path if path]!r}
+from qgis.core import QgsApplication
+app = QgsApplication([], False)
+app.initQgis()
+from processing.core.Processing import Processing
+Processing.initialize()
+from rssc_geo_qgis.provider import RsscGeoProvider
+from rssc_geo_qgis import settings
+settings.put(settings.PROGRAM, {str(backend)!r})
+provider = RsscGeoProvider()
+app.processingRegistry().addProvider(provider)
+import processing
+processing.run("rsscgeo:classify", {{"INPUT": {str(large)!r}, "TILE_SIZE": "50px", "OUTPUT": {str(tmp_path / "a.gpkg")!r}}})
+"""
+    )
+    qgis = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: children(f"{backend} classify") and (tmp_path / "a.gpkg.part").is_file())
+        assert qgis.poll() is None
+        qgis.kill()
+        qgis.wait()
+        killed = time.monotonic()
+        wait_for(lambda: not children(str(large)), seconds=10)
+        assert time.monotonic() - killed < 3
+    finally:
+        qgis.kill()
