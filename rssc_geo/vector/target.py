@@ -15,6 +15,7 @@ from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.vector.formats import format_of
 
 _RASTER_CLASSES = 255  # uint8, of which 255 says nodata
+_SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
 _SCENE_FIELDS = 8  # fields that the scenes have without probabilities
 
 
@@ -69,6 +70,8 @@ def check_output(options: OutputOptions, *, class_count: int | None = None) -> N
     if raster is not None and class_count is not None and class_count > _RASTER_CLASSES:
         raise UsageError(f"--class-raster holds at most {_RASTER_CLASSES} classes, the model has {class_count}: leave it out")
     for path in options.results:
+        if set(path.name) & _SEPARATORS:
+            raise UsageError(f"{path.name!r}: ';' and '!' in a file's name mean something else to its writer, choose another name")
         if path.is_dir():
             raise OutputError(f"{path} is a folder: name a file in it")
         if path.exists() and not options.overwrite:

@@ -131,6 +131,8 @@ def test_one_line_and_nothing_left(rssc: Rssc, tmp_path: Path, name: str) -> Non
         ("map.doc", ".gpkg"),
         ("map", ".gpkg"),
         ("dir.gpkg", "folder"),
+        ("a;b.gpkg", "choose another name"),
+        ("a!b.gpkg", "choose another name"),
     ],
 )
 def test_outputs_that_cannot_be(rssc: Rssc, scene: Path, tmp_path: Path, name: str, words: str) -> None:

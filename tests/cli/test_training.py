@@ -42,7 +42,7 @@ def test_a_model_is_trained_measured_and_used(
     card = json.loads(info.out)
     assert [c["name"] for c in card["classes"]] == ["Beach", "Forest"]
     assert card["training"]["data"] == "drawn by the test"
-    assert card["training"]["command"].startswith("rssc-geo ")
+    assert card["training"]["command"].startswith("rssc-geo")
     assert card["footprint"]["preferred_m"] == 400
 
     measured = rssc("evaluate", tmp_path / "mine", pictures, "--device", "cpu", "--json")

@@ -19,6 +19,7 @@ PLUGINS = ROOT / "qgis_plugin"
 BACKEND = Path(os.environ.get("RSSC_GEO_TEST_BACKEND", ROOT / ".venv" / "bin" / "rssc-geo"))
 DEPENDENCIES = next((ROOT / ".venv" / "lib").glob("python3.*/site-packages"), None)
 PROCESSING = "/usr/share/qgis/python/plugins"
+_STATUS = pytest.StashKey[int]()
 
 try:
     import qgis.core  # noqa: F401
@@ -30,6 +31,18 @@ else:
         QT_QPA_PLATFORM="offscreen", QGIS_CUSTOM_CONFIG_PATH=PROFILE, HOME=PROFILE, XDG_RUNTIME_DIR=PROFILE, LC_ALL="C.UTF-8"
     )
     sys.path[:0] = [str(PLUGINS), PROCESSING]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without the interpreter's clean-up, in which Qt's and QGIS's objects crash now and then."""
+    if "qgis.core" in sys.modules and _STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])
 
 
 @pytest.fixture(scope="session", autouse=True)
