@@ -71,7 +71,7 @@ def check_output(options: OutputOptions, *, class_count: int | None = None) -> N
         raise UsageError(f"--class-raster holds at most {_RASTER_CLASSES} classes, the model has {class_count}: leave it out")
     for path in options.results:
         if set(path.name) & _SEPARATORS:
-            raise UsageError(f"{path.name!r}: ';' and '!' in a file's name mean something else to its writer, choose another name")
+            raise UsageError(f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose another name")
         if path.is_dir():
             raise OutputError(f"{path} is a folder: name a file in it")
         if path.exists() and not options.overwrite:
