@@ -5,6 +5,8 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 
+import numpy as np
+
 from rssc_geo.models.card import SceneClass
 
 _AID = (
@@ -41,16 +43,38 @@ _AID = (
 )
 
 _KNOWN = {name.lower(): (colour, text) for name, colour, text in _AID}
+_CANDIDATES = 400
 _GOLDEN = 0.618034
+"""Steps of the golden ratio spread any number of hues evenly."""
 
 
 def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
-    """The classes in order; a name of AID (in any case) has its colour and description, others get distinct hues."""
+    """The classes in order; a name of AID (in any case) has its colour and description, others get colours far from all."""
+    candidates = np.array([_candidate(number) for number in range(max(_CANDIDATES, 4 * len(names)))])
+    nearest = np.full(len(candidates), np.inf)  # squared distance of each to the colours taken
+    for name in names:
+        if name.lower() in _KNOWN:
+            _take(_numbers(_KNOWN[name.lower()][0]), candidates, nearest)
     classes = []
     for index, name in enumerate(names):
-        # Steps of the golden ratio keep any number of hues apart.
-        red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN % 1, 0.55 + 0.2 * (index % 2), 0.85 - 0.2 * (index % 3 == 2))
-        other = f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-        colour, text = _KNOWN.get(name.lower(), (other, ""))
+        if name.lower() in _KNOWN:
+            colour, text = _KNOWN[name.lower()]
+        else:
+            taken = candidates[nearest.argmax()]
+            _take(taken, candidates, nearest)
+            colour, text = "#" + "".join(f"{channel:02x}" for channel in taken.tolist()), ""
         classes.append(SceneClass(index, name, colour, text))
     return tuple(classes)
+
+
+def _take(colour: np.ndarray, candidates: np.ndarray, nearest: np.ndarray) -> None:
+    np.minimum(nearest, ((candidates - colour) ** 2).sum(1), out=nearest)
+
+
+def _candidate(number: int) -> list[int]:
+    channels = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.5 + 0.15 * (number % 3), 0.9 - 0.15 * (number % 4))
+    return [round(channel * 255) for channel in channels]
+
+
+def _numbers(colour: str) -> np.ndarray:
+    return np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])

@@ -262,6 +262,8 @@ def test_classes_have_colours_of_their_own() -> None:
     assert classes[0].colour == "#ffe08a"
     assert classes[0].name == "beach"
     assert len({c.colour for c in classes}) == 42
+    few = [np.array([int(c.colour[k : k + 2], 16) for k in (1, 3, 5)]) for c in scene_classes(["farmland", "forest", *"abcdef"])]
+    assert min(np.linalg.norm(few[i] - few[j]) for i in range(8) for j in range(i)) > 90
 
 
 @pytest.fixture(scope="module")
