@@ -65,9 +65,8 @@ def train(
 
     Returns the card as written. Raises ``InputError`` and ``UsageError``.
     """
-    return _Run(options or TrainOptions(), Path(dataset), Path(output), Path(work or f"{output}.work"), device, progress).train(
-        command
-    )
+    folder = Path(work or f"{output}.work")
+    return _Run(options or TrainOptions(), Path(dataset), Path(output), folder, device, progress).train(command)
 
 
 class _Run:
@@ -157,7 +156,9 @@ class _Run:
             return None
         file = self.work / "embeddings.npy"
         if not file.is_file():
-            np.save(file, caption_embeddings(self.data.captions, self.options.sentence_encoder))
+            learned = set(self.split["train"].tolist())  # the others' words must not even shift the centre
+            captions = [texts if row in learned else () for row, texts in enumerate(self.data.captions)]
+            np.save(file, caption_embeddings(captions, self.options.sentence_encoder))
         return np.asarray(np.load(file))
 
     def _align(self, model: Model, features: Features) -> Model:
