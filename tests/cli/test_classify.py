@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -118,7 +119,10 @@ def _program(raster: Path, target: Path) -> list[str]:
 def test_interrupted_runs_stop_within_a_second_and_go_on(number: signal.Signals, tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "scene.tif", texture(1600, 1600), photometric="rgb")
     target = tmp_path / "map.gpkg"
-    run = subprocess.Popen(_program(raster, target), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A test run started in the background of a shell ignores SIGINT, and so would its children.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    run = subprocess.Popen(_program(raster, target), preexec_fn=heeding, text=True, **pipes)  # noqa: PLW1509 -- no threads here
     assert run.stdout is not None
     for line in run.stdout:
         event = json.loads(line)
@@ -129,7 +133,7 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(number: signal.Signals,
     _, errors = run.communicate(timeout=30)
     waited = time.monotonic() - sent
     assert run.returncode == 130
-    assert waited < 10  # one second is the promise; a machine whose disk is still busy with an installation gets more
+    assert waited < 3  # one second is the promise; a shared test machine gets more
     assert errors.strip().splitlines() == ["rssc-geo: error: interrupted; run the same command again to go on where it stopped"]
     assert not target.exists()
 
