@@ -14,13 +14,12 @@ from rssc_geo_cli.options import (
     json_option,
     log_options,
     model_options,
-    print_json,
     progress_option,
     set_up_logging,
     source_of,
     stretch_options,
 )
-from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof
+from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
 
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
@@ -73,13 +72,7 @@ def map_land_use(
         options["model"] = prepare(load_model(options["model"], revision=options["revision"]))
     with Reporter(progress, quiet=quiet) as reporter:
         result = classify(source, output, progress=reporter, **options)
-    values = result.as_dict()
-    if progress == "json":
-        print_json({"event": "result", **values})
-    elif as_json:
-        print_json(values)
-    elif not quiet:
-        _tell(values)
+    show_result(result.as_dict(), progress=progress, as_json=as_json, quiet=quiet, tell=_tell)
 
 
 def _tell(values: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rssc_geo_cli.options import print_json
 
@@ -56,6 +56,18 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
+
+
+def show_result(
+    values: dict[str, Any], *, progress: str, as_json: bool, quiet: bool, tell: Callable[[dict[str, Any]], None]
+) -> None:
+    """What a run with progress ends with: the last event, one JSON object, a few lines for people, or nothing."""
+    if progress == "json":
+        print_json({"event": "result", **values})
+    elif as_json:
+        print_json(values)
+    elif not quiet:
+        tell(values)
 
 
 def exit_on_stdin_eof(interrupt: Callable[[], None]) -> None:

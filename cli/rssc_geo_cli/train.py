@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from rssc_geo_cli.options import Numbers, json_option, log_options, print_json, progress_option, set_up_logging
-from rssc_geo_cli.progress import Reporter
+from rssc_geo_cli.options import Numbers, json_option, log_options, progress_option, set_up_logging
+from rssc_geo_cli.progress import Reporter, show_result
 
 
 class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
@@ -98,15 +98,15 @@ def command(
         raise UsageError("--image-encoder and --weights go together: the name of the timm model and its weights")
     start = load_card(options["start"])
     encoder = dict(start.network["image_encoder"])
+    defaults = TrainOptions()
     recipe = dataclasses.replace(
-        TrainOptions().encoder,
+        defaults.encoder,
         architecture=architecture or encoder["architecture"],
         kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder["kwargs"],
         mean=start.mean,
         std=start.std,
         **_given(schedule=schedule, learning_rate=learning_rate),
     )
-    defaults = TrainOptions()
     chosen = dataclasses.replace(
         defaults,
         encoder=recipe,
@@ -126,14 +126,13 @@ def command(
             progress=reporter,
         )
     values = {"bundle": output, "accuracy": json.loads(card.to_json())["accuracy"]}
-    if progress == "json":
-        print_json({"event": "result", **values})
-    elif as_json:
-        print_json(values)
-    elif not quiet:
-        for part, figures in card.accuracy.items():
-            click.echo(f"{part.replace('_', ' '):<20} " + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items()))
-        click.echo(output)
+    show_result(values, progress=progress, as_json=as_json, quiet=quiet, tell=_tell)
+
+
+def _tell(values: dict[str, Any]) -> None:
+    for part, figures in values["accuracy"].items():
+        click.echo(f"{part.replace('_', ' '):<20} " + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items()))
+    click.echo(values["bundle"])
 
 
 def _given(**values: Any) -> dict[str, Any]:

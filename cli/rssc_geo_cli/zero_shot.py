@@ -24,7 +24,7 @@ def command(*, classes: str, **options: Any) -> None:
     from rssc_geo.zeroshot import name_classes
 
     named = _read(classes)
-    map_land_use(captioner=None, prepare=lambda model: name_classes(model, named), **options)
+    map_land_use(prepare=lambda model: name_classes(model, named), **options)
 
 
 def _read(text: str) -> dict[str, list[str]] | list[str]:

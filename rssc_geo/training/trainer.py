@@ -169,6 +169,11 @@ class _Run:
         card = dataclasses.replace(model.card, alignment=settings)
         return dataclasses.replace(model, card=card, alignment=alignment)
 
+    @property
+    def _measured(self) -> tuple[str, ...]:
+        """The parts with figures: a split may do without a test part."""
+        return ("val", "test") if len(self.split["test"]) else ("val",)
+
     def _own_captions(self, model: Model, features: Features, part: str) -> list[str]:
         rows = self.split[part]
         if model.decoder is None or model.vocabulary is None:
@@ -192,34 +197,33 @@ class _Run:
 
     def _finish(self, model: Model, features: Features, command: str) -> Model:
         """Decide on validation whether the own captions are read, fit the temperature, measure on the test part."""
-        words = {part: self._own_captions(model, features, part) for part in ("val", "test")}
-        silent = {part: [""] * len(rows) for part, rows in self.split.items()}
+        labels = {part: self.data.labels[rows] for part, rows in self.split.items()}
 
         def logits(part: str, captions: Sequence[str], source: Source = "generated") -> np.ndarray:
             return logits_of(model, features.tokens[0, self.split[part]], captions, source=source)
 
-        labels = {part: self.data.labels[rows] for part, rows in self.split.items()}
-        right = {
-            read: overall_accuracy(logits("val", words["val"] if read else silent["val"]).argmax(1), labels["val"])
-            for read in (True, False)
-        }
-        reads = model.decoder is not None and right[True] > right[False]
-        chosen = words if reads else silent
-        temperature = fit_temperature(logits("val", chosen["val"]), labels["val"])
-        log.info("validation: %.4f reading the own captions, %.4f without words", right[True], right[False])
+        silent = {part: logits(part, [""] * len(labels[part])) for part in self._measured}
+        spoken = silent
+        if model.decoder is not None:
+            spoken = {part: logits(part, self._own_captions(model, features, part)) for part in self._measured}
+        right = [overall_accuracy(found["val"].argmax(1), labels["val"]) for found in (spoken, silent)]
+        reads = right[0] > right[1]
+        chosen = spoken if reads else silent
+        temperature = fit_temperature(chosen["val"], labels["val"])
+        log.info("validation: %.4f reading the own captions, %.4f without words", *right)
 
         def figures(values: np.ndarray, part: str) -> dict[str, float]:
             probabilities = torch.from_numpy(values / temperature).softmax(1).numpy()
             found = score(probabilities, labels[part], class_names=self.data.classes).to_dict()
             return {name: value for name, value in found.items() if isinstance(value, float)}
 
-        accuracy = {"validation": figures(logits("val", chosen["val"]), "val")}
-        if len(self.split["test"]):
-            accuracy["test"] = figures(logits("test", chosen["test"]), "test")
+        accuracy = {"validation": figures(chosen["val"], "val")}
+        if "test" in chosen:
+            accuracy["test"] = figures(chosen["test"], "test")
             if model.decoder is not None:
                 human = [(self.data.captions[row] or ("",))[0] for row in self.split["test"].tolist()]
-                accuracy["test_own_captions"] = figures(logits("test", words["test"]), "test")
-                accuracy["test_no_captions"] = figures(logits("test", silent["test"]), "test")
+                accuracy["test_own_captions"] = figures(spoken["test"], "test")
+                accuracy["test_no_captions"] = figures(silent["test"], "test")
                 accuracy["test_human_captions"] = figures(logits("test", human, "written"), "test")
         training = {
             "data": self.options.data or "not described",
