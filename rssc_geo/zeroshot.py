@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from rssc_geo.errors import UsageError
+from rssc_geo.inference.aggregate import CellMap
+from rssc_geo.inference.plan import Source, TilingOptions, make_plan
+from rssc_geo.models.alignment import Alignment
 from rssc_geo.models.bundle import Model
 from rssc_geo.models.card import SceneClass
 from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.models.palette import scene_classes
+from rssc_geo.raster.radiometry import fit_radiometry
+from rssc_geo.raster.reader import TileReader
+
+log = logging.getLogger(__name__)
+
+OTHER = "other"
+_ALIKE = 0.4
+"""Own classes of the bundle whose words are this like a named class's (cosine) do not speak for "other"."""
+_SAMPLE = 4096
+_ROUNDS, _PULL, _SHARP = 10, 2.0, 50.0
+_BATCH = 32
 
 
 class NamedClasses(nn.Module):
-    """Stands in for the classifying half of a network: a picture's logits are its likeness to the classes' texts."""
+    """Stands in for the classifying half of a network: a picture's logits are its likeness to the classes' texts.
 
-    def __init__(self, model: Model, texts: torch.Tensor) -> None:
+    ``texts``: unit vectors ``(C, X)``; ``background``: those of what else there may be ``(K, X)``, which together are the
+    last class; None: there is no such class.
+    """
+
+    def __init__(self, model: Model, texts: torch.Tensor, background: torch.Tensor | None) -> None:
         super().__init__()
         self.network = model.network
         self.alignment = model.alignment
         self.register_buffer("texts", texts)
+        self.register_buffer("background", background)
         self.texts: torch.Tensor
+        self.background: torch.Tensor | None
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Image tokens ``(B, N, I)``."""
@@ -33,42 +58,136 @@ class NamedClasses(nn.Module):
     def classify(
         self, image_tokens: torch.Tensor, token_ids: torch.Tensor | None = None, token_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits ``(B, C)``; captions are not read."""
+        """Logits ``(B, C)``, or ``(B, C + 1)`` with "other"; captions are not read."""
         del token_ids, token_mask
-        logits: torch.Tensor = self.alignment(image_tokens.mean(1), self.texts)  # type: ignore[misc]
-        return logits
+        pooled = image_tokens.mean(1)  # (B, I)
+        logits: torch.Tensor = self.alignment(pooled, self.texts)  # type: ignore[misc]
+        if self.background is None:
+            return logits
+        rest = self.alignment(pooled, self.background).logsumexp(1, keepdim=True)  # type: ignore[misc]
+        many = math.log(len(self.texts) / len(self.background))  # not to gain by being many
+        return torch.cat([logits, rest + many + self.alignment.other], dim=1)  # type: ignore[union-attr]
 
 
-def name_classes(model: Model, classes: Sequence[str] | Mapping[str, Sequence[str]]) -> Model:
+def name_classes(model: Model, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool = True) -> Model:
     """The same model with other classes, to be used as any model is: ``classify(…, model=name_classes(…))``.
 
-    ``classes``: names ("solar park"; "SolarPark" is read as two words), or names with the words that stand for them,
-    whose vectors are averaged: ``{"water": ["lake", "river", "sea"]}``. Raises ``UsageError`` for fewer than two
-    classes, names twice, words that the text encoder does not know, or a model that was trained without captions.
+    Parameters
+    ----------
+    classes : names ("solar park"; "SolarPark" is read as two words), or names with the words and sentences that stand
+        for them, whose vectors are averaged: ``{"water": ["lake", "river", "sea"]}``
+    other : also a last class "other" for what is more like one of the bundle's own classes; not added where a class of
+        that name is there already
+
+    Raises ``UsageError`` for fewer than two classes (one will do with ``other``), names twice, words that the text
+    encoder does not know, or a model that was trained without captions.
     """
     words = (
         {name: list(classes[name]) for name in classes} if isinstance(classes, Mapping) else {name: [name] for name in classes}
     )
-    if len(words) < 2 or len(words) != len(classes):
+    other = other and OTHER not in words
+    if len(words) + other < 2 or not words or len(words) != len(classes):
         raise UsageError(f"at least two different classes are needed, got {', '.join(map(repr, classes)) or 'none'}")
-    encoder = model.network.text_encoder
-    if model.alignment is None or not isinstance(encoder, StaticTextEncoder):
-        raise UsageError(f"the model {model.card.name!r} was trained without captions and cannot name classes by words")
-    texts = torch.stack([_vector(model, encoder, name, phrases) for name, phrases in words.items()])
+    if model.alignment is None:
+        raise _wordless(model)
+    texts = torch.stack([class_vector(model, name, phrases) for name, phrases in words.items()])
+    background = None
+    if other:
+        own = torch.stack([class_vector(model, c.name, [c.name]) for c in model.card.classes])
+        background = own[(own @ texts.T).max(1).values < _ALIKE]
+        if not len(background):
+            raise UsageError("the named classes are all that the model knows: nothing is left to tell 'other' by (--no-other)")
     described = [
         SceneClass(known.id, known.name, known.colour, "words: " + ", ".join(words[known.name]))
         for known in scene_classes(list(words))
     ]
+    if other:
+        described.append(SceneClass(len(described), OTHER, "#bdbdbd", "none of the named classes"))
     card = dataclasses.replace(
         model.card, name=f"{model.card.name} by words", classes=tuple(described), temperature=1.0, accuracy={}
     )
-    return dataclasses.replace(model, card=card, network=NamedClasses(model, texts))  # type: ignore[arg-type]
+    return dataclasses.replace(model, card=card, network=NamedClasses(model, texts, background))  # type: ignore[arg-type]
 
 
-def _vector(model: Model, encoder: StaticTextEncoder, name: str, phrases: Sequence[str]) -> torch.Tensor:
-    """The unit vector of a class: the mean of its phrases'."""
-    plain = [" ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", phrase).split()) for phrase in phrases]
-    vectors = encoder.embed(*model.tokenize(plain, source=None)) if plain else torch.zeros(1, encoder.width)
-    if not bool(vectors.any(1).all()):
+def refine_classes(named: Model, source: Source, **tiling: Any) -> Model:
+    """The named classes, moved towards the clusters that the tiles of a raster form (:func:`refine_texts`).
+
+    Up to some 4,000 tiles are looked at, spread evenly; what a tile is called then depends on that raster too, but not on
+    its batch. ``tiling``: the fields of ``TilingOptions``. Raises ``UsageError`` when no tile has data.
+    """
+    network = named.network
+    assert isinstance(network, NamedClasses)  # noqa: S101 -- what name_classes has returned
+    pooled = _sample(named, source, TilingOptions(**tiling))
+    vectors = network.texts if network.background is None else torch.cat([network.texts, network.background])
+    moved = refine_texts(network.alignment, vectors, pooled)  # type: ignore[arg-type]
+    count = len(network.texts)
+    background = None if network.background is None else moved[count:]
+    refined = NamedClasses(dataclasses.replace(named, network=network.network), moved[:count], background)
+    card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")  # part of what tells runs apart
+    return dataclasses.replace(named, card=card, network=refined)  # type: ignore[arg-type]
+
+
+def refine_texts(alignment: Alignment, texts: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    """Vectors ``(C, X)`` of the classes, moved towards the pictures that are likest to them.
+
+    ``pooled``: mean image tokens ``(N, I)`` of unlabelled pictures. Soft k-means that starts from the texts and never
+    leaves them: each round assigns the pictures by text and mean together, then takes the means anew (in the manner of
+    TransCLIP: Zanella et al., 2024, NeurIPS). Deterministic.
+    """
+    with torch.inference_mode():
+        seen = alignment.embed(pooled) - alignment.centre  # (N, X)
+        unit = nn.functional.normalize(seen, dim=1)
+        share = (_SHARP * seen @ texts.T).softmax(1)  # (N, C)
+        for _ in range(_ROUNDS):
+            means = nn.functional.normalize(share.T @ unit, dim=1)  # (C, X)
+            share = (_SHARP * (seen @ texts.T + _PULL * unit @ means.T)).softmax(1)
+    return nn.functional.normalize(texts + _PULL * means, dim=1).clone()
+
+
+def _sample(model: Model, source: Source, options: TilingOptions) -> torch.Tensor:
+    """Mean image tokens ``(N, I)`` of the selected tiles of a raster, some thousands at most."""
+    plan = make_plan(source, model.card, options)
+    tiles = CellMap(plan.grid, plan.selected, min_valid=options.min_valid).tiles()
+    tiles = tiles[np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), _SAMPLE)).astype(np.int64))]
+    radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
+    found: list[torch.Tensor] = []
+    with (
+        TileReader(plan.scene, plan.grid, radiometry, out_size=model.card.input_size, tiles=tiles.tolist()) as reader,
+        torch.inference_mode(),
+    ):
+        valid = (tile for tile in reader if tile.valid_fraction >= options.min_valid)
+        while batch := list(itertools.islice(valid, _BATCH)):
+            images = model.preprocess(np.stack([tile.pixels for tile in batch]), np.stack([tile.mask for tile in batch]))
+            found.append(model.network.encode_image(images).mean(1))
+    if not found:
+        raise UsageError(f"{plan.scene.source} has no tile with data to refine the classes on")
+    log.info("classes refined on %d tiles", sum(len(part) for part in found))
+    return torch.cat(found)
+
+
+def _wordless(model: Model) -> UsageError:
+    return UsageError(f"the model {model.card.name!r} was trained without captions and cannot name classes by words")
+
+
+def class_vector(model: Model, name: str, phrases: Sequence[str]) -> torch.Tensor:
+    """The unit vector ``(X,)`` of a class: the mean of its phrases'; "SolarPark" is read as two words.
+
+    Raises ``UsageError`` for words that the text encoder does not know.
+    """
+    vectors = _vectors(model, phrases)
+    if not len(vectors) or not bool(vectors.any(1).all()):
         raise UsageError(f"class {name!r}: {', '.join(map(repr, phrases)) or 'no words'} holds no word the text encoder knows")
     return nn.functional.normalize(vectors.mean(0), dim=0)
+
+
+def knows_words(model: Model, name: str) -> bool:
+    """Whether the text encoder knows a word of a class's name."""
+    return bool(_vectors(model, [name]).any())
+
+
+def _vectors(model: Model, phrases: Sequence[str]) -> torch.Tensor:
+    encoder = model.network.text_encoder
+    if not isinstance(encoder, StaticTextEncoder):
+        raise _wordless(model)
+    plain = [" ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", phrase).split()) for phrase in phrases]
+    return encoder.embed(*model.tokenize(plain, source=None)) if plain else torch.zeros(0, encoder.width)

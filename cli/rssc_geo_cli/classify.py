@@ -6,13 +6,16 @@ from typing import Any
 
 import click
 
+from rssc_geo_cli.captioning import caption_when_option, captioner_option, large_captioner_options, take_caption_options
 from rssc_geo_cli.mapping import map_land_use, mapping_options
 from rssc_geo_cli.options import scene_options
 
 
 @click.command("classify")
 @scene_options
-@click.option("--captioner", help="compact (the model's own, the default where it has one) or none.")
+@captioner_option
+@caption_when_option
+@large_captioner_options
 @mapping_options
 def command(**options: Any) -> None:
     """Classify RASTER into land-use polygons.
@@ -20,4 +23,4 @@ def command(**options: Any) -> None:
     Writes two layers, `landuse` (regions) and `scenes` (one polygon a cell, with its caption), styled for QGIS. A run that
     was stopped goes on when the same command is given again.
     """
-    map_land_use(**options)
+    map_land_use(caption_options=take_caption_options(options), **options)

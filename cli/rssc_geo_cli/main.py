@@ -14,8 +14,11 @@ import click
 _COMMANDS = {
     "classify": "classify a raster into land-use polygons",
     "zero-shot": "map a raster into classes named by words",
+    "caption": "describe the tiles of a raster in words",
+    "explain": "show why cells are given their class",
+    "batch": "map many scenes, on this machine or a cluster",
     "info": "show what the program sees in a raster and what it would do",
-    "models": "list model bundles, show a model's card",
+    "models": "list model bundles, show a model's card; the cache of captions",
     "evaluate": "measure a model on labelled pictures or polygons",
     "train": "train a model on a folder of pictures, one folder a class",
     "tile": "export a raster's tiles as georeferenced chips",

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rssc_geo_cli.options import (
-    apply_options,
-    json_option,
-    log_options,
-    model_options,
-    progress_option,
-    set_up_logging,
-    source_of,
-    stretch_options,
-)
+from rssc_geo_cli.options import apply_options, model_options, run_options, set_up_logging, source_of, stretch_options
 from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
 
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
 
+compute_options = apply_options(
+    click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is."),
+    click.option("--dtype", help="float32, bfloat16, float16. Default: bfloat16 on CUDA, else float32."),
+    click.option("--batch-size", type=int, help="Tiles a batch. Default: by the device."),
+)
 mapping_options = apply_options(
     click.option("-o", "--output", required=True, metavar="FILE", help="Result: .gpkg, .fgb, .geojson, .parquet or .shp."),
     model_options,
     stretch_options,
-    click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is."),
-    click.option("--dtype", help="float32, bfloat16, float16. Default: bfloat16 on CUDA, else float32."),
-    click.option("--batch-size", type=int, help="Tiles a batch. Default: by the device."),
+    compute_options,
     click.option("--crs", metavar="CRS", help="CRS of the result. Default: the raster's; GeoJSON: WGS84."),
     click.option("--aoi-clip", is_flag=True, help="Also clip the polygons to the area of interest."),
     click.option("--min-area", "min_area_m2", type=float, default=0.0, metavar="M2", help="Smaller regions join a neighbour."),
     click.option("--probabilities", is_flag=True, help="One p_<class> column each in the scenes layer."),
     click.option("--class-raster", metavar="FILE", help="Also a COG of classes, one pixel a cell."),
     click.option("--preview", metavar="PNG", help="Also a picture: scene, classes, legend, scale bar."),
+    click.option("--report", metavar="HTML", help="Also a page: map, areas, examples, doubtful cells, provenance."),
+    click.option("--review", type=int, metavar="N", help="Also a layer of the N cells most worth labelling."),
     click.option("--overwrite", is_flag=True, help="Replace existing results."),
-    progress_option,
-    click.option("--exit-on-stdin-eof", "watch_stdin", is_flag=True, help="Stop when standard input closes (for parents)."),
-    json_option,
-    log_options,
+    run_options,
 )
 
 
@@ -62,7 +53,7 @@ def map_land_use(
     set_up_logging(verbose=verbose, quiet=quiet)
     source = source_of(raster, bands_from)
     if watch_stdin:
-        exit_on_stdin_eof(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        exit_on_stdin_eof()
 
     from rssc_geo.inference.pipeline import classify
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import sys
@@ -34,13 +35,16 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         return numbers
 
 
-_SCENE = [
-    click.argument("raster", required=False),
-    click.option("--bands-from", nargs=3, metavar="RED GREEN BLUE", help="Three single-band rasters as one scene."),
+_READING = [
     click.option("--bands", type=Numbers(int, metavar="R,G,B"), help="Bands to use as red, green, blue, counted from 1."),
     click.option("--nodata", type=float, help="A value that counts as nodata, with or without a tag."),
     click.option("--assume-crs", metavar="CRS", help="The raster's CRS, where it says none or a wrong one."),
     click.option("--tile-size", metavar="SIZE", help="Side of a tile: 256px, 400m. Default: by the model card."),
+]
+_SCENE = [
+    click.argument("raster", required=False),
+    click.option("--bands-from", nargs=3, metavar="RED GREEN BLUE", help="Three single-band rasters as one scene."),
+    *_READING,
     click.option("--stride", metavar="SIZE", help="Side of a cell, at most the tile's. Default: the tile's."),
     click.option("--aoi", metavar="FILE", help="Vector file of polygons: only cells with their centre inside."),
     click.option("--bounds", type=Numbers(float, count=4, metavar="MINX,MINY,MAXX,MAXY"), help="The same, a box in its CRS."),
@@ -70,6 +74,7 @@ def apply_options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+reading_options = apply_options(*_READING)
 scene_options = apply_options(*_SCENE)
 stretch_options = apply_options(*_STRETCH)
 model_options = apply_options(*_MODEL)
@@ -82,6 +87,12 @@ progress_option = click.option(
     help="json: JSON Lines on stdout.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+run_options = apply_options(
+    progress_option,
+    click.option("--exit-on-stdin-eof", "watch_stdin", is_flag=True, help="Stop when standard input closes (for parents)."),
+    json_option,
+    log_options,
+)
 
 
 def source_of(raster: str | None, bands_from: tuple[str, str, str] | None) -> str | tuple[str, ...]:
@@ -112,8 +123,9 @@ class _OneLine(logging.Formatter):
     """``warning: …``, in lower case as the errors are."""
 
     def format(self, record: logging.LogRecord) -> str:
-        record.levelname = record.levelname.lower()
-        return super().format(record)
+        shown = copy.copy(record)  # other handlers see the record too
+        shown.levelname = record.levelname.lower()
+        return super().format(shown)
 
 
 def print_json(value: object) -> None:

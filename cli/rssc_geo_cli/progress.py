@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -70,8 +71,8 @@ def show_result(
         tell(values)
 
 
-def exit_on_stdin_eof(interrupt: Callable[[], None]) -> None:
-    """Call ``interrupt`` from a thread when the program at the other end of stdin is gone.
+def exit_on_stdin_eof() -> None:
+    """End the run, as SIGTERM does, when the program at the other end of stdin is gone.
 
     ``os.read`` on the descriptor, not ``sys.stdin``: a thread blocked in the buffered reader aborts the interpreter.
     """
@@ -79,6 +80,6 @@ def exit_on_stdin_eof(interrupt: Callable[[], None]) -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        interrupt()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="rssc-geo-stdin", daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import click
 
-from rssc_geo_cli.options import Numbers, json_option, log_options, progress_option, set_up_logging
-from rssc_geo_cli.progress import Reporter, show_result
+from rssc_geo_cli.options import Numbers, run_options, set_up_logging
+from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
+from rssc_geo_cli.train_full import full_options, full_recipe, take_full_options
+from rssc_geo_cli.train_polygons import polygon_options, take_polygon_options, train_from_polygons
 
 
 class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
@@ -31,26 +34,30 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 
 
 @click.command("train")
-@click.argument("dataset", type=click.Path())
+@click.argument("dataset", type=click.Path(), required=False)
+@polygon_options
 @click.option("-o", "--output", required=True, metavar="DIR", help="The bundle to write.")
 @click.option("--work", metavar="DIR", help="Where the stages keep what they made. Default: OUTPUT.work.")
 @click.option("--model", "start", default="compact", show_default=True, help="Bundle to start from.")
-@click.option("--image-encoder", "architecture", metavar="NAME", help="Another timm model; needs --weights.")
+@click.option(
+    "--image-encoder", "architecture", metavar="NAME", help="Another timm model, with --weights; at full size: see below."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Its weights, safetensors.")
 @click.option("--pad-type", type=click.Choice(["", "same"]), default="", help="Padding of TensorFlow-born timm models.")
 @click.option(
     "--sentence-encoder", type=click.Path(path_type=Path), help="Folder of a sentence encoder to distil the text encoder from."
 )
 @click.option("--schedule", type=_Schedule(), help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.")
-@click.option("--learning-rate", type=float, help="Of the image encoder's heads.")
+@click.option("--learning-rate", type=float, help="Of the image encoder's heads; at full size of all.")
 @click.option("--caption-epochs", type=int, help="Epochs of each captioner.")
-@click.option("--fusion-epochs", type=int, help="Epochs of the fusion.")
+@click.option("--fusion-epochs", type=int, help="Epochs of the fusion: so many, then half as many for the words.")
 @click.option("--folds", type=int, default=2, show_default=True, help="Of the captioners.")
 @click.option("--views", type=int, default=4, show_default=True, help="Copies of each picture, the first as it is.")
 @click.option("--val", type=float, default=0.1, show_default=True, help="Share of the validation part.")
 @click.option("--test", type=float, default=0.1, show_default=True, help="Share of the test part, looked at once.")
 @click.option("--footprint", type=Numbers(float, count=3, metavar="MIN,PREFERRED,MAX"), help="Metres a picture covers.")
 @click.option("--gsd-range", "gsd_range_m", type=Numbers(float, count=2, metavar="MIN,MAX"), help="Metres a pixel of rasters.")
+@full_options
 @click.option("--name", default="trained", show_default=True, help="Of the bundle.")
 @click.option("--bundle-version", "version", default="1", show_default=True, help="Of the bundle.")
 @click.option("--description", default="", help="One line for the card.")
@@ -58,12 +65,10 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 @click.option("--data", default="", help="What the data set is and its licence, for the card.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
-@progress_option
-@json_option
-@log_options
+@run_options
 def command(
     *,
-    dataset: str,
+    dataset: str | None,
     output: str,
     work: str | None,
     architecture: str | None,
@@ -75,6 +80,7 @@ def command(
     footprint: tuple[float, float, float] | None,
     device: str | None,
     progress: str,
+    watch_stdin: bool,
     as_json: bool,
     verbose: int,
     quiet: bool,
@@ -84,7 +90,24 @@ def command(
 
     A run that was stopped goes on when the same command is given again. The default model is made with AID's pictures at
     about two hours on two processor cores.
+
+    With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any size. Encoders are
+    folders or hub ids of transformers or timm; without any, --model's network goes on learning. With several GPUs:
+    torchrun -m rssc_geo_cli.main train …
+
+    Or, in seconds, on labelled polygons of rasters: --raster scene.tif --labels polygons.gpkg --field class. The encoders
+    of --model stay as they are then, and a new classifying layer is learned.
     """
+    if watch_stdin:
+        exit_on_stdin_eof()
+    polygons = take_polygon_options(options)
+    full = take_full_options(options)
+    if dataset is None or polygons["rasters"]:
+        if any(value for name, value in full.items() if not name.endswith("_layers")):
+            raise click.UsageError("options of training at full size are for a DATASET of pictures, not for --raster")
+        show = {"progress": progress, "as_json": as_json, "quiet": quiet}
+        train_from_polygons(dataset, output, polygons, device=device, verbose=verbose, show=show, options=options)
+        return
     set_up_logging(verbose=max(verbose, 0 if quiet else 1), quiet=quiet)
 
     from rssc_geo.errors import UsageError
@@ -94,15 +117,20 @@ def command(
     from rssc_geo.training.recipe import TrainOptions
     from rssc_geo.training.trainer import train
 
-    if (architecture is None) != (options["weights"] is None):
+    chosen_full = full_recipe(
+        full, image_encoder=architecture, weights=options["weights"], start=options["start"], learning_rate=learning_rate
+    )
+    if chosen_full is None and (architecture is None) != (options["weights"] is None):
         raise UsageError("--image-encoder and --weights go together: the name of the timm model and its weights")
     start = load_card(options["start"])
     encoder = dict(start.network["image_encoder"])
+    if chosen_full is None and architecture is None and "architecture" not in encoder:
+        raise UsageError(f"{options['start']} has an image encoder of transformers; it goes on learning with --recipe full")
     defaults = TrainOptions()
     recipe = dataclasses.replace(
         defaults.encoder,
-        architecture=architecture or encoder["architecture"],
-        kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder["kwargs"],
+        architecture=architecture or encoder.get("architecture", ""),
+        kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder.get("kwargs", {}),
         mean=start.mean,
         std=start.std,
         **_given(schedule=schedule, learning_rate=learning_rate),
@@ -111,8 +139,9 @@ def command(
         defaults,
         encoder=recipe,
         captioner=dataclasses.replace(defaults.captioner, **_given(epochs=caption_epochs)),
-        fusion=dataclasses.replace(defaults.fusion, **_given(epochs=fusion_epochs)),
+        fusion=defaults.fusion if fusion_epochs is None else defaults.fusion.shortened(fusion_epochs),
         footprint=None if footprint is None else Footprint(*footprint),
+        full=chosen_full,
         **options,
     )
     with Reporter(progress, quiet=quiet) as reporter:
@@ -125,6 +154,8 @@ def command(
             command=shlex.join(["rssc-geo", *sys.argv[1:]]),
             progress=reporter,
         )
+    if int(os.environ.get("RANK", "0")):
+        return  # of several processes the first one tells
     values = {"bundle": output, "accuracy": json.loads(card.to_json())["accuracy"]}
     show_result(values, progress=progress, as_json=as_json, quiet=quiet, tell=_tell)
 

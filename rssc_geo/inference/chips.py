@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
 from shapely.geometry import Polygon
 
-from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference.aggregate import CellMap
+from rssc_geo.inference.folder import whole_folder
 from rssc_geo.inference.pipeline import Progress
 from rssc_geo.inference.plan import Plan, Source, TilingOptions, make_plan
 from rssc_geo.models.bundle import load_card
@@ -63,29 +61,15 @@ def export_tiles(
     if size_px is not None and size_px < 1:
         raise UsageError(f"--size {size_px} is not a number of pixels; give 1 or more")
     target = Path(folder)
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; choose another folder or add --overwrite")
-    if target.exists() and not (target / INDEX).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} holds no {INDEX}, so it is not an earlier export; it is not replaced")
     options = TilingOptions(**tiling)
-    plan = make_plan(source, load_card(model, revision=revision), options)
-    part = target.with_name(target.name + ".part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+    with whole_folder(target, index=INDEX, overwrite=overwrite) as part:
+        plan = make_plan(source, load_card(model, revision=revision), options)
         records, left_out = _write_chips(plan, options, part, size_px=size_px, image_format=image_format, progress=progress)
         if not records:
             raise InputError(
                 f"{plan.scene.source}: no tile has {options.min_valid:.0%} valid pixels, so there is nothing to export"
             )
         gpd.GeoDataFrame(records, crs=plan.scene.crs).to_file(part / INDEX, layer="tiles", driver="GPKG", VERSION="1.3")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(part, target)
-    except (OSError, RasterioError) as error:
-        raise OutputError(f"{target} cannot be written: {' '.join(str(error).split())}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return TileExport(target, target / INDEX, len(records), left_out)
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rssc_geo.captioning.adaptive import AdaptiveCaptioner
 from rssc_geo.captioning.base import CaptionBatch, Captioner
-from rssc_geo.errors import RsscGeoError, UsageError
+from rssc_geo.errors import UsageError
+from rssc_geo.memory import ShrinkingBatches
 from rssc_geo.models.bundle import Model
 
 log = logging.getLogger(__name__)
@@ -68,36 +70,24 @@ class TileClassifier:
         self._model = model
         self._captioner = captioner
         self._compute = compute
-        self.batch_size = compute.batch_size
+        self._batches = ShrinkingBatches(compute.batch_size, device=compute.device)
         model.network.to(device=compute.device, dtype=compute.dtype)
         if compute.device.type == "cpu":
             model.network.to(memory_format=torch.channels_last)
         if model.decoder is not None:
             model.decoder.to(device=compute.device, dtype=compute.dtype)
 
+    @property
+    def batch_size(self) -> int:
+        """Tiles a batch, as memory has allowed so far."""
+        return self._batches.size
+
     def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
         """``pixels`` uint8 ``(B, H, W, 3)``, ``mask`` bool ``(B, H, W)``, True = valid; any B.
 
         Raises ``RsscGeoError`` when a single tile does not fit into memory.
         """
-        parts: list[Prediction] = []
-        start = 0
-        while start < len(pixels):
-            stop = start + self.batch_size
-            try:
-                parts.append(self._run(pixels[start:stop], mask[start:stop]))
-                start = stop
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                if self.batch_size == 1:
-                    raise RsscGeoError(
-                        f"out of memory on {self._compute.device} with a single tile; use another --device"
-                    ) from error
-                self.batch_size = (self.batch_size + 1) // 2
-                log.warning("out of memory on %s: going on with batches of %d", self._compute.device, self.batch_size)
-                if self._compute.device.type == "cuda":
-                    torch.cuda.empty_cache()
+        parts = list(self._batches(lambda part: self._run(pixels[part], mask[part]), len(pixels)))
         if len(parts) == 1:
             return parts[0]
         classes = len(self._model.card.classes)
@@ -106,17 +96,25 @@ class TileClassifier:
 
     @torch.inference_mode()
     def _run(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
-        compute, model = self._compute, self._model
+        compute, model, captioner = self._compute, self._model, self._captioner
         images = model.preprocess(pixels, mask).to(device=compute.device, dtype=compute.dtype, non_blocking=True)
         tokens = model.network.encode_image(images)
-        captions = self._captioner.caption(CaptionBatch(pixels, mask, tokens))
-        source = self._captioner.source
-        read = captions if source == "written" or model.card.reads_own_captions else [""] * len(captions)
-        ids, present = (values.to(compute.device) for values in model.tokenize(read, source=source))
-        logits = model.network.classify(tokens, ids, present).float()
+        if not isinstance(captioner, AdaptiveCaptioner):
+            return self._read(captioner, CaptionBatch(pixels, mask, tokens))
+        found = self._read(captioner.first, CaptionBatch(pixels, mask, tokens))
+        unsure = np.flatnonzero(found.probabilities.max(1) < captioner.threshold).tolist()
+        if unsure:
+            better = self._read(captioner.second, CaptionBatch(pixels[unsure], mask[unsure], tokens[unsure]))
+            found.probabilities[unsure] = better.probabilities
+            for place, caption in zip(unsure, better.captions, strict=True):
+                found.captions[place] = caption
+        return found
+
+    def _read(self, captioner: Captioner, batch: CaptionBatch) -> Prediction:
+        """Caption and classify tiles whose image tokens are known."""
+        model = self._model
+        captions = captioner.caption(batch)
+        read = captions if captioner.source == "written" or model.card.reads_own_captions else [""] * len(captions)
+        ids, present = (values.to(self._compute.device) for values in model.tokenize(read, source=captioner.source))
+        logits = model.network.classify(batch.image_tokens, ids, present).float()
         return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA raises a class of its own; MPS and the CPU's allocator only say so."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -14,7 +14,9 @@ import numpy as np
 
 from rssc_geo.captioning.base import Source
 from rssc_geo.errors import BundleError
-from rssc_geo.models.card import ModelCard, read_card
+from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
+from rssc_geo.models.keys import fit_keys
+from rssc_geo.models.words import caption_ids
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +69,8 @@ class Model:
 
         ``source`` says whose words they are, of all or of each: "generated" by the bundle's own captioner, or "written"
         by people or a large model. Where the vocabulary has a mark for it, the mark leads the words, so that the
-        network can trust them accordingly (None: no mark). An empty caption has no tokens.
+        network can trust them accordingly (None: no mark). An empty caption has no tokens; one that is too long keeps its
+        conclusion (see :func:`caption_ids`).
         """
         import torch
 
@@ -75,9 +78,15 @@ class Model:
         sources = [source] * len(captions) if source is None or isinstance(source, str) else source
         rows = []
         for text, kind in zip(captions, sources, strict=True):
-            words = self.tokenizer.encode(text, add_special_tokens=False).ids
-            mark = None if kind is None or not words else marks[kind]
-            rows.append(([*words] if mark is None else [mark, *words])[: self.card.max_tokens])
+            mark = [] if kind is None or marks[kind] is None else [marks[kind]]
+            words = caption_ids(
+                self.tokenizer,
+                text,
+                room=self.card.max_tokens - len(mark),
+                special_tokens=self.card.special_tokens,
+                keep_conclusion=self.card.variant != AS_PUBLISHED,
+            )
+            rows.append([*mark, *words] if words else [])
         length = max(1, *(len(row) for row in rows))
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -144,7 +153,6 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
 
     from rssc_geo.captioning.compact import CaptionDecoder
     from rssc_geo.models.alignment import Alignment
-    from rssc_geo.models.dual_attention import DualAttentionClassifier
 
     try:
         weights = {
@@ -155,7 +163,7 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
     tokenizer = _read_tokenizer(folder / TOKENIZER)
     vocabulary = _read_tokenizer(folder / VOCABULARY) if card.captioner is not None else None
     try:
-        network = DualAttentionClassifier(classes=len(card.classes), **card.network)
+        network = build_network(card)
         decoder = CaptionDecoder(**card.captioner) if card.captioner is not None else None
         alignment = Alignment(**card.alignment) if card.alignment is not None else None
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
@@ -168,6 +176,16 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
         _fill(alignment, weights, "alignment.", folder)
         alignment.eval()
     return Model(card, network.eval(), tokenizer, decoder, vocabulary, alignment)
+
+
+def build_network(card: ModelCard) -> DualAttentionClassifier:
+    """The card's network with random weights: ours, or the authors' where the card says "as-published"."""
+    from rssc_geo.models.dual_attention import DualAttentionClassifier
+    from rssc_geo.models.published import PublishedClassifier
+
+    settings = {name: value for name, value in card.network.items() if name != "variant"}
+    kind = PublishedClassifier if card.variant == AS_PUBLISHED else DualAttentionClassifier
+    return kind(classes=len(card.classes), **settings)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -201,16 +219,16 @@ def _check_files(folder: Path, card: ModelCard) -> None:
 def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str, folder: Path) -> None:
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     try:
-        module.load_state_dict(own)
+        module.load_state_dict(fit_keys(own, module.state_dict()))
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise BundleError(f"{folder}: {WEIGHTS} does not fit config.json: {first}") from error
 
 
-def save_bundle(folder: str | Path, model: Model, *, readme: str) -> ModelCard:
+def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = True) -> ModelCard:
     """Write a bundle folder: weights in float16, tokenizer, README, and the card with the files' checksums.
 
-    Returns the card as written.
+    ``half``: False keeps the weights as they are. Returns the card as written.
     """
     import torch
     from safetensors.torch import save
@@ -222,8 +240,9 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str) -> ModelCard:
         states |= {f"captioner.{key}": value for key, value in model.decoder.state_dict().items()}
     if model.alignment is not None:
         states |= {f"alignment.{key}": value for key, value in model.alignment.state_dict().items()}
-    half = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in states.items()}
-    (target / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in half.items()}))
+    if half:
+        states = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in states.items()}
+    (target / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in states.items()}))
     model.tokenizer.save(str(target / TOKENIZER), pretty=False)
     if model.vocabulary is not None:
         model.vocabulary.save(str(target / VOCABULARY), pretty=False)

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rssc_geo.errors import BundleError
 
 FORMAT = 1
+AS_PUBLISHED: Final = "as-published"
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -55,8 +56,8 @@ class ModelCard:
     of pictures and texts (None: there is none);
     logits are divided by ``temperature`` before the softmax; ``reads_own_captions`` says whether the class is better
     for reading the embedded captioner's words (else they only go to the output); ``cpu_tiles_per_s`` is the rate
-    measured on one core of a laptop-class processor, captions included, for estimates; ``sha256`` maps each file to
-    its digest.
+    measured on one core of a laptop-class processor, captions included, for estimates; ``special_tokens`` says whether
+    captions stand between the tokenizer's marks of begin and end; ``sha256`` maps each file to its digest.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ModelCard:
     alignment: Mapping[str, Any] | None = None
     reads_own_captions: bool = True
     cpu_tiles_per_s: float | None = None
+    special_tokens: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -97,6 +99,16 @@ class ModelCard:
         for file, digest in self.sha256.items():
             if not _SHA256.fullmatch(digest):
                 raise ValueError(f"sha256 of {file} is {digest!r}")
+
+    @property
+    def variant(self) -> str:
+        """Whose network it is, "as-published" (the authors', defects included) or "corrected" (ours): figures are not shared."""
+        return str(self.network.get("variant", "corrected"))
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether the network has nothing to read where there is no caption."""
+        return self.variant == AS_PUBLISHED or self.network.get("learned_queries") == 0
 
     def to_json(self) -> str:
         """The text of ``config.json``."""

@@ -22,7 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from rssc_geo.models.encoders import ImageEncoder, make_text_encoder
+from rssc_geo.errors import UsageError
+from rssc_geo.models.encoders import make_image_encoder, make_text_encoder
+
+
+def refuse_silence(token_ids: torch.Tensor | None, token_mask: torch.Tensor | None) -> torch.Tensor:
+    """The token ids; ``UsageError`` for a picture without any, which a network without learned queries cannot read."""
+    if token_ids is None or (token_mask is not None and not token_mask.any(1).all()):
+        raise UsageError("this model has no learned queries and reads no picture without a caption: choose a --captioner")
+    return token_ids
 
 
 class DualAttentionLevel(nn.Module):
@@ -57,7 +65,7 @@ class DualAttentionClassifier(nn.Module):
     Parameters
     ----------
     classes : number of classes C
-    image_encoder : ``{"architecture": <timm name>, "kwargs": {...}}``
+    image_encoder : ``{"architecture": <timm name>, "kwargs": {...}}``, or a transformers configuration with its ``model_type``
     text_encoder : a transformers configuration with its ``model_type``, or "static" with its sizes
     width, heads : width E and heads of the attention (512 and 4 in the paper)
     levels : passes L through the level; its weights are shared, as published (2 in the paper)
@@ -81,7 +89,7 @@ class DualAttentionClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = levels
-        self.image_encoder = ImageEncoder(image_encoder["architecture"], image_encoder.get("kwargs", {}))
+        self.image_encoder = make_image_encoder(image_encoder)
         self.text_encoder = make_text_encoder(text_encoder)
         self.text_proj = nn.Linear(self.text_encoder.width, width)
         self.queries = nn.Parameter(torch.randn(learned_queries, width) * width**-0.5)
@@ -130,9 +138,9 @@ class DualAttentionClassifier(nn.Module):
         count = len(image)
         queries = self.queries.expand(count, -1, -1).to(image.dtype)  # (B, Q, E)
         present = torch.ones(queries.shape[:2], dtype=torch.bool, device=image.device)  # (B, Q)
+        if not len(self.queries):
+            refuse_silence(token_ids, token_mask)
         if token_ids is None:
-            if not len(self.queries):
-                raise ValueError("a network without learned queries cannot classify without captions")
             return queries, present
         if token_mask is None:
             token_mask = torch.ones_like(token_ids, dtype=torch.bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,28 +44,56 @@ _AID = (
 )
 
 _KNOWN = {name.lower(): (colour, text) for name, colour, text in _AID}
+_USUAL = (
+    (("water", "lake", "sea", "ocean", "dam", "reservoir", "canal"), "#2b83ba"),
+    (("forest", "wood", "woodland", "trees", "plantation"), "#1a7a3c"),
+    (("crop", "cropland", "crops", "field", "fields", "farm", "agriculture", "arable"), "#e6c229"),
+    (("grass", "grassland", "pasture", "savanna", "lawn"), "#a1d76a"),
+    (("shrub", "shrubland", "scrub", "bush", "heath"), "#8a9a5b"),
+    (("urban", "settlement", "residential", "town", "village", "houses", "buildings", "built"), "#d7301f"),
+    (("bare", "soil", "sand", "rock", "quarry", "mine"), "#c8a165"),
+    (("road", "roads", "rail", "railway", "transport"), "#595959"),
+    (("wetland", "marsh", "swamp", "mangrove", "bog"), "#35978f"),
+    (("vineyard", "orchard", "olive"), "#7b3294"),
+    (("snow", "ice", "glacier"), "#d0ecf7"),
+)
+"""What maps usually show such land in; the first class with such a word in its name gets the colour."""
+_APART = 50**2
+"""Squared distance of two colours, in RGB of 0 to 255, under which they are taken for one another."""
 _CANDIDATES = 400
 _GOLDEN = 0.618034
 """Steps of the golden ratio spread any number of hues evenly."""
 
 
 def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
-    """The classes in order; a name of AID (in any case) has its colour and description, others get colours far from all."""
+    """The classes in order: a name of AID (in any case) has its colour and description.
+
+    Others have the usual colour of such land where a word of the name tells, once each, or one far from all others.
+    """
     candidates = np.array([_candidate(number) for number in range(max(_CANDIDATES, 4 * len(names)))])
     nearest = np.full(len(candidates), np.inf)  # squared distance of each to the colours taken
-    for name in names:
-        if name.lower() in _KNOWN:
-            _take(_numbers(_KNOWN[name.lower()][0]), candidates, nearest)
+    given = {name.lower(): _KNOWN[name.lower()] for name in names if name.lower() in _KNOWN}
+    for words, colour in _USUAL:
+        first = next((name for name in names if name.lower() not in given and not _words(name).isdisjoint(words)), None)
+        free = all(((_numbers(colour) - _numbers(other)) ** 2).sum() > _APART for other, _ in given.values())
+        if first is not None and free:
+            given[first.lower()] = (colour, "")
+    for colour, _ in given.values():
+        _take(_numbers(colour), candidates, nearest)
     classes = []
     for index, name in enumerate(names):
-        if name.lower() in _KNOWN:
-            colour, text = _KNOWN[name.lower()]
+        if name.lower() in given:
+            colour, text = given[name.lower()]
         else:
             taken = candidates[nearest.argmax()]
             _take(taken, candidates, nearest)
             colour, text = "#" + "".join(f"{channel:02x}" for channel in taken.tolist()), ""
         classes.append(SceneClass(index, name, colour, text))
     return tuple(classes)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("_", " ").replace("-", " ").split())
 
 
 def _take(colour: np.ndarray, candidates: np.ndarray, nearest: np.ndarray) -> None:

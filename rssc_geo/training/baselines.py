@@ -146,9 +146,7 @@ def compare(
     validation and test pictures in view 0.
     """
     logits: dict[str, list[dict[str, np.ndarray]]] = {}
-    images = dataclasses.replace(recipe, generated=0, written=0)
-    own = dataclasses.replace(recipe, generated=0.65, written=0)
-    human = dataclasses.replace(recipe, generated=0, written=0.65)
+    images, own, human = recipe.reading(), recipe.reading(generated=0.65), recipe.reading(written=0.65)
     arms: list[tuple[type[DualAttentionClassifier], FusionRecipe, dict[str, tuple[str, Source]]]] = [
         (DualAttentionClassifier, images, {IMAGE_ONLY: ("none", "generated")}),
         (TextOnly, own, {"text only, own captions": ("own", "generated")}),
@@ -232,5 +230,5 @@ class _Arm:
         if words == "own":
             captions = [self._generated[0][row] for row in rows]
         elif words == "human":
-            captions = [(self._data.captions[row] or ("",))[0] for row in rows]
+            captions = [" ".join(self._data.captions[row]) for row in rows]
         return logits_of(self._model, self._features.tokens[0, rows], captions, source=source)

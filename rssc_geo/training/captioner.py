@@ -21,6 +21,7 @@ from rssc_geo.captioning.base import CaptionBatch
 from rssc_geo.captioning.compact import BEGIN, END, PAD, SPECIAL_TOKENS, CaptionDecoder, CompactCaptioner
 from rssc_geo.training.encoder import mixed_precision
 from rssc_geo.training.features import Features
+from rssc_geo.training.schedule import one_cycle
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,7 @@ def train_captioner(
     rows = np.array([row for row in rows.tolist() if captions[row]])
     steps = math.ceil(len(rows) / recipe.batch_size)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps, pct_start=0.1
-    )
+    schedule = one_cycle(optimiser, recipe.learning_rate, steps=recipe.epochs * steps)
     for epoch in range(recipe.epochs):
         started, losses = time.monotonic(), []
         for part in np.array_split(generator.permutation(rows), steps):

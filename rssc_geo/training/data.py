@@ -50,18 +50,21 @@ class SceneImages:
         )
 
 
-def load_image_folder(folder: str | Path, *, size: int) -> SceneImages:
+def load_image_folder(folder: str | Path, *, size: int, captions: Path | None = None) -> SceneImages:
     """Read ``folder/<class>/*`` (or ``folder/images/<class>/*``) and ``folder/captions.jsonl`` where there is one.
 
     ``size``: every image is resized to ``size × size`` pixels (bilinear, antialiased). A line of the captions is
-    ``{"image": "<class>/<file>", "captions": ["…", …]}``. Images that cannot be read are left out with a warning, and
-    so are captions of images that are not there. Raises ``InputError`` when there are fewer than two class folders, or
-    one of them holds fewer than two readable images, or the captions are no JSON Lines.
+    ``{"image": "<class>/<file>", "captions": ["…", …]}``; ``captions``: another file of such lines. Images that cannot be
+    read are left out with a warning, and so are captions of images that are not there. Raises ``InputError`` when there
+    are fewer than two class folders, or one of them holds fewer than two readable images, or the captions are no JSON
+    Lines.
     """
     root = Path(folder)
     images = root / "images" if (root / "images").is_dir() else root
     if not images.is_dir():
         raise InputError(f"{root}: no such folder; give an image folder with one folder a class")
+    if captions is not None and not captions.is_file():
+        raise InputError(f"{captions}: no such file of captions")
     classes = tuple(sorted(p.name for p in images.iterdir() if p.is_dir() and not p.name.startswith(".")))
     paths = [
         (index, path)
@@ -86,7 +89,7 @@ def load_image_folder(folder: str | Path, *, size: int) -> SceneImages:
     labels = np.array([index for index, _ in kept], np.int64)
     _check_classes(images, classes, labels)
     names = tuple(name for _, name in kept)
-    return SceneImages(pixels[: len(kept)], labels, names, classes, _captions(root / "captions.jsonl", names))
+    return SceneImages(pixels[: len(kept)], labels, names, classes, _captions(captions or root / "captions.jsonl", names))
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:

@@ -73,8 +73,8 @@ def evaluate(
     Parameters
     ----------
     data : pictures of the model's input size
-    words : which captions the classifier may read: its own (where its card says that this helps), none, or the first
-        sentence of the data set's
+    words : which captions the classifier may read: its own (where its card says that this helps), none, or all that people
+        wrote about the picture
     class_map : the model's class for a class of the data set, where the names differ; classes that are mapped to "" or
         unknown to the model are left out
     robustness : also the overall accuracy under each of :func:`corruptions`
@@ -155,7 +155,7 @@ def answer(
         own = captioner.caption(CaptionBatch(part, mask, tokens)) if captioner is not None else [""] * len(part)
         read = [""] * len(part)
         if words == "human":
-            read = [(texts or ("",))[0] for texts in written[start : start + _BATCH]]
+            read = [" ".join(texts) for texts in written[start : start + _BATCH]]
         elif reads:
             read = own
         ids, present = (values.to(device) for values in model.tokenize(read, source=source))

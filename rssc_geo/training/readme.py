@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rssc_geo.models.card import ModelCard
+from rssc_geo.training.metrics import Scores
 
 
 def bundle_readme(card: ModelCard) -> str:
@@ -36,15 +39,65 @@ To reproduce: `{training["command"]}`
 {rows}
 
 Accuracies are of single runs. "own captions": the classifier reads what the embedded captioner wrote; "no captions":
-learned queries stand in; "human captions": the first sentence that a person wrote about the picture.
+learned queries stand in; "human captions": all that people wrote about the picture.
 
 Limits: every scene gets one of the class names, also one that shows none of them, then usually with low confidence.
 """
 
 
 def _reading(card: ModelCard) -> str:
+    if card.needs_captions:
+        return "reads a caption of each picture, and needs one: give a --captioner"
+    if "captions" in card.training:
+        return "reads the captions of a --captioner, and the picture alone where there is none"
     if card.captioner is None:
         return "reads no captions: it was trained without"
     if card.reads_own_captions:
         return "reads the captions it writes itself: that was better on the validation part"
     return "does not read the captions it writes itself: that was no better on the validation part"
+
+
+def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[str]) -> str:
+    """The bundle's README.md: what it was made from, how it was measured, the confusion matrix, what is weak."""
+    lines = [
+        f"# {card.name} {card.version}",
+        "",
+        card.description,
+        "",
+        f"- Classes and patches: {', '.join(f'{_cell(name)} {count}' for name, count in card.training['patches'].items())}.",
+        f"- Tiles of {card.footprint.preferred_m:g} m a side. Licence of these weights: {card.licence}.",
+        f"- Made with `{card.training['command']}`." if card.training["command"] else "- Made through the Python API.",
+        "",
+    ]
+    if scores is None:
+        lines.append("Not measured: all labels lie in one place, so that nothing apart from them was left to test on.")
+    else:
+        lines += [
+            "Measured by cross-validation in blocks of space: patches near a tested one were not learned from.",
+            "",
+            _figures(scores),
+            "",
+            "| class | precision | recall | F1 | patches | taken for |",
+            "|---|---|---|---|---|---|",
+        ]
+        names = list(scores.per_class)
+        for code, (name, row) in enumerate(scores.per_class.items()):
+            wrong = [(count, other) for other, count in enumerate(scores.confusion[code].tolist()) if count and other != code]
+            taken = ", ".join(f"{_cell(names[other])} {count}" for count, other in sorted(wrong, reverse=True))
+            lines.append(f"| {_cell(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} | {row.support} | {taken} |")
+    if warnings:
+        lines += ["", "What is weak about the labels:", "", *(f"- {_cell(warning)}" for warning in warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(scores: Scores) -> str:
+    return (
+        f"Overall accuracy {scores.overall_accuracy:.3f}, average accuracy {scores.average_accuracy:.3f}, "
+        f"kappa {scores.kappa:.3f}, calibration error {scores.expected_calibration_error:.3f}."
+    )
+
+
+def _cell(text: str) -> str:
+    """Text as it is, inside Markdown."""
+    escaped = "".join(f"\\{character}" if character in r"\`*_[]<>|#" else character for character in text)
+    return " ".join(escaped.split())

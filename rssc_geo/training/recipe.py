@@ -19,6 +19,7 @@ from rssc_geo.training.captioner import CaptionerRecipe
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.distill import distil_text_encoder
 from rssc_geo.training.encoder import EncoderRecipe
+from rssc_geo.training.full_recipe import FullRecipe
 from rssc_geo.training.fusion import FusionRecipe
 
 
@@ -30,7 +31,8 @@ class TrainOptions:
     model named in ``encoder``; ``sentence_encoder``: folder of a BERT-like sentence encoder that the text encoder is
     distilled from, and whose embeddings of the captions the image encoder learns to foretell; ``footprint``: metres a
     picture covers, ``gsd_range_m``: metres a pixel of the rasters it is for (default: those of ``start``); ``val``,
-    ``test``: shares; ``folds``: of the captioners; ``views``: pictures cached of each image, the first one as it is.
+    ``test``: shares; ``folds``: of the captioners; ``views``: pictures cached of each image, the first one as it is;
+    ``full``: train the whole network end to end by this recipe, instead of stage by stage.
     """
 
     name: str = "trained"
@@ -53,6 +55,7 @@ class TrainOptions:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
     fusion: FusionRecipe = field(default_factory=FusionRecipe)
+    full: FullRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.views < 1:

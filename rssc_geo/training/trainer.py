@@ -9,7 +9,6 @@ kept in the work folder: the same command goes on where it stopped. The test par
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,21 +18,21 @@ import numpy as np
 import torch
 
 from rssc_geo.captioning.base import Source
-from rssc_geo.errors import InputError
 from rssc_geo.inference.device import choose_compute
 from rssc_geo.models.bundle import Model, save_bundle
 from rssc_geo.models.card import ModelCard
 from rssc_geo.models.encoders import StaticTextEncoder
-from rssc_geo.training.align import train_alignment
+from rssc_geo.training.align import calibrate_alignment, train_alignment
 from rssc_geo.training.captioner import build_vocabulary, decoder_settings, write_captions
 from rssc_geo.training.data import Split, load_image_folder, stratified_split
 from rssc_geo.training.encoder import train_encoder
 from rssc_geo.training.features import Features, cache_features
 from rssc_geo.training.folds import FoldCaptioners
 from rssc_geo.training.fusion import logits_of, train_fusion
-from rssc_geo.training.metrics import fit_temperature, overall_accuracy, score
+from rssc_geo.training.metrics import fit_temperature, overall_accuracy
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.recipe import TrainOptions, initial_weights, new_model
+from rssc_geo.training.run import describe, figures, open_work, spare_bundle
 from rssc_geo.training.runlog import RunLog
 from rssc_geo.training.sentences import caption_embeddings
 
@@ -65,8 +64,16 @@ def train(
 
     Returns the card as written. Raises ``InputError`` and ``UsageError``.
     """
+    chosen = options or TrainOptions()
     folder = Path(work or f"{output}.work")
-    return _Run(options or TrainOptions(), Path(dataset), Path(output), folder, device, progress).train(command)
+    if chosen.full is not None:
+        from rssc_geo.training.full import train_full
+
+        return train_full(
+            Path(dataset), Path(output), options=chosen, recipe=chosen.full, work=folder,
+            device=device or choose_compute().device, command=command, progress=progress,
+        )  # fmt: skip
+    return _Run(chosen, Path(dataset), Path(output), folder, device, progress).train(command)
 
 
 class _Run:
@@ -81,8 +88,7 @@ class _Run:
         device: torch.device | None,
         progress: Progress | None,
     ) -> None:
-        if (output / "config.json").exists():
-            raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
+        spare_bundle(output)
         self.options, self.output, self.work = options, output, work
         self.device = device or choose_compute().device
         self.progress = progress
@@ -91,18 +97,9 @@ class _Run:
         self.split: Split = stratified_split(self.data, seed=options.seed, val=options.val, test=options.test)
         self.spoken = any(self.data.captions[row] for row in self.split["train"].tolist())
         self.started = time.time()
-        work.mkdir(parents=True, exist_ok=True)
-        self._refuse_another_run(dataset)
+        open_work(work, dataset=dataset, options=options)
         self.log = RunLog(work)
         torch.manual_seed(options.seed)
-
-    def _refuse_another_run(self, dataset: Path) -> None:
-        """What lies in the work folder must come from the same data and options."""
-        wanted = json.dumps({"dataset": str(dataset.resolve()), **dataclasses.asdict(self.options)}, default=str, indent=1)
-        file = self.work / "options.json"
-        if file.is_file() and file.read_text(encoding="utf-8") != wanted:
-            raise InputError(f"{self.work} holds a run of other options; choose another --work folder or remove it")
-        file.write_text(wanted, encoding="utf-8")
 
     def train(self, command: str) -> ModelCard:
         """All stages."""
@@ -165,6 +162,7 @@ class _Run:
         if not isinstance(model.network.text_encoder, StaticTextEncoder):
             return model
         alignment = train_alignment(model, features, self.data.captions, self.split["train"], seed=self.options.seed)
+        calibrate_alignment(model, alignment, features, self.data.labels, self.split["val"])
         settings = {"image_width": alignment.project.in_features, "text_width": alignment.project.out_features}
         card = dataclasses.replace(model.card, alignment=settings)
         return dataclasses.replace(model, card=card, alignment=alignment)
@@ -183,10 +181,14 @@ class _Run:
     def _fuse(self, model: Model, features: Features, generated: Sequence[Sequence[str]]) -> Model:
         rows = self.split["val"]
         tokens, labels = features.tokens[0, rows], self.data.labels[rows]
-        captions = self._own_captions(model, features, "val")
+        readings: list[tuple[Sequence[str], Source]] = [([""] * len(rows), "generated")]
+        if model.decoder is not None:
+            readings.append((self._own_captions(model, features, "val"), "generated"))
+            readings.append(([" ".join(self.data.captions[row]) for row in rows.tolist()], "written"))
 
         def validate() -> float:
-            return overall_accuracy(logits_of(model, tokens, captions, source="generated").argmax(1), labels)
+            found = [logits_of(model, tokens, captions, source=source).argmax(1) for captions, source in readings]
+            return float(np.mean([overall_accuracy(predicted, labels) for predicted in found]))
 
         report = self._reporter("fusion", self.options.fusion.epochs)
         train_fusion(
@@ -212,27 +214,18 @@ class _Run:
         temperature = fit_temperature(chosen["val"], labels["val"])
         log.info("validation: %.4f reading the own captions, %.4f without words", *right)
 
-        def figures(values: np.ndarray, part: str) -> dict[str, float]:
-            probabilities = torch.from_numpy(values / temperature).softmax(1).numpy()
-            found = score(probabilities, labels[part], class_names=self.data.classes).to_dict()
-            return {name: value for name, value in found.items() if isinstance(value, float)}
+        def measured(values: np.ndarray, part: str) -> dict[str, float]:
+            return figures(values, labels[part], self.data, temperature=temperature)
 
-        accuracy = {"validation": figures(chosen["val"], "val")}
+        accuracy = {"validation": measured(chosen["val"], "val")}
         if "test" in chosen:
-            accuracy["test"] = figures(chosen["test"], "test")
+            accuracy["test"] = measured(chosen["test"], "test")
             if model.decoder is not None:
-                human = [(self.data.captions[row] or ("",))[0] for row in self.split["test"].tolist()]
-                accuracy["test_own_captions"] = figures(spoken["test"], "test")
-                accuracy["test_no_captions"] = figures(silent["test"], "test")
-                accuracy["test_human_captions"] = figures(logits("test", human, "written"), "test")
-        training = {
-            "data": self.options.data or "not described",
-            "images": {name: len(rows) for name, rows in self.split.items()},
-            "seed": self.options.seed,
-            "minutes": round((time.time() - self.started) / 60, 1),
-            "device": str(self.device),
-            "command": command,
-        }
+                human = [" ".join(self.data.captions[row]) for row in self.split["test"].tolist()]
+                accuracy["test_own_captions"] = measured(spoken["test"], "test")
+                accuracy["test_no_captions"] = measured(silent["test"], "test")
+                accuracy["test_human_captions"] = measured(logits("test", human, "written"), "test")
+        training = describe(self.options, self.split, started=self.started, device=self.device, command=command)
         card = dataclasses.replace(
             model.card, temperature=round(temperature, 4), reads_own_captions=reads, accuracy=accuracy, training=training
         )

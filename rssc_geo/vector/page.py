@@ -51,17 +51,17 @@ def compose(
     legend_top = bottom + 16 + _ROW + _GAP
     page = Image.new("RGB", (inner + 2 * _MARGIN, legend_top + rows * _ROW + _MARGIN - (_ROW - _SWATCH)), _PAPER)
     draw = ImageDraw.Draw(page)
-    heading = _font(_TITLE)
-    draw.text((_MARGIN - 1, _MARGIN), _fitted(title, heading, inner), _INK, heading, anchor="lt")
-    draw.text((_MARGIN, _MARGIN + _TITLE + 14), subtitle, _FAINT, _font(_SMALL), anchor="lt")
+    heading = page_font(_TITLE)
+    draw.text((_MARGIN - 1, _MARGIN), fitted(title, heading, inner), _INK, heading, anchor="lt")
+    draw.text((_MARGIN, _MARGIN + _TITLE + 14), subtitle, _FAINT, page_font(_SMALL), anchor="lt")
     left = _MARGIN + (inner - block) // 2
     for index, panel in enumerate(panels):
         x = left if stacked else left + index * (width + _GAP)
         y = top + index * (height + _GAP) if stacked else top
         page.paste(panel, (x, y))
         draw.rectangle((x - 1, y - 1, x + width, y + height), outline=_RULE)
-    _scale_bar(draw, right=left + block, y=bottom + 16, metres_a_pixel=metres_a_pixel, longest=int(width * _BAR_SHARE))
-    draw.text((left, bottom + 18), "Share of the classified area", _FAINT, _font(_SMALL), anchor="lt")
+    scale_bar(draw, right=left + block, y=bottom + 16, metres_a_pixel=metres_a_pixel, longest=int(width * _BAR_SHARE))
+    draw.text((left, bottom + 18), "Share of the classified area", _FAINT, page_font(_SMALL), anchor="lt")
     _legend(draw, entries, (_MARGIN, legend_top), rows=rows, step=(inner + _GAP) // columns)
     return page
 
@@ -86,25 +86,26 @@ def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _scale_bar(draw: ImageDraw.ImageDraw, *, right: int, y: int, metres_a_pixel: float, longest: int) -> None:
+def scale_bar(draw: ImageDraw.ImageDraw, *, right: int, y: int, metres_a_pixel: float, longest: int) -> None:
+    """A bar of a round length, at most ``longest`` pixels, that ends at ``right``, with its length before it."""
     metres = round_length(max(longest, 1) * metres_a_pixel)
     start = right - round(metres / metres_a_pixel)
     middle = y + 12
     draw.line((start, middle, right, middle), _INK, 3)
     for x in (start, right):
         draw.line((x, middle - 7, x, middle + 7), _INK, 3)
-    draw.text((start - 12, middle), length_label(metres), _INK, _font(_SMALL), anchor="rm")
+    draw.text((start - 12, middle), length_label(metres), _INK, page_font(_SMALL), anchor="rm")
 
 
 def _column_width(entries: Sequence[Entry]) -> int:
-    font = _font(_TEXT)
+    font = page_font(_TEXT)
     longest = max((font.getlength(entry.name) for entry in entries), default=0.0)
     return round(min(max(_SWATCH + 12 + longest + 14 + _SHARE + _GAP, _COLUMN[0]), _COLUMN[1]))
 
 
 def _legend(draw: ImageDraw.ImageDraw, entries: Sequence[Entry], corner: tuple[int, int], *, rows: int, step: int) -> None:
     """Entries down the columns, the largest share first."""
-    text, small = _font(_TEXT), _font(_SMALL)
+    text, small = page_font(_TEXT), page_font(_SMALL)
     for index, entry in enumerate(entries):
         column, row = divmod(index, rows)
         x, y = corner[0] + column * step, corner[1] + row * _ROW
@@ -112,11 +113,11 @@ def _legend(draw: ImageDraw.ImageDraw, entries: Sequence[Entry], corner: tuple[i
         share = "< 0.1 %" if entry.share < 0.001 else f"{100 * entry.share:.1f} %"
         end = x + step - _GAP
         room = end - small.getlength(share) - 14 - (x + _SWATCH + 12)
-        draw.text((x + _SWATCH + 12, y + _SWATCH / 2), _fitted(entry.name, text, room), _INK, text, anchor="lm")
+        draw.text((x + _SWATCH + 12, y + _SWATCH / 2), fitted(entry.name, text, room), _INK, text, anchor="lm")
         draw.text((end, y + _SWATCH / 2), share, _FAINT, small, anchor="rm")
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+def fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text on one line, cut with an ellipsis where it is longer than the room."""
     text = " ".join(text.split())
     if font.getlength(text) <= room:
@@ -126,7 +127,8 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     return f"{text.rstrip()}…"
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def page_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of all pictures, ``size`` pixels high."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise OutputError("this Pillow was built without FreeType, which --preview needs: reinstall it")

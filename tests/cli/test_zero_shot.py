@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 
 from .conftest import Outcome
@@ -21,10 +22,10 @@ def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_p
     values = json.loads(done.out)
     assert values["cells"] == 12
     cells = gpd.read_file(target, layer="scenes")
-    names = ["solar park", "forest", "vineyard"]
+    names = ["solar park", "forest", "vineyard", "other"]
     assert set(cells["class"]) <= set(names)
     probabilities = cells[[column for column in cells.columns if column.startswith("p_")]]
-    assert probabilities.shape == (12, 3)
+    assert probabilities.shape == (12, 4)
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
     assert cells["caption"].str.len().min() > 5
 
@@ -34,7 +35,7 @@ def test_classes_from_a_file_with_words(rssc: Callable[..., Outcome], scene: Pat
     file.write_text(json.dumps({"water": ["lake", "river", "sea"], "land": ["fields", "forest"]}))
     done = rssc("zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", file, "--tile-size", "200px", "-q")
     assert done.code == 0, done.err
-    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")["class"]) <= {"water", "land"}
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")["class"]) <= {"water", "land", "other"}
     # Other words are another run: nothing of it is taken over.
     file.write_text(json.dumps({"water": ["lake"], "land": ["fields", "forest"]}))
     again = rssc(
@@ -43,10 +44,23 @@ def test_classes_from_a_file_with_words(rssc: Callable[..., Outcome], scene: Pat
     assert json.loads(again.out)["resumed_at"] == 0
 
 
+def test_refined_classes_are_another_run_and_the_same_each_time(
+    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path
+) -> None:
+    words = ["zero-shot", scene, "--classes", "forest,water,town", "--no-other", "--tile-size", "200px", "--probabilities"]
+    for name, more in (("plain", []), ("first", ["--refine"]), ("second", ["--refine", "--batch-size", 3])):
+        done = rssc(*words, *more, "-o", tmp_path / f"{name}.gpkg", "-q")
+        assert done.code == 0, done.err
+    plain, first, second = (gpd.read_file(tmp_path / f"{name}.gpkg", layer="scenes") for name in ("plain", "first", "second"))
+    columns = ["p_forest", "p_water", "p_town"]
+    np.testing.assert_allclose(first[columns], second[columns], atol=1e-5)
+    assert abs(plain[columns].to_numpy() - first[columns].to_numpy()).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("content", "classes", "message"),
     [
-        (None, "forest", "at least two different classes"),
+        (None, "forest,forest", "at least two different classes"),
         (None, "forest,日本", "holds no word the text encoder knows"),
         (None, "{file}", "cannot be read as JSON"),
         ("{", "{file}", "cannot be read as JSON"),

@@ -23,7 +23,7 @@ from rssc_geo.training.corruptions import corruptions
 from rssc_geo.training.data import SceneImages, load_image_folder, stratified_split
 from rssc_geo.training.evaluate import evaluate, match_classes, write_report
 from rssc_geo.training.features import Features
-from rssc_geo.training.fusion import FusionRecipe
+from rssc_geo.training.fusion import FusionRecipe, Phase
 from rssc_geo.training.polygons import labelled_tiles
 
 
@@ -129,7 +129,7 @@ def test_polygons_label_the_tiles_they_cover(tmp_path: Path) -> None:
     assert found.labels.tolist() == [1, 0]
     assert found.pixels.shape == (2, 16, 16, 3)
     assert (found.pixels == 90).all()
-    with pytest.raises(InputError, match="no column 'class'; there are kind"):
+    with pytest.raises(InputError, match="no column 'class'; there are labels: kind"):
         labelled_tiles(scene, grid, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
     with pytest.raises(InputError, match="cannot be read as labelled polygons"):
         labelled_tiles(scene, grid, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
@@ -161,7 +161,9 @@ def test_the_comparison_sees_where_words_help(small_model: Model, data: SceneIma
     words = ["field", "river", "trees"]
     generated = [[f"a {words[label]}" for label in data.labels.tolist()]]
     split = stratified_split(data, seed=0, val=0.2, test=0.3)
-    recipe = FusionRecipe(epochs=12, batch_size=12, learning_rate=3e-3)
+    together = Phase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
+    words_alone = Phase(6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, least_tokens=0.5)
+    recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
     table = compare(small_model, features, data, split, generated, recipe, seeds=2)
     found = {row.name: np.mean(row.test) for row in table.rows}
     assert found[GENERATED] == 1.0

@@ -51,8 +51,11 @@ def test_pieces_keep_what_the_teacher_says_of_them(sentence_encoder: Path) -> No
     places = [every.index(word) for word in words]
     wanted = _cosines(teacher[places])
     _, wide = distil_text_encoder(sentence_encoder, width=24)
-    kept = wide(torch.tensor([[vocabulary[word] for word in words]]), torch.ones(1, 4, dtype=torch.bool))[0].numpy()
+    kept = wide.embed(torch.tensor([[vocabulary[word]] for word in words]), torch.ones(4, 1, dtype=torch.bool)).numpy()
     np.testing.assert_allclose(_cosines(kept), wanted, atol=0.03)
+    # To attention all words come equally loud.
+    loud = wide(torch.tensor([[vocabulary[word] for word in words]]), torch.ones(1, 4, dtype=torch.bool))[0]
+    torch.testing.assert_close(loud.norm(dim=1), torch.full((4,), 24**0.5), atol=0.01, rtol=0)
 
 
 def _cosines(vectors: np.ndarray) -> np.ndarray:

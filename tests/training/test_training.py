@@ -23,7 +23,7 @@ from rssc_geo.training.captioner import CaptionerRecipe, build_vocabulary, train
 from rssc_geo.training.data import SceneImages, deal_folds, load_image_folder, stratified_split
 from rssc_geo.training.encoder import EncoderRecipe, train_encoder
 from rssc_geo.training.features import Features
-from rssc_geo.training.fusion import FusionRecipe, logits_of, train_fusion
+from rssc_geo.training.fusion import FusionRecipe, Phase, logits_of, lookalikes, train_fusion
 from rssc_geo.training.metrics import overall_accuracy
 from rssc_geo.training.recipe import TrainOptions
 from rssc_geo.training.trainer import train
@@ -242,8 +242,46 @@ def _fused(model: Model, features: Features, data: SceneImages, captions: list[s
     return model, best
 
 
+def _phase(epochs: int, **more: float) -> Phase:
+    return Phase(epochs, **{"generated": 0.0, "written": 0.0, "learning_rate": 3e-3, "weight_decay": 0.05, **more})
+
+
+def test_words_learned_alone_change_nothing_for_pictures_without(
+    data: SceneImages, features: Features, small_model: Model
+) -> None:
+    """Pictures that only half know the class: the second part learns to read, and silent pictures stay as they were."""
+    half = Features(features.tokens * np.float16(0.02), features.visible)
+    words = ["a green field", "a wide river", "many houses"]
+    data = dataclasses.replace(data, captions=tuple((words[label],) for label in data.labels.tolist()))
+    first = FusionRecipe(together=_phase(2, written=0.5), words=None, batch_size=20)
+    whole = dataclasses.replace(first, words=_phase(20, written=1.0, doubted=0.5, least_tokens=0.5, learning_rate=1e-2))
+
+    def logits(recipe: FusionRecipe, texts: list[str]) -> np.ndarray:
+        model, _ = _fused(small_model, half, data, [""] * 60, recipe)
+        return logits_of(model, half.tokens[0], texts, source="written")
+
+    silent, told = [""] * 60, [texts[0] for texts in data.captions]
+    np.testing.assert_array_equal(logits(first, silent), logits(whole, silent))
+    before, after = ((logits(recipe, told).argmax(1) == data.labels).mean() for recipe in (first, whole))
+    assert before < 0.5
+    assert after > 0.6
+
+
+def test_lookalikes_are_the_nearest_of_other_classes() -> None:
+    random = np.random.default_rng(0)
+    tokens, labels = random.normal(size=(50, 3, 8)).astype(np.float32), np.arange(50) % 4
+    rows = np.arange(5, 50)
+    found = lookalikes(tokens, labels, rows, count=3)
+    pooled = tokens[rows].mean(1) - tokens[rows].mean(1).mean(0)
+    pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+    for place in (0, 20, 44):
+        others = np.flatnonzero(labels[rows] != labels[rows[place]])
+        nearest = others[np.argsort(-(pooled[others] @ pooled[place]))[:3]]
+        assert found[rows[place]].tolist() == rows[nearest].tolist()
+
+
 def test_fusion_learns_from_pictures_alone_and_keeps_its_best(data: SceneImages, features: Features, small_model: Model) -> None:
-    recipe = FusionRecipe(epochs=15, batch_size=20, learning_rate=3e-3, written=0)
+    recipe = FusionRecipe(together=_phase(15, generated=0.35), words=None, batch_size=20)
     _, best = _fused(small_model, features, data, [""] * 60, recipe)
     assert best > 0.9
 
@@ -252,7 +290,7 @@ def test_fusion_learns_from_words_where_pictures_say_nothing(data: SceneImages, 
     blank = Features(np.zeros_like(features.tokens), features.visible)
     words = ["field", "river", "trees"]
     captions = [f"a {words[label]}" for label in data.labels.tolist()]
-    recipe = FusionRecipe(epochs=15, batch_size=20, learning_rate=3e-3, generated=1, written=0)
+    recipe = FusionRecipe(together=_phase(15, generated=1.0), words=None, batch_size=20)
     _, best = _fused(small_model, blank, data, captions, recipe)
     assert best == 1.0
 
@@ -284,7 +322,7 @@ def _options(start: Path, sentence_encoder: Path | None = None) -> TrainOptions:
         width=32,
         encoder=ENCODER,
         captioner=CaptionerRecipe(width=32, heads=2, layers=1, length=8, epochs=2),
-        fusion=FusionRecipe(epochs=3, learning_rate=3e-3),
+        fusion=FusionRecipe(together=_phase(2, generated=0.35, written=0.3)).shortened(2),
     )
 
 
@@ -311,7 +349,7 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
     assert (tmp_path / "bundle" / "README.md").read_text().startswith("# trained 1")
     assert isinstance(model.network.text_encoder, StaticTextEncoder)
     assert model.alignment is not None
-    assert len(name_classes(model, ["green", "river"]).card.classes) == 2
+    assert len(name_classes(model, ["green", "river"], other=False).card.classes) == 2
     lines = [json.loads(line) for line in (tmp_path / "bundle.work" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["stage"] == "encoder"] == [1, 2]
 

@@ -1,0 +1,116 @@
+"""What the QGIS plugin costs: how much longer a run takes than its child process, beside the same run by the command line, in
+turn; how late QGIS's event loop comes during a run; how soon a cancelled run is gone.
+
+The difference to the child is hardly touched by what else the machine does; that of two runs is.
+
+Under QGIS's own Python:  /usr/bin/python3 benchmarks/qgis_plugin.py RASTER [--rounds 5] [--tile-size 400m]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE = tempfile.mkdtemp(prefix="rssc-qgis-")
+_TIMES = Path(PROFILE, "times")
+os.environ.update(QT_QPA_PLATFORM="offscreen", QGIS_CUSTOM_CONFIG_PATH=PROFILE, HOME=PROFILE, XDG_RUNTIME_DIR=PROFILE)
+sys.path[:0] = [str(ROOT / "qgis_plugin"), "/usr/share/qgis/python/plugins"]
+
+from qgis.core import Qgis, QgsApplication, QgsProcessingAlgRunnerTask, QgsProcessingContext, QgsProcessingFeedback
+from qgis.PyQt.QtCore import QCoreApplication, QTimer
+
+
+class Run:
+    """One run as a task of QGIS: ``seconds`` it took, ``gaps_s`` between ticks of a 5 ms timer on the main thread."""
+
+    def __init__(self, parameters: dict[str, str], *, cancel_at: float = 101) -> None:
+        found = QgsApplication.processingRegistry().algorithmById("rsscgeo:classify").create()
+        context, feedback, ended = QgsProcessingContext(), QgsProcessingFeedback(logFeedback=False), []
+        task = QgsProcessingAlgRunnerTask(found, parameters, context, feedback)
+        task.executed.connect(lambda good, _: ended.append(good))
+        self.gaps_s, last, cancelled = [], time.perf_counter(), 0.0
+
+        def tick() -> None:
+            nonlocal last
+            now = time.perf_counter()
+            self.gaps_s.append(now - last)
+            last = now
+
+        timer = QTimer()
+        timer.timeout.connect(tick)
+        timer.start(5)
+        started = time.perf_counter()
+        QgsApplication.taskManager().addTask(task)
+        while not ended:
+            QCoreApplication.processEvents()
+            time.sleep(0.001)
+            if not cancelled and feedback.progress() >= cancel_at:
+                cancelled = time.perf_counter()
+                task.cancel()
+        timer.stop()
+        self.seconds = time.perf_counter() - started
+        self.cancel_s = time.perf_counter() - cancelled
+        if not ended[0] and not cancelled:
+            raise SystemExit(feedback.textLog())
+
+
+def _timed(backend: str) -> str:
+    """A program that runs the backend and notes when it began and ended."""
+    program = Path(PROFILE, "rssc-geo")
+    program.write_text(f'#!/bin/sh\ndate +%s.%N >>{_TIMES}\n{backend} "$@"\ncode=$?\ndate +%s.%N >>{_TIMES}\nexit $code\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("raster")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tile-size", default="400m")
+    parser.add_argument("--backend", default=str(ROOT / ".venv" / "bin" / "rssc-geo"))
+    options = parser.parse_args()
+    application = QgsApplication([], GUIenabled=False)
+    application.initQgis()
+    from processing.core.Processing import Processing
+    from rssc_geo_qgis import settings
+    from rssc_geo_qgis.provider import RsscGeoProvider
+
+    Processing.initialize()
+    provider = RsscGeoProvider()
+    application.processingRegistry().addProvider(provider)
+    settings.put(settings.PROGRAM, _timed(options.backend))
+    output = f"{PROFILE}/map.gpkg"
+    parameters = {"INPUT": options.raster, "TILE_SIZE": options.tile_size, "OUTPUT": output}
+    command = [options.backend, "classify", options.raster, "--tile-size", options.tile_size, "-o", output, "--overwrite", "-q"]
+
+    shell_s, door_s, outside_s, gaps_s = [], [], [], []
+    for _ in range(options.rounds):
+        started = time.perf_counter()
+        subprocess.run(command, check=True)
+        shell_s.append(time.perf_counter() - started)
+        run = Run(parameters)
+        door_s.append(run.seconds)
+        began, ended = map(float, _TIMES.read_text().split()[-2:])
+        outside_s.append(run.seconds - (ended - began))
+        gaps_s += run.gaps_s
+    cancels_s = [Run({**parameters, "TILE_SIZE": "64px"}, cancel_at=1).cancel_s for _ in range(options.rounds)]
+    gaps_ms = sorted(1000 * gap for gap in gaps_s)
+    print(f"QGIS {Qgis.QGIS_VERSION}, {options.raster}, {options.rounds} rounds, medians")
+    print(f"command line     {statistics.median(shell_s):.2f} s")
+    print(f"Processing       {statistics.median(door_s):.2f} s")
+    print(f"outside child    {statistics.median(outside_s):.2f} s, longest {max(outside_s):.2f} s")
+    print(f"cancel           {statistics.median(cancels_s):.2f} s, longest {max(cancels_s):.2f} s")
+    print(f"event loop       99 of 100 gaps under {gaps_ms[len(gaps_ms) * 99 // 100]:.0f} ms, longest {gaps_ms[-1]:.0f} ms")
+    sys.stdout.flush()
+    os._exit(0)  # without the interpreter's clean-up, in which QGIS's objects may crash
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""``rssc-geo caption``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rssc_geo_cli.captioning import captioner_option, large_captioner_options, take_caption_options
+from rssc_geo_cli.mapping import compute_options
+from rssc_geo_cli.options import model_options, run_options, scene_options, set_up_logging, source_of, stretch_options
+from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
+
+
+@click.command("caption")
+@scene_options
+@click.option("-o", "--output", required=True, metavar="FILE", help="Result: .gpkg (a polygon a cell) or .jsonl (a line a tile).")
+@captioner_option
+@large_captioner_options
+@model_options
+@stretch_options
+@compute_options
+@click.option("--crs", metavar="CRS", help="CRS of the GeoPackage. Default: the raster's.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@run_options
+def command(
+    *,
+    raster: str | None,
+    bands_from: tuple[str, str, str] | None,
+    output: str,
+    progress: str,
+    watch_stdin: bool,
+    as_json: bool,
+    verbose: int,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Describe the tiles of RASTER in words.
+
+    Captions of hf: and openai: captioners are kept in a cache that `classify` uses too: a run that was stopped goes on when
+    the same command is given again.
+    """
+    set_up_logging(verbose=verbose, quiet=quiet)
+    source = source_of(raster, bands_from)
+    if watch_stdin:
+        exit_on_stdin_eof()
+    caption_options = take_caption_options(options)
+
+    from rssc_geo.inference.captions import caption
+
+    with Reporter(progress, quiet=quiet) as reporter:
+        result = caption(source, output, caption_options=caption_options, progress=reporter, **options)
+    show_result(result.as_dict(), progress=progress, as_json=as_json, quiet=quiet, tell=_tell)
+
+
+def _tell(values: dict[str, Any]) -> None:
+    click.echo(f"{values['tiles']} tiles captioned, {values['seconds']:.1f} s")
+    click.echo(values["outputs"][0])

@@ -1,0 +1,215 @@
+"""Captions that large models have written, kept in an SQLite file that all runs and processes of a user share.
+
+The key of a caption is a hash of all it depends on: the tile's pixels and mask, captioner, prompt and parameters.
+A cache is a comfort: whatever is wrong with the file costs a warning, never the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from rssc_geo.captioning.base import CaptionBatch, Captioner, Source
+from rssc_geo.captioning.likeness import likeness
+from rssc_geo.errors import OutputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FOLDER_VARIABLE = "RSSC_GEO_CACHE"
+_FILE = "captions-1.sqlite"  # the number changes with the table
+_BUSY_S = 30.0
+_CREATE = """
+    CREATE TABLE IF NOT EXISTS captions (
+        key BLOB PRIMARY KEY, caption TEXT NOT NULL, captioner TEXT NOT NULL
+    ) WITHOUT ROWID
+"""
+_MANY = 500  # values in one query, fewer than any SQLite allows
+
+
+class LargeCaptioner(Captioner, Protocol):
+    """A captioner worth a cache. ``parameters``: what its captions depend on beside the tile and the name."""
+
+    @property
+    def parameters(self) -> Mapping[str, str | int | float | None]:
+        """Plain values by name."""
+
+
+@runtime_checkable
+class StreamingCaptioner(Protocol):
+    """A captioner that gives each caption when it comes, so that none is lost when a later one fails."""
+
+    def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
+        """Places in the batch with their captions, in any order."""
+
+
+def default_path() -> Path:
+    """Where the cache lies: in $RSSC_GEO_CACHE, else in the platform's folder for caches."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return (Path(folder).expanduser() if folder else user_cache_path("rssc-geo", appauthor=False)) / _FILE
+
+
+class CaptionCache:
+    """Captions by key. Every call opens the file anew: processes, threads and network folders get along with that."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """``path``: of the file; by default that of ``default_path``."""
+        self.path = default_path() if path is None else Path(path)
+        self._given_up = False
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, str]:
+        """Those of the captions that are there."""
+        wanted = list(keys)
+
+        def read(connection: sqlite3.Connection) -> dict[bytes, str]:
+            found: dict[bytes, str] = {}
+            for start in range(0, len(wanted), _MANY):
+                some = wanted[start : start + _MANY]
+                marks = ", ".join("?" * len(some))
+                found |= dict(connection.execute(f"SELECT key, caption FROM captions WHERE key IN ({marks})", some))  # noqa: S608 -- question marks only
+            return found
+
+        return self._try(read) or {}
+
+    def put(self, captions: Mapping[bytes, str], *, captioner: str) -> None:
+        """Keep captions that ``captioner`` wrote. The first caption of a key stays."""
+        rows = [(key, caption, captioner) for key, caption in captions.items()]
+        self._try(lambda connection: connection.executemany("INSERT OR IGNORE INTO captions VALUES (?, ?, ?)", rows))
+
+    def info(self) -> dict[str, Any]:
+        """Path, size in bytes, number of captions, and of each captioner's. ``OutputError`` where it cannot be read."""
+        counts: dict[str, int] = {}
+        if self.path.exists():
+            with self._told() as connection:
+                counts = dict(connection.execute("SELECT captioner, count(*) FROM captions GROUP BY captioner ORDER BY 1"))
+        size = self.path.stat().st_size if self.path.exists() else 0
+        return {"path": str(self.path), "bytes": size, "captions": sum(counts.values()), "captioners": counts}
+
+    def clear(self) -> int:
+        """Forget all captions, also a damaged file set aside; how many there were. ``OutputError`` where that fails."""
+        self._aside.unlink(missing_ok=True)
+        if not self.path.exists():
+            return 0
+        with self._told() as connection:
+            count = connection.execute("DELETE FROM captions").rowcount
+            connection.commit()
+            connection.execute("VACUUM")
+        return int(count)
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(self.path.name + ".damaged")
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """A connection; what was changed is committed at the end. A rollback journal: WAL fails on network folders."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection, connection:
+            connection.execute(_CREATE)
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[sqlite3.Connection]:
+        """A connection for what a user asked for: failures are errors."""
+        try:
+            with self._opened() as connection:
+                yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise OutputError(f"the cache of captions {self.path} cannot be used ({error}); it can be deleted") from error
+
+    def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What ``work`` returns, None where there is no cache to be had. A damaged file is set aside first."""
+        if self._given_up:
+            return None
+        try:
+            try:
+                with self._opened() as connection:
+                    return work(connection)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                log.warning("%s is damaged (%s): set aside as %s, starting anew", self.path, error, self._aside.name)
+                self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)  # else it is played into the new file
+                self.path.replace(self._aside)
+                with self._opened() as connection:
+                    return work(connection)
+        except (sqlite3.Error, OSError) as error:
+            self._given_up = True
+            log.warning("captions are not cached: %s cannot be used (%s)", self.path, error)
+            return None
+
+
+class CachedCaptioner:
+    """A captioner that is asked only for what the cache does not know.
+
+    ``share``: wholly valid tiles that look the same (``likeness``) share one caption, that of the first one met, in
+    this run or an earlier one with the same cache. Which tile that is depends on what was captioned before.
+    """
+
+    def __init__(self, captioner: LargeCaptioner, cache: CaptionCache, *, share: bool = False) -> None:
+        self._captioner, self._cache, self.share = captioner, cache, share
+        identity = {"name": captioner.name, "parameters": dict(captioner.parameters), "shared": share}
+        self._identity = json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
+        self._shared: dict[bytes, str] = {}  # of this run: sharing does not hang on the cache
+        self.asked = 0
+
+    @property
+    def name(self) -> str:
+        """That of the captioner itself."""
+        return self._captioner.name
+
+    @property
+    def source(self) -> Source:
+        """That of the captioner itself."""
+        return self._captioner.source
+
+    @property
+    def parameters(self) -> Mapping[str, str | int | float | None]:
+        """Those of the captioner itself."""
+        return self._captioner.parameters
+
+    def caption(self, batch: CaptionBatch) -> list[str]:
+        """One caption a tile; each new one is kept as soon as it is there, whatever becomes of the others."""
+        keys = [self._key(pixels, mask) for pixels, mask in zip(batch.pixels, batch.mask, strict=True)]
+        known = {**self._cache.get(set(keys)), **self._shared}
+        first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
+        places = sorted(first.values())
+        if places:
+            asked = CaptionBatch(batch.pixels[places], batch.mask[places], batch.image_tokens[places])
+            known |= self._ask(asked, [keys[place] for place in places])
+        if self.share:
+            self._shared |= {key: known[key] for key in keys}
+        return [known[key] for key in keys]
+
+    def _ask(self, batch: CaptionBatch, keys: list[bytes]) -> dict[bytes, str]:
+        """New captions, kept one by one where the captioner gives them so."""
+        if isinstance(self._captioner, StreamingCaptioner):
+            written = {}
+            for place, caption in self._captioner.captions_as_they_come(batch):
+                written[keys[place]] = caption
+                self._cache.put({keys[place]: caption}, captioner=self.name)
+        else:
+            written = dict(zip(keys, self._captioner.caption(batch), strict=True))
+            self._cache.put(written, captioner=self.name)
+        self.asked += len(written)
+        return written
+
+    def _key(self, pixels: np.ndarray, mask: np.ndarray) -> bytes:
+        """32 bytes that stand for all that the caption depends on."""
+        digest = hashlib.sha256(self._identity)
+        if self.share and mask.all():
+            digest.update(b"like" + likeness(pixels))
+        else:
+            digest.update(json.dumps(pixels.shape).encode() + pixels.tobytes() + np.packbits(mask).tobytes())
+        return digest.digest()

@@ -1,0 +1,253 @@
+"""``--captioner hf:<id or folder>``: a vision-language model of Hugging Face's transformers.
+
+Anything that ``AutoModelForImageTextToText`` loads: LLaVA 1.5 and 1.6 first; Qwen2-VL, SmolVLM, Idefics3, InternVL and
+others that bring a chat template; BLIP-2 and Florence-2, which have their own ways of being asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rssc_geo.captioning.base import CaptionBatch, Source
+from rssc_geo.captioning.huggingface_files import check_files, find_files, first_line, quiet
+from rssc_geo.captioning.huggingface_loading import check_quantise, load_model, load_processor
+from rssc_geo.captioning.pictures import picture
+from rssc_geo.captioning.prompts import tidy_answer
+from rssc_geo.errors import BundleError, RsscGeoError, UsageError
+from rssc_geo.memory import ShrinkingBatches, out_of_memory
+
+_BATCH_SIZE = {"cpu": 4, "mps": 4, "cuda": 32}
+
+# How models without a chat template are asked: their papers' forms. Florence-2 was only trained on tasks of its own.
+_FORMS = {
+    "blip-2": "Question: {prompt} Answer:",
+    "instructblip": "{prompt}",
+    "florence2": "<MORE_DETAILED_CAPTION>",
+}
+_LLAVA_FORM = "USER: {image}\n{prompt} ASSISTANT:"
+_LLAVA_STOP = "USER:"
+
+
+class HuggingFaceCaptioner:
+    """Asks a model about each tile, in batches that shrink when memory runs out.
+
+    ``name_or_folder``: a folder is looked at first, then a hub id, "owner/name" or "owner/name@revision";
+    ``prompt``: what is asked; ``dtype``: bfloat16 on CUDA and float32 elsewhere by default; ``max_new_tokens`` of an
+    answer; ``batch_size``: tiles; ``temperature``: 0 takes the likeliest word each time, else words are drawn, by
+    ``seed`` and the tile alone; ``quantise``: "4bit" or "8bit", through bitsandbytes; ``trust_remote_code``: let the
+    model run code of its own.
+
+    The weights are loaded with the first caption, so that a run whose captions are all known needs none. Raises
+    ``UsageError`` and ``BundleError``, one line, for a model that is not there, is broken or takes no images.
+    """
+
+    source: Source = "written"
+
+    def __init__(
+        self,
+        name_or_folder: str,
+        *,
+        prompt: str,
+        device: torch.device | str,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+        max_new_tokens: int = 192,
+        batch_size: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        quantise: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        if max_new_tokens < 1 or temperature < 0 or (batch_size is not None and batch_size < 1):
+            raise UsageError(
+                f"{max_new_tokens} tokens, a batch of {batch_size} tiles, a temperature of {temperature}: all must be positive"
+            )
+        self._device = torch.device(device)
+        self._dtype = dtype or (torch.bfloat16 if self._device.type == "cuda" else torch.float32)
+        self._prompt, self._max_new_tokens = prompt, max_new_tokens
+        self._temperature, self._seed = temperature, seed
+        self._quantise = check_quantise(quantise)
+        self._trust = trust_remote_code
+        self._files = find_files(name_or_folder, revision=revision, trust_remote_code=trust_remote_code)
+        self._config, self._sizes = check_files(self._files, trust_remote_code=trust_remote_code)
+        self._batches = ShrinkingBatches(batch_size or _BATCH_SIZE.get(self._device.type, 4), device=self._device)
+        self._loaded: _Loaded | None = None
+
+    @property
+    def name(self) -> str:
+        """The model as asked for; ``parameters`` tells its revision."""
+        return f"hf:{self._files.name}"
+
+    @property
+    def parameters(self) -> dict[str, str | int | float | None]:
+        """What a caption depends on beside the tile and the name."""
+        return {
+            "revision": self._files.revision,
+            "prompt": self._prompt,
+            "max_new_tokens": self._max_new_tokens,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "quantise": self._quantise,
+            "temperature": self._temperature,
+            "seed": self._seed if self._temperature else None,
+        }
+
+    def caption(self, batch: CaptionBatch) -> list[str]:
+        """One caption a tile; see ``captions_as_they_come``."""
+        return [text for _, text in self.captions_as_they_come(batch)]
+
+    def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
+        """Places in the batch with their captions, in order.
+
+        Raises ``RsscGeoError`` where the model cannot be loaded, fails, or a single tile does not fit into memory.
+        """
+        if not len(batch.pixels):
+            return
+        loaded = self._loaded = self._loaded or self._load()
+
+        def write(part: slice) -> list[str]:
+            pictures = [picture(pixels, mask) for pixels, mask in zip(batch.pixels[part], batch.mask[part], strict=True)]
+            return self._write(loaded, pictures)
+
+        yield from enumerate(chain.from_iterable(self._batches(write, len(batch.pixels))))
+
+    def _load(self) -> _Loaded:
+        processor = load_processor(self._files, trust_remote_code=self._trust)
+        model = load_model(
+            self._files,
+            self._config,
+            sizes=self._sizes,
+            device=self._device,
+            dtype=self._dtype,
+            quantise=self._quantise,
+            trust_remote_code=self._trust,
+        )
+        text = _question(processor, self._config.model_type, self._prompt)
+        if text is None:
+            raise BundleError(
+                f"{self.name}: its processor ({type(processor).__name__}) has neither a chat template nor an image token, "
+                "so it cannot be asked; take a model that follows instructions"
+            )
+        tokenizer = processor.tokenizer
+        tokenizer.padding_side = "left"  # an answer continues its question
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        generation = copy.deepcopy(model.generation_config)
+        ends = generation.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        generation.update(
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=self._max_new_tokens,
+            max_length=None,
+            eos_token_id=sorted(ends),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return _Loaded(model, processor, text, generation, frozenset(ends))
+
+    def _write(self, loaded: _Loaded, pictures: list[Image.Image]) -> list[str]:
+        """The captions of one batch."""
+        try:
+            inputs = loaded.inputs(pictures)
+            inputs = {
+                key: value.to(self._device, self._dtype if value.is_floating_point() else None)
+                for key, value in inputs.items()
+                if isinstance(value, torch.Tensor)
+            }
+            how: dict[str, Any] = {}
+            if self._temperature:
+                how["logits_processor"] = [_Draw(pictures, temperature=self._temperature, seed=self._seed)]
+            with torch.inference_mode(), quiet():
+                tokens = loaded.model.generate(**inputs, generation_config=loaded.generation, **how)
+        except Exception as error:  # whatever a processor that is not the model's makes the library raise
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise
+            raise RsscGeoError(
+                f"{self.name} failed on a tile; do its parts ({type(loaded.model).__name__}, "
+                f"{type(loaded.processor).__name__}) belong together? {first_line(error)}"
+            ) from error
+        return [loaded.answer(row) for row in loaded.new(tokens, inputs["input_ids"])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model ready to be asked: ``text`` is the question in the model's own form, ``ends`` the tokens that end an answer."""
+
+    model: Any
+    processor: Any
+    text: str
+    generation: Any
+    ends: frozenset[int]
+
+    def inputs(self, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+        begin = self.processor.tokenizer.bos_token
+        marked = {"add_special_tokens": False} if begin and self.text.startswith(begin) else {}
+        # One list a question: where a question may hold several images, a flat list would all belong to the first.
+        return dict(
+            self.processor(
+                images=[[image] for image in pictures],
+                text=[self.text] * len(pictures),
+                return_tensors="pt",
+                padding=True,
+                **marked,
+            )
+        )
+
+    def new(self, tokens: torch.Tensor, asked: torch.Tensor) -> list[list[int]]:
+        """The answers' tokens ``(B, T)`` without the question's, which most models repeat."""
+        length = asked.shape[1]
+        if torch.equal(tokens[:, :length], asked):
+            return tokens[:, length:].tolist()
+        if self.model.config.is_encoder_decoder:
+            return tokens[:, 1:].tolist()  # after the decoder's start
+        return tokens.tolist()
+
+    def answer(self, row: list[int]) -> str:
+        """One line; what stands after the first end is padding."""
+        length = next((place for place, token in enumerate(row) if token in self.ends), None)
+        text = self.processor.tokenizer.decode(row[:length], skip_special_tokens=True)
+        turn, next_turn, _ = text.partition(_LLAVA_STOP)
+        return tidy_answer(turn, cut=length is None and not next_turn)
+
+
+def _question(processor: Any, model_type: str, prompt: str) -> str | None:
+    """The prompt in the form that the model was trained on; None where that is unknown."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
+    if model_type in _FORMS:
+        return _FORMS[model_type].format(prompt=prompt)
+    image = getattr(processor, "image_token", None)
+    return _LLAVA_FORM.format(image=image, prompt=prompt) if image else None
+
+
+class _Draw:
+    """Draws the next word from the softmax of ``scores / temperature``, as a logits processor.
+
+    Noise of Gumbel's distribution is added, after which the likeliest word is a draw (Maddison, Tarlow and Minka, A* sampling,
+    2014). Each tile has a generator of its own, so that its words do not depend on the batch.
+    """
+
+    def __init__(self, pictures: Sequence[Image.Image], *, temperature: float, seed: int) -> None:
+        self._temperature = temperature
+        self._generators = []
+        for image in pictures:
+            digest = hashlib.sha256(f"{seed} {image.size} ".encode() + np.asarray(image).tobytes()).digest()
+            self._generators.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores ``(B, V)`` with noise."""
+        del input_ids
+        noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=one) for one in self._generators])
+        return scores / self._temperature - noise.log_().to(scores)

@@ -1,0 +1,53 @@
+"""What every training run does before and after it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rssc_geo.errors import InputError
+from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.metrics import score
+from rssc_geo.training.recipe import TrainOptions
+
+
+def spare_bundle(output: Path) -> None:
+    """``InputError`` where a bundle would be overwritten."""
+    if (output / "config.json").exists():
+        raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
+
+
+def open_work(work: Path, *, dataset: Path, options: TrainOptions) -> None:
+    """Make the work folder, once all is known to be right. What lies in it must come from the same data and options."""
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = json.dumps({"dataset": str(dataset.resolve()), **dataclasses.asdict(options)}, default=str, indent=1)
+    file = work / "options.json"
+    if file.is_file() and file.read_text(encoding="utf-8") != wanted:
+        raise InputError(f"{work} holds a run of other options; choose another --work folder or remove it")
+    file.write_text(wanted, encoding="utf-8")
+
+
+def figures(logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temperature: float) -> dict[str, float]:
+    """The single numbers of a part, for the card."""
+    probabilities = torch.from_numpy(logits / temperature).softmax(1).numpy()
+    found = score(probabilities, labels, class_names=data.classes).to_dict()
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def describe(options: TrainOptions, split: Split, *, started: float, device: torch.device, command: str) -> Mapping[str, Any]:
+    """What the card says about the training; ``started``: by ``time.time()``."""
+    return {
+        "data": options.data or "not described",
+        "images": {name: len(rows) for name, rows in split.items()},
+        "seed": options.seed,
+        "minutes": round((time.time() - started) / 60, 1),
+        "device": str(device),
+        "command": command,
+    }

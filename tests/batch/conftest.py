@@ -1,0 +1,153 @@
+"""Small scenes, a small model, and batches in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from rssc_geo.batch.journal import NAME
+
+NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
+
+
+def write_scene(path: Path, *, side: int = 256, seed: int = 0, origin: tuple[float, float] = (500_000, 5_000_000)) -> Path:
+    """A GeoTIFF of coloured noise, tiled, UTM 32N at 2 m."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(20, 235, (3, side // 16, side // 16)).repeat(16, 1).repeat(16, 2)
+    pixels = (pixels + random.integers(-15, 15, (3, side, side))).clip(1, 255).astype(np.uint8)
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "photometric": "rgb", "crs": "EPSG:32632"}
+    transform = Affine(2.0, 0, origin[0], 0, -2.0, origin[1])
+    with rasterio.open(
+        path, "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", transform=transform, **layout
+    ) as f:
+        f.write(pixels)
+    return path
+
+
+def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """All features of both layers: geometry and values, in order."""
+    layers = {}
+    for layer in ("landuse", "scenes"):
+        frame = gpd.read_file(path, layer=layer)
+        values = frame.drop(columns="geometry").assign(wkb=frame.geometry.to_wkb())
+        layers[layer] = sorted(values.itertuples(index=False, name=None), key=repr)
+    return layers
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Folder of three scenes of 4 × 4 tiles of 64 px."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        write_scene(folder / f"scene_{number}.tif", seed=number)
+    return folder
+
+
+class Batch:
+    """``rssc-geo batch …`` as a process of its own, forked from one that has the libraries loaded."""
+
+    def __init__(self, server: Any, folder: Path, arguments: tuple[object, ...], before: str) -> None:
+        self._out, self._err = folder / "out", folder / "err"
+        self.process = server.Process(
+            target=exec,
+            args=(
+                _CHILD,
+                {"files": (str(self._out), str(self._err)), "before": before, "arguments": ["batch", *map(str, arguments)]},
+            ),
+        )
+        self.process.start()
+
+    @property
+    def running(self) -> bool:
+        return self.process.exitcode is None
+
+    def finish(self, seconds: float = 250) -> tuple[int | None, str, str]:
+        """Exit code (negative: killed by that signal), stdout, stderr."""
+        self.process.join(seconds)
+        assert not self.running, f"still running after {seconds} s"
+        err = self._err.read_text()
+        assert "Traceback" not in err, err
+        return self.process.exitcode, self._out.read_text(), err
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+_CHILD = """
+import os, sys
+for target, file in zip((1, 2), files):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), target)
+exec(before)
+sys.argv = ["rssc-geo", *arguments]
+from rssc_geo_cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Any:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(
+        ["rssc_geo.batch.run", "rssc_geo.inference.pipeline", "rssc_geo.models.dual_attention", "rssc_geo_cli.batch"]
+    )
+    return server
+
+
+@pytest.fixture
+def start(fork_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Batch]]:
+    """Start a batch; whatever is left is killed at the end."""
+    started: list[Batch] = []
+
+    def begin(*arguments: object, before: str = "") -> Batch:
+        started.append(Batch(fork_server, tmp_path_factory.mktemp("batch"), arguments, before))
+        return started[-1]
+
+    yield begin
+    for batch in started:
+        batch.kill()
+
+
+def status(folder: Path) -> dict:
+    from rssc_geo.batch.journal import read_status
+
+    return read_status(folder)
+
+
+def begun(folder: Path) -> bool:
+    """Whether there is a journal with something in it."""
+    return (folder / NAME).exists() and (folder / NAME).stat().st_size > 0
+
+
+def states(folder: Path) -> dict[str, str]:
+    """State of each scene in the journal."""
+    return {scene["output"]: scene["state"] for scene in status(folder)["scenes"]}
+
+
+def load_json(text: str) -> dict:
+    return json.loads(text.strip().splitlines()[-1])
+
+
+@pytest.fixture
+def rssc_run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run ``rssc-geo batch …`` in this process: exit code, stdout, stderr."""
+    from rssc_geo_cli.main import run
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(["batch", *map(str, arguments)])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return call

@@ -1,0 +1,105 @@
+"""Batches on a Dask cluster of real worker processes, some of which die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Batch, begun, content, load_json, states, status, write_scene
+from .test_reliability import SLOW, command
+
+distributed = pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
+
+Start = Callable[..., Batch]
+OTHER_VERSION = """
+import importlib.metadata
+own = importlib.metadata.version
+importlib.metadata.version = lambda name: "9.9.9" if name == "rssc-geo" else own(name)
+"""
+
+
+@pytest.fixture
+def cluster(fork_server: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start a cluster whose workers run a script first."""
+    import dask
+
+    running: list[Any] = []
+
+    def begin(script: str, *, workers: int = 2) -> Any:
+        (tmp_path / "preload.py").write_text(script)
+        with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+            running.append(
+                distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    preload=[str(tmp_path / "preload.py")],
+                    local_directory=str(tmp_path / "dask"),
+                )
+            )
+        return running[-1]
+
+    yield begin
+    for each in running:
+        each.close(timeout=20)
+
+
+def blocks_done(folder: Path) -> int:
+    """Blocks that the journal knows to be written."""
+    return sum(scene["blocks"].get("done", 0) for scene in status(folder)["scenes"]) if begun(folder) else 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_neither_a_killed_worker_nor_a_killed_client_changes_the_maps(
+    start: Start, cluster: Callable[..., Any], scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    write_scene(scenes / "a_big.tif", side=1024, seed=9)
+    whole, spread = tmp_path / "whole", tmp_path / "spread"
+    code, _, err = start(*command(scenes, whole, bundle)).finish()
+    assert code == 0, err
+    workers = cluster(SLOW)
+    on_cluster = command(scenes, spread, bundle, "--scheduler", workers.scheduler_address)
+
+    client = start(*on_cluster)
+    while blocks_done(spread) < 1:
+        assert client.running, client.finish()
+        time.sleep(0.1)
+    client.kill()
+    client = start(*on_cluster)
+    before = blocks_done(spread)
+    while blocks_done(spread) <= before:
+        assert client.running, client.finish()
+        time.sleep(0.1)
+    os.kill(workers.workers[0].pid, signal.SIGKILL)
+    code, out, err = client.finish()
+    assert code == 0, err
+    assert load_json(out)["tiles"] < 256 + 3 * 16  # what the first client had written was not done again
+    assert set(states(spread).values()) == {"done"}
+    for name in ("a_big", "scene_0", "scene_1", "scene_2"):
+        assert content(spread / f"{name}.gpkg") == content(whole / f"{name}.gpkg")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_workers_of_another_version_are_refused(
+    start: Start, cluster: Callable[..., Any], scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    address = cluster(OTHER_VERSION, workers=1).scheduler_address
+    code, _, err = start(*command(scenes, tmp_path / "maps", bundle, "--scheduler", address)).finish()
+    assert code == 1
+    assert "has rssc-geo 9.9.9, here is " in err
+    assert set(states(tmp_path / "maps").values()) == {"waiting"}
+
+
+def test_a_wrong_scheduler_is_said(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+    code, _, err = start(*command(scenes, tmp_path / "maps", bundle, "--scheduler", "tcp://127.0.0.1:9")).finish()
+    assert code == 2
+    assert "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there" in err

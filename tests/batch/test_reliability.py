@@ -1,0 +1,206 @@
+"""Batches in processes of their own that are killed, run out of room, or find their input changed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Batch, begun, content, load_json, states, status, write_scene
+
+Start = Callable[..., Batch]
+# Slows every batch of tiles, so that a kill meets the run at work and not between scenes.
+SLOW = """
+import time
+from rssc_geo.inference.device import TileClassifier
+
+def slow(self, pixels, mask, inner=TileClassifier.__call__):
+    time.sleep(0.04 * len(pixels))
+    return inner(self, pixels, mask)
+
+if TileClassifier.__call__.__name__ != "slow":  # Dask runs a preloaded script twice
+    TileClassifier.__call__ = slow
+"""
+
+
+def command(inputs: Path, maps: Path, bundle: Path, *more: object) -> tuple[object, ...]:
+    settings = ("--tile-size", "64px", "--model", bundle, "--batch-size", 1, "--threads", 1, "--json")
+    return ("run", inputs, "-o", maps / "{stem}.gpkg", *settings, *more)
+
+
+def runs_of(folder: Path) -> int:
+    """Runs that the journal knows of."""
+    return len(status(folder)["runs"]) if begun(folder) else 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kills_at_random_moments_change_nothing(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    write_scene(scenes / "a_big.tif", side=512, seed=9)
+    code, _, err = start(*command(scenes, whole, bundle)).finish()
+    assert code == 0, err
+    moments = random.Random(6)
+    kills = 0
+    for _ in range(10):
+        runs = runs_of(killed)
+        batch = start(*command(scenes, killed, bundle), before=SLOW)
+        while batch.running and (runs_of(killed) == runs or "running" not in states(killed).values()):
+            time.sleep(0.02)  # a kill before the work begins would prove little
+        time.sleep(moments.uniform(0, 0.8))
+        kills += batch.running
+        batch.kill()
+    assert kills >= 5  # what a killed run has done is not done again: the last may be through before their moment
+    code, _, err = start(*command(scenes, killed, bundle)).finish()
+    assert code == 0, err
+    for name in ("a_big", "scene_0", "scene_1", "scene_2"):
+        assert content(killed / f"{name}.gpkg") == content(whole / f"{name}.gpkg")
+    assert set(states(killed).values()) == {"done"}
+    assert not list(killed.glob("*.part*"))
+    assert not list(killed.glob("*-journal"))
+
+
+def test_an_interrupted_batch_says_so_and_goes_on(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    first = start(*command(scenes, maps, bundle), before=SLOW)
+    while not list(maps.glob("*.part")):
+        assert first.running, first.finish()
+        time.sleep(0.05)
+    code, _, err = start(*command(scenes, maps, bundle)).finish()
+    assert code == 1
+    assert "another rssc-geo batch is at work in" in err
+    os.kill(first.process.pid, signal.SIGTERM)
+    code, _, err = first.finish()
+    assert code == 130, err
+    assert "interrupted; run the same command again" in err
+    assert "running" not in states(maps).values()
+    code, out, err = start(*command(scenes, maps, bundle)).finish()
+    assert code == 0, err
+    assert load_json(out)["done"] == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 2 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("making a small file system needs root")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_batch_which_goes_on_when_there_is_room(
+    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, small_disk: Path
+) -> None:
+    room = shutil.disk_usage(small_disk).free
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (room - (300 << 10)))
+    code, _, err = rssc_run(*command(scenes, small_disk, bundle))
+    assert code == 1
+    assert "the same command" in err
+    assert "failed" not in states(small_disk).values()
+    ballast.unlink()
+    code, out, err = rssc_run(*command(scenes, small_disk, bundle))
+    assert code == 0, err
+    assert load_json(out)["done"] == 3
+
+
+def test_a_read_only_output_is_refused_at_once(
+    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    code, _, err = rssc_run(*command(scenes, small_disk, bundle))
+    assert code == 1
+    assert f"cannot write in {small_disk}" in err
+
+
+def test_a_scene_damaged_in_the_middle_fails_alone(
+    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    import rasterio
+
+    maps, victim = tmp_path / "maps", scenes / "scene_1.tif"
+    with rasterio.open(victim) as raster:
+        pixels, profile = raster.read(), raster.profile
+    with rasterio.open(victim, "w", **{**profile, "compress": "deflate"}) as raster:
+        raster.write(pixels)
+    size = victim.stat().st_size
+    with victim.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xff" * (size // 8))
+    code, out, err = rssc_run(*command(scenes, maps, bundle))
+    assert code == 1
+    assert "scene_1.tif cannot be read at rows" in err
+    assert load_json(out)["done"] == 2
+    assert states(maps) == {"scene_0.gpkg": "done", "scene_1.gpkg": "failed", "scene_2.gpkg": "done"}
+    scene = status(maps)["scenes"][1]
+    assert scene["blocks"].get("done", 0) == 0 or scene["tiles_done"] < 16
+    write_scene(victim, seed=1)
+    code, out, err = rssc_run(*command(scenes, maps, bundle, "--retry-failed"))
+    assert code == 0, err
+
+
+def test_a_scene_that_changes_while_it_is_read_is_found_out(
+    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rssc_geo.inference.device import TileClassifier
+
+    inner, touched = TileClassifier.__call__, []
+
+    def touch(self: TileClassifier, *arguments: object) -> object:
+        if not touched:
+            touched.append(os.utime(scenes / "scene_0.tif", ns=(1, 1)))
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(TileClassifier, "__call__", touch)
+    maps = tmp_path / "maps"
+    code, _, err = rssc_run(*command(scenes, maps, bundle))
+    assert code == 1
+    assert "scene_0.tif changed while it was being read" in err
+    assert sorted(path.name for path in maps.glob("scene*")) == ["scene_1.gpkg", "scene_2.gpkg"]
+    code, _, err = rssc_run(*command(scenes, maps, bundle))  # its time is another now: tried again without being asked
+    assert code == 0, err
+
+
+def test_jumps_of_the_clock_decide_nothing(
+    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, jumps = time.time, random.Random(1)
+    monkeypatch.setattr(time, "time", lambda: real() + jumps.choice([-1e6, 0, 1e6]))
+    maps = tmp_path / "maps"
+    code, out, err = rssc_run(*command(scenes, maps, bundle))
+    assert code == 0, err
+    assert 0 <= load_json(out)["seconds"] < 250
+    assert all(0 <= scene["seconds"] < 250 for scene in status(maps)["scenes"])
+    assert load_json(rssc_run(*command(scenes, maps, bundle))[1])["done_before"] == 3
+
+
+def test_files_that_no_batch_has_made_are_not_replaced(
+    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "scene_1.gpkg").write_text("mine")
+    code, _, err = rssc_run(*command(scenes, maps, bundle))
+    assert code == 1
+    assert "scene_1.gpkg exists" in err
+    assert (maps / "scene_1.gpkg").read_text() == "mine"
+    code, out, err = rssc_run(*command(scenes, maps, bundle, "--overwrite", "--retry-failed"))
+    assert code == 0, err
+    assert load_json(out)["done_before"] == 2
+    before = (maps / "scene_0.gpkg").stat().st_mtime_ns
+    code, out, err = rssc_run(*command(scenes, maps, bundle, "--min-area", 1e5))  # its own files it may replace
+    assert code == 0, err
+    assert (maps / "scene_0.gpkg").stat().st_mtime_ns != before

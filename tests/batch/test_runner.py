@@ -1,0 +1,214 @@
+"""The loop of a batch with pools that answer late, in any order, wrongly or not at all."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rssc_geo.batch.blocks import Block, BlockResult, pack, unpack
+from rssc_geo.batch.engine import Engine, EngineSpec
+from rssc_geo.batch.observe import Watch
+from rssc_geo.batch.options import SceneOptions
+from rssc_geo.batch.pools import Done, LocalPool, PoolLostError
+from rssc_geo.batch.run import BatchOptions, run_batch
+from rssc_geo.errors import InputError, RsscGeoError
+from rssc_geo.geometry.grid import TileGrid
+from rssc_geo.inference.aggregate import TileResult
+from rssc_geo.inference.device import Prediction
+from rssc_geo.inference.job import Maker
+from rssc_geo.inference.plan import TilingOptions
+from rssc_geo.models.bundle import load_card
+
+from .conftest import content, states, write_scene
+
+
+class Grey:
+    """Classes by the mean colour of a tile: quick, and a function of the tile alone."""
+
+    batch_size = 4
+
+    def __init__(self) -> None:
+        self.tiles = 0
+
+    def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
+        self.tiles += len(pixels)
+        means = pixels.reshape(len(pixels), -1, 3).mean(1).astype(np.float32)
+        return Prediction(means / means.sum(1, keepdims=True), ["" for _ in pixels])
+
+
+def make_engine(classifier: Grey, bundle: Path, name: str = "one") -> Engine:
+    return Engine(Maker(load_card(bundle), "none", "float32"), classifier, input_size=(64, 64), reading_threads=1, name=name)
+
+
+class Shuffled:
+    """Answers when several blocks wait, in random order, and fails every third block at its first try."""
+
+    capacity = 2
+
+    def __init__(self, engine: Engine, *, broken: Callable[[Block], bool] = lambda _: False) -> None:
+        self._engine, self._broken = engine, broken
+        self.maker, self.batch_size = engine.maker, engine.batch_size
+        self._waiting: list[tuple[Block, Done]] = []
+        self._random = random.Random(4)
+        self._failed: set[int] = set()
+        self._lock = threading.Lock()
+        self._timers: list[threading.Timer] = []
+        self.most = 0
+
+    def submit(self, block: Block, done: Done) -> Callable[[], None]:
+        with self._lock:
+            self._waiting.append((block, done))
+            self.most = max(self.most, len(self._waiting))
+        self._timers.append(threading.Timer(0.05, self._answer))
+        self._timers[-1].start()
+        return lambda: None
+
+    def _answer(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            self._random.shuffle(waiting)
+            for block, done in waiting:
+                first = int(block.tiles[0])
+                if self._broken(block) or (first % 3 == 0 and first not in self._failed):
+                    self._failed.add(first)
+                    done(InputError("a bad moment"))
+                else:
+                    done(self._run(block))
+
+    def _run(self, block: Block) -> BlockResult | RsscGeoError:
+        try:
+            return self._engine.run(block)
+        except RsscGeoError as error:
+            return error
+
+    def close(self) -> None:
+        for timer in self._timers:
+            timer.join()
+
+
+@pytest.fixture
+def options(tmp_path: Path, bundle: Path) -> BatchOptions:
+    scene = SceneOptions(tiling=TilingOptions(tile_size="64px", stride="48px"))
+    return BatchOptions(output=str(tmp_path / "maps" / "{stem}.gpkg"), scene=scene, engine=EngineSpec(model=str(bundle)))
+
+
+def test_order_and_failures_of_blocks_do_not_change_the_map(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", side=768)
+    pool = Shuffled(make_engine(Grey(), bundle))
+    result = run_batch([str(scene)], options, make_pool=lambda: pool)
+    assert result["failed"] == []
+    assert pool.most <= 2 * pool.capacity + 1
+    shuffled = content(tmp_path / "maps" / "scene.gpkg")
+    (tmp_path / "maps" / "scene.gpkg").unlink()
+    grey = Grey()
+    straight = LocalPool(EngineSpec(threads=1, device="cpu"), load=lambda *_, **__: make_engine(grey, bundle))
+    assert run_batch([str(scene)], options, make_pool=lambda: straight)["done"] == 1
+    assert content(tmp_path / "maps" / "scene.gpkg") == shuffled
+    assert grey.tiles == 256  # 16 × 16: none twice
+
+
+def test_a_block_that_always_fails_fails_its_scene_alone(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
+    inputs = [str(write_scene(tmp_path / f"{name}.tif", side=512, seed=seed)) for seed, name in enumerate("abc")]
+    pool = Shuffled(make_engine(Grey(), bundle), broken=lambda block: block.scene.name == "b" and block.tiles[0] > 50)
+    result = run_batch(inputs, options, make_pool=lambda: pool)
+    assert result["failed"] == [{"input": inputs[1], "error": "a bad moment"}]
+    assert states(tmp_path / "maps") == {"a.gpkg": "done", "b.gpkg": "failed", "c.gpkg": "done"}
+
+
+def test_all_devices_are_fed(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", side=1024)
+    models = [Grey(), Grey()]
+    left = iter(models)
+    pool = LocalPool(
+        EngineSpec(threads=2, device="cpu,cpu"),
+        load=lambda *_, **__: make_engine(next(left), bundle, name=f"device {id(models)}"),
+    )
+    assert run_batch([str(scene)], options, make_pool=lambda: pool)["done"] == 1
+    assert sum(model.tiles for model in models) == 21 * 21
+    assert min(model.tiles for model in models) > 50
+
+
+def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
+    options: BatchOptions, bundle: Path, tmp_path: Path
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", side=768)
+    pool = Shuffled(make_engine(Grey(), bundle))
+    submit, count = pool.submit, [0]
+
+    def vanishing(block: Block, done: Done) -> Callable[[], None]:
+        count[0] += 1
+        if count[0] > 4:
+            done(PoolLostError("the scheduler is gone"))
+            return lambda: None
+        return submit(block, done)
+
+    pool.submit = vanishing  # type: ignore[method-assign]
+    with pytest.raises(PoolLostError):
+        run_batch([str(scene)], options, make_pool=lambda: pool)
+    assert states(tmp_path / "maps") == {"scene.gpkg": "waiting"}
+    assert (tmp_path / "maps" / "scene.gpkg.part").exists()
+    assert run_batch([str(scene)], options, make_pool=lambda: Shuffled(make_engine(Grey(), bundle)))["done"] == 1
+
+
+def test_another_model_than_expected_is_refused(bundle: Path, tmp_path: Path, options: BatchOptions) -> None:
+    class Other(Shuffled):
+        def submit(self, block: Block, done: Done) -> Callable[[], None]:
+            import dataclasses
+
+            return super().submit(dataclasses.replace(block, maker_key="else"), done)
+
+    scene = write_scene(tmp_path / "scene.tif")
+    result = run_batch([str(scene)], options, make_pool=lambda: Other(make_engine(Grey(), bundle, name="worker-7")))
+    assert "worker-7 has another model or version of rssc-geo" in result["failed"][0]["error"]
+
+
+def test_results_survive_the_way_as_arrays() -> None:
+    grid = TileGrid((300, 500), (64, 64), (40, 50))
+    random = np.random.default_rng(0)
+    results = []
+    for tile in grid.tiles():
+        rows, cols = grid.cells_of_tile(tile)
+        fractions = random.random((len(rows), len(cols)), np.float32)
+        seen = random.random() < 0.5
+        probabilities = random.random(3, np.float32) if seen else None
+        results.append(TileResult(tile, random.random(), fractions, probabilities, f"tile {tile.index}" if seen else ""))
+    found = unpack(pack(results, classes=3, reading_s=0, model_s=0, worker=""), grid)
+    assert [result.tile for result in found] == [result.tile for result in results]
+    for before, after in zip(results, found, strict=True):
+        if before.probabilities is None:
+            assert after.probabilities is None
+            assert not after.cell_fractions.any()
+            continue
+        assert (before.valid_fraction, before.caption) == (after.valid_fraction, after.caption)
+        np.testing.assert_array_equal(before.cell_fractions, after.cell_fractions)
+        np.testing.assert_array_equal(before.probabilities, after.probabilities)
+
+
+def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    watch = Watch(4)
+    watch.skipped({"cells": 1, "classes": []})
+    watch.opened("x", tiles=100, done=50)
+    assert watch.now().seconds_left is None
+    clock[0] += 10
+    watch.classified("x", done=75, tiles=25, looked=25)
+    now = watch.now()
+    assert now.done_share == pytest.approx(1.75 / 4)
+    assert now.seconds_left == pytest.approx(2.25 / 0.25 * 10)
+    assert now.tiles_per_s == pytest.approx(2.5)
+
+
+def test_a_client_needs_no_torch() -> None:
+    import subprocess
+
+    code = "import sys, rssc_geo.batch.run, rssc_geo.batch.estimate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,165 @@
+"""The report: one page that holds all it shows, says names literally, and works in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+
+from rssc_geo.inference.pipeline import classify
+from rssc_geo.models.bundle import Model
+
+from .conftest import NORTH_UP, Outcome, texture, write_raster
+
+Rssc = Callable[..., Outcome]
+VOID_ELEMENTS = {"meta", "img", "input", "br", "image", "rect", "line"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: texts by element, attributes, and whether every element is closed where it should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.count: dict[str, int] = {}
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("src", "href", "action"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+        if tag not in VOID_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        assert tag in VOID_ELEMENTS
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID_ELEMENTS:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "fgb"])
+def test_the_report_shows_the_map_it_stands_beside(rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path, suffix: str) -> None:
+    target, report = tmp_path / f"map.{suffix}", tmp_path / "map.html"
+    done = rssc(
+        "classify", scene, "-o", target, "--model", bundle, "--tile-size", "100px", "--report", report, "--review", 7, "--json"
+    )
+    assert done.code == 0, done.err
+    values = json.loads(done.out)
+    beside = [] if suffix == "gpkg" else [tmp_path / "map_scenes.fgb", tmp_path / "map_review.fgb"]
+    assert values["outputs"] == [str(path) for path in (target, *beside, report)]
+    page = Page(report)
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    assert len(page.ids) == len(set(page.ids))
+    scenes = gpd.read_file(target, layer="scenes") if suffix == "gpkg" else gpd.read_file(beside[0])
+    present = set(scenes["class"])
+    # A name with a tag in it is text wherever it stands.
+    assert present <= set(page.texts["span"])
+    assert present == set(page.texts["title"][1:]) - {text for text in page.texts["title"] if text.endswith(" cells")}
+    assert "b" not in page.count or all("<" not in text or text in present for text in page.texts["b"])
+    bars = [int(text.split(": ")[1].split()[0]) for text in page.texts["title"] if text.endswith(" cells")]
+    expected, _ = np.histogram(scenes["confidence"], bins=np.arange(21) / 20)
+    assert bars == expected.tolist()
+    examples = sum(min(3, count) for count in scenes["class"].value_counts())
+    assert page.count["figure"] == examples + 12
+    surest = scenes.loc[scenes["confidence"].idxmax()]
+    assert f"row {surest['row']}, col {surest['col']}" in page.texts["span"]
+    hectares = sum(entry["area_m2"] for entry in values["classes"]) / 1e4
+    assert f"{hectares:,.1f}" in page.texts["td"]
+    assert str(scene) in page.texts["dd"]
+
+
+def test_an_interrupted_run_gives_the_same_report_and_review(small_model: Model, scene: Path, tmp_path: Path) -> None:
+    def run(folder: str, stop_at: int | None) -> tuple[str, gpd.GeoDataFrame]:
+        target = tmp_path / folder / "map.gpkg"
+        target.parent.mkdir(exist_ok=True)
+
+        def progress(stage: str, done: int, _total: int) -> None:
+            if stop_at is not None and stage == "classify" and done >= stop_at:
+                raise KeyboardInterrupt
+
+        classify(
+            scene,
+            target,
+            model=small_model,
+            device="cpu",
+            batch_size=4,
+            tile_size="100px",
+            report=target.with_suffix(".html"),
+            review=6,
+            progress=progress,
+        )
+        page = target.with_suffix(".html").read_text(encoding="utf-8")
+        return re.sub(r"<dt>(Made|Map)</dt><dd>.*</dd>", "", page), gpd.read_file(target, layer="review")
+
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", 20)
+    page, review = run("stopped", None)
+    whole_page, whole_review = run("whole", None)
+    assert page == whole_page
+    assert review.equals(whole_review)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--report", "map.pdf"], "name it .html"),
+        (["--report", "there.html"], "there.html exists"),
+        (["--report", "missing/map.html"], "not an existing folder"),
+        (["--review", "0"], "--review 0 is not a number of cells"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.html").touch()
+    done = rssc("classify", scene, "-o", "map.gpkg", "--model", bundle, *options)
+    assert done.code in (1, 2)
+    assert message in done.message
+    assert not list(tmp_path.glob("map*"))
+
+
+def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no Chromium on PATH")
+    # A scene turned by 30 degrees, with a hole.
+    pixels = texture(320, 320)
+    pixels[:, :100, :100] = 0
+    raster = write_raster(tmp_path / "turned.tif", pixels, nodata=0, transform=NORTH_UP @ NORTH_UP.rotation(30))
+    report = tmp_path / "map.html"
+    classify(raster, tmp_path / "map.gpkg", model=small_model, device="cpu", tile_size="64px", report=report)
+    quiet = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    wanted = ["--window-size=390,844", "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", report.as_uri()]
+    done = subprocess.run([browser, *quiet, *wanted], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr  # neither errors nor refusals by the page's own policy
+    scale = re.search(r'<div id="scale"([^>]*)>([^<]*)<', done.stdout)
+    assert scale is not None
+    assert "hidden" not in scale[1]
+    assert re.fullmatch(r"[125]0* (m|km)", scale[2])
+    assert 'data-script="" hidden' not in done.stdout
