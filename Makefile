@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-qgis plugin lint clean
+.PHONY: demo test test-qgis test-qgis-ltr plugin docs lint clean
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,8 +25,17 @@ test: $(VENV)/.dev
 test-qgis: $(VENV)/.dev
 	OMP_WAIT_POLICY=PASSIVE tests/qgis/run
 
+# The same in QGIS 3.40, in a Debian 13 folder; as root.
+test-qgis-ltr: $(VENV)/.dev
+	OMP_WAIT_POLICY=PASSIVE tests/qgis/run-ltr
+
 plugin:
 	$(PYTHON) qgis_plugin/build_zip.py
+
+# The documentation site, into build/site; a warning is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site: $(CURDIR)/build/site/index.html"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

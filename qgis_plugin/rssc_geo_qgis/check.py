@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -29,19 +30,16 @@ def check_backend(*, feedback: QgsFeedback, log: Log) -> None:
     log(f"rssc-geo {backend.version}, commands: {', '.join(sorted(backend.commands))}")
     python = os.path.join(os.path.dirname(backend.program), "python.exe" if sys.platform == "win32" else "python")
     if os.path.isfile(python):  # a program that lies elsewhere does not say what it runs on
-        try:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # or beside another Python; the run below decides
             log(ask([python, "-c", _VERSIONS], timeout_s=120).strip())
-        except (OSError, subprocess.SubprocessError) as error:
-            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            raise BackendError(
-                f"The backend's Python {python} does not load PyTorch: {lines[-1]}. Install the backend again."
-            ) from error
     log("classifying a test picture …")
     with tempfile.TemporaryDirectory() as folder:
         picture = os.path.join(folder, "test.ppm")
         _write_picture(picture)
-        device = [f"--device={settings.get(settings.DEVICE)}"] if settings.get(settings.DEVICE) else []
-        run = [backend.program, "classify", picture, "--assume-crs", "EPSG:32632", "-o", f"{folder}/test.gpkg", "-q", *device]
+        more = ["--quiet", "--exit-on-stdin-eof"]
+        if settings.get(settings.DEVICE):
+            more.append(f"--device={settings.get(settings.DEVICE)}")
+        run = [backend.program, "classify", picture, "--assume-crs=EPSG:32632", f"--output={folder}/test.gpkg", *more]
         done = run_child(run, feedback=feedback, on_stdout=log, on_stderr=log, environment=settings.environment())
     if done.cancelled:
         return

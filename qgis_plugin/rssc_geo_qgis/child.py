@@ -34,6 +34,9 @@ _GRACE_S = 0.6  # what is left of the second after a poll, before the child is e
 
 Line = Callable[[str], None]
 
+_running: set[int] = set()
+_closing = threading.Event()
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -83,8 +86,9 @@ def run_child(
         on_stderr(line)
 
     readers = [_reader(process.stdout, on_stdout, lines), _reader(process.stderr, remember, lines)]
+    _running.add(process.pid)
     try:
-        while not feedback.isCanceled():
+        while not (feedback.isCanceled() or _closing.is_set()):
             ended = process.poll() is not None
             if ended:
                 for reader in readers:  # a grandchild may hold the pipes open: it is not waited for
@@ -93,9 +97,20 @@ def run_child(
             if ended and lines.empty():
                 break
     finally:
-        cancelled = feedback.isCanceled()
+        cancelled = feedback.isCanceled() or _closing.is_set()
         stop(process)
+        _running.discard(process.pid)
     return Finished(process.returncode, last_error, cancelled)
+
+
+def end_all() -> None:
+    """End all children, and wait for the threads that watch them: QGIS closes, and its Python must outlive those threads."""
+    _closing.set()
+    deadline = time.monotonic() + 3
+    while _running and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    time.sleep(_POLL_S)  # the last steps of the runs
+    _closing.clear()
 
 
 def stop(process: subprocess.Popen[str]) -> None:
@@ -145,7 +160,7 @@ def _signal_group(process: subprocess.Popen[str], number: int) -> None:
 
 def _reader(stream: IO[str], line: Line, lines: queue.Queue[tuple[Line, str]]) -> threading.Thread:
     def read() -> None:
-        with contextlib.suppress(ValueError, OSError):  # closed while it was read
+        with contextlib.suppress(ValueError, OSError), stream:  # gone while it was read
             for text in stream:
                 lines.put((line, text.rstrip("\r\n")))
 

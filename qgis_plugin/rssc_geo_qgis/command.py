@@ -46,6 +46,7 @@ def run_command(backend: Backend, arguments: Sequence[str], feedback: QgsProcess
         return None
     if finished.code != 0:
         raise QgsProcessingException(_failure(finished))
+    feedback.pushConsoleInfo(json.dumps(output.values, ensure_ascii=False))
     return output.values
 
 

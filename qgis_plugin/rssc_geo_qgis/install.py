@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,9 @@ OLDEST_PYTHON = (3, 10)
 
 _NO_SPACE = ("No space left on device", "not enough space on the disk")
 _FULL_GB = 0.05
+_TELLS_PROGRESS = (24, 1)  # since this pip: a line of how many bytes of a download have come
+_DOWNLOAD = re.compile(r"Progress (\d+) of (\d+)")
+_LARGE = 50_000_000  # bytes of a download that takes half of the progress that is left
 
 
 class InstallError(Exception):
@@ -74,9 +78,10 @@ def install(requirement: str, *, feedback: QgsFeedback, log: Log) -> None:
     python, build = suitable_python(), choose_build()
     check_space(build)
     log(f"{build.name} build, into {folder()}, with {python}")
-    if not _answers(python_path()):
-        _run(["making the environment", python, "-m", "venv", "--clear", folder()], (0, 5), feedback, log)
-    pip = [python_path(), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    if not _pip_version():
+        _run(["making the environment", python, "-m", "venv", "--clear", "--upgrade-deps", folder()], (0, 5), feedback, log)
+    bar = "raw" if _pip_version() >= _TELLS_PROGRESS else "off"
+    pip = [python_path(), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", bar]
     index = ["--index-url", build.index] if build.index else []
     _run(["installing PyTorch", *pip, *index, "torch", "torchvision"], (5, 60), feedback, log)
     _run(["installing rssc-geo", *pip, "--upgrade", requirement], (60, 100), feedback, log)
@@ -153,13 +158,13 @@ def _in_environment(name: str) -> str:
     return os.path.join(folder(), *parts)
 
 
-def _answers(python: str) -> bool:
-    """Whether an environment works; an update of the Python it was made from breaks it."""
+def _pip_version() -> tuple[int, ...]:
+    """(major, minor) of the environment's pip, () when there is none: an update of the Python it was made from breaks it."""
     try:
-        ask([python, "-c", "import pip"])
+        answer = ask([python_path(), "-c", "import pip; print(pip.__version__)"])
     except (OSError, subprocess.SubprocessError):
-        return False
-    return True
+        return ()
+    return tuple(map(int, re.findall(r"\d+", answer)[:2]))
 
 
 def _run(step: list[str], share: tuple[float, float], feedback: QgsFeedback, log: Log) -> None:
@@ -172,10 +177,15 @@ def _run(step: list[str], share: tuple[float, float], feedback: QgsFeedback, log
 
     def show(line: str) -> None:
         nonlocal reached
-        # pip does not know how much is to come: each line takes a part of what is left.
-        reached += (end - reached) * 0.04
-        feedback.setProgress(reached)
-        log(line)
+        # pip does not know how much is to come: each line, or download by its size, takes a part of what is left.
+        download = _DOWNLOAD.fullmatch(line)
+        done, total = (int(download[1]), max(int(download[2]), 1)) if download else (1, 1)
+        part = (end - reached) * (total / (total + _LARGE) if download else 0.04)
+        feedback.setProgress(reached + part * min(done / total, 1))
+        if done >= total:
+            reached += part
+        if not download:
+            log(line)
 
     def complain(line: str) -> None:
         nonlocal error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsApplication
 from qgis.gui import QgsFileWidget, QgsOptionsPageWidget, QgsOptionsWidgetFactory
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import (
@@ -48,7 +47,6 @@ class OptionsPage(QgsOptionsPageWidget):
     def __init__(self, parent: QWidget | None) -> None:
         super().__init__(parent)
         self.setObjectName(PAGE)
-        self._task: BackendTask | None = None
         self.program, self.cache = QgsFileWidget(), QgsFileWidget()
         self.program.setStorageMode(QgsFileWidget.StorageMode.GetFile)
         self.cache.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
@@ -73,6 +71,8 @@ class OptionsPage(QgsOptionsPageWidget):
         self.remove_button.clicked.connect(self._remove)
         self.stop_button.clicked.connect(self._stop)
         self._lay_out()
+        if BackendTask.current is not None:  # started before the dialog was opened
+            self._follow(BackendTask.current)
         self._show_status()
 
     def apply(self) -> None:
@@ -102,34 +102,35 @@ class OptionsPage(QgsOptionsPageWidget):
         page.addWidget(self.log)
 
     def _show_status(self, error: str = "") -> None:
-        running = self._task is not None
-        for button in (self.install_button, self.check_button, self.remove_button):
-            button.setEnabled(not running)
+        running = BackendTask.current is not None
+        for widget in (self.program, self.install_button, self.check_button, self.remove_button):
+            widget.setEnabled(not running)
         self.stop_button.setEnabled(running)
         self.bar.setVisible(running)
-        try:
-            backend = find_backend()
-            found = f"Backend: rssc-geo {backend.version}, {backend.program}"
-        except BackendError as missing:
-            found = str(missing)
-        self.status.setText(error or found)
+        self.status.setText(error or _found())
 
     def _start(self, task: BackendTask) -> None:
         self.apply()
         self.log.clear()
-        self._task = task
-        task.line.connect(self.log.appendPlainText)
-        task.progressChanged.connect(lambda percent: self.bar.setValue(round(percent)))
-        task.ended.connect(self._ended)
+        self._follow(task)
+        task.start()
         self._show_status()
-        QgsApplication.taskManager().addTask(task)
+
+    def _follow(self, task: BackendTask) -> None:
+        # Methods, not lambdas: Qt forgets them when the page is gone before the task.
+        task.line.connect(self.log.appendPlainText)
+        task.progressChanged.connect(self._show_progress)
+        task.ended.connect(self._ended)
 
     def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if BackendTask.current is not None:
+            BackendTask.current.cancel()
+
+    def _show_progress(self, percent: float) -> None:
+        self.bar.setValue(round(percent))
 
     def _ended(self, error: str) -> None:
-        self._task = None
+        self.program.setFilePath(settings.get(settings.PROGRAM))
         self._show_status(error)
 
     def _remove(self) -> None:
@@ -143,3 +144,13 @@ class OptionsPage(QgsOptionsPageWidget):
             return
         forget()
         self._show_status()
+
+
+def _found() -> str:
+    """Which backend there is, or what is wrong with it."""
+    try:
+        backend = find_backend()
+    except BackendError as error:
+        return str(error)
+    place = "installed by this plugin" if backend.program == install.program_path() else backend.program
+    return f"Backend: rssc-geo {backend.version}, {place}"

@@ -10,6 +10,7 @@ from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction, QPushButton
 
 from .backend import HOW_TO_GET, BackendError, find_backend
+from .child import end_all
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
 from .tasks import BackendTask, check_task, install_task
@@ -21,7 +22,6 @@ class RsscGeoPlugin:
     def __init__(self, iface: Any) -> None:
         self.iface = iface
         self.provider: RsscGeoProvider | None = None
-        self.task: BackendTask | None = None
         self._actions: list[QAction] = []
         self._factory: OptionsFactory | None = None
 
@@ -49,8 +49,9 @@ class RsscGeoPlugin:
             self._offer_install(str(error).replace(HOW_TO_GET, ""))  # the button is at hand
 
     def unload(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
+        if BackendTask.current is not None:
+            BackendTask.current.cancel()
+        end_all()
         for action in self._actions:
             self.iface.removePluginMenu(TITLE, action)
         if self._factory is not None:
@@ -79,23 +80,15 @@ class RsscGeoPlugin:
         self.iface.messageBar().pushWidget(message, Qgis.MessageLevel.Warning)
 
     def _start(self, task: BackendTask) -> None:
-        if self.task is not None:
-            self.iface.messageBar().pushMessage(TITLE, f"'{self.task.description()}' is still running.", Qgis.MessageLevel.Info)
-            return
-        self.task = task
-        task.line.connect(lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info))
-        task.ended.connect(self._ended)
-        self.iface.messageBar().pushMessage(
-            TITLE, f"{task.description()}: progress and cancel are in the status bar below.", Qgis.MessageLevel.Info, 8
-        )
-        QgsApplication.taskManager().addTask(task)
+        title, bar = task.description(), self.iface.messageBar()
 
-    def _ended(self, error: str) -> None:
-        title = self.task.description() if self.task is not None else TITLE
-        self.task = None
-        if error:
-            self.iface.messageBar().pushMessage(TITLE, f"{title}: {error}", Qgis.MessageLevel.Warning, 0)
+        def ended(error: str) -> None:
+            level = Qgis.MessageLevel.Warning if error else Qgis.MessageLevel.Success
+            bar.pushMessage(TITLE, f"{title}: {error or 'done.'}", level, 0)
+
+        task.line.connect(lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info))
+        task.ended.connect(ended)
+        if task.start():
+            bar.pushMessage(TITLE, f"{title}: progress and cancel are in the status bar below.", Qgis.MessageLevel.Info, 8)
         else:
-            self.iface.messageBar().pushMessage(TITLE, f"{title}: done.", Qgis.MessageLevel.Success, 0)
-        if self.provider is not None:
-            self.provider.refreshAlgorithms()  # the toolbox asks again which can be run
+            bar.pushMessage(TITLE, f"'{BackendTask.current.description()}' is still running.", Qgis.MessageLevel.Info)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
-from qgis.core import QgsFeedback, QgsTask
+from qgis.core import QgsApplication, QgsFeedback, QgsTask
 from qgis.PyQt.QtCore import pyqtSignal
 
 from . import install, settings
@@ -17,6 +18,9 @@ Work = Callable[[QgsFeedback, Callable[[str], None]], None]
 class BackendTask(QgsTask):
     """Runs ``work(feedback, log)`` in the background; ``ended`` carries '' or what went wrong, on the main thread."""
 
+    current: ClassVar[BackendTask | None] = None
+    """The one that runs: two would write to the same environment."""
+
     line = pyqtSignal(str)
     ended = pyqtSignal(str)
 
@@ -26,6 +30,14 @@ class BackendTask(QgsTask):
         self._feedback = QgsFeedback()
         self._feedback.progressChanged.connect(self.setProgress)
         self.error = ""
+
+    def start(self) -> bool:
+        """Hand the task to QGIS; False while another one runs."""
+        if BackendTask.current is not None:
+            return False
+        BackendTask.current = self
+        QgsApplication.taskManager().addTask(self)
+        return True
 
     def run(self) -> bool:
         try:
@@ -41,16 +53,18 @@ class BackendTask(QgsTask):
         super().cancel()
 
     def finished(self, result: bool) -> None:  # noqa: FBT001 -- QGIS's signature
+        BackendTask.current = None
         forget()
         self.ended.emit(self.error or ("" if result else "Stopped. Start it again to go on."))
 
 
 def install_task() -> BackendTask:
-    """Install the backend, then check it."""
+    """Install the backend, use it from then on instead of a program that was chosen in the settings, and check it."""
 
     def work(feedback: QgsFeedback, log: Callable[[str], None]) -> None:
         install.install(settings.get(settings.INSTALL_FROM) or install.REQUIREMENT, feedback=feedback, log=log)
         if not feedback.isCanceled():
+            settings.put(settings.PROGRAM, "")
             forget()
             check_backend(feedback=feedback, log=log)
 

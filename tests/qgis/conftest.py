@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "qgis_plugin"
 BACKEND = Path(os.environ.get("RSSC_GEO_TEST_BACKEND", ROOT / ".venv" / "bin" / "rssc-geo"))
+PYTHON = ROOT / ".venv" / "bin" / "python"
 DEPENDENCIES = next((ROOT / ".venv" / "lib").glob("python3.*/site-packages"), None)
 PROCESSING = "/usr/share/qgis/python/plugins"
 _STATUS = pytest.StashKey[int]()
@@ -156,15 +157,15 @@ def web_server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a wheel, built from a copy: a build leaves files in its source."""
-    if DEPENDENCIES is None or DEPENDENCIES.parent.name != f"python3.{sys.version_info.minor}":
-        pytest.skip("the project's .venv has another Python than QGIS, which could not load what is installed there")
+    if DEPENDENCIES is None:
+        pytest.skip("the project's .venv is not there (make test)")
     project = Path(os.environ.get("RSSC_GEO_TEST_SOURCE", ROOT))
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("rssc_geo", "cli"):
         shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(project / name, copy)
-    build = [ROOT / ".venv" / "bin" / "python", "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy]
+    build = [PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy]
     subprocess.run(list(map(str, build)), check=True, env={**os.environ, "PIP_NO_INDEX": "1"})
     return next(out.glob("rssc_geo-*.whl"))
 
@@ -173,23 +174,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begin_installation(tmp_path: Path) -> Callable[[object], None]:
     """Make the plugin's environment as an installation leaves it that was stopped before its last step.
 
-    The dependencies are those of the project's own .venv, shown to it by a .pth file: no network is needed.
+    Its Python and dependencies, pip among them, are those of the project's own .venv, shown to it by a .pth file: no
+    network is needed, and QGIS's Python may be another.
     """
 
     def begin(folder: object) -> None:
         shown = tmp_path / "dependencies"
         shown.mkdir()
         for entry in DEPENDENCIES.iterdir():
-            ours = entry.name.startswith(("rssc_geo", "__editable__", "pip", "__pycache__"))
-            if not ours and entry.suffix != ".pth":
+            if not entry.name.startswith(("rssc_geo", "__editable__", "__pycache__")) and entry.suffix != ".pth":
                 (shown / entry.name).symlink_to(entry)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(PYTHON), "-m", "venv", "--without-pip", str(folder)], check=True)
         site = next(Path(str(folder)).glob("lib/python3.*/site-packages"))
-        for old in site.glob("setuptools*"):  # PyTorch asks for a newer one, which is among the dependencies
-            shutil.rmtree(old)
         (site / "dependencies.pth").write_text(f"{shown}\n")
 
     return begin
+
+
+@pytest.fixture
+def children() -> Callable[[str], list[tuple[int, str]]]:
+    """Number and command line of living processes whose command line holds a text, from /proc."""
+
+    def find(marker: str) -> list[tuple[int, str]]:
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                line = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if int(entry) != os.getpid() and marker in line:
+                found.append((int(entry), line))
+        return found
+
+    return find
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Runs inside a QGIS desktop (--code): what a new user does, with a picture of each step. test_desktop.py starts it."""
+"""Runs inside a QGIS desktop (--code): what a new user does, with a picture of each step. test_desktop.py starts it.
+
+The pictures have the names that the documentation shows them by.
+"""
 
 import json
 import os
@@ -7,13 +10,16 @@ import traceback
 
 import processing
 from qgis.core import QgsApplication, QgsProject, QgsRasterLayer
-from qgis.PyQt.QtCore import QCoreApplication, QTimer
-from qgis.PyQt.QtWidgets import QDockWidget, QProgressBar, QPushButton, QTextEdit
+from qgis.PyQt.QtCore import QCoreApplication, Qt, QTimer
+from qgis.PyQt.QtWidgets import QApplication, QDockWidget, QMessageBox, QProgressBar, QPushButton, QTextEdit
 from qgis.utils import iface, plugins
+from rssc_geo_qgis import settings
 from rssc_geo_qgis.options_page import OptionsPage
+from rssc_geo_qgis.tasks import BackendTask
 
 FOLDER = os.environ["RSSC_SESSION"]
 told = {}
+kept = []
 
 
 def wait(condition, seconds=300):
@@ -31,11 +37,10 @@ def settle(seconds=1.0):
 
 
 def picture(name, widget=None):
+    """Of a dialog, or of all that is on the screen."""
     settle()
-    if widget is None:
-        os.system(f"import -window root '{FOLDER}/{name}.png'")
-    else:
-        widget.grab().save(f"{FOLDER}/{name}.png")
+    shown = widget.grab() if widget else QApplication.primaryScreen().grabWindow(0)
+    shown.scaledToWidth(min(shown.width(), 1200), Qt.TransformationMode.SmoothTransformation).save(f"{FOLDER}/{name}.png")
 
 
 def log(dialog):
@@ -51,33 +56,32 @@ def session():
     iface.mapCanvas().setExtent(layer.extent())
     for dock in window.findChildren(QDockWidget):
         dock.setVisible(dock.objectName() in ("Layers", "ProcessingToolbox"))
-    plugin = plugins["rssc_geo_qgis"]
+    assert "rssc_geo_qgis" in plugins
     classify = QgsApplication.processingRegistry().algorithmById("rsscgeo:classify")
     told["missing"] = classify.create().canExecute()[1]
     item = iface.messageBar().currentItem()
     told["offer"] = item.text()
-    picture("1-missing")
+    picture("qgis-offer")
 
     # The first click: it installs, then checks.
     next(button for button in item.findChildren(QPushButton) if button.text() == "Install backend").click()
-    wait(lambda: plugin.task is not None)
-    wait(lambda: plugin.task is None)
+    wait(lambda: BackendTask.current is not None)
+    wait(lambda: BackendTask.current is None)
     told["installed"] = [item.text() for item in iface.messageBar().items()]
     iface.messageBar().clearWidgets()
     toolbox = window.findChild(QDockWidget, "ProcessingToolbox")
     toolbox.searchBox.setText("RSSC")
     toolbox.setMinimumWidth(360)
-    picture("2-toolbox")
+    picture("qgis-toolbox")
 
     # The second: Run, in the algorithm's own dialog.
     dialog = processing.createAlgorithmDialog("rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "300m"})
-    dialog.resize(900, 620)
+    dialog.resize(800, 550)
     dialog.show()
-    picture("3-dialog", dialog)
+    picture("qgis-dialog", dialog)
     dialog.runButton().click()
     wait(lambda: len(QgsProject.instance().mapLayers()) == 3 or "failed" in log(dialog))
     told["log"] = log(dialog)
-    picture("4-done", dialog)
     dialog.close()
     toolbox.hide()
     tree = QgsProject.instance().layerTreeRoot()
@@ -85,27 +89,57 @@ def session():
     told["renderers"] = {node.name(): node.layer().renderer().type() for node in tree.findLayers()}
     iface.mapCanvas().setExtent(layer.extent())
     iface.mapCanvas().refresh()
-    picture("5-result")
+    picture("qgis-result")
 
     # Cancel, in the dialog.
     again = processing.createAlgorithmDialog("rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "60m"})
-    again.resize(900, 620)
+    again.resize(800, 550)
     again.show()
     again.runButton().click()
     bar = again.findChild(QProgressBar)
     wait(lambda: bar.value() > 2, 120)
-    picture("6-running", again)
+    picture("qgis-running", again)
     stopped = time.monotonic()
     again.cancelButton().click()
     wait(lambda: not again.cancelButton().isEnabled(), 30)
     told["cancel_s"] = time.monotonic() - stopped
     again.close()
+    settings.put(settings.INSTALL_FROM, "")
     page = OptionsPage(None)
-    page.resize(900, 560)
+    page.resize(760, 420)
     page.show()
-    picture("7-settings", page)
+    picture("qgis-settings", page)
     told["status"] = page.status.text()
     page.close()
+
+    # A run that QGIS is closed during.
+    last = processing.createAlgorithmDialog("rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "60m"})
+    kept.append(last)  # this function ends before its run
+    last.show()
+    last.runButton().click()
+    wait(lambda: last.findChild(QProgressBar).value() > 2, 120)
+    QgsProject.instance().clear()
+    told["asked"] = []
+    QTimer.singleShot(0, iface.actionExit().trigger)
+    QTimer.singleShot(500, leave)
+
+
+def leave():
+    """Say yes to what QGIS asks about the run, and exit again where it only ended the run. From the event loop, as a user's
+    clicks: called from the session, QGIS would wait for its threads while this one holds Python."""
+    box = QApplication.activeModalWidget()
+    if isinstance(box, QMessageBox):
+        told["asked"].append(box.text())
+        write()
+        box.button(QMessageBox.StandardButton.Yes).click()
+        QTimer.singleShot(3000, iface.actionExit().trigger)
+    else:
+        QTimer.singleShot(500, leave)
+
+
+def write():
+    with open(os.path.join(FOLDER, "told.json"), "w", encoding="utf-8") as file:
+        json.dump(told, file)
 
 
 try:
@@ -113,10 +147,6 @@ try:
 except BaseException:
     told["failed"] = traceback.format_exc()
     picture("failed")
-with open(os.path.join(FOLDER, "told.json"), "w", encoding="utf-8") as file:
-    json.dump(told, file)
+write()
 if "failed" in told:
     os._exit(1)
-QgsProject.instance().clear()
-# From the event loop, as a user's click: called from here, QGIS would wait for its threads while this one holds Python.
-QTimer.singleShot(0, iface.actionExit().trigger)

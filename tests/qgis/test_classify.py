@@ -114,8 +114,11 @@ def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
 def test_formats_of_two_files(scene, tmp_path, suffix):
-    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"map.{suffix}"))
-    assert found == {"OUTPUT": str(tmp_path / f"map.{suffix}"), "SCENES": str(tmp_path / f"map_scenes.{suffix}")}
+    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"some_scenes.{suffix}"))
+    assert found == {
+        "OUTPUT": str(tmp_path / f"some_scenes.{suffix}"),
+        "SCENES": str(tmp_path / f"some_scenes_scenes.{suffix}"),
+    }
     assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
     assert "caption" in QgsVectorLayer(found["SCENES"]).fields().names()
 
@@ -228,6 +231,39 @@ def test_an_extent_in_another_crs(scene):
     assert cells.extent().xMaximum() == 500_400
 
 
+def test_an_extent_of_the_whole_world(scene):
+    """The canvas after zooming out: its corners have no place in the raster's CRS."""
+    world = QgsReferencedRectangle(QgsRectangle(-180, -90, 180, 90), QgsCoordinateReferenceSystem("EPSG:4326"))
+    assert cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", EXTENT=world))[1] == 48
+
+
+@pytest.mark.parametrize(
+    ("extent", "words"),
+    [
+        ("100000,200000,4000000,4100000 [EPSG:32632]", "no cell|outside"),
+        ("5,6,5,6 [EPSG:4326]", "no cell|outside"),
+        ("500100,500100,4999000,4999000 [EPSG:32632]", "The extent is empty"),
+        (QgsRectangle(), "Incorrect parameter value for EXTENT"),
+    ],
+)
+def test_an_extent_in_which_there_is_nothing(scene, tmp_path, extent, words):
+    with pytest.raises(QgsProcessingException, match=words):
+        classify(INPUT=str(scene), EXTENT=extent, OUTPUT=str(tmp_path / "map.gpkg"))
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".xml"] == ["scene.tif"]
+
+
+def test_an_output_that_another_program_has_open(scene, tmp_path):
+    output = tmp_path / "landuse.gpkg"
+    classify(INPUT=str(scene), OUTPUT=str(output))
+    with closing(sqlite3.connect(output)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("CREATE TABLE notes (text)")
+        with pytest.raises(QgsProcessingException, match="open in another program"):
+            classify(INPUT=str(scene), OUTPUT=str(output))
+        assert other.execute("SELECT * FROM notes").fetchall() == []
+    assert not list(tmp_path.glob("*.part*"))
+
+
 def test_options_reach_the_result(scene):
     found = classify(
         INPUT=str(scene), TILE_SIZE="150px", STRIDE="75px", PROBABILITIES=True, CRS="EPSG:3857", BATCH_SIZE=4,
@@ -252,21 +288,3 @@ def test_info(scene, tmp_path):
     assert "EPSG:32632" in text
     assert "colour interpretation" in text
     assert "600, 800" in text
-
-
-def test_zero_shot(application, scene, feedback):
-    good, message = application.processingRegistry().algorithmById("rsscgeo:zeroshot").create().canExecute()
-    if not good:
-        pytest.skip(message)
-    words = {"INPUT": str(scene), "CLASSES": "olive grove\nsea, harbour", "OUTPUT": "TEMPORARY_OUTPUT", "TILE_SIZE": "100px"}
-    with pytest.raises(QgsProcessingException, match="'sea' names 1 class; give two or more"):
-        processing.run("rsscgeo:zeroshot", {**words, "CLASSES": "sea"})
-    try:
-        found = processing.run("rsscgeo:zeroshot", words, feedback=feedback)
-    except QgsProcessingException as error:
-        if "cannot name classes by words" not in str(error):
-            raise
-        pytest.skip(f"the backend's default model: {error}")
-    cells, count = cells_of(found)
-    assert count == 48
-    assert {cell["class"] for cell in cells.getFeatures()} <= {"olive grove", "sea", "harbour"}

@@ -15,7 +15,7 @@ pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qg
 pytest.importorskip("ensurepip", reason="QGIS's Python cannot make environments (Debian: apt-get install python3-venv)")
 
 import processing
-from qgis.core import QgsApplication, QgsFeedback, QgsVectorLayer
+from qgis.core import QgsFeedback, QgsVectorLayer
 from qgis.PyQt.QtCore import QCoreApplication
 from rssc_geo_qgis import backend as backends
 from rssc_geo_qgis import install, settings, tasks
@@ -65,19 +65,28 @@ def test_install_goes_on_checks_works_and_is_removed(wheel, half_installed, scen
         backends.find_backend()
 
 
-def test_the_install_task_as_the_button_starts_it(wheel, half_installed):
-    settings.put(settings.INSTALL_FROM, str(wheel))
+def test_the_install_task_as_the_button_starts_it(wheel, half_installed, web_server):
+    """From an address, so that pip downloads; a program chosen before gives way to the installed one."""
+    web_server.folder = wheel.parent
+    settings.put(settings.INSTALL_FROM, f"{web_server.url}/{wheel.name}")
+    settings.put(settings.PROGRAM, "/nowhere/rssc-geo")
     task = tasks.install_task()
-    lines, ended = [], []
+    lines, percents, ended = [], [], []
     task.line.connect(lines.append)
+    task.progressChanged.connect(percents.append)
     task.ended.connect(ended.append)
-    QgsApplication.taskManager().addTask(task)
+    assert task.start()
+    assert not tasks.check_task().start()  # one at a time
     end = time.monotonic() + 240
     while not ended and time.monotonic() < end:
         QCoreApplication.processEvents()
         time.sleep(0.02)
     assert ended == [""], (ended, lines)
     assert lines[-1] == "the backend works"
+    assert percents == sorted(percents)
+    assert not any(line.startswith("Progress") for line in lines)
+    assert backends.find_backend().program == install.program_path()
+    assert tasks.BackendTask.current is None
 
 
 def test_an_environment_that_broke_is_made_again(private, tmp_path):

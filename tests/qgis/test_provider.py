@@ -29,7 +29,7 @@ from rssc_geo_qgis import settings
 NAMES = ["caption", "classify", "explain", "info", "train", "zeroshot"]
 ADVANCED = {
     "TILE_SIZE", "STRIDE", "MIN_VALID", "BANDS", "STRETCH", "NODATA", "MODEL", "CAPTIONER", "AOI", "EXTENT", "RESOLUTION",
-    "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "BATCH_SIZE", "DEVICE",
+    "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "BATCH_SIZE", "DEVICE", "PURITY",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_an_algorithm_describes_itself(application, name):
 
 def test_classify_has_the_contract_s_names(application):
     found = algorithm(application, "classify")
-    assert {definition.name() for definition in found.parameterDefinitions()} == ADVANCED | {"INPUT", "OUTPUT"}
+    assert {definition.name() for definition in found.parameterDefinitions()} == ADVANCED - {"PURITY"} | {"INPUT", "OUTPUT"}
     assert {output.name() for output in found.outputDefinitions()} == {"OUTPUT", "SCENES"}
     assert found.parameterDefinitions()[0].name() == "INPUT"
 

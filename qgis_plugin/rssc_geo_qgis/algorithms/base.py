@@ -96,8 +96,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             return good, message
         try:
             raster = self._read_raster(parameters, context)
+            window = self._window(parameters, context, raster)
             if raster.picture is not None:
-                rendered_size(raster, *self._window(parameters, context, raster))
+                rendered_size(raster, *window)
             self._check_output(parameters, context)
         except QgsProcessingException as error:
             return False, str(error)
@@ -186,6 +187,10 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         if raster.picture is not None and self.parameterDefinition("EXTENT") is None:
             raise QgsProcessingException(f"'{raster.title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…).")
         extent = self.parameterAsExtent(parameters, "EXTENT", context, raster.crs)
+        if parameters.get("EXTENT") not in (None, "") and extent.isEmpty():
+            raise QgsProcessingException(
+                "The extent is empty, as that of a map canvas is that shows nothing yet. Choose one again, or leave it out."
+            )
         return extent, self.parameterAsDouble(parameters, "RESOLUTION", context)
 
     def _arguments(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from . import parameters as shared
 from .polygons import PolygonAlgorithm
 
@@ -13,6 +15,9 @@ class Caption(PolygonAlgorithm):
     COMMAND = "caption"
     TITLE = "Caption scene"
     TAGS = "description text words vision language ai"
+    SUFFIXES = (".gpkg",)
+    LAYERS = MappingProxyType({"OUTPUT": "captions"})
+    OUTPUT_HELP = "A GeoPackage."
     HELP = (
         "Describes each tile of a satellite or aerial picture in a sentence: one polygon a tile with its caption.<br><br>"
         "The captioner that comes with the backend is small and quick. A vision-language model on this computer "
@@ -20,4 +25,4 @@ class Caption(PolygonAlgorithm):
     )
 
     def parameters(self) -> shared.Parameters:
-        return [*shared.tiling(), shared.model(), shared.captioner(), *shared.area(), *shared.compute()]
+        return [*shared.tiling(), shared.model(), shared.captioner(), *shared.area(), shared.crs(), *shared.compute()]

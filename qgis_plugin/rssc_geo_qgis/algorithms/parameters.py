@@ -31,8 +31,20 @@ def advanced(parameter: QgsProcessingParameterDefinition, help_text: str) -> Qgs
 def tiling() -> Parameters:
     """How the raster is cut and read."""
     return [
-        _text("TILE_SIZE", "Tile size", "Side of what the network looks at, such as 256px or 400m. Empty: by the model."),
+        tile_size(),
         _text("STRIDE", "Stride", "Side of a cell of the result, such as 200m, at most the tile's. Empty: the tile size."),
+        *reading(),
+    ]
+
+
+def tile_size() -> QgsProcessingParameterDefinition:
+    """How much is looked at at a time."""
+    return _text("TILE_SIZE", "Tile size", "Side of what the network looks at, such as 256px or 400m. Empty: by the model.")
+
+
+def reading() -> Parameters:
+    """How the raster is read."""
+    return [
         advanced(
             QgsProcessingParameterNumber(
                 "MIN_VALID", "Valid share", QgsProcessingParameterNumber.Type.Double, 0.5, minValue=0.01, maxValue=1
@@ -91,8 +103,13 @@ def shape() -> Parameters:
             QgsProcessingParameterBoolean("PROBABILITIES", "Probabilities of all classes", defaultValue=False),
             "One column for each class in the scenes layer.",
         ),
-        advanced(QgsProcessingParameterCrs("CRS", "CRS of the result", optional=True), "Empty: the raster's."),
+        crs(),
     ]
+
+
+def crs() -> QgsProcessingParameterDefinition:
+    """In which CRS the result is."""
+    return advanced(QgsProcessingParameterCrs("CRS", "CRS of the result", optional=True), "Empty: the raster's.")
 
 
 def compute() -> Parameters:

@@ -11,6 +11,7 @@ from qgis.core import (
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
     QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterNumber,
 )
 
 from ..inputs import write_polygons
@@ -39,7 +40,14 @@ class Train(RsscAlgorithm):
         return [
             shared.described(labels, "Polygons of any CRS over the raster."),
             shared.described(field, "The column that names the class of a polygon."),
-            *shared.tiling(),
+            shared.tile_size(),
+            *shared.reading(),
+            shared.advanced(
+                QgsProcessingParameterNumber(
+                    "PURITY", "Purity", QgsProcessingParameterNumber.Type.Double, 0.6, minValue=0.5, maxValue=1
+                ),
+                "Share of a tile that polygons of one class must cover for it to be learned from.",
+            ),
             shared.model(),
             shared.device(),
             shared.described(folder, "The folder that will hold the model."),

@@ -1,0 +1,126 @@
+"""The other algorithms from end to end: zero-shot, caption, explain, train."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+
+import processing
+from processing.gui.Postprocessing import handleAlgorithmResults
+from qgis.core import (
+    QgsFeature,
+    QgsGeometry,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import Qt
+
+
+def run_in_desktop(application, name, parameters, feedback):
+    """As the dialog does it: run, then load what is to be loaded."""
+    alg = application.processingRegistry().algorithmById(f"rsscgeo:{name}").create()
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    found, good = alg.run(parameters, context, feedback)
+    assert good, feedback.errors
+    assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
+    return found
+
+
+def test_zero_shot(scene, feedback):
+    words = {"INPUT": str(scene), "CLASSES": "olive grove\nsea, harbour", "OUTPUT": "TEMPORARY_OUTPUT", "TILE_SIZE": "100px"}
+    with pytest.raises(QgsProcessingException, match="'sea' names 1 class; give two or more"):
+        processing.run("rsscgeo:zeroshot", {**words, "CLASSES": "sea"})
+    cells = QgsVectorLayer(processing.run("rsscgeo:zeroshot", words, feedback=feedback)["SCENES"])
+    assert cells.featureCount() == 48
+    assert {cell["class"] for cell in cells.getFeatures()} <= {"olive grove", "sea", "harbour"}
+
+
+def test_caption(application, scene, tmp_path, feedback):
+    output = tmp_path / "captions.gpkg"
+    wanted = QgsProcessingOutputLayerDefinition(str(output), QgsProject.instance())
+    run = {"INPUT": str(scene), "TILE_SIZE": "200px", "CRS": "EPSG:4326", "OUTPUT": wanted}
+    assert run_in_desktop(application, "caption", run, feedback) == {"OUTPUT": f"{output}|layername=captions"}
+    (layer,) = QgsProject.instance().mapLayersByName("Captions")
+    assert layer.renderer().symbol().symbolLayer(0).brushStyle() == Qt.BrushStyle.NoBrush  # the imagery stays in sight
+    assert '"caption"' in layer.mapTipTemplate()
+    assert layer.featureCount() == 12
+    assert layer.crs().authid() == "EPSG:4326"
+    assert all(len(cell["caption"]) > 10 for cell in layer.getFeatures())
+    assert feedback.percents == sorted(feedback.percents)
+    with pytest.raises(QgsProcessingException, match=r"is not a file ending in \.gpkg"):
+        processing.run("rsscgeo:caption", {**run, "OUTPUT": str(tmp_path / "captions.shp")})
+
+
+def test_explain(application, scene, tmp_path, feedback):
+    raster = QgsRasterLayer(str(scene), "my scene")
+    QgsProject.instance().addMapLayer(raster)
+    output = tmp_path / "why & how"
+    run = {"INPUT": raster, "AT": "9.005,45.149 [EPSG:4326]", "TILE_SIZE": "200px", "OUTPUT": str(output)}
+    found = run_in_desktop(application, "explain", run, feedback)
+    page = (output / "explanation.html").read_text("utf-8")
+    picture = page.partition("<img src='")[2].partition("'")[0]
+    assert (output / picture).is_file()
+    assert "%</h2>" in page
+    (layer,) = QgsProject.instance().layerTreeRoot().findGroup("my scene").findLayers()
+    assert layer.name().startswith("Evidence for ")
+    assert layer.layer().source() == found["HEAT_MAP"]
+    assert layer.layer().extent() == QgsRectangle(500_000, 4_999_200, 500_400, 4_999_600)  # the tile around the point
+    assert layer.layer().renderer().type() == "singlebandpseudocolor"
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    with pytest.raises(QgsProcessingException, match="is open in this project as the layer 'Evidence for"):
+        processing.run("rsscgeo:explain", run, context=context)
+    del layer
+    QgsProject.instance().clear()
+    again = processing.run("rsscgeo:explain", {**run, "INPUT": str(scene)})
+    assert again["HEAT_MAP"] == found["HEAT_MAP"]
+
+
+def test_explain_beside_the_raster(scene, tmp_path):
+    with pytest.raises(QgsProcessingException, match="outside|no cell|not in"):
+        processing.run("rsscgeo:explain", {"INPUT": str(scene), "AT": "1,1 [EPSG:4326]", "OUTPUT": str(tmp_path / "why")})
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+@pytest.fixture
+def labels():
+    """Squares of 400 m in two columns of the scene, labelled in turn."""
+    layer = QgsVectorLayer("Polygon?crs=EPSG:32632&field=land_use:string", "labels", "memory")
+    for column, name in enumerate(("vineyard", "olive grove")):
+        for row in range(3):
+            feature = QgsFeature(layer.fields())
+            west, north = 500_000 + 800 * column, 5_000_000 - 400 * row
+            feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(west, north - 400, west + 400, north)))
+            feature.setAttributes([name])
+            layer.dataProvider().addFeatures([feature])
+    return layer
+
+
+def test_train_and_classify_with_the_model(scene, labels, tmp_path, feedback):
+    bundle = tmp_path / "my model"
+    run = {"INPUT": str(scene), "LABELS": labels, "FIELD": "land_use", "TILE_SIZE": "100px", "OUTPUT": str(bundle)}
+    assert processing.run("rsscgeo:train", run, feedback=feedback) == {"OUTPUT": str(bundle)}
+    assert (bundle / "model.safetensors").is_file()
+    assert feedback.percents == sorted(feedback.percents)
+    assert any("patches" in line for line in feedback.lines)
+    run = {"INPUT": str(scene), "MODEL": str(bundle), "TILE_SIZE": "100px", "OUTPUT": "TEMPORARY_OUTPUT"}
+    cells = QgsVectorLayer(processing.run("rsscgeo:classify", run)["SCENES"])
+    assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
+
+
+def test_train_with_one_class(scene, labels, tmp_path):
+    QgsProject.instance().addMapLayer(labels)
+    labels.selectByExpression("land_use = 'vineyard'")
+    selected = QgsProcessingFeatureSourceDefinition(labels.id(), selectedFeaturesOnly=True)
+    run = {"INPUT": str(scene), "LABELS": selected, "FIELD": "land_use", "OUTPUT": str(tmp_path / "model")}
+    with pytest.raises(QgsProcessingException, match="only the class 'vineyard' is labelled"):
+        processing.run("rsscgeo:train", run)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".xml"] == ["scene.tif"]

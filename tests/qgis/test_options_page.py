@@ -1,0 +1,132 @@
+"""The page in the options: what it keeps, what its buttons do, a task that outlives it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QCoreApplication
+from qgis.PyQt.QtWidgets import QMessageBox
+from rssc_geo_qgis import install, settings
+from rssc_geo_qgis.options_page import OptionsFactory, OptionsPage
+from rssc_geo_qgis.tasks import BackendTask
+
+
+@pytest.fixture
+def page(application):
+    found = OptionsPage(None)
+    yield found
+    if BackendTask.current is not None:
+        BackendTask.current.cancel()
+    wait_until_idle()
+
+
+def wait_until_idle(seconds=60):
+    end = time.monotonic() + seconds
+    while BackendTask.current is not None:
+        assert time.monotonic() < end, "the task does not end"
+        QCoreApplication.processEvents()
+        time.sleep(0.02)
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def slow_backend(folder: Path) -> str:
+    """Answers as a backend does, but its run takes longer than anyone waits."""
+    return script(
+        folder / "rssc-geo",
+        'case "$1" in --version) echo rssc-geo 0.1.0;; --help) echo "Commands:";; *) echo started; sleep 600;; esac',
+    )
+
+
+def test_what_is_entered_is_kept(page, tmp_path):
+    page.program.setFilePath(str(tmp_path / "rssc-geo"))
+    page.device.setCurrentText("cuda:1")
+    page.cache.setFilePath(str(tmp_path))
+    page.source.setText(" rssc-geo==0.1.0 ")
+    page.apply()
+    again = OptionsPage(None)
+    assert again.program.filePath() == str(tmp_path / "rssc-geo")
+    assert (again.device.currentText(), again.cache.filePath()) == ("cuda:1", str(tmp_path))
+    assert again.source.text() == "rssc-geo==0.1.0"
+    assert settings.environment() == {"XDG_CACHE_HOME": str(tmp_path), "HF_HOME": f"{tmp_path}/huggingface"}
+    again.device.setCurrentText("the fastest there is")
+    again.apply()
+    assert settings.get(settings.DEVICE) == ""
+
+
+def test_the_status_names_the_backend_or_what_is_missing(page, backend, tmp_path):
+    assert page.status.text().startswith("Backend: rssc-geo 0.1.0")
+    assert str(backend) in page.status.text()
+    settings.put(settings.PROGRAM, str(tmp_path / "gone"))
+    assert "does not exist" in OptionsFactory(page.windowIcon()).createWidget(None).status.text()
+
+
+def test_check_runs_in_the_background(page):
+    page.check_button.click()
+    assert not page.install_button.isEnabled()
+    assert page.stop_button.isEnabled()
+    assert page.bar.isVisibleTo(page)
+    wait_until_idle()
+    assert page.log.toPlainText().endswith("the backend works")
+    assert page.install_button.isEnabled()
+    assert not page.bar.isVisibleTo(page)
+    assert page.status.text().startswith("Backend: rssc-geo")
+
+
+def test_stop(page, tmp_path):
+    page.program.setFilePath(slow_backend(tmp_path))
+    page.check_button.click()
+    wait = time.monotonic() + 30
+    while "started" not in page.log.toPlainText() and time.monotonic() < wait:
+        QCoreApplication.processEvents()
+        time.sleep(0.02)
+    stopped = time.monotonic()
+    page.stop_button.click()
+    wait_until_idle()
+    assert time.monotonic() - stopped < 1
+    assert page.status.text() == "Stopped. Start it again to go on."
+
+
+def test_a_page_that_is_closed_and_opened_again_during_a_task(page, tmp_path):
+    page.program.setFilePath(slow_backend(tmp_path))
+    page.check_button.click()
+    sip.delete(page)
+    again = OptionsPage(None)
+    assert not again.check_button.isEnabled()
+    BackendTask.current.setProgress(50)
+    QCoreApplication.processEvents()
+    assert again.bar.value() == 50
+    again.stop_button.click()
+    wait_until_idle()
+    assert again.check_button.isEnabled()
+
+
+def test_an_installation_that_fails_says_why(page, monkeypatch):
+    monkeypatch.setattr(install, "CPU", install.Build("CPU", "", 900_000))
+    monkeypatch.setattr(install, "CUDA", install.CPU)
+    page.install_button.click()
+    wait_until_idle()
+    assert "needs 900000 GB on the disk" in page.status.text()
+    assert not Path(install.folder()).exists()
+
+
+def test_remove_asks_first(page, monkeypatch):
+    Path(install.folder()).mkdir(parents=True)
+    answers = iter([QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes])
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *arguments: asked.append(arguments[2]) or next(answers))
+    page.remove_button.click()
+    assert Path(install.folder()).is_dir()
+    page.remove_button.click()
+    assert not Path(install.folder()).exists()
+    assert install.folder() in asked[0]
