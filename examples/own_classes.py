@@ -1,0 +1,26 @@
+"""Learn classes from labelled polygons, and map a raster with them.
+
+python examples/own_classes.py scene.tif examples/demo_labels.geojson label my-classes/ landuse.gpkg
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rssc_geo import CustomOptions, TilingOptions, classify, train_on_polygons
+
+
+def main(raster: str, labels: str, column: str, bundle: str, output: str) -> None:
+    """Learn the classes in ``column`` of ``labels``, keep them as ``bundle``, and map ``raster`` into ``output``."""
+    options = CustomOptions(column=column, tiling=TilingOptions(tile_size="300m"))
+    trained = train_on_polygons([(raster, labels)], bundle, options=options)
+    for warning in trained.warnings:
+        print("mind:", warning)
+    if trained.scores is not None:
+        print(f"right for {trained.scores.overall_accuracy:.0%} of patches that the model had not seen, nor their neighbours")
+    result = classify(raster, output, model=bundle, overwrite=True)
+    print(*(f"{total.name}: {total.cells} cells" for total in result.summary.classes), sep="\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
