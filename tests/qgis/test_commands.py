@@ -36,10 +36,13 @@ def run_in_desktop(application, name, parameters, feedback):
 
 def test_zero_shot(scene, feedback):
     words = {"INPUT": str(scene), "CLASSES": "olive grove\nsea, harbour", "OUTPUT": "TEMPORARY_OUTPUT", "TILE_SIZE": "100px"}
-    with pytest.raises(QgsProcessingException, match="'sea' names 1 class; give two or more"):
-        processing.run("rsscgeo:zeroshot", {**words, "CLASSES": "sea"})
+    with pytest.raises(QgsProcessingException, match=r"'sea' names 1 class\(es\); give more"):
+        processing.run("rsscgeo:zeroshot", {**words, "CLASSES": "sea", "NO_OTHER": True})
     cells = QgsVectorLayer(processing.run("rsscgeo:zeroshot", words, feedback=feedback)["SCENES"])
     assert cells.featureCount() == 48
+    assert {cell["class"] for cell in cells.getFeatures()} <= {"olive grove", "sea", "harbour", "other"}
+    refined = processing.run("rsscgeo:zeroshot", {**words, "NO_OTHER": True, "REFINE": True}, feedback=feedback)
+    cells = QgsVectorLayer(refined["SCENES"])
     assert {cell["class"] for cell in cells.getFeatures()} <= {"olive grove", "sea", "harbour"}
 
 

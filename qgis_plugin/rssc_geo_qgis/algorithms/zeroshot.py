@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qgis.core import QgsProcessingContext, QgsProcessingException, QgsProcessingParameterString
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterString,
+)
 
 from . import parameters as shared
 from .polygons import PolygonAlgorithm
@@ -18,9 +23,10 @@ class ZeroShot(PolygonAlgorithm):
     TITLE = "Zero-shot classify"
     TAGS = "land use cover scene classification words clip open vocabulary ai"
     HELP = (
-        "Makes a land-use map with classes of your own words, without training: give two or more, such as "
+        "Makes a land-use map with classes of your own words, without training, such as "
         "<i>vineyard, olive grove, greenhouse</i>.<br><br>"
-        "Every tile gets the class whose words are most like it: name what there is, not only what you look for. "
+        "Every tile gets the class whose words are most like it, or <i>other</i> where it is more like something that was "
+        "not named. Name what there is, not only what you look for. "
         "The result has the same two layers as Classify scene."
     )
 
@@ -28,6 +34,14 @@ class ZeroShot(PolygonAlgorithm):
         classes = QgsProcessingParameterString("CLASSES", "Classes", multiLine=True)
         return [
             shared.described(classes, "Names of the classes, separated by commas or one a line."),
+            shared.advanced(
+                QgsProcessingParameterBoolean("NO_OTHER", "No class 'other'", defaultValue=False),
+                "Every tile gets one of the classes.",
+            ),
+            shared.advanced(
+                QgsProcessingParameterBoolean("REFINE", "Refine on this raster", defaultValue=False),
+                "Looks at the tiles twice: first to move the classes towards the clusters that they form.",
+            ),
             *shared.tiling(),
             shared.model(),
             *shared.area(),
@@ -38,6 +52,6 @@ class ZeroShot(PolygonAlgorithm):
     def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
         text = self.parameterAsString(parameters, "CLASSES", context)
         names = [name.strip() for name in text.replace("\n", ",").split(",") if name.strip()]
-        if len(names) < 2:
-            raise QgsProcessingException(f"Classes: {text.strip()!r} names {len(names)} class; give two or more.")
+        if len(names) < 1 + self.parameterAsBool(parameters, "NO_OTHER", context):
+            raise QgsProcessingException(f"Classes: {text.strip()!r} names {len(names)} class(es); give more.")
         return ["--classes=" + ",".join(names)]
