@@ -65,7 +65,7 @@ def command() -> None:
 
 @command.command("run")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, metavar="TEMPLATE", help="Results, such as 'maps/{stem}.gpkg' or '{id}.parquet'.")
+@click.option("-o", "--output", required=True, metavar="TEMPLATE", help="A folder, or files such as 'maps/{id}.parquet'.")
 @click.option("--merge", metavar="RULE", help="One file of all scenes; where they overlap: first, last, most-confident.")
 @click.option("--asset", metavar="NAME", help="Key or role of the STAC asset, or three keys: red,green,blue.")
 @_scene_options

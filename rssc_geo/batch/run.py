@@ -31,9 +31,9 @@ MERGED_CRS = "EPSG:4326"
 class BatchOptions:
     """What a batch is asked for; the defaults are those of the command line.
 
-    ``output``: a template with ``{stem}`` or ``{id}``, or with ``merge`` (first, last, most-confident) the one file of
-    all; ``asset``: see ``collect_jobs``; ``scheduler``: see ``DaskPool``, None for this machine; ``prometheus``: file of
-    figures, replaced every second or so.
+    ``output``: a template with ``{stem}`` or ``{id}``, a folder (for ``{id}.gpkg`` in it), or with ``merge`` (first, last,
+    most-confident) the one file of all; ``asset``: see ``collect_jobs``; ``scheduler``: see ``DaskPool``, None for this
+    machine; ``prometheus``: file of figures, replaced every second or so.
     """
 
     output: str
@@ -61,13 +61,15 @@ class BatchOptions:
     def template(self) -> str:
         """Of the scenes' own outputs; those of a merged one lie in a folder beside it."""
         if self.merge is None:
-            return self.output
+            named = "{" in self.output or Path(self.output).suffix
+            return self.output if named else str(Path(self.output) / "{id}.gpkg")
         return str(Path(self.output).with_suffix(".parts") / "{id}.gpkg")
 
     @property
     def folder(self) -> Path:
         """Where the journal lies: the last folder of the output that is the same for all scenes."""
-        return Path(re.split(r"[^/\\]*\{", self.output, maxsplit=1)[0]) if "{" in self.output else Path(self.output).parent
+        output = self.output if self.merge is not None else self.template
+        return Path(re.split(r"[^/\\]*\{", output, maxsplit=1)[0]) if "{" in output else Path(output).parent
 
 
 def plan_jobs(inputs: Sequence[str], options: BatchOptions) -> Jobs:

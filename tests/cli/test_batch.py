@@ -129,8 +129,10 @@ def test_nothing_to_do_is_said(rssc: Rssc, bundle: Path, tmp_path: Path) -> None
 
 def test_dry_run_shows_the_plan_and_writes_nothing(rssc: Rssc, scenes: Path, tmp_path: Path) -> None:
     (scenes / "c.tif").write_bytes(b"no raster")
-    done = rssc("batch", "run", scenes, "-o", tmp_path / "maps" / "{stem}.gpkg", "--tile-size", "64px", "--dry-run", "--json")
+    words = ("batch", "run", scenes, "--tile-size", "64px", "--dry-run", "--json", "-o")
+    done = rssc(*words, tmp_path / "maps")
     assert done.code == 1
+    assert done.out == rssc(*words, tmp_path / "maps" / "{id}.gpkg").out
     values = json.loads(done.out)
     assert (values["scenes"], values["tiles"], values["cells"]) == (2, 32, 32)
     assert values["estimated_seconds_on_cpu"] > 0
