@@ -13,8 +13,10 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+from PIL import Image
 from shapely.geometry import box
 
+from rssc_geo.training.data import load_image_folder
 from tests.chat_server import ChatServer, refusal
 
 from .conftest import Outcome, texture, write_raster
@@ -192,3 +194,23 @@ def test_stops_at_once_with_its_parent_while_the_server_thinks(server: ChatServe
     assert run.returncode == 130
     assert "run the same command again" in errors
     assert not list(tmp_path.glob("x.jsonl*"))
+
+
+def test_pictures_are_described_for_training(rssc: Callable[..., Outcome], tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, level in {"Forest": 60, "Beach": 200}.items():
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(3):
+            pixels = random.integers(level - 20, level + 20, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
+    target = tmp_path / "captions.jsonl"
+    words = ["caption", "--pictures", tmp_path / "pictures", "-o", target]
+    done = rssc(*words, "--batch-size", 4, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["tiles"] == 6
+    data = load_image_folder(tmp_path / "pictures", size=32, captions=target)
+    assert all(len(texts) == 1 and len(texts[0]) > 5 for texts in data.captions)
+    assert "exists" in rssc(*words).message
+    assert "as .jsonl" in rssc(*words[:-1], tmp_path / "captions.gpkg").message
+    assert "none writes no captions" in rssc(*words, "--captioner", "none", "--overwrite").message
+    assert not list(tmp_path.glob("*.part"))
