@@ -28,7 +28,7 @@ from rssc_geo_qgis import settings
 
 NAMES = ["caption", "classify", "explain", "info", "train", "zeroshot"]
 ADVANCED = {
-    "TILE_SIZE", "STRIDE", "MIN_VALID", "BANDS", "STRETCH", "NODATA", "MODEL", "CAPTIONER", "AOI", "EXTENT", "RESOLUTION",
+    "TILE_SIZE", "STRIDE", "MIN_VALID", "BANDS", "STRETCH", "NODATA", "MODEL", "CAPTIONER", "NO_OTHER", "REFINE", "AOI", "EXTENT", "RESOLUTION",
     "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "BATCH_SIZE", "DEVICE", "PURITY",
 }  # fmt: skip
 
