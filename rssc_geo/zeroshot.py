@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from rssc_geo.inference.aggregate import CellMap
 from rssc_geo.inference.plan import Source, TilingOptions, make_plan
 from rssc_geo.models.alignment import Alignment
 from rssc_geo.models.bundle import Model
-from rssc_geo.models.card import SceneClass
+from rssc_geo.models.card import SceneClass, in_words
 from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.raster.radiometry import fit_radiometry
@@ -189,5 +188,5 @@ def _vectors(model: Model, phrases: Sequence[str]) -> torch.Tensor:
     encoder = model.network.text_encoder
     if not isinstance(encoder, StaticTextEncoder):
         raise _wordless(model)
-    plain = [" ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", phrase).split()) for phrase in phrases]
+    plain = [" ".join(in_words(phrase).split()) for phrase in phrases]
     return encoder.embed(*model.tokenize(plain, source=None)) if plain else torch.zeros(0, encoder.width)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rssc_geo.errors import UsageError
+from rssc_geo.models.card import in_words
 
 _DESCRIBE = "This is an aerial or satellite image seen from above. Describe in one or two sentences which land cover is present. "
 _PRESETS = {
@@ -52,8 +53,7 @@ def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
         return Prompt("own", choice.strip())
     if choice == "closed" and not class_names:
         raise UsageError("the prompt 'closed' lists the classes of a model, and none were given")
-    words = (re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in class_names)
-    return Prompt(choice, _PRESETS[choice].replace("{classes}", "; ".join(words)))
+    return Prompt(choice, _PRESETS[choice].replace("{classes}", "; ".join(map(in_words, class_names))))
 
 
 def tidy_answer(answer: str, *, cut: bool = False) -> str:

@@ -33,7 +33,7 @@ from rssc_geo.vector.fields import SCENE_FIELDS
 from rssc_geo.vector.formats import format_of
 from rssc_geo.vector.layers import Layer
 from rssc_geo.vector.placement import Placement
-from rssc_geo.vector.target import OutputOptions, Workshop
+from rssc_geo.vector.target import OutputOptions, Workshop, check_file
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +135,7 @@ def _check_lines(plan: Plan, path: Path, *, crs: str | None, overwrite: bool) ->
     """Refuse before the work starts what could not be written at its end."""
     if crs is not None:
         raise UsageError("--crs is for a GeoPackage; the bounds in JSON Lines are in the raster's CRS")
-    if path.exists() and (path.is_dir() or not overwrite):
-        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is not an existing folder: create it first")
+    check_file(path, overwrite=overwrite)
     spare_the_input(plan, path)
 
 

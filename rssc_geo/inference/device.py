@@ -114,7 +114,7 @@ class TileClassifier:
         """Caption and classify tiles whose image tokens are known."""
         model = self._model
         captions = captioner.caption(batch)
-        read = captions if captioner.source == "written" or model.card.reads_own_captions else [""] * len(captions)
+        read = captions if model.reads(captioner.source) else [""] * len(captions)
         ids, present = (values.to(self._compute.device) for values in model.tokenize(read, source=captioner.source))
         logits = model.network.classify(batch.image_tokens, ids, present).float()
         return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)

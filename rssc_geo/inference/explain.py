@@ -189,7 +189,7 @@ class _Job:
         order = np.argsort(-probabilities, kind="stable")
         best, second = int(order[0]), int(order[1])
         source = self._captioner.source
-        words_read = bool(caption) and (source == "written" or card.reads_own_captions)
+        words_read = bool(caption) and self._model.reads(source)
         reasons = find_reasons(
             self._model, data.pixels, data.mask, class_id=best, caption=caption, source=source, words_read=words_read
         )

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 
-from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.errors import UsageError
 from rssc_geo.geometry.grid import Window
 from rssc_geo.inference.plan import Plan
 from rssc_geo.models.card import SceneClass
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.vector.preview import write_preview
+from rssc_geo.vector.target import check_file
 
 _SIDE = 1200  # pixels of the longer side that are read; the picture shows about as many
 
@@ -22,10 +23,7 @@ def check_preview(path: Path, *, overwrite: bool) -> None:
     """Refuse before the work starts what could not be written at its end."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"--preview {path}: the picture is a PNG; name it .png")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is not an existing folder: create it first")
+    check_file(path, overwrite=overwrite)
 
 
 def draw_preview(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.errors import UsageError
 from rssc_geo.geometry.grid import Window
 from rssc_geo.inference.job import Maker
 from rssc_geo.inference.plan import Plan, TilingOptions, describe_options
@@ -25,6 +25,7 @@ from rssc_geo.vector.provenance import timestamp
 from rssc_geo.vector.readback import read_scenes
 from rssc_geo.vector.report import BINS, Patch, ReportContent, write_report
 from rssc_geo.vector.report_map import lay_out, map_svg
+from rssc_geo.vector.target import check_file
 
 _SIDE, _PATCH_SIDE = 1600, 176  # pixels of the map's and the patches' longer sides
 _QUALITY = 82
@@ -48,10 +49,7 @@ def check_report(path: Path, *, overwrite: bool) -> None:
     """Refuse before the work starts what could not be written at its end."""
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"--report {path}: the report is a web page; name it .html")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is not an existing folder: create it first")
+    check_file(path, overwrite=overwrite)
 
 
 def make_report(

@@ -49,6 +49,10 @@ class Model:
         if (self.decoder is None) != (self.vocabulary is None):
             raise ValueError("a captioner needs its decoder and its vocabulary")
 
+    def reads(self, source: Source) -> bool:
+        """Whether the class is found with words of that source, or they only go to the output."""
+        return source == "written" or self.card.reads_own_captions
+
     def preprocess(self, pixels: np.ndarray, mask: np.ndarray) -> torch.Tensor:
         """uint8 ``(B, H, W, 3)`` and bool ``(B, H, W)`` (True = valid) → normalised float32 ``(B, 3, H, W)``.
 

@@ -17,6 +17,15 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def in_words(name: str) -> str:
+    """A class's name as words.
+
+    >>> in_words("DenseResidential")
+    'Dense Residential'
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
 @dataclass(frozen=True, slots=True)
 class SceneClass:
     """One class of a model: ``id`` is its place in the network's output, ``colour`` is ``#rrggbb``."""

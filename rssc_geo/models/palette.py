@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import colorsys
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from rssc_geo.models.card import SceneClass
+from rssc_geo.models.card import SceneClass, in_words
 
 _AID = (
     ("Airport", "#7a5195", "Runways, aprons, terminals and parked aircraft"),
@@ -93,7 +92,7 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
 
 
 def _words(name: str) -> set[str]:
-    return set(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("_", " ").replace("-", " ").split())
+    return set(in_words(name).lower().replace("_", " ").replace("-", " ").split())
 
 
 def _take(colour: np.ndarray, candidates: np.ndarray, nearest: np.ndarray) -> None:

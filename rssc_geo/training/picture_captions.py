@@ -18,6 +18,7 @@ from rssc_geo.inference.captions import CaptionResult
 from rssc_geo.inference.device import TileClassifier, choose_compute
 from rssc_geo.models.bundle import load_model
 from rssc_geo.training.data import load_image_folder
+from rssc_geo.vector.target import check_file
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,8 +49,7 @@ def caption_pictures(
     target = Path(output)
     if target.suffix.lower() != ".jsonl":
         raise UsageError(f"{target.name}: captions of pictures are written as .jsonl")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists: choose another name, or replace it with --overwrite")
+    check_file(target, overwrite=overwrite)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
     loaded = load_model(model, revision=revision)
     writes = make_captioner(captioner, loaded, caption_options or CaptionOptions(), device=compute.device, dtype=compute.dtype)

@@ -178,3 +178,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse before the work starts a single file that could not be written at its end; ``OutputError``."""
+    if path.exists() and (path.is_dir() or not overwrite):
+        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not an existing folder: create it first")
