@@ -20,9 +20,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
 from common import verdict
-from zero_shot import CPU, options_of, train_without
+from zero_shot import CPU, mean_tokens, options_of, train_without
 
 from rssc_geo.models.bundle import Model
 from rssc_geo.training.custom import without_attention
@@ -58,9 +57,7 @@ def imagenet(pixels: np.ndarray, data: SceneImages, options: TrainOptions) -> np
         {key: value for key, value in initial_weights(options).items() if not key.startswith("classifier.")}
     )
     model.network.eval()
-    with torch.inference_mode():
-        parts = (model.preprocess(part, np.ones(part.shape[:3], bool)) for part in np.array_split(pixels, -(-len(pixels) // 64)))
-        return np.concatenate([model.network.encode_image(images).mean(1).numpy() for images in parts])
+    return mean_tokens(model, pixels).numpy()
 
 
 def colours(pixels: np.ndarray) -> np.ndarray:
