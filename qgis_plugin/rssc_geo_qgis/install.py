@@ -147,7 +147,8 @@ def _candidates() -> Iterator[str]:
             path = os.path.join(place, name)
             if os.path.isfile(path):
                 yield path
-    for name in ("python3", *(f"python3.{minor}" for minor in range(10, 15))):
+    # On Windows python.org installs neither of the other names, and nothing but its launcher on PATH unless told to.
+    for name in (*(("py", "python") if windows else ()), "python3", *(f"python3.{minor}" for minor in range(10, 15))):
         found = shutil.which(name)
         if found:
             yield found

@@ -152,5 +152,15 @@ def test_no_suitable_python(private, monkeypatch, tmp_path):
         install.suitable_python()
 
 
+def test_on_windows_python_org_s_own_names_are_tried(private, monkeypatch):
+    """Read from the candidates alone: there is no Windows here."""
+    monkeypatch.setattr(install.shutil, "which", lambda name: f"found/{name}")
+    monkeypatch.setattr(sys, "executable", "/nowhere/qgis-bin.exe")
+    with monkeypatch.context() as windows:
+        windows.setattr(install.os, "name", "nt")
+        candidates = list(install._candidates())
+    assert candidates[-8:-5] == ["found/py", "found/python", "found/python3"]
+
+
 def test_qgis_s_own_python_is_taken(private):
     assert install.suitable_python() == sys.executable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -244,10 +245,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return [f"{option}={value}"] if value and value != definition.defaultValue() else []
 
     def _tidy(self, output: str, feedback: QgsProcessingFeedback) -> None:
-        """After a run that did not finish: what the next can go on from stays beside a named output, a temporary one goes."""
-        remains = glob.glob(glob.escape(output) + ".part*")
-        if os.path.realpath(output).startswith(os.path.realpath(QgsProcessingUtils.tempFolder())):
-            for path in remains:
-                os.remove(path)
-        elif remains:
-            feedback.pushInfo(f"What was done is kept in {remains[0]}: run again with the same output to go on.")
+        """After a run that did not finish: what the next can go on from stays beside a named output, all else goes."""
+        temporary = os.path.realpath(output).startswith(os.path.realpath(QgsProcessingUtils.tempFolder()))
+        for path in glob.glob(glob.escape(output) + ".part*"):
+            if os.path.isdir(path):  # a result that is a folder is begun anew
+                shutil.rmtree(path, ignore_errors=True)
+            elif temporary:
+                with contextlib.suppress(OSError):  # the reason why the run ended is what the user has to see
+                    os.remove(path)
+            else:
+                feedback.pushInfo(f"What was done is kept in {path}: run again with the same output to go on.")
