@@ -114,6 +114,23 @@ def test_the_review_of_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_pa
     assert in_the_group("scene")[0].layer().featureCount() == 3
 
 
+def test_batch_mode(application, write_raster, tmp_path, feedback):
+    """One instance runs row after row, as the dialog of batch mode does it; each result is loaded under its own raster."""
+    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
+    for name in ("west", "east"):
+        raster, context = write_raster(tmp_path / f"{name}.tif"), QgsProcessingContext()
+        context.setProject(QgsProject.instance())
+        row = {"INPUT": str(raster), **TILES, "REVIEW": 2, "OUTPUT": loaded(tmp_path / f"{name}.gpkg")}
+        found, good = alg.run(row, context, feedback)
+        assert good, feedback.errors
+        assert handleAlgorithmResults(alg, context, feedback, parameters=row)
+        assert found["REVIEW_LAYER"] == f"{tmp_path}/{name}.gpkg|layername=review"
+    for name in ("west", "east"):
+        nodes = in_the_group(name)
+        assert [node.name() for node in nodes] == ["Cells to review", "Land use", "Scenes"]
+        assert all(node.layer().source().startswith(f"{tmp_path}/{name}.gpkg") for node in nodes)
+
+
 def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
     run_in_desktop("classify", {"INPUT": str(scene), **TILES, "REVIEW": 40, "OUTPUT": loaded(tmp_path / "map.gpkg")})
     review = in_the_group("scene")[0].layer()
