@@ -111,7 +111,7 @@ def render(raster: RasterInput, extent: QgsRectangle, resolution_m: float, path:
     if feedback.isCanceled():
         return
     if result != QgsRasterFileWriter.WriterError.NoError:
-        errors = "; ".join(progress.errors()) or f"error {int(result)}"
+        errors = "; ".join(progress.errors()) or f"error {result}"
         raise QgsProcessingException(f"'{raster.title}' could not be fetched: {errors}")
 
 

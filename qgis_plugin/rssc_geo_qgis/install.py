@@ -147,8 +147,12 @@ def _candidates() -> Iterator[str]:
             path = os.path.join(place, name)
             if os.path.isfile(path):
                 yield path
-    for name in ("python3", *(f"python3.{minor}" for minor in range(10, 15))):
-        found = shutil.which(name)
+    # What macOS starts from its Finder has a PATH without the folders that Python's own installer and Homebrew use.
+    more = ("/usr/local/bin", "/opt/homebrew/bin") if sys.platform == "darwin" else ()
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *more))
+    # On Windows python.org installs neither of the other names, and nothing but its launcher on PATH unless told to.
+    for name in (*(("py", "python") if windows else ()), "python3", *(f"python3.{minor}" for minor in range(10, 15))):
+        found = shutil.which(name, path=path)
         if found:
             yield found
 

@@ -37,5 +37,8 @@ class RsscGeoProvider(QgsProcessingProvider):
     def supportedOutputVectorLayerExtensions(self) -> list[str]:
         return ["gpkg", "fgb", "geojson", "shp"]
 
+    def supportedOutputRasterLayerExtensions(self) -> list[str]:
+        return ["tif"]
+
     def supportsNonFileBasedOutput(self) -> bool:
         return False

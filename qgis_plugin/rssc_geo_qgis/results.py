@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from qgis.core import (
@@ -11,6 +11,7 @@ from qgis.core import (
     QgsGradientColorRamp,
     QgsGradientStop,
     QgsMapLayer,
+    QgsPalettedRasterRenderer,
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingLayerPostProcessorInterface,
@@ -23,15 +24,32 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QColor
 
-TITLES = {"landuse": "Land use", "scenes": "Scenes", "captions": "Captions"}
+TITLES = {
+    "landuse": "Land use",
+    "scenes": "Scenes",
+    "review": "Cells to review",
+    "classes": "Classes as raster",
+    "captions": "Captions",
+}
+_BELOW = ("scenes", "classes")
+"""Switched off, under the regions: see-through fills on each other would hide the imagery."""
+
+Paint = Callable[[QgsMapLayer], None]
 
 
-def layer_sources(outputs: Sequence[str]) -> dict[str, str]:
-    """The layers in the files of a run, by name: a GeoPackage holds several, other formats have a file each, in this order."""
-    if not outputs[0].lower().endswith(".gpkg"):
-        return dict(zip(("landuse", "scenes"), outputs))
-    found = QgsProviderRegistry.instance().querySublayers(outputs[0])
-    return {layer.name(): f"{outputs[0]}|layername={layer.name()}" for layer in found}
+def layer_files(output: str) -> dict[str, str]:
+    """The file of each layer of a land-use map, by name: a GeoPackage holds them all."""
+    stem, suffix = os.path.splitext(output)
+    apart = () if suffix.lower() == ".gpkg" else ("scenes", "review")
+    return {"landuse": output, **{name: f"{stem}_{name}{suffix}" for name in apart}}
+
+
+def layer_sources(output: str, written: Sequence[str]) -> dict[str, str]:
+    """The layers that a run has made, by name; ``written`` are all its files."""
+    if not output.lower().endswith(".gpkg"):
+        return {name: file for name, file in layer_files(output).items() if file in written}
+    found = QgsProviderRegistry.instance().querySublayers(output)
+    return {layer.name(): f"{output}|layername={layer.name()}" for layer in found}
 
 
 def open_layer_of(project: QgsProject | None, path: str) -> str:
@@ -47,20 +65,32 @@ def open_layer_of(project: QgsProject | None, path: str) -> str:
 
 def load_on_completion(context: QgsProcessingContext, asked: str, layers: dict[str, str], group: str) -> None:
     """Load the layers of a run in place of ``asked``, the file name that the dialog wanted loaded; nothing if it did not."""
-    if not context.willLoadLayerOnCompletion(asked):
-        return
-    wanted = dict(context.layersToLoadOnCompletion())
-    project = wanted.pop(asked).project
-    context.setLayersToLoadOnCompletion(wanted)
-    for name, source in layers.items():
-        # Regions are drawn over cells: two see-through fills would hide the imagery.
-        shown = name != "scenes" or len(layers) == 1
-        _load(context, project, source, TITLES.get(name, name), _Finish.of(group, visible=shown))
+    project = _take(context, asked)
+    for name, source in layers.items() if project else ():
+        _load(context, project, source, TITLES.get(name, name), _Finish.of(group, _style, visible=name not in _BELOW))
+
+
+def load_class_raster(context: QgsProcessingContext, asked: str, path: str, names: Mapping[int, str], group: str) -> None:
+    """The same for a raster of classes, whose legend gets their ``names``."""
+    project = _take(context, asked)
+    if project:
+        finish = _Finish.of(group, lambda layer: _name_classes(layer, names), visible="classes" not in _BELOW)
+        _load(context, project, path, TITLES["classes"], finish)
 
 
 def load_heat_map(context: QgsProcessingContext, path: str, title: str, group: str) -> None:
     """Load a raster of what speaks for (above 0) and against (below)."""
-    _load(context, context.project(), path, title, _Finish.of(group, visible=True))
+    _load(context, context.project(), path, title, _Finish.of(group, _colour, visible=True))
+
+
+def _take(context: QgsProcessingContext, asked: str) -> QgsProject | None:
+    """Take a file out of what will be loaded: the project it was for, None if it was not among them."""
+    if not context.willLoadLayerOnCompletion(asked):
+        return None
+    wanted = dict(context.layersToLoadOnCompletion())
+    project = wanted.pop(asked).project
+    context.setLayersToLoadOnCompletion(wanted)
+    return project
 
 
 def _load(context: QgsProcessingContext, project: QgsProject, source: str, title: str, finish: _Finish) -> None:
@@ -75,23 +105,20 @@ class _Finish(QgsProcessingLayerPostProcessorInterface):
 
     _kept: ClassVar[list[_Finish]] = []  # QGIS keeps no reference
 
-    def __init__(self, group: str, *, visible: bool) -> None:
+    def __init__(self, group: str, paint: Paint, *, visible: bool) -> None:
         super().__init__()
         self._group = group
+        self._paint = paint
         self._visible = visible
 
     @classmethod
-    def of(cls, group: str, *, visible: bool) -> _Finish:
-        cls._kept.append(cls(group, visible=visible))
+    def of(cls, group: str, paint: Paint, *, visible: bool) -> _Finish:
+        cls._kept.append(cls(group, paint, visible=visible))
         return cls._kept[-1]
 
     def postProcessLayer(self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> None:
         self._kept.remove(self)
-        if isinstance(layer, QgsRasterLayer):
-            _colour(layer)
-        # The style in the GeoPackage, which Processing leaves out; captions alone and other formats have none.
-        elif not layer.loadDefaultStyle()[1] and layer.fields().indexOf("caption") >= 0:
-            _outline(layer)
+        self._paint(layer)
         node = context.project().layerTreeRoot().findLayer(layer.id())
         if node is None:
             return
@@ -102,6 +129,22 @@ class _Finish(QgsProcessingLayerPostProcessorInterface):
         moved.setItemVisibilityChecked(self._visible)
         group.insertChildNode(0 if self._visible else -1, moved)
         parent.removeChildNode(node)
+
+
+def _style(layer: QgsVectorLayer) -> None:
+    """The style in the GeoPackage, which Processing leaves out; captions alone and other formats have none."""
+    if not layer.loadDefaultStyle()[1] and layer.fields().indexOf("caption") >= 0:
+        _outline(layer)
+
+
+def _name_classes(layer: QgsRasterLayer, names: Mapping[int, str]) -> None:
+    """The file's own colours, in a legend of the classes that occur."""
+    provider = layer.dataProvider()
+    entries = QgsPalettedRasterRenderer.colorTableToClassData(provider.colorTable(1))
+    shown = [
+        QgsPalettedRasterRenderer.Class(entry.value, entry.color, names[entry.value]) for entry in entries if entry.value in names
+    ]
+    layer.setRenderer(QgsPalettedRasterRenderer(provider, 1, shown))
 
 
 def _colour(layer: QgsRasterLayer) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,10 +117,11 @@ def scene(tmp_path: Path) -> Path:
 
 
 class _Site(http.server.SimpleHTTPRequestHandler):
-    """Files of ``server.folder`` with byte ranges, and one picture for every tile /z/x/y.png; counts what it was asked for."""
+    """Files of ``server.folder`` with byte ranges, and one picture for every tile /z/x/y.png; keeps what it was asked for."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        time.sleep(self.server.delay_s)
         tile = self.path.endswith(".png")
         data = self.server.tile if tile else (self.server.folder / self.path.lstrip("/")).read_bytes()
         start, end = 0, len(data)
@@ -149,6 +151,7 @@ class _Site(http.server.SimpleHTTPRequestHandler):
 def web_server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
         server.url, server.folder, server.tile, server.asked = f"http://127.0.0.1:{server.server_port}", tmp_path, b"", []
+        server.delay_s = 0
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

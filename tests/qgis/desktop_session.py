@@ -9,6 +9,7 @@ import time
 import traceback
 
 import processing
+from processing.core.ProcessingResults import resultsList
 from qgis.core import QgsApplication, QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import QCoreApplication, Qt, QTimer
 from qgis.PyQt.QtWidgets import QApplication, QDockWidget, QMessageBox, QProgressBar, QPushButton, QTextEdit
@@ -75,15 +76,18 @@ def session():
     picture("qgis-toolbox")
 
     # The second: Run, in the algorithm's own dialog.
-    dialog = processing.createAlgorithmDialog("rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "300m"})
+    run = {"INPUT": layer, "TILE_SIZE": "300m", "REPORT": "TEMPORARY_OUTPUT"}
+    dialog = processing.createAlgorithmDialog("rsscgeo:classify", run)
     dialog.resize(800, 550)
     dialog.show()
     picture("qgis-dialog", dialog)
     dialog.runButton().click()
     wait(lambda: len(QgsProject.instance().mapLayers()) == 3 or "failed" in log(dialog))
     told["log"] = log(dialog)
+    told["pages"] = {page.name: os.path.isfile(page.filename) for page in resultsList.getResults()}
     dialog.close()
-    toolbox.hide()
+    for dock in window.findChildren(QDockWidget):  # the results viewer has come up
+        dock.setVisible(dock.objectName() == "Layers")
     tree = QgsProject.instance().layerTreeRoot()
     told["tree"] = [[group.name(), [node.name() for node in group.findLayers()]] for group in tree.findGroups()]
     told["renderers"] = {node.name(): node.layer().renderer().type() for node in tree.findLayers()}

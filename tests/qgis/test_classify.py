@@ -243,6 +243,7 @@ def test_an_extent_of_the_whole_world(scene):
         ("100000,200000,4000000,4100000 [EPSG:32632]", "no cell|outside"),
         ("5,6,5,6 [EPSG:4326]", "no cell|outside"),
         ("500100,500100,4999000,4999000 [EPSG:32632]", "The extent is empty"),
+        ("0,0,0,0 []", "The extent is empty"),  # the canvas of a project without layers
         (QgsRectangle(), "Incorrect parameter value for EXTENT"),
     ],
 )

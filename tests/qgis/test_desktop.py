@@ -80,6 +80,7 @@ def test_from_nothing_but_the_zip_to_a_styled_map(display, wheel, begin_installa
     assert "Install the RSSC Geo backend: done." in told["installed"]
     assert told["tree"] == [["scene", ["Land use", "Scenes"]]]
     assert told["renderers"]["Land use"] == told["renderers"]["Scenes"] == "categorizedSymbol"
+    assert told["pages"] == {"Report": True}
     assert "rssc-geo" in told["log"]
     assert "--progress=json" in told["log"]
     assert told["cancel_s"] < 1

@@ -152,5 +152,25 @@ def test_no_suitable_python(private, monkeypatch, tmp_path):
         install.suitable_python()
 
 
+def test_on_windows_python_org_s_own_names_are_tried(private, monkeypatch):
+    """Read from the candidates alone: there is no Windows here."""
+    monkeypatch.setattr(install.shutil, "which", lambda name, **_: f"found/{name}")
+    monkeypatch.setattr(sys, "executable", "/nowhere/qgis-bin.exe")
+    with monkeypatch.context() as windows:
+        windows.setattr(install.os, "name", "nt")
+        candidates = list(install._candidates())
+    assert candidates[-8:-5] == ["found/py", "found/python", "found/python3"]
+
+
+def test_on_macos_the_folders_of_installers_are_looked_in(private, monkeypatch):
+    """The same: a program started from the Finder has not got them on its PATH."""
+    places = set()
+    monkeypatch.setattr(install.shutil, "which", lambda name, path: places.add(path))
+    with monkeypatch.context() as macos:
+        macos.setattr(install.sys, "platform", "darwin")
+        list(install._candidates())
+    assert places == {"/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"}
+
+
 def test_qgis_s_own_python_is_taken(private):
     assert install.suitable_python() == sys.executable

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
 
 import processing
-from qgis.core import QgsProcessingException, QgsProcessingUtils, QgsRasterLayer, QgsRectangle, QgsVectorLayer
-from qgis.PyQt.QtCore import QBuffer, QByteArray
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingUtils,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import QBuffer, QByteArray, QCoreApplication
 from qgis.PyQt.QtGui import QColor, QImage, QPainter
 from rssc_geo_qgis.inputs import read_raster, rendered_size
 
@@ -47,6 +58,45 @@ def test_it_is_fetched_and_classified(layer, web_server, feedback):
     assert cells.extent().width() > 990
     assert any("Fetching 355 × 353 pixels of 'Web map'" in line for line in feedback.warnings), feedback.warnings
     assert web_server.asked
+    assert not any("picture.tif" in name for name in map(str, _temporary_files()))
+
+
+def start_as_task(application, feedback, **parameters):
+    """As the desktop does it, on another thread; the list fills when it has ended."""
+    alg, context, ended = application.processingRegistry().algorithmById("rsscgeo:classify").create(), QgsProcessingContext(), []
+    task = QgsProcessingAlgRunnerTask(alg, parameters, context, feedback)
+    task.executed.connect(lambda good, results: ended.append((good, results, context)))
+    QgsApplication.taskManager().addTask(task)
+    return task, ended
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        QCoreApplication.processEvents()
+        time.sleep(0.005)
+
+
+def test_on_another_thread(application, layer, tmp_path, feedback):
+    output = tmp_path / "map.gpkg"
+    _, ended = start_as_task(application, feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0, OUTPUT=str(output))
+    wait_for(lambda: ended, 120)
+    assert ended[0][0], feedback.errors
+    assert output.is_file()
+
+
+def test_cancel_while_it_is_fetched(application, layer, web_server, tmp_path, feedback):
+    web_server.delay_s = 0.5
+    wide = "1110000,1122000,5618000,5630000 [EPSG:3857]"
+    output = tmp_path / "map.gpkg"
+    task, ended = start_as_task(application, feedback, INPUT=layer, EXTENT=wide, RESOLUTION=2.0, OUTPUT=str(output))
+    wait_for(lambda: len(web_server.asked) > 5, 60)
+    stopped = time.monotonic()
+    task.cancel()
+    wait_for(lambda: ended, 120)
+    assert time.monotonic() - stopped < 1
+    assert not output.exists()
     assert not any("picture.tif" in name for name in map(str, _temporary_files()))
 
 

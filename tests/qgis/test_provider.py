@@ -29,7 +29,7 @@ from rssc_geo_qgis import settings
 NAMES = ["caption", "classify", "explain", "info", "train", "zeroshot"]
 ADVANCED = {
     "TILE_SIZE", "STRIDE", "MIN_VALID", "BANDS", "STRETCH", "NODATA", "MODEL", "CAPTIONER", "NO_OTHER", "REFINE", "AOI", "EXTENT", "RESOLUTION",
-    "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "BATCH_SIZE", "DEVICE", "PURITY",
+    "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "REVIEW", "BATCH_SIZE", "DEVICE", "PURITY",
 }  # fmt: skip
 
 
@@ -66,12 +66,19 @@ def test_an_algorithm_describes_itself(application, name):
         assert hidden == (definition.name() in ADVANCED), definition.name()
 
 
-def test_classify_has_the_contract_s_names(application):
-    found = algorithm(application, "classify")
-    others = {"PURITY", "NO_OTHER", "REFINE"}
-    assert {definition.name() for definition in found.parameterDefinitions()} == ADVANCED - others | {"INPUT", "OUTPUT"}
-    assert {output.name() for output in found.outputDefinitions()} == {"OUTPUT", "SCENES"}
-    assert found.parameterDefinitions()[0].name() == "INPUT"
+@pytest.mark.parametrize(
+    ("name", "others", "own"), [("classify", {"NO_OTHER", "REFINE"}, set()), ("zeroshot", {"CAPTIONER"}, {"CLASSES"})]
+)
+def test_a_map_has_the_contract_s_names(application, name, others, own):
+    found = algorithm(application, name)
+    destinations = {"OUTPUT", "REPORT", "CLASS_RASTER"}
+    names = [definition.name() for definition in found.parameterDefinitions()]
+    assert set(names) == ADVANCED - others - {"PURITY"} | destinations | {"INPUT"} | own
+    assert names[0] == "INPUT"
+    assert {output.name() for output in found.outputDefinitions()} == destinations | {"SCENES", "REVIEW_LAYER"}
+    assert found.outputDefinition("REPORT").type() == "outputHtml"  # the results viewer shows it
+    for optional in ("REPORT", "CLASS_RASTER"):
+        assert not found.parameterDefinition(optional).createByDefault()
 
 
 def test_can_execute_with_the_backend(application, backend):

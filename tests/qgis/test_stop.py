@@ -224,6 +224,35 @@ def test_the_backend_is_killed(large, tmp_path, feedback, children):
         )
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_folder_that_was_begun_goes(scene, tmp_path, backend, feedback, named):
+    """The backend, killed while it writes an explanation: nothing goes on from there, so it is not kept and not promised."""
+    from rssc_geo_qgis import backend as backends
+    from rssc_geo_qgis import settings
+
+    program = tmp_path / "rssc-geo"
+    program.write_text(
+        f"""#!/bin/sh
+if [ "$1" = explain ] && [ "$2" != --help ]; then
+  while [ "$1" != -o ]; do shift; done
+  mkdir -p "$2.part" && touch "$2.part/panel.png"
+  kill -9 $$
+fi
+exec {backend} "$@"
+"""
+    )
+    program.chmod(0o755)
+    settings.put(settings.PROGRAM, str(program))
+    backends.forget()
+    before = temporary_files()
+    output = str(tmp_path / "why") if named else "TEMPORARY_OUTPUT"
+    with pytest.raises(QgsProcessingException, match="ended with code -9"):
+        processing.run("rsscgeo:explain", {"INPUT": str(scene), "AT": "500500,4999500", "OUTPUT": output}, feedback=feedback)
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".xml"} == {"scene.tif", "rssc-geo"}
+    assert temporary_files() == before
+    assert not any("to go on" in line for line in feedback.lines)
+
+
 def test_no_orphan_when_qgis_is_killed(large, tmp_path, backend, children):
     script = tmp_path / "qgis_that_dies.py"
     script.write_text(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from qgis.core import (
@@ -29,8 +31,8 @@ from ..command import run_command
 from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
 from . import parameters as shared
 
-# Turned into arguments by methods of their own; every other parameter is the option of its name.
-_NO_OPTION = frozenset({"INPUT", "OUTPUT", "AOI", "EXTENT", "RESOLUTION", "LABELS", "AT", "CLASSES"})
+# Turned into arguments by methods of their own, as destinations are; every other parameter is the option of its name.
+_NO_OPTION = frozenset({"INPUT", "AOI", "EXTENT", "RESOLUTION", "LABELS", "AT", "CLASSES"})
 
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
@@ -44,8 +46,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     HELP = ""
     NEEDS: tuple[str, ...] = ()
     """Options without which the command is of no use here: an older backend may have the command for something else."""
-    SUFFIXES: tuple[str, ...] = ()
-    """What the output's name may end with; none: it is a folder."""
+    SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"OUTPUT": ()})
+    """What the name of each destination may end with; nothing: it is a folder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +101,10 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             window = self._window(parameters, context, raster)
             if raster.picture is not None:
                 rendered_size(raster, *window)
-            self._check_output(parameters, context)
+            for destination, suffixes in self.SUFFIXES.items():
+                path = self.parameterAsFileOutput(parameters, destination, context)
+                if path:  # an optional one may be left out
+                    self.check_destination(path, suffixes, context)
         except QgsProcessingException as error:
             return False, str(error)
         return True, ""
@@ -150,6 +155,16 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """Arguments that are not one option a parameter; ``work`` is a folder for files that last as long as the run."""
         return []
 
+    def check_destination(self, path: str, suffixes: tuple[str, ...], context: QgsProcessingContext) -> None:
+        """Raise ``QgsProcessingException`` for a name that ends otherwise, or a file that a layer of the project reads."""
+        if suffixes and not path.lower().endswith(suffixes):
+            raise QgsProcessingException(f"The output '{path}' is not a file ending in {' or '.join(suffixes)}.")
+        layer = results.open_layer_of(context.project(), path)
+        if layer:
+            raise QgsProcessingException(
+                f"{path} is open in this project as the layer '{layer}'. Remove the layer, or choose another name."
+            )
+
     def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
         """The outputs for QGIS, from what the backend printed last."""
         return {"OUTPUT": output}
@@ -172,16 +187,6 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def output_path(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
         """The output file's or folder's full name."""
         return os.path.abspath(self.parameterAsFileOutput(parameters, "OUTPUT", context))
-
-    def _check_output(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        name = self.parameterAsFileOutput(parameters, "OUTPUT", context)
-        if self.SUFFIXES and not name.lower().endswith(self.SUFFIXES):
-            raise QgsProcessingException(f"The output '{name}' is not a file ending in {' or '.join(self.SUFFIXES)}.")
-        layer = results.open_layer_of(context.project(), name)
-        if layer:
-            raise QgsProcessingException(
-                f"{name} is open in this project as the layer '{layer}'. Remove the layer, or choose another name."
-            )
 
     def _window(self, parameters: dict[str, Any], context: QgsProcessingContext, raster: RasterInput) -> tuple[Any, float]:
         if raster.picture is not None and self.parameterDefinition("EXTENT") is None:
@@ -213,7 +218,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             write_polygons(area, path, area.sourceName())
             arguments += ["--aoi", path]
         for definition in self.parameterDefinitions():
-            if definition.name() not in _NO_OPTION:
+            if definition.name() not in _NO_OPTION and not definition.isDestination():
                 arguments += self._option(definition, parameters, context)
         return [*self.raster_arguments(source), *arguments, *self.more_arguments(parameters, context, work)]
 
@@ -240,10 +245,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return [f"{option}={value}"] if value and value != definition.defaultValue() else []
 
     def _tidy(self, output: str, feedback: QgsProcessingFeedback) -> None:
-        """After a run that did not finish: what the next can go on from stays beside a named output, a temporary one goes."""
-        remains = glob.glob(glob.escape(output) + ".part*")
-        if os.path.realpath(output).startswith(os.path.realpath(QgsProcessingUtils.tempFolder())):
-            for path in remains:
-                os.remove(path)
-        elif remains:
-            feedback.pushInfo(f"What was done is kept in {remains[0]}: run again with the same output to go on.")
+        """After a run that did not finish: what the next can go on from stays beside a named output, all else goes."""
+        temporary = os.path.realpath(output).startswith(os.path.realpath(QgsProcessingUtils.tempFolder()))
+        for path in glob.glob(glob.escape(output) + ".part*"):
+            if os.path.isdir(path):  # a result that is a folder is begun anew
+                shutil.rmtree(path, ignore_errors=True)
+            elif temporary:
+                with contextlib.suppress(OSError):  # the reason why the run ended is what the user has to see
+                    os.remove(path)
+            else:
+                feedback.pushInfo(f"What was done is kept in {path}: run again with the same output to go on.")

@@ -15,7 +15,7 @@ class Caption(PolygonAlgorithm):
     COMMAND = "caption"
     TITLE = "Caption scene"
     TAGS = "description text words vision language ai"
-    SUFFIXES = (".gpkg",)
+    SUFFIXES = MappingProxyType({"OUTPUT": (".gpkg",)})
     LAYERS = MappingProxyType({"OUTPUT": "captions"})
     OUTPUT_HELP = "A GeoPackage."
     HELP = (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from . import parameters as shared
-from .polygons import PolygonAlgorithm
+from .landuse import LandUseAlgorithm
 
 
-class Classify(PolygonAlgorithm):
+class Classify(LandUseAlgorithm):
     """``rssc-geo classify``."""
 
     NAME = "classify"
@@ -18,8 +18,18 @@ class Classify(PolygonAlgorithm):
         "and classified, and the result is two polygon layers, styled.<br><br>"
         "<b>Land use</b>: one polygon for each region of one class.<br>"
         "<b>Scenes</b>: one for each tile, with its caption, its confidence and the second best class.<br><br>"
+        "On demand also a <b>report</b>, a page with map, areas and examples; a <b>raster of classes</b>; and <b>cells to "
+        "review</b>, those that are most worth a label of yours, from which Train classifier learns.<br><br>"
         "The model that comes with the backend knows 30 classes and was trained on pictures of 0.5 to 8 m a pixel."
     )
 
     def parameters(self) -> shared.Parameters:
-        return [*shared.tiling(), shared.model(), shared.captioner(), *shared.area(), *shared.shape(), *shared.compute()]
+        return [
+            *shared.tiling(),
+            shared.model(),
+            shared.captioner(),
+            *shared.area(),
+            *shared.shape(),
+            shared.review(),
+            *shared.compute(),
+        ]

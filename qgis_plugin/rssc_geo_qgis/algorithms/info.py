@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from types import MappingProxyType
 from typing import Any
 
 from qgis.core import QgsProcessingContext, QgsProcessingParameterFileDestination
@@ -23,7 +24,7 @@ class Info(RsscAlgorithm):
         "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, metres a pixel, scaling, tiles, "
         "and about how long it would take. Nothing is classified."
     )
-    SUFFIXES = (".html", ".htm")
+    SUFFIXES = MappingProxyType({"OUTPUT": shared.HTML})
 
     def parameters(self) -> shared.Parameters:
         page = QgsProcessingParameterFileDestination("OUTPUT", "Raster info", "HTML files (*.html)")

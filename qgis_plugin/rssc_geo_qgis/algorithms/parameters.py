@@ -15,6 +15,9 @@ from qgis.core import (
 
 Parameters = list[QgsProcessingParameterDefinition]
 
+HTML = (".html", ".htm")
+"""What the name of a page ends with."""
+
 
 def described(parameter: QgsProcessingParameterDefinition, help_text: str) -> QgsProcessingParameterDefinition:
     """The parameter with its tool tip."""
@@ -110,6 +113,16 @@ def shape() -> Parameters:
 def crs() -> QgsProcessingParameterDefinition:
     """In which CRS the result is."""
     return advanced(QgsProcessingParameterCrs("CRS", "CRS of the result", optional=True), "Empty: the raster's.")
+
+
+def review() -> QgsProcessingParameterDefinition:
+    """How many cells a person is asked about."""
+    return advanced(
+        QgsProcessingParameterNumber(
+            "REVIEW", "Cells to review", QgsProcessingParameterNumber.Type.Integer, optional=True, minValue=1
+        ),
+        "Also a layer of the so many cells that are most worth labelling: fill in its field 'label' and train with it.",
+    )
 
 
 def compute() -> Parameters:

@@ -1,4 +1,4 @@
-"""The algorithms whose result is polygons: one layer of captions, or the layers landuse and scenes in one file or two."""
+"""The algorithms whose result is polygons: one layer, or several in one file or a file each."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from .base import RsscAlgorithm
 
 
 class PolygonAlgorithm(RsscAlgorithm):
-    """Adds OUTPUT (regions, or what a subclass says) and SCENES (cells), and loads all layers that were written."""
+    """Adds OUTPUT and further outputs for the other layers, and loads all layers that were written."""
 
     GROUP = "Land use"
-    SUFFIXES = (".gpkg", ".fgb", ".geojson", ".shp")
-    LAYERS: Mapping[str, str] = MappingProxyType({"OUTPUT": "landuse", "SCENES": "scenes"})
-    """The backend's layers, by the output that names them."""
-    OUTPUT_HELP = "A GeoPackage holds both layers with their styles; other formats get a second file, x_scenes."
+    LAYERS: Mapping[str, str] = MappingProxyType({})
+    """The backend's layers, by the output that names them; OUTPUT first, the only one that is always there."""
+    OUTPUT_HELP = ""
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         super().initAlgorithm(configuration)
-        kind, title = QgsProcessing.SourceType.TypeVectorPolygon, results.TITLES[self.LAYERS["OUTPUT"]]
-        self.addParameter(shared.described(QgsProcessingParameterVectorDestination("OUTPUT", title, kind), self.OUTPUT_HELP))
-        if "SCENES" in self.LAYERS:
-            self.addOutput(QgsProcessingOutputVectorLayer("SCENES", results.TITLES["scenes"], kind))
+        kind = QgsProcessing.SourceType.TypeVectorPolygon
+        for name, layer in self.LAYERS.items():
+            title = results.TITLES[layer]
+            if name == "OUTPUT":
+                output = QgsProcessingParameterVectorDestination(name, title, kind)
+                self.addParameter(shared.described(output, self.OUTPUT_HELP))
+            else:
+                self.addOutput(QgsProcessingOutputVectorLayer(name, title, kind))
 
     def output_path(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
         # Also tells the context to load it, where the user wants that.
@@ -40,6 +43,6 @@ class PolygonAlgorithm(RsscAlgorithm):
         return super().output_path({**parameters, "OUTPUT": self._asked}, context)
 
     def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
-        layers = results.layer_sources(values.get("outputs") or [output])
+        layers = results.layer_sources(output, values.get("outputs", ()))
         results.load_on_completion(context, self._asked, layers, self.raster.title)
-        return {name: layers[layer] for name, layer in self.LAYERS.items()}
+        return {name: layers[layer] for name, layer in self.LAYERS.items() if layer in layers}

@@ -12,10 +12,10 @@ from qgis.core import (
 )
 
 from . import parameters as shared
-from .polygons import PolygonAlgorithm
+from .landuse import LandUseAlgorithm
 
 
-class ZeroShot(PolygonAlgorithm):
+class ZeroShot(LandUseAlgorithm):
     """``rssc-geo zero-shot``."""
 
     NAME = "zeroshot"
@@ -27,7 +27,7 @@ class ZeroShot(PolygonAlgorithm):
         "<i>vineyard, olive grove, greenhouse</i>.<br><br>"
         "Every tile gets the class whose words are most like it, or <i>other</i> where it is more like something that was "
         "not named. Name what there is, not only what you look for. "
-        "The result has the same two layers as Classify scene."
+        "The results are those of Classify scene."
     )
 
     def parameters(self) -> shared.Parameters:
@@ -46,6 +46,7 @@ class ZeroShot(PolygonAlgorithm):
             shared.model(),
             *shared.area(),
             *shared.shape(),
+            shared.review(),
             *shared.compute(),
         ]
 
@@ -54,4 +55,4 @@ class ZeroShot(PolygonAlgorithm):
         names = [name.strip() for name in text.replace("\n", ",").split(",") if name.strip()]
         if len(names) < 1 + self.parameterAsBool(parameters, "NO_OTHER", context):
             raise QgsProcessingException(f"Classes: {text.strip()!r} names {len(names)} class(es); give more.")
-        return ["--classes=" + ",".join(names)]
+        return ["--classes=" + ",".join(names), *super().more_arguments(parameters, context, work)]

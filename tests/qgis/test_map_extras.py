@@ -1,0 +1,179 @@
+"""What a land-use map brings on demand: a report, cells to review, a raster of classes."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+
+import processing
+from processing.gui.Postprocessing import handleAlgorithmResults
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import Qt
+
+TILES = {"TILE_SIZE": "100px", "OUTPUT": "TEMPORARY_OUTPUT"}  # 48 cells
+
+
+@pytest.fixture
+def run_in_desktop(application, feedback):
+    """As the dialog does it: run, then load what is to be loaded into the project."""
+
+    def run(name, parameters):
+        alg = application.processingRegistry().algorithmById(f"rsscgeo:{name}").create()
+        context = QgsProcessingContext()
+        context.setProject(QgsProject.instance())
+        good, message = alg.checkParameterValues(parameters, context)
+        assert good, message
+        found, good = alg.run(parameters, context, feedback)
+        assert good, feedback.errors
+        assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
+        return found
+
+    return run
+
+
+def loaded(path):
+    return QgsProcessingOutputLayerDefinition(str(path), QgsProject.instance())
+
+
+def in_the_group(name):
+    return QgsProject.instance().layerTreeRoot().findGroup(name).findLayers()
+
+
+@pytest.mark.parametrize(("name", "more"), [("classify", {}), ("zeroshot", {"CLASSES": "olive grove, sea, harbour"})])
+def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
+    page, raster = tmp_path / "my report.html", tmp_path / "classes.tif"
+    wanted = {"REPORT": str(page), "REVIEW": 7, "CLASS_RASTER": loaded(raster)}
+    found = run_in_desktop(name, {"INPUT": str(scene), **TILES, **more, **wanted, "OUTPUT": loaded(tmp_path / "map.gpkg")})
+    assert found == {
+        "OUTPUT": f"{tmp_path}/map.gpkg|layername=landuse",
+        "SCENES": f"{tmp_path}/map.gpkg|layername=scenes",
+        "REVIEW_LAYER": f"{tmp_path}/map.gpkg|layername=review",
+        "REPORT": str(page),
+        "CLASS_RASTER": str(raster),
+    }
+    text = page.read_text("utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    assert "scene.tif" in text
+    nodes = in_the_group("scene")
+    assert [node.name() for node in nodes[:2]] == ["Cells to review", "Land use"]
+    assert {node.name() for node in nodes[2:]} == {"Scenes", "Classes as raster"}
+    assert [node.isVisible() for node in nodes] == [True, True, False, False]
+
+    review = nodes[0].layer()
+    assert review.featureCount() == 7
+    assert review.renderer().type() == "RuleRenderer"
+    assert all(
+        child.symbol().symbolLayer(0).brushStyle() == Qt.BrushStyle.NoBrush for child in review.renderer().rootRule().children()
+    )
+    assert review.labelsEnabled()
+    assert review.attributeAlias(review.fields().indexOf("label")) == "Your label"
+    assert '"reason"' in review.mapTipTemplate()
+
+    (classes,) = (node.layer() for node in nodes if node.name() == "Classes as raster")
+    assert (classes.width(), classes.height()) == (8, 6)
+    shown = {entry.value: entry.label for entry in classes.renderer().classes()}
+    regions = nodes[1].layer()
+    assert shown == {region["class_id"]: region["class"] for region in regions.getFeatures()}
+    colours = {category.value(): category.symbol().color().name() for category in regions.renderer().categories()}
+    assert {entry.label: entry.color.name() for entry in classes.renderer().classes()}.items() <= colours.items()
+
+
+def test_none_of_them_unless_asked(run_in_desktop, scene, tmp_path, feedback):
+    output = tmp_path / "map.gpkg"
+    assert set(run_in_desktop("classify", {"INPUT": str(scene), **TILES, "OUTPUT": str(output)})) == {"OUTPUT", "SCENES"}
+    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".xml"} == {"scene.tif", "map.gpkg"}
+    command = next(line for line in feedback.lines if " classify " in line)
+    assert not [option for option in ("--report", "--review", "--class-raster") if option in command]
+
+
+def test_temporary_ones(scene, feedback):
+    wanted = dict.fromkeys(("REPORT", "CLASS_RASTER"), "TEMPORARY_OUTPUT")
+    found = processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted}, feedback=feedback)
+    assert found["REPORT"].endswith(".html")
+    with open(found["REPORT"], encoding="utf-8") as page:
+        assert "</html>" in page.read()
+    raster = QgsRasterLayer(found["CLASS_RASTER"])
+    assert raster.isValid()
+    assert (raster.width(), raster.height()) == (8, 6)
+
+
+@pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
+def test_the_review_of_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_path, suffix):
+    output = loaded(tmp_path / f"map.{suffix}")
+    found = run_in_desktop("classify", {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": output})
+    assert found["REVIEW_LAYER"] == str(tmp_path / f"map_review.{suffix}")
+    assert [node.name() for node in in_the_group("scene")] == ["Cells to review", "Land use", "Scenes"]
+    assert in_the_group("scene")[0].layer().featureCount() == 3
+
+
+def test_batch_mode(application, write_raster, tmp_path, feedback):
+    """One instance runs row after row, as the dialog of batch mode does it; each result is loaded under its own raster."""
+    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
+    for name in ("west", "east"):
+        raster, context = write_raster(tmp_path / f"{name}.tif"), QgsProcessingContext()
+        context.setProject(QgsProject.instance())
+        row = {"INPUT": str(raster), **TILES, "REVIEW": 2, "OUTPUT": loaded(tmp_path / f"{name}.gpkg")}
+        found, good = alg.run(row, context, feedback)
+        assert good, feedback.errors
+        assert handleAlgorithmResults(alg, context, feedback, parameters=row)
+        assert found["REVIEW_LAYER"] == f"{tmp_path}/{name}.gpkg|layername=review"
+    for name in ("west", "east"):
+        nodes = in_the_group(name)
+        assert [node.name() for node in nodes] == ["Cells to review", "Land use", "Scenes"]
+        assert all(node.layer().source().startswith(f"{tmp_path}/{name}.gpkg") for node in nodes)
+
+
+def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
+    run_in_desktop("classify", {"INPUT": str(scene), **TILES, "REVIEW": 40, "OUTPUT": loaded(tmp_path / "map.gpkg")})
+    review = in_the_group("scene")[0].layer()
+    label = review.fields().indexOf("label")
+    assert review.startEditing()
+    for cell in review.getFeatures():
+        west = cell.geometry().boundingBox().xMinimum() < 500_800
+        if cell["rank"] <= 30:  # the others stay without
+            review.changeAttributeValue(cell.id(), label, "vineyard" if west else "olive grove")
+    assert review.commitChanges(), review.commitErrors()
+    bundle = tmp_path / "my model"
+    learn = {"INPUT": str(scene), "LABELS": review, "FIELD": "label", "TILE_SIZE": "100px", "OUTPUT": str(bundle)}
+    processing.run("rsscgeo:train", learn)
+    found = processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, "MODEL": str(bundle)})
+    cells = QgsVectorLayer(found["SCENES"])
+    assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"REPORT": "report.pdf"}, r"'report\.pdf' is not a file ending in \.html or \.htm"),
+        ({"CLASS_RASTER": "classes.png"}, r"'classes\.png' is not a file ending in \.tif or \.tiff"),
+        ({"REVIEW": 0}, "Incorrect parameter value for REVIEW"),
+        ({"REPORT": "nowhere/report.html"}, "nowhere"),
+    ],
+)
+def test_refused_before_the_work_starts(scene, tmp_path, monkeypatch, wanted, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QgsProcessingException, match=words):
+        processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted, "OUTPUT": "map.gpkg"})
+    assert [file.name for file in tmp_path.iterdir() if file.suffix != ".xml"] == ["scene.tif"]
+
+
+def test_files_that_are_open_as_layers(run_in_desktop, scene, tmp_path):
+    """On Windows an open file cannot be replaced; elsewhere the layer would show what is no longer there."""
+    raster, context = tmp_path / "classes.tif", QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    run = {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": loaded(tmp_path / "map.shp"), "CLASS_RASTER": loaded(raster)}
+    run_in_desktop("classify", run)
+    for title in ("Land use", "Scenes", "Cells to review", "Classes as raster"):
+        with pytest.raises(QgsProcessingException, match=f"is open in this project as the layer '{title}'"):
+            processing.run("rsscgeo:classify", run, context=context)
+        (layer,) = QgsProject.instance().mapLayersByName(title)
+        QgsProject.instance().removeMapLayer(layer)
+    run_in_desktop("classify", run)
