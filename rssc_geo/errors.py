@@ -6,6 +6,15 @@ failed, 2 when it was asked for wrongly.
 
 from __future__ import annotations
 
+_LENGTH = 200
+
+
+def one_line(error: BaseException | str) -> str:
+    """A foreign message as one line of printable signs, shortened; the kind of an error that says nothing."""
+    words = "".join(sign if sign.isprintable() else " " for sign in str(error)).split()
+    text = " ".join(words) or type(error).__name__
+    return text if len(text) <= _LENGTH else text[: _LENGTH - 1] + "…"
+
 
 class RsscGeoError(Exception):
     """Base of every error that rssc-geo raises on purpose."""

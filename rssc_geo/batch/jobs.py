@@ -14,8 +14,7 @@ import pyogrio
 from rssc_geo.batch.manifest import read_csv, read_list
 from rssc_geo.batch.options import ROW_FILES, SceneOptions
 from rssc_geo.batch.stac import read_stac
-from rssc_geo.errors import InputError, RsscGeoError, UsageError
-from rssc_geo.raster.gsd import one_line
+from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
 from rssc_geo.raster.virtual import is_remote
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")

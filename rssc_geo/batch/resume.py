@@ -15,7 +15,7 @@ from rssc_geo.batch.jobs import Job
 from rssc_geo.batch.journal import Journal
 from rssc_geo.batch.observe import Watch
 from rssc_geo.batch.stamps import home_of, named_from, stamp, still_there, unchanged
-from rssc_geo.errors import OutputError, RsscGeoError
+from rssc_geo.errors import OutputError, RsscGeoError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, RsscGeoError):
         return str(error)
     log.debug("traceback", exc_info=error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def disk_is_full(error: BaseException, folder: Path) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 from rssc_geo.batch.blocks import BATCHES, Block, BlockResult, blocks_of, maker_key, unpack
 from rssc_geo.batch.jobs import Job
 from rssc_geo.batch.stamps import Stamps, home_of, stamp
-from rssc_geo.inference.job import Maker, SceneJob, output_options, spare_the_input
-from rssc_geo.inference.picture import check_preview, draw_preview
+from rssc_geo.inference.extras import check_extra
+from rssc_geo.inference.job import Maker, SceneJob, output_options
+from rssc_geo.inference.picture import draw_preview
 from rssc_geo.inference.plan import make_plan
 from rssc_geo.vector.landuse import LandUseSummary
 
@@ -96,8 +97,7 @@ def open_scene_run(job: Job, maker: Maker, *, batch_size: int, overwrite: bool, 
     }
     wanted = output_options(plan, job.output, crs=crs or options.crs, overwrite=overwrite, **result)
     if options.preview is not None:
-        check_preview(Path(options.preview), overwrite=overwrite)
-        spare_the_input(plan, Path(options.preview))
+        check_extra("--preview", Path(options.preview), plan=plan, overwrite=overwrite)
     stamps = stamp({*files, *plan.scene.files}, home_of(job.source))
     scene = SceneJob(plan, options.tiling, wanted, maker)
     blocks = blocks_of(scene, min_valid=options.tiling.min_valid, maker=maker_key(maker), tiles=BATCHES * batch_size)

@@ -55,6 +55,7 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
     values = json.loads(done.out)
     assert str(target) in values["outputs"]
     assert values["cells"] == 12 == values["tiles_classified"]
+    assert (values["device"], values["dtype"]) == ("cpu", "float32")
     with rasterio.open(tmp_path / "classes.tif") as classes:
         grid = classes.read(1)
         assert classes.crs.to_epsg() == 32632
