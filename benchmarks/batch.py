@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,7 @@ import numpy as np
 import psutil
 import rasterio
 from affine import Affine
-from common import CACHE, noise, sparse_scene, verdict
+from common import CACHE, median_rates, noise, sparse_scene, verdict
 from counted import Counted
 from distributed import Client, LocalCluster
 
@@ -144,9 +143,7 @@ def workers(arguments: argparse.Namespace) -> bool:
         for _ in range(arguments.repeats):
             rates["one process, two threads"].append(timed(folder, LocalPool(EngineSpec(threads=2))))
             rates["two Dask workers"].append(timed(folder, DaskPool(cluster.scheduler_address, EngineSpec())))
-    for name, values in rates.items():
-        print(f"{name}: {statistics.median(values):.1f} tiles/s (each repeat: {', '.join(f'{v:.1f}' for v in values)})")
-    local, dask = (statistics.median(values) for values in rates.values())
+    local, dask = median_rates(rates).values()
     return verdict("two Dask workers / one process", dask / local, at_least=0.9)
 
 

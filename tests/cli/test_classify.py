@@ -49,7 +49,16 @@ def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -
 
 def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
-    extras = ["--class-raster", tmp_path / "classes.tif", "--preview", tmp_path / "map.png", "--json", "--probabilities"]
+    extras = [
+        "--class-raster",
+        tmp_path / "classes.tif",
+        "--preview",
+        tmp_path / "map.png",
+        "--json",
+        "--probabilities",
+        "--device",
+        "cpu",
+    ]
     done = rssc("classify", scene, "-o", target, "--tile-size", "200px", *extras)
     assert done.code == 0, done.err
     values = json.loads(done.out)
