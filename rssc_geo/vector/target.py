@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from rssc_geo.vector.formats import format_of
 
 _RASTER_CLASSES = 255  # uint8, of which 255 says nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")  # QGIS opens a GeoPackage by a URI that GDAL does not escape (NOLOCK): SQLite decodes it
 _SCENE_FIELDS = 8  # fields that the scenes have without probabilities
 
 
@@ -72,6 +74,8 @@ def check_output(options: OutputOptions, *, class_count: int | None = None) -> N
     for path in options.results:
         if set(path.name) & _SEPARATORS:
             raise UsageError(f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose another name")
+        if path.suffix.lower() == ".gpkg" and (escape := _ESCAPE.search(path.name)):
+            raise UsageError(f"{path.name!r}: QGIS cannot open a GeoPackage with {escape[0]!r} in its name, choose another name")
         _check_free(path, overwrite=options.overwrite)
     refuse_if_open(options.path)
     for folder in dict.fromkeys(path.parent for path in options.results):
