@@ -62,7 +62,7 @@ class Runner:
 
         Raises ``OutputError`` where nothing more can be written (a full disk): the same command then goes on.
         """
-        self._pool = pool
+        self._pool, self._watch.dtype = pool, pool.maker.dtype
         try:
             while (self.todo or self._opening or self._open) and self._stopped is None:
                 self._feed()
@@ -175,6 +175,7 @@ class Runner:
             else:
                 self._fail(run.job, result, run)
         else:
+            self._watch.workers.add(result.worker)
             run.reading_s += result.reading_s
             run.model_s += result.model_s
             run.looked += int(result.looked.sum())
