@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from rssc_geo.errors import BundleError, UsageError, one_line
+from rssc_geo.errors import BundleError, UsageError, not_fetched, one_line
 
 Quantise = Literal["4bit", "8bit"]
 BITS = {"4bit": 4, "8bit": 8}
@@ -58,7 +58,6 @@ def _fetch(repository: str, revision: str | None, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
-    at = f" --revision {revision}" if revision else ""
     try:  # folders inside hold the same weights in other forms
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
     except GatedRepoError as error:
@@ -68,10 +67,7 @@ def _fetch(repository: str, revision: str | None, wanted: list[str]) -> Path:
     except RevisionNotFoundError as error:
         raise BundleError(f"hf:{repository}: the hub has no revision {revision!r} of it") from error
     except Exception as error:  # whatever the network makes the library raise
-        raise BundleError(
-            f"hf:{repository}: no such folder here, and the hub gave nothing ({one_line(error)}); "
-            f"fetch it beforehand with 'hf download {repository}{at}', or pass a folder"
-        ) from error
+        raise not_fetched(f"hf:{repository}", repository, error, revision=revision) from error
 
 
 def _digest(folder: Path) -> str:

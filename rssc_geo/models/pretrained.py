@@ -14,7 +14,7 @@ from timm.data import resolve_data_config
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rssc_geo.errors import BundleError, one_line
+from rssc_geo.errors import BundleError, not_fetched, one_line
 from rssc_geo.models.encoders import make_image_encoder, make_text_encoder, text_class
 from rssc_geo.models.keys import fit_keys
 
@@ -219,10 +219,7 @@ def _file(name: str, file: str, *, kind: str) -> Path:
     except EntryNotFoundError as error:
         raise BundleError(f"{kind} {name!r}: the hub's repository holds no {file}") from error
     except Exception as error:  # gated, unknown, or whatever the network makes the library raise
-        raise BundleError(
-            f"{kind} {name!r}: no such folder here, and the hub gave nothing ({one_line(error)}); "
-            f"fetch it beforehand with 'hf download {name}' or pass a folder"
-        ) from error
+        raise not_fetched(f"{kind} {name!r}", name, error) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
