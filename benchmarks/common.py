@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,23 @@ def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int
             height, width = min(512, side - row), min(512, side - col)
             dataset.write(noise(height, width, seed), window=Window(col, row, width, height))
     os.replace(part, path)
+
+
+def rate_options(doc: str | None) -> argparse.Namespace:
+    """The command line of a benchmark that measures tiles a second of one scene, again and again."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+def median_rates(rates: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Print the rates of interleaved repeats, tiles a second, and return their medians."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, values in rates.items():
+        print(f"{name}: {medians[name]:.1f} tiles/s (each repeat: {', '.join(f'{v:.1f}' for v in values)})")
+    return medians
 
 
 def verdict(name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> bool:

@@ -9,15 +9,13 @@ on pictures that are in memory already; no captions are written. Repeats are int
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import dense_scene, verdict
+from common import dense_scene, median_rates, rate_options, verdict
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
@@ -50,11 +48,7 @@ def published() -> DualAttentionClassifier:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--tile", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    options = rate_options(__doc__)
     path = dense_scene(options.side)
     model, network = load_model("compact"), published()
     images = torch.randn(BATCH, 3, 224, 224)
@@ -78,9 +72,7 @@ def main() -> int:
     for _ in range(options.repeats):
         rates["published network, forward pass"].append(forward())
         rates["compact, end to end"].append(end_to_end())
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        print(f"{name}: {medians[name]:.1f} tiles/s (each repeat: {', '.join(f'{v:.1f}' for v in values)})")
+    medians = median_rates(rates)
     print(f"{torch.get_num_threads()} threads")
     ours = medians["compact, end to end"]
     met = [

@@ -8,16 +8,14 @@ reading, aggregating, writing both layers and closing the file, not loading the 
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from common import dense_scene, verdict
+from common import dense_scene, median_rates, rate_options, verdict
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
@@ -31,11 +29,7 @@ from rssc_geo.raster.scene import open_scene
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--tile", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    options = rate_options(__doc__)
     path = dense_scene(options.side)
     model = load_model("compact")
     compute = choose_compute()
@@ -65,9 +59,7 @@ def main() -> int:
     for _ in range(options.repeats):
         rates["model alone"].append(alone())
         rates["end to end"].append(end_to_end())
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        print(f"{name}: {medians[name]:.1f} tiles/s (each repeat: {', '.join(f'{v:.1f}' for v in values)})")
+    medians = median_rates(rates)
     print(f"{len(tiles)} tiles of {options.tile} px, {compute.device}, {compute.dtype}, batches of {compute.batch_size}")
     return 0 if verdict("end to end / model alone", medians["end to end"] / medians["model alone"], at_least=0.90) else 1
 

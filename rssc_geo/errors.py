@@ -6,6 +6,15 @@ failed, 2 when it was asked for wrongly.
 
 from __future__ import annotations
 
+_LENGTH = 200
+
+
+def one_line(error: BaseException | str) -> str:
+    """A foreign message as one line of printable signs, shortened; the kind of an error that says nothing."""
+    words = "".join(sign if sign.isprintable() else " " for sign in str(error)).split()
+    text = " ".join(words) or type(error).__name__
+    return text if len(text) <= _LENGTH else text[: _LENGTH - 1] + "…"
+
 
 class RsscGeoError(Exception):
     """Base of every error that rssc-geo raises on purpose."""
@@ -33,3 +42,12 @@ class OutputError(RsscGeoError):
 
 class BundleError(RsscGeoError):
     """A model bundle that is missing, incomplete, altered or unsafe."""
+
+
+def not_fetched(what: str, repository: str, error: BaseException, *, revision: str | None = None) -> BundleError:
+    """The error for ``what``, named by a hub id, where there is no folder and the hub gives nothing."""
+    at = f" --revision {revision}" if revision else ""
+    return BundleError(
+        f"{what}: no such folder here, and the hub gave nothing ({one_line(error)}); "
+        f"fetch it beforehand with 'hf download {repository}{at}', or pass a folder"
+    )

@@ -23,6 +23,7 @@ from rssc_geo_cli.options import (
     set_up_logging,
     stretch_options,
 )
+from rssc_geo_cli.progress import echo_areas
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -132,17 +133,22 @@ def status(*, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(values)
         return
-    rows = [("state", "tiles", "tries", "seconds", "scene", "note")]
+    rows = [("state", "tiles", "tries", "work s", "scene", "note")]
     for scene in values["scenes"]:
-        done, tiles, seconds = scene["tiles_done"] or 0, scene["tiles"], scene["seconds"]
+        done, tiles = scene["tiles_done"] or 0, scene["tiles"]
         share = "" if tiles is None else f"{done}/{tiles}"
-        took = "" if seconds is None else f"{seconds:.1f}"
+        # Not from its beginning to its end: scenes wait for each other, and people add up what stands in a column.
+        work = [scene[f"{stage}_s"] for stage in ("reading", "model", "writing")]
+        took = "" if None in work else f"{sum(work):.1f}"
         rows.append((scene["state"], share, str(scene["attempts"]), took, scene["output"], scene["error"] or ""))
     rows += [("failed", "", "", "", problem["label"], problem["message"]) for problem in values["problems"]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         click.echo("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
-    click.echo(", ".join(f"{count} {state}" for state, count in values["counts"].items() if count) or "no scenes")
+    counts = [f"{count} {state}" for state, count in values["counts"].items() if count]
+    if values["problems"]:
+        counts.append(f"{len(values['problems'])} of the inputs of no use")
+    click.echo(", ".join(counts) or "no scenes")
 
 
 def _silence_dask() -> None:
@@ -175,11 +181,12 @@ def _dry_run(inputs: tuple[str, ...], options: BatchOptions, *, as_json: bool) -
     from dataclasses import asdict
 
     from rssc_geo.batch.estimate import estimate, totals
-    from rssc_geo.batch.run import plan_jobs
+    from rssc_geo.batch.run import plan_jobs, standings
     from rssc_geo.models.bundle import load_card
 
     card = load_card(options.engine.model, revision=options.engine.revision)
-    found = list(estimate(plan_jobs(inputs, options), card))
+    jobs = plan_jobs(inputs, options)
+    found = list(estimate(jobs, standings(jobs.jobs, options, card), card))
     values = totals(found, card)
     if as_json:
         print_json({**values, "plan": [asdict(entry) for entry in found]})
@@ -189,8 +196,9 @@ def _dry_run(inputs: tuple[str, ...], options: BatchOptions, *, as_json: bool) -
             rows, cols = entry.size_px
             click.echo(f"{entry.tiles:>9} tiles  {rows} x {cols} px  {entry.input} -> {entry.output}")
     seconds = values["estimated_seconds_on_cpu"]
+    before = f" ({values['done_before']} are done)" if values["done_before"] else ""
     click.echo(
-        f"{values['scenes']} scenes, {values['tiles']} tiles, {values['bytes_in'] / 1e6:.1f} MB in, "
+        f"{values['scenes']} scenes to do{before}, {values['tiles']} tiles, {values['bytes_in'] / 1e6:.1f} MB in, "
         f"about {values['estimated_bytes_out'] / 1e6:.1f} MB out, "
         + ("time unknown: the model's card gives no rate" if seconds is None else f"about {_duration(seconds)} on this processor")
     )
@@ -200,7 +208,9 @@ def _dry_run(inputs: tuple[str, ...], options: BatchOptions, *, as_json: bool) -
 def _failures(failed: list[dict[str, str]]) -> int:
     """List what failed on stderr, a line each; the exit code."""
     for entry in failed:
-        click.echo(f"rssc-geo: error: {entry['input']}: {' '.join(entry['error'].split())}", err=True)
+        message = " ".join(entry["error"].split())
+        name = "" if message.startswith(entry["input"]) else f"{entry['input']}: "  # most messages begin with it
+        click.echo(f"rssc-geo: error: {name}{message}", err=True)
     if failed:
         click.echo(f"rssc-geo: error: {len(failed)} of the inputs failed, see above", err=True)
     return 1 if failed else 0
@@ -208,14 +218,13 @@ def _failures(failed: list[dict[str, str]]) -> int:
 
 def _tell(values: dict[str, Any]) -> None:
     """A few lines for people."""
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in values["time_share"].items())
     click.echo(
         f"{values['done']} of {values['scenes']} scenes done ({values['done_before']} before), {_duration(values['seconds'])}"
     )
-    click.echo(f"{values['tiles']} tiles now, {values['tiles_per_s']:.1f} a second; time: {shares}")
-    total = sum(values["area_m2"].values()) or 1.0
-    for name, area in list(values["area_m2"].items())[:10]:
-        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+    if values["tiles"]:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in values["time_share"].items())
+        click.echo(f"{values['tiles']} tiles now, {values['tiles_per_s']:.1f} a second; time: {shares}")
+    echo_areas(values["area_m2"])
     for path in values.get("outputs", []):
         click.echo(path)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rssc_geo_cli.options import apply_options, model_options, run_options, set_up_logging, source_of, stretch_options
-from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
+from rssc_geo_cli.progress import Reporter, echo_areas, exit_on_stdin_eof, show_result
 
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
@@ -69,8 +69,6 @@ def map_land_use(
 def _tell(values: dict[str, Any]) -> None:
     """A few lines for people: where the results are and what covers most."""
     click.echo(f"{values['cells']} cells in {values['regions']} regions, {values['seconds']:.1f} s")
-    total = sum(entry["area_m2"] for entry in values["classes"]) or 1.0
-    for entry in values["classes"][:10]:
-        click.echo(f"  {entry['name']:<20} {entry['area_m2'] / 1e4:>12,.1f} ha {entry['area_m2'] / total:>6.1%}")
+    echo_areas({entry["name"]: entry["area_m2"] for entry in values["classes"]})
     for path in values["outputs"]:
         click.echo(path)

@@ -6,16 +6,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from rssc_geo_cli.options import print_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+_SHOWN = 10  # classes, the largest first
 _STEP = 0.01  # JSON events come when at least this share was done since the last one, and at each stage's ends
 
 
@@ -69,6 +72,17 @@ def show_result(
         print_json(values)
     elif not quiet:
         tell(values)
+
+
+def echo_areas(areas_m2: Mapping[str, float]) -> None:
+    """What covers most, a line a class."""
+    total = sum(areas_m2.values()) or 1.0
+    largest = sorted(areas_m2.items(), key=lambda item: -item[1])
+    for name, area in largest[:_SHOWN]:
+        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+    if others := largest[_SHOWN:]:
+        area = sum(area for _, area in others)
+        click.echo(f"  {f'{len(others)} other classes':<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
 
 
 def exit_on_stdin_eof() -> None:

@@ -26,11 +26,10 @@ from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_
 from rssc_geo.batch.blocks import Block, BlockResult, maker_key
 from rssc_geo.batch.engine import Engine, EngineSpec, load_engine
 from rssc_geo.batch.pools import Done, PoolLostError
-from rssc_geo.errors import RsscGeoError, UsageError
+from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference.job import Maker
 from rssc_geo.models.bundle import load_card
 from rssc_geo.models.card import ModelCard
-from rssc_geo.raster.gsd import one_line
 
 _PATIENCE_S = 10  # for a scheduler to answer
 _WORKERS_S = 60  # for the first worker to come

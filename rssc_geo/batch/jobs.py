@@ -12,10 +12,9 @@ from pathlib import Path
 import pyogrio
 
 from rssc_geo.batch.manifest import read_csv, read_list
-from rssc_geo.batch.options import SceneOptions
+from rssc_geo.batch.options import ROW_FILES, SceneOptions
 from rssc_geo.batch.stac import read_stac
-from rssc_geo.errors import InputError, RsscGeoError, UsageError
-from rssc_geo.raster.gsd import one_line
+from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
 from rssc_geo.raster.virtual import is_remote
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
@@ -145,7 +144,7 @@ def _entries(name: str, asset: str | None) -> Iterator[Entry]:
         beside = Path(name).parent
         for row in rows:
             source = tuple(_beside(part, beside) for part in row.source)
-            values = {key: _beside(text, beside) if key == "aoi" and text else text for key, text in row.options.items()}
+            values = {key: _beside(text, beside) if key in ROW_FILES and text else text for key, text in row.options.items()}
             yield Entry(source=source, id=row.id, output=row.output and _beside(row.output, beside), row=values)
     elif suffix in _INDEX_SUFFIXES and (locations := _locations(name)):
         yield from _files(_beside(location, Path(name).parent) for location in locations)

@@ -7,7 +7,6 @@ options and of which files, and what every block took. All times of day in it ar
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -56,7 +55,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, *, options: Mapping[str, object]) -> None:
-        self.path = folder / NAME
+        self.folder, self.path = folder, folder / NAME
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,9 +100,8 @@ class Journal:
                 raise
 
     def key(self, output: Path) -> str:
-        """An output as the journal names it: from the journal's folder on, so that the folder can be moved."""
-        path, root = output.absolute(), self.path.parent.absolute()
-        return str(path.relative_to(root) if path.is_relative_to(root) else path)
+        """An output as the journal names it."""
+        return key_of(output, self.folder)
 
     def scene(self, output: str) -> dict[str, Any] | None:
         """What is known of the scene that is written to ``output``."""
@@ -169,6 +167,12 @@ class _Told:
             raise damaged(self._path, error) from error
 
 
+def key_of(output: Path, folder: Path) -> str:
+    """An output as the journal in ``folder`` names it: from that folder on, so that the folder can be moved."""
+    path, root = output.absolute(), folder.absolute()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
 def damaged(path: Path, error: object) -> OutputError:
     """The error for a journal that SQLite cannot read."""
     return OutputError(
@@ -187,9 +191,10 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
 
 def read_status(folder: Path) -> dict[str, Any]:
     """The journal as plain data: counts, scenes, blocks by state, problems, the last run. ``InputError`` where there is none."""
-    path = folder if folder.is_file() else folder / NAME
+    place = folder.parent if folder.is_file() else folder  # an output, or the journal itself, says where it is too
+    path = place / NAME
     if not path.is_file():
-        raise InputError(f"{folder} holds no {NAME}: give the folder of a batch's outputs")
+        raise InputError(f"{place} holds no {NAME}: give the folder of a batch's outputs")
     try:
         # Writable, where it is: what a killed run has left half written is undone by the next who looks.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as connection:
@@ -213,24 +218,6 @@ def read_status(folder: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What made the outputs."""
     return {name: version(name) for name in ("rssc-geo", "torch", "rasterio", "pyogrio", "shapely")}
-
-
-def stamp(files: Iterable[str | Path]) -> list[list[object]]:
-    """Size and time of change of files, to tell whether they are still the same; a URL is only named."""
-    return [_stamp(file) for file in sorted(str(file) for file in files)]
-
-
-def unchanged(stamps: Sequence[Sequence[Any]]) -> bool:
-    """Whether files are as they were when they were stamped."""
-    return stamp(name for name, _, _ in stamps) == list(stamps)
-
-
-def _stamp(file: str) -> list[object]:
-    try:
-        found = os.stat(file)
-    except OSError:
-        return [file, None, None]
-    return [file, found.st_size, found.st_mtime_ns]
 
 
 def _lock(path: Path) -> sqlite3.Connection:

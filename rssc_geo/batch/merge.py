@@ -20,7 +20,7 @@ import pyogrio
 import shapely
 from pyproj import CRS
 
-from rssc_geo.batch.journal import stamp
+from rssc_geo.batch.stamps import stamp
 from rssc_geo.errors import InputError
 from rssc_geo.geometry.areas import geodesic_area_m2
 from rssc_geo.vector.fields import LANDUSE_FIELDS, SCENE_FIELDS, Field, probability_fields
@@ -59,8 +59,13 @@ class _Lost:
 
 def made_of(parts: Sequence[Part], *, rule: str) -> str:
     """A hash of what a merged map depends on, so that the same one is not made twice."""
-    everything = [rule, version("rssc-geo"), [[part.name, stamp([part.path])] for part in parts]]
+    everything = [rule, version("rssc-geo"), [[part.name, stamp([part.path], part.path.parent)] for part in parts]]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+
+
+def merged_files(output: Path) -> tuple[Path, ...]:
+    """The files of a merged map, the main one first."""
+    return tuple(reversed(OutputOptions(path=output).results))
 
 
 def merge_scenes(
@@ -98,7 +103,7 @@ def merge_scenes(
             present = [entry for entry in classes if entry.name in merger.present]
             furnish(workshop.temporary(output), layers, classes=present, provenance=provenance)
         workshop.publish()
-    return tuple(reversed(options.results))
+    return merged_files(output)
 
 
 class _Merger:

@@ -49,6 +49,8 @@ class Watch:
         self.failures: list[tuple[str, str]] = []
         self.tiles = self.looked = self.cells = 0
         self.areas_m2: dict[str, float] = {}
+        self.workers: set[str] = set()  # devices of this machine, or addresses
+        self.dtype: str | None = None
         self.stages = dict.fromkeys(_STAGES, 0.0)
         self._progress = progress
         self._shares: dict[str, tuple[float, float]] = {}  # scenes in progress: share at the beginning and now
@@ -127,6 +129,8 @@ class Watch:
             "cells": self.cells,
             "area_m2": {name: round(area, 1) for name, area in sorted(self.areas_m2.items(), key=lambda item: -item[1])},
             "seconds": round(self.seconds, 3),
+            "workers": sorted(self.workers),
+            "dtype": self.dtype,
             "time_share": {name: round(seconds / spent, 4) for name, seconds in self.stages.items()},
         }
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from rssc_geo.batch.stamps import named_from
 from rssc_geo.errors import UsageError
 from rssc_geo.inference.plan import TilingOptions, describe_options
 
@@ -44,6 +46,8 @@ _READ: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
 
 ROW_OPTIONS = tuple(_READ)
 """Names of the options that a row of a manifest may set: those of the command line without ``--``."""
+ROW_FILES = ("aoi", "class-raster", "preview")
+"""Those that name a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,13 @@ class SceneOptions:
                 raise UsageError(f"{name} {text!r} is not {wanted}") from None
             (tiling if field_name in TilingOptions.__slots__ else own)[field_name] = value
         return replace(self, tiling=replace(self.tiling, **tiling), **own)
+
+    def named(self, *, from_inputs: Path, from_outputs: Path) -> SceneOptions:
+        """The same, its files being named from two folders on, to be compared with those of a run from elsewhere."""
+        aoi = self.tiling.aoi
+        tiling = self.tiling if aoi is None else replace(self.tiling, aoi=named_from(str(aoi), from_inputs))
+        raster, preview = (path and named_from(path, from_outputs) for path in (self.class_raster, self.preview))
+        return replace(self, tiling=tiling, class_raster=raster, preview=preview)
 
     def digest(self, *, source: object, maker: object) -> str:
         """Short hash of all that decides about a scene's result, but the content of its files."""

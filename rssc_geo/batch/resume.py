@@ -1,4 +1,4 @@
-"""Which scenes are left to do, by what the journal says of them; and what a failure means for the rest."""
+"""How scenes stand by what the journal says of them, which are left to do; and what a failure means for the rest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rssc_geo.batch.jobs import Job
-from rssc_geo.batch.journal import Journal, stamp, unchanged
+from rssc_geo.batch.journal import Journal
 from rssc_geo.batch.observe import Watch
-from rssc_geo.errors import OutputError, RsscGeoError
+from rssc_geo.batch.stamps import home_of, named_from, stamp, still_there, unchanged
+from rssc_geo.errors import OutputError, RsscGeoError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -34,28 +36,65 @@ class RunOptions:
     crs: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds of a job before the run.
+
+    ``state``: "done" or "failed" where that was by the same options and of the same files, else "waiting"; ``error``: of a
+    failed one; ``ours``: whether the outputs that are there are as a batch left them; ``digest``: hash of the options.
+    """
+
+    state: str
+    error: str
+    ours: bool
+    digest: str
+
+
+def standing(
+    job: Job, row: Mapping[str, Any] | None, options: RunOptions, *, made_by: Mapping[str, object], folder: Path
+) -> Standing:
+    """How a job stands.
+
+    ``row``: what the journal in ``folder`` has of it; ``made_by``: what of model and program decides about every scene.
+    """
+    home = home_of(job.source)
+    source = [named_from(name, home) for name in job.source]
+    digest = job.options.named(from_inputs=home, from_outputs=folder).digest(source=source, maker=[made_by, options.crs])
+    if row is None:
+        return Standing("waiting", "", ours=False, digest=digest)
+    outputs = row["output_files"] or []
+    there = still_there(outputs, folder)
+    ours = bool(row["made"]) and unchanged(there, folder)
+    same = row["options_hash"] == digest and bool(row["input_files"]) and unchanged(row["input_files"], home)
+    # One that people have worked on since is left alone, also where they deleted something beside it.
+    if same and row["state"] == "done" and job.output.exists() and (len(there) == len(outputs) or not ours):
+        return Standing("done", "", ours, digest)
+    if same and row["state"] == "failed" and not options.retry_failed:
+        return Standing("failed", f"{row['error']} (failed before: --retry-failed tries again)", ours, digest)
+    return Standing("waiting", "", ours, digest)
+
+
 def left_to_do(
     jobs: Sequence[Job], journal: Journal, options: RunOptions, *, made_by: Mapping[str, object], watch: Watch
 ) -> list[tuple[Job, bool]]:
     """The jobs that are not done, or failed before, by the same options and files; with whether the output may be replaced.
 
-    The others are counted by ``watch``. ``made_by``: what of the model and the program decides about every scene.
+    The others are counted by ``watch``.
     """
     todo: list[tuple[Job, bool]] = []
     rows: list[Mapping[str, object]] = []
     for job in jobs:
-        key, digest = journal.key(job.output), job.options.digest(source=job.source, maker=[made_by, options.crs])
+        key = journal.key(job.output)
         row = journal.scene(key)
-        ours = bool(row and row["made"] and unchanged(row["output_files"] or []))
-        same = bool(row and row["options_hash"] == digest and row["input_files"] and unchanged(row["input_files"]))
-        if row and same and row["state"] == "done" and job.output.exists():
+        now = standing(job, row, options, made_by=made_by, folder=journal.folder)
+        if row is not None and now.state == "done":
             watch.skipped(row)
-        elif row and same and row["state"] == "failed" and not options.retry_failed:
-            watch.failed(job, f"{row['error']} (failed before: --retry-failed tries again)")
+        elif now.state == "failed":
+            watch.failed(job, now.error)
         else:
-            todo.append((job, ours or options.overwrite))
-            files = json.dumps(stamp(job.source))
-            rows.append({"output": key, "id": job.id, "input": job.label, "options_hash": digest, "input_files": files})
+            todo.append((job, now.ours or options.overwrite))
+            files = json.dumps(stamp(job.source, home_of(job.source)))
+            rows.append({"output": key, "id": job.id, "input": job.label, "options_hash": now.digest, "input_files": files})
     journal.await_scenes(rows)
     return todo
 
@@ -65,7 +104,7 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, RsscGeoError):
         return str(error)
     log.debug("traceback", exc_info=error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def disk_is_full(error: BaseException, folder: Path) -> bool:

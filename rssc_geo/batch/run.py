@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from rssc_geo.batch.engine import EngineSpec
-from rssc_geo.batch.jobs import Jobs, collect_jobs
-from rssc_geo.batch.journal import Journal, stamp, unchanged
-from rssc_geo.batch.merge import RULES, Part, made_of, merge_scenes
+from rssc_geo.batch.jobs import Job, Jobs, collect_jobs
+from rssc_geo.batch.journal import NAME, Journal, key_of, read_status
+from rssc_geo.batch.merge import RULES, Part, made_of, merge_scenes, merged_files
 from rssc_geo.batch.observe import BatchProgress, Progress, Watch, write_prometheus
 from rssc_geo.batch.options import SceneOptions
 from rssc_geo.batch.pools import LocalPool, Pool
-from rssc_geo.batch.resume import RunOptions
+from rssc_geo.batch.resume import RunOptions, Standing, standing
 from rssc_geo.batch.runner import Runner
+from rssc_geo.batch.stamps import stamp, unchanged
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.inference.job import Maker
 from rssc_geo.models.bundle import load_card
@@ -71,10 +72,25 @@ class BatchOptions:
         output = self.output if self.merge is not None else self.template
         return Path(re.split(r"[^/\\]*\{", output, maxsplit=1)[0]) if "{" in output else Path(output).parent
 
+    @property
+    def run(self) -> RunOptions:
+        """What of it concerns the run of the scenes."""
+        crs = None if self.merge is None else self.scene.crs or MERGED_CRS
+        return RunOptions(attempts=self.attempts, retry_failed=self.retry_failed, overwrite=self.overwrite, crs=crs)
+
 
 def plan_jobs(inputs: Sequence[str], options: BatchOptions) -> Jobs:
     """The jobs of a command, and what of its inputs gives none."""
     return collect_jobs(inputs, options.template, options.scene, asset=options.asset)
+
+
+def standings(jobs: Sequence[Job], options: BatchOptions, card: ModelCard) -> list[Standing]:
+    """How the jobs stand by the journal, if there is one; nothing is written. Raises what ``read_status`` does."""
+    scenes = read_status(options.folder)["scenes"] if (options.folder / NAME).is_file() else []
+    rows = {scene["output"]: scene for scene in scenes}
+    made_by = _made_by(options, card)
+    folder = options.folder
+    return [standing(job, rows.get(key_of(job.output, folder)), options.run, made_by=made_by, folder=folder) for job in jobs]
 
 
 def run_batch(
@@ -102,13 +118,8 @@ def run_batch(
             runner = Runner(
                 jobs.jobs,
                 journal,
-                RunOptions(
-                    attempts=options.attempts,
-                    retry_failed=options.retry_failed,
-                    overwrite=options.overwrite,
-                    crs=None if options.merge is None else options.scene.crs or MERGED_CRS,
-                ),
-                made_by=Maker(card, _captioner(options.engine), str(options.engine.dtype)).describe(),
+                options.run,
+                made_by=_made_by(options, card),
                 watch=watch,
             )
             if runner.todo:
@@ -129,9 +140,10 @@ def run_batch(
                 journal.end(outcome)
 
 
-def _captioner(engine: EngineSpec) -> str:
-    """The captioner as asked for; what it is exactly shows when it is loaded, and is in the part files' keys."""
-    return f"{engine.captioner} {asdict(engine.caption_options)}"
+def _made_by(options: BatchOptions, card: ModelCard) -> dict[str, Any]:
+    """What decides about every scene. The captioner as asked for: what it is exactly is in the part files' keys."""
+    engine = options.engine
+    return Maker(card, f"{engine.captioner} {asdict(engine.caption_options)}", str(engine.dtype)).describe()
 
 
 def _merge(jobs: Jobs, journal: Journal, options: BatchOptions, card: ModelCard) -> list[str]:
@@ -142,15 +154,15 @@ def _merge(jobs: Jobs, journal: Journal, options: BatchOptions, card: ModelCard)
         return []
     parts = [Part(job.id, job.output) for job in done]
     made = made_of(parts, rule=str(options.merge))
-    earlier = journal.merged(journal.key(output))
-    ours = earlier is not None and unchanged(earlier[1])
-    if earlier is not None and earlier[0] == made and ours:
-        return [str(name) for name, _, _ in earlier[1]]
+    earlier, files_then = journal.merged(journal.key(output)) or ("", [])
+    ours = bool(files_then) and unchanged(files_then, journal.folder)
+    if earlier == made and ours:
+        return [str(file) for file in merged_files(output)]
     missing = [job.id for job in jobs.jobs if job not in done] + [problem.label for problem in jobs.problems]
     files = merge_scenes(
         parts, output, rule=str(options.merge), classes=card.classes, missing=missing, overwrite=ours or options.overwrite
     )
-    row = (journal.key(output), made, json.dumps(stamp(files)))
+    row = (journal.key(output), made, json.dumps(stamp(files, journal.folder)))
     journal.write("INSERT OR REPLACE INTO merged VALUES (?, ?, ?)", row)
     return [str(file) for file in files]
 

@@ -20,11 +20,12 @@ from typing import Any
 
 from rssc_geo.batch.blocks import BlockResult
 from rssc_geo.batch.jobs import Job
-from rssc_geo.batch.journal import Journal, stamp
+from rssc_geo.batch.journal import Journal
 from rssc_geo.batch.observe import Watch
 from rssc_geo.batch.pools import Pool, PoolLostError
 from rssc_geo.batch.resume import RunOptions, disk_is_full, left_to_do, message_of
 from rssc_geo.batch.scene_run import SceneRun, open_scene_run
+from rssc_geo.batch.stamps import stamp
 from rssc_geo.errors import OutputError, RsscGeoError
 from rssc_geo.vector.landuse import LandUseSummary
 from rssc_geo.vector.provenance import timestamp
@@ -61,7 +62,7 @@ class Runner:
 
         Raises ``OutputError`` where nothing more can be written (a full disk): the same command then goes on.
         """
-        self._pool = pool
+        self._pool, self._watch.dtype = pool, pool.maker.dtype
         try:
             while (self.todo or self._opening or self._open) and self._stopped is None:
                 self._feed()
@@ -78,6 +79,11 @@ class Runner:
 
     def _key(self, job: Job) -> str:
         return self._journal.key(job.output)
+
+    def _attempts(self, job: Job) -> int:
+        """How often the scene has been begun."""
+        row = self._journal.scene(self._key(job))
+        return 0 if row is None else int(row["attempts"])
 
     def _feed(self) -> None:
         """Keep enough blocks under way, and enough scenes open to take them from; no more, so that memory stays flat."""
@@ -121,11 +127,10 @@ class Runner:
         key, done = self._key(job), len(found.scene.tiles) - len(found.scene.todo)
         for warning in found.scene.plan.warnings:
             log.warning("%s: %s", job.id, warning)
-        row = self._journal.scene(key) or {"attempts": 0}
         self._journal.update(
             key,
             state="running",
-            attempts=row["attempts"] + 1,
+            attempts=self._attempts(job) + 1,
             started=timestamp(),
             run=self._journal.run,
             input_files=found.input_files,
@@ -170,6 +175,7 @@ class Runner:
             else:
                 self._fail(run.job, result, run)
         else:
+            self._watch.workers.add(result.worker)
             run.reading_s += result.reading_s
             run.model_s += result.model_s
             run.looked += int(result.looked.sum())
@@ -232,7 +238,9 @@ class Runner:
         }
         files = [*summary.paths, *([] if run.job.options.preview is None else [Path(run.job.options.preview)])]
         key = self._key(run.job)
-        self._journal.update(key, state="done", ended=timestamp(), error=None, output_files=stamp(files), **values)
+        self._journal.update(
+            key, state="done", ended=timestamp(), error=None, output_files=stamp(files, self._journal.folder), **values
+        )
         self._watch.done(key, values)
 
     def _fail(self, job: Job, error: BaseException, run: SceneRun | None = None) -> None:
@@ -248,7 +256,8 @@ class Runner:
                 run.scene.close()
         full = disk_is_full(error, job.output.parent)
         state = "waiting" if full else "failed"
-        self._journal.update(self._key(job), state=state, error=message, ended=timestamp())
+        attempts = self._attempts(job) + (run is None)  # one that cannot be opened has been tried too
+        self._journal.update(self._key(job), state=state, error=message, ended=timestamp(), attempts=attempts)
         if full:
             self._stopped = OutputError(f"{message} (the batch has stopped: the same command goes on)")
             return

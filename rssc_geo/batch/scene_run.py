@@ -10,9 +10,10 @@ from typing import Any
 
 from rssc_geo.batch.blocks import BATCHES, Block, BlockResult, blocks_of, maker_key, unpack
 from rssc_geo.batch.jobs import Job
-from rssc_geo.batch.journal import stamp
-from rssc_geo.inference.job import Maker, SceneJob, output_options, spare_the_input
-from rssc_geo.inference.picture import check_preview, draw_preview
+from rssc_geo.batch.stamps import Stamps, home_of, stamp
+from rssc_geo.inference.extras import check_extra
+from rssc_geo.inference.job import Maker, SceneJob, output_options
+from rssc_geo.inference.picture import draw_preview
 from rssc_geo.inference.plan import make_plan
 from rssc_geo.vector.landuse import LandUseSummary
 
@@ -27,7 +28,7 @@ class SceneRun:
     job: Job
     scene: SceneJob
     blocks: list[Block]
-    input_files: list[list[object]]
+    input_files: Stamps
     started: float
     next_submit: int = 0
     next_write: int = 0
@@ -89,15 +90,15 @@ def open_scene_run(job: Job, maker: Maker, *, batch_size: int, overwrite: bool, 
     started, options = time.monotonic(), job.options
     files = [*job.source, *([] if options.tiling.aoi is None else [options.tiling.aoi])]
     plan = make_plan(job.source[0] if len(job.source) == 1 else job.source, maker.card, options.tiling)
-    job.output.parent.mkdir(parents=True, exist_ok=True)
+    for path in (job.output, *(Path(name) for name in (options.class_raster, options.preview) if name is not None)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     result: Mapping[str, Any] = {
         name: getattr(options, name) for name in ("aoi_clip", "min_area_m2", "probabilities", "class_raster")
     }
     wanted = output_options(plan, job.output, crs=crs or options.crs, overwrite=overwrite, **result)
     if options.preview is not None:
-        check_preview(Path(options.preview), overwrite=overwrite)
-        spare_the_input(plan, Path(options.preview))
-    stamps = stamp({*files, *plan.scene.files})
+        check_extra("--preview", Path(options.preview), plan=plan, overwrite=overwrite)
+    stamps = stamp({*files, *plan.scene.files}, home_of(job.source))
     scene = SceneJob(plan, options.tiling, wanted, maker)
     blocks = blocks_of(scene, min_valid=options.tiling.min_valid, maker=maker_key(maker), tiles=BATCHES * batch_size)
     return SceneRun(job, scene, blocks, stamps, started)

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rssc_geo.errors import InputError, UsageError
-from rssc_geo.raster.gsd import one_line
+from rssc_geo.errors import InputError, UsageError, one_line
 
 if TYPE_CHECKING:
     import pystac

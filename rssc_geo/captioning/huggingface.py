@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from rssc_geo.captioning.base import CaptionBatch, Source
-from rssc_geo.captioning.huggingface_files import check_files, find_files, first_line, quiet
+from rssc_geo.captioning.huggingface_files import check_files, find_files, quiet
 from rssc_geo.captioning.huggingface_loading import check_quantise, load_model, load_processor
 from rssc_geo.captioning.pictures import picture
 from rssc_geo.captioning.prompts import tidy_answer
-from rssc_geo.errors import BundleError, RsscGeoError, UsageError
+from rssc_geo.errors import BundleError, RsscGeoError, UsageError, one_line
 from rssc_geo.memory import ShrinkingBatches, out_of_memory
 
 _BATCH_SIZE = {"cpu": 4, "mps": 4, "cuda": 32}
@@ -175,7 +175,7 @@ class HuggingFaceCaptioner:
                 raise
             raise RsscGeoError(
                 f"{self.name} failed on a tile; do its parts ({type(loaded.model).__name__}, "
-                f"{type(loaded.processor).__name__}) belong together? {first_line(error)}"
+                f"{type(loaded.processor).__name__}) belong together? {one_line(error)}"
             ) from error
         return [loaded.answer(row) for row in loaded.new(tokens, inputs["input_ids"])]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from rssc_geo.errors import BundleError, UsageError
+from rssc_geo.errors import BundleError, UsageError, not_fetched, one_line
 
 Quantise = Literal["4bit", "8bit"]
 BITS = {"4bit": 4, "8bit": 8}
@@ -58,7 +58,6 @@ def _fetch(repository: str, revision: str | None, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
-    at = f" --revision {revision}" if revision else ""
     try:  # folders inside hold the same weights in other forms
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
     except GatedRepoError as error:
@@ -68,10 +67,7 @@ def _fetch(repository: str, revision: str | None, wanted: list[str]) -> Path:
     except RevisionNotFoundError as error:
         raise BundleError(f"hf:{repository}: the hub has no revision {revision!r} of it") from error
     except Exception as error:  # whatever the network makes the library raise
-        raise BundleError(
-            f"hf:{repository}: no such folder here, and the hub gave nothing ({first_line(error)}); "
-            f"fetch it beforehand with 'hf download {repository}{at}', or pass a folder"
-        ) from error
+        raise not_fetched(f"hf:{repository}", repository, error, revision=revision) from error
 
 
 def _digest(folder: Path) -> str:
@@ -112,7 +108,7 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
         said = json.loads(where.read_text(encoding="utf-8"))
         kind, remote = str(said.get("model_type", "")), bool(said.get("auto_map"))
     except (OSError, ValueError, AttributeError) as error:
-        raise BundleError(f"hf:{files.name}: {where} cannot be read ({first_line(error)}); {fetch_anew(files)}") from error
+        raise BundleError(f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_anew(files)}") from error
     try:
         with quiet():
             config = AutoConfig.from_pretrained(files.folder, trust_remote_code=trust_remote_code)
@@ -122,7 +118,7 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
                 f"hf:{files.name}: a {kind!r} model that runs code of its own, which is refused; "
                 "take a model that transformers knows, or read its code and allow it with --trust-remote-code"
             ) from error
-        raise BundleError(f"hf:{files.name}: transformers knows no such model ({first_line(error)})") from error
+        raise BundleError(f"hf:{files.name}: transformers knows no such model ({one_line(error)})") from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not (trust_remote_code and remote):
         raise BundleError(
             f"hf:{files.name}: {kind!r} is no model that takes an image and writes text; take one such as LLaVA or Qwen2.5-VL"
@@ -146,7 +142,7 @@ def _weigh(files: ModelFiles) -> FileSizes:
                     else:
                         bytes_else += count * int(re.sub(r"\D", "", kind) or 8) // 8
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path} is not a readable safetensors file ({first_line(error)}); {fetch_anew(files)}") from error
+        raise BundleError(f"{path} is not a readable safetensors file ({one_line(error)}); {fetch_anew(files)}") from error
     return FileSizes(floats, bytes_else)
 
 
@@ -158,7 +154,7 @@ def _weight_files(files: ModelFiles) -> list[Path]:
         try:
             names = sorted(set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
         except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise BundleError(f"hf:{files.name}: {_INDEX} cannot be read ({first_line(error)}); {fetch_anew(files)}") from error
+            raise BundleError(f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}") from error
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BundleError(f"hf:{files.name}: {folder} lacks {', '.join(missing)}; {fetch_anew(files)}")
@@ -190,9 +186,3 @@ def fetch_anew(files: ModelFiles) -> str:
     if _HUB_ID.fullmatch(files.name) and files.folder != Path(files.name):
         return f"fetch it anew with 'hf download --force-download {files.name}'"
     return "get the folder anew"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, shortened."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from rssc_geo.captioning.huggingface_files import BITS, FileSizes, ModelFiles, Quantise, fetch_anew, first_line, quiet
-from rssc_geo.errors import BundleError, UsageError
+from rssc_geo.captioning.huggingface_files import BITS, FileSizes, ModelFiles, Quantise, fetch_anew, quiet
+from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.memory import out_of_memory
 
 
@@ -22,9 +22,9 @@ def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any
         with quiet():
             processor = AutoProcessor.from_pretrained(files.folder, trust_remote_code=trust_remote_code)
     except ImportError as error:
-        raise UsageError(f"hf:{files.name}: its processor needs a package that is not installed ({first_line(error)})") from error
+        raise UsageError(f"hf:{files.name}: its processor needs a package that is not installed ({one_line(error)})") from error
     except Exception as error:  # whatever a foreign file makes the library raise
-        raise BundleError(f"hf:{files.name}: its processor cannot be loaded ({first_line(error)}); {anew}") from error
+        raise BundleError(f"hf:{files.name}: its processor cannot be loaded ({one_line(error)}); {anew}") from error
     if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
         raise BundleError(
             f"hf:{files.name}: its processor ({type(processor).__name__}) takes no images with text; "
@@ -83,11 +83,11 @@ def load_model(
         if not missing:
             return (model if "device_map" in how else model.to(device)).eval()
     except ImportError as error:
-        raise UsageError(f"hf:{files.name} needs a package that is not installed ({first_line(error)})") from error
+        raise UsageError(f"hf:{files.name} needs a package that is not installed ({one_line(error)})") from error
     except Exception as error:  # whatever a foreign file makes the library raise
         if out_of_memory(error):
             raise too_large from error
-        raise BundleError(f"hf:{files.name}: its weights cannot be loaded ({first_line(error)})") from error
+        raise BundleError(f"hf:{files.name}: its weights cannot be loaded ({one_line(error)})") from error
     raise BundleError(
         f"hf:{files.name}: its weights are not those of its config.json: {', '.join(missing[:3])}{', …' * (len(missing) > 3)} "
         f"({len(missing)} in all) are missing or of another shape"

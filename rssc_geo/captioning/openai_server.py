@@ -27,7 +27,7 @@ import numpy as np
 from rssc_geo.captioning.base import CaptionBatch, Source
 from rssc_geo.captioning.pictures import picture
 from rssc_geo.captioning.prompts import tidy_answer
-from rssc_geo.errors import RsscGeoError, UsageError
+from rssc_geo.errors import RsscGeoError, UsageError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class ServerCaptioner:
         except httpx2.TimeoutException as error:
             raise _AgainError(f"no answer within {self._timeout_s:g} s") from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _AgainError(_one_line(str(error) or type(error).__name__)) from error
+            raise _AgainError(one_line(error)) from error
         if response.status_code != httpx2.codes.OK:
             raise self._refusal(response, bytes(body))
         return _read_caption(bytes(body))
@@ -262,11 +262,7 @@ def _message(body: bytes) -> str:
     for name in ("error", "message", "detail"):
         if isinstance(said, dict) and name in said:
             said = said[name]
-    return _one_line(said) if isinstance(said, str) else ""
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:200]
+    return one_line(said) if isinstance(said, str) else ""
 
 
 def _retry_after_s(value: str | None) -> float | None:

@@ -18,11 +18,11 @@ import pyogrio
 import pyproj
 from shapely.geometry.base import BaseGeometry
 
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.inference.plan import Plan, TilingOptions
 from rssc_geo.models.card import ModelCard
 from rssc_geo.raster.aoi import footprint
-from rssc_geo.raster.gsd import one_line, parse_crs
+from rssc_geo.raster.gsd import parse_crs
 from rssc_geo.vector.formats import format_of
 from rssc_geo.vector.geopackage import PROVENANCE_URI
 

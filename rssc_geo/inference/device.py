@@ -10,7 +10,7 @@ import torch
 
 from rssc_geo.captioning.adaptive import AdaptiveCaptioner
 from rssc_geo.captioning.base import CaptionBatch, Captioner
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import UsageError, one_line
 from rssc_geo.memory import ShrinkingBatches
 from rssc_geo.models.bundle import Model
 
@@ -41,8 +41,7 @@ def choose_compute(device: str | None = None, *, dtype: str | None = None, batch
         chosen = torch.device(str(device))
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"--device {device} cannot be used: {reason}") from error
+        raise UsageError(f"--device {device} cannot be used: {one_line(error)}") from error
     if dtype in (None, "auto"):
         dtype = "bfloat16" if chosen.type == "cuda" else "float32"
     if dtype not in DTYPES:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rasterio.errors import RasterioError
 
-from rssc_geo.errors import OutputError
+from rssc_geo.errors import OutputError, one_line
 
 
 @contextmanager
@@ -34,6 +34,6 @@ def whole_folder(target: Path, *, index: str, overwrite: bool) -> Iterator[Path]
             shutil.rmtree(target)
         os.replace(part, target)
     except (OSError, RasterioError) as error:
-        raise OutputError(f"{target} cannot be written: {' '.join(str(error).split())}") from error
+        raise OutputError(f"{target} cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The preview picture: a reduced read of the scene under its classes."""
+"""A reduced read of the scene, and the preview picture: that read under its classes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 
-from rssc_geo.errors import UsageError
 from rssc_geo.geometry.grid import Window
 from rssc_geo.inference.plan import Plan
 from rssc_geo.models.card import SceneClass
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.vector.preview import write_preview
-from rssc_geo.vector.target import check_file
 
 _SIDE = 1200  # pixels of the longer side that are read; the picture shows about as many
 
 
-def check_preview(path: Path, *, overwrite: bool) -> None:
-    """Refuse before the work starts what could not be written at its end."""
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"--preview {path}: the picture is a PNG; name it .png")
-    check_file(path, overwrite=overwrite)
+def read_overview(plan: Plan, radiometry: Radiometry, *, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The whole raster, its longer side at most ``side`` pixels: uint8 (H, W, 3) and its mask (True = valid).
+
+    Raises ``InputError`` when it cannot be read.
+    """
+    scene = plan.scene
+    reduction = max(1.0, max(scene.shape) / side)
+    rows, cols = (max(1, round(length / reduction)) for length in scene.shape)
+    with scene.open() as handle:
+        colours, valid = scene.pixel_reader(handle).read(Window(0, 0, scene.height, scene.width), (rows, cols))
+    return radiometry.apply(colours, valid), np.ones((rows, cols), bool) if valid is None else valid
 
 
 def draw_preview(
@@ -31,14 +35,12 @@ def draw_preview(
 ) -> None:
     """Write the picture of a finished run. ``class_grid``: int (cell rows, cell columns), negative where there is none."""
     scene = plan.scene
-    reduction = max(1.0, max(scene.shape) / _SIDE)
-    rows, cols = (max(1, round(side / reduction)) for side in scene.shape)
-    with scene.open() as handle:
-        colours, valid = scene.pixel_reader(handle).read(Window(0, 0, scene.height, scene.width), (rows, cols))
+    pixels, mask = read_overview(plan, radiometry, side=_SIDE)
+    rows, cols = mask.shape
     write_preview(
         path,
-        scene_rgb=radiometry.apply(colours, valid),
-        scene_mask=np.ones((rows, cols), bool) if valid is None else valid,
+        scene_rgb=pixels,
+        scene_mask=mask,
         transform=scene.transform @ Affine.scale(scene.width / cols, scene.height / rows),
         gsd_m=(scene.gsd_m[0] * scene.height / rows, scene.gsd_m[1] * scene.width / cols),
         class_grid=class_grid,

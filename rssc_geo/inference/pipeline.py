@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +17,11 @@ from rssc_geo.captioning.choose import describe_captioner, make_captioner
 from rssc_geo.captioning.options import CaptionOptions
 from rssc_geo.inference.aggregate import CellMap, TileResult
 from rssc_geo.inference.device import Prediction, TileClassifier, choose_compute
-from rssc_geo.inference.job import Maker, SceneJob, output_options, spare_the_input
-from rssc_geo.inference.picture import check_preview, draw_preview
+from rssc_geo.inference.extras import check_extra, make_extras
+from rssc_geo.inference.job import Maker, SceneJob, output_options
+from rssc_geo.inference.picture import draw_preview
 from rssc_geo.inference.plan import Source, TilingOptions, make_plan
-from rssc_geo.inference.report import check_report, make_report
+from rssc_geo.inference.report import make_report
 from rssc_geo.inference.review import add_review, check_review
 from rssc_geo.models.bundle import Model, load_card, load_model
 from rssc_geo.raster.reader import TileData, TileReader
@@ -54,6 +56,8 @@ class ClassifyResult:
     tiles_classified: int
     resumed_at: int
     seconds: float
+    device: str
+    dtype: str
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,6 +72,8 @@ class ClassifyResult:
             "tiles_classified": self.tiles_classified,
             "resumed_at": self.resumed_at,
             "seconds": round(self.seconds, 3),
+            "device": self.device,
+            "dtype": self.dtype,
             "warnings": list(self.warnings),
         }
 
@@ -135,12 +141,9 @@ def classify(
         class_raster=class_raster,
         overwrite=overwrite,
     )
-    if preview is not None:
-        check_preview(Path(preview), overwrite=overwrite)
-        spare_the_input(plan, Path(preview))
-    if report is not None:
-        check_report(Path(report), overwrite=overwrite)
-        spare_the_input(plan, Path(report))
+    for option, extra in (("--preview", preview), ("--report", report)):
+        if extra is not None:
+            check_extra(option, Path(extra), plan=plan, overwrite=overwrite)
     if review is not None:
         check_review(wanted, review)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
@@ -155,15 +158,21 @@ def classify(
         classified = _run(job, classifier, loaded.card.input_size, tell)
         tell("write", 0, 1)
         summary = job.finish({"seconds": round(time.monotonic() - started, 1), "tiles_classified": classified})
+        makers: dict[str, Callable[[], Path | None]] = {}
         if preview is not None:
-            draw_preview(
-                Path(preview), plan=plan, radiometry=job.radiometry, class_grid=summary.class_grid, classes=loaded.card.classes
+            makers["the preview"] = partial(
+                draw_preview,
+                Path(preview),
+                plan=plan,
+                radiometry=job.radiometry,
+                class_grid=summary.class_grid,
+                classes=loaded.card.classes,
             )
         if review is not None:
-            file = add_review(wanted, review, cells_shape=plan.grid.cells_shape)
-            summary = replace(summary, paths=tuple(dict.fromkeys([*summary.paths, file])))
+            makers["the review"] = partial(add_review, wanted, review, cells_shape=plan.grid.cells_shape)
         if report is not None:
-            make_report(
+            makers["the report"] = partial(
+                make_report,
                 Path(report),
                 plan=plan,
                 options=options,
@@ -172,9 +181,18 @@ def classify(
                 output=wanted.path,
                 summary=summary,
             )
-            summary = replace(summary, paths=(*summary.paths, Path(report)))
+        extras = make_extras(wanted.path, makers)
         tell("write", 1, 1)
-    return ClassifyResult(summary, len(job.tiles), classified, job.watermark, time.monotonic() - started, plan.warnings)
+    return ClassifyResult(
+        replace(summary, paths=tuple(dict.fromkeys([*summary.paths, *extras]))),
+        tiles=len(job.tiles),
+        tiles_classified=classified,
+        resumed_at=job.watermark,
+        seconds=time.monotonic() - started,
+        device=str(compute.device),
+        dtype=maker.dtype,
+        warnings=plan.warnings,
+    )
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:

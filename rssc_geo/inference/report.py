@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rssc_geo.errors import UsageError
-from rssc_geo.geometry.grid import Window
 from rssc_geo.inference.job import Maker
+from rssc_geo.inference.picture import read_overview
 from rssc_geo.inference.plan import Plan, TilingOptions, describe_options
 from rssc_geo.inference.review import POOL, choose, doubts, farthest_first
 from rssc_geo.raster.radiometry import Radiometry
@@ -25,7 +24,6 @@ from rssc_geo.vector.provenance import timestamp
 from rssc_geo.vector.readback import read_scenes
 from rssc_geo.vector.report import BINS, Patch, ReportContent, write_report
 from rssc_geo.vector.report_map import lay_out, map_svg
-from rssc_geo.vector.target import check_file
 
 _SIDE, _PATCH_SIDE = 1600, 176  # pixels of the map's and the patches' longer sides
 _QUALITY = 82
@@ -33,7 +31,6 @@ _CLASSES = 40  # shown with examples, the largest first: a page of thousands wou
 _EXAMPLES, _DOUBTFUL = 3, 12  # patches a class, and of the least certain ones
 _SURE = 12  # most confident cells of a class from which its examples are picked
 _VOID = np.array((232, 235, 238), np.uint8)
-_SUFFIXES = (".html", ".htm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +42,6 @@ class _Found:
     doubtful: pa.Table
 
 
-def check_report(path: Path, *, overwrite: bool) -> None:
-    """Refuse before the work starts what could not be written at its end."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--report {path}: the report is a web page; name it .html")
-    check_file(path, overwrite=overwrite)
-
-
 def make_report(
     path: Path,
     *,
@@ -61,8 +51,8 @@ def make_report(
     maker: Maker,
     output: Path,
     summary: LandUseSummary,
-) -> None:
-    """Write the report of the finished map ``output``, made by ``maker`` with ``options``.
+) -> Path:
+    """Write the report of the finished map ``output``, made by ``maker`` with ``options``, to ``path``, which is returned.
 
     The cells are read back from the map, so that those of an interrupted run count; memory does not grow with their
     number beyond the class grid of ``summary``. Raises ``InputError`` when map or raster cannot be read.
@@ -75,7 +65,7 @@ def make_report(
     pictures = _pictures([*sure.values(), doubtful], plan, radiometry)
     svg = map_svg(
         page,
-        picture=_overview(plan, radiometry),
+        picture=_jpeg(*read_overview(plan, radiometry, side=_SIDE)),
         shape=scene.shape,
         class_grid=summary.class_grid,
         grid=plan.grid,
@@ -95,6 +85,7 @@ def make_report(
         warnings=plan.warnings,
     )
     write_report(path, content)
+    return path
 
 
 def _facts(plan: Plan, options: TilingOptions, radiometry: Radiometry, maker: Maker, output: Path) -> dict[str, str]:
@@ -192,16 +183,6 @@ def _patches(cells: pa.Table, pictures: Mapping[int, bytes], plan: Plan) -> list
         )
         for cell in cells.to_pylist()
     ]
-
-
-def _overview(plan: Plan, radiometry: Radiometry) -> bytes:
-    """The whole raster, reduced, as a JPEG."""
-    scene = plan.scene
-    reduction = max(1.0, max(scene.shape) / _SIDE)
-    rows, cols = (max(1, round(side / reduction)) for side in scene.shape)
-    with scene.open() as handle:
-        colours, valid = scene.pixel_reader(handle).read(Window(0, 0, scene.height, scene.width), (rows, cols))
-    return _jpeg(radiometry.apply(colours, valid), np.ones((rows, cols), bool) if valid is None else valid)
 
 
 def _jpeg(pixels: np.ndarray, mask: np.ndarray) -> bytes:

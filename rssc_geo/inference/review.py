@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.errors import UsageError
 from rssc_geo.vector.readback import read_scenes
 from rssc_geo.vector.review import review_path, write_review
-from rssc_geo.vector.target import OutputOptions
+from rssc_geo.vector.target import OutputOptions, check_file
 
 POOL = 20  # cells of small margin a cell wanted
 
@@ -92,9 +92,7 @@ def check_review(options: OutputOptions, count: int) -> None:
     """Refuse before the work starts what could not be written at its end."""
     if count < 1:
         raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
-    path = review_path(options.path)
-    if path.exists() and not options.overwrite:
-        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
+    check_file(review_path(options.path), overwrite=options.overwrite)
 
 
 def add_review(options: OutputOptions, count: int, *, cells_shape: tuple[int, int]) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rssc_geo.captioning.base import Source
-from rssc_geo.errors import BundleError
+from rssc_geo.errors import BundleError, not_fetched
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
 from rssc_geo.models.keys import fit_keys
 from rssc_geo.models.words import caption_ids
@@ -129,11 +129,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BundleError(
-            f"model {repository!r}: no such folder here, and the hub gave nothing ({reason}); "
-            f"fetch it beforehand with 'hf download {repository}' or pass a bundle folder"
-        ) from error
+        raise not_fetched(f"model {repository!r}", repository, error, revision=revision) from error
 
 
 def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import CLIPTextConfig, ViTConfig
 
-from rssc_geo.errors import BundleError, UsageError
+from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.models.bundle import Model, build_network, load_card, save_bundle
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard
 from rssc_geo.models.dual_attention import DualAttentionClassifier
@@ -126,7 +126,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         raise BundleError(f"{path} is no plain state dict: reading it could run code, which is refused") from error
     except Exception as error:  # whatever a damaged file makes the libraries raise
-        raise BundleError(f"{path} cannot be read as a state dict ({str(error).splitlines()[0][:200]})") from error
+        raise BundleError(f"{path} cannot be read as a state dict ({one_line(error)})") from error
     for wrapping in ("model_state_dict", "state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapping), Mapping):
             found = found[wrapping]

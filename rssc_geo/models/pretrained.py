@@ -14,7 +14,7 @@ from timm.data import resolve_data_config
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rssc_geo.errors import BundleError
+from rssc_geo.errors import BundleError, not_fetched, one_line
 from rssc_geo.models.encoders import make_image_encoder, make_text_encoder, text_class
 from rssc_geo.models.keys import fit_keys
 
@@ -77,7 +77,7 @@ def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedI
         size = getattr(config, "image_size", None) or _side(getattr(processor, "crop_size", None) or processor.size)
         mean, std = (tuple(float(v) for v in values) for values in (processor.image_mean, processor.image_std))
     except Exception as error:  # whatever a foreign file makes the library raise
-        raise BundleError(f"image encoder {name!r}: its preprocessor_config.json cannot be used ({_first(error)})") from error
+        raise BundleError(f"image encoder {name!r}: its preprocessor_config.json cannot be used ({one_line(error)})") from error
     if len(mean) != 3 or len(std) != 3:
         raise BundleError(f"image encoder {name!r} takes pictures of {len(mean)} channels, not of 3")
     configuration = as_configuration(config)
@@ -107,7 +107,7 @@ def load_tokenizer(name: str) -> PretrainedTokenizer:
         loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer = loaded.backend_tokenizer
     except Exception as error:  # whatever a foreign file makes the library raise
-        raise BundleError(f"tokenizer {name!r} cannot be loaded as a tokenizer.json ({_first(error)})") from error
+        raise BundleError(f"tokenizer {name!r} cannot be loaded as a tokenizer.json ({one_line(error)})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     longest = loaded.model_max_length if loaded.model_max_length < 1_000_000 else None  # else: "no limit"
@@ -135,7 +135,9 @@ def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Mod
     except Exception as error:  # whatever a foreign file makes the library raise
         if "trust_remote_code" in str(error):
             raise BundleError(f"{kind} {name!r} runs code of its own, which is refused: a bundle could not bring it") from error
-        raise BundleError(f"{kind} {name!r} cannot be loaded as safetensors of a transformers model ({_first(error)})") from error
+        raise BundleError(
+            f"{kind} {name!r} cannot be loaded as safetensors of a transformers model ({one_line(error)})"
+        ) from error
     missing = sorted(str(key) for key in report["missing_keys"] if "pooler" not in str(key))
     if missing:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
@@ -150,7 +152,7 @@ def _named_timm(name: str, weights: Path | None) -> PretrainedImageEncoder:
     try:
         preset = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
-        raise BundleError(f"image encoder {name!r}: timm knows no weights of that name ({_first(error)})") from error
+        raise BundleError(f"image encoder {name!r}: timm knows no weights of that name ({one_line(error)})") from error
     if weights is not None:
         return _timm(name, {}, preset.to_dict(), weights)
     if not preset.hf_hub_id:
@@ -176,7 +178,7 @@ def _timm(architecture: str, arguments: dict[str, Any], preset: Mapping[str, Any
         encoder = make_image_encoder(configuration)
         weights = load_file(file)
     except Exception as error:  # whatever foreign files make the libraries raise
-        raise BundleError(f"image encoder {architecture!r}: {file} cannot be used ({_first(error)})") from error
+        raise BundleError(f"image encoder {architecture!r}: {file} cannot be used ({one_line(error)})") from error
     backbone = encoder.backbone.state_dict()
     missing = sorted(name for name in backbone if name not in weights or weights[name].shape != backbone[name].shape)
     if missing:
@@ -217,17 +219,14 @@ def _file(name: str, file: str, *, kind: str) -> Path:
     except EntryNotFoundError as error:
         raise BundleError(f"{kind} {name!r}: the hub's repository holds no {file}") from error
     except Exception as error:  # gated, unknown, or whatever the network makes the library raise
-        raise BundleError(
-            f"{kind} {name!r}: no such folder here, and the hub gave nothing ({_first(error)}); "
-            f"fetch it beforehand with 'hf download {name}' or pass a folder"
-        ) from error
+        raise not_fetched(f"{kind} {name!r}", name, error) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {_first(error)}") from error
+        raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(found, dict):
         raise BundleError(f"{path} is no JSON object")
     return found
@@ -238,7 +237,3 @@ def _side(size: Any) -> int:
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge")
     return int(size[0] if isinstance(size, (list, tuple)) else size)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

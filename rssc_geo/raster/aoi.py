@@ -18,9 +18,8 @@ from pyproj.exceptions import CRSError, ProjError
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.raster.gsd import one_line
 from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.virtual import is_remote
 

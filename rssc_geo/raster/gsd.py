@@ -10,7 +10,7 @@ import pyproj
 from affine import Affine
 from pyproj.exceptions import CRSError, ProjError
 
-from rssc_geo.errors import GeoreferenceError, UsageError
+from rssc_geo.errors import GeoreferenceError, UsageError, one_line
 
 _EARTH_RADIUS_M = (6.3e6, 6.4e6)
 _ASSUME = "if that CRS is wrong, name the right one with --assume-crs (for example EPSG:32633)"
@@ -74,9 +74,3 @@ def lonlat_bounds(crs: pyproj.CRS, transform: Affine, shape: tuple[int, int]) ->
     transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     west, south, east, north = transformer.transform_bounds(min(xs), min(ys), max(xs), max(ys))
     return float(west), float(south), float(east), float(north)
-
-
-def one_line(error: BaseException | str, limit: int = 200) -> str:
-    """The first line of a library's message, shortened."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

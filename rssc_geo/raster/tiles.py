@@ -8,9 +8,8 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry.grid import Tile, TileGrid
-from rssc_geo.raster.gsd import one_line
 from rssc_geo.raster.holes import HoleMap
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.raster.scene import Scene

@@ -20,8 +20,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
-from rssc_geo.errors import InputError
-from rssc_geo.raster.gsd import one_line
+from rssc_geo.errors import InputError, one_line
 
 _REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
 _VRT_TYPES = {

@@ -84,7 +84,7 @@ def furnish(path: Path, layers: Sequence[Layer], *, classes: Sequence[SceneClass
                 )
             for layer in layers:
                 _add_styles(connection, layer, classes)
-                _add_aliases(connection, layer)
+                add_aliases(connection, layer)
             _add_provenance(connection, layers, provenance)
     except sqlite3.OperationalError as error:
         raise not_written(path, error) from error
@@ -94,18 +94,26 @@ def _add_styles(connection: sqlite3.Connection, layer: Layer, classes: Sequence[
     class_look = class_qml(layer.name, layer.fields, classes), class_sld(layer.name, classes)
     confidence_look = confidence_qml(layer.name, layer.fields), confidence_sld(layer.name)
     for name, (qml, sld), default, description in (
-        ("class", class_look, 1, "Classes in the colours of the model"),
-        ("confidence", confidence_look, 0, "Confidence in five steps"),
+        ("class", class_look, True, "Classes in the colours of the model"),
+        ("confidence", confidence_look, False, "Confidence in five steps"),
     ):
-        # Catalog and schema are empty texts: QGIS does not apply a style where they are NULL.
-        connection.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML, "
-            "styleSLD, useAsDefault, description, owner, update_time) VALUES ('', '', ?, ?, ?, ?, ?, ?, ?, '', ?)",
-            (layer.name, GEOMETRY, name, qml, sld, default, description, timestamp()),
-        )
+        add_style(connection, layer, name=name, qml=qml, sld=sld, default=default, description=description)
 
 
-def _add_aliases(connection: sqlite3.Connection, layer: Layer) -> None:
+def add_style(
+    connection: sqlite3.Connection, layer: Layer, *, name: str, qml: str, sld: str, default: bool, description: str
+) -> None:
+    """A style of a layer in a GeoPackage that has QGIS's table for them."""
+    # Catalog and schema are empty texts: QGIS does not apply a style where they are NULL.
+    connection.execute(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML, "
+        "styleSLD, useAsDefault, description, owner, update_time) VALUES ('', '', ?, ?, ?, ?, ?, ?, ?, '', ?)",
+        (layer.name, GEOMETRY, name, qml, sld, int(default), description, timestamp()),
+    )
+
+
+def add_aliases(connection: sqlite3.Connection, layer: Layer) -> None:
+    """Readable names and descriptions of a layer's fields in a GeoPackage that has the table for them."""
     connection.executemany(
         "INSERT OR REPLACE INTO gpkg_data_columns (table_name, column_name, name, title, description) VALUES (?, ?, ?, ?, ?)",
         [(layer.name, field.name, field.alias, field.alias, field.description) for field in layer.fields],

@@ -17,8 +17,9 @@ from pyproj import CRS
 from rssc_geo.vector.failures import not_written
 from rssc_geo.vector.fields import SCENE_FIELDS, Field
 from rssc_geo.vector.formats import format_of
+from rssc_geo.vector.geopackage import add_aliases, add_style
 from rssc_geo.vector.layers import GEOMETRY, Layer
-from rssc_geo.vector.provenance import document, timestamp
+from rssc_geo.vector.provenance import document
 from rssc_geo.vector.style import xml_text
 from rssc_geo.vector.target import OutputOptions, Workshop, refuse_if_open
 
@@ -87,15 +88,9 @@ def _put(made: Path, path: Path) -> None:
 def _furnish(path: Path, layer: Layer) -> None:
     """Style and aliases in a GeoPackage that has the tables for them."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML, "
-            "styleSLD, useAsDefault, description, owner, update_time) VALUES ('', '', ?, ?, 'review', ?, '', 1, ?, '', ?)",
-            (layer.name, GEOMETRY, _qml(), "Outlines, green once a cell is labelled", timestamp()),
-        )
-        connection.executemany(
-            "INSERT OR REPLACE INTO gpkg_data_columns (table_name, column_name, name, title, description) VALUES (?, ?, ?, ?, ?)",
-            [(layer.name, field.name, field.alias, field.alias, field.description) for field in layer.fields],
-        )
+        looks = "Outlines, green once a cell is labelled"
+        add_style(connection, layer, name="review", qml=_qml(), sld="", default=True, description=looks)
+        add_aliases(connection, layer)
 
 
 def _qml() -> str:

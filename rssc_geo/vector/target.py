@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from rssc_geo.vector.formats import format_of
 
 _RASTER_CLASSES = 255  # uint8, of which 255 says nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")  # QGIS opens a GeoPackage by a URI that GDAL does not escape (NOLOCK): SQLite decodes it
 _SCENE_FIELDS = 8  # fields that the scenes have without probabilities
 
 
@@ -72,10 +74,9 @@ def check_output(options: OutputOptions, *, class_count: int | None = None) -> N
     for path in options.results:
         if set(path.name) & _SEPARATORS:
             raise UsageError(f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose another name")
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder: name a file in it")
-        if path.exists() and not options.overwrite:
-            raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
+        if path.suffix.lower() == ".gpkg" and (escape := _ESCAPE.search(path.name)):
+            raise UsageError(f"{path.name!r}: QGIS cannot open a GeoPackage with {escape[0]!r} in its name, choose another name")
+        _check_free(path, overwrite=options.overwrite)
     refuse_if_open(options.path)
     for folder in dict.fromkeys(path.parent for path in options.results):
         _check_folder(folder)
@@ -89,6 +90,13 @@ def refuse_if_open(path: Path) -> None:
                 f"{path} is open in another program ({journal.name} lies beside it): close it there (in QGIS, remove its layers) "
                 f"and try again; delete {journal.name} only if it was left by a crash"
             )
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
 
 
 def _check_folder(folder: Path) -> None:
@@ -182,7 +190,5 @@ def _sync_folder(folder: Path) -> None:
 
 def check_file(path: Path, *, overwrite: bool) -> None:
     """Refuse before the work starts a single file that could not be written at its end; ``OutputError``."""
-    if path.exists() and (path.is_dir() or not overwrite):
-        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is not an existing folder: create it first")
+    _check_free(path, overwrite=overwrite)
+    _check_folder(path.parent)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,3 +105,66 @@ def test_a_wrong_scheduler_is_said(start: Start, scenes: Path, bundle: Path, tmp
     code, _, err = start(*command(scenes, tmp_path / "maps", bundle, "--scheduler", "tcp://127.0.0.1:9")).finish()
     assert code == 2
     assert "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there" in err
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start parts of Dask as the command line does; whatever is left is killed at the end."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(part: str, *arguments: object) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", f"distributed.cli.dask_{part}", *map(str, arguments)]
+        running.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_scheduler_is_said_and_another_goes_on(
+    start: Start, processes: Callable[..., subprocess.Popen[bytes]], scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """All as processes of the command line, which find each other by a scheduler file."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    write_scene(scenes / "a_big.tif", side=512, seed=9)
+    maps, where = tmp_path / "maps", tmp_path / "scheduler.json"
+    on_cluster = command(scenes, maps, bundle, "--scheduler", where)
+
+    def cluster() -> subprocess.Popen[bytes]:
+        where.unlink(missing_ok=True)
+        scheduler = processes("scheduler", "--port", 0, "--no-dashboard", "--scheduler-file", where)
+        while not where.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        settings = ("--nthreads", 1, "--no-nanny", "--no-dashboard", "--preload", tmp_path / "slow.py")
+        processes("worker", "--scheduler-file", where, "--local-directory", tmp_path / "dask", *settings)
+        return scheduler
+
+    scheduler = cluster()
+    client = start(*on_cluster)
+    while blocks_done(maps) < 1:
+        assert client.running, client.finish()
+        time.sleep(0.1)
+    scheduler.kill()
+    code, _, err = client.finish()
+    assert code == 1
+    assert f"the scheduler {where} is gone" in err
+    assert "failed" not in states(maps).values()
+
+    code, _, err = start(*on_cluster).finish()  # the file is there still, and nobody answers
+    assert code == 2
+    assert f"--scheduler {where}: no Dask scheduler answers there" in err
+
+    cluster()
+    code, out, err = start(*on_cluster).finish()
+    assert code == 0, err
+    assert load_json(out)["tiles"] < 64 + 3 * 16
+    whole = tmp_path / "whole"
+    code, _, err = start(*command(scenes, whole, bundle)).finish()
+    assert code == 0, err
+    for name in ("a_big", "scene_0", "scene_1", "scene_2"):
+        assert content(maps / f"{name}.gpkg") == content(whole / f"{name}.gpkg")

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,49 +86,36 @@ def test_an_interrupted_batch_says_so_and_goes_on(start: Start, scenes: Path, bu
     assert load_json(out)["done"] == 3
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for 2 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("making a small file system needs root")
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True
-    ).returncode:
-        pytest.skip("this machine does not let root mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("room_kb", [150, 300, 550])
 def test_a_full_disk_stops_the_batch_which_goes_on_when_there_is_room(
-    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, small_disk: Path
+    start: Start, scenes: Path, bundle: Path, small_disk: Path, tmp_path: Path, room_kb: int
 ) -> None:
-    room = shutil.disk_usage(small_disk).free
+    code, _, err = start(*command(scenes, tmp_path / "whole", bundle)).finish()
+    assert code == 0, err
     ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * (room - (300 << 10)))
-    code, _, err = rssc_run(*command(scenes, small_disk, bundle))
+    ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - (room_kb << 10)))
+    code, _, err = start(*command(scenes, small_disk, bundle)).finish()
     assert code == 1
     assert "the same command" in err
+    assert err.count("rssc-geo: error: ") == 1
     assert "failed" not in states(small_disk).values()
     ballast.unlink()
-    code, out, err = rssc_run(*command(scenes, small_disk, bundle))
+    code, out, err = start(*command(scenes, small_disk, bundle)).finish()
     assert code == 0, err
     assert load_json(out)["done"] == 3
+    for name in ("scene_0", "scene_1", "scene_2"):
+        assert content(small_disk / f"{name}.gpkg") == content(tmp_path / "whole" / f"{name}.gpkg")
+    assert not list(small_disk.glob("*.part*"))
 
 
-def test_a_read_only_output_is_refused_at_once(
-    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, small_disk: Path
-) -> None:
+def test_a_read_only_output_is_refused_at_once(start: Start, scenes: Path, bundle: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    code, _, err = rssc_run(*command(scenes, small_disk, bundle))
+    code, _, err = start(*command(scenes, small_disk, bundle)).finish()
     assert code == 1
     assert f"cannot write in {small_disk}" in err
 
 
-def test_a_scene_damaged_in_the_middle_fails_alone(
-    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path
-) -> None:
+def test_a_scene_damaged_in_the_middle_fails_alone(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
     import rasterio
 
     maps, victim = tmp_path / "maps", scenes / "scene_1.tif"
@@ -140,7 +127,7 @@ def test_a_scene_damaged_in_the_middle_fails_alone(
     with victim.open("r+b") as file:
         file.seek(size // 2)
         file.write(b"\xff" * (size // 8))
-    code, out, err = rssc_run(*command(scenes, maps, bundle))
+    code, out, err = start(*command(scenes, maps, bundle)).finish()
     assert code == 1
     assert "scene_1.tif cannot be read at rows" in err
     assert load_json(out)["done"] == 2
@@ -148,43 +135,38 @@ def test_a_scene_damaged_in_the_middle_fails_alone(
     scene = status(maps)["scenes"][1]
     assert scene["blocks"].get("done", 0) == 0 or scene["tiles_done"] < 16
     write_scene(victim, seed=1)
-    code, out, err = rssc_run(*command(scenes, maps, bundle, "--retry-failed"))
+    code, out, err = start(*command(scenes, maps, bundle, "--retry-failed")).finish()
     assert code == 0, err
 
 
-def test_a_scene_that_changes_while_it_is_read_is_found_out(
-    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rssc_geo.inference.device import TileClassifier
-
-    inner, touched = TileClassifier.__call__, []
-
-    def touch(self: TileClassifier, *arguments: object) -> object:
-        if not touched:
-            touched.append(os.utime(scenes / "scene_0.tif", ns=(1, 1)))
-        return inner(self, *arguments)
-
-    monkeypatch.setattr(TileClassifier, "__call__", touch)
+def test_a_scene_that_changes_while_it_is_read_is_found_out(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
-    code, _, err = rssc_run(*command(scenes, maps, bundle))
+    batch = start(*command(scenes, maps, bundle), before=SLOW)
+    while not list(maps.glob("scene_0.gpkg.part")):
+        assert batch.running, batch.finish()
+        time.sleep(0.02)
+    os.utime(scenes / "scene_0.tif", ns=(1, 1))
+    code, _, err = batch.finish()
     assert code == 1
     assert "scene_0.tif changed while it was being read" in err
     assert sorted(path.name for path in maps.glob("scene*")) == ["scene_1.gpkg", "scene_2.gpkg"]
-    code, _, err = rssc_run(*command(scenes, maps, bundle))  # its time is another now: tried again without being asked
+    code, _, err = start(*command(scenes, maps, bundle)).finish()  # its time is another now: tried again without being asked
     assert code == 0, err
 
 
-def test_jumps_of_the_clock_decide_nothing(
-    rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, jumps = time.time, random.Random(1)
-    monkeypatch.setattr(time, "time", lambda: real() + jumps.choice([-1e6, 0, 1e6]))
+def test_jumps_of_the_clock_decide_nothing(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
-    code, out, err = rssc_run(*command(scenes, maps, bundle))
+    os.utime(scenes / "scene_1.tif", (2e9, 2e9))  # from a clock that was ahead
+    jumping = """
+import random, time
+time.time = lambda real=time.time, jumps=random.Random(1): real() + jumps.choice([-1e6, 0, 1e6])
+"""
+    code, out, err = start(*command(scenes, maps, bundle), before=jumping).finish()
     assert code == 0, err
     assert 0 <= load_json(out)["seconds"] < 250
     assert all(0 <= scene["seconds"] < 250 for scene in status(maps)["scenes"])
-    assert load_json(rssc_run(*command(scenes, maps, bundle))[1])["done_before"] == 3
+    code, out, err = start(*command(scenes, maps, bundle), before=jumping).finish()
+    assert load_json(out)["done_before"] == 3, err
 
 
 def test_files_that_no_batch_has_made_are_not_replaced(

@@ -273,3 +273,11 @@ def test_a_read_only_folder(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     done = rssc("classify", scene, "-o", folder / "map.gpkg")
     assert done.code == 1
     assert f"cannot write in {folder}" in done.message
+
+
+def test_a_name_that_qgis_decodes_is_refused(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
+    done = rssc("classify", scene, "-o", tmp_path / "a%20b.gpkg")
+    assert done.code == 2
+    assert "'a%20b.gpkg': QGIS cannot open a GeoPackage with '%20' in its name" in done.message
+    assert "is not a CRS" in rssc("classify", scene, "-o", tmp_path / "100%.gpkg", "--crs", "x").message  # that one it can
+    assert "is not a CRS" in rssc("classify", scene, "-o", tmp_path / "a%20b.fgb", "--crs", "x").message

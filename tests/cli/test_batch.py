@@ -40,7 +40,7 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:
     maps = tmp_path / "maps"
-    command = ("batch", "run", scenes, "-o", maps / "{stem}.gpkg", "--tile-size", "64px", "--model", bundle)
+    command = ("batch", "run", scenes, "-o", maps / "{stem}.gpkg", "--tile-size", "64px", "--model", bundle, "--device", "cpu")
     done = rssc(*command, "--json", "--prometheus", tmp_path / "batch.prom")
     assert done.code == 0, done.err
     values = json.loads(done.out)
@@ -48,6 +48,7 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     assert values["tiles"] == values["cells"] == 32
     assert sum(values["area_m2"].values()) == pytest.approx(2 * 512 * 512, rel=1e-2)
     assert sum(values["time_share"].values()) == pytest.approx(1, abs=1e-3)
+    assert (values["workers"], values["dtype"]) == (["cpu"], "float32")
     assert 'rssc_geo_batch_scenes{state="done"} 2' in (tmp_path / "batch.prom").read_text()
     assert sorted(path.name for path in maps.iterdir()) == [LOCK, "a.gpkg", "b.gpkg", NAME]
 

@@ -49,12 +49,22 @@ def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -
 
 def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
-    extras = ["--class-raster", tmp_path / "classes.tif", "--preview", tmp_path / "map.png", "--json", "--probabilities"]
+    extras = [
+        "--class-raster",
+        tmp_path / "classes.tif",
+        "--preview",
+        tmp_path / "map.png",
+        "--json",
+        "--probabilities",
+        "--device",
+        "cpu",
+    ]
     done = rssc("classify", scene, "-o", target, "--tile-size", "200px", *extras)
     assert done.code == 0, done.err
     values = json.loads(done.out)
     assert str(target) in values["outputs"]
     assert values["cells"] == 12 == values["tiles_classified"]
+    assert (values["device"], values["dtype"]) == ("cpu", "float32")
     with rasterio.open(tmp_path / "classes.tif") as classes:
         grid = classes.read(1)
         assert classes.crs.to_epsg() == 32632

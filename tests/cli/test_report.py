@@ -163,3 +163,43 @@ def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
     assert "hidden" not in scale[1]
     assert re.fullmatch(r"[125]0* (m|km)", scale[2])
     assert 'data-script="" hidden' not in done.stdout
+
+
+def test_what_cannot_be_made_beside_a_map_leaves_it_whole(rssc: Rssc, scene: Path, bundle: Path, small_disk: Path) -> None:
+    """A disk that is full when the map is in place: one line, and the map can be used."""
+    target, beside = scene.parent / "map.gpkg", small_disk / "map"
+    beside.mkdir()
+    command = ("classify", scene, "-o", target, "--model", bundle, "--tile-size", "100px", "-q")
+    command += ("--preview", beside / "map.png", "--report", beside / "map.html", "--review", 3)
+    (small_disk / "ballast").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+    done = rssc(*command)
+    assert done.code == 1
+    assert done.message == (
+        f"rssc-geo: error: {target} is complete, but the preview could not be made (No space left on device) and the report "
+        "could not be made (No space left on device): mend that, then make all anew with --overwrite"
+    )
+    assert len(gpd.read_file(target, layer="scenes")) == 48
+    assert len(gpd.read_file(target, layer="review")) == 3  # in the map, where there was room
+    assert list(beside.iterdir()) == []
+    assert sorted(path.name for path in scene.parent.glob("*map*")) == ["map.gpkg"]
+    (small_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    assert rssc(*command, "--overwrite").code == 0
+    assert sorted(path.name for path in beside.iterdir()) == ["map.html", "map.png"]
+
+
+@pytest.mark.parametrize("option", ["--preview", "--report"])
+def test_where_nothing_can_be_written_is_said_before_the_run(
+    rssc: Rssc, scene: Path, bundle: Path, small_disk: Path, option: str
+) -> None:
+    name = "map.png" if option == "--preview" else "map.html"
+    command = ("classify", scene, "-o", scene.parent / "map.gpkg", "--model", bundle, option)
+    assert "is not an existing folder" in rssc(*command, small_disk / "none" / name).message
+    assert rssc(*command, small_disk / "map.tif").code == 2
+    (small_disk / name).mkdir()
+    assert "is a folder: name a file in it" in rssc(*command, small_disk / name).message
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = rssc(*command, small_disk / f"other_{name}")
+    assert done.code == 1
+    assert f"cannot write in {small_disk} (Read-only file system)" in done.message
+    assert not list(scene.parent.glob("map.gpkg*"))
