@@ -27,6 +27,15 @@ from rssc_geo_cli.options import json_option, log_options, print_json, set_up_lo
     help="Captions that the classifier may read.",
 )
 @click.option(
+    "--caption-beam",
+    "beam",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Sentences that the model's own captioner follows at a time.",
+)
+@click.option(
     "--part", type=click.Choice(["all", "train", "val", "test"]), default="all", show_default=True, help="Of the data set."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split into parts, as in training.")
@@ -78,6 +87,7 @@ def command(
         words=options["words"],
         class_map=_read_map(class_map) if class_map is not None else None,
         robustness=options["robustness"],
+        beam=options["beam"],
         device=choose_compute(options["device"]).device,
     )
     values = result.to_dict()
