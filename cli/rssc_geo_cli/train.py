@@ -114,6 +114,7 @@ def command(
     from rssc_geo.inference.device import choose_compute
     from rssc_geo.models.bundle import load_card
     from rssc_geo.models.card import Footprint
+    from rssc_geo.models.pretrained import timm_colours
     from rssc_geo.training.recipe import TrainOptions
     from rssc_geo.training.trainer import train
 
@@ -127,12 +128,15 @@ def command(
     if chosen_full is None and architecture is None and "architecture" not in encoder:
         raise UsageError(f"{options['start']} has an image encoder of transformers; it goes on learning with --recipe full")
     defaults = TrainOptions()
+    mean, std = start.mean, start.std
+    if chosen_full is None and architecture is not None:
+        mean, std = timm_colours(architecture)
     recipe = dataclasses.replace(
         defaults.encoder,
         architecture=architecture or encoder.get("architecture", ""),
         kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder.get("kwargs", {}),
-        mean=start.mean,
-        std=start.std,
+        mean=mean,
+        std=std,
         **_given(schedule=schedule, learning_rate=learning_rate),
     )
     chosen = dataclasses.replace(
