@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import BundleError, UsageError
 from rssc_geo.models.bundle import Model, load_card, load_model
 from rssc_geo.models.card import Footprint, ModelCard
 from rssc_geo.models.dual_attention import DualAttentionClassifier
@@ -20,7 +20,7 @@ from rssc_geo.training.data import SceneImages
 from rssc_geo.training.distill import distil_text_encoder
 from rssc_geo.training.encoder import EncoderRecipe
 from rssc_geo.training.full_recipe import FullRecipe
-from rssc_geo.training.fusion import FusionRecipe
+from rssc_geo.training.fusion import FusionRecipe, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,31 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.folds < 2 or self.views < 1:
             raise UsageError(f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed")
+
+
+def card_options(options: TrainOptions) -> dict[str, Any]:
+    """What a card keeps of the options, for :func:`trained_with`."""
+    kept = ["val", "test"] if options.full is not None else ["val", "test", "folds", "views", "captioner", "fusion"]
+    return {name: value for name, value in asdict(options).items() if name in kept}
+
+
+def trained_with(card: ModelCard) -> TrainOptions:
+    """Seed, split, folds, views and recipes of the training that a card tells of; the defaults where it does not tell.
+
+    Raises ``BundleError`` where another version of the program wrote what this one does not know.
+    """
+    told = dict(card.training.get("options", {}))
+    try:
+        if "captioner" in told:
+            told["captioner"] = CaptionerRecipe(**told["captioner"])
+        if "fusion" in told:
+            phases = {name: told["fusion"][name] and Phase(**told["fusion"][name]) for name in ("together", "words")}
+            told["fusion"] = FusionRecipe(**{**told["fusion"], **phases})
+        return TrainOptions(seed=card.training.get("seed", 0), **told)
+    except (TypeError, KeyError) as error:
+        raise BundleError(
+            f"{card.name}: how it was trained, as its config.json tells, cannot be repeated here: {error}"
+        ) from error
 
 
 def initial_weights(options: TrainOptions) -> dict[str, torch.Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from rssc_geo.training.fusion import logits_of, train_fusion
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.recipe import TrainOptions, initial_weights, new_model
-from rssc_geo.training.run import describe, figures, open_work, spare_bundle
+from rssc_geo.training.run import Clock, describe, figures, open_work, spare_bundle
 from rssc_geo.training.runlog import RunLog
 from rssc_geo.training.sentences import caption_embeddings
 
@@ -89,6 +88,7 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         spare_bundle(output)
+        self.clock = Clock(work)
         self.options, self.output, self.work = options, output, work
         self.device = device or choose_compute().device
         self.progress = progress
@@ -96,8 +96,8 @@ class _Run:
         self.data = load_image_folder(dataset, size=self.size)
         self.split: Split = stratified_split(self.data, seed=options.seed, val=options.val, test=options.test)
         self.spoken = any(self.data.captions[row] for row in self.split["train"].tolist())
-        self.started = time.time()
         open_work(work, dataset=dataset, options=options)
+        self.clock.go_on()
         self.log = RunLog(work)
         torch.manual_seed(options.seed)
 
@@ -139,6 +139,7 @@ class _Run:
 
     def _reporter(self, stage: str, total: int) -> Callable[[int, Mapping[str, float]], None]:
         def report(step: int, values: Mapping[str, float]) -> None:
+            self.clock.keep()
             if values:
                 self.log(stage, step, values)
             if self.progress is not None:
@@ -225,7 +226,7 @@ class _Run:
                 accuracy["test_own_captions"] = measured(spoken["test"], "test")
                 accuracy["test_no_captions"] = measured(silent["test"], "test")
                 accuracy["test_human_captions"] = measured(logits("test", human, "written"), "test")
-        training = describe(self.options, self.split, started=self.started, device=self.device, command=command)
+        training = describe(self.options, self.split, seconds=self.clock.keep(), device=self.device, command=command)
         card = dataclasses.replace(
             model.card, temperature=round(temperature, 4), reads_own_captions=reads, accuracy=accuracy, training=training
         )
