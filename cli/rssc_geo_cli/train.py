@@ -47,6 +47,7 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 @click.option(
     "--sentence-encoder", type=click.Path(path_type=Path), help="Folder of a sentence encoder to distil the text encoder from."
 )
+@click.option("--whole-sentence-encoder", is_flag=True, help="Keep it whole as the text encoder, instead of distilling it.")
 @click.option("--schedule", type=_Schedule(), help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.")
 @click.option("--learning-rate", type=float, help="Of the image encoder's heads; at full size of all.")
 @click.option("--caption-epochs", type=int, help="Epochs of each captioner.")

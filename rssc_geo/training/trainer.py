@@ -20,7 +20,6 @@ from rssc_geo.captioning.base import Source
 from rssc_geo.inference.device import choose_compute
 from rssc_geo.models.bundle import Model, save_bundle
 from rssc_geo.models.card import ModelCard
-from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.training.align import calibrate_alignment, train_alignment
 from rssc_geo.training.captioner import build_vocabulary, decoder_settings, write_captions
 from rssc_geo.training.data import Split, load_image_folder, stratified_split
@@ -160,8 +159,6 @@ class _Run:
         return np.asarray(np.load(file))
 
     def _align(self, model: Model, features: Features) -> Model:
-        if not isinstance(model.network.text_encoder, StaticTextEncoder):
-            return model
         alignment = train_alignment(model, features, self.data.captions, self.split["train"], seed=self.options.seed)
         calibrate_alignment(model, alignment, features, self.data.labels, self.split["val"])
         settings = {"image_width": alignment.project.in_features, "text_width": alignment.project.out_features}

@@ -10,11 +10,13 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import timm
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 from shapely import box
 
-from rssc_geo.models.bundle import load_card
+from rssc_geo.models.bundle import load_card, load_model
+from rssc_geo.models.pretrained import load_text_encoder
 
 from .conftest import NORTH_UP, Outcome
 
@@ -91,6 +93,33 @@ def test_another_timm_model_sees_colours_as_it_was_trained_to(
     assert unknown.code == 1
     assert "image encoder 'abacus' is no timm model" in unknown.message
     assert not (tmp_path / "other").exists()
+
+
+def test_a_whole_sentence_encoder_reads_and_names_classes(
+    rssc: Callable[..., Outcome], pictures: Path, bundle: Path, scene: Path, sentence_encoder: Path, tmp_path: Path
+) -> None:
+    with (pictures / "captions.jsonl").open("w") as file:
+        for path in sorted(pictures.glob("*/*.png")):
+            words = "this is a green field" if path.parent.name == "Forest" else "a wide river"
+            file.write(json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": [words]}) + "\n")
+    words = ["train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32", "--views", 1,
+             "--caption-epochs", 1, "--fusion-epochs", 1, "--device", "cpu", "-q", "--whole-sentence-encoder"]  # fmt: skip
+    lost = rssc(*words)
+    assert lost.code == 2
+    assert "--whole-sentence-encoder needs a --sentence-encoder" in lost.message
+    done = rssc(*words, "--sentence-encoder", sentence_encoder)
+    assert done.code == 0, done.err
+    model = load_model(tmp_path / "mine")
+    assert (model.card.network["text_encoder"]["model_type"], model.card.special_tokens) == ("bert", True)
+    for name, value in load_text_encoder(str(sentence_encoder)).weights.items():  # nothing learned, half precision on disk
+        torch.testing.assert_close(model.network.text_encoder.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    zero = ["zero-shot", scene, "--model", tmp_path / "mine", "--no-other", "--tile-size", "200px", "--device", "cpu"]
+    done = rssc(*zero, "-o", tmp_path / "map.gpkg", "--classes", "green field,wide river")
+    assert done.code == 0, done.err
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")["class"]) <= {"green field", "wide river"}
+    unknown = rssc(*zero, "-o", tmp_path / "other.gpkg", "--classes", "green field,zoo")
+    assert unknown.code == 2
+    assert "holds no word the text encoder knows" in unknown.message
 
 
 def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], pictures: Path, bundle: Path, tmp_path: Path) -> None:

@@ -365,8 +365,7 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
     seconds.write_text("7200")  # as if it had been stopped after two hours
     again = train(folder, tmp_path / "again", options=options, work=tmp_path / "bundle.work", device=CPU, command="test")
     assert again.sha256 == card.sha256
-    assert again.training["minutes"] == pytest.approx(120, abs=5)
-    assert again.training["minutes"] > 120
+    assert again.training["minutes"] == pytest.approx(122.5, abs=2.5)  # and the rerun's own
     assert trained_with(load_card(tmp_path / "again")) == TrainOptions(
         folds=2, views=2, captioner=options.captioner, fusion=options.fusion
     )
