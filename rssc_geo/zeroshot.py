@@ -19,7 +19,6 @@ from rssc_geo.inference.plan import Source, TilingOptions, make_plan
 from rssc_geo.models.alignment import Alignment
 from rssc_geo.models.bundle import Model
 from rssc_geo.models.card import SceneClass, in_words
-from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.raster.radiometry import fit_radiometry
 from rssc_geo.raster.reader import TileReader
@@ -185,8 +184,14 @@ def knows_words(model: Model, name: str) -> bool:
 
 
 def _vectors(model: Model, phrases: Sequence[str]) -> torch.Tensor:
+    """Unit vectors ``(N, X)`` of phrases; zeros where the vocabulary knows no part of one."""
     encoder = model.network.text_encoder
-    if not isinstance(encoder, StaticTextEncoder):
-        raise _wordless(model)
     plain = [" ".join(in_words(phrase).split()) for phrase in phrases]
-    return encoder.embed(*model.tokenize(plain, source=None)) if plain else torch.zeros(0, encoder.width)
+    if not plain:
+        return torch.zeros(0, encoder.width)
+    with torch.no_grad():
+        ids, mask = (value.to(model.network.queries.device) for value in model.tokenize(plain, source=None))
+        vectors = encoder.embed(ids, mask).cpu()
+    unknown = model.tokenizer.token_to_id("[UNK]")
+    pieces = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in plain]
+    return vectors * torch.tensor([any(piece != unknown for piece in found) for found in pieces])[:, None]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rssc_geo_cli.captioning import caption_when_option, captioner_option, large_captioner_options, take_caption_options
+from rssc_geo_cli.captioning import caption_when_option, captioner_option, captioning_options, take_caption_options
 from rssc_geo_cli.options import (
     Numbers,
     apply_options,
@@ -51,7 +51,7 @@ _engine_options = apply_options(
     model_options,
     captioner_option,
     caption_when_option,
-    large_captioner_options,
+    captioning_options,
     click.option("--device", help="cpu, cuda, cuda:1, or several: cuda:0,cuda:1. Default: every CUDA device, else the fastest."),
     click.option("--dtype", help="float32, bfloat16, float16. Default: bfloat16 on CUDA, else float32."),
     click.option("--batch-size", type=int, help="Tiles a batch. Default: by the device."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rssc_geo_cli.captioning import captioner_option, large_captioner_options, take_caption_options
+from rssc_geo_cli.captioning import captioner_option, captioning_options, take_caption_options
 from rssc_geo_cli.mapping import compute_options
 from rssc_geo_cli.options import model_options, run_options, scene_options, set_up_logging, source_of, stretch_options
 from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
@@ -19,7 +19,7 @@ _OF_PICTURES = ("model", "revision", "captioner", "device", "dtype", "batch_size
 @click.option("-o", "--output", required=True, metavar="FILE", help="Result: .gpkg (a polygon a cell) or .jsonl (a line a tile).")
 @click.option("--pictures", is_flag=True, help="RASTER is a folder of pictures, one folder a class; writes a line a picture.")
 @captioner_option
-@large_captioner_options
+@captioning_options
 @model_options
 @stretch_options
 @compute_options

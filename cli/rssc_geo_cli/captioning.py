@@ -18,7 +18,8 @@ captioner_option = click.option(
     "openai:http://HOST:PORT/v1#MODEL (a key goes into the environment as RSSC_GEO_API_KEY).",
 )
 # Left out, each keeps the default of CaptionOptions.
-large_captioner_options = apply_options(
+captioning_options = apply_options(
+    click.option("--caption-beam", "beam", type=int, metavar="N", help="compact: sentences followed at a time. Default: 1."),
     click.option("--prompt", metavar="TEXT", help="What hf: and openai: are asked: published (default), closed, free, or text."),
     click.option("--caption-tokens", "max_tokens", type=int, metavar="N", help="Longest answer, in tokens. Default: 192."),
     click.option("--share-captions", "share", is_flag=True, default=None, help="Tiles that look the same get one caption."),
@@ -35,7 +36,7 @@ caption_when_option = click.option(
     metavar="WHEN",
     help="always (default), or uncertain[:0.9]: only tiles whose class is less likely than that without.",
 )
-_FIELDS = ("prompt", "max_tokens", "share", "cache", "requests", "timeout_s", "quantise", "trust_remote_code", "when")
+_FIELDS = ("beam", "prompt", "max_tokens", "share", "cache", "requests", "timeout_s", "quantise", "trust_remote_code", "when")
 
 
 def take_caption_options(values: dict[str, Any]) -> CaptionOptions:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rssc_geo_cli.captioning import caption_when_option, captioner_option, large_captioner_options, take_caption_options
+from rssc_geo_cli.captioning import caption_when_option, captioner_option, captioning_options, take_caption_options
 from rssc_geo_cli.mapping import map_land_use, mapping_options
 from rssc_geo_cli.options import scene_options
 
@@ -15,7 +15,7 @@ from rssc_geo_cli.options import scene_options
 @scene_options
 @captioner_option
 @caption_when_option
-@large_captioner_options
+@captioning_options
 @mapping_options
 def command(**options: Any) -> None:
     """Classify RASTER into land-use polygons.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,20 @@ from rssc_geo_cli.options import json_option, log_options, print_json, set_up_lo
     help="Captions that the classifier may read.",
 )
 @click.option(
+    "--caption-beam",
+    "beam",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Sentences that the model's own captioner follows at a time.",
+)
+@click.option(
     "--part", type=click.Choice(["all", "train", "val", "test"]), default="all", show_default=True, help="Of the data set."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split into parts, as in training.")
-@click.option("--val", type=float, default=0.1, show_default=True, help="Share of the validation part.")
-@click.option("--test", type=float, default=0.1, show_default=True, help="Share of the test part.")
+@click.option("--seed", type=int, help="Of the split into parts. Default: that of MODEL's training.")
+@click.option("--val", type=float, help="Share of the validation part. Default: that of MODEL's training.")
+@click.option("--test", type=float, help="Share of the test part. Default: that of MODEL's training.")
 @click.option("--class-map", type=click.Path(path_type=Path), help='JSON: {"class of the data set": "class of the model"}.')
 @click.option("--robustness", is_flag=True, help="Also the accuracy under corruptions and other footprints.")
 @click.option("--baselines", "seeds", type=int, metavar="SEEDS", help="Instead: train the paper's baselines so many times.")
@@ -55,7 +65,7 @@ def command(
     **options: Any,
 ) -> None:
     """Measure MODEL on DATASET, a folder of pictures with one folder a class, or on labelled polygons of a raster."""
-    set_up_logging(verbose=verbose, quiet=quiet)
+    set_up_logging(verbose=verbose if seeds is None or quiet else max(verbose, 1), quiet=quiet)
 
     from rssc_geo.errors import UsageError
     from rssc_geo.inference.device import choose_compute
@@ -63,13 +73,13 @@ def command(
     from rssc_geo.training.evaluate import evaluate, write_report
 
     if seeds is not None:
-        _compare(model, dataset, seeds, work, options)
+        _compare(model, dataset, seeds, work, as_json=as_json, options=options)
         return
     if (dataset is None) == (raster is None) or (raster is None) != (labels is None):
         raise UsageError("give a DATASET folder, or --raster together with --labels")
     loaded = load_model(model, revision=options["revision"])
     if dataset is not None:
-        data = _pictures(dataset, loaded.card.input_size[0], options)
+        data = _pictures(dataset, loaded.card, options)
     else:
         data = _tiles(str(raster), str(labels), loaded.card, options)
     result = evaluate(
@@ -78,6 +88,7 @@ def command(
         words=options["words"],
         class_map=_read_map(class_map) if class_map is not None else None,
         robustness=options["robustness"],
+        beam=options["beam"],
         device=choose_compute(options["device"]).device,
     )
     values = result.to_dict()
@@ -89,7 +100,7 @@ def command(
         _tell(values)
 
 
-def _compare(model: str, dataset: str | None, seeds: int, work: Path | None, options: dict[str, Any]) -> None:
+def _compare(model: str, dataset: str | None, seeds: int, work: Path | None, *, as_json: bool, options: dict[str, Any]) -> None:
     """Print the table of baselines."""
     from rssc_geo.errors import UsageError
     from rssc_geo.inference.device import choose_compute
@@ -99,18 +110,29 @@ def _compare(model: str, dataset: str | None, seeds: int, work: Path | None, opt
     if dataset is None or work is None or seeds < 2:
         raise UsageError("--baselines needs at least 2 seeds, a DATASET folder and --work")
     loaded = load_model(model, revision=options["revision"])
-    shares = {name: options[name] for name in ("seed", "val", "test")}
-    table = compare_on_folder(loaded, dataset, work=work, seeds=seeds, device=choose_compute(options["device"]).device, **shares)
-    click.echo(table.markdown())
+    device = choose_compute(options["device"]).device
+    table = compare_on_folder(loaded, dataset, work=work, seeds=seeds, device=device, options=_training(loaded.card, options))
+    if as_json:
+        print_json(table.to_dict())
+    else:
+        click.echo(table.markdown())
 
 
-def _pictures(dataset: str, size: int, options: dict[str, Any]) -> Any:
+def _training(card: Any, options: dict[str, Any]) -> Any:
+    """How the model was trained, but for what the command line says of the split."""
+    from rssc_geo.training.recipe import trained_with
+
+    return dataclasses.replace(trained_with(card), **{k: options[k] for k in ("seed", "val", "test") if options[k] is not None})
+
+
+def _pictures(dataset: str, card: Any, options: dict[str, Any]) -> Any:
     from rssc_geo.training.data import load_image_folder, stratified_split
 
-    data = load_image_folder(dataset, size=size)
+    data = load_image_folder(dataset, size=card.input_size[0])
     if options["part"] == "all":
         return data
-    return data.take(stratified_split(data, seed=options["seed"], val=options["val"], test=options["test"])[options["part"]])
+    split = _training(card, options)
+    return data.take(stratified_split(data, seed=split.seed, val=split.val, test=split.test)[options["part"]])
 
 
 def _tiles(raster: str, labels: str, card: Any, options: dict[str, Any]) -> Any:

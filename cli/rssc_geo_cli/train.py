@@ -47,6 +47,7 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 @click.option(
     "--sentence-encoder", type=click.Path(path_type=Path), help="Folder of a sentence encoder to distil the text encoder from."
 )
+@click.option("--whole-sentence-encoder", is_flag=True, help="Keep it whole as the text encoder, instead of distilling it.")
 @click.option("--schedule", type=_Schedule(), help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.")
 @click.option("--learning-rate", type=float, help="Of the image encoder's heads; at full size of all.")
 @click.option("--caption-epochs", type=int, help="Epochs of each captioner.")
@@ -114,6 +115,7 @@ def command(
     from rssc_geo.inference.device import choose_compute
     from rssc_geo.models.bundle import load_card
     from rssc_geo.models.card import Footprint
+    from rssc_geo.models.pretrained import timm_colours
     from rssc_geo.training.recipe import TrainOptions
     from rssc_geo.training.trainer import train
 
@@ -127,12 +129,15 @@ def command(
     if chosen_full is None and architecture is None and "architecture" not in encoder:
         raise UsageError(f"{options['start']} has an image encoder of transformers; it goes on learning with --recipe full")
     defaults = TrainOptions()
+    mean, std = start.mean, start.std
+    if chosen_full is None and architecture is not None:
+        mean, std = timm_colours(architecture)
     recipe = dataclasses.replace(
         defaults.encoder,
         architecture=architecture or encoder.get("architecture", ""),
         kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder.get("kwargs", {}),
-        mean=start.mean,
-        std=start.std,
+        mean=mean,
+        std=std,
         **_given(schedule=schedule, learning_rate=learning_rate),
     )
     chosen = dataclasses.replace(

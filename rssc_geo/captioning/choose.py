@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import torch
@@ -34,7 +35,8 @@ def make_captioner(
         ``openai:<address>#<model>``; the last two keep their captions in a cache
     model : whose classes the prompt may list, and whose own captioner is used for the tiles that the large one is not
         asked about
-    options : of the large captioners; for the others they must be the defaults
+    options : ``beam`` is of the model's own captioner, the others are of the large ones; what the captioner does not heed
+        must be the default
     device, dtype : where an ``hf:`` model runs, and in which precision
 
     Raises ``UsageError`` for another name, options without effect, or no own captioner where it is asked for, and what
@@ -48,16 +50,18 @@ def make_captioner(
         if model.card.needs_captions:
             raise UsageError(f"--caption-when {options.when}: the model {model.card.name!r} classifies nothing without captions")
         return AdaptiveCaptioner(make_captioner(None, model), cached, options.threshold)
-    if options != _DEFAULTS:
+    if dataclasses.replace(options, beam=1) != _DEFAULTS:
         raise UsageError("options of captions need a captioner that heeds them: --captioner hf:… or openai:…")
     if name == "none" or (name is None and model.decoder is None):
         if model.card.needs_captions:
             raise UsageError(f"the model {model.card.name!r} needs captions; use --captioner hf:… or openai:…")
+        if options.beam > 1:
+            raise _beamless()
         return NoCaptioner()
     if name in (None, "compact"):
         if model.decoder is None or model.vocabulary is None:
             raise UsageError(f"the model {model.card.name!r} brings no captioner of its own; use --captioner none")
-        return CompactCaptioner(model.decoder, model.vocabulary)
+        return CompactCaptioner(model.decoder, model.vocabulary, beam=options.beam)
     raise UsageError(f"--captioner {name!r} is unknown; use compact, none, hf:<id or folder> or openai:<address>#<model>")
 
 
@@ -68,6 +72,8 @@ def _large(
     kind, _, what = (name or "").partition(":")
     if kind not in ("hf", "openai"):
         return None
+    if options.beam > 1:
+        raise _beamless()
     prompt = make_prompt(options.prompt, [scene_class.name for scene_class in model.card.classes]).text
     if kind == "openai":
         from rssc_geo.captioning.openai_server import ServerCaptioner
@@ -89,6 +95,10 @@ def _large(
     )
 
 
+def _beamless() -> UsageError:
+    return UsageError("--caption-beam is for the model's own captioner: --captioner compact")
+
+
 def describe_captioner(captioner: Captioner) -> str:
     """Name and all that its captions depend on, in one line: for provenance, and for telling runs apart."""
     if isinstance(captioner, AdaptiveCaptioner):
@@ -97,4 +107,6 @@ def describe_captioner(captioner: Captioner) -> str:
     if isinstance(captioner, CachedCaptioner):
         shared = {"shared": True} if captioner.share else {}
         return f"{captioner.name} {json.dumps({**captioner.parameters, **shared}, sort_keys=True, ensure_ascii=False)}"
+    if isinstance(captioner, CompactCaptioner) and captioner.beam > 1:
+        return f"{captioner.name}, beam of {captioner.beam}"
     return captioner.name

@@ -11,6 +11,8 @@ from rssc_geo.captioning.base import CaptionBatch, Source
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
+_Pair = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values, each ``(B, heads, T, E / heads)``."""
 
 
 class _Block(nn.Module):
@@ -33,13 +35,12 @@ class _Block(nn.Module):
         pieces = x.chunk(parts, dim=-1)
         return tuple(piece.reshape(*piece.shape[:2], self.heads, -1).transpose(1, 2) for piece in pieces)
 
-    def see(self, memory: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def see(self, memory: torch.Tensor) -> _Pair:
         """Keys and values of the image, once a picture."""
-        return self._split(self.key_value(memory), 2)
+        key, value = self._split(self.key_value(memory), 2)
+        return key, value
 
-    def forward(
-        self, x: torch.Tensor, seen: tuple[torch.Tensor, ...], past: tuple[torch.Tensor, ...] | None
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def forward(self, x: torch.Tensor, seen: _Pair, past: _Pair | None) -> tuple[torch.Tensor, _Pair]:
         rate = self.dropout if self.training else 0.0
         query, key, value = self._split(self.qkv(self.norm_self(x)), 3)
         if past is not None:
@@ -97,40 +98,90 @@ class CaptionDecoder(nn.Module):
     @torch.inference_mode()
     def greedy(self, image_tokens: torch.Tensor) -> torch.Tensor:
         """The likeliest word each time: ids ``(B, at most length)``, padding after the end."""
-        memory = self.memory(image_tokens)
-        levels = self._levels()
-        seen = [block.see(memory) for block in levels]
-        past: list[tuple[torch.Tensor, ...] | None] = [None] * len(levels)
-        word = torch.full((len(memory), 1), BEGIN, dtype=torch.long, device=memory.device)
+        seen, past = self._look(self.memory(image_tokens))
+        word = torch.full((len(image_tokens), 1), BEGIN, dtype=torch.long, device=image_tokens.device)
         ended = torch.zeros_like(word, dtype=torch.bool)
         written = []
         for place in range(self.length):
-            x = self.words(word) + self.places.weight[place]
-            for level, block in enumerate(levels):
-                x, past[level] = block(x, seen[level], past[level])
-            logits = self._logits(x[:, -1:]).float()
-            logits[..., [PAD, UNKNOWN, BEGIN]] = -torch.inf
-            word = logits.argmax(-1).masked_fill(ended, PAD)
+            logits, past = self._next(word, place, seen, past)
+            word = logits.argmax(-1, keepdim=True).masked_fill(ended, PAD)
             ended = ended | (word == END)
             written.append(word)
             if bool(ended.all()):
                 break
         return torch.cat(written, 1)
 
+    @torch.inference_mode()
+    def beam(self, image_tokens: torch.Tensor, *, width: int) -> torch.Tensor:
+        """The likeliest sentence that a beam search meets: ids ``(B, at most length)``, padding after the end.
+
+        ``width`` sentences of each picture are followed at a time, those of the highest log P(words | picture) / n, n
+        being their words so far, the end among them: without the division short sentences would win (Wu et al., 2016,
+        "Google's Neural Machine Translation System", section 7, in its simplest form). An ended sentence keeps its
+        place until ``width`` others are better. Width 1 is :meth:`greedy`. Raises ``ValueError`` for a width under 1.
+        """
+        if width < 1:
+            raise ValueError(f"a beam of width {width}: at least one sentence has to be followed")
+        count, device = len(image_tokens), image_tokens.device
+        seen, past = self._look(self.memory(image_tokens).repeat_interleave(width, 0))  # W sentences a picture, in a row
+        first = width * torch.arange(count, device=device)[:, None]  # (B, 1), the row of each picture's first sentence
+        words = torch.full((count, width, 1), BEGIN, dtype=torch.long, device=device)
+        likelihood = torch.full((count, width), -torch.inf, device=device)
+        likelihood[:, 0] = 0.0  # there is one empty sentence a picture, not W
+        length = torch.zeros_like(likelihood)
+        ended = torch.zeros_like(likelihood, dtype=torch.bool)
+        for place in range(self.length):
+            logits, past = self._next(words[:, :, -1].reshape(-1, 1), place, seen, past)
+            gain = logits.log_softmax(-1).view(count, width, -1)  # (B, W, V)
+            gain[ended] = -torch.inf
+            gain[..., PAD].masked_fill_(ended, 0.0)  # an ended sentence goes on as itself
+            length = length + ~ended
+            total = likelihood[..., None] + gain
+            chosen = (total / length[..., None]).flatten(1).topk(width).indices  # (B, W), the best first
+            parent, word = chosen // total.shape[-1], chosen % total.shape[-1]
+            likelihood = total.flatten(1).gather(1, chosen)
+            length = length.gather(1, parent)
+            ended = ended.gather(1, parent) | (word == END)
+            words = torch.cat([words.gather(1, parent[..., None].expand_as(words)), word[..., None]], 2)
+            rows = (first + parent).flatten()
+            past = [(key[rows], value[rows]) for key, value in past]
+            if bool(ended.all()):
+                break
+        return words[:, 0, 1:]
+
+    def _look(self, memory: torch.Tensor) -> tuple[list[_Pair], list[_Pair]]:
+        """Of each level: keys and values of the image, and those of no words yet."""
+        seen = [block.see(memory) for block in self._levels()]
+        return seen, [(key[:, :, :0], value[:, :, :0]) for key, value in seen]
+
+    def _next(self, word: torch.Tensor, place: int, seen: list[_Pair], past: list[_Pair]) -> tuple[torch.Tensor, list[_Pair]]:
+        """Logits ``(B, vocabulary)`` of the word after ``word`` ``(B, 1)``, which stands at ``place``; what is past then."""
+        x = self.words(word) + self.places.weight[place]
+        known = []
+        for block, image, before in zip(self._levels(), seen, past, strict=True):
+            x, pair = block(x, image, before)
+            known.append(pair)
+        logits = self._logits(x[:, -1]).float()
+        logits[..., [PAD, UNKNOWN, BEGIN]] = -torch.inf
+        return logits, known
+
 
 class CompactCaptioner:
-    """``--captioner compact``: the bundle's own decoder and vocabulary."""
+    """``--captioner compact``: the bundle's own decoder and vocabulary; ``beam``: sentences followed at a time."""
 
     name = "compact"
     source: Source = "generated"
 
-    def __init__(self, decoder: CaptionDecoder, vocabulary: Tokenizer) -> None:
+    def __init__(self, decoder: CaptionDecoder, vocabulary: Tokenizer, *, beam: int = 1) -> None:
         self._decoder = decoder
         self._vocabulary = vocabulary
+        self.beam = beam
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         """One sentence a tile, at most ``decoder.length`` words."""
-        return [tidy(self._words(row)) for row in self._decoder.greedy(batch.image_tokens).tolist()]
+        image = batch.image_tokens
+        ids = self._decoder.greedy(image) if self.beam == 1 else self._decoder.beam(image, width=self.beam)
+        return [tidy(self._words(row)) for row in ids.tolist()]
 
     def _words(self, row: list[int]) -> list[str]:
         return [str(self._vocabulary.id_to_token(index)) for index in row if index not in {PAD, END}]

@@ -107,6 +107,14 @@ class TextEncoder(nn.Module):
         states: torch.Tensor = self.backbone(input_ids=token_ids, attention_mask=mask.long()).last_hidden_state
         return states
 
+    def embed(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        """Texts ``(B, T)`` → unit vectors ``(B, width)``: the mean of the last hidden states, as sentence-transformers has it.
+
+        Zeros where a text has no token.
+        """
+        states = self(token_ids, token_mask) * token_mask.unsqueeze(2)
+        return F.normalize(states.sum(1), dim=1)
+
 
 def _settings(config: Mapping[str, Any]) -> Any:
     fields = dict(config)

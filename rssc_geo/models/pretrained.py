@@ -85,6 +85,19 @@ def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedI
     return PretrainedImageEncoder(configuration, filled, _side(size), mean, std)
 
 
+def timm_colours(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation, for RGB in [0, 1], of the pictures that a timm model was trained on.
+
+    Raises ``BundleError`` for a name that timm does not know.
+    """
+    if not timm.is_model(name):
+        raise BundleError(f"image encoder {name!r} is no timm model")
+    preset = timm.get_pretrained_cfg(name)
+    data = resolve_data_config(pretrained_cfg={} if preset is None else preset.to_dict())
+    mean, std = (tuple(float(v) for v in data[key]) for key in ("mean", "std"))
+    return mean, std  # type: ignore[return-value]
+
+
 def load_text_encoder(name: str) -> PretrainedTextEncoder:
     """The text encoder ``name``: a folder of transformers or a hub id, with its tokenizer.
 

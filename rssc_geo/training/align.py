@@ -14,7 +14,6 @@ from scipy.special import expit, logsumexp
 
 from rssc_geo.models.alignment import Alignment
 from rssc_geo.models.bundle import Model
-from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.training.features import Features
 from rssc_geo.training.metrics import fit_temperature
 from rssc_geo.training.schedule import one_cycle
@@ -42,29 +41,28 @@ def train_alignment(
 ) -> Alignment:
     """Contrastive learning on random views of the pictures ``rows`` and random sentences of theirs.
 
-    Both encoders stay as they are. The loss is the cross entropy of similarities within a batch, both ways (Radford
-    et al., 2021), with soft targets (:data:`_LIKENESS`). Few epochs and dropout of the pictures' numbers: what is learned
-    beyond that fits the classes that are there and fails on others (benchmarks/zero_shot.py).
+    Both encoders stay as they are, so that each sentence is embedded once. The loss is the cross entropy of similarities
+    within a batch, both ways (Radford et al., 2021), with soft targets (:data:`_LIKENESS`). Few epochs and dropout of the
+    pictures' numbers: what is learned beyond that fits the classes that are there and fails on others
+    (benchmarks/zero_shot.py).
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    text_encoder = model.network.text_encoder
-    if not isinstance(text_encoder, StaticTextEncoder):
-        raise TypeError("an alignment needs a static text encoder")
     rows = np.array([row for row in rows.tolist() if captions[row]])
+    sentences = list(dict.fromkeys(text for row in rows.tolist() for text in captions[row]))
+    place_of = {text: place for place, text in enumerate(sentences)}
+    embedded = _embed(model, sentences)
     pooled = np.stack([np.stack([view[row].mean(0, dtype=np.float32) for row in rows.tolist()]) for view in features.tokens])
-    alignment = Alignment(image_width=pooled.shape[-1], text_width=text_encoder.width)
+    alignment = Alignment(image_width=pooled.shape[-1], text_width=embedded.shape[1])
     steps = math.ceil(len(rows) / _BATCH)
     epochs = max(epochs, math.ceil(_STEPS / steps))
     optimiser = torch.optim.AdamW(alignment.parameters(), lr=learning_rate, weight_decay=0.05)
     schedule = one_cycle(optimiser, learning_rate, steps=epochs * steps)
-    device = text_encoder.scale.device
     for _ in range(epochs):
         losses = []
         for places in np.array_split(generator.permutation(len(rows)), steps):
             chosen = [captions[row][int(generator.integers(len(captions[row])))] for row in rows[places].tolist()]
-            ids, mask = (value.to(device) for value in model.tokenize(chosen, source=None))
-            texts = text_encoder.embed(ids, mask).cpu()
+            texts = embedded[[place_of[text] for text in chosen]]
             targets = (texts @ texts.T / _LIKENESS).softmax(1)
             view = generator.integers(len(pooled), size=len(places))
             logits = alignment(F.dropout(torch.from_numpy(pooled[view, places]), dropout), texts)
@@ -78,6 +76,17 @@ def train_alignment(
         alignment.centre.copy_(alignment.embed(torch.from_numpy(pooled[0])).mean(0))
     log.info("alignment: %d pictures, loss %.3f", len(rows), np.mean(losses))
     return alignment.eval()
+
+
+@torch.no_grad()
+def _embed(model: Model, sentences: Sequence[str]) -> torch.Tensor:
+    """Unit vectors float32 ``(len(sentences), X)`` by the model's text encoder."""
+    found = []
+    for start in range(0, len(sentences), _BATCH):
+        ids, mask = model.tokenize(sentences[start : start + _BATCH], source=None)
+        device = model.network.queries.device
+        found.append(model.network.text_encoder.embed(ids.to(device), mask.to(device)).cpu())
+    return torch.cat(found)
 
 
 def calibrate_alignment(model: Model, alignment: Alignment, features: Features, labels: np.ndarray, rows: np.ndarray) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from rssc_geo.training.features import Features, cache_features
 from rssc_geo.training.folds import FoldCaptioners
 from rssc_geo.training.fusion import FusionRecipe, logits_of, train_fusion
 from rssc_geo.training.metrics import McNemar, mcnemar, overall_accuracy
-from rssc_geo.training.recipe import TrainOptions
+from rssc_geo.training.recipe import TrainOptions, trained_with
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,10 @@ class Comparison:
         ]
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same, seed by seed, ready for JSON."""
+        return {"rows": [asdict(row) for row in self.rows], "mcnemar": [asdict(found) for found in self.paired]}
+
 
 def compare_on_folder(
     model: Model,
@@ -100,25 +105,29 @@ def compare_on_folder(
     work: Path,
     seeds: int,
     device: torch.device,
-    seed: int = 0,
-    val: float = 0.1,
-    test: float = 0.1,
+    options: TrainOptions | None = None,
 ) -> Comparison:
-    """:func:`compare` on an image folder with captions, split as in the model's training.
+    """:func:`compare` on an image folder with captions.
 
-    ``work``: the work folder of that training, whose cached tokens and captioners are used; another folder is filled
-    anew. Raises ``UsageError`` for a model without a captioner or pictures without captions.
+    ``options``: split, folds, views and recipes; default those of the model's training, as its card tells. ``work``: the
+    work folder of that training, whose cached tokens and captioners are used; another folder is filled anew.
+
+    Raises ``UsageError`` for a model without a captioner, pictures without captions, or a split without a test part.
     """
     if model.decoder is None or model.vocabulary is None:
         raise UsageError(f"the model {model.card.name!r} has no captioner: there are no own captions to compare")
     data = load_image_folder(dataset, size=model.card.input_size[0])
     if not any(data.captions):
         raise UsageError(f"{dataset} has no captions.jsonl: there is nothing to compare")
-    options = TrainOptions()
-    split = stratified_split(data, seed=seed, val=val, test=test)
+    options = options or trained_with(model.card)
+    seed = options.seed
+    split = stratified_split(data, seed=seed, val=options.val, test=options.test)
+    if not len(split["test"]):
+        raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
     work.mkdir(parents=True, exist_ok=True)
     network = model.network.to(device).eval()
     features = cache_features(network, model.card, data, split["train"], views=options.views, seed=seed, work=work, device=device)
+    log.info("captions of the training pictures, by captioners that have not seen them")
     captioners = FoldCaptioners(
         features, data, model.vocabulary, options.captioner, folds=options.folds, seed=seed, work=work, device=device
     )
@@ -167,11 +176,11 @@ def compare(
     ]
     for seed in range(seeds):
         for number, (kind, arm_recipe, readings) in enumerate(arms):
+            log.info("seed %d of %d, arm %d of %d: %s", seed + 1, seeds, number + 1, len(arms), next(iter(readings)))
             arm = _Arm(model, kind, features, data, split, generated, seed=seed)
             arm.train(arm_recipe, *next(iter(readings.values())))
             for name, (words, source) in readings.items():
                 logits.setdefault(name, []).append({part: arm.logits(part, words, source) for part in ("val", "test")})
-            log.info("seed %d, arm %d of %d: %s", seed, number + 1, len(arms), ", ".join(readings))
         votes = [logits[name][seed] for name in (IMAGE_ONLY, "text only, own captions")]
         voted = {part: _softmax(votes[0][part]) + _softmax(votes[1][part]) for part in ("val", "test")}
         logits.setdefault("voting of image only and text only, own captions", []).append(voted)

@@ -66,6 +66,7 @@ def evaluate(
     words: Words = "own",
     class_map: Mapping[str, str] | None = None,
     robustness: bool = False,
+    beam: int = 1,
     device: torch.device | None = None,
 ) -> Evaluation:
     """Classify every picture and compare.
@@ -78,6 +79,7 @@ def evaluate(
     class_map : the model's class for a class of the data set, where the names differ; classes that are mapped to "" or
         unknown to the model are left out
     robustness : also the overall accuracy under each of :func:`corruptions`
+    beam : sentences that its captioner follows at a time (``CaptionDecoder.beam``)
     device : default the CPU
 
     Raises ``InputError`` when no class of the data set is one of the model's, ``UsageError`` for unknown names.
@@ -86,11 +88,11 @@ def evaluate(
     device = device or torch.device("cpu")
     if words == "human" and not any(data.captions):
         raise UsageError("--words human needs captions, and the data set has none (captions.jsonl)")
-    found = answer(model, data.pixels, words=words, written=data.captions, device=device)
+    found = answer(model, data.pixels, words=words, written=data.captions, beam=beam, device=device)
     under = {}
     if robustness:
         for name, corrupt in corruptions().items():
-            predicted = answer(model, data.pixels, words=words, written=data.captions, device=device, corrupt=corrupt)
+            predicted = answer(model, data.pixels, words=words, written=data.captions, beam=beam, device=device, corrupt=corrupt)
             under[name] = float((predicted.probabilities.argmax(1) == data.labels).mean())
     told = [place for place, texts in enumerate(data.captions) if texts]
     captions = {}
@@ -133,6 +135,7 @@ def answer(
     *,
     words: Words,
     written: Sequence[Sequence[str]],
+    beam: int = 1,
     device: torch.device,
     corrupt: Corruption | None = None,
 ) -> Answers:
@@ -144,7 +147,7 @@ def answer(
     captioner = None
     reads = words == "own" and model.card.reads_own_captions
     if model.decoder is not None and model.vocabulary is not None and (reads or corrupt is None):
-        captioner = CompactCaptioner(model.decoder.to(device), model.vocabulary)
+        captioner = CompactCaptioner(model.decoder.to(device), model.vocabulary, beam=beam)
     source: Source = "written" if words == "human" else "generated"
     probabilities, captions, embedding = [], [], []
     for start in range(0, len(pixels), _BATCH):

@@ -33,7 +33,7 @@ from rssc_geo.training.layers import keep_no_activations, train_layers, train_mo
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.recipe import TrainOptions
-from rssc_geo.training.run import describe, figures, open_work, spare_bundle
+from rssc_geo.training.run import Clock, describe, figures, open_work, spare_bundle
 from rssc_geo.training.runlog import RunLog
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class _FullRun:
         device: torch.device,
         progress: Callable[[str, int, int], None] | None,
     ) -> None:
-        self.started = time.time()
+        self.clock = Clock(work)
         self.options, self.recipe, self.output, self.work, self.progress = options, recipe, output, work, progress
         spare_bundle(output)
         self.accelerator = _accelerator(recipe, device)
@@ -106,6 +106,7 @@ class _FullRun:
             )
         with self.accelerator.main_process_first():
             open_work(work, dataset=dataset, options=options)
+            self.clock.go_on()
         self.steps = math.ceil(len(self.split["train"]) / self.batch_size)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _factor(recipe, self.steps))
         self.parallel, self.optimiser = self.accelerator.prepare(self.network, optimiser)
@@ -126,6 +127,7 @@ class _FullRun:
                 self._next_epoch(record)
                 if leads:
                     self._save(last)
+                    self.clock.keep()
         self._report()
         self.accelerator.wait_for_everyone()
 
@@ -219,7 +221,8 @@ class _FullRun:
             if not self.model.card.needs_captions:
                 silent = self._logits("test", silent=True)
                 accuracy["test_no_captions"] = figures(silent, labels["test"], self.data, temperature=temperature)
-        told = describe(self.options, self.split, started=self.started, device=self.device, command=command)
+        seconds = self.clock.keep() if self.accelerator.is_main_process else 0.0
+        told = describe(self.options, self.split, seconds=seconds, device=self.device, command=command)
         told = {**told, "captions": sum(map(bool, self.data.captions)), "processes": self.accelerator.num_processes}
         card = dataclasses.replace(self.model.card, temperature=round(temperature, 4), accuracy=accuracy, training=told)
         if self.accelerator.is_main_process:

@@ -95,15 +95,17 @@ def train_fusion(
 ) -> float:
     """Train everything of ``model.network`` but the image encoder; keep the epoch best by ``validate()``, which is returned.
 
-    ``generated``: one text a view and picture, by a captioner that never saw that picture (empty texts: none). Text
-    encoders of transformers are trained too (in the first part), static word vectors are not.
+    ``generated``: one text a view and picture, by a captioner that never saw that picture (empty texts: none). A text
+    encoder of transformers is trained too (in the first part), unless the model has an alignment, which was taught on it as
+    it is; static word vectors never are.
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     run = functools.partial(
         _learn, model, features, data, generated, rows, recipe, generator=generator, validate=validate, report=report
     )
-    best = run(recipe.together, learned=lambda name: not name.startswith("image_encoder."), done=0)
+    fixed = ("image_encoder.",) if model.alignment is None else ("image_encoder.", "text_encoder.")
+    best = run(recipe.together, learned=lambda name: not name.startswith(fixed), done=0)
     if recipe.words is None or not any(data.captions[row] for row in rows.tolist()):
         return best
     return run(recipe.words, learned=lambda name: name.startswith(("text_proj.", "gate.")), done=recipe.together.epochs)
@@ -137,6 +139,8 @@ def _learn(
     best, kept, taken = -1.0, {}, 0
     for epoch in range(phase.epochs):
         network.train()
+        if model.alignment is not None:
+            network.text_encoder.eval()  # what does not learn is read as it will be later, without dropout
         started, losses = time.monotonic(), []
         for part in np.array_split(generator.permutation(rows), steps):
             view = generator.integers(len(features.tokens), size=len(part))

@@ -15,7 +15,7 @@ import torch
 from rssc_geo.errors import InputError
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.metrics import score
-from rssc_geo.training.recipe import TrainOptions
+from rssc_geo.training.recipe import TrainOptions, card_options
 
 
 def spare_bundle(output: Path) -> None:
@@ -41,13 +41,34 @@ def figures(logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temper
     return {name: value for name, value in found.items() if isinstance(value, float)}
 
 
-def describe(options: TrainOptions, split: Split, *, started: float, device: torch.device, command: str) -> Mapping[str, Any]:
-    """What the card says about the training; ``started``: by ``time.time()``."""
+class Clock:
+    """How long a training took, all of its runs together; the work folder remembers. Starts when it is made."""
+
+    def __init__(self, work: Path) -> None:
+        self._work, self._started, self._before = work, time.monotonic(), 0.0
+
+    def go_on(self) -> None:
+        """Count what earlier runs in this work folder took."""
+        file = self._work / "seconds.txt"
+        self._before = float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+
+    def keep(self) -> float:
+        """Write down, and return, the seconds so far."""
+        seconds = self._before + time.monotonic() - self._started
+        part = self._work / "seconds.part"
+        part.write_text(f"{seconds:.1f}", encoding="utf-8")
+        part.replace(self._work / "seconds.txt")
+        return seconds
+
+
+def describe(options: TrainOptions, split: Split, *, seconds: float, device: torch.device, command: str) -> Mapping[str, Any]:
+    """What the card says about the training; ``seconds``: what it took."""
     return {
         "data": options.data or "not described",
         "images": {name: len(rows) for name, rows in split.items()},
         "seed": options.seed,
-        "minutes": round((time.time() - started) / 60, 1),
+        "minutes": round(seconds / 60, 1),
         "device": str(device),
         "command": command,
+        "options": card_options(options),
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from rssc_geo.captioning.base import Source
 from rssc_geo.inference.device import choose_compute
 from rssc_geo.models.bundle import Model, save_bundle
 from rssc_geo.models.card import ModelCard
-from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.training.align import calibrate_alignment, train_alignment
 from rssc_geo.training.captioner import build_vocabulary, decoder_settings, write_captions
 from rssc_geo.training.data import Split, load_image_folder, stratified_split
@@ -32,7 +30,7 @@ from rssc_geo.training.fusion import logits_of, train_fusion
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.recipe import TrainOptions, initial_weights, new_model
-from rssc_geo.training.run import describe, figures, open_work, spare_bundle
+from rssc_geo.training.run import Clock, describe, figures, open_work, spare_bundle
 from rssc_geo.training.runlog import RunLog
 from rssc_geo.training.sentences import caption_embeddings
 
@@ -89,6 +87,7 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         spare_bundle(output)
+        self.clock = Clock(work)
         self.options, self.output, self.work = options, output, work
         self.device = device or choose_compute().device
         self.progress = progress
@@ -96,8 +95,8 @@ class _Run:
         self.data = load_image_folder(dataset, size=self.size)
         self.split: Split = stratified_split(self.data, seed=options.seed, val=options.val, test=options.test)
         self.spoken = any(self.data.captions[row] for row in self.split["train"].tolist())
-        self.started = time.time()
         open_work(work, dataset=dataset, options=options)
+        self.clock.go_on()
         self.log = RunLog(work)
         torch.manual_seed(options.seed)
 
@@ -139,6 +138,7 @@ class _Run:
 
     def _reporter(self, stage: str, total: int) -> Callable[[int, Mapping[str, float]], None]:
         def report(step: int, values: Mapping[str, float]) -> None:
+            self.clock.keep()
             if values:
                 self.log(stage, step, values)
             if self.progress is not None:
@@ -159,8 +159,6 @@ class _Run:
         return np.asarray(np.load(file))
 
     def _align(self, model: Model, features: Features) -> Model:
-        if not isinstance(model.network.text_encoder, StaticTextEncoder):
-            return model
         alignment = train_alignment(model, features, self.data.captions, self.split["train"], seed=self.options.seed)
         calibrate_alignment(model, alignment, features, self.data.labels, self.split["val"])
         settings = {"image_width": alignment.project.in_features, "text_width": alignment.project.out_features}
@@ -225,7 +223,7 @@ class _Run:
                 accuracy["test_own_captions"] = measured(spoken["test"], "test")
                 accuracy["test_no_captions"] = measured(silent["test"], "test")
                 accuracy["test_human_captions"] = measured(logits("test", human, "written"), "test")
-        training = describe(self.options, self.split, started=self.started, device=self.device, command=command)
+        training = describe(self.options, self.split, seconds=self.clock.keep(), device=self.device, command=command)
         card = dataclasses.replace(
             model.card, temperature=round(temperature, 4), reads_own_captions=reads, accuracy=accuracy, training=training
         )

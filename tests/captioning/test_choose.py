@@ -63,6 +63,7 @@ def test_descriptions_tell_runs_apart(small_model: Model) -> None:
     where = CaptionOptions(cache="elsewhere.sqlite", requests=2, timeout_s=5)
     assert describe_captioner(make_captioner(SERVER, small_model, where)) == described[0]
     assert describe_captioner(make_captioner("compact", small_model)) == "compact"
+    assert describe_captioner(make_captioner("compact", small_model, CaptionOptions(beam=3))) == "compact, beam of 3"
 
 
 def test_options_without_effect_are_refused(small_model: Model) -> None:
@@ -70,3 +71,8 @@ def test_options_without_effect_are_refused(small_model: Model) -> None:
         make_captioner("compact", small_model, CaptionOptions(when="uncertain"))
     with pytest.raises(UsageError, match="must be positive"):
         CaptionOptions(requests=0)
+    for other in (SERVER, "none"):
+        with pytest.raises(UsageError, match="--caption-beam is for the model's own captioner"):
+            make_captioner(other, small_model, CaptionOptions(beam=2))
+    with pytest.raises(UsageError, match="a beam of 0"):
+        CaptionOptions(beam=0)

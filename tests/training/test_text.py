@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from rssc_geo.errors import InputError
 from rssc_geo.models.encoders import make_text_encoder
+from rssc_geo.models.pretrained import load_text_encoder
 from rssc_geo.training.distill import SPECIAL_TOKENS, distil_text_encoder
 from rssc_geo.training.sentences import caption_embeddings, embed_sentences
 
@@ -23,6 +24,22 @@ def test_sentences_are_embedded_as_sentence_transformers_does(sentence_encoder: 
         with torch.inference_mode():
             mean = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
         np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
+
+
+def test_a_whole_sentence_encoder_embeds_as_sentence_transformers_does(sentence_encoder: Path) -> None:
+    pretrained = load_text_encoder(str(sentence_encoder))
+    encoder = make_text_encoder(pretrained.configuration).eval()
+    encoder.load_state_dict(pretrained.weights)
+    texts = ["a green field", "river"]
+    rows = [pretrained.tokenizer.encode(text).ids for text in texts]
+    ids, mask = torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        mask[place, : len(row)] = True
+    with torch.inference_mode():
+        found = encoder.embed(ids, mask).numpy()
+    np.testing.assert_allclose(found[:2], embed_sentences(texts, sentence_encoder), atol=1e-5)
+    assert not found[2].any()
 
 
 def test_captions_are_embedded_by_image_and_centred(sentence_encoder: Path) -> None:

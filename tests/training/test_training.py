@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from rssc_geo.errors import InputError
-from rssc_geo.models.bundle import Model, load_model
+from rssc_geo.models.bundle import Model, load_card, load_model
 from rssc_geo.models.encoders import StaticTextEncoder
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.training.augment import augment, soft_labels
@@ -25,7 +25,7 @@ from rssc_geo.training.encoder import EncoderRecipe, train_encoder
 from rssc_geo.training.features import Features
 from rssc_geo.training.fusion import FusionRecipe, Phase, logits_of, lookalikes, train_fusion
 from rssc_geo.training.metrics import overall_accuracy
-from rssc_geo.training.recipe import TrainOptions
+from rssc_geo.training.recipe import TrainOptions, trained_with
 from rssc_geo.training.trainer import train
 from rssc_geo.zeroshot import name_classes
 
@@ -360,8 +360,15 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
         raise AssertionError("a captioner was trained again")
 
     monkeypatch.setattr(folds, "train_captioner", refuse)
+    seconds = tmp_path / "bundle.work" / "seconds.txt"
+    assert float(seconds.read_text()) == pytest.approx(60 * card.training["minutes"], abs=3.1)
+    seconds.write_text("7200")  # as if it had been stopped after two hours
     again = train(folder, tmp_path / "again", options=options, work=tmp_path / "bundle.work", device=CPU, command="test")
     assert again.sha256 == card.sha256
+    assert again.training["minutes"] == pytest.approx(122.5, abs=2.5)  # and the rerun's own
+    assert trained_with(load_card(tmp_path / "again")) == TrainOptions(
+        folds=2, views=2, captioner=options.captioner, fusion=options.fusion
+    )
     with pytest.raises(InputError, match="holds a run of other options"):
         train(
             folder, tmp_path / "third", options=dataclasses.replace(options, seed=5), work=tmp_path / "bundle.work",
