@@ -104,7 +104,7 @@ def main() -> int:
     data = data.take(np.flatnonzero(np.isin(data.labels, chosen)))
     labels = np.searchsorted(chosen, data.labels)
     print("classes:", ", ".join(data.classes[k] for k in chosen), flush=True)
-    embedding = np.load(options.embeddings)["encoder"] if options.embeddings else embed(data.pixels, options.model)
+    embedding = np.load(options.embeddings)["encoder"][0] if options.embeddings else embed(data.pixels, options.model)
     accuracy = {
         name: np.array([learn(embedding, labels, rule, draw=draw) for draw in range(options.draws)])
         for name, rule in RULES.items()

@@ -86,9 +86,7 @@ def name_classes(model: Model, classes: Sequence[str] | Mapping[str, Sequence[st
     other = other and OTHER not in words
     if len(words) + other < 2 or not words or len(words) != len(classes):
         raise UsageError(f"at least two different classes are needed, got {', '.join(map(repr, classes)) or 'none'}")
-    if model.alignment is None:
-        raise _wordless(model)
-    texts = torch.stack([class_vector(model, name, phrases) for name, phrases in words.items()])
+    texts = class_vectors(model, words)
     background = None
     if other:
         own = torch.stack([class_vector(model, c.name, [c.name]) for c in model.card.classes])
@@ -165,6 +163,13 @@ def _sample(model: Model, source: Source, options: TilingOptions) -> torch.Tenso
 
 def _wordless(model: Model) -> UsageError:
     return UsageError(f"the model {model.card.name!r} was trained without captions and cannot name classes by words")
+
+
+def class_vectors(model: Model, words: Mapping[str, Sequence[str]]) -> torch.Tensor:
+    """Unit vectors ``(C, X)`` of classes, see :func:`class_vector`; ``UsageError`` also for a model trained without captions."""
+    if model.alignment is None:
+        raise _wordless(model)
+    return torch.stack([class_vector(model, name, phrases) for name, phrases in words.items()])
 
 
 def class_vector(model: Model, name: str, phrases: Sequence[str]) -> torch.Tensor:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -131,3 +132,19 @@ class _OneLine(logging.Formatter):
 def print_json(value: object) -> None:
     """One JSON object on one line of stdout."""
     click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def read_words(path: str) -> dict[str, list[str]]:
+    """The words of classes: a JSON file ``{"class": ["word or phrase", …], …}``."""
+    from rssc_geo.errors import InputError
+
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    alike = isinstance(values, dict) and all(
+        isinstance(words, list) and all(isinstance(word, str) for word in words) for words in values.values()
+    )
+    if not alike:
+        raise InputError(f'{path}: expected {{"class": ["word or phrase", …], …}}')
+    return {str(name): words for name, words in values.items()}

@@ -97,7 +97,7 @@ def command(
     torchrun -m rssc_geo_cli.main train …
 
     Or, in seconds, on labelled polygons of rasters: --raster scene.tif --labels polygons.gpkg --field class. The encoders
-    of --model stay as they are then, and a new classifying layer is learned.
+    of --model stay as they are then (but with --fine-tune), and a new classifying layer is learned.
     """
     if watch_stdin:
         exit_on_stdin_eof()

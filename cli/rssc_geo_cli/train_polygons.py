@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from rssc_geo_cli.options import apply_options, reading_options, set_up_logging, stretch_options
+from rssc_geo_cli.options import apply_options, read_words, reading_options, set_up_logging, stretch_options
 from rssc_geo_cli.progress import Reporter, show_result
 
-_OWN = ("rasters", "labels", "column", "purity")
+_OWN = ("rasters", "labels", "column", "purity", "fine_tune", "words")
 _TILING = ("bands", "nodata", "assume_crs", "tile_size", "stretch", "min_valid")
 _CARD = ("start", "name", "version", "description", "licence", "data")
 
@@ -20,6 +20,8 @@ polygon_options = apply_options(
     click.option("--labels", multiple=True, metavar="FILE", help="Its labelled polygons; one for all rasters, or one each."),
     click.option("--field", "column", default="class", show_default=True, help="Column of the class names."),
     click.option("--purity", type=float, default=0.6, show_default=True, help="Share of a patch that its class covers."),
+    click.option("--fine-tune", is_flag=True, help="The image encoder learns too: minutes instead of seconds."),
+    click.option("--words", metavar="FILE", help="JSON {class: [words, …]}: what to go by where a class has few patches."),
     reading_options,
     stretch_options,
 )
@@ -53,6 +55,8 @@ def train_from_polygons(
     chosen = CustomOptions(
         column=polygons["column"],
         purity=polygons["purity"],
+        fine_tune=polygons["fine_tune"],
+        words=None if polygons["words"] is None else read_words(polygons["words"]),
         tiling=TilingOptions(**{name: polygons[name] for name in _TILING}),
         **{name: options[name] for name in _CARD},
     )

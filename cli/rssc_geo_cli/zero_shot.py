@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rssc_geo_cli.mapping import map_land_use, mapping_options
-from rssc_geo_cli.options import scene_options, source_of
+from rssc_geo_cli.options import read_words, scene_options, source_of
 
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
@@ -42,19 +41,8 @@ def command(*, classes: str, other: bool, refine: bool, **options: Any) -> None:
     map_land_use(prepare=prepare, **options)
 
 
-def _read(text: str) -> dict[str, list[str]] | list[str]:
+def _read(text: str) -> Mapping[str, list[str]] | list[str]:
     """The names, or the names and their words."""
-    from rssc_geo.errors import InputError
-
     if not text.lower().endswith(".json"):
         return [name.strip() for name in text.split(",") if name.strip()]
-    try:
-        values = json.loads(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{text} cannot be read as JSON: {error}") from error
-    alike = isinstance(values, dict) and all(
-        isinstance(words, list) and all(isinstance(word, str) for word in words) for words in values.values()
-    )
-    if not alike:
-        raise InputError(f'{text}: expected {{"class": ["word or phrase", …], …}}')
-    return {str(name): words for name, words in values.items()}
+    return read_words(text)

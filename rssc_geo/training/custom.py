@@ -1,35 +1,33 @@
 """A model for classes of one's own from a few labelled polygons: ``rssc-geo train --raster … --labels …``.
 
-The start bundle's encoder stays as it is. A new classifying layer reads either the joint embedding, or the mean image
-token without attention: the attention was learned to tell the start bundle's classes apart and keeps little of what they
-do not differ in (benchmarks/few_shot.py), but is better for classes like those. Spatially blocked cross-validation
-decides which, measures the layer, and fits the temperature; then it learns from all patches.
+The start bundle's encoder stays as it is, unless it is to be fine-tuned. A new classifying layer reads either the joint
+embedding, or the mean image token without attention: the attention was learned to tell the start bundle's classes apart
+and keeps little of what they do not differ in (benchmarks/few_shot.py), but is better for classes like those. Spatially
+blocked cross-validation decides which (training/learner.py), measures the layer, and fits the temperature; then it learns
+from all patches.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference.device import choose_compute
 from rssc_geo.inference.plan import TilingOptions, make_plan
-from rssc_geo.models.bundle import Model, load_model, save_bundle
+from rssc_geo.models.bundle import load_model, save_bundle
 from rssc_geo.models.card import Footprint, ModelCard
 from rssc_geo.models.palette import scene_classes
-from rssc_geo.training.blocks import blocked_folds
-from rssc_geo.training.head import Head, fit_head
 from rssc_geo.training.labels import read_labels
+from rssc_geo.training.learner import Learner, Progress
 from rssc_geo.training.metrics import Scores, fit_temperature, score
 from rssc_geo.training.patches import Patches, cut_patches, join_patches
 from rssc_geo.training.polygons import PURITY
@@ -37,8 +35,6 @@ from rssc_geo.training.readme import polygons_readme
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-_BATCH = 64
 _FEW = 5
 """Classes with fewer patches get a warning."""
 
@@ -47,8 +43,10 @@ _FEW = 5
 class CustomOptions:
     """What may be chosen of a training from polygons.
 
-    ``column``: column of the class names; ``start``: bundle whose image encoder is used; ``purity``: share of a
-    patch that its class has to cover; ``tiling``: how the rasters are read and cut, as for ``classify``.
+    ``column``: column of the class names; ``start``: bundle whose image encoder is used; ``purity``: share of a patch that
+    its class has to cover; ``fine_tune``: the image encoder learns too (minutes instead of seconds); ``words``: phrases
+    for each class, which help where there are one or two patches of it; ``tiling``: how the rasters are read and cut, as
+    for ``classify``.
     """
 
     column: str = "class"
@@ -59,6 +57,8 @@ class CustomOptions:
     licence: str = "unspecified"
     data: str = ""
     purity: float = PURITY
+    fine_tune: bool = False
+    words: Mapping[str, Sequence[str]] | None = None
     tiling: TilingOptions = field(default_factory=TilingOptions)
 
     def __post_init__(self) -> None:
@@ -112,16 +112,14 @@ def train_on_polygons(
     classes = tuple(sorted(set(patches.labels.tolist())))
     if len(classes) < 2:
         raise InputError(f"only the class {classes[0]!r} is labelled; label at least one other, if only as 'other'")
+    if options.words is not None and (silent := set(classes) - set(options.words)):
+        raise UsageError(f"words are given, but none for {', '.join(map(repr, sorted(silent)))}; the labels have these classes")
     codes = np.array([classes.index(name) for name in patches.labels.tolist()])
-    report("learn", 0, 1)
-    readers = (_silent(start), without_attention(start))
-    embeddings = _embed(readers, patches.pixels, compute.device)
-    tests = [_validate(embedding, codes, patches, len(classes)) for embedding in embeddings]
-    tested = tests[0][1]
-    right = [float((logits.argmax(1) == codes[held]).mean()) if len(held) else 0.0 for logits, held in tests]
-    best = 0 if len(tested) and right[0] >= right[1] else 1
-    log.info("cross-validation: %.3f with attention, %.3f without", *right)
-    reader, embedding, logits = readers[best], embeddings[best], tests[best][0]
+    learner = Learner(
+        start, patches, codes,
+        classes=classes, words=options.words, tune=options.fine_tune, device=compute.device, report=report,
+    )  # fmt: skip
+    logits, tested = learner.validate()
     warnings = _warnings(classes, codes, patches.mixed, tested)
     for warning in warnings:
         log.warning("%s", warning)
@@ -130,9 +128,8 @@ def train_on_polygons(
         temperature = fit_temperature(logits, codes[tested])
         probabilities = torch.from_numpy(logits / temperature).softmax(1).numpy()
         scores = score(probabilities, codes[tested], class_names=classes)
-    everything = np.tile(codes, _VIEWS)
-    head = fit_head(embedding.reshape(-1, embedding.shape[-1]), everything, classes=len(classes))
-    card = _card(reader.card, options, classes, patches, scores, temperature)
+    model = learner.learn()
+    card = _card(model.card, options, classes, patches, scores, temperature)
     training = {
         "data": options.data or "labelled polygons",
         "sources": [{"raster": Path(raster).name, "labels": Path(labels).name} for raster, labels in sources],
@@ -142,29 +139,8 @@ def train_on_polygons(
         "command": command,
     }
     card = dataclasses.replace(card, training=training)
-    model = dataclasses.replace(_with_head(reader, head), card=card)
-    written = save_bundle(output, model, readme=polygons_readme(card, scores, warnings))
-    report("learn", 1, 1)
+    written = save_bundle(output, dataclasses.replace(model, card=card), readme=polygons_readme(card, scores, warnings))
     return CustomResult(written, scores, warnings)
-
-
-_VIEWS = 4
-"""Each patch is seen upright, turned by a quarter and a half, and mirrored: from above there is no upright."""
-
-
-def without_attention(model: Model) -> Model:
-    """The model as a classifier by its mean image token alone: no levels of attention, captions are not read."""
-    network = copy.copy(model.network)
-    network.levels = 0
-    return _silent(dataclasses.replace(model, network=network), levels=0)
-
-
-def _silent(model: Model, **network: int) -> Model:
-    """The model reading no captions of its own."""
-    if model.card.needs_captions:
-        raise UsageError(f"the model {model.card.name!r} sees nothing without captions; start from another (--model)")
-    card = dataclasses.replace(model.card, network={**model.card.network, **network}, reads_own_captions=False)
-    return dataclasses.replace(model, card=card)
 
 
 def _patches(raster: str | Path, labels: str | Path, card: ModelCard, options: CustomOptions) -> Patches:
@@ -181,33 +157,6 @@ def _patches(raster: str | Path, labels: str | Path, card: ModelCard, options: C
         min_valid=options.tiling.min_valid,
         stretch=options.tiling.stretch,
     )
-
-
-@torch.inference_mode()
-def _embed(readers: Sequence[Model], pixels: np.ndarray, device: torch.device) -> list[np.ndarray]:
-    """For each reader the embedding of every view of every patch, float32 ``(views, N, D)``."""
-    turned = [pixels, np.rot90(pixels, 1, (1, 2)), np.rot90(pixels, 2, (1, 2)), pixels[:, :, ::-1]]
-    networks = [reader.network.to(device).eval() for reader in readers]
-    found: list[list[np.ndarray]] = [[] for _ in readers]
-    for view in turned:
-        for start in range(0, len(view), _BATCH):
-            part = np.ascontiguousarray(view[start : start + _BATCH])
-            images = readers[0].preprocess(part, np.ones(part.shape[:3], bool)).to(device)
-            tokens = networks[0].encode_image(images)
-            for network, parts in zip(networks, found, strict=True):
-                parts.append(network.fuse(tokens).float().cpu().numpy())
-    return [np.concatenate(parts).reshape(_VIEWS, len(pixels), -1) for parts in found]
-
-
-def _validate(embedding: np.ndarray, codes: np.ndarray, patches: Patches, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of the upright patches by heads that have learned from elsewhere, and which patches these are."""
-    logits, tested = [np.zeros((0, classes), np.float32)], [np.zeros(0, np.int64)]
-    for training, held in blocked_folds(patches.places, codes, side_m=patches.side_m):
-        seen = embedding[:, training].reshape(-1, embedding.shape[-1])
-        head = fit_head(seen, np.tile(codes[training], _VIEWS), classes=classes)
-        logits.append(head.logits(embedding[0, held]))
-        tested.append(held)
-    return np.concatenate(logits), np.concatenate(tested)
 
 
 def _warnings(classes: Sequence[str], codes: np.ndarray, mixed: np.ndarray, tested: np.ndarray) -> tuple[str, ...]:
@@ -227,16 +176,6 @@ def _warnings(classes: Sequence[str], codes: np.ndarray, mixed: np.ndarray, test
                 f"class {name!r} is labelled in one place only, so that it could not be measured; label it elsewhere too"
             )
     return tuple(found)
-
-
-def _with_head(model: Model, head: Head) -> Model:
-    """The model with another classifying layer."""
-    new = nn.Linear(head.weight.shape[1], len(head.bias))
-    with torch.no_grad():
-        new.weight.copy_(torch.from_numpy(head.weight))
-        new.bias.copy_(torch.from_numpy(head.bias))
-    model.network.classifier[1] = new
-    return model
 
 
 def _card(

@@ -21,7 +21,9 @@ class Head:
         return np.asarray(embedding @ self.weight.T + self.bias, np.float32)
 
 
-def fit_head(embedding: np.ndarray, labels: np.ndarray, *, classes: int, strength: float = 1.0) -> Head:
+def fit_head(
+    embedding: np.ndarray, labels: np.ndarray, *, classes: int, strength: float = 1.0, prior: Head | None = None
+) -> Head:
     """Multinomial logistic regression with all classes counting the same.
 
     Parameters
@@ -29,6 +31,7 @@ def fit_head(embedding: np.ndarray, labels: np.ndarray, *, classes: int, strengt
     embedding : floats (N, D); centred and scaled by one number for the fit, which the layer returned undoes
     labels : integers (N,), 0 to ``classes`` − 1; a class without examples gets logits far below the others'
     strength : of the weights' squared norm against the mean loss of an example, times N: 1 is a prior of unit variance
+    prior : a layer from which the weights are penalised for departing, instead of from zero
 
     The loss is convex: the result does not depend on a seed.
     """
@@ -40,13 +43,14 @@ def fit_head(embedding: np.ndarray, labels: np.ndarray, *, classes: int, strengt
     counts = torch.bincount(y, minlength=classes)
     balance = torch.where(counts > 0, len(y) / ((counts > 0).sum() * counts.clamp(min=1)), 0.0).to(x.dtype)
     absent = torch.where(counts > 0, 0.0, -30.0).to(x.dtype)
+    known = torch.from_numpy(prior.logits(embedding)).to(x.dtype) if prior is not None else torch.zeros_like(absent)
     weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(classes, dtype=x.dtype, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = F.cross_entropy(_SHARP * x @ weight.T + bias + absent, y, weight=balance, reduction="sum")
+        loss = F.cross_entropy(_SHARP * x @ weight.T + bias + absent + known, y, weight=balance, reduction="sum")
         loss = (loss + strength / 2 * weight.pow(2).sum()) / len(y)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -55,6 +59,8 @@ def fit_head(embedding: np.ndarray, labels: np.ndarray, *, classes: int, strengt
     with torch.no_grad():
         final = _SHARP * weight / scale
         shift = bias + absent - final @ centre
+        if prior is not None:
+            final, shift = final + torch.from_numpy(prior.weight), shift + torch.from_numpy(prior.bias)
     return Head(final.numpy().astype(np.float32), shift.numpy().astype(np.float32))
 
 

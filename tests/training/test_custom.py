@@ -209,7 +209,9 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     )  # fmt: skip
     assert result.scores is not None
     assert result.scores.overall_accuracy > 0.95
-    assert [name for name, _, _ in events] == ["read", "read", "learn", "learn"]
+    assert [event for event in events if event[0] == "read"] == [("read", 0, 1), ("read", 1, 1)]
+    learned = [done for name, done, _ in events if name == "learn"]
+    assert learned == list(range(events[-1][2] + 1))
     model = load_model(tmp_path / "mine")
     assert tuple(c.name for c in model.card.classes) == tuple(sorted(names))
     assert model.card.footprint.preferred_m == pytest.approx(400, rel=0.01)
