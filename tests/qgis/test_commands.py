@@ -119,6 +119,16 @@ def test_train_and_classify_with_the_model(scene, labels, tmp_path, feedback):
     assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
 
 
+def test_train_with_words(scene, labels, tmp_path):
+    words = tmp_path / "words.json"
+    words.write_text('{"vineyard": ["rows of vines"]}')
+    run = {"INPUT": str(scene), "LABELS": labels, "FIELD": "land_use", "WORDS": str(words), "OUTPUT": str(tmp_path / "model")}
+    with pytest.raises(QgsProcessingException, match="words are given, but none for 'olive grove'"):
+        processing.run("rsscgeo:train", {**run, "TILE_SIZE": "100px"})
+    words.write_text('{"vineyard": ["rows of vines"], "olive grove": ["scattered round trees"]}')
+    assert processing.run("rsscgeo:train", {**run, "TILE_SIZE": "100px"}) == {"OUTPUT": str(tmp_path / "model")}
+
+
 def test_train_with_one_class(scene, labels, tmp_path):
     QgsProject.instance().addMapLayer(labels)
     labels.selectByExpression("land_use = 'vineyard'")

@@ -29,7 +29,7 @@ from rssc_geo_qgis import settings
 NAMES = ["caption", "classify", "explain", "info", "train", "zeroshot"]
 ADVANCED = {
     "TILE_SIZE", "STRIDE", "MIN_VALID", "BANDS", "STRETCH", "NODATA", "MODEL", "CAPTIONER", "NO_OTHER", "REFINE", "AOI", "EXTENT", "RESOLUTION",
-    "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "REVIEW", "BATCH_SIZE", "DEVICE", "PURITY",
+    "AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "REVIEW", "BATCH_SIZE", "DEVICE", "PURITY", "WORDS", "FINE_TUNE",
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_a_map_has_the_contract_s_names(application, name, others, own):
     found = algorithm(application, name)
     destinations = {"OUTPUT", "REPORT", "CLASS_RASTER"}
     names = [definition.name() for definition in found.parameterDefinitions()]
-    assert set(names) == ADVANCED - others - {"PURITY"} | destinations | {"INPUT"} | own
+    assert set(names) == ADVANCED - others - {"PURITY", "WORDS", "FINE_TUNE"} | destinations | {"INPUT"} | own
     assert names[0] == "INPUT"
     assert {output.name() for output in found.outputDefinitions()} == destinations | {"SCENES", "REVIEW_LAYER"}
     assert found.outputDefinition("REPORT").type() == "outputHtml"  # the results viewer shows it

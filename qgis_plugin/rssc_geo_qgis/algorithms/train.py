@@ -8,8 +8,10 @@ from typing import Any
 from qgis.core import (
     QgsProcessing,
     QgsProcessingContext,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterField,
+    QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterNumber,
 )
@@ -27,7 +29,7 @@ class Train(RsscAlgorithm):
     TITLE = "Train classifier from labelled polygons"
     GROUP = "Models"
     TAGS = "land use training fine tune samples ai"
-    NEEDS = ("--raster", "--labels", "--field")
+    NEEDS = ("--raster", "--labels", "--field", "--words")
     HELP = (
         "Makes a model of your own classes from polygons that you have drawn over the raster and labelled.<br><br>"
         "Its folder is then the Model of Classify scene. Draw at least some twenty tiles of each class, in several places."
@@ -47,6 +49,14 @@ class Train(RsscAlgorithm):
                     "PURITY", "Purity", QgsProcessingParameterNumber.Type.Double, 0.6, minValue=0.5, maxValue=1
                 ),
                 "Share of a tile that polygons of one class must cover for it to be learned from.",
+            ),
+            shared.advanced(
+                QgsProcessingParameterFile("WORDS", "Words for the classes", extension="json", optional=True),
+                'JSON {"class": ["word or phrase", ...], ...}: what to go by where a class has one or two tiles.',
+            ),
+            shared.advanced(
+                QgsProcessingParameterBoolean("FINE_TUNE", "Fine-tune the image encoder", defaultValue=False),
+                "Takes minutes instead of seconds.",
             ),
             shared.model(),
             shared.device(),
