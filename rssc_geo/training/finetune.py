@@ -16,7 +16,7 @@ from rssc_geo.training.head import Head
 from rssc_geo.training.schedule import one_cycle
 
 _STEPS, _BATCH = 160, 20
-_RATE, _DECAY, _SMOOTHING, _DROPOUT = 2e-4, 0.05, 0.1, 0.2
+_RATE, _DECAY, _SMOOTHING, _DROPOUT = 5e-4, 0.05, 0.1, 0.2
 _ZOOM = (0.7, 1.2)
 _ANCHOR = 0.5
 """Weight of staying near the tokens of the encoder as it was, which the bundle's captioner reads."""
