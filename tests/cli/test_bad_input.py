@@ -252,7 +252,7 @@ sys.exit(run(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path: Path) -> None:
-    raster = write_raster(tmp_path / "scene.tif", texture(1536, 1536), photometric="rgb")
+    raster = write_raster(tmp_path / "scene.tif", texture(1152, 1152), photometric="rgb")
     arguments = ["classify", raster, "-o", tmp_path / "map.gpkg", "--tile-size", "64px", "--captioner", "none", "-q"]
     full = subprocess.run([sys.executable, "-c", DISK_FULL, *map(str, arguments)], capture_output=True, text=True, check=False)
     assert full.returncode == 1, full.stderr
@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path:
     assert "map.gpkg" in full.stderr
     assert not (tmp_path / "map.gpkg").exists()
     assert rssc(*arguments).code == 0
-    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")) == 24 * 24
+    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")) == 18 * 18
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
 
 

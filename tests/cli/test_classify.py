@@ -127,7 +127,7 @@ def _program(raster: Path, target: Path) -> list[str]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, gpd.GeoDataFrame]:
     """A raster, and the cells of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    raster = write_raster(folder / "scene.tif", texture(1152, 1152), photometric="rgb")
+    raster = write_raster(folder / "scene.tif", texture(896, 896), photometric="rgb")
     done = subprocess.run(_program(raster, folder / "whole.gpkg"), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["resumed_at"] == 0
     return raster, gpd.read_file(folder / "whole.gpkg", layer="scenes")
@@ -148,7 +148,7 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     assert run.stdout is not None
     for line in run.stdout:
         event = json.loads(line)
-        if event["stage"] == "classify" and event["done"] > 100:
+        if event["stage"] == "classify" and event["done"] > 60:
             break
     run.send_signal(number)
     sent = time.monotonic()
@@ -162,9 +162,9 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     again = subprocess.run(_program(raster, target), capture_output=True, text=True, check=True)
     result = json.loads(again.stdout.splitlines()[-1])
     assert result["resumed_at"] > 0
-    assert result["tiles_classified"] < result["tiles"] == 18 * 18
+    assert result["tiles_classified"] < result["tiles"] == 14 * 14
     scenes = gpd.read_file(target, layer="scenes")
-    assert len(scenes) == 18 * 18
+    assert len(scenes) == 14 * 14
     assert (scenes["class"] == whole["class"]).all()
     np.testing.assert_allclose(scenes["confidence"], whole["confidence"], atol=1e-5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg"]
