@@ -222,8 +222,9 @@ def sparse(arguments: argparse.Namespace) -> bool:
             over.set()
             watching.join()
         finally:
-            worker.terminate()
-            scheduler.terminate()
+            for process in (worker, scheduler):
+                process.kill()  # a worker whose scheduler goes may wait for another, whatever it is asked
+                process.wait()
     client_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{arguments.sparse_side}², {result['tiles']} tiles, {result['cells']} cells written, {seconds:.0f} s")
     assert not result["failed"], result["failed"]
