@@ -33,7 +33,7 @@ from rssc_geo.training.encoder import train_encoder
 from rssc_geo.training.features import Features, cache_features
 from rssc_geo.training.recipe import TrainOptions, initial_weights, new_model
 from rssc_geo.training.sentences import caption_embeddings
-from rssc_geo.zeroshot import class_vector, refine_texts
+from rssc_geo.zeroshot import class_vectors, refine_texts
 
 UNSEEN, DRAWS, SUBSETS = 6, 3, 2
 PHRASES: dict[str, list[str]] = json.loads(Path(__file__).with_name("aid_phrases.json").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def draw_accuracy(data: SceneImages, options: TrainOptions, draw: int, work: Pat
 def by_words(model: Model, words: dict[str, list[str]], pooled: torch.Tensor, labels: np.ndarray) -> tuple[float, float]:
     """Accuracy on mean tokens ``(N, I)``, and after refining on them without their labels."""
     assert model.alignment is not None
-    texts = torch.stack([class_vector(model, name, phrases) for name, phrases in words.items()])
+    texts = class_vectors(model, words)
     refined = refine_texts(model.alignment, texts, pooled)
     with torch.inference_mode():
         before, after = (float((model.alignment(pooled, t).argmax(1).numpy() == labels).mean()) for t in (texts, refined))

@@ -89,7 +89,7 @@ def name_classes(model: Model, classes: Sequence[str] | Mapping[str, Sequence[st
     texts = class_vectors(model, words)
     background = None
     if other:
-        own = torch.stack([class_vector(model, c.name, [c.name]) for c in model.card.classes])
+        own = class_vectors(model, {c.name: [c.name] for c in model.card.classes})
         background = own[(own @ texts.T).max(1).values < _ALIKE]
         if not len(background):
             raise UsageError("the named classes are all that the model knows: nothing is left to tell 'other' by (--no-other)")
