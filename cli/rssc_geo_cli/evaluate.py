@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rssc_geo_cli.options import json_option, log_options, print_json, set_up_logging
+
+_OF_ONE_MODEL = ("raster", "labels", "field", "tile_size", "output", "words", "beam", "part", "class_map", "robustness")
 
 
 @click.command("evaluate")
@@ -46,6 +49,7 @@ from rssc_geo_cli.options import json_option, log_options, print_json, set_up_lo
 @click.option("--robustness", is_flag=True, help="Also the accuracy under corruptions and other footprints.")
 @click.option("--baselines", "seeds", type=int, metavar="SEEDS", help="Instead: train the paper's baselines so many times.")
 @click.option("--work", type=click.Path(path_type=Path), help="With --baselines: the work folder of the training.")
+@click.option("--fusion-epochs", type=int, help="With --baselines: epochs of each network. Default: as in the training.")
 @click.option("--revision", help="Revision of a hub id.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
 @json_option
@@ -109,9 +113,16 @@ def _compare(model: str, dataset: str | None, seeds: int, work: Path | None, *, 
 
     if dataset is None or work is None or seeds < 2:
         raise UsageError("--baselines needs at least 2 seeds, a DATASET folder and --work")
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in _OF_ONE_MODEL and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--baselines trains and measures networks of its own: {option.opts[-1]} means nothing there")
     loaded = load_model(model, revision=options["revision"])
+    training = _training(loaded.card, options)
+    if options["fusion_epochs"] is not None:
+        training = dataclasses.replace(training, fusion=training.fusion.shortened(options["fusion_epochs"]))
     device = choose_compute(options["device"]).device
-    table = compare_on_folder(loaded, dataset, work=work, seeds=seeds, device=device, options=_training(loaded.card, options))
+    table = compare_on_folder(loaded, dataset, work=work, seeds=seeds, device=device, options=training)
     if as_json:
         print_json(table.to_dict())
     else:

@@ -1,20 +1,23 @@
 """What the fusion brings: the paper's baselines and the dual attention on the same pictures, captions and encoders.
 
 All arms share the image encoder, its cached tokens, the text encoder, the classifier's form, the recipe and the split;
-they differ in what they read and how. Each is trained once a seed.
+they differ in what they read and how. Each is trained once a seed; what it answered is kept in the work folder, so that
+the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 
 from rssc_geo.captioning.base import Source
 from rssc_geo.errors import UsageError
@@ -32,6 +35,7 @@ log = logging.getLogger(__name__)
 
 IMAGE_ONLY = "image only, dual attention on learned queries"
 GENERATED = "dual attention, own captions"
+_HELD = ("val", "test")
 
 
 class TextOnly(DualAttentionClassifier):
@@ -136,7 +140,7 @@ def compare_on_folder(
     written = write_captions(model.decoder.to(device), model.vocabulary, features.tokens[0, held], device=device)
     for row, text in zip(held.tolist(), written, strict=True):
         generated[0][row] = text
-    return compare(model, features, data, split, generated, options.fusion, seeds=seeds)
+    return compare(model, features, data, split, generated, options.fusion, seeds=seeds, work=work)
 
 
 def compare(
@@ -148,13 +152,15 @@ def compare(
     recipe: FusionRecipe,
     *,
     seeds: int,
+    work: Path,
 ) -> Comparison:
     """Train every arm ``seeds`` times (at least twice) and measure it.
 
     ``model`` brings the encoders; ``features``, ``generated``: as for ``train_fusion``, with the own captions of the
-    validation and test pictures in view 0.
+    validation and test pictures in view 0; ``work``: an existing folder for each arm's logits, where arms that are
+    there are not trained again.
     """
-    logits: dict[str, list[dict[str, np.ndarray]]] = {}
+    logits: dict[str, list[Mapping[str, np.ndarray]]] = {}
     images, own, human = recipe.reading(), recipe.reading(generated=0.65), recipe.reading(written=0.65)
     arms: list[tuple[type[DualAttentionClassifier], FusionRecipe, dict[str, tuple[str, Source]]]] = [
         (DualAttentionClassifier, images, {IMAGE_ONLY: ("none", "generated")}),
@@ -178,13 +184,12 @@ def compare(
         for number, (kind, arm_recipe, readings) in enumerate(arms):
             log.info("seed %d of %d, arm %d of %d: %s", seed + 1, seeds, number + 1, len(arms), next(iter(readings)))
             arm = _Arm(model, kind, features, data, split, generated, seed=seed)
-            arm.train(arm_recipe, *next(iter(readings.values())))
-            for name, (words, source) in readings.items():
-                logits.setdefault(name, []).append({part: arm.logits(part, words, source) for part in ("val", "test")})
+            for name, found in arm.answers(arm_recipe, readings, work).items():
+                logits.setdefault(name, []).append(found)
         votes = [logits[name][seed] for name in (IMAGE_ONLY, "text only, own captions")]
-        voted = {part: _softmax(votes[0][part]) + _softmax(votes[1][part]) for part in ("val", "test")}
+        voted = {part: _softmax(votes[0][part]) + _softmax(votes[1][part]) for part in _HELD}
         logits.setdefault("voting of image only and text only, own captions", []).append(voted)
-    labels = {part: data.labels[split[part]] for part in ("val", "test")}
+    labels = {part: data.labels[split[part]] for part in _HELD}
 
     def accuracies(name: str, part: str) -> tuple[float, ...]:
         return tuple(overall_accuracy(values[part].argmax(1), labels[part]) for values in logits[name])
@@ -220,19 +225,38 @@ class _Arm:
         self._model = dataclasses.replace(model, network=network.to(model.network.queries.device))
         self._features, self._data, self._split, self._generated, self._seed = features, data, split, generated, seed
 
-    def train(self, recipe: FusionRecipe, words: str, source: Source) -> None:
+    def answers(
+        self, recipe: FusionRecipe, readings: Mapping[str, tuple[str, Source]], work: Path
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Logits of the validation and the test part for each reading: from ``work``, or of the arm that is trained now."""
+        model = self._model
+        kind = (type(model.network).__name__, model.card.sha256, recipe, self._seed, sorted(readings.items()))
+        rows = b"".join(self._split[part].tobytes() for part in ("train", *_HELD))
+        file = work / f"arm-{hashlib.sha256(repr(kind).encode() + rows).hexdigest()[:16]}.safetensors"
+        if not file.is_file():
+            self._train(recipe, *next(iter(readings.values())))
+            found = {
+                f"{words} {part}": self._logits(part, words, source) for words, source in readings.values() for part in _HELD
+            }
+            partial = file.with_suffix(".part")
+            save_file(found, partial)
+            partial.replace(file)
+        kept = load_file(file)
+        return {name: {part: kept[f"{words} {part}"] for part in _HELD} for name, (words, _) in readings.items()}
+
+    def _train(self, recipe: FusionRecipe, words: str, source: Source) -> None:
         """Train, keeping the epoch best on validation with the words that it will read."""
         labels = self._data.labels[self._split["val"]]
 
         def validate() -> float:
-            return overall_accuracy(self.logits("val", words, source).argmax(1), labels)
+            return overall_accuracy(self._logits("val", words, source).argmax(1), labels)
 
         train_fusion(
             self._model, self._features, self._data, self._generated, self._split["train"], recipe,
             validate=validate, seed=self._seed,
         )  # fmt: skip
 
-    def logits(self, part: str, words: str, source: Source) -> np.ndarray:
+    def _logits(self, part: str, words: str, source: Source) -> np.ndarray:
         """Logits of a part of the data, reading the captions named: own, none or human."""
         rows = self._split[part].tolist()
         captions = [""] * len(rows)

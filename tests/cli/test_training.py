@@ -136,7 +136,10 @@ def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], picture
     compare = ["evaluate", tmp_path / "mine", pictures, "--baselines", 2, "--work", work, "--device", "cpu"]
     done = rssc(*compare, "--json")
     assert done.code == 0, done.err
-    assert {path.name: path.stat().st_mtime_ns for path in work.iterdir()} == before  # all that was needed was there
+    arms = set(work.glob("arm-*.safetensors"))
+    assert len(arms) == 16
+    # all that was needed was there
+    assert {path.name: path.stat().st_mtime_ns for path in work.iterdir() if path not in arms} == before
     table = json.loads(done.out)
     assert len(table["rows"]) == 11
     assert all(len(row["validation"]) == len(row["test"]) == 2 for row in table["rows"])
@@ -144,6 +147,11 @@ def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], picture
     assert len(table["mcnemar"]) == 2
     assert "info: seed 2 of 2, arm 8 of 8: dual attention, all kinds → own captions" in done.err
     assert done.err.count("info: fusion: epoch 1/1") == 16 + 2  # the last arm has a second part, for words alone
+    min(arms).unlink()
+    again = rssc(*compare, "--json")  # goes on: of sixteen arms, one is missing
+    assert json.loads(again.out) == table
+    assert 1 <= again.err.count("info: fusion: epoch 1/1") <= 2
+    assert rssc(*compare, "-q", "--words", "none").message.endswith("networks of its own: --words means nothing there")
     assert rssc(*compare, "-q", "--val", 0.4, "--test", 0).message.endswith("give it a share (--test 0.1)")
 
 

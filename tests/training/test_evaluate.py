@@ -154,7 +154,7 @@ def test_baselines_read_what_they_say(kind: type, small_model: Model) -> None:
 
 
 @pytest.mark.slow
-def test_the_comparison_sees_where_words_help(small_model: Model, data: SceneImages) -> None:
+def test_the_comparison_sees_where_words_help(small_model: Model, data: SceneImages, tmp_path: Path) -> None:
     """Pictures that say nothing and captions that tell the class: only what reads them gets it right."""
     data = dataclasses.replace(data, captions=(*data.captions[:59], ("this is a town",)))
     features = Features(np.zeros((1, 60, 4, 1024), np.float16), np.ones((1, 60), np.float32))
@@ -164,7 +164,7 @@ def test_the_comparison_sees_where_words_help(small_model: Model, data: SceneIma
     together = Phase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
     words_alone = Phase(6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, least_tokens=0.5)
     recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
-    table = compare(small_model, features, data, split, generated, recipe, seeds=2)
+    table = compare(small_model, features, data, split, generated, recipe, seeds=2, work=tmp_path)
     found = {row.name: np.mean(row.test) for row in table.rows}
     assert found[GENERATED] == 1.0
     assert found["text only, own captions"] == 1.0
