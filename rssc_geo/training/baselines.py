@@ -30,6 +30,7 @@ from rssc_geo.training.folds import FoldCaptioners
 from rssc_geo.training.fusion import FusionRecipe, logits_of, train_fusion
 from rssc_geo.training.metrics import McNemar, mcnemar, overall_accuracy
 from rssc_geo.training.recipe import TrainOptions, trained_with
+from rssc_geo.training.run import share_work
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ def compare_on_folder(
     ``options``: split, folds, views and recipes; default those of the model's training, as its card tells. ``work``: the
     work folder of that training, whose cached tokens and captioners are used; another folder is filled anew.
 
-    Raises ``UsageError`` for a model without a captioner, pictures without captions, or a split without a test part.
+    Raises ``UsageError`` for a model without a captioner, pictures without captions, or a split without a test part;
+    ``InputError`` for a work folder of another split.
     """
     if model.decoder is None or model.vocabulary is None:
         raise UsageError(f"the model {model.card.name!r} has no captioner: there are no own captions to compare")
@@ -128,7 +130,7 @@ def compare_on_folder(
     split = stratified_split(data, seed=seed, val=options.val, test=options.test)
     if not len(split["test"]):
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
-    work.mkdir(parents=True, exist_ok=True)
+    share_work(work, options=options)
     network = model.network.to(device).eval()
     features = cache_features(network, model.card, data, split["train"], views=options.views, seed=seed, work=work, device=device)
     log.info("captions of the training pictures, by captioners that have not seen them")
@@ -234,22 +236,22 @@ class _Arm:
         rows = b"".join(self._split[part].tobytes() for part in ("train", *_HELD))
         file = work / f"arm-{hashlib.sha256(repr(kind).encode() + rows).hexdigest()[:16]}.safetensors"
         if not file.is_file():
-            self._train(recipe, *next(iter(readings.values())))
-            found = {
-                f"{words} {part}": self._logits(part, words, source) for words, source in readings.values() for part in _HELD
-            }
+            self._train(recipe, list(readings.values()))
+            read = [(words, source, part) for words, source in readings.values() for part in _HELD]
+            found = {f"{words} {part}": self._logits(part, words, source) for words, source, part in read}
             partial = file.with_suffix(".part")
             save_file(found, partial)
             partial.replace(file)
         kept = load_file(file)
         return {name: {part: kept[f"{words} {part}"] for part in _HELD} for name, (words, _) in readings.items()}
 
-    def _train(self, recipe: FusionRecipe, words: str, source: Source) -> None:
-        """Train, keeping the epoch best on validation with the words that it will read."""
+    def _train(self, recipe: FusionRecipe, readings: Sequence[tuple[str, Source]]) -> None:
+        """Train, keeping the epoch best on validation in the mean of what will be read, as the training proper does."""
         labels = self._data.labels[self._split["val"]]
 
         def validate() -> float:
-            return overall_accuracy(self._logits("val", words, source).argmax(1), labels)
+            found = [self._logits("val", words, source).argmax(1) for words, source in readings]
+            return float(np.mean([overall_accuracy(predicted, labels) for predicted in found]))
 
         train_fusion(
             self._model, self._features, self._data, self._generated, self._split["train"], recipe,

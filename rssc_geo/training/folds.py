@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -42,7 +43,14 @@ class FoldCaptioners:
         return self._captioner(rows, self._folds)
 
     def captions(self, rows: np.ndarray) -> list[list[str]]:
-        """A caption of each view and picture, by the captioner that has not seen it; empty beyond ``rows``."""
+        """A caption of each view and picture, by the captioner that has not seen it; empty beyond ``rows``.
+
+        Kept in ``work`` as well, for the same rows.
+        """
+        file = self._work / "captions.json"
+        if file.is_file():
+            kept: list[list[str]] = json.loads(file.read_text(encoding="utf-8"))
+            return kept
         texts = [[""] * len(self._data.names) for _ in self._features.tokens]
         for number, held in enumerate(deal_folds(self._data, rows, folds=self._folds, seed=self._seed)):
             decoder = self._captioner(np.setdiff1d(rows, held), number)
@@ -50,6 +58,9 @@ class FoldCaptioners:
                 written = write_captions(decoder, self._vocabulary, self._features.tokens[view, held], device=self._device)
                 for row, text in zip(held.tolist(), written, strict=True):
                     column[row] = text
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(texts), encoding="utf-8")
+        part.replace(file)
         return texts
 
     def _captioner(self, rows: np.ndarray, number: int) -> CaptionDecoder:

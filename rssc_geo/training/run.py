@@ -17,6 +17,8 @@ from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.metrics import score
 from rssc_geo.training.recipe import TrainOptions, card_options
 
+_PARTS = ("seed", "val", "test", "folds", "views")
+
 
 def spare_bundle(output: Path) -> None:
     """``InputError`` where a bundle would be overwritten."""
@@ -32,6 +34,22 @@ def open_work(work: Path, *, dataset: Path, options: TrainOptions) -> None:
     if file.is_file() and file.read_text(encoding="utf-8") != wanted:
         raise InputError(f"{work} holds a run of other options; choose another --work folder or remove it")
     file.write_text(wanted, encoding="utf-8")
+
+
+def share_work(work: Path, *, options: TrainOptions) -> None:
+    """Make the work folder for what is learned on a trained encoder, or go on in that of its training.
+
+    ``InputError`` where what lies in it was made for other parts of the data.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / "options.json"
+    wanted = {name: getattr(options, name) for name in _PARTS}
+    if not file.is_file():
+        file.write_text(json.dumps(wanted), encoding="utf-8")
+    told = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in wanted.items():
+        if told[name] != value:
+            raise InputError(f"{work} was made with {name} {told[name]}, not {value}; choose another --work folder")
 
 
 def figures(logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temperature: float) -> dict[str, float]:

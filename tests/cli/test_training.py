@@ -152,6 +152,7 @@ def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], picture
     assert json.loads(again.out) == table
     assert 1 <= again.err.count("info: fusion: epoch 1/1") <= 2
     assert rssc(*compare, "-q", "--words", "none").message.endswith("networks of its own: --words means nothing there")
+    assert f"{work} was made with seed 0, not 1; choose another" in rssc(*compare, "-q", "--seed", 1).message
     assert rssc(*compare, "-q", "--val", 0.4, "--test", 0).message.endswith("give it a share (--test 0.1)")
 
 
