@@ -44,11 +44,12 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class CaptionResult:
-    """Where the captions lie, of how many tiles, how long it took."""
+    """Where the captions lie, of how many tiles, how long it took and on which device."""
 
     output: Path
     tiles: int
     seconds: float
+    device: str
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class CaptionResult:
             "outputs": [str(self.output)],
             "tiles": self.tiles,
             "seconds": round(self.seconds, 3),
+            "device": self.device,
             "warnings": list(self.warnings),
         }
 
@@ -113,7 +115,7 @@ def caption(
             f"{plan.scene.source}: no cell has {options.min_valid:.0%} valid pixels, so there is nothing to describe "
             "(--min-valid lowers the share, --nodata names another value)"
         )
-    return CaptionResult(target, count, time.monotonic() - started, plan.warnings)
+    return CaptionResult(target, count, time.monotonic() - started, str(compute.device), plan.warnings)
 
 
 def _results(

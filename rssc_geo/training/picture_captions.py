@@ -72,4 +72,4 @@ def caption_pictures(
         raise OutputError(f"{target} cannot be written: {error}") from error
     finally:
         part.unlink(missing_ok=True)
-    return CaptionResult(target, len(data.names), time.monotonic() - started, ())
+    return CaptionResult(target, len(data.names), time.monotonic() - started, str(compute.device), ())

@@ -205,9 +205,10 @@ def test_pictures_are_described_for_training(rssc: Callable[..., Outcome], tmp_p
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
     target = tmp_path / "captions.jsonl"
     words = ["caption", "--pictures", tmp_path / "pictures", "-o", target]
-    done = rssc(*words, "--batch-size", 4, "--json")
+    done = rssc(*words, "--batch-size", 4, "--device", "cpu", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["tiles"] == 6
+    assert json.loads(done.out)["device"] == "cpu"
     data = load_image_folder(tmp_path / "pictures", size=32, captions=target)
     assert all(len(texts) == 1 and len(texts[0]) > 5 for texts in data.captions)
     assert "exists" in rssc(*words).message
