@@ -46,7 +46,10 @@ def share_work(work: Path, *, options: TrainOptions) -> None:
     wanted = {name: getattr(options, name) for name in _PARTS}
     if not file.is_file():
         file.write_text(json.dumps(wanted), encoding="utf-8")
-    told = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        told = {name: json.loads(file.read_text(encoding="utf-8"))[name] for name in wanted}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} does not tell what {work} was made with; choose another --work folder") from error
     for name, value in wanted.items():
         if told[name] != value:
             raise InputError(f"{work} was made with {name} {told[name]}, not {value}; choose another --work folder")

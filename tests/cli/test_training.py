@@ -153,6 +153,9 @@ def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], picture
     assert 1 <= again.err.count("info: fusion: epoch 1/1") <= 2
     assert rssc(*compare, "-q", "--words", "none").message.endswith("networks of its own: --words means nothing there")
     assert f"{work} was made with seed 0, not 1; choose another" in rssc(*compare, "-q", "--seed", 1).message
+    (work / "options.json").write_text("{", encoding="utf-8")
+    assert "does not tell what" in rssc(*compare, "-q").message
+    (work / "options.json").unlink()
     assert rssc(*compare, "-q", "--val", 0.4, "--test", 0).message.endswith("give it a share (--test 0.1)")
 
 
