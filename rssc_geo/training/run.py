@@ -47,12 +47,13 @@ def share_work(work: Path, *, options: TrainOptions) -> None:
     if not file.is_file():
         file.write_text(json.dumps(wanted), encoding="utf-8")
     try:
-        told = {name: json.loads(file.read_text(encoding="utf-8"))[name] for name in wanted}
+        told = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [name for name, value in wanted.items() if told[name] != value]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} does not tell what {work} was made with; choose another --work folder") from error
-    for name, value in wanted.items():
-        if told[name] != value:
-            raise InputError(f"{work} was made with {name} {told[name]}, not {value}; choose another --work folder")
+    if wrong:
+        name = wrong[0]
+        raise InputError(f"{work} was made with {name} {told[name]}, not {wanted[name]}; choose another --work folder")
 
 
 def figures(logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temperature: float) -> dict[str, float]:
