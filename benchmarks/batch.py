@@ -1,17 +1,21 @@
 """What batches must reach, as ratios within one run.
 
-    python benchmarks/batch.py [loop] [workers] [scaling] [sparse] [resume] [--scenes 200] [--loop-scenes 10] …
+    python benchmarks/batch.py [loop] [workers] [scaling] [sparse] [resume] [--scenes 200]
+    [--loop-scenes 10] …
 
-``loop``: one ``batch run`` of many small scenes against a shell loop that calls ``classify`` for each (a sample of the
-loop is measured). ``workers``: two Dask workers of one thread against this process with two threads, same scenes, models
-loaded. ``scaling``: 1 and 16 workers whose model sleeps, so that only the engine is measured. ``sparse``: memory of
-scheduler and client and the number of tasks for a 100,000 × 100,000 scene.
+``loop``: one ``batch run`` of many small scenes against a shell loop that calls ``classify`` for
+each (a sample of the loop is measured). ``workers``: two Dask workers of one thread against this
+process with two threads, same scenes, models loaded. ``scaling``: 1 and 16 workers whose model
+sleeps, so that only the engine is measured. ``sparse``: memory of scheduler and client and the
+number of tasks for a 100,000 × 100,000 scene.
 
-``resume``: the command is killed (SIGKILL) when half of the tiles were begun, and given again. What that costs of the work
-is counted, not timed, since on a busy machine two runs of the same differ by more than the target: tiles that were begun
-twice, as a share of all, plus the seconds that a run takes to find out what is done (measured on the finished batch: inputs,
-journal, the files' stamps), as a share of the undisturbed run. The elapsed times of the same three runs are printed beside it:
-their excess also holds the second start of Python and the loading of the model, which is named, and the noise.
+``resume``: the command is killed (SIGKILL) when half of the tiles were begun, and given again. What
+that costs of the work is counted, not timed, since on a busy machine two runs of the same differ by
+more than the target: tiles that were begun twice, as a share of all, plus the seconds that a run
+takes to find out what is done (measured on the finished batch: inputs, journal, the files' stamps),
+as a share of the undisturbed run. The elapsed times of the same three runs are printed beside it:
+their excess also holds the second start of Python and the loading of the model, which is named, and
+the noise.
 """
 
 from __future__ import annotations
@@ -38,16 +42,20 @@ from distributed import Client, LocalCluster
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
-from rssc_geo.batch.blocks import Block, BlockResult, pack
-from rssc_geo.batch.dask_runner import DaskPool
-from rssc_geo.batch.engine import EngineSpec
-from rssc_geo.batch.options import SceneOptions
-from rssc_geo.batch.pools import Done, LocalPool
-from rssc_geo.batch.run import BatchOptions, run_batch
-from rssc_geo.inference.aggregate import TileResult
-from rssc_geo.inference.job import Maker
-from rssc_geo.inference.plan import TilingOptions
-from rssc_geo.models.bundle import load_card
+from rssc_geo.batch import (
+    BatchOptions,
+    Block,
+    BlockResult,
+    DaskPool,
+    Done,
+    EngineSpec,
+    LocalPool,
+    SceneOptions,
+    pack,
+    run_batch,
+)
+from rssc_geo.inference import Maker, TileResult, TilingOptions
+from rssc_geo.models import load_card
 
 PROGRAM = [sys.executable, "-c", "from rssc_geo_cli.main import main; main()"]
 TILE = "128px"
@@ -71,8 +79,18 @@ class SleepingEngine:
             rows, cols = block.grid.cells_of_tile(tile)
             probabilities = np.full(classes, 0.5 / (classes - 1), np.float32)
             probabilities[index // 64 % classes] = 0.5
-            results.append(TileResult(tile, 1.0, np.ones((len(rows), len(cols)), np.float32), probabilities, "a field"))
-        return pack(results, classes=classes, reading_s=0.0, model_s=self._seconds * len(results), worker=self.name)
+            results.append(
+                TileResult(
+                    tile, 1.0, np.ones((len(rows), len(cols)), np.float32), probabilities, "a field"
+                )
+            )
+        return pack(
+            results,
+            classes=classes,
+            reading_s=0.0,
+            model_s=self._seconds * len(results),
+            worker=self.name,
+        )
 
 
 class Sleepy:
@@ -81,7 +99,9 @@ class Sleepy:
     def __init__(self, seconds_a_tile: float) -> None:
         self.seconds_a_tile = seconds_a_tile
 
-    def __call__(self, _spec: EngineSpec, *, reading_threads: int, name: str = "") -> SleepingEngine:  # noqa: ARG002
+    def __call__(
+        self, _spec: EngineSpec, *, reading_threads: int, name: str = ""
+    ) -> SleepingEngine:
         return SleepingEngine(self.seconds_a_tile, name)
 
     def __repr__(self) -> str:
@@ -96,28 +116,58 @@ def small_scenes(count: int, side: int) -> Path:
         path = folder / f"scene_{number:04d}.tif"
         if not path.exists():
             transform = Affine(1, 0, 500_000 + number * side, 0, -1, 5_000_000)
-            profile = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8", "photometric": "rgb"}
-            with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, **profile) as raster:
+            profile = {
+                "driver": "GTiff",
+                "height": side,
+                "width": side,
+                "count": 3,
+                "dtype": "uint8",
+                "photometric": "rgb",
+            }
+            with rasterio.open(
+                path, "w", crs="EPSG:32632", transform=transform, **profile
+            ) as raster:
                 raster.write(noise(side, side, number))
     return folder
 
 
 def options(output: Path, **engine: Any) -> BatchOptions:
     scene = SceneOptions(tiling=TilingOptions(tile_size=TILE))
-    return BatchOptions(output=str(output / "{stem}.gpkg"), scene=scene, engine=EngineSpec(**engine))
+    return BatchOptions(
+        output=str(output / "{stem}.gpkg"), scene=scene, engine=EngineSpec(**engine)
+    )
 
 
 def loop(arguments: argparse.Namespace) -> bool:
     folder = small_scenes(arguments.scenes, arguments.side)
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
-        command = [*PROGRAM, "batch", "run", str(folder), "-o", f"{out}/{{stem}}.gpkg", "--tile-size", TILE, "-q"]
+        command = [
+            *PROGRAM,
+            "batch",
+            "run",
+            str(folder),
+            "-o",
+            f"{out}/{{stem}}.gpkg",
+            "--tile-size",
+            TILE,
+            "-q",
+        ]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         batch = arguments.scenes / (time.perf_counter() - started)
         sample = sorted(folder.iterdir())[: arguments.loop_scenes]
         started = time.perf_counter()
         for path in sample:
-            command = [*PROGRAM, "classify", str(path), "-o", f"{out}/single_{path.stem}.gpkg", "--tile-size", TILE, "-q"]
+            command = [
+                *PROGRAM,
+                "classify",
+                str(path),
+                "-o",
+                f"{out}/single_{path.stem}.gpkg",
+                "--tile-size",
+                TILE,
+                "-q",
+            ]
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         single = len(sample) / (time.perf_counter() - started)
     print(
@@ -141,8 +191,12 @@ def workers(arguments: argparse.Namespace) -> bool:
     rates: dict[str, list[float]] = {"one process, two threads": [], "two Dask workers": []}
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         for _ in range(arguments.repeats):
-            rates["one process, two threads"].append(timed(folder, LocalPool(EngineSpec(threads=2))))
-            rates["two Dask workers"].append(timed(folder, DaskPool(cluster.scheduler_address, EngineSpec())))
+            rates["one process, two threads"].append(
+                timed(folder, LocalPool(EngineSpec(threads=2)))
+            )
+            rates["two Dask workers"].append(
+                timed(folder, DaskPool(cluster.scheduler_address, EngineSpec()))
+            )
     local, dask = median_rates(rates).values()
     return verdict("two Dask workers / one process", dask / local, at_least=0.9)
 
@@ -163,17 +217,27 @@ class Clocked(DaskPool):
 
 
 def scaling(arguments: argparse.Namespace) -> bool:
-    """Eight blocks a worker, each as long as a core takes for it; opening and finishing the scene are not counted."""
+    """Eight blocks a worker, each as long as a core takes for it.
+
+    Opening and finishing the scene are not counted.
+    """
     rates = {}
     for count, side in ((1, 4096), (16, 16384)):
         scene = sparse_scene(side, 4)
-        with LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, processes=False) as cluster:
+        with LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address=None, processes=False
+        ) as cluster:
             pool = Clocked(cluster.scheduler_address, EngineSpec(), load=Sleepy(arguments.sleep))
             with tempfile.TemporaryDirectory() as out:
-                result = run_batch([str(scene)], options(Path(out)), make_pool=lambda pool=pool: pool)
+                result = run_batch(
+                    [str(scene)], options(Path(out)), make_pool=lambda pool=pool: pool
+                )
         assert not result["failed"], result["failed"]
         rates[count] = result["tiles"] / (pool.last - pool.first)
-        print(f"{count} workers, {arguments.sleep * 1e3:g} ms a tile, {result['tiles']} tiles: {rates[count]:.1f} tiles/s")
+        print(
+            f"{count} workers, {arguments.sleep * 1e3:g} ms a tile, {result['tiles']} tiles:"
+            f" {rates[count]:.1f} tiles/s"
+        )
     return verdict("efficiency from 1 to 16 workers", rates[16] / (16 * rates[1]), at_least=0.9)
 
 
@@ -182,7 +246,16 @@ def sparse(arguments: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as out:
         where = f"{out}/scheduler.json"
         scheduler = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", where],
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_scheduler",
+                "--port",
+                "0",
+                "--no-dashboard",
+                "--scheduler-file",
+                where,
+            ],
             stderr=subprocess.DEVNULL,
         )
         while not Path(where).exists():
@@ -208,16 +281,24 @@ def sparse(arguments: argparse.Namespace) -> bool:
             def look() -> None:
                 with Client(scheduler_file=where, set_as_default=False) as client:
                     while not over.wait(0.5):
-                        tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+                        tasks = client.run_on_scheduler(
+                            lambda dask_scheduler: len(dask_scheduler.tasks)
+                        )
                         peak["tasks"] = max(peak["tasks"], tasks)
-                        peak["scheduler"] = max(peak["scheduler"], psutil.Process(scheduler.pid).memory_info().rss)
+                        peak["scheduler"] = max(
+                            peak["scheduler"], psutil.Process(scheduler.pid).memory_info().rss
+                        )
 
             watching = threading.Thread(target=look)
             watching.start()
             settings = SceneOptions(tiling=TilingOptions(tile_size="256px"))
             wanted = BatchOptions(output=f"{out}/{{stem}}.gpkg", scene=settings)
             started = time.perf_counter()
-            result = run_batch([str(scene)], wanted, make_pool=lambda: DaskPool(where, EngineSpec(), load=Sleepy(1e-5)))
+            result = run_batch(
+                [str(scene)],
+                wanted,
+                make_pool=lambda: DaskPool(where, EngineSpec(), load=Sleepy(1e-5)),
+            )
             seconds = time.perf_counter() - started
             over.set()
             watching.join()
@@ -226,7 +307,10 @@ def sparse(arguments: argparse.Namespace) -> bool:
                 process.kill()  # a worker whose scheduler goes may wait for another, whatever it is asked
                 process.wait()
     client_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{arguments.sparse_side}², {result['tiles']} tiles, {result['cells']} cells written, {seconds:.0f} s")
+    print(
+        f"{arguments.sparse_side}², {result['tiles']} tiles, {result['cells']} cells written,"
+        f" {seconds:.0f} s"
+    )
     assert not result["failed"], result["failed"]
     met = verdict("MB of the scheduler", peak["scheduler"] / 2**20, at_most=500)
     met &= verdict("MB of the client", client_mb, at_most=500)
@@ -240,7 +324,15 @@ def resume(arguments: argparse.Namespace) -> bool:
 
         def begin(name: str, maps: str) -> Counted:
             return Counted(
-                out / name, "batch", "run", str(folder), "-o", f"{out}/{maps}/{{stem}}.gpkg", "--tile-size", TILE, "-q"
+                out / name,
+                "batch",
+                "run",
+                str(folder),
+                "-o",
+                f"{out}/{maps}/{{stem}}.gpkg",
+                "--tile-size",
+                TILE,
+                "-q",
             )
 
         whole = begin("notes_whole", "whole")
@@ -260,14 +352,16 @@ def resume(arguments: argparse.Namespace) -> bool:
         assert again["done_before"] == arguments.scenes, again["failed"]
         twice = first.tiles + second.tiles - whole.tiles
         print(
-            f"{arguments.scenes} scenes, {whole.tiles} tiles: undisturbed {undisturbed:.1f} s; killed after {first.tiles} tiles "
-            f"and {until_killed:.1f} s, went on with {second.tiles} for {went_on:.1f} s; {twice} tiles twice; "
-            f"{finding_out:.2f} s to find out what is done"
+            f"{arguments.scenes} scenes, {whole.tiles} tiles: undisturbed {undisturbed:.1f} s;"
+            f" killed after {first.tiles} tiles and {until_killed:.1f} s, went on with"
+            f" {second.tiles} for {went_on:.1f} s; {twice} tiles twice; {finding_out:.2f} s to find"
+            " out what is done"
         )
         excess = until_killed + went_on - undisturbed
         print(
-            f"elapsed: {excess:+.1f} s ({excess / undisturbed:+.1%}), of which {second.start_up:.1f} s are the second start to "
-            f"the first batch of tiles (undisturbed: {whole.start_up:.1f} s)"
+            f"elapsed: {excess:+.1f} s ({excess / undisturbed:+.1%}), of which"
+            f" {second.start_up:.1f} s are the second start to the first batch of tiles"
+            f" (undisturbed: {whole.start_up:.1f} s)"
         )
         cost = twice / whole.tiles + finding_out / undisturbed
     return verdict("resume / work done, counted", cost, at_most=0.02)
@@ -278,19 +372,27 @@ PARTS = {"sparse": sparse, "scaling": scaling, "loop": loop, "resume": resume, "
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all"
+    )
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--side", type=int, default=384, help="pixels of a small scene's side")
     parser.add_argument("--loop-scenes", type=int, default=10)
     parser.add_argument("--worker-scenes", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sleep", type=float, default=0.03, help="seconds a tile of the sleeping model")
+    parser.add_argument(
+        "--sleep", type=float, default=0.03, help="seconds a tile of the sleeping model"
+    )
     parser.add_argument("--sparse-side", type=int, default=100_000)
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"unknown part(s) {', '.join(sorted(unknown))}")
-    wanted = [part for name, part in PARTS.items() if not arguments.parts or name in arguments.parts]
+    wanted = [
+        part for name, part in PARTS.items() if not arguments.parts or name in arguments.parts
+    ]
     met = [part(arguments) for part in wanted]
     return 0 if all(met) else 1
 

@@ -1,10 +1,11 @@
 """What a beam brings the embedded captioner, and what it costs.
 
-    python benchmarks/beam.py AID_FOLDER [--model compact] [--part test] [--widths 1,2,4,8] [--repeats 3]
+    python benchmarks/beam.py AID_FOLDER [--model compact] [--part test] [--widths 1,2,4,8]
+    [--repeats 3]
 
-Captions of a part of the data set (as in training) by beams of several widths; 1 is greedy. The figures are those of
-`rssc-geo evaluate MODEL AID_FOLDER --part test --caption-beam WIDTH`; tiles/s are of encoder and captioner together, without
-the reading of pictures, the median of the repeats.
+Captions of a part of the data set (as in training) by beams of several widths; 1 is greedy. The
+figures are those of `rssc-geo evaluate MODEL AID_FOLDER --part test --caption-beam WIDTH`; tiles/s
+are of encoder and captioner together, without the reading of pictures, the median of the repeats.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
-from rssc_geo.captioning.base import CaptionBatch
-from rssc_geo.captioning.compact import CompactCaptioner
-from rssc_geo.models.bundle import load_model
-from rssc_geo.training.caption_metrics import caption_scores
-from rssc_geo.training.data import load_image_folder, stratified_split
+from rssc_geo.captioning import CaptionBatch, CompactCaptioner
+from rssc_geo.evaluation import caption_scores
+from rssc_geo.models import load_model
+from rssc_geo.training import load_image_folder, stratified_split
 
 BATCH = 64
 FIGURES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--model", default="compact")
     parser.add_argument("--part", choices=["train", "val", "test"], default="test")
@@ -60,7 +62,9 @@ def main() -> None:
         scores = caption_scores([written[k] for k in told], [data.captions[k] for k in told])
         words = np.mean([len(text.split()) for text in written])
         cells = [f"{scores[name]:.3f}" for name in FIGURES]
-        print(f"| {width} | {' | '.join(cells)} | {words:.1f} | {np.median(rates):.0f} |", flush=True)
+        print(
+            f"| {width} | {' | '.join(cells)} | {words:.1f} | {np.median(rates):.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

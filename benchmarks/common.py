@@ -21,7 +21,11 @@ NORTH_UP = Affine(1.0, 0, 500_000, 0, -1.0, 5_000_000)
 def noise(rows: int, cols: int, seed: int) -> np.ndarray:
     """Patchy noise that compresses about as imagery does: uint8 (3, rows, cols), never 0."""
     random = np.random.default_rng(seed)
-    patches = random.integers(30, 220, (3, -(-rows // 32), -(-cols // 32))).repeat(32, 1).repeat(32, 2)[:, :rows, :cols]
+    patches = (
+        random.integers(30, 220, (3, -(-rows // 32), -(-cols // 32)))
+        .repeat(32, 1)
+        .repeat(32, 2)[:, :rows, :cols]
+    )
     return (patches + random.integers(-12, 13, (3, rows, cols))).clip(1, 255).astype(np.uint8)
 
 
@@ -29,7 +33,12 @@ def dense_scene(side: int) -> Path:
     """A tiled deflate RGB GeoTIFF of ``side`` × ``side`` pixels, made once."""
     path = CACHE / f"dense_{side}.tif"
     if not path.exists():
-        _write(path, side, [(row, col) for row in range(0, side, 512) for col in range(0, side, 512)], nodata=None)
+        _write(
+            path,
+            side,
+            [(row, col) for row in range(0, side, 512) for col in range(0, side, 512)],
+            nodata=None,
+        )
     return path
 
 
@@ -38,7 +47,12 @@ def sparse_scene(side: int, blocks: int) -> Path:
     path = CACHE / f"sparse_{side}_{blocks}.tif"
     if not path.exists():
         chosen = np.random.default_rng(0).choice((side // 512) ** 2, size=blocks, replace=False)
-        _write(path, side, [(int(i) // (side // 512) * 512, int(i) % (side // 512) * 512) for i in chosen], nodata=0)
+        _write(
+            path,
+            side,
+            [(int(i) // (side // 512) * 512, int(i) % (side // 512) * 512) for i in chosen],
+            nodata=0,
+        )
     return path
 
 
@@ -62,7 +76,9 @@ def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int
         "photometric": "rgb",
         "SPARSE_OK": "TRUE",
     }
-    with rasterio.open(part, "w", nodata=nodata, BIGTIFF="IF_SAFER", **profile, **layout) as dataset:
+    with rasterio.open(
+        part, "w", nodata=nodata, BIGTIFF="IF_SAFER", **profile, **layout
+    ) as dataset:
         for seed, (row, col) in enumerate(sorted(corners)):
             height, width = min(512, side - row), min(512, side - col)
             dataset.write(noise(height, width, seed), window=Window(col, row, width, height))
@@ -71,7 +87,9 @@ def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int
 
 def rate_options(doc: str | None) -> argparse.Namespace:
     """The command line of a benchmark that measures tiles a second of one scene, again and again."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
@@ -82,11 +100,16 @@ def median_rates(rates: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Print the rates of interleaved repeats, tiles a second, and return their medians."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
-        print(f"{name}: {medians[name]:.1f} tiles/s (each repeat: {', '.join(f'{v:.1f}' for v in values)})")
+        print(
+            f"{name}: {medians[name]:.1f} tiles/s (each repeat:"
+            f" {', '.join(f'{v:.1f}' for v in values)})"
+        )
     return medians
 
 
-def verdict(name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> bool:
+def verdict(
+    name: str, value: float, *, at_least: float | None = None, at_most: float | None = None
+) -> bool:
     """Print a figure beside its target; whether it is met."""
     met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
     target = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"

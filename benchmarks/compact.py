@@ -1,10 +1,12 @@
-"""Tiles/s of the embedded model, end to end with captions, against the forward pass alone of the published network.
+"""Tiles/s of the embedded model, end to end with captions, against the forward pass alone of the
+published network.
 
     python benchmarks/compact.py [--side 4096] [--tile 128] [--repeats 3]
 
-End to end: raster in, GeoPackage out, as `rssc-geo classify` does it on the processor. Published: the same network class
-with the paper's encoders (ViT-B/16 at 224 px, CLIP's text encoder on 77 tokens), random weights, float32, batches of 8,
-on pictures that are in memory already; no captions are written. Repeats are interleaved.
+End to end: raster in, GeoPackage out, as `rssc-geo classify` does it on the processor. Published:
+the same network class with the paper's encoders (ViT-B/16 at 224 px, CLIP's text encoder on 77
+tokens), random weights, float32, batches of 8, on pictures that are in memory already; no captions
+are written. Repeats are interleaved.
 """
 
 from __future__ import annotations
@@ -21,9 +23,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, befo
 
 import torch
 
-from rssc_geo.inference.pipeline import classify
-from rssc_geo.models.bundle import load_model
-from rssc_geo.models.dual_attention import DualAttentionClassifier
+from rssc_geo.models import DualAttentionClassifier, load_model
+from rssc_geo.pipelines.classify import classify
 
 BATCH, WORDS, BATCHES = 8, 77, 4
 
@@ -64,11 +65,20 @@ def main() -> int:
     def end_to_end() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            result = classify(path, Path(folder) / "map.gpkg", model=model, device="cpu", tile_size=f"{options.tile}px")
+            result = classify(
+                path,
+                Path(folder) / "map.gpkg",
+                model=model,
+                device="cpu",
+                tile_size=f"{options.tile}px",
+            )
             return result.as_dict()["tiles"] / (time.perf_counter() - started)
 
     forward()
-    rates: dict[str, list[float]] = {"published network, forward pass": [], "compact, end to end": []}
+    rates: dict[str, list[float]] = {
+        "published network, forward pass": [],
+        "compact, end to end": [],
+    }
     for _ in range(options.repeats):
         rates["published network, forward pass"].append(forward())
         rates["compact, end to end"].append(end_to_end())
@@ -77,7 +87,9 @@ def main() -> int:
     ours = medians["compact, end to end"]
     met = [
         verdict("tiles/s, compact end to end", ours, at_least=50),
-        verdict("compact / published", ours / medians["published network, forward pass"], at_least=15),
+        verdict(
+            "compact / published", ours / medians["published network, forward pass"], at_least=15
+        ),
     ]
     return 0 if all(met) else 1
 

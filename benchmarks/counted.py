@@ -9,7 +9,7 @@ from pathlib import Path
 
 _COUNTING = """
 import os, sys, time
-from rssc_geo.inference.device import TileClassifier
+from rssc_geo.inference.predictor import TileClassifier
 
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_APPEND)
 
@@ -24,7 +24,11 @@ main()
 
 
 class Counted:
-    """``rssc-geo …``: each batch of tiles is noted when it is begun, in the file ``notes``, which a killed process leaves."""
+    """``rssc-geo …``.
+
+    Each batch of tiles is noted when it is begun, in the file ``notes``, which a killed process
+    leaves.
+    """
 
     def __init__(self, notes: Path, *arguments: str) -> None:
         self._notes = notes

@@ -2,9 +2,10 @@
 
     python benchmarks/deletion.py AID_FOLDER [--pictures 300] [--model compact]
 
-Pictures of the test split, alike from every class. Deletion fills the highest share of a map's pixels as invalid pixels
-are filled and asks how probable the class still is (lower is better); insertion shows the network these pixels alone
-(higher is better), after Petsiuk, Das and Saenko, "RISE" (BMVC 2018). Random maps are as smooth as the others.
+Pictures of the test split, alike from every class. Deletion fills the highest share of a map's
+pixels as invalid pixels are filled and asks how probable the class still is (lower is better);
+insertion shows the network these pixels alone (higher is better), after Petsiuk, Das and Saenko,
+"RISE" (BMVC 2018). Random maps are as smooth as the others.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ import torch
 import torch.nn.functional as F
 from common import verdict
 
-from rssc_geo.models.attribution import find_reasons
-from rssc_geo.models.bundle import Model, load_model
-from rssc_geo.training.data import SceneImages, load_image_folder, stratified_split
+from rssc_geo.models import Model, find_reasons, load_model
+from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
 RANDOM_TOKENS = 6  # of a random map, a side
@@ -34,7 +34,12 @@ def balanced(data: SceneImages, rows: np.ndarray, count: int) -> np.ndarray:
     """As many rows of each class, ``count`` at most."""
     each = count // len(data.classes)
     generator = np.random.default_rng(0)
-    return np.concatenate([generator.permutation(rows[data.labels[rows] == k])[:each] for k in range(len(data.classes))])
+    return np.concatenate(
+        [
+            generator.permutation(rows[data.labels[rows] == k])[:each]
+            for k in range(len(data.classes))
+        ]
+    )
 
 
 def curves(model: Model, pixels: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -42,7 +47,9 @@ def curves(model: Model, pixels: np.ndarray, random: np.random.Generator) -> dic
     whole = np.ones(pixels.shape[:3], bool)
     class_ids = probabilities(model, pixels, whole).argmax(1)
     reasons = [
-        find_reasons(model, picture, mask, class_id=int(k), caption="", source="generated", words_read=False)
+        find_reasons(
+            model, picture, mask, class_id=int(k), caption="", source="generated", words_read=False
+        )
         for picture, mask, k in zip(pixels, whole, class_ids, strict=True)
     ]
     tokens = torch.from_numpy(random.random((len(pixels), 1, RANDOM_TOKENS, RANDOM_TOKENS)))
@@ -57,18 +64,27 @@ def curves(model: Model, pixels: np.ndarray, random: np.random.Generator) -> dic
         columns = []
         for share in SHARES:
             high = ranks >= (1 - share) * ranks[0].size
-            columns.append([probabilities(model, pixels, mask)[np.arange(len(pixels)), class_ids] for mask in (~high, high)])
+            columns.append(
+                [
+                    probabilities(model, pixels, mask)[np.arange(len(pixels)), class_ids]
+                    for mask in (~high, high)
+                ]
+            )
         found[name] = np.array(columns).transpose(2, 1, 0)
     return found
 
 
 @torch.inference_mode()
 def probabilities(model: Model, pixels: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    return (model.network(model.preprocess(pixels, masks)) / model.card.temperature).softmax(1).numpy()
+    return (
+        (model.network(model.preprocess(pixels, masks)) / model.card.temperature).softmax(1).numpy()
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--model", default="compact")
@@ -77,17 +93,27 @@ def main() -> int:
     data = load_image_folder(options.data, size=model.card.input_size[0])
     rows = balanced(data, stratified_split(data, seed=0)["test"], options.pictures)
     random = np.random.default_rng(0)
-    parts = [curves(model, data.pixels[part], random) for part in np.array_split(rows, -(-len(rows) // BATCH))]
+    parts = [
+        curves(model, data.pixels[part], random)
+        for part in np.array_split(rows, -(-len(rows) // BATCH))
+    ]
     found = {name: np.concatenate([part[name] for part in parts]).mean(0) for name in parts[0]}
-    print(f"{len(rows)} pictures, model {model.card.name} {model.card.version}: probability of the class")
+    print(
+        f"{len(rows)} pictures, model {model.card.name} {model.card.version}: probability of the"
+        " class"
+    )
     for test, word in enumerate(("deleted", "shown")):
         print(f"  {f'share {word}':<14}" + "".join(f"{share:>8.0%}" for share in SHARES))
         for name, values in found.items():
             print(f"  {name:<14}" + "".join(f"{value:>8.3f}" for value in values[test]))
     deleted, shown = (found["evidence"][test] - found["random"][test] for test in range(2))
     kept = [
-        verdict("evidence less random, a fifth deleted", float(deleted[SHARES.index(0.2)]), at_most=-0.1),
-        verdict("evidence less random, a fifth shown", float(shown[SHARES.index(0.2)]), at_least=0.05),
+        verdict(
+            "evidence less random, a fifth deleted", float(deleted[SHARES.index(0.2)]), at_most=-0.1
+        ),
+        verdict(
+            "evidence less random, a fifth shown", float(shown[SHARES.index(0.2)]), at_least=0.05
+        ),
     ]
     return 0 if all(kept) else 1
 

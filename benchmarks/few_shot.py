@@ -1,14 +1,17 @@
-"""Accuracy against the number of labelled pictures a class, on classes that the model has never seen.
+"""Accuracy against the number of labeled pictures a class, on classes that the model has never
+seen.
 
-    python benchmarks/few_shot.py AID_FOLDER --weights IMAGENET.safetensors --sentence-encoder MINILM_FOLDER --work DIR
+    python benchmarks/few_shot.py AID_FOLDER --weights IMAGENET.safetensors --sentence-encoder
+    MINILM_FOLDER --work DIR
 
-Ten of the 30 classes are kept from the training of encoder and fusion (shorter schedule than the embedded model's).
-Then 1 to 32 pictures of each of the ten are drawn twenty times from one half of them; the layer of ``rssc-geo train
---labels`` learns from these, upright, turned and mirrored, and the other half is classified, upright. It reads the trained
-encoder's mean token, that with the phrases of aid_phrases.json (--words), the joint embedding behind the attention
-(``train`` takes it where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet features of
-the same backbone before training, and plain colour statistics. ``--tuned DRAWS``: the same mean token after --fine-tune,
-on so many of the draws at 8 a class.
+Ten of the 30 classes are kept from the training of encoder and fusion (shorter schedule than the
+embedded model's). Then 1 to 32 pictures of each of the ten are drawn twenty times from one half of
+them; the layer of ``rssc-geo train --labels`` learns from these, upright, turned and mirrored, and
+the other half is classified, upright. It reads the trained encoder's mean token, that with the
+phrases of aid_phrases.json (--words), the joint embedding behind the attention (``train`` takes it
+where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet features
+of the same backbone before training, and plain color statistics. ``--tuned DRAWS``: the same mean
+token after --fine-tune, on so many of the draws at 8 a class.
 """
 
 from __future__ import annotations
@@ -25,16 +28,26 @@ import numpy as np
 from common import verdict
 from zero_shot import CPU, PHRASES, mean_tokens, options_of, train_without
 
-from rssc_geo.models.bundle import Model
-from rssc_geo.training.data import SceneImages, load_image_folder, stratified_split
-from rssc_geo.training.features import Features
-from rssc_geo.training.finetune import fine_tune
-from rssc_geo.training.fusion import logits_of, train_fusion
-from rssc_geo.training.head import Head, fit_head
-from rssc_geo.training.learner import embed_views, said, silent, without_attention
-from rssc_geo.training.metrics import overall_accuracy
-from rssc_geo.training.recipe import TrainOptions, initial_weights, new_model
-from rssc_geo.zeroshot import class_vectors
+from rssc_geo.models import Model, class_vectors
+from rssc_geo.training import (
+    Features,
+    Head,
+    SceneImages,
+    TrainOptions,
+    embed_views,
+    fine_tune,
+    fit_head,
+    initial_weights,
+    load_image_folder,
+    logits_of,
+    new_model,
+    overall_accuracy,
+    said,
+    silent,
+    stratified_split,
+    train_fusion,
+    without_attention,
+)
 
 UNSEEN, DRAWS, SHOTS = 10, 20, (1, 2, 4, 8, 16, 32)
 
@@ -45,7 +58,9 @@ def fuse(model: Model, others: SceneImages, features: Features, options: TrainOp
     tokens, labels = features.tokens[0, split["val"]], others.labels[split["val"]]
 
     def validate() -> float:
-        return overall_accuracy(logits_of(model, tokens, [""] * len(labels), source="generated").argmax(1), labels)
+        return overall_accuracy(
+            logits_of(model, tokens, [""] * len(labels), source="generated").argmax(1), labels
+        )
 
     recipe = options.fusion.shortened(6).reading(written=0.3)
     none = [[""] * len(others.names)] * len(features.tokens)
@@ -56,21 +71,32 @@ def imagenet(pixels: np.ndarray, data: SceneImages, options: TrainOptions) -> np
     """Mean tokens of the backbone as it came from ImageNet."""
     model = new_model(options, data)
     model.network.image_encoder.backbone.load_state_dict(
-        {key: value for key, value in initial_weights(options).items() if not key.startswith("classifier.")}
+        {
+            key: value
+            for key, value in initial_weights(options).items()
+            if not key.startswith("classifier.")
+        }
     )
     model.network.eval()
     return mean_tokens(model, pixels).numpy()
 
 
-def colours(pixels: np.ndarray) -> np.ndarray:
+def colors(pixels: np.ndarray) -> np.ndarray:
     """Mean, deviation and a 16-bin histogram of each channel."""
     flat = pixels.reshape(len(pixels), -1, 3)
-    bins = [[np.bincount(channel // 16, minlength=16) / len(channel) for channel in picture.T] for picture in flat]
-    return np.concatenate([flat.mean(1) / 255, flat.std(1) / 255, np.array(bins).reshape(len(pixels), -1)], 1)
+    bins = [
+        [np.bincount(channel // 16, minlength=16) / len(channel) for channel in picture.T]
+        for picture in flat
+    ]
+    return np.concatenate(
+        [flat.mean(1) / 255, flat.std(1) / 255, np.array(bins).reshape(len(pixels), -1)], 1
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--sentence-encoder", type=Path, required=True)
@@ -91,7 +117,13 @@ def main() -> int:
         fuse(model, others, features, options)
         joint, encoder = embed_views([silent(model), reader], held.pixels, CPU)
         before = imagenet(held.pixels, data, options)
-        np.savez(saved, encoder=encoder, joint=joint, imagenet=before[None], colours=colours(held.pixels)[None])
+        np.savez(
+            saved,
+            encoder=encoder,
+            joint=joint,
+            imagenet=before[None],
+            colors=colors(held.pixels)[None],
+        )
     embeddings = dict(np.load(saved))
     texts = class_vectors(model, {data.classes[k]: PHRASES[data.classes[k]] for k in unseen})
     accuracy: dict[tuple[str, int], list[float]] = {}
@@ -102,11 +134,17 @@ def main() -> int:
         for shots in SHOTS:
             chosen = np.concatenate([pool[labels[pool] == k][:shots] for k in range(UNSEEN)])
             for name, views in embeddings.items():
-                right = learned(views[:, chosen], labels[chosen]).logits(views[0, test]).argmax(1) == labels[test]
+                right = (
+                    learned(views[:, chosen], labels[chosen]).logits(views[0, test]).argmax(1)
+                    == labels[test]
+                )
                 accuracy.setdefault((name, shots), []).append(float(right.mean()))
             views = embeddings["encoder"]
             prior = said(reader, texts, views[0, chosen], np.full(UNSEEN, shots))
-            right = learned(views[:, chosen], labels[chosen], prior).logits(views[0, test]).argmax(1) == labels[test]
+            right = (
+                learned(views[:, chosen], labels[chosen], prior).logits(views[0, test]).argmax(1)
+                == labels[test]
+            )
             accuracy.setdefault(("encoder and words", shots), []).append(float(right.mean()))
             if shots == 8 and draw < arguments.tuned:
                 head = learned(views[:, chosen], labels[chosen])
@@ -115,24 +153,48 @@ def main() -> int:
                 logits = head.logits(embed_views([model], held.pixels[test], CPU, views=1)[0][0])
                 found = float((logits.argmax(1) == labels[test]).mean())
                 tuned.append((found, *(accuracy[name, 8][-1] for name in ("encoder", "imagenet"))))
-                print("draw {}, 8 a class: tuned {:.4f}, as it was {:.4f}, ImageNet {:.4f}".format(draw, *tuned[-1]), flush=True)
+                print(
+                    "draw {}, 8 a class: tuned {:.4f}, as it was {:.4f}, ImageNet {:.4f}".format(
+                        draw, *tuned[-1]
+                    ),
+                    flush=True,
+                )
     names = list(dict.fromkeys(name for name, _ in accuracy))
-    print("| labelled a class | " + " | ".join(names) + " |")
+    print("| labeled a class | " + " | ".join(names) + " |")
     for shots in SHOTS:
-        cells = [f"{np.mean(accuracy[name, shots]):.4f} ± {np.std(accuracy[name, shots]):.4f}" for name in names]
+        cells = [
+            f"{np.mean(accuracy[name, shots]):.4f} ± {np.std(accuracy[name, shots]):.4f}"
+            for name in names
+        ]
         print(f"| {shots} | " + " | ".join(cells) + " |")
     if tuned:
         means = np.mean(tuned, axis=0)
-        print("mean of {} draws: tuned {:.4f}, as it was {:.4f}, ImageNet {:.4f}".format(len(tuned), *means))
-        verdict("error of the tuned encoder / of ImageNet features on these draws", (1 - means[0]) / (1 - means[2]), at_most=0.5)
+        print(
+            "mean of {} draws: tuned {:.4f}, as it was {:.4f}, ImageNet {:.4f}".format(
+                len(tuned), *means
+            )
+        )
+        verdict(
+            "error of the tuned encoder / of ImageNet features on these draws",
+            (1 - means[0]) / (1 - means[2]),
+            at_most=0.5,
+        )
     errors = {name: 1 - float(np.mean(accuracy[name, 8])) for name in names}
     ratio = errors["encoder"] / errors["imagenet"]
-    return 0 if verdict("error of the trained encoder / of ImageNet features, 8 a class", ratio, at_most=0.5) else 1
+    return (
+        0
+        if verdict(
+            "error of the trained encoder / of ImageNet features, 8 a class", ratio, at_most=0.5
+        )
+        else 1
+    )
 
 
 def learned(views: np.ndarray, labels: np.ndarray, prior: Head | None = None) -> Head:
     """The head of all views ``(V, N, D)``, as ``rssc-geo train --labels`` learns it."""
-    return fit_head(views.reshape(-1, views.shape[-1]), np.tile(labels, len(views)), classes=UNSEEN, prior=prior)
+    return fit_head(
+        views.reshape(-1, views.shape[-1]), np.tile(labels, len(views)), classes=UNSEEN, prior=prior
+    )
 
 
 if __name__ == "__main__":

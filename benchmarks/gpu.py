@@ -1,15 +1,20 @@
-"""Full size on a GPU: the dual network, the pipeline around it, and a vision-language model that captions.
+"""Full size on a GPU: the dual network, the pipeline around it, and a vision-language model that
+captions.
 
-    python benchmarks/gpu.py [--side 16384] [--batch 256] [--vlm FOLDER] [--peak TFLOPS] [--only network,pipeline,captions]
+    python benchmarks/gpu.py [--side 16384] [--batch 256] [--vlm FOLDER] [--peak TFLOPS] [--only
+    network,pipeline,captions]
 
-1. Images/s of the paper's encoders under our dual attention, bfloat16, against the authors' network in float32 batches of
-   64, as their code runs it (pictures and captions in memory for both), and the share of the GPU's bfloat16 peak that the
-   multiplications and additions of ours make up.
+1. Images/s of the paper's encoders under our dual attention, bfloat16, against the authors' network
+in float32 batches of
+   64, as their code runs it (pictures and captions in memory for both), and the share of the GPU's
+   bfloat16 peak that the multiplications and additions of ours make up.
 2. Tiles/s from a GeoTIFF to a GeoPackage against the network alone on the same tiles.
-3. Captions/s of a vision-language model in batches against one tile at a time: --vlm, or one of LLaVA 1.5 7B's shape.
+3. Captions/s of a vision-language model in batches against one tile at a time: --vlm, or one of
+LLaVA 1.5 7B's shape.
 
-All weights are random: the figures are of speed alone. `--tiny` runs all of it with toy shapes on any machine, to show that
-the script works; its figures mean nothing. Repeats are interleaved; medians are compared.
+All weights are random: the figures are of speed alone. `--tiny` runs all of it with toy shapes on
+any machine, to show that the script works; its figures mean nothing. Repeats are interleaved;
+medians are compared.
 """
 
 from __future__ import annotations
@@ -35,38 +40,59 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.flop_counter import FlopCounterMode
 
-from rssc_geo.captioning.base import CaptionBatch, NoCaptioner
-from rssc_geo.captioning.huggingface import HuggingFaceCaptioner
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.inference.device import Compute, TileClassifier
-from rssc_geo.inference.pipeline import classify
-from rssc_geo.models.bundle import Model, build_network, load_model
-from rssc_geo.models.pretrained import as_configuration
-from rssc_geo.models.published import PublishedClassifier
-from rssc_geo.raster.radiometry import fit_radiometry
-from rssc_geo.raster.reader import TileReader
-from rssc_geo.raster.scene import open_scene
+from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, NoCaptioner
+from rssc_geo.geometry import TileGrid
+from rssc_geo.inference import Compute, TileClassifier
+from rssc_geo.models import Model, PublishedClassifier, as_configuration, build_network, load_model
+from rssc_geo.pipelines.classify import classify
+from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
-PEAKS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "A10": 125, "RTX 4090": 165, "L4": 121}
+PEAKS = {
+    "B200": 2250,
+    "H200": 989,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "A10": 125,
+    "RTX 4090": 165,
+    "L4": 121,
+}
 """Dense bfloat16 TFLOP/s of NVIDIA's data sheets, SXM where there are several."""
 WORDS = 77
 
 
 def encoders(*, tiny: bool) -> dict[str, Any]:
     """ViT-B/16 at 224 pixels and CLIP's text encoder, or toys."""
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     image = tf.ViTConfig(image_size=32, **small) if tiny else tf.ViTConfig()
     text = tf.CLIPTextConfig(vocab_size=49408, **small) if tiny else tf.CLIPTextConfig()
     width = 32 if tiny else 512
-    return {"image_encoder": as_configuration(image), "text_encoder": as_configuration(text), "width": width}
+    return {
+        "image_encoder": as_configuration(image),
+        "text_encoder": as_configuration(text),
+        "width": width,
+    }
 
 
 def full_model(*, tiny: bool) -> Model:
-    """Our network of that size, as a bundle; its texts are cut up by the embedded model's tokenizer."""
+    """Our network of that size, as a bundle.
+
+    Its texts are cut up by the embedded model's tokenizer.
+    """
     compact = load_model("compact")
     size = 32 if tiny else 224
     card = dataclasses.replace(
-        compact.card, name="full", captioner=None, alignment=None, input_size=(size, size), network=encoders(tiny=tiny)
+        compact.card,
+        name="full",
+        captioner=None,
+        alignment=None,
+        input_size=(size, size),
+        network=encoders(tiny=tiny),
     )
     return Model(card, build_network(card).eval(), compact.tokenizer)
 
@@ -80,7 +106,10 @@ def rates(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float
         for name, run in runs.items():
             found[name].append(run())
     for name, values in found.items():
-        print(f"{name}: {statistics.median(values):.2f}/s (each repeat: {', '.join(f'{v:.2f}' for v in values)})")
+        print(
+            f"{name}: {statistics.median(values):.2f}/s (each repeat:"
+            f" {', '.join(f'{v:.2f}' for v in values)})"
+        )
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -98,7 +127,9 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def inputs(batch: int, size: int, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(
+    batch: int, size: int, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     images = torch.randn(batch, 3, size, size, device=device, dtype=dtype)
     ids = torch.randint(1, 49000, (batch, WORDS), device=device)
     return images, ids, torch.ones_like(ids, dtype=torch.bool)
@@ -121,16 +152,24 @@ def network(options: argparse.Namespace, device: torch.device) -> bool:
         return timed(batches * len(batch[0]), lambda: [what(*batch) for _ in range(batches)])
 
     found = rates(
-        {"ours, bfloat16, compiled, images": lambda: repeat(run, fast), "theirs, float32, images": lambda: repeat(theirs, slow)},
+        {
+            "ours, bfloat16, compiled, images": lambda: repeat(run, fast),
+            "theirs, float32, images": lambda: repeat(theirs, slow),
+        },
         options.repeats,
     )
     rate, base = found.values()
     print(f"{flops / 1e9:.1f} GFLOP an image, {rate * flops / 1e12:.1f} TFLOP/s")
     met = [verdict("images/s, ours / theirs", rate / base, at_least=8)]
     if options.peak:
-        met.append(verdict("share of the bfloat16 peak", rate * flops / 1e12 / options.peak, at_least=0.5))
+        met.append(
+            verdict("share of the bfloat16 peak", rate * flops / 1e12 / options.peak, at_least=0.5)
+        )
     else:
-        print("share of the peak: the GPU is not in the table; give its dense bfloat16 TFLOP/s with --peak")
+        print(
+            "share of the peak: the GPU is not in the table; give its dense bfloat16 TFLOP/s with"
+            " --peak"
+        )
     return all(met)
 
 
@@ -144,8 +183,13 @@ def pipeline(options: argparse.Namespace, device: torch.device) -> bool:
     grid = TileGrid((scene.height, scene.width), (tile, tile))
     with TileReader(scene, grid, fit_radiometry(scene), out_size=model.card.input_size) as reader:
         tiles = list(reader)
-    batches = [tiles[start : start + options.batch] for start in range(0, len(tiles), options.batch)]
-    arrays = [(np.stack([t.pixels for t in batch]), np.stack([t.mask for t in batch])) for batch in batches]
+    batches = [
+        tiles[start : start + options.batch] for start in range(0, len(tiles), options.batch)
+    ]
+    arrays = [
+        (np.stack([t.pixels for t in batch]), np.stack([t.mask for t in batch]))
+        for batch in batches
+    ]
 
     def end_to_end() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +200,9 @@ def pipeline(options: argparse.Namespace, device: torch.device) -> bool:
 
     found = rates(
         {
-            "network alone, tiles": lambda: timed(len(tiles), lambda: [classifier(*batch) for batch in arrays]),
+            "network alone, tiles": lambda: timed(
+                len(tiles), lambda: [classifier(*batch) for batch in arrays]
+            ),
             "end to end, tiles": lambda: timed(len(tiles), end_to_end),
         },
         options.repeats,
@@ -173,13 +219,23 @@ def captions(options: argparse.Namespace, device: torch.device) -> bool:
 
     def write(size: int, asked: int) -> Callable[[], float]:
         writer = HuggingFaceCaptioner(
-            str(folder), prompt="Describe the land cover.", device=device, max_new_tokens=tokens, batch_size=size
+            str(folder),
+            prompt="Describe the land cover.",
+            device=device,
+            max_new_tokens=tokens,
+            batch_size=size,
         )
-        batch = CaptionBatch(pixels[:asked], np.ones((asked, 64, 64), bool), torch.zeros(asked, 1, 1))
+        batch = CaptionBatch(
+            pixels[:asked], np.ones((asked, 64, 64), bool), torch.zeros(asked, 1, 1)
+        )
         return lambda: timed(asked, lambda: writer.caption(batch))
 
     found = rates(
-        {f"captions in batches of {count}": write(count, count), "captions one at a time": write(1, 2)}, options.repeats
+        {
+            f"captions in batches of {count}": write(count, count),
+            "captions one at a time": write(1, 2),
+        },
+        options.repeats,
     )
     together, single = found.values()
     return verdict("captions/s, batched / one at a time", together / single, at_least=10)
@@ -191,22 +247,49 @@ def random_llava(*, tiny: bool) -> Path:
     if (folder / "config.json").is_file():
         return folder
     marks = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate([*marks, *map(str, range(995))])}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel(
+            {word: k for k, word in enumerate([*marks, *map(str, range(995))])}, unk_token="<unk>"
+        )
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     named = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=words, extra_special_tokens={"image_token": "<image>"}, **named)
-    vision: dict[str, Any] = {"image_size": 336, "patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096}
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=words, extra_special_tokens={"image_token": "<image>"}, **named
+    )
+    vision: dict[str, Any] = {
+        "image_size": 336,
+        "patch_size": 14,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+    }
     vision |= {"num_hidden_layers": 24, "num_attention_heads": 16, "projection_dim": 768}
     text: dict[str, Any] = {"vocab_size": 32064}
     if tiny:
-        vision |= {"image_size": 28, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-        text = {"vocab_size": 1000, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+        vision |= {
+            "image_size": 28,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        text = {
+            "vocab_size": 1000,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
     text |= {"eos_token_id": None, "pad_token_id": 0}  # every answer is of full length
     config = tf.LlavaConfig(
-        text_config=tf.LlamaConfig(**text).to_dict(), vision_config=tf.CLIPVisionConfig(**vision).to_dict(), image_token_index=4
+        text_config=tf.LlamaConfig(**text).to_dict(),
+        vision_config=tf.CLIPVisionConfig(**vision).to_dict(),
+        image_token_index=4,
     )
     side = vision["image_size"]
-    images = tf.CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    images = tf.CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -214,14 +297,20 @@ def random_llava(*, tiny: bool) -> Path:
             model = tf.LlavaForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
-    select = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    select = {
+        "patch_size": 14,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
     tf.LlavaProcessor(images, tokenizer, **select).save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=16384)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
@@ -234,14 +323,17 @@ def main() -> int:
         options.side, options.batch, options.repeats = 1024, 4, 1
     elif not torch.cuda.is_available():
         print(
-            "no GPU here: on one this measures the full-size network's images/s (goal >= 8 x the authors' float32 loop), share "
-            "of the peak (>= 50 %), the pipeline against the network alone (>= 0.95), batched captions/s (>= 10 x one by one)"
+            "no GPU here: on one this measures the full-size network's images/s (goal >= 8 x the"
+            " authors' float32 loop), share of the peak (>= 50 %), the pipeline against the network"
+            " alone (>= 0.95), batched captions/s (>= 10 x one by one)"
         )
         return 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         name = torch.cuda.get_device_name()
-        options.peak = options.peak or next((peak for key, peak in PEAKS.items() if key in name), None)
+        options.peak = options.peak or next(
+            (peak for key, peak in PEAKS.items() if key in name), None
+        )
         print(f"{name}, torch {torch.__version__}, transformers {tf.__version__}")
     parts = {"network": network, "pipeline": pipeline, "captions": captions}
     met = [run(options, device) for name, run in parts.items() if name in options.only.split(",")]

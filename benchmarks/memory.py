@@ -1,10 +1,11 @@
-"""Peak memory of `rssc-geo classify` on a sparse 100,000 × 100,000 raster against a 10,000 × 10,000 one.
+"""Peak memory of `rssc-geo classify` on a sparse 100,000 × 100,000 raster against a 10,000 × 10,000
+one.
 
     python benchmarks/memory.py [--blocks 200]
 
-Both rasters hold the same number of real 512 px blocks, scattered; the rest is nodata. A third run classifies
-100,000 × 100,000 pixels of nothing, which costs no model time and ends in "nothing to classify". Peak memory is the
-largest resident set of a process of its own (POSIX).
+Both rasters hold the same number of real 512 px blocks, scattered; the rest is nodata. A third run
+classifies 100,000 × 100,000 pixels of nothing, which costs no model time and ends in "nothing to
+classify". Peak memory is the largest resident set of a process of its own (POSIX).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def run(raster: Path, *extra: str) -> tuple[float, float, int]:
             *extra,
         ]
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         assert process.stderr is not None
         errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)

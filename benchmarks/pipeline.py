@@ -2,8 +2,9 @@
 
     python benchmarks/pipeline.py [--side 4096] [--tile 128] [--repeats 3]
 
-Both run in one process with the embedded bundle and its captioner; the end-to-end time includes opening the scene,
-reading, aggregating, writing both layers and closing the file, not loading the model. Repeats are interleaved.
+Both run in one process with the embedded bundle and its captioner; the end-to-end time includes
+opening the scene, reading, aggregating, writing both layers and closing the file, not loading the
+model. Repeats are interleaved.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from common import dense_scene, median_rates, rate_options, verdict
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.inference.device import TileClassifier, choose_compute
-from rssc_geo.inference.pipeline import classify, make_captioner
-from rssc_geo.models.bundle import load_model
-from rssc_geo.raster.radiometry import fit_radiometry
-from rssc_geo.raster.reader import TileReader
-from rssc_geo.raster.scene import open_scene
+from rssc_geo.captioning import make_captioner
+from rssc_geo.geometry import TileGrid
+from rssc_geo.inference import TileClassifier, choose_compute
+from rssc_geo.models import load_model
+from rssc_geo.pipelines.classify import classify
+from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
 
 def main() -> int:
@@ -40,7 +40,10 @@ def main() -> int:
     with TileReader(scene, grid, fit_radiometry(scene), out_size=model.card.input_size) as reader:
         tiles = list(reader)
     batches = [tiles[i : i + compute.batch_size] for i in range(0, len(tiles), compute.batch_size)]
-    arrays = [(np.stack([t.pixels for t in batch]), np.stack([t.mask for t in batch])) for batch in batches]
+    arrays = [
+        (np.stack([t.pixels for t in batch]), np.stack([t.mask for t in batch]))
+        for batch in batches
+    ]
 
     def alone() -> float:
         started = time.perf_counter()
@@ -60,8 +63,19 @@ def main() -> int:
         rates["model alone"].append(alone())
         rates["end to end"].append(end_to_end())
     medians = median_rates(rates)
-    print(f"{len(tiles)} tiles of {options.tile} px, {compute.device}, {compute.dtype}, batches of {compute.batch_size}")
-    return 0 if verdict("end to end / model alone", medians["end to end"] / medians["model alone"], at_least=0.90) else 1
+    print(
+        f"{len(tiles)} tiles of {options.tile} px, {compute.device}, {compute.dtype}, batches of"
+        f" {compute.batch_size}"
+    )
+    return (
+        0
+        if verdict(
+            "end to end / model alone",
+            medians["end to end"] / medians["model alone"],
+            at_least=0.90,
+        )
+        else 1
+    )
 
 
 if __name__ == "__main__":

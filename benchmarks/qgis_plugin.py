@@ -1,9 +1,11 @@
-"""What the QGIS plugin costs: how much longer a run takes than its child process, beside the same run by the command line, in
+"""What the QGIS plugin costs: how much longer a run takes than its child process, beside the same
+run by the command line, in
 turn; how late QGIS's event loop comes during a run; how soon a cancelled run is gone.
 
 The difference to the child is hardly touched by what else the machine does; that of two runs is.
 
-Under QGIS's own Python:  /usr/bin/python3 benchmarks/qgis_plugin.py RASTER [--rounds 5] [--tile-size 400m]
+Under QGIS's own Python:  /usr/bin/python3 benchmarks/qgis_plugin.py RASTER [--rounds 5]
+[--tile-size 400m]
 """
 
 from __future__ import annotations
@@ -20,19 +22,37 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = tempfile.mkdtemp(prefix="rssc-qgis-")
 _TIMES = Path(PROFILE, "times")
-os.environ.update(QT_QPA_PLATFORM="offscreen", QGIS_CUSTOM_CONFIG_PATH=PROFILE, HOME=PROFILE, XDG_RUNTIME_DIR=PROFILE)
+os.environ.update(
+    QT_QPA_PLATFORM="offscreen",
+    QGIS_CUSTOM_CONFIG_PATH=PROFILE,
+    HOME=PROFILE,
+    XDG_RUNTIME_DIR=PROFILE,
+)
 sys.path[:0] = [str(ROOT / "qgis_plugin"), "/usr/share/qgis/python/plugins"]
 
-from qgis.core import Qgis, QgsApplication, QgsProcessingAlgRunnerTask, QgsProcessingContext, QgsProcessingFeedback
+from qgis.core import (
+    Qgis,
+    QgsApplication,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+)
 from qgis.PyQt.QtCore import QCoreApplication, QTimer
 
 
 class Run:
-    """One run as a task of QGIS: ``seconds`` it took, ``gaps_s`` between ticks of a 5 ms timer on the main thread."""
+    """One run as a task of QGIS.
+
+    ``seconds`` it took, ``gaps_s`` between ticks of a 5 ms timer on the main thread.
+    """
 
     def __init__(self, parameters: dict[str, str], *, cancel_at: float = 101) -> None:
         found = QgsApplication.processingRegistry().algorithmById("rsscgeo:classify").create()
-        context, feedback, ended = QgsProcessingContext(), QgsProcessingFeedback(logFeedback=False), []
+        context, feedback, ended = (
+            QgsProcessingContext(),
+            QgsProcessingFeedback(logFeedback=False),
+            [],
+        )
         task = QgsProcessingAlgRunnerTask(found, parameters, context, feedback)
         task.executed.connect(lambda good, _: ended.append(good))
         self.gaps_s, last, cancelled = [], time.perf_counter(), 0.0
@@ -64,7 +84,10 @@ class Run:
 def _timed(backend: str) -> str:
     """A program that runs the backend and notes when it began and ended."""
     program = Path(PROFILE, "rssc-geo")
-    program.write_text(f'#!/bin/sh\ndate +%s.%N >>{_TIMES}\n{backend} "$@"\ncode=$?\ndate +%s.%N >>{_TIMES}\nexit $code\n')
+    program.write_text(
+        f'#!/bin/sh\ndate +%s.%N >>{_TIMES}\n{backend} "$@"\ncode=$?\ndate +%s.%N >>{_TIMES}\nexit'
+        " $code\n"
+    )
     program.chmod(0o755)
     return str(program)
 
@@ -88,7 +111,17 @@ def main() -> None:
     settings.put(settings.PROGRAM, _timed(options.backend))
     output = f"{PROFILE}/map.gpkg"
     parameters = {"INPUT": options.raster, "TILE_SIZE": options.tile_size, "OUTPUT": output}
-    command = [options.backend, "classify", options.raster, "--tile-size", options.tile_size, "-o", output, "--overwrite", "-q"]
+    command = [
+        options.backend,
+        "classify",
+        options.raster,
+        "--tile-size",
+        options.tile_size,
+        "-o",
+        output,
+        "--overwrite",
+        "-q",
+    ]
 
     shell_s, door_s, outside_s, gaps_s = [], [], [], []
     for _ in range(options.rounds):
@@ -100,14 +133,20 @@ def main() -> None:
         began, ended = map(float, _TIMES.read_text().split()[-2:])
         outside_s.append(run.seconds - (ended - began))
         gaps_s += run.gaps_s
-    cancels_s = [Run({**parameters, "TILE_SIZE": "64px"}, cancel_at=1).cancel_s for _ in range(options.rounds)]
+    cancels_s = [
+        Run({**parameters, "TILE_SIZE": "64px"}, cancel_at=1).cancel_s
+        for _ in range(options.rounds)
+    ]
     gaps_ms = sorted(1000 * gap for gap in gaps_s)
     print(f"QGIS {Qgis.QGIS_VERSION}, {options.raster}, {options.rounds} rounds, medians")
     print(f"command line     {statistics.median(shell_s):.2f} s")
     print(f"Processing       {statistics.median(door_s):.2f} s")
     print(f"outside child    {statistics.median(outside_s):.2f} s, longest {max(outside_s):.2f} s")
     print(f"cancel           {statistics.median(cancels_s):.2f} s, longest {max(cancels_s):.2f} s")
-    print(f"event loop       99 of 100 gaps under {gaps_ms[len(gaps_ms) * 99 // 100]:.0f} ms, longest {gaps_ms[-1]:.0f} ms")
+    print(
+        f"event loop       99 of 100 gaps under {gaps_ms[len(gaps_ms) * 99 // 100]:.0f} ms, longest"
+        f" {gaps_ms[-1]:.0f} ms"
+    )
     sys.stdout.flush()
     os._exit(0)  # without the interpreter's clean-up, in which QGIS's objects may crash
 

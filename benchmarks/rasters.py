@@ -2,8 +2,9 @@
 
     python benchmarks/rasters.py ../shared/data/rasters OUT [--bands-from b1.tif b2.tif b3.tif]
 
-OUT gets a GeoPackage and a preview picture a raster. Each map is checked: cells inside the raster, no cell under the
-minimum of valid pixels (counted at full resolution by plain rasterio), none missing.
+OUT gets a GeoPackage and a preview picture a raster. Each map is checked: cells inside the raster,
+no cell under the minimum of valid pixels (counted at full resolution by plain rasterio), none
+missing.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ import numpy as np
 import shapely
 
 from rssc_geo.errors import RsscGeoError
-from rssc_geo.geometry.grid import TileGrid, Window
-from rssc_geo.inference.pipeline import classify
-from rssc_geo.models.bundle import Model, load_model
-from rssc_geo.raster.scene import Scene, open_scene
+from rssc_geo.geometry import TileGrid, Window
+from rssc_geo.models import Model, load_model
+from rssc_geo.pipelines.classify import classify
+from rssc_geo.raster import Scene, open_scene
 
 MIN_VALID = 0.5
 
 
 def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
     """Valid cells without a polygon, and polygons where too little is valid or that do not lie on their cell."""
-    scenes = gpd.read_file(result, layer="scenes")
-    found = {(int(r), int(c)): g for r, c, g in zip(scenes["row"], scenes["col"], scenes.geometry, strict=True)}
+    scenes = gpd.read_file(result, layer="cells")
+    found = {
+        (int(r), int(c)): g
+        for r, c, g in zip(scenes["row"], scenes["col"], scenes.geometry, strict=True)
+    }
     provenance = json.loads(_provenance(result))
-    grid = TileGrid(scene.shape, tuple(provenance["tile_size_px"]), tuple(provenance["stride_px"]))
+    grid = TileGrid(
+        scene.shape, tuple(provenance["tile_size_px"]), tuple(provenance["cell_size_px"])
+    )
     with scene.open() as handle:
         valid = scene.pixel_reader(handle).valid_at_full_resolution(Window(0, 0, *scene.shape))
     missing = extra = 0
@@ -41,8 +47,13 @@ def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
         missing += wanted and polygon is None
         if polygon is not None:
             w = cell.window
-            corners = [(w.col + x, w.row + y) for x, y in ((0, 0), (0, w.height), (w.width, w.height), (w.width, 0))]
-            placed = polygon.equals(shapely.Polygon([scene.transform @ corner for corner in corners]))
+            corners = [
+                (w.col + x, w.row + y)
+                for x, y in ((0, 0), (0, w.height), (w.width, w.height), (w.width, 0))
+            ]
+            placed = polygon.equals(
+                shapely.Polygon([scene.transform @ corner for corner in corners])
+            )
             extra += not (wanted and placed)
     return missing, extra + len(found)
 
@@ -51,7 +62,9 @@ def _provenance(result: Path) -> str:
     import sqlite3
 
     with sqlite3.connect(result) as connection:
-        (text,) = connection.execute("SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json' LIMIT 1").fetchone()
+        (text,) = connection.execute(
+            "SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json' LIMIT 1"
+        ).fetchone()
     return str(text)
 
 
@@ -67,10 +80,13 @@ def row_of(source: str | tuple[str, ...], name: str, out: Path, model: Model) ->
     classes = sorted(done.summary.classes, key=lambda c: -c.area_m2)
     total = sum(c.area_m2 for c in classes)
     top = ", ".join(f"{c.name} {c.area_m2 / total:.0%}" for c in classes[:3] if c.area_m2)
-    confidence = float(np.mean(gpd.read_file(target, layer="scenes")["confidence"]))
+    confidence = float(np.mean(gpd.read_file(target, layer="cells")["confidence"]))
     check = "all right" if not missing and not extra else f"{missing} MISSING, {extra} WRONG"
     gsd = "/".join(f"{value:.3g}" for value in sorted(set(np.round(scene.gsd_m, 3))))
-    return f"| {name} | {top} | {gsd} m, {scene.mask} | {done.summary.cells} of {done.tiles} | {confidence:.2f}, {check} |"
+    return (
+        f"| {name} | {top} | {gsd} m, {scene.mask} | {done.summary.cells} of {done.tiles} |"
+        f" {confidence:.2f}, {check} |"
+    )
 
 
 def main() -> int:
@@ -81,9 +97,16 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     model = load_model("compact")
-    print("| raster | map: classes by area | ground sampling, mask | cells of tiles | mean confidence, check |")
+    print(
+        "| raster | map: classes by area | ground sampling, mask | cells of tiles | mean"
+        " confidence, check |"
+    )
     print("|---|---|---|---|---|")
-    rows = [row_of(str(path), path.name, options.out, model) for path in sorted(options.folder.iterdir()) if path.is_file()]
+    rows = [
+        row_of(str(path), path.name, options.out, model)
+        for path in sorted(options.folder.iterdir())
+        if path.is_file()
+    ]
     if options.bands_from:
         name = " + ".join(path.name for path in options.bands_from)
         rows.append(row_of(tuple(map(str, options.bands_from)), name, options.out, model))

@@ -1,12 +1,14 @@
-"""Tiles/s of the reader against bare threads (the limit) and TorchGeo, on one 20,480 × 20,480 RGB deflate GeoTIFF.
+"""Tiles/s of the reader against bare threads (the limit) and TorchGeo, on one 20,480 × 20,480 RGB
+deflate GeoTIFF.
 
     python benchmarks/reading.py [--repeats 3] [--rows 80]
 
-All read the same windows of 256 px, row by row. Bare: two threads, a half of the rows each, that read windows with
-rasterio and do nothing else. Reader: `TileReader` with two threads, its masks (nodata), scaling and order included.
-The same again for windows of 512 px averaged to 256 while they are read. TorchGeo: `GridGeoSampler` and
-`DataLoader` (batches of 32) with 0 and 2 workers, without masks, since it has none. The methods take turns after a
-round of warming up; the figures are medians. TorchGeo is not needed by rssc-geo: `pip install torchgeo`.
+All read the same windows of 256 px, row by row. Bare: two threads, a half of the rows each, that
+read windows with rasterio and do nothing else. Reader: `TileReader` with two threads, its masks
+(nodata), scaling and order included. The same again for windows of 512 px averaged to 256 while
+they are read. TorchGeo: `GridGeoSampler` and `DataLoader` (batches of 32) with 0 and 2 workers,
+without masks, since it has none. The methods take turns after a round of warming up; the figures
+are medians. TorchGeo is not needed by rssc-geo: `pip install torchgeo`.
 """
 
 from __future__ import annotations
@@ -28,10 +30,8 @@ from common import CACHE, NORTH_UP, verdict
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.raster.radiometry import fit_radiometry
-from rssc_geo.raster.reader import TileReader
-from rssc_geo.raster.scene import open_scene
+from rssc_geo.geometry import TileGrid
+from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
 SIDE, BLOCK, OUT = 20_480, 512, 256
 
@@ -69,7 +69,9 @@ def big_scene() -> Path:
         for number in range((SIDE // BLOCK) ** 2):
             row, col = (place * BLOCK for place in divmod(number, SIDE // BLOCK))
             pixels = np.rot90(textures[number * 7 % 16], number % 4, axes=(1, 2)).copy()
-            outside = np.arange(col, col + BLOCK)[None, :] < np.arange(row, row + BLOCK)[:, None] // 20
+            outside = (
+                np.arange(col, col + BLOCK)[None, :] < np.arange(row, row + BLOCK)[:, None] // 20
+            )
             pixels[:, outside] = 0
             dataset.write(pixels, window=Window(col, row, BLOCK, BLOCK))
     os.replace(part, path)
@@ -77,7 +79,10 @@ def big_scene() -> Path:
 
 
 def _texture(seed: int) -> np.ndarray:
-    """Land as it looks from above: patches of tens of pixels, blurred, with grain of a few grey values."""
+    """Land as it looks from above.
+
+    Patches of tens of pixels, blurred, with grain of a few gray values.
+    """
     random = np.random.default_rng(seed)
     ground = np.zeros((3, BLOCK, BLOCK))
     for cell, strength in ((64, 40), (16, 15), (4, 6)):
@@ -94,13 +99,19 @@ def bare(path: Path, size: int, rows: int) -> float:
     across = SIDE // size
 
     def work(first: int, last: int) -> None:
-        shape = {} if size == OUT else {"out_shape": (3, OUT, OUT), "resampling": Resampling.average}
+        shape = (
+            {} if size == OUT else {"out_shape": (3, OUT, OUT), "resampling": Resampling.average}
+        )
         with rasterio.open(path) as dataset:
             for row in range(first, last):
                 for col in range(across):
-                    dataset.read([1, 2, 3], window=Window(col * size, row * size, size, size), **shape)
+                    dataset.read(
+                        [1, 2, 3], window=Window(col * size, row * size, size, size), **shape
+                    )
 
-    threads = [threading.Thread(target=work, args=ends) for ends in ((0, rows // 2), (rows // 2, rows))]
+    threads = [
+        threading.Thread(target=work, args=ends) for ends in ((0, rows // 2), (rows // 2, rows))
+    ]
     started = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -116,7 +127,9 @@ def reader(path: Path, size: int, rows: int) -> float:
     grid = TileGrid(scene.shape, (size, size))
     count = rows * grid.tiles_shape[1]
     valid = 0.0
-    with TileReader(scene, grid, fit_radiometry(scene), out_size=(OUT, OUT), tiles=range(count), threads=2) as tiles:
+    with TileReader(
+        scene, grid, fit_radiometry(scene), out_size=(OUT, OUT), tiles=range(count), threads=2
+    ) as tiles:
         for data in tiles:
             valid += data.valid_fraction
     assert 0.9 < valid / count < 1
@@ -134,7 +147,11 @@ def torchgeo(path: Path, workers: int, rows: int) -> float:
     top = NORTH_UP.f
     area = box(NORTH_UP.c, top - rows * OUT, NORTH_UP.c + SIDE, top)
     loader = DataLoader(
-        dataset, sampler=GridGeoSampler(dataset, size=OUT, roi=area), batch_size=32, num_workers=workers, collate_fn=stack_samples
+        dataset,
+        sampler=GridGeoSampler(dataset, size=OUT, roi=area),
+        batch_size=32,
+        num_workers=workers,
+        collate_fn=stack_samples,
     )
     started = time.perf_counter()
     count = sum(len(batch["image"]) for batch in loader)
@@ -144,9 +161,18 @@ def torchgeo(path: Path, workers: int, rows: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats after the warm-up")
-    parser.add_argument("--rows", type=int, default=SIDE // OUT, help="rows of 256 px tiles to read (an even number)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="interleaved repeats after the warm-up"
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=SIDE // OUT,
+        help="rows of 256 px tiles to read (an even number)",
+    )
     options = parser.parse_args()
     path, rows = big_scene(), options.rows
     methods: dict[str, Callable[[int], float]] = {
@@ -170,9 +196,16 @@ def main() -> int:
     median = {name: statistics.median(values) for name, values in rates.items()}
     width = max(map(len, methods))
     for name, values in rates.items():
-        print(f"{name:<{width}}  {median[name]:7.0f} tiles/s   ({', '.join(f'{value:.0f}' for value in values)})")
+        print(
+            f"{name:<{width}}  {median[name]:7.0f} tiles/s  "
+            f" ({', '.join(f'{value:.0f}' for value in values)})"
+        )
     met = [
-        verdict("reader / bare threads", median["TileReader, 256 px"] / median["bare threads, 256 px"], at_least=0.85),
+        verdict(
+            "reader / bare threads",
+            median["TileReader, 256 px"] / median["bare threads, 256 px"],
+            at_least=0.85,
+        ),
         verdict(
             "reader / bare threads, reduced",
             median["TileReader, 512 px to 256"] / median["bare threads, 512 px to 256"],

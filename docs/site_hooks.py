@@ -1,4 +1,4 @@
-"""What mkdocs.yml hooks into the building of the site: pages that lie elsewhere, and our form of docstrings."""  # noqa: INP001
+"""What mkdocs.yml hooks into the building of the site: pages that lie elsewhere, and our form of docstrings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ ELSEWHERE = {
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that lie outside docs/."""
     for page, source in ELSEWHERE.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        files.append(
+            File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8"))
+        )
     return files
 
 
-def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 -- mkdocs' names
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links that leave docs/ in the repository stay within the site."""
     up = "../" * page.file.src_uri.count("/")
     for name, source in ELSEWHERE.items():
@@ -35,8 +37,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     return markdown
 
 
-def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 -- mkdocs' names
-    """Options without a default have an empty field: mkdocs-click 0.9 shows there how click 8.3 marks them."""
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Options without a default have an empty field.
+
+    Mkdocs-click 0.9 shows there how click 8.3 marks them.
+    """
     return html.replace("<code>Sentinel.UNSET</code>", "")
 
 
@@ -45,7 +50,10 @@ _ROLE = re.compile(r":(?:func|class|meth|mod):(?=`)")
 
 
 class OneLineItems(griffe.Extension):
-    """Our docstrings say ``name : what it is`` on one line, as types are in the signature; numpydoc reads a type there."""
+    """Our docstrings say ``name : what it is`` on one line, as types are in the signature.
+
+    Numpydoc reads a type there.
+    """
 
     def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         """Rewrite a docstring into the form that the parser takes for names with descriptions."""
@@ -56,7 +64,11 @@ class OneLineItems(griffe.Extension):
 def _described(text: str) -> str:
     head, *sections = re.split(r"(?=^(?:Parameters|Attributes)\n-{3,}$)", text, flags=re.MULTILINE)
     parts = [_section(section) for section in sections]
-    return "\n\n".join(part for part in (head.rstrip(), *(prose for _, prose in parts), *(items for items, _ in parts)) if part)
+    return "\n\n".join(
+        part
+        for part in (head.rstrip(), *(prose for _, prose in parts), *(items for items, _ in parts))
+        if part
+    )
 
 
 def _section(text: str) -> tuple[str, str]:

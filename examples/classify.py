@@ -13,7 +13,10 @@ from rssc_geo import RsscGeoError, classify
 def main(raster: str, output: str) -> None:
     """Map ``raster`` into ``output`` and print hectares by class."""
     result = classify(
-        raster, output, overwrite=True, progress=lambda stage, done, total: print(f"\r{stage} {done}/{total}", end="")
+        raster,
+        output,
+        overwrite=True,
+        progress=lambda stage, done, total: print(f"\r{stage} {done}/{total}", end=""),
     )
     print()
     classes = sorted(result.summary.classes, key=lambda total: -total.area_m2)

@@ -2,9 +2,10 @@
 
     python examples/make_demo_scene.py demo/scene.tif
 
-Everything in the picture is drawn by code from a seed (``demo_scene/``): no photograph and no data are read. The
-file is an 8-bit RGB GeoTIFF of 4.5 × 4.5 km, tiled, with overviews and an internal mask that leaves out the corner
-and the edges the camera did not see. The place, on the Ligurian coast in UTM 32 north, is made up.
+Everything in the picture is drawn by code from a seed (``demo_scene/``): no photograph and no data
+are read. The file is an 8-bit RGB GeoTIFF of 4.5 × 4.5 km, tiled, with overviews and an internal
+mask that leaves out the corner and the edges the camera did not see. The place, on the Ligurian
+coast in UTM 32 north, is made up.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ def main() -> None:
     """Read the command line, draw, write, print where the file is."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path, help="GeoTIFF to write, e.g. demo/scene.tif")
-    parser.add_argument("--gsd", type=float, default=1.5, help="metres a pixel (default 1.5: 3000 × 3000 pixels)")
-    parser.add_argument("--seed", type=int, default=7, help="another number, another landscape of the same plan")
+    parser.add_argument(
+        "--gsd", type=float, default=1.5, help="metres a pixel (default 1.5: 3000 × 3000 pixels)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=7, help="another number, another landscape of the same plan"
+    )
     arguments = parser.parse_args()
     if not 0.5 <= arguments.gsd <= 20:
         parser.error(f"--gsd must lie between 0.5 and 20 metres, not {arguments.gsd:g}")

@@ -1,4 +1,4 @@
-"""Learn classes from labelled polygons, and map a raster with them.
+"""Learn classes from labeled polygons, and map a raster with them.
 
 python examples/own_classes.py scene.tif examples/demo_labels.geojson label my-classes/ landuse.gpkg
 """
@@ -17,7 +17,10 @@ def main(raster: str, labels: str, column: str, bundle: str, output: str) -> Non
     for warning in trained.warnings:
         print("mind:", warning)
     if trained.scores is not None:
-        print(f"right for {trained.scores.overall_accuracy:.0%} of patches that the model had not seen, nor their neighbours")
+        print(
+            f"right for {trained.scores.overall_accuracy:.0%} of patches that the model had not"
+            " seen, nor their neighbors"
+        )
     result = classify(raster, output, model=bundle, overwrite=True)
     print(*(f"{total.name}: {total.cells} cells" for total in result.summary.classes), sep="\n")
 

@@ -1,4 +1,5 @@
-"""Make the zip that QGIS installs (Plugins ▸ Manage and Install Plugins ▸ Install from ZIP) and plugins.qgis.org takes.
+"""Make the zip that QGIS installs (Plugins ▸ Manage and Install Plugins ▸ Install from ZIP) and
+plugins.qgis.org takes.
 
 python3 qgis_plugin/build_zip.py [FILE.zip]      (default: dist/rssc_geo_qgis-<version>.zip)
 """
@@ -17,7 +18,9 @@ _MOMENT = (2020, 1, 1, 0, 0, 0)  # the same files make the same zip, whenever it
 
 def build(target: Path) -> Path:
     """Write the zip with the plugin's folder at its top; returns its path."""
-    files = sorted(file for file in PLUGIN.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = sorted(
+        file for file in PLUGIN.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:

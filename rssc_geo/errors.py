@@ -1,7 +1,7 @@
 """What can go wrong, each with a message that says what was met and what to do.
 
-The command line prints the message as one line and exits with the class's ``exit_code``: 1 when the job
-failed, 2 when it was asked for wrongly.
+The command line prints the message as one line and exits with the class's ``exit_code``: 1 when the
+job failed, 2 when it was asked for wrongly, 3 when there was nothing to classify.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ _LENGTH = 200
 
 
 def one_line(error: BaseException | str) -> str:
-    """A foreign message as one line of printable signs, shortened; the kind of an error that says nothing."""
+    """A foreign message as one line of printable signs, shortened.
+
+    The kind of an error that says nothing.
+    """
     words = "".join(sign if sign.isprintable() else " " for sign in str(error)).split()
     text = " ".join(words) or type(error).__name__
     return text if len(text) <= _LENGTH else text[: _LENGTH - 1] + "…"
@@ -36,6 +39,12 @@ class GeoreferenceError(InputError):
     """A raster whose place on Earth is unknown or unusable."""
 
 
+class NothingToClassifyError(InputError):
+    """A raster of which no cell has enough valid pixels."""
+
+    exit_code = 3
+
+
 class OutputError(RsscGeoError):
     """A result that cannot be written."""
 
@@ -44,8 +53,10 @@ class BundleError(RsscGeoError):
     """A model bundle that is missing, incomplete, altered or unsafe."""
 
 
-def not_fetched(what: str, repository: str, error: BaseException, *, revision: str | None = None) -> BundleError:
-    """The error for ``what``, named by a hub id, where there is no folder and the hub gives nothing."""
+def not_fetched(
+    what: str, repository: str, error: BaseException, *, revision: str | None = None
+) -> BundleError:
+    """The error for ``what``, a hub id for which there is no folder and the hub gives nothing."""
     at = f" --revision {revision}" if revision else ""
     return BundleError(
         f"{what}: no such folder here, and the hub gave nothing ({one_line(error)}); "

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,11 @@ Answer = tuple[int, dict[str, str], bytes]
 
 def completion(text: object, *, finish_reason: str = "stop") -> Answer:
     """An answer as servers give it."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": finish_reason,
+    }
     return 200, {}, json.dumps({"object": "chat.completion", "choices": [choice]}).encode()
 
 
@@ -30,7 +34,8 @@ def refusal(status: int, message: str = "", **headers: str) -> Answer:
 
 @dataclass
 class ChatServer:
-    """Says which colour a picture has on average. ``faults`` are given first, one a request: an answer, or "close"
+    """Says which color a picture has on average. ``faults`` are given first, one a request: an
+    answer, or "close"
     (in the middle of the answer), "trickle" (a byte now and then) or "hang"."""
 
     model: str = "eye"
@@ -49,7 +54,7 @@ class ChatServer:
     def captioner(self) -> str:
         return f"openai:{self.address}#{self.model}"
 
-    def __enter__(self) -> ChatServer:
+    def __enter__(self) -> Self:
         chat = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -76,7 +81,9 @@ class ChatServer:
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
+        )
         self._thread.start()
         return self
 
@@ -118,10 +125,16 @@ class ChatServer:
             return refusal(401, f"incorrect key: {handler.headers.get('Authorization')}")
         if body["model"] != self.model:
             return refusal(404, f"The model `{body['model']}` does not exist.")
-        (picture,) = (part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url")
+        (picture,) = (
+            part["image_url"]["url"]
+            for part in body["messages"][0]["content"]
+            if part["type"] == "image_url"
+        )
         kind, _, data = picture.partition(";base64,")
         assert kind == "data:image/png"
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         with self.lock:
             self.pictures.append(pixels)
-        return completion(f"A field of colour {pixels.reshape(-1, 3).mean(0).round().astype(int).tolist()}.")
+        return completion(
+            f"A field of color {pixels.reshape(-1, 3).mean(0).round().astype(int).tolist()}."
+        )

@@ -12,16 +12,23 @@ import torch
 from hypothesis import HealthCheck, settings
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from rssc_geo.captioning.compact import CaptionDecoder
-from rssc_geo.models.bundle import Model, save_bundle
-from rssc_geo.models.card import Footprint, ModelCard, SceneClass
-from rssc_geo.models.dual_attention import DualAttentionClassifier
-from rssc_geo.training.captioner import build_vocabulary
+from rssc_geo.models import (
+    CaptionDecoder,
+    DualAttentionClassifier,
+    Footprint,
+    Model,
+    ModelCard,
+    SceneClass,
+    save_bundle,
+)
+from rssc_geo.training import build_vocabulary
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Shared machines stall at times: examples are bounded in number, never in time.
-settings.register_profile("steady", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "steady", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("steady")
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -40,13 +47,18 @@ def rasters() -> Path:
 def small_model() -> Model:
     """A real network of small random weights; classes with awkward names."""
     torch.manual_seed(1)
-    tokenizer = build_vocabulary(["a green field near a river .", "many houses , roads and trees"] * 2)
+    tokenizer = build_vocabulary(
+        ["a green field near a river .", "many houses , roads and trees"] * 2
+    )
     card = ModelCard(
         name="small",
         version="0",
         description="random weights",
-        licence="Apache-2.0",
-        classes=tuple(SceneClass(i, name, "#336699") for i, name in enumerate(["Field", "River, wide", "Town <b>"])),
+        license="Apache-2.0",
+        classes=tuple(
+            SceneClass(i, name, "#336699")
+            for i, name in enumerate(["Field", "River, wide", "Town <b>"])
+        ),
         input_size=(64, 64),
         mean=(0.4, 0.5, 0.6),
         std=(0.2, 0.3, 0.4),
@@ -96,11 +108,31 @@ def bundle(small_model: Model, tmp_path: Path) -> Path:
 def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real BERT of small random weights with a WordPiece vocabulary."""
     path = tmp_path_factory.mktemp("sentences")
-    pieces = ["field", "river", "town", "wide", "vine", "##yard", "this", "is", "a", "green", "日", "é", *"bcdefghij"]
-    (path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]))
+    pieces = [
+        "field",
+        "river",
+        "town",
+        "wide",
+        "vine",
+        "##yard",
+        "this",
+        "is",
+        "a",
+        "green",
+        "日",
+        "é",
+        *"bcdefghij",
+    ]
+    (path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])
+    )
     BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
     config = BertConfig(
-        vocab_size=len(pieces) + 5, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        vocab_size=len(pieces) + 5,
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
     )
     torch.manual_seed(0)  # the same weights whichever tests ran before
     BertModel(config).save_pretrained(path)
@@ -115,7 +147,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("making a small file system needs root")
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
+        check=False,
+        capture_output=True,
     ).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     yield folder

@@ -1,4 +1,5 @@
-"""The QGIS plugin in Qt 6, read from its source, since no QGIS with Qt 6 is at hand: what only Qt 5 understands.
+"""The QGIS plugin in Qt 6, read from its source, since no QGIS with Qt 6 is at hand: what only Qt 5
+understands.
 
 Runs without QGIS. Its own tests and its benchmark are held to the same.
 """
@@ -14,11 +15,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
-    file for folder in ("qgis_plugin", "tests/qgis") for file in (ROOT / folder).rglob("*.py") if "__pycache__" not in file.parts
+    file
+    for folder in ("qgis_plugin", "tests/qgis")
+    for file in (ROOT / folder).rglob("*.py")
+    if "__pycache__" not in file.parts
 )
 SOURCES.append(ROOT / "benchmarks" / "qgis_plugin.py")
-# Qt 6 has none of these: methods renamed for Python 2, types of a QVariant, regular expressions and screens of Qt 4.
-GONE = {"exec_", "print_", "QVariant", "QRegExp", "QDesktopWidget", "QTextCodec", "QMatrix", "toTime_t"}
+# Qt 6 has none of these: methods renamed for Python 2, types of a QVariant, regular expressions and
+# screens of Qt 4.
+GONE = {
+    "exec_",
+    "print_",
+    "QVariant",
+    "QRegExp",
+    "QDesktopWidget",
+    "QTextCodec",
+    "QMatrix",
+    "toTime_t",
+}
 _CAMEL_CASE = re.compile(r"[A-Z]\w*[a-z]\w*")
 
 
@@ -31,7 +45,11 @@ def only_in_qt5(source: str) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qgis."):
             qt |= {alias.asname or alias.name for alias in node.names}
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        names = (
+            [alias.name for alias in node.names]
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            else []
+        )
         if isinstance(node, (ast.Attribute, ast.Name)):
             names.append(node.attr if isinstance(node, ast.Attribute) else node.id)
         found = [name for name in names if name in GONE or name.startswith(("PyQt", "PySide"))]
@@ -39,14 +57,22 @@ def only_in_qt5(source: str) -> Iterator[str]:
             found.append(node.module)
         if isinstance(node, ast.Attribute) and _unscoped(node, parents[node], qt):
             found.append(ast.unparse(node))
-        # One argument copies a field; a second is a QVariant.Type in Qt 5 and a QMetaType.Type in Qt 6.
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "QgsField" and len(node.args) + len(node.keywords) > 1:
+        # One argument copies a field; a second is a QVariant.Type in Qt 5 and a QMetaType.Type in
+        # Qt 6.
+        if (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") == "QgsField"
+            and len(node.args) + len(node.keywords) > 1
+        ):
             found.append("QgsField of a type")
         yield from (f"{node.lineno}: {what}" for what in found)
 
 
 def _unscoped(node: ast.Attribute, parent: ast.AST, qt: set[str]) -> bool:
-    """``Qt.AlignLeft``: a class of QGIS or Qt, then one name in camel case that is neither called nor itself a scope."""
+    """``Qt.AlignLeft``.
+
+    A class of QGIS or Qt, then one name in camel case that is neither called nor itself a scope.
+    """
     is_scope = isinstance(parent, ast.Attribute)
     is_class = isinstance(parent, ast.Call) and parent.func is node
     owned = isinstance(node.value, ast.Name) and node.value.id in qt
@@ -76,7 +102,10 @@ def test_nothing_that_only_qt5_understands(file: Path) -> None:
     ],
 )
 def test_what_is_found(line: str) -> None:
-    head = "from qgis.core import Qgis, QgsField, QgsProcessing, QgsWkbTypes\nfrom qgis.PyQt.QtCore import Qt\n"
+    head = (
+        "from qgis.core import Qgis, QgsField, QgsProcessing, QgsWkbTypes\nfrom qgis.PyQt.QtCore"
+        " import Qt\n"
+    )
     assert len(set(only_in_qt5(f"{head}from qgis.PyQt.QtWidgets import QFrame\n{line}"))) >= 1
 
 
@@ -94,5 +123,7 @@ def test_what_is_found(line: str) -> None:
     ],
 )
 def test_what_is_not(line: str) -> None:
-    head = "import queue\nfrom qgis.core import Qgis, QgsField, QgsProcessing, QgsProcessingContext\n"
+    head = (
+        "import queue\nfrom qgis.core import Qgis, QgsField, QgsProcessing, QgsProcessingContext\n"
+    )
     assert list(only_in_qt5(f"{head}from qgis.PyQt.QtCore import Qt\n{line}")) == []

@@ -9,40 +9,108 @@ import click
 from rssc_geo_cli.options import apply_options
 
 if TYPE_CHECKING:
-    from rssc_geo.captioning.options import CaptionOptions
+    from rssc_geo.captioning import CaptionOptions
 
 captioner_option = click.option(
     "--captioner",
     metavar="NAME",
-    help="compact (the model's own, the default where it has one), none, hf:ID[@REVISION], hf:FOLDER or "
-    "openai:http://HOST:PORT/v1#MODEL (a key goes into the environment as RSSC_GEO_API_KEY).",
+    help=(
+        "compact (the model's own, the default where it has one), none, hf:ID[@REVISION], hf:FOLDER"
+        " or openai:http://HOST:PORT/v1#MODEL (a key goes into the environment as"
+        " RSSC_GEO_API_KEY)."
+    ),
 )
 # Left out, each keeps the default of CaptionOptions.
 captioning_options = apply_options(
-    click.option("--caption-beam", "beam", type=int, metavar="N", help="compact: sentences followed at a time. Default: 1."),
-    click.option("--prompt", metavar="TEXT", help="What hf: and openai: are asked: published (default), closed, free, or text."),
-    click.option("--caption-tokens", "max_tokens", type=int, metavar="N", help="Longest answer, in tokens. Default: 192."),
-    click.option("--share-captions", "share", is_flag=True, default=None, help="Tiles that look the same get one caption."),
-    click.option("--caption-cache", "cache", metavar="FILE", help="Where captions are kept. Default: see `models cache --info`."),
-    click.option("--caption-requests", "requests", type=int, metavar="N", help="openai: requests at a time. Default: 8."),
-    click.option("--caption-timeout", "timeout_s", type=float, metavar="S", help="openai: seconds for an answer. Default: 120."),
-    click.option("--caption-batch-size", type=int, metavar="N", help="hf: tiles a batch. Default: by the device."),
-    click.option("--quantise", metavar="BITS", help="hf: 4bit or 8bit, with bitsandbytes on CUDA."),
-    click.option("--trust-remote-code", is_flag=True, default=None, help="hf: run the code that the model brings."),
+    click.option(
+        "--caption-beam",
+        "beam",
+        type=int,
+        metavar="N",
+        help="compact: sentences followed at a time. Default: 1.",
+    ),
+    click.option(
+        "--prompt",
+        metavar="TEXT",
+        help="What hf: and openai: are asked: published (default), closed, free, or text.",
+    ),
+    click.option(
+        "--caption-tokens",
+        "max_tokens",
+        type=int,
+        metavar="N",
+        help="Longest answer, in tokens. Default: 192.",
+    ),
+    click.option(
+        "--share-captions",
+        "share",
+        is_flag=True,
+        default=None,
+        help="Tiles that look the same get one caption.",
+    ),
+    click.option(
+        "--caption-cache",
+        "cache",
+        metavar="FILE",
+        help="Where captions are kept. Default: see `models cache --info`.",
+    ),
+    click.option(
+        "--caption-requests",
+        "requests",
+        type=int,
+        metavar="N",
+        help="openai: requests at a time. Default: 8.",
+    ),
+    click.option(
+        "--caption-timeout",
+        "timeout_s",
+        type=float,
+        metavar="S",
+        help="openai: seconds for an answer. Default: 120.",
+    ),
+    click.option(
+        "--caption-batch-size",
+        type=int,
+        metavar="N",
+        help="hf: tiles a batch. Default: by the device.",
+    ),
+    click.option("--quantize", metavar="BITS", help="hf: 4bit or 8bit, with bitsandbytes on CUDA."),
+    click.option(
+        "--trust-remote-code",
+        is_flag=True,
+        default=None,
+        help="hf: run the code that the model brings.",
+    ),
 )
 caption_when_option = click.option(
     "--caption-when",
     "when",
     metavar="WHEN",
-    help="always (default), or uncertain[:0.9]: only tiles whose class is less likely than that without.",
+    help=(
+        "always (default), or uncertain[:0.9]: only tiles whose class is less likely than that"
+        " without."
+    ),
 )
-_FIELDS = ("beam", "prompt", "max_tokens", "share", "cache", "requests", "timeout_s", "quantise", "trust_remote_code", "when")
+_FIELDS = (
+    "beam",
+    "prompt",
+    "max_tokens",
+    "share",
+    "cache",
+    "requests",
+    "timeout_s",
+    "quantize",
+    "trust_remote_code",
+    "when",
+)
 
 
 def take_caption_options(values: dict[str, Any]) -> CaptionOptions:
     """Take what belongs to the captioners out of a command's values."""
-    from rssc_geo.captioning.options import CaptionOptions
+    from rssc_geo.captioning import CaptionOptions
 
     given = {name: values.pop(name, None) for name in _FIELDS}
-    given["batch_size"] = values.pop("caption_batch_size", None)  # the command's own is of the classifier
+    given["batch_size"] = values.pop(
+        "caption_batch_size", None
+    )  # the command's own is of the classifier
     return CaptionOptions(**{name: value for name, value in given.items() if value is not None})

@@ -38,9 +38,9 @@ def command(
     """Show what the program sees in RASTER and what `classify` would do with it."""
     set_up_logging(verbose=verbose, quiet=quiet)
 
-    from rssc_geo.inference.plan import TilingOptions, describe_plan, make_plan
-    from rssc_geo.models.bundle import load_card
-    from rssc_geo.raster.radiometry import fit_radiometry
+    from rssc_geo.inference import TilingOptions, describe_plan, make_plan
+    from rssc_geo.models import load_card
+    from rssc_geo.raster import fit_radiometry
 
     card = load_card(model, revision=revision)
     plan = make_plan(source_of(raster, bands_from), card, TilingOptions(**tiling))

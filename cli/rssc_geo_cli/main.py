@@ -19,7 +19,7 @@ _COMMANDS = {
     "batch": "map many scenes, on this machine or a cluster",
     "info": "show what the program sees in a raster and what it would do",
     "models": "list model bundles, show a model's card; the cache of captions",
-    "evaluate": "measure a model on labelled pictures or polygons",
+    "evaluate": "measure a model on labeled pictures or polygons",
     "train": "train a model on a folder of pictures, one folder a class",
     "tile": "export a raster's tiles as georeferenced chips",
 }
@@ -29,21 +29,23 @@ INTERRUPTED = 130
 class _LazyGroup(click.Group):
     """A group that knows its commands' names and help, and imports a command only to run it."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's signature
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"rssc_geo_cli.{cmd_name.replace('-', '_')}").command
+        command: click.Command = importlib.import_module(
+            f"rssc_geo_cli.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's signature
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:  # noqa: FBT001 -- click's signature
+def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
@@ -53,7 +55,12 @@ def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version and exit."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
 )
 def cli() -> None:
     """Land-use maps from any GeoTIFF, by scene classification with words."""
@@ -69,7 +76,8 @@ def main() -> None:
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Interpreter shutdown waits for library threads; after an interruption the promise is "within a second".
+    # Interpreter shutdown waits for library threads; after an interruption the promise is "within a
+    # second".
     os._exit(code) if code == INTERRUPTED else sys.exit(code)
 
 
@@ -77,7 +85,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every failure is one line on stderr."""
     from rssc_geo.errors import RsscGeoError
 
-    # Torch's threads else spin while they wait for each other, which slows a machine that has other work fivefold.
+    # Torch's threads else spin while they wait for each other, which slows a machine that has other
+    # work fivefold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(arguments, prog_name="rssc-geo", standalone_mode=False)
@@ -101,7 +110,10 @@ def run(arguments: list[str]) -> int:
         return 1
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
         logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        _say(f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the traceback)")
+        _say(
+            f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
+            " traceback)"
+        )
         return 1
     return code if isinstance(code, int) else 0
 

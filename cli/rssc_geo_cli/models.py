@@ -13,19 +13,30 @@ from rssc_geo_cli.options import json_option, print_json
 
 @click.group("models")
 def command() -> None:
-    """List model bundles, show a model's card, import the authors' checkpoints; the cache of captions."""
+    """List model bundles, show a model's card, import the authors' checkpoints.
+
+    The cache of captions.
+    """
 
 
 @command.command("list")
 @json_option
 def list_(*, as_json: bool) -> None:
     """Show the models that come with the program."""
-    from rssc_geo.models.bundle import embedded_names, load_card
+    from rssc_geo.models import embedded_names, load_card
 
     cards = [load_card(name) for name in embedded_names()]
     if as_json:
         print_json(
-            [{"name": c.name, "version": c.version, "description": c.description, "classes": len(c.classes)} for c in cards]
+            [
+                {
+                    "name": c.name,
+                    "version": c.version,
+                    "description": c.description,
+                    "classes": len(c.classes),
+                }
+                for c in cards
+            ]
         )
         return
     for card in cards:
@@ -38,34 +49,47 @@ def list_(*, as_json: bool) -> None:
 @json_option
 def info(*, model: str, revision: str | None, as_json: bool) -> None:
     """Show the card of MODEL (embedded name, bundle folder or hub id)."""
-    from rssc_geo.models.bundle import load_card
-    from rssc_geo.models.card import AS_PUBLISHED
+    from rssc_geo.models import AS_PUBLISHED, load_card
 
     card = load_card(model, revision=revision)
     if as_json:
         print_json(json.loads(card.to_json()))
         return
     low, high = card.gsd_range_m
-    click.echo(f"{card.name} {card.version} ({card.licence}): {card.description}")
-    click.echo(f"input      {card.input_size[0]} x {card.input_size[1]} pixels, bands {', '.join(card.bands)}")
+    click.echo(f"{card.name} {card.version} ({card.license}): {card.description}")
     click.echo(
-        f"footprint  {card.footprint.minimum_m:g} to {card.footprint.maximum_m:g} m, preferred {card.footprint.preferred_m:g} m; "
-        f"rasters of {low:g} to {high:g} m a pixel"
+        f"input      {card.input_size[0]} x {card.input_size[1]} pixels, bands"
+        f" {', '.join(card.bands)}"
+    )
+    click.echo(
+        f"footprint  {card.footprint.minimum_m:g} to {card.footprint.maximum_m:g} m, preferred"
+        f" {card.footprint.preferred_m:g} m; rasters of {low:g} to {high:g} m a pixel"
     )
     if card.variant == AS_PUBLISHED:
-        click.echo("variant    as published by the authors, with its defects: for comparison, not for maps")
+        click.echo(
+            "variant    as published by the authors, with its defects: for comparison, not for maps"
+        )
     for part, values in card.accuracy.items():
-        click.echo(f"{part:<10} " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in values.items()))
+        click.echo(
+            f"{part:<10} "
+            + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in values.items())
+        )
     click.echo("classes    " + ", ".join(c.name for c in card.classes))
 
 
 @command.command("cache")
-@click.option("--info", "action", flag_value="info", default="info", help="Show where it lies and what it holds (default).")
+@click.option(
+    "--info",
+    "action",
+    flag_value="info",
+    default="info",
+    help="Show where it lies and what it holds (default).",
+)
 @click.option("--clear", "action", flag_value="clear", help="Forget all captions.")
 @json_option
 def cache(*, action: str, as_json: bool) -> None:
     """Show or clear the cache of captions by large models; $RSSC_GEO_CACHE names its folder."""
-    from rssc_geo.captioning.cache import CaptionCache
+    from rssc_geo.captioning import CaptionCache
 
     captions = CaptionCache()
     cleared = {"cleared": captions.clear()} if action == "clear" else {}
@@ -83,9 +107,21 @@ def cache(*, action: str, as_json: bool) -> None:
 @command.command("import")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, metavar="DIR", help="The bundle to write.")
-@click.option("--classes", required=True, metavar="A,B,…|FILE", help="Class names in their order, or a file with one a line.")
-@click.option("--levels", type=int, required=True, help="Levels it was trained with; the published command has 2.")
-@click.option("--heads", type=int, default=4, show_default=True, help="Heads of the dual attention.")
+@click.option(
+    "--classes",
+    required=True,
+    metavar="A,B,…|FILE",
+    help="Class names in their order, or a file with one a line.",
+)
+@click.option(
+    "--levels",
+    type=int,
+    required=True,
+    help="Levels it was trained with; the published command has 2.",
+)
+@click.option(
+    "--heads", type=int, default=4, show_default=True, help="Heads of the dual attention."
+)
 @click.option(
     "--variant",
     type=click.Choice(["as-published", "corrected"]),
@@ -94,20 +130,31 @@ def cache(*, action: str, as_json: bool) -> None:
     help="Their network with its defects, or ours with their weights, to train on.",
 )
 @click.option(
-    "--tokenizer", default="openai/clip-vit-base-patch32", show_default=True, help="Folder or hub id of CLIP's tokenizer."
+    "--tokenizer",
+    default="openai/clip-vit-base-patch32",
+    show_default=True,
+    help="Folder or hub id of CLIP's tokenizer.",
 )
 @click.option("--name", help="Of the bundle. Default: the checkpoint's.")
 @json_option
 def import_(*, checkpoint: Path, output: str, classes: str, as_json: bool, **options: Any) -> None:
-    """Make a bundle of CHECKPOINT, a state dict of the paper's code (github.com/CJR7/MultiAtt-RSSC).
+    """Make a bundle of CHECKPOINT, a state dict of the paper's code
+    (github.com/CJR7/MultiAtt-RSSC).
 
     Nothing in the file is run. The bundle reads captions: give `classify` a --captioner.
     """
-    from rssc_geo.models.checkpoint import import_checkpoint
+    from rssc_geo.models import import_checkpoint
 
     card = import_checkpoint(checkpoint, output, classes=_class_names(classes), **options)
     if as_json:
-        print_json({"bundle": output, "name": card.name, "variant": card.variant, "classes": [c.name for c in card.classes]})
+        print_json(
+            {
+                "bundle": output,
+                "name": card.name,
+                "variant": card.variant,
+                "classes": [c.name for c in card.classes],
+            }
+        )
     else:
         click.echo(output)
 

@@ -48,7 +48,11 @@ class Reporter(AbstractContextManager["Reporter"]):
         if stage != self._stage:
             self._close()
             self._bar = tqdm(
-                total=total, initial=done, desc=stage, unit="tile" if stage == "classify" else "step", file=sys.stderr
+                total=total,
+                initial=done,
+                desc=stage,
+                unit="tile" if stage == "classify" else "step",
+                file=sys.stderr,
             )
         elif self._bar is not None:
             self._bar.update(done - self._bar.n)
@@ -58,14 +62,27 @@ class Reporter(AbstractContextManager["Reporter"]):
             self._bar.close()
             self._bar = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._close()
 
 
 def show_result(
-    values: dict[str, Any], *, progress: str, as_json: bool, quiet: bool, tell: Callable[[dict[str, Any]], None]
+    values: dict[str, Any],
+    *,
+    progress: str,
+    as_json: bool,
+    quiet: bool,
+    tell: Callable[[dict[str, Any]], None],
 ) -> None:
-    """What a run with progress ends with: the last event, one JSON object, a few lines for people, or nothing."""
+    """What a run with progress ends with.
+
+    The last event, one JSON object, a few lines for people, or nothing.
+    """
     if progress == "json":
         print_json({"event": "result", **values})
     elif as_json:
@@ -82,13 +99,16 @@ def echo_areas(areas_m2: Mapping[str, float]) -> None:
         click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
     if others := largest[_SHOWN:]:
         area = sum(area for _, area in others)
-        click.echo(f"  {f'{len(others)} other classes':<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+        click.echo(
+            f"  {f'{len(others)} other classes':<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}"
+        )
 
 
 def exit_on_stdin_eof() -> None:
     """End the run, as SIGTERM does, when the program at the other end of stdin is gone.
 
-    ``os.read`` on the descriptor, not ``sys.stdin``: a thread blocked in the buffered reader aborts the interpreter.
+    ``os.read`` on the descriptor, not ``sys.stdin``: a thread blocked in the buffered reader aborts
+    the interpreter.
     """
 
     def watch() -> None:

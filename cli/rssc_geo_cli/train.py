@@ -23,9 +23,13 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 
     name = "EPOCHSxPIXELS,…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[tuple[int, int], ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
         try:
-            parts = tuple((int(a), int(b)) for a, b in (part.split("x") for part in str(value).split(",")))
+            parts = tuple(
+                (int(a), int(b)) for a, b in (part.split("x") for part in str(value).split(","))
+            )
         except ValueError:
             self.fail(f"{value!r} is not {self.name}, such as 6x128,8x160", param, ctx)
         if any(epochs < 1 or size < 32 for epochs, size in parts):
@@ -37,33 +41,84 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 @click.argument("dataset", type=click.Path(), required=False)
 @polygon_options
 @click.option("-o", "--output", required=True, metavar="DIR", help="The bundle to write.")
-@click.option("--work", metavar="DIR", help="Where the stages keep what they made. Default: OUTPUT.work.")
-@click.option("--model", "start", default="compact", show_default=True, help="Bundle to start from.")
 @click.option(
-    "--image-encoder", "architecture", metavar="NAME", help="Another timm model, with --weights; at full size: see below."
+    "--work", metavar="DIR", help="Where the stages keep what they made. Default: OUTPUT.work."
+)
+@click.option(
+    "--model", "start", default="compact", show_default=True, help="Bundle to start from."
+)
+@click.option(
+    "--image-encoder",
+    "architecture",
+    metavar="NAME",
+    help="Another timm model, with --weights; at full size: see below.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Its weights, safetensors.")
-@click.option("--pad-type", type=click.Choice(["", "same"]), default="", help="Padding of TensorFlow-born timm models.")
 @click.option(
-    "--sentence-encoder", type=click.Path(path_type=Path), help="Folder of a sentence encoder to distil the text encoder from."
+    "--pad-type",
+    type=click.Choice(["", "same"]),
+    default="",
+    help="Padding of TensorFlow-born timm models.",
 )
-@click.option("--whole-sentence-encoder", is_flag=True, help="Keep it whole as the text encoder, instead of distilling it.")
-@click.option("--schedule", type=_Schedule(), help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.")
-@click.option("--learning-rate", type=float, help="Of the image encoder's heads; at full size of all.")
+@click.option(
+    "--sentence-encoder",
+    type=click.Path(path_type=Path),
+    help="Folder of a sentence encoder to distill the text encoder from.",
+)
+@click.option(
+    "--whole-sentence-encoder",
+    is_flag=True,
+    help="Keep it whole as the text encoder, instead of distilling it.",
+)
+@click.option(
+    "--schedule",
+    type=_Schedule(),
+    help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.",
+)
+@click.option(
+    "--learning-rate", type=float, help="Of the image encoder's heads; at full size of all."
+)
 @click.option("--caption-epochs", type=int, help="Epochs of each captioner.")
-@click.option("--fusion-epochs", type=int, help="Epochs of the fusion: so many, then half as many for the words.")
+@click.option(
+    "--fusion-epochs",
+    type=int,
+    help="Epochs of the fusion: so many, then half as many for the words.",
+)
 @click.option("--folds", type=int, default=2, show_default=True, help="Of the captioners.")
-@click.option("--views", type=int, default=4, show_default=True, help="Copies of each picture, the first as it is.")
-@click.option("--val", type=float, default=0.1, show_default=True, help="Share of the validation part.")
-@click.option("--test", type=float, default=0.1, show_default=True, help="Share of the test part, looked at once.")
-@click.option("--footprint", type=Numbers(float, count=3, metavar="MIN,PREFERRED,MAX"), help="Metres a picture covers.")
-@click.option("--gsd-range", "gsd_range_m", type=Numbers(float, count=2, metavar="MIN,MAX"), help="Metres a pixel of rasters.")
+@click.option(
+    "--views",
+    type=int,
+    default=4,
+    show_default=True,
+    help="Copies of each picture, the first as it is.",
+)
+@click.option(
+    "--val", type=float, default=0.1, show_default=True, help="Share of the validation part."
+)
+@click.option(
+    "--test",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of the test part, looked at once.",
+)
+@click.option(
+    "--footprint",
+    type=Numbers(float, count=3, metavar="MIN,PREFERRED,MAX"),
+    help="Metres a picture covers.",
+)
+@click.option(
+    "--gsd-range",
+    "gsd_range_m",
+    type=Numbers(float, count=2, metavar="MIN,MAX"),
+    help="Metres a pixel of rasters.",
+)
 @full_options
 @click.option("--name", default="trained", show_default=True, help="Of the bundle.")
 @click.option("--bundle-version", "version", default="1", show_default=True, help="Of the bundle.")
 @click.option("--description", default="", help="One line for the card.")
-@click.option("--licence", default="unspecified", help="Of the weights.")
-@click.option("--data", default="", help="What the data set is and its licence, for the card.")
+@click.option("--license", default="unspecified", help="Of the weights.")
+@click.option("--data", default="", help="What the data set is and its license, for the card.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
 @run_options
@@ -87,17 +142,19 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train a model on DATASET, a folder of pictures with one folder a class (and captions.jsonl, if there is one).
+    """Train a model on DATASET, a folder of pictures with one folder a class (and captions.jsonl,
+    if there is one).
 
-    A run that was stopped goes on when the same command is given again. The default model is made with AID's pictures at
-    about two hours on two processor cores.
+    A run that was stopped goes on when the same command is given again. The default model is made
+    with AID's pictures at about two hours on two processor cores.
 
-    With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any size. Encoders are
-    folders or hub ids of transformers or timm; without any, --model's network goes on learning. With several GPUs:
-    torchrun -m rssc_geo_cli.main train …
+    With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any
+    size. Encoders are folders or hub ids of transformers or timm; without any, --model's network
+    goes on learning. With several GPUs: torchrun -m rssc_geo_cli.main train …
 
-    Or, in seconds, on labelled polygons of rasters: --raster scene.tif --labels polygons.gpkg --field class. The encoders
-    of --model stay as they are then (but with --fine-tune), and a new classifying layer is learned.
+    Or, in seconds, on labeled polygons of rasters: --raster scene.tif --labels polygons.gpkg
+    --field class. The encoders of --model stay as they are then (but with --fine-tune), and a new
+    classifying layer is learned.
     """
     if watch_stdin:
         exit_on_stdin_eof()
@@ -105,37 +162,52 @@ def command(
     full = take_full_options(options)
     if dataset is None or polygons["rasters"]:
         if any(value for name, value in full.items() if not name.endswith("_layers")):
-            raise click.UsageError("options of training at full size are for a DATASET of pictures, not for --raster")
+            raise click.UsageError(
+                "options of training at full size are for a DATASET of pictures, not for --raster"
+            )
         show = {"progress": progress, "as_json": as_json, "quiet": quiet}
-        train_from_polygons(dataset, output, polygons, device=device, verbose=verbose, show=show, options=options)
+        train_from_polygons(
+            dataset, output, polygons, device=device, verbose=verbose, show=show, options=options
+        )
         return
     set_up_logging(verbose=max(verbose, 0 if quiet else 1), quiet=quiet)
 
     from rssc_geo.errors import UsageError
-    from rssc_geo.inference.device import choose_compute
-    from rssc_geo.models.bundle import load_card
-    from rssc_geo.models.card import Footprint
-    from rssc_geo.models.pretrained import timm_colours
-    from rssc_geo.training.recipe import TrainOptions
-    from rssc_geo.training.trainer import train
+    from rssc_geo.inference import choose_compute
+    from rssc_geo.models import Footprint, load_card, timm_colors
+    from rssc_geo.training import TrainOptions
+    from rssc_geo.training.train import train
 
     chosen_full = full_recipe(
-        full, image_encoder=architecture, weights=options["weights"], start=options["start"], learning_rate=learning_rate
+        full,
+        image_encoder=architecture,
+        weights=options["weights"],
+        start=options["start"],
+        learning_rate=learning_rate,
     )
     if chosen_full is None and (architecture is None) != (options["weights"] is None):
-        raise UsageError("--image-encoder and --weights go together: the name of the timm model and its weights")
+        raise UsageError(
+            "--image-encoder and --weights go together: the name of the timm model and its weights"
+        )
     start = load_card(options["start"])
     encoder = dict(start.network["image_encoder"])
     if chosen_full is None and architecture is None and "architecture" not in encoder:
-        raise UsageError(f"{options['start']} has an image encoder of transformers; it goes on learning with --recipe full")
+        raise UsageError(
+            f"{options['start']} has an image encoder of transformers; it goes on learning with"
+            " --recipe full"
+        )
     defaults = TrainOptions()
     mean, std = start.mean, start.std
     if chosen_full is None and architecture is not None:
-        mean, std = timm_colours(architecture)
+        mean, std = timm_colors(architecture)
     recipe = dataclasses.replace(
         defaults.encoder,
         architecture=architecture or encoder.get("architecture", ""),
-        kwargs=({"pad_type": pad_type} if pad_type else {}) if architecture else encoder.get("kwargs", {}),
+        kwargs=(
+            ({"pad_type": pad_type} if pad_type else {})
+            if architecture
+            else encoder.get("kwargs", {})
+        ),
         mean=mean,
         std=std,
         **_given(schedule=schedule, learning_rate=learning_rate),
@@ -144,7 +216,9 @@ def command(
         defaults,
         encoder=recipe,
         captioner=dataclasses.replace(defaults.captioner, **_given(epochs=caption_epochs)),
-        fusion=defaults.fusion if fusion_epochs is None else defaults.fusion.shortened(fusion_epochs),
+        fusion=(
+            defaults.fusion if fusion_epochs is None else defaults.fusion.shortened(fusion_epochs)
+        ),
         footprint=None if footprint is None else Footprint(*footprint),
         full=chosen_full,
         **options,
@@ -167,7 +241,10 @@ def command(
 
 def _tell(values: dict[str, Any]) -> None:
     for part, figures in values["accuracy"].items():
-        click.echo(f"{part.replace('_', ' '):<20} " + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items()))
+        click.echo(
+            f"{part.replace('_', ' '):<20} "
+            + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items())
+        )
     click.echo(values["bundle"])
 
 

@@ -11,7 +11,7 @@ import click
 from rssc_geo_cli.options import apply_options
 
 if TYPE_CHECKING:
-    from rssc_geo.training.full_recipe import FullRecipe
+    from rssc_geo.training import FullRecipe
 
 
 class _Layers(click.ParamType["int | None"]):
@@ -19,7 +19,9 @@ class _Layers(click.ParamType["int | None"]):
 
     name = "none|K|all"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
         words = {"none": 0, "all": None}
         if value in words:
             return words[value]
@@ -28,7 +30,18 @@ class _Layers(click.ParamType["int | None"]):
         return int(value)
 
 
-_NAMES = ("captions", "epochs", "batch_size", "accumulate", "clip", "patience", "silent", "levels", "width", "workers")
+_NAMES = (
+    "captions",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "clip",
+    "patience",
+    "silent",
+    "levels",
+    "width",
+    "workers",
+)
 _FLAGS = ("checkpointing", "compile")
 
 full_options = apply_options(
@@ -57,15 +70,26 @@ full_options = apply_options(
 
 def take_full_options(options: dict[str, Any]) -> dict[str, Any]:
     """Remove from a command's values, and return, what only concerns training at full size."""
-    return {name: options.pop(name) for name in ("recipe", "text_encoder", "image_layers", "text_layers", *_NAMES, *_FLAGS)}
+    return {
+        name: options.pop(name)
+        for name in ("recipe", "text_encoder", "image_layers", "text_layers", *_NAMES, *_FLAGS)
+    }
 
 
 def full_recipe(
-    chosen: dict[str, Any], *, image_encoder: str | None, weights: Path | None, start: str, learning_rate: float | None
+    chosen: dict[str, Any],
+    *,
+    image_encoder: str | None,
+    weights: Path | None,
+    start: str,
+    learning_rate: float | None,
 ) -> FullRecipe | None:
-    """The recipe that the options ask for; None: by stages. ``UsageError`` where they contradict each other."""
+    """The recipe that the options ask for; None: by stages.
+
+    ``UsageError`` where they contradict each other.
+    """
     from rssc_geo.errors import UsageError
-    from rssc_geo.training.full_recipe import PUBLISHED, FullRecipe
+    from rssc_geo.training import PUBLISHED, FullRecipe
 
     kind = chosen["recipe"] or ("full" if chosen["text_encoder"] else "stages")
     given = {name: chosen[name] for name in _NAMES if chosen[name] is not None}
@@ -73,7 +97,9 @@ def full_recipe(
     if kind == "stages":
         if given or chosen["text_encoder"]:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "--text-encoder"
-            raise UsageError(f"{named}: only for training at full size, with --text-encoder or --recipe full")
+            raise UsageError(
+                f"{named}: only for training at full size, with --text-encoder or --recipe full"
+            )
         return None
     recipe = PUBLISHED if kind == "published" else FullRecipe()
     if image_encoder or chosen["text_encoder"]:

@@ -1,4 +1,8 @@
-"""The canvas: albedo and height on a pixel grid, addressed in metres, with the brushes everything else is drawn with."""
+"""The canvas.
+
+Albedo and height on a pixel grid, addressed in metres, with the brushes everything else is drawn
+with.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,25 @@ from PIL import Image, ImageDraw
 FloatArray = NDArray[np.floating[Any]]  # float32 on the canvas; coordinates may come as float64
 BoolArray = NDArray[np.bool_]
 Point = tuple[float, float]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Slices = tuple[slice, slice]
 
-_STAMP_PIXELS = 2_000_000  # stamps are drawn in chunks of about this many pixels, to bound the memory
+_STAMP_PIXELS = (
+    2_000_000  # stamps are drawn in chunks of about this many pixels, to bound the memory
+)
 
 
 def smooth_noise(
-    canvas: Canvas, scale_m: float, rng: np.random.Generator, octaves: int = 1, window: Slices | None = None
+    canvas: Canvas,
+    scale_m: float,
+    rng: np.random.Generator,
+    octaves: int = 1,
+    window: Slices | None = None,
 ) -> FloatArray:
     """Return a field of about unit variance over the window (the whole canvas by default).
 
-    Its blobs measure about ``scale_m``, halved each octave; it is the same ground at any pixel size.
+    Its blobs measure about ``scale_m``, halved each octave; it is the same ground at any pixel
+    size.
     """
     rows, cols = window or (slice(0, canvas.shape[0]), slice(0, canvas.shape[1]))
     total = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.float32)
@@ -35,10 +46,19 @@ def smooth_noise(
         count = math.ceil(canvas.size_m / cell) + 3
         lattice = Image.fromarray(rng.standard_normal((count, count), np.float32))
         scale = canvas.gsd_m / cell
-        box = (1 + cols.start * scale, 1 + rows.start * scale, 1 + cols.stop * scale, 1 + rows.stop * scale)
-        total += np.asarray(lattice.resize(total.shape[::-1], Image.Resampling.BICUBIC, box)) * np.float32(0.6**octave)
+        box = (
+            1 + cols.start * scale,
+            1 + rows.start * scale,
+            1 + cols.stop * scale,
+            1 + rows.stop * scale,
+        )
+        total += np.asarray(
+            lattice.resize(total.shape[::-1], Image.Resampling.BICUBIC, box)
+        ) * np.float32(0.6**octave)
         variance += 0.36**octave
-    return total / np.float32(math.sqrt(0.6 * variance))  # interpolation leaves about 0.6 of the lattice's variance
+    return total / np.float32(
+        math.sqrt(0.6 * variance)
+    )  # interpolation leaves about 0.6 of the lattice's variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +80,8 @@ def patch_of(where: BoolArray) -> Patch:
 class Canvas:
     """A square of ground of ``size_m`` metres a side seen at ``gsd_m`` metres a pixel.
 
-    ``albedo`` is (height, width, 3) in 0..1, ``height`` is metres above the ground, ``taken`` marks the pixels
-    where nothing may grow (water, roads, roofs).
+    ``albedo`` is (height, width, 3) in 0..1, ``height`` is metres above the ground, ``taken`` marks
+    the pixels where nothing may grow (water, roads, roofs).
     """
 
     size_m: float
@@ -82,8 +102,8 @@ class Canvas:
         """Rows and columns."""
         return self.height.shape[0], self.height.shape[1]
 
-    def centres(self, window: Slices) -> tuple[FloatArray, FloatArray]:
-        """Return the pixel centres of a window in metres: x as (1, columns), y as (rows, 1)."""
+    def centers(self, window: Slices) -> tuple[FloatArray, FloatArray]:
+        """Return the pixel centers of a window in metres: x as (1, columns), y as (rows, 1)."""
         rows, cols = window
         x = (np.arange(cols.start, cols.stop, dtype=np.float32) + 0.5) * np.float32(self.gsd_m)
         y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * np.float32(self.gsd_m)
@@ -102,7 +122,10 @@ class Canvas:
     def box(self, window: Slices) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return the ranges of x and y of a window in metres."""
         rows, cols = window
-        return (cols.start * self.gsd_m, cols.stop * self.gsd_m), (rows.start * self.gsd_m, rows.stop * self.gsd_m)
+        return (cols.start * self.gsd_m, cols.stop * self.gsd_m), (
+            rows.start * self.gsd_m,
+            rows.stop * self.gsd_m,
+        )
 
     def polygons(self, outlines: Sequence[Sequence[Point]]) -> Patch:
         """Return the coverage of the union of some polygons."""
@@ -123,17 +146,30 @@ class Canvas:
         pen = ImageDraw.Draw(image)
         scale = 2 / self.gsd_m
         for outline in outlines:
-            dots = [(x * scale - 2 * window[1].start, y * scale - 2 * window[0].start) for x, y in outline]
+            dots = [
+                (x * scale - 2 * window[1].start, y * scale - 2 * window[0].start)
+                for x, y in outline
+            ]
             if width_m is None:
                 pen.polygon(dots, fill=255)
             else:
                 pen.line(dots, fill=255, width=max(1, round(width_m * scale)), joint="curve")
         return Patch(window, np.asarray(image.reduce(2), np.float32) / 255)
 
-    def paint(self, patch: Patch, colour: Colour | FloatArray, *, height_m: float | None = None, take: bool = True) -> None:
-        """Lay a colour (one, or one a pixel of the patch) over a patch; ``height_m`` sets the height there."""
+    def paint(
+        self,
+        patch: Patch,
+        color: Color | FloatArray,
+        *,
+        height_m: float | None = None,
+        take: bool = True,
+    ) -> None:
+        """Lay a color (one, or one a pixel of the patch) over a patch.
+
+        ``height_m`` sets the height there.
+        """
         part = self.albedo[patch.window]
-        part += patch.coverage[..., None] * (np.asarray(colour, np.float32) - part)
+        part += patch.coverage[..., None] * (np.asarray(color, np.float32) - part)
         inside = patch.coverage > 0.5
         if height_m is not None:
             self.height[patch.window][inside] = height_m
@@ -142,7 +178,10 @@ class Canvas:
 
     def free(self, x: FloatArray, y: FloatArray, where: BoolArray | None = None) -> BoolArray:
         """Say which points lie on the canvas, on pixels not taken and, if given, within ``where``."""
-        rows, cols = np.floor(y / self.gsd_m).astype(np.int64), np.floor(x / self.gsd_m).astype(np.int64)
+        rows, cols = (
+            np.floor(y / self.gsd_m).astype(np.int64),
+            np.floor(x / self.gsd_m).astype(np.int64),
+        )
         inside = (rows >= 0) & (rows < self.shape[0]) & (cols >= 0) & (cols < self.shape[1])
         rows, cols = np.where(inside, rows, 0), np.where(inside, cols, 0)
         result: BoolArray = inside & ~self.taken[rows, cols]
@@ -152,10 +191,10 @@ class Canvas:
 
     def boxes(
         self,
-        centres: FloatArray,
+        centers: FloatArray,
         sizes: FloatArray,
         angles: FloatArray,
-        colours: FloatArray,
+        colors: FloatArray,
         heights: FloatArray,
         *,
         pitch: float = 0.0,
@@ -164,30 +203,41 @@ class Canvas:
     ) -> None:
         """Put up boxes: houses, sheds, cars, boats.
 
-        ``centres`` (N, 2) x and y; ``sizes`` (N, 2) length and width; ``angles`` (N,) radians from the x axis to the
-        length; ``colours`` (N, 3); ``heights`` (N,) of the eaves. ``pitch`` is the rise of the roof per metre from
-        the eaves, towards a ridge along the length (``hipped``: from all four sides); ``ribs_m`` draws darker ribs
-        across the roof.
+        ``centers`` (N, 2) x and y; ``sizes`` (N, 2) length and width; ``angles`` (N,) radians from
+        the x axis to the length; ``colors`` (N, 3); ``heights`` (N,) of the eaves. ``pitch`` is the
+        rise of the roof per metre from the eaves, towards a ridge along the length (``hipped``:
+        from all four sides); ``ribs_m`` draws darker ribs across the roof.
         """
-        for some, rows, cols, dx, dy in self._stamps(centres, np.hypot(sizes[:, 0], sizes[:, 1]) / 2):
+        for some, rows, cols, dx, dy in self._stamps(
+            centers, np.hypot(sizes[:, 0], sizes[:, 1]) / 2
+        ):
             cos, sin = np.cos(angles[some])[:, None, None], np.sin(angles[some])[:, None, None]
             along = sizes[some, 0, None, None] / 2 - np.abs(dx * cos + dy * sin)
             across = sizes[some, 1, None, None] / 2 - np.abs(dy * cos - dx * sin)
-            coverage = np.clip(along / self.gsd_m + 0.5, 0, 1) * np.clip(across / self.gsd_m + 0.5, 0, 1)
-            roof = heights[some, None, None] + pitch * np.maximum(np.minimum(along, across) if hipped else across, 0)
-            colour = np.broadcast_to(colours[some, None, None, :], (*coverage.shape, 3))
+            coverage = np.clip(along / self.gsd_m + 0.5, 0, 1) * np.clip(
+                across / self.gsd_m + 0.5, 0, 1
+            )
+            roof = heights[some, None, None] + pitch * np.maximum(
+                np.minimum(along, across) if hipped else across, 0
+            )
+            color = np.broadcast_to(colors[some, None, None, :], (*coverage.shape, 3))
             if ribs_m:
-                colour = colour * (1 - 0.13 * (np.mod(along, ribs_m) < 0.3 * ribs_m))[..., None]
+                color = color * (1 - 0.13 * (np.mod(along, ribs_m) < 0.3 * ribs_m))[..., None]
             hit = coverage > 0.03
             at = rows[hit], cols[hit]
-            self.albedo[at] += coverage[hit][:, None] * (colour[hit] - self.albedo[at])
+            self.albedo[at] += coverage[hit][:, None] * (color[hit] - self.albedo[at])
             solid = coverage > 0.5
             self.height[rows[solid], cols[solid]] = roof[solid]
             self.taken[rows[solid], cols[solid]] = True
 
-    def crowns(self, centres: FloatArray, radii: FloatArray, heights: FloatArray, colours: FloatArray) -> None:
-        """Grow trees: domes at ``centres`` (N, 2) of ``radii`` and ``heights`` (N,); where crowns meet the higher shows."""
-        for some, rows, cols, dx, dy in self._stamps(centres, radii):
+    def crowns(
+        self, centers: FloatArray, radii: FloatArray, heights: FloatArray, colors: FloatArray
+    ) -> None:
+        """Grow trees: domes at ``centers`` (N, 2) of ``radii`` and ``heights`` (N,).
+
+        Where crowns meet the higher shows.
+        """
+        for some, rows, cols, dx, dy in self._stamps(centers, radii):
             inside = 1 - (dx**2 + dy**2) / radii[some, None, None] ** 2
             dome = heights[some, None, None] * (0.35 + 0.65 * np.sqrt(np.maximum(inside, 0)))
             hit = inside > 0
@@ -195,28 +245,40 @@ class Canvas:
             np.maximum.at(self.height, at, dome[hit])
             owner = np.broadcast_to(some[:, None, None], hit.shape)[hit]
             top = self.height[at] <= dome[hit]
-            self.albedo[at[0][top], at[1][top]] = colours[owner[top]]
+            self.albedo[at[0][top], at[1][top]] = colors[owner[top]]
 
     def _stamps(
-        self, centres: FloatArray, reach_m: FloatArray
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]]:
-        """Yield, for chunks of objects, their indexes, the rows and columns their stamps touch, and the offsets in metres.
+        self, centers: FloatArray, reach_m: FloatArray
+    ) -> Iterator[
+        tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]
+    ]:
+        """Yield, for chunks of objects, their indexes, the rows and columns their stamps touch, and
+        the offsets in metres.
 
         Pixels off the canvas are given an infinite offset, hence no coverage, and a harmless index.
         """
-        order = np.argsort(reach_m, kind="stable")  # objects of like size share a chunk and so its stamp size
+        order = np.argsort(
+            reach_m, kind="stable"
+        )  # objects of like size share a chunk and so its stamp size
         start = 0
         while start < len(order):
-            # The largest object of the chunk sets its stamp: guess the length from the first, then measure.
+            # The largest object of the chunk sets its stamp: guess the length from the first, then
+            # measure.
             side = 2 * math.ceil(float(reach_m[order[start]]) / self.gsd_m) + 3
             some = order[start : start + max(1, _STAMP_PIXELS // (4 * side**2))]
             start += len(some)
             half = math.ceil(float(reach_m[some[-1]]) / self.gsd_m) + 1
             offsets = np.arange(-half, half + 1)
-            rows = np.floor(centres[some, 1] / self.gsd_m).astype(np.int64)[:, None, None] + offsets[None, :, None]
-            cols = np.floor(centres[some, 0] / self.gsd_m).astype(np.int64)[:, None, None] + offsets[None, None, :]
-            dy = ((rows + 0.5) * self.gsd_m - centres[some, 1, None, None]).astype(np.float32)
-            dx = ((cols + 0.5) * self.gsd_m - centres[some, 0, None, None]).astype(np.float32)
+            rows = (
+                np.floor(centers[some, 1] / self.gsd_m).astype(np.int64)[:, None, None]
+                + offsets[None, :, None]
+            )
+            cols = (
+                np.floor(centers[some, 0] / self.gsd_m).astype(np.int64)[:, None, None]
+                + offsets[None, None, :]
+            )
+            dy = ((rows + 0.5) * self.gsd_m - centers[some, 1, None, None]).astype(np.float32)
+            dx = ((cols + 0.5) * self.gsd_m - centers[some, 0, None, None]).astype(np.float32)
             dy = np.where((rows >= 0) & (rows < self.shape[0]), dy, np.float32(1e9))
             dx = np.where((cols >= 0) & (cols < self.shape[1]), dx, np.float32(1e9))
             shape = (len(some), len(offsets), len(offsets))

@@ -11,7 +11,8 @@ from demo_scene.shapes import Frame
 
 Rectangle = tuple[float, float, float, float]  # u, v, length, width in a frame
 
-# Colour, contrast of the rows: maize, wheat, stubble, straw, ploughed, clover, young crop, fallow, vegetables.
+# Color, contrast of the rows: maize, wheat, stubble, straw, ploughed, clover, young crop, fallow,
+# vegetables.
 _CROPS = np.array(
     [
         [0.30, 0.37, 0.23, 0.044],
@@ -28,7 +29,14 @@ _CROPS = np.array(
 )
 
 
-def farmland(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Generator, *, parcel_m: float = 120.0) -> None:
+def farmland(
+    canvas: Canvas,
+    where: BoolArray,
+    frame: Frame,
+    rng: np.random.Generator,
+    *,
+    parcel_m: float = 120.0,
+) -> None:
     """Divide an area among parcels of about ``parcel_m`` along the axes of a frame and sow them."""
     patch = patch_of(where)
     window = patch.window
@@ -37,21 +45,28 @@ def farmland(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Gene
     pen = ImageDraw.Draw(image)
     for number, (u, v, length, width) in enumerate(parcels, 1):
         corners = frame.rectangle((u + 1.8, u + length - 1.8), (v + 1.8, v + width - 1.8))
-        dots = [(x / canvas.gsd_m - window[1].start, y / canvas.gsd_m - window[0].start) for x, y in corners]
+        dots = [
+            (x / canvas.gsd_m - window[1].start, y / canvas.gsd_m - window[0].start)
+            for x, y in corners
+        ]
         pen.polygon(dots, fill=number)
     number_at = np.asarray(image)
 
     count = len(parcels) + 1
     crop = _CROPS[rng.integers(0, len(_CROPS), count)]
-    tone = (crop[:, :3] * rng.normal(1, 0.07, (count, 1)) * rng.normal(1, 0.02, (count, 3))).astype(np.float32)
+    tone = (crop[:, :3] * rng.normal(1, 0.07, (count, 1)) * rng.normal(1, 0.02, (count, 3))).astype(
+        np.float32
+    )
     tone[0] = 0.47, 0.47, 0.34  # the tracks between
     sizes = np.array([(0, 1, 1, 1), *parcels], np.float32)
-    turned = frame.angle + np.where(sizes[:, 2] >= sizes[:, 3], 0, np.pi / 2)  # rows run along the longer side
+    turned = frame.angle + np.where(
+        sizes[:, 2] >= sizes[:, 3], 0, np.pi / 2
+    )  # rows run along the longer side
     period = rng.uniform(4.0, 8.0, count)
     wave_x, wave_y = -np.sin(turned) * 2 * np.pi / period, np.cos(turned) * 2 * np.pi / period
     contrast = np.where(np.arange(count) > 0, crop[:, 3], 0)
 
-    x, y = canvas.centres(window)
+    x, y = canvas.centers(window)
     phase = wave_x.astype(np.float32)[number_at] * x + wave_y.astype(np.float32)[number_at] * y
     soil = smooth_noise(canvas, 90, rng, 4, window)
     shade = 1 + contrast.astype(np.float32)[number_at] * np.sin(phase) + 0.05 * soil
@@ -66,18 +81,43 @@ def split(whole: Rectangle, side_m: float, rng: np.random.Generator) -> list[Rec
         return [whole]
     share = rng.uniform(0.38, 0.62)
     if length > width * rng.uniform(0.7, 1.3):
-        first, second = (u, v, length * share, width), (u + length * share, v, length * (1 - share), width)
+        first, second = (
+            (u, v, length * share, width),
+            (
+                u + length * share,
+                v,
+                length * (1 - share),
+                width,
+            ),
+        )
     else:
-        first, second = (u, v, length, width * share), (u, v + width * share, length, width * (1 - share))
+        first, second = (
+            (u, v, length, width * share),
+            (
+                u,
+                v + width * share,
+                length,
+                width * (1 - share),
+            ),
+        )
     return split(first, side_m, rng) + split(second, side_m, rng)
 
 
-def _hedges(canvas: Canvas, where: BoolArray, frame: Frame, parcels: list[Rectangle], rng: np.random.Generator) -> None:
+def _hedges(
+    canvas: Canvas,
+    where: BoolArray,
+    frame: Frame,
+    parcels: list[Rectangle],
+    rng: np.random.Generator,
+) -> None:
     """Plant a line of bushes along one side of every ninth parcel."""
     spots = [np.empty((0, 2))]
     for u, v, length, _ in parcels:
         if rng.random() < 0.11:
             at = np.arange(0, length, 5.5, dtype=np.float32)
-            spots.append(np.stack(frame.world(u + at, np.full_like(at, v)), axis=1) + rng.normal(0, 1.0, (len(at), 2)))
+            spots.append(
+                np.stack(frame.world(u + at, np.full_like(at, v)), axis=1)
+                + rng.normal(0, 1.0, (len(at), 2))
+            )
     points = np.concatenate(spots).astype(np.float32)
     trees(canvas, points[canvas.free(points[:, 0], points[:, 1], where)], rng, radius_m=2.8)

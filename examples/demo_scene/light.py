@@ -32,7 +32,10 @@ def photograph(canvas: Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _sunlight(canvas: Canvas) -> FloatArray:
-    """Return the direct light on each pixel relative to flat open ground: slope shading times shadow."""
+    """Return the direct light on each pixel relative to flat open ground.
+
+    Slope shading times shadow.
+    """
     east, south, up = _sun_direction()
     height = canvas.height
     slope_y, slope_x = np.gradient(height, canvas.gsd_m)
@@ -43,7 +46,10 @@ def _sunlight(canvas: Canvas) -> FloatArray:
 
 
 def _shadow(canvas: Canvas) -> FloatArray:
-    """March towards the sun: a pixel is in shadow where something on the way stands above the ray."""
+    """March towards the sun.
+
+    A pixel is in shadow where something on the way stands above the ray.
+    """
     east, south, up = _sun_direction()
     flat = math.hypot(east, south)
     reach_m = _HIGHEST_M / math.tan(SUN_ELEVATION)
@@ -52,8 +58,14 @@ def _shadow(canvas: Canvas) -> FloatArray:
     for step in range(1, math.ceil(reach_m / canvas.gsd_m) + 1):
         ray = step * canvas.gsd_m * up / flat
         drow, dcol = round(step * south / flat), round(step * east / flat)
-        here = (slice(max(0, -drow), rows - max(0, drow)), slice(max(0, -dcol), cols - max(0, dcol)))
-        there = (slice(max(0, drow), rows - max(0, -drow)), slice(max(0, dcol), cols - max(0, -dcol)))
+        here = (
+            slice(max(0, -drow), rows - max(0, drow)),
+            slice(max(0, -dcol), cols - max(0, dcol)),
+        )
+        there = (
+            slice(max(0, drow), rows - max(0, -drow)),
+            slice(max(0, dcol), cols - max(0, -dcol)),
+        )
         shadow[here] |= canvas.height[there] - np.float32(ray) > canvas.height[here]
     return np.asarray(gaussian_filter(shadow.astype(np.float32), 0.6, truncate=2.0))
 

@@ -27,26 +27,42 @@ class Frame:
     def world(self, u: FloatArray | float, v: FloatArray | float) -> tuple[FloatArray, FloatArray]:
         """Return x and y of points of the frame."""
         u = np.asarray(u, np.float32)
-        v = np.asarray(v, np.float32) + np.float32(self.bend_m) * np.sin(u * np.float32(math.tau / self.wave_m))
+        v = np.asarray(v, np.float32) + np.float32(self.bend_m) * np.sin(
+            u * np.float32(math.tau / self.wave_m)
+        )
         cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return (self.origin[0] + u * cos - v * sin).astype(np.float32), (self.origin[1] + u * sin + v * cos).astype(np.float32)
+        return (self.origin[0] + u * cos - v * sin).astype(np.float32), (
+            self.origin[1] + u * sin + v * cos
+        ).astype(np.float32)
 
-    def extent(self, x: tuple[float, float], y: tuple[float, float]) -> tuple[float, float, float, float]:
+    def extent(
+        self, x: tuple[float, float], y: tuple[float, float]
+    ) -> tuple[float, float, float, float]:
         """Return u, v, length and width of a rectangle of the frame, on a 100 m lattice, that holds a box of the world."""
         corners = np.array([(a - self.origin[0], b - self.origin[1]) for a in x for b in y])
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         turned = corners @ np.array([(cos, -sin), (sin, cos)])
         reach = np.array([0.0, abs(self.bend_m)])
         # The lattice keeps what is drawn the same whatever the pixel size rounds the box to.
-        low, high = np.floor((turned.min(axis=0) - reach) / 100) * 100, np.ceil((turned.max(axis=0) + reach) / 100) * 100
+        low, high = (
+            np.floor((turned.min(axis=0) - reach) / 100) * 100,
+            np.ceil((turned.max(axis=0) + reach) / 100) * 100,
+        )
         return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
 
     def heading(self, u: FloatArray | float) -> FloatArray:
         """Return the direction of the u axis at u, radians from the x axis."""
-        slope = self.bend_m * math.tau / self.wave_m * np.cos(np.asarray(u, np.float32) * np.float32(math.tau / self.wave_m))
+        slope = (
+            self.bend_m
+            * math.tau
+            / self.wave_m
+            * np.cos(np.asarray(u, np.float32) * np.float32(math.tau / self.wave_m))
+        )
         return np.asarray(self.angle + np.arctan(slope), np.float32)
 
-    def rectangle(self, u: tuple[float, float], v: tuple[float, float], step_m: float = 40.0) -> list[Point]:
+    def rectangle(
+        self, u: tuple[float, float], v: tuple[float, float], step_m: float = 40.0
+    ) -> list[Point]:
         """Return the outline of a rectangle of the frame, its long sides following the bend."""
         count = max(2, math.ceil((u[1] - u[0]) / step_m) + 1) if self.bend_m else 2
         along = np.linspace(*u, count)
@@ -63,10 +79,15 @@ def curve(knots: Sequence[Point], step_m: float = 12.0) -> FloatArray:
     return np.asarray(CubicSpline(arc, points)(samples), np.float32)
 
 
-def circle(centre: Point, radius_m: float, start: float = 0.0, stop: float = math.tau, squash: float = 1.0) -> list[Point]:
+def circle(
+    center: Point, radius_m: float, start: float = 0.0, stop: float = math.tau, squash: float = 1.0
+) -> list[Point]:
     """Return points of an arc (or, squashed in y, an ellipse's)."""
     angles = np.linspace(start, stop, max(8, math.ceil(radius_m * abs(stop - start) / 4)))
-    return [(centre[0] + radius_m * math.cos(a), centre[1] + radius_m * squash * math.sin(a)) for a in angles]
+    return [
+        (center[0] + radius_m * math.cos(a), center[1] + radius_m * squash * math.sin(a))
+        for a in angles
+    ]
 
 
 def offset(line: FloatArray, distance_m: FloatArray | float) -> FloatArray:
@@ -82,7 +103,9 @@ def points_of(line: FloatArray) -> list[Point]:
     return [(float(x), float(y)) for x, y in line]
 
 
-def rough(outline: Sequence[Point], amplitude_m: float, rng: np.random.Generator, step_m: float = 30.0) -> list[Point]:
+def rough(
+    outline: Sequence[Point], amplitude_m: float, rng: np.random.Generator, step_m: float = 30.0
+) -> list[Point]:
     """Return a closed outline with natural, uneven sides."""
     points = np.asarray([*outline, outline[0]], np.float64)
     arc = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
@@ -90,5 +113,7 @@ def rough(outline: Sequence[Point], amplitude_m: float, rng: np.random.Generator
     line = np.stack([np.interp(samples, arc, points[:, axis]) for axis in (0, 1)], axis=1)
     wobble = rng.standard_normal((len(line), 2))
     kernel = np.hanning(9)
-    wobble = np.stack([np.convolve(np.r_[w[-4:], w, w[:4]], kernel, "valid") for w in wobble.T], axis=1)
+    wobble = np.stack(
+        [np.convolve(np.r_[w[-4:], w, w[:4]], kernel, "valid") for w in wobble.T], axis=1
+    )
     return [(float(x), float(y)) for x, y in line + wobble / kernel.sum() * amplitude_m * 2]

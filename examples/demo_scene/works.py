@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from demo_scene.canvas import BoolArray, Canvas, Colour, FloatArray, Point, patch_of, smooth_noise
+from demo_scene.canvas import BoolArray, Canvas, Color, FloatArray, Point, patch_of, smooth_noise
 from demo_scene.fields import split
 from demo_scene.nature import trees
 from demo_scene.roads import ASPHALT, cars
@@ -32,30 +32,42 @@ def industry(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Gene
         yards.append(frame.rectangle((u, u + length), (v, v + width)))
         if rng.random() < 0.93:
             depth = width - rng.uniform(18, 30)
-            sheds.append((u + length / 2, v + 9 + depth / 2, length - rng.uniform(16, 26), max(depth, 14)))
+            sheds.append(
+                (u + length / 2, v + 9 + depth / 2, length - rng.uniform(16, 26), max(depth, 14))
+            )
         stacks = rng.uniform((0.08, 7, 6), (0.92, 17, 14), (rng.integers(3, 9), 3))
-        goods.extend((u + length * along, v + width - back, size, 2.7) for along, back, size in stacks)
+        goods.extend(
+            (u + length * along, v + width - back, size, 2.7) for along, back, size in stacks
+        )
     ground = canvas.polygons(yards)
     stain = 1 + 0.07 * smooth_noise(canvas, 35, rng, 4, ground.window)
     canvas.paint(ground, stain[..., None] * np.array([0.54, 0.53, 0.51], np.float32))
     for yard in yards:
         canvas.paint(canvas.line([*yard, yard[0]], 8), ASPHALT)
     loads = np.concatenate([_SHEDS, [[0.30, 0.32, 0.36], [0.50, 0.22, 0.18]]])
-    for things, angle, colours, eaves, pitch, ribs in (
+    for things, angle, colors, eaves, pitch, ribs in (
         (np.asarray(sheds), 0.0, _SHEDS, (7.0, 12.0), 0.08, 9.0),
         (np.asarray(goods), math.pi / 2, loads, (2.5, 3.5), 0.0, 0.0),
     ):
         count = len(things)
-        centres = np.stack(frame.world(things[:, 0], things[:, 1]), axis=1)
-        tint = (colours[rng.integers(0, len(colours), count)] * rng.normal(1, 0.05, (count, 1))).astype(np.float32)
+        centers = np.stack(frame.world(things[:, 0], things[:, 1]), axis=1)
+        tint = (
+            colors[rng.integers(0, len(colors), count)] * rng.normal(1, 0.05, (count, 1))
+        ).astype(np.float32)
         heights = rng.uniform(*eaves, count).astype(np.float32)
-        angles = (frame.heading(things[:, 0]) + angle * (rng.random(count) < 0.7)).astype(np.float32)
-        canvas.boxes(centres, things[:, 2:], angles, tint, heights, pitch=pitch, ribs_m=ribs)
+        angles = (frame.heading(things[:, 0]) + angle * (rng.random(count) < 0.7)).astype(
+            np.float32
+        )
+        canvas.boxes(centers, things[:, 2:], angles, tint, heights, pitch=pitch, ribs_m=ribs)
         if ribs:  # roof lights and vents
             for fraction in (-0.3, -0.1, 0.1, 0.3):
-                along = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (things[:, 2:3] * fraction)
-                size = np.stack([np.full(count, 3.0), things[:, 3] * 0.6], axis=1).astype(np.float32)
-                canvas.boxes(centres + along, size, angles, tint * 0.78, heights + 1.5)
+                along = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (
+                    things[:, 2:3] * fraction
+                )
+                size = np.stack([np.full(count, 3.0), things[:, 3] * 0.6], axis=1).astype(
+                    np.float32
+                )
+                canvas.boxes(centers + along, size, angles, tint * 0.78, heights + 1.5)
 
 
 def tank_farm(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Generator) -> None:
@@ -85,17 +97,29 @@ def tank_farm(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Gen
         canvas.paint(lane, (0.62, 0.60, 0.56))
 
 
-def _tank(canvas: Canvas, centre: Point, radius_m: float, rng: np.random.Generator) -> None:
+def _tank(canvas: Canvas, center: Point, radius_m: float, rng: np.random.Generator) -> None:
     white = rng.uniform(0.80, 0.92)
-    canvas.paint(canvas.polygons([circle(centre, radius_m)]), (white * 0.86, white * 0.86, white * 0.86), height_m=13)
-    canvas.paint(canvas.polygons([circle(centre, radius_m - 1.6)]), (white, white, white * 0.98), height_m=13.5)
-    canvas.paint(canvas.polygons([circle(centre, radius_m * 0.16)]), (0.66, 0.67, 0.68), height_m=14)
+    canvas.paint(
+        canvas.polygons([circle(center, radius_m)]),
+        (white * 0.86, white * 0.86, white * 0.86),
+        height_m=13,
+    )
+    canvas.paint(
+        canvas.polygons([circle(center, radius_m - 1.6)]),
+        (white, white, white * 0.98),
+        height_m=13.5,
+    )
+    canvas.paint(
+        canvas.polygons([circle(center, radius_m * 0.16)]), (0.66, 0.67, 0.68), height_m=14
+    )
     turn = rng.uniform(0, math.tau)
-    edge = (centre[0] + radius_m * math.cos(turn), centre[1] + radius_m * math.sin(turn))
-    canvas.paint(canvas.line([centre, edge], 1.3), (0.60, 0.61, 0.62), height_m=14)
+    edge = (center[0] + radius_m * math.cos(turn), center[1] + radius_m * math.sin(turn))
+    canvas.paint(canvas.line([center, edge], 1.3), (0.60, 0.61, 0.62), height_m=14)
 
 
-def car_park(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Generator, *, full: float = 0.78) -> None:
+def car_park(
+    canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Generator, *, full: float = 0.78
+) -> None:
     """Mark an area with double rows of bays, park cars in most, plant a tree strip now and then."""
     patch = patch_of(where)
     stain = 1 + 0.04 * smooth_noise(canvas, 40, rng, 4, patch.window)
@@ -115,14 +139,16 @@ def car_park(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Gene
         for left in np.arange(95 * math.floor(u0 / 95), u0 + length, 95.0)
         for top in np.arange(4 * module * math.floor(v0 / (4 * module)), v0 + width, 4 * module)
     ]
-    centres = np.concatenate(points).astype(np.float32)
+    centers = np.concatenate(points).astype(np.float32)
     lines = np.stack(frame.world(u[section] + bay / 2, v[section]), axis=1)
     lines = lines[_inside(canvas, where, lines)]
     count = len(lines)
     across = np.full(count, frame.angle + np.pi / 2)
-    canvas.boxes(lines, np.full((count, 2), (10.6, 0.25)), across, np.full((count, 3), 0.68), np.zeros(count))
-    centres = centres[_inside(canvas, where, centres)]
-    cars(canvas, centres, np.full(len(centres), frame.angle + np.pi / 2), rng)
+    canvas.boxes(
+        lines, np.full((count, 2), (10.6, 0.25)), across, np.full((count, 3), 0.68), np.zeros(count)
+    )
+    centers = centers[_inside(canvas, where, centers)]
+    cars(canvas, centers, np.full(len(centers), frame.angle + np.pi / 2), rng)
     green = np.concatenate(strips).astype(np.float32)
     green = green[_inside(canvas, where, green)]
     canvas.taken[patch.window] &= ~where[patch.window]
@@ -130,9 +156,12 @@ def car_park(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Gene
     canvas.taken[patch.window] |= where[patch.window]
 
 
-def stadium(canvas: Canvas, centre: Point, angle: float, rng: np.random.Generator) -> None:
-    """Build an oval stadium: a bright roof ring over the stands, a striped pitch, a plaza with trees around."""
-    frame = Frame(centre, angle)
+def stadium(canvas: Canvas, center: Point, angle: float, rng: np.random.Generator) -> None:
+    """Build an oval stadium.
+
+    A bright roof ring over the stands, a striped pitch, a plaza with trees around.
+    """
+    frame = Frame(center, angle)
 
     def oval(length: float, width: float) -> list[Point]:
         corner = 0.42  # a superellipse: straighter along the pitch than an ellipse
@@ -142,36 +171,48 @@ def stadium(canvas: Canvas, centre: Point, angle: float, rng: np.random.Generato
         x, y = frame.world(u, v)
         return list(zip(x.tolist(), y.tolist(), strict=True))
 
-    plaza = canvas.polygons([circle(centre, 178)])
+    plaza = canvas.polygons([circle(center, 178)])
     canvas.paint(plaza, (0.60, 0.58, 0.55), take=False)
-    for length, width, colour, height in (
+    for length, width, color, height in (
         (262, 216, (0.72, 0.72, 0.72), 14.0), (254, 208, (0.90, 0.90, 0.90), 22.0), (206, 158, (0.80, 0.81, 0.83), 20.0),
         (196, 148, (0.36, 0.44, 0.60), 13.0), (176, 128, (0.42, 0.50, 0.64), 7.0), (156, 108, (0.55, 0.30, 0.25), 1.0),
     ):  # fmt: skip
-        canvas.paint(canvas.polygons([oval(length, width)]), colour, height_m=height)
+        canvas.paint(canvas.polygons([oval(length, width)]), color, height_m=height)
     for spoke in np.linspace(0, math.tau, 48, endpoint=False):
         u, v = 0.5 * math.cos(spoke), 0.5 * math.sin(spoke)
         ends = [_at(frame, 200 * u, 152 * v), _at(frame, 246 * u, 202 * v)]
         canvas.paint(canvas.line(ends, 1.5), (0.68, 0.69, 0.70))
     pitch(canvas, frame, 0.0, 0.0)
-    ring = np.asarray(circle(centre, 168), np.float32)
+    ring = np.asarray(circle(center, 168), np.float32)
     trees(canvas, ring[::3], rng, radius_m=4.0)
     canvas.taken[plaza.window] |= plaza.coverage > 0.5
 
 
-def pitch(canvas: Canvas, frame: Frame, u: float, v: float, *, length: float = 105.0, width: float = 68.0) -> None:
+def pitch(
+    canvas: Canvas, frame: Frame, u: float, v: float, *, length: float = 105.0, width: float = 68.0
+) -> None:
     """Mark a football pitch, mown in stripes, around a point of a frame."""
     stripes = 14
     for k in range(stripes):
         left = u - length / 2 + k * length / stripes
-        area = canvas.polygons([frame.rectangle((left, left + length / stripes), (v - width / 2, v + width / 2))])
+        area = canvas.polygons(
+            [frame.rectangle((left, left + length / stripes), (v - width / 2, v + width / 2))]
+        )
         canvas.paint(area, (0.30, 0.47, 0.22) if k % 2 else (0.26, 0.42, 0.20), height_m=0)
-    chalk: Colour = (0.86, 0.88, 0.84)
-    box = frame.rectangle((u - length / 2 + 2, u + length / 2 - 2), (v - width / 2 + 2, v + width / 2 - 2))
-    marks = [[*box, box[0]], [_at(frame, u, v - width / 2 + 2), _at(frame, u, v + width / 2 - 2)], circle(_at(frame, u, v), 9.2)]
+    chalk: Color = (0.86, 0.88, 0.84)
+    box = frame.rectangle(
+        (u - length / 2 + 2, u + length / 2 - 2), (v - width / 2 + 2, v + width / 2 - 2)
+    )
+    marks = [
+        [*box, box[0]],
+        [_at(frame, u, v - width / 2 + 2), _at(frame, u, v + width / 2 - 2)],
+        circle(_at(frame, u, v), 9.2),
+    ]
     for end in (-1, 1):
         goal = u + end * (length / 2 - 2)
-        area_box = frame.rectangle((min(goal, goal - end * 16), max(goal, goal - end * 16)), (v - 20, v + 20))
+        area_box = frame.rectangle(
+            (min(goal, goal - end * 16), max(goal, goal - end * 16)), (v - 20, v + 20)
+        )
         marks.append([*area_box, area_box[0]])
     for mark in marks:
         canvas.paint(canvas.line(mark, 0.9), chalk)
@@ -181,8 +222,14 @@ def running_track(canvas: Canvas, frame: Frame, u: float, v: float) -> None:
     """Draw a red 400 m track around a pitch."""
 
     def loop(radius: float) -> list[Point]:
-        right = [_at(frame, u + 42 + radius * math.sin(a), v - radius * math.cos(a)) for a in np.linspace(0, math.pi, 40)]
-        left = [_at(frame, u - 42 - radius * math.sin(a), v + radius * math.cos(a)) for a in np.linspace(0, math.pi, 40)]
+        right = [
+            _at(frame, u + 42 + radius * math.sin(a), v - radius * math.cos(a))
+            for a in np.linspace(0, math.pi, 40)
+        ]
+        left = [
+            _at(frame, u - 42 - radius * math.sin(a), v + radius * math.cos(a))
+            for a in np.linspace(0, math.pi, 40)
+        ]
         return [*right, *left, right[0]]
 
     canvas.paint(canvas.polygons([loop(49)]), (0.64, 0.33, 0.26))
@@ -192,21 +239,30 @@ def running_track(canvas: Canvas, frame: Frame, u: float, v: float) -> None:
     pitch(canvas, frame, u, v, length=92, width=58)
 
 
-def diamond(canvas: Canvas, home: Point, angle: float, rng: np.random.Generator, *, reach_m: float = 105.0) -> None:
+def diamond(
+    canvas: Canvas, home: Point, angle: float, rng: np.random.Generator, *, reach_m: float = 105.0
+) -> None:
     """Lay out a baseball field that opens from home plate in a direction."""
 
     def at(distance: float, turn: float) -> Point:
-        return home[0] + distance * math.cos(angle + turn), home[1] + distance * math.sin(angle + turn)
+        return home[0] + distance * math.cos(angle + turn), home[1] + distance * math.sin(
+            angle + turn
+        )
 
     def fan(radius: float, spread: float = math.pi / 4) -> list[Point]:
         return [at(-6, 0), *[at(radius, turn) for turn in np.linspace(-spread, spread, 40)]]
 
-    clay: Colour = (0.66, 0.46, 0.32)
+    clay: Color = (0.66, 0.46, 0.32)
     canvas.paint(canvas.polygons([fan(reach_m + 5, 0.82)]), clay)
     for ring in range(10):
         radius = reach_m - ring * reach_m / 10
-        canvas.paint(canvas.polygons([fan(radius)]), (0.33, 0.48, 0.24) if ring % 2 else (0.30, 0.44, 0.22))
-    canvas.paint(canvas.polygons([[at(-9, 0), *[at(44, turn) for turn in np.linspace(-0.86, 0.86, 30)]]]), clay)
+        canvas.paint(
+            canvas.polygons([fan(radius)]), (0.33, 0.48, 0.24) if ring % 2 else (0.30, 0.44, 0.22)
+        )
+    canvas.paint(
+        canvas.polygons([[at(-9, 0), *[at(44, turn) for turn in np.linspace(-0.86, 0.86, 30)]]]),
+        clay,
+    )
     square = [at(5, 0), at(22, -math.pi / 4), at(29, 0), at(22, math.pi / 4)]
     canvas.paint(canvas.polygons([square]), (0.34, 0.49, 0.25))
     canvas.paint(canvas.polygons([circle(at(17, 0), 3.0)]), clay)
@@ -214,7 +270,9 @@ def diamond(canvas: Canvas, home: Point, angle: float, rng: np.random.Generator,
     for side in (-math.pi / 4, math.pi / 4):
         canvas.paint(canvas.line([home, at(reach_m, side)], 0.8), (0.88, 0.88, 0.85))
         stand, heading = np.asarray([at(27, side * 1.9)]), np.array([angle + side])
-        canvas.boxes(stand, np.array([[32.0, 8.0]]), heading, np.full((1, 3), 0.70), np.array([4.0]))
+        canvas.boxes(
+            stand, np.array([[32.0, 8.0]]), heading, np.full((1, 3), 0.70), np.array([4.0])
+        )
     edge = np.asarray([at(reach_m + 13, turn) for turn in np.linspace(-0.9, 0.9, 26)], np.float32)
     trees(canvas, edge + rng.normal(0, 2, edge.shape).astype(np.float32), rng, radius_m=4.2)
 
@@ -225,13 +283,19 @@ def _at(frame: Frame, u: float, v: float) -> Point:
 
 
 def _inside(canvas: Canvas, where: BoolArray, points: FloatArray) -> BoolArray:
-    rows, cols = np.floor(points[:, 1] / canvas.gsd_m).astype(int), np.floor(points[:, 0] / canvas.gsd_m).astype(int)
+    rows, cols = (
+        np.floor(points[:, 1] / canvas.gsd_m).astype(int),
+        np.floor(points[:, 0] / canvas.gsd_m).astype(int),
+    )
     on: BoolArray = (rows >= 0) & (rows < canvas.shape[0]) & (cols >= 0) & (cols < canvas.shape[1])
     on[on] = where[rows[on], cols[on]]
     return on
 
 
 def _covered(canvas: Canvas, where: BoolArray, x: float, y: float, radius_m: float) -> bool:
-    """Say whether a disc's centre and four quarter points lie within an area."""
-    probe = np.array([[x, y], [x - radius_m, y], [x + radius_m, y], [x, y - radius_m], [x, y + radius_m]], np.float32)
+    """Say whether a disc's center and four quarter points lie within an area."""
+    probe = np.array(
+        [[x, y], [x - radius_m, y], [x + radius_m, y], [x, y - radius_m], [x, y + radius_m]],
+        np.float32,
+    )
     return bool(_inside(canvas, where, probe).all())

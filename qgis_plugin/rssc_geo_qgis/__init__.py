@@ -1,4 +1,7 @@
-"""QGIS plugin: land-use maps from the layers of a project, made by the program ``rssc-geo`` beside QGIS."""
+"""QGIS plugin.
+
+Land-use maps from the layers of a project, made by the program ``rssc-geo`` beside QGIS.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,10 @@ from .child import ask
 MINIMUM = (0, 1)
 """Oldest version (major, minor) whose commands and messages the plugin understands."""
 
-HOW_TO_GET = "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that is there already."
+HOW_TO_GET = (
+    "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that is"
+    " there already."
+)
 
 
 class BackendError(Exception):
@@ -45,11 +48,16 @@ class Backend:
             )
 
     def options(self, command: str) -> frozenset[str]:
-        """The long options of a command, from its help. Raises ``BackendError`` when it does not answer."""
+        """The long options of a command, from its help.
+
+        Raises ``BackendError`` when it does not answer.
+        """
         try:
             return _options(self.program, _modified(self.program), command)
         except (OSError, subprocess.SubprocessError) as error:
-            raise BackendError(f"The backend {self.program} does not answer ({_reason(error)}). {HOW_TO_GET}") from error
+            raise BackendError(
+                f"The backend {self.program} does not answer ({_reason(error)}). {HOW_TO_GET}"
+            ) from error
 
 
 def find_backend() -> Backend:
@@ -64,7 +72,9 @@ def find_backend() -> Backend:
             "Choose the program rssc-geo there, or leave the field empty."
         )
     installed = install.program_path()
-    program = program or (installed if os.path.isfile(installed) else shutil.which("rssc-geo") or "")
+    program = program or (
+        installed if os.path.isfile(installed) else shutil.which("rssc-geo") or ""
+    )
     if not program:
         raise BackendError(f"The backend rssc-geo is not installed. {HOW_TO_GET}")
     answer = _ask(program, _modified(program))
@@ -88,7 +98,10 @@ def _modified(program: str) -> float:
 
 @lru_cache(maxsize=8)
 def _ask(program: str, _changed: float) -> Backend | str:
-    """The backend, or what is wrong with it: a broken program is not started again for every algorithm either."""
+    """The backend, or what is wrong with it.
+
+    A broken program is not started again for every algorithm either.
+    """
     try:
         version = ask([program, "--version"])
         commands = _commands(ask([program, "--help"]))
@@ -100,8 +113,8 @@ def _ask(program: str, _changed: float) -> Backend | str:
     if (int(found[1]), int(found[2])) < MINIMUM:
         wanted = ".".join(map(str, MINIMUM))
         return (
-            f"The backend {program} is version {version.split()[1]}, this plugin needs {wanted} or newer. "
-            "Update it: Plugins ▸ RSSC Geo ▸ Install backend."
+            f"The backend {program} is version {version.split()[1]}, this plugin needs {wanted} or"
+            " newer. Update it: Plugins ▸ RSSC Geo ▸ Install backend."
         )
     return Backend(program, version.split()[1], commands)
 

@@ -1,4 +1,7 @@
-"""Run a program beside QGIS: its own environment and process group, lines as they come, cancel within a second."""
+"""Run a program beside QGIS.
+
+Its own environment and process group, lines as they come, cancel within a second.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ _closing = threading.Event()
 
 @dataclass(frozen=True)
 class Finished:
-    """How a child ended: its exit code, the last line it wrote on stderr, and whether the user stopped it."""
+    """How a child ended.
+
+    Its exit code, the last line it wrote on stderr, and whether the user stopped it.
+    """
 
     code: int
     last_error: str
@@ -49,9 +55,18 @@ class Finished:
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of QGIS without its own Python, GDAL, PROJ and Qt."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_LEAKED)}
-    # UTF-8 also on Windows, and no packages from the user's own folder, which may not fit the child's Python.
-    return {**kept, "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", **(extra or {})}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(_LEAKED)
+    }
+    # UTF-8 also on Windows, and no packages from the user's own folder, which may not fit the
+    # child's Python.
+    return {
+        **kept,
+        "PYTHONUTF8": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **(extra or {}),
+    }
 
 
 def run_child(
@@ -64,8 +79,8 @@ def run_child(
 ) -> Finished:
     """Run ``arguments`` and hand over each line of its two streams in the calling thread.
 
-    Standard input stays open until the end: a child that watches it knows when QGIS is gone, however QGIS went.
-    Raises ``OSError`` when the program cannot be started.
+    Standard input stays open until the end: a child that watches it knows when QGIS is gone,
+    however QGIS went. Raises ``OSError`` when the program cannot be started.
     """
     process = subprocess.Popen(
         list(arguments),
@@ -104,7 +119,10 @@ def run_child(
 
 
 def end_all() -> None:
-    """End all children, and wait for the threads that watch them: QGIS closes, and its Python must outlive those threads."""
+    """End all children, and wait for the threads that watch them.
+
+    QGIS closes, and its Python must outlive those threads.
+    """
     _closing.set()
     deadline = time.monotonic() + 3
     while _running and time.monotonic() < deadline:
@@ -124,15 +142,25 @@ def stop(process: subprocess.Popen[str]) -> None:
             process.wait(_GRACE_S)
     if os.name == "posix":
         _signal_group(process, signal.SIGKILL)
-    elif process.poll() is None:  # a console script is a launcher on Windows: its Python must go with it
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], check=False, capture_output=True, **_own_group())
+    elif (
+        process.poll() is None
+    ):  # a console script is a launcher on Windows: its Python must go with it
+        subprocess.run(
+            ["taskkill", "/T", "/F", "/PID", str(process.pid)],
+            check=False,
+            capture_output=True,
+            **_own_group(),
+        )
     process.wait()
     with contextlib.suppress(OSError):
         process.stdin.close()
 
 
 def ask(arguments: Sequence[str], *, timeout_s: float = 30) -> str:
-    """The standard output of a quick command. Raises ``OSError`` or ``subprocess.SubprocessError`` with what went wrong."""
+    """The standard output of a quick command.
+
+    Raises ``OSError`` or ``subprocess.SubprocessError`` with what went wrong.
+    """
     done = subprocess.run(
         list(arguments),
         stdin=subprocess.DEVNULL,
@@ -170,7 +198,10 @@ def _reader(stream: IO[str], line: Line, lines: queue.Queue[tuple[Line, str]]) -
 
 
 def _hand_over(lines: queue.Queue[tuple[Line, str]]) -> None:
-    """Call back for the lines that are there, waiting a moment for the first; QGIS stays alive on its own thread."""
+    """Call back for the lines that are there, waiting a moment for the first.
+
+    QGIS stays alive on its own thread.
+    """
     deadline = time.monotonic() + _POLL_S
     with contextlib.suppress(queue.Empty):
         line, text = lines.get(timeout=_POLL_S)

@@ -1,4 +1,7 @@
-"""One command of the backend: its messages into QGIS's log and progress bar, its failure as one line."""
+"""One command of the backend.
+
+Its messages into QGIS's log and progress bar, its failure as one line.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ _WARNING = "warning: "
 _KILLED = (-9, 137)
 
 
-def run_command(backend: Backend, arguments: Sequence[str], feedback: QgsProcessingFeedback) -> dict[str, Any] | None:
+def run_command(
+    backend: Backend, arguments: Sequence[str], feedback: QgsProcessingFeedback
+) -> dict[str, Any] | None:
     """Run a command of the backend, its name first in ``arguments``.
 
-    Returns what it printed last as JSON, ``None`` when the user stopped it. Raises ``QgsProcessingException`` with its own
-    message when it failed.
+    Returns what it printed last as JSON, ``None`` when the user stopped it. Raises
+    ``QgsProcessingException`` with its own message when it failed.
     """
     try:
         known = backend.options(arguments[0])
@@ -38,10 +43,16 @@ def run_command(backend: Backend, arguments: Sequence[str], feedback: QgsProcess
     output = _Output(feedback)
     try:
         finished = run_child(
-            line, feedback=feedback, on_stdout=output.read, on_stderr=output.log, environment=settings.environment()
+            line,
+            feedback=feedback,
+            on_stdout=output.read,
+            on_stderr=output.log,
+            environment=settings.environment(),
         )
     except OSError as error:
-        raise QgsProcessingException(f"The backend {backend.program} cannot be started: {error.strerror}") from error
+        raise QgsProcessingException(
+            f"The backend {backend.program} cannot be started: {error.strerror}"
+        ) from error
     if finished.cancelled:
         return None
     if finished.code != 0:
@@ -60,7 +71,10 @@ def _failure(finished: Finished) -> str:
 
 
 class _Output:
-    """Takes the backend's lines: events move a percentage that never goes back, the last object is the result."""
+    """Takes the backend's lines.
+
+    Events move a percentage that never goes back, the last object is the result.
+    """
 
     def __init__(self, feedback: QgsProcessingFeedback) -> None:
         self.values: dict[str, Any] = {}
@@ -89,10 +103,16 @@ class _Output:
             self._feedback.pushConsoleInfo(text)
 
     def _show(self, event: Mapping[str, Any]) -> None:
-        stage, done, total = str(event.get("stage", "")), float(event["done"]), float(event["total"])
+        stage, done, total = (
+            str(event.get("stage", "")),
+            float(event["done"]),
+            float(event["total"]),
+        )
         if stage != self._stage:
             self._stage = stage
             self._feedback.setProgressText(f"{stage} …")
-        start, end = (_LAST_STAGE_STARTS, 100.0) if stage == _LAST_STAGE else (0.0, _LAST_STAGE_STARTS)
+        start, end = (
+            (_LAST_STAGE_STARTS, 100.0) if stage == _LAST_STAGE else (0.0, _LAST_STAGE_STARTS)
+        )
         self._reached = max(self._reached, start + (end - start) * done / max(total, 1.0))
         self._feedback.setProgress(self._reached)

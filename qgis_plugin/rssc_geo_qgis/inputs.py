@@ -1,4 +1,7 @@
-"""What a user of QGIS has, turned into what the backend opens: files, online layers, areas of interest."""
+"""What a user of QGIS has, turned into what the backend opens.
+
+Files, online layers, areas of interest.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ _AUTHORITIES = ("EPSG:", "ESRI:", "IGNF:", "OGC:", "IAU_2015:")
 class RasterInput:
     """A raster layer as the backend needs it; made on QGIS's main thread, used on another.
 
-    ``picture`` is a copy of the provider of a layer that has no file (WMS, WMTS, XYZ); ``assume_crs`` is set when the
-    layer's CRS was chosen in QGIS and is not that of the file.
+    ``picture`` is a copy of the provider of a layer that has no file (WMS, WMTS, XYZ);
+    ``assume_crs`` is set when the layer's CRS was chosen in QGIS and is not that of the file.
     """
 
     source: str
@@ -47,18 +50,23 @@ class RasterInput:
 
 
 def read_raster(layer: QgsRasterLayer) -> RasterInput:
-    """Describe a layer. Raises ``QgsProcessingException`` when the backend cannot open such a one, or its place is unknown."""
+    """Describe a layer.
+
+    Raises ``QgsProcessingException`` when the backend cannot open such a one, or its place is
+    unknown.
+    """
     kind = layer.providerType()
     if kind in _RENDERED:
         return RasterInput("", layer.name(), layer.crs(), "", layer.dataProvider().clone())
     if kind != "gdal":
         raise QgsProcessingException(
-            f"The layer '{layer.name()}' comes from '{kind}', which rssc-geo cannot read. Save it as a GeoTIFF first "
-            "(Layer ▸ Save As…)."
+            f"The layer '{layer.name()}' comes from '{kind}', which rssc-geo cannot read. Save it"
+            " as a GeoTIFF first (Layer ▸ Save As…)."
         )
     if not layer.crs().isValid():
         raise QgsProcessingException(
-            f"The layer '{layer.name()}' has no CRS. Set it first (right click on the layer ▸ Layer CRS)."
+            f"The layer '{layer.name()}' has no CRS. Set it first (right click on the layer ▸ Layer"
+            " CRS)."
         )
     source = layer.source().split("|option:")[0]
     if os.path.exists(source):
@@ -66,7 +74,9 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
     elif source.startswith(("http://", "https://")):
         source = f"/vsicurl/{source}"
     chosen = layer.crs() != layer.dataProvider().crs()
-    return RasterInput(source, layer.name(), layer.crs(), crs_text(layer.crs()) if chosen else "", None)
+    return RasterInput(
+        source, layer.name(), layer.crs(), crs_text(layer.crs()) if chosen else "", None
+    )
 
 
 def crs_text(crs: QgsCoordinateReferenceSystem) -> str:
@@ -76,29 +86,39 @@ def crs_text(crs: QgsCoordinateReferenceSystem) -> str:
     return crs.toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT2_2019)
 
 
-def rendered_size(raster: RasterInput, extent: QgsRectangle, resolution_m: float) -> tuple[int, int]:
-    """Columns and rows of an online layer's picture. Raises ``QgsProcessingException`` when it has no extent or is too large."""
+def rendered_size(
+    raster: RasterInput, extent: QgsRectangle, resolution_m: float
+) -> tuple[int, int]:
+    """Columns and rows of an online layer's picture.
+
+    Raises ``QgsProcessingException`` when it has no extent or is too large.
+    """
     if extent.isEmpty():
         raise QgsProcessingException(
-            f"'{raster.title}' is an online layer: choose the extent to classify (Extent, under Advanced parameters)."
+            f"'{raster.title}' is an online layer: choose the extent to classify (Extent, under"
+            " Advanced parameters)."
         )
     width_m, height_m = _ground_size(extent, raster.crs)
     columns, rows = math.ceil(width_m / resolution_m), math.ceil(height_m / resolution_m)
     if columns * rows > MAX_RENDERED_PIXELS:
         fitting = resolution_m * math.sqrt(columns * rows / MAX_RENDERED_PIXELS)
         raise QgsProcessingException(
-            f"The extent of '{raster.title}' makes a picture of {columns} × {rows} pixels at {resolution_m:g} m; "
-            f"{MAX_RENDERED_PIXELS // 1_000_000} million pixels are fetched at most. Choose a smaller extent, or a resolution "
-            f"of {math.ceil(fitting * 10) / 10:g} m or coarser."
+            f"The extent of '{raster.title}' makes a picture of {columns} × {rows} pixels at"
+            f" {resolution_m:g} m; {MAX_RENDERED_PIXELS // 1_000_000} million pixels are fetched at"
+            f" most. Choose a smaller extent, or a resolution of {math.ceil(fitting * 10) / 10:g} m"
+            " or coarser."
         )
     return max(columns, 1), max(rows, 1)
 
 
-def render(raster: RasterInput, extent: QgsRectangle, resolution_m: float, path: str, feedback: QgsFeedback) -> None:
+def render(
+    raster: RasterInput, extent: QgsRectangle, resolution_m: float, path: str, feedback: QgsFeedback
+) -> None:
     """Write an online layer's picture of an extent, in the layer's CRS, as a GeoTIFF with alpha."""
     columns, rows = rendered_size(raster, extent, resolution_m)
     feedback.pushWarning(
-        f"Fetching {columns} × {rows} pixels of '{raster.title}'. Mind the terms of its service: many forbid bulk downloads."
+        f"Fetching {columns} × {rows} pixels of '{raster.title}'. Mind the terms of its service:"
+        " many forbid bulk downloads."
     )
     pipe = QgsRasterPipe()
     pipe.set(raster.picture)
@@ -107,7 +127,9 @@ def render(raster: RasterInput, extent: QgsRectangle, resolution_m: float, path:
     writer.setCreateOptions(["TILED=YES", "COMPRESS=DEFLATE"])
     progress = QgsRasterBlockFeedback()
     feedback.canceled.connect(progress.cancel)
-    result = writer.writeRaster(pipe, columns, rows, extent, raster.crs, QgsCoordinateTransformContext(), progress)
+    result = writer.writeRaster(
+        pipe, columns, rows, extent, raster.crs, QgsCoordinateTransformContext(), progress
+    )
     if feedback.isCanceled():
         return
     if result != QgsRasterFileWriter.WriterError.NoError:
@@ -115,7 +137,9 @@ def render(raster: RasterInput, extent: QgsRectangle, resolution_m: float, path:
         raise QgsProcessingException(f"'{raster.title}' could not be fetched: {errors}")
 
 
-def write_polygons(source: QgsProcessingFeatureSource, path: str, title: str, field: str = "") -> None:
+def write_polygons(
+    source: QgsProcessingFeatureSource, path: str, title: str, field: str = ""
+) -> None:
     """Write the features of a source (only the selected ones where the user said so) to a GeoPackage, with one field or none."""
     fields = QgsFields()
     wanted = source.fields().indexOf(field) if field else -1
@@ -133,21 +157,31 @@ def write_polygons(source: QgsProcessingFeatureSource, path: str, title: str, fi
         if wanted >= 0:
             copy.setAttributes([feature.attribute(wanted)])
         if not writer.addFeature(copy):
-            raise QgsProcessingException(f"The layer '{title}' could not be copied: {writer.errorMessage()}")
+            raise QgsProcessingException(
+                f"The layer '{title}' could not be copied: {writer.errorMessage()}"
+            )
         count += 1
     del writer  # closes the file
     if not count:
         raise QgsProcessingException(
-            f"The layer '{title}' has no features to use. If 'Selected features only' is on, select some."
+            f"The layer '{title}' has no features to use. If 'Selected features only' is on, select"
+            " some."
         )
 
 
 def _ground_size(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> tuple[float, float]:
-    """Width and height in metres on the ground, through the middle: a metre of web maps is shorter there."""
+    """Width and height in metres on the ground, through the middle.
+
+    A metre of web maps is shorter there.
+    """
     measure = QgsDistanceArea()
     measure.setSourceCrs(crs, QgsCoordinateTransformContext())
     measure.setEllipsoid("EPSG:7030")
-    centre = extent.center()
-    width = measure.measureLine(QgsPointXY(extent.xMinimum(), centre.y()), QgsPointXY(extent.xMaximum(), centre.y()))
-    height = measure.measureLine(QgsPointXY(centre.x(), extent.yMinimum()), QgsPointXY(centre.x(), extent.yMaximum()))
+    center = extent.center()
+    width = measure.measureLine(
+        QgsPointXY(extent.xMinimum(), center.y()), QgsPointXY(extent.xMaximum(), center.y())
+    )
+    height = measure.measureLine(
+        QgsPointXY(center.x(), extent.yMinimum()), QgsPointXY(center.x(), extent.yMaximum())
+    )
     return width, height

@@ -30,7 +30,10 @@ class InstallError(Exception):
 
 @dataclass(frozen=True)
 class Build:
-    """Which PyTorch is installed: ``index`` is where pip finds it ('' = PyPI), ``disk_gb`` what everything takes at most."""
+    """Which PyTorch is installed.
+
+    ``index`` is where pip finds it ('' = PyPI), ``disk_gb`` what everything takes at most.
+    """
 
     name: str
     index: str
@@ -70,18 +73,33 @@ def choose_build() -> Build:
 
 
 def install(requirement: str, *, feedback: QgsFeedback, log: Log) -> None:
-    """Make the environment and install ``requirement`` (a name, wheel, folder or address that pip understands) into it.
+    """Make the environment and install ``requirement`` (a name, wheel, folder or address that pip
+    understands) into it.
 
-    A stopped installation goes on when it is started again: what pip has downloaded and installed is kept.
-    Raises ``InstallError``; returns early when ``feedback`` is cancelled.
+    A stopped installation goes on when it is started again: what pip has downloaded and installed
+    is kept. Raises ``InstallError``; returns early when ``feedback`` is cancelled.
     """
     python, build = suitable_python(), choose_build()
     check_space(build)
     log(f"{build.name} build, into {folder()}, with {python}")
     if not _pip_version():
-        _run(["making the environment", python, "-m", "venv", "--clear", "--upgrade-deps", folder()], (0, 5), feedback, log)
+        _run(
+            ["making the environment", python, "-m", "venv", "--clear", "--upgrade-deps", folder()],
+            (0, 5),
+            feedback,
+            log,
+        )
     bar = "raw" if _pip_version() >= _TELLS_PROGRESS else "off"
-    pip = [python_path(), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", bar]
+    pip = [
+        python_path(),
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        bar,
+    ]
     index = ["--index-url", build.index] if build.index else []
     _run(["installing PyTorch", *pip, *index, "torch", "torchvision"], (5, 60), feedback, log)
     _run(["installing rssc-geo", *pip, "--upgrade", requirement], (60, 100), feedback, log)
@@ -94,7 +112,10 @@ def remove() -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise InstallError(f"{error.filename} cannot be deleted ({error.strerror}); close what uses it and try again") from error
+        raise InstallError(
+            f"{error.filename} cannot be deleted ({error.strerror}); close what uses it and try"
+            " again"
+        ) from error
 
 
 def check_space(build: Build) -> None:
@@ -102,8 +123,8 @@ def check_space(build: Build) -> None:
     free_gb = _free_gb()
     if free_gb < build.disk_gb:
         raise InstallError(
-            f"The backend ({build.name} build) needs {build.disk_gb:g} GB on the disk of {folder()}, "
-            f"which has {free_gb:.1f} GB free. Free some space and install again."
+            f"The backend ({build.name} build) needs {build.disk_gb:g} GB on the disk of"
+            f" {folder()}, which has {free_gb:.1f} GB free. Free some space and install again."
         )
 
 
@@ -115,11 +136,16 @@ def _free_gb() -> float:
 
 
 def suitable_python() -> str:
-    """A Python that can make the environment: QGIS's own where possible. Raises ``InstallError`` when none is found."""
+    """A Python that can make the environment: QGIS's own where possible.
+
+    Raises ``InstallError`` when none is found.
+    """
     met = []
     for candidate in dict.fromkeys(_candidates()):
         try:
-            answer = ask([candidate, "-c", "import sys, venv, ensurepip; print(*sys.version_info[:2])"])
+            answer = ask(
+                [candidate, "-c", "import sys, venv, ensurepip; print(*sys.version_info[:2])"]
+            )
         except (OSError, subprocess.SubprocessError) as error:
             lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             met.append(f"{candidate}: {lines[-1] if lines else 'does not run'}")
@@ -130,8 +156,9 @@ def suitable_python() -> str:
         met.append(f"{candidate}: version {answer.strip().replace(' ', '.')}")
     wanted = ".".join(map(str, OLDEST_PYTHON))
     raise InstallError(
-        f"No Python {wanted} or newer with venv was found (tried {'; '.join(met) or 'none'}). "
-        "Debian and Ubuntu: sudo apt install python3-venv. Elsewhere: install Python from python.org."
+        f"No Python {wanted} or newer with venv was found (tried {'; '.join(met) or 'none'})."
+        " Debian and Ubuntu: sudo apt install python3-venv. Elsewhere: install Python from"
+        " python.org."
     )
 
 
@@ -139,19 +166,28 @@ def _candidates() -> Iterator[str]:
     windows = os.name == "nt"
     if os.path.basename(sys.executable).lower().startswith("python"):
         yield sys.executable
-    # Inside the desktop sys.executable may be QGIS itself; its Python lies beside it or in its prefix.
+    # Inside the desktop sys.executable may be QGIS itself; its Python lies beside it or in its
+    # prefix.
     beside = os.path.dirname(sys.executable)
-    names = ["python3.exe", "python.exe"] if windows else ["python3", os.path.join("bin", "python3")]
+    names = (
+        ["python3.exe", "python.exe"] if windows else ["python3", os.path.join("bin", "python3")]
+    )
     for place in (sys.exec_prefix, beside) if windows else (beside, sys.exec_prefix):
         for name in names:
             path = os.path.join(place, name)
             if os.path.isfile(path):
                 yield path
-    # What macOS starts from its Finder has a PATH without the folders that Python's own installer and Homebrew use.
+    # What macOS starts from its Finder has a PATH without the folders that Python's own installer
+    # and Homebrew use.
     more = ("/usr/local/bin", "/opt/homebrew/bin") if sys.platform == "darwin" else ()
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *more))
-    # On Windows python.org installs neither of the other names, and nothing but its launcher on PATH unless told to.
-    for name in (*(("py", "python") if windows else ()), "python3", *(f"python3.{minor}" for minor in range(10, 15))):
+    # On Windows python.org installs neither of the other names, and nothing but its launcher on
+    # PATH unless told to.
+    for name in (
+        *(("py", "python") if windows else ()),
+        "python3",
+        *(f"python3.{minor}" for minor in range(10, 15)),
+    ):
         found = shutil.which(name, path=path)
         if found:
             yield found
@@ -163,7 +199,10 @@ def _in_environment(name: str) -> str:
 
 
 def _pip_version() -> tuple[int, ...]:
-    """(major, minor) of the environment's pip, () when there is none: an update of the Python it was made from breaks it."""
+    """(major, minor) of the environment's pip, () when there is none.
+
+    An update of the Python it was made from breaks it.
+    """
     try:
         answer = ask([python_path(), "-c", "import pip; print(pip.__version__)"])
     except (OSError, subprocess.SubprocessError):
@@ -172,7 +211,10 @@ def _pip_version() -> tuple[int, ...]:
 
 
 def _run(step: list[str], share: tuple[float, float], feedback: QgsFeedback, log: Log) -> None:
-    """One step, moving the progress through its share of the whole; its title comes first in ``step``."""
+    """One step, moving the progress through its share of the whole.
+
+    Its title comes first in ``step``.
+    """
     title, *arguments = step
     if feedback.isCanceled():
         return
@@ -181,7 +223,8 @@ def _run(step: list[str], share: tuple[float, float], feedback: QgsFeedback, log
 
     def show(line: str) -> None:
         nonlocal reached
-        # pip does not know how much is to come: each line, or download by its size, takes a part of what is left.
+        # pip does not know how much is to come: each line, or download by its size, takes a part of
+        # what is left.
         download = _DOWNLOAD.fullmatch(line)
         done, total = (int(download[1]), max(int(download[2]), 1)) if download else (1, 1)
         part = (end - reached) * (total / (total + _LARGE) if download else 0.04)
@@ -203,8 +246,12 @@ def _run(step: list[str], share: tuple[float, float], feedback: QgsFeedback, log
     if finished.cancelled:
         log("stopped; what was downloaded is kept, Install backend goes on from there")
     elif finished.code != 0:
-        # pip takes back what it could not finish, venv does not say why it failed: either sign counts.
+        # pip takes back what it could not finish, venv does not say why it failed: either sign
+        # counts.
         if any(words in error for words in _NO_SPACE) or _free_gb() < _FULL_GB:
             remove()
-            raise InstallError(f"The disk of {folder()} is full. What was installed was deleted; free some space and try again.")
+            raise InstallError(
+                f"The disk of {folder()} is full. What was installed was deleted; free some space"
+                " and try again."
+            )
         raise InstallError(f"{title} failed: {error or f'code {finished.code}'}")

@@ -1,4 +1,7 @@
-"""The page Settings ▸ Options ▸ RSSC Geo: which backend, where it computes, where it keeps files; install, check, remove."""
+"""The page Settings ▸ Options ▸ RSSC Geo: which backend, where it computes, where it keeps files.
+
+Install, check, remove.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +62,17 @@ class OptionsPage(QgsOptionsPageWidget):
         self.device.addItems([_FASTEST, "cpu", "cuda", "mps"])
         self.device.setCurrentText(settings.get(settings.DEVICE) or _FASTEST)
         self.source = QLineEdit(settings.get(settings.INSTALL_FROM))
-        self.source.setPlaceholderText(f"{install.REQUIREMENT} from the Python Package Index; or a wheel, a folder, an address")
+        self.source.setPlaceholderText(
+            f"{install.REQUIREMENT} from the Python Package Index; or a wheel, a folder, an address"
+        )
         self.status, self.log, self.bar = QLabel(), QPlainTextEdit(), QProgressBar()
         self.status.setWordWrap(True)
         self.log.setReadOnly(True)
         self.bar.hide()
-        self.install_button, self.check_button = QPushButton("Install backend"), QPushButton("Check backend")
+        self.install_button, self.check_button = (
+            QPushButton("Install backend"),
+            QPushButton("Check backend"),
+        )
         self.remove_button, self.stop_button = QPushButton("Remove backend"), QPushButton("Stop")
         self.install_button.clicked.connect(lambda: self._start(install_task()))
         self.check_button.clicked.connect(lambda: self._start(check_task()))
@@ -76,7 +84,10 @@ class OptionsPage(QgsOptionsPageWidget):
         self._show_status()
 
     def apply(self) -> None:
-        """Keep what was entered; called by QGIS when the dialog is accepted, and before the backend is started here."""
+        """Keep what was entered.
+
+        Called by QGIS when the dialog is accepted, and before the backend is started here.
+        """
         device = self.device.currentText()
         settings.put(settings.PROGRAM, self.program.filePath())
         settings.put(settings.CACHE, self.cache.filePath())
@@ -91,7 +102,12 @@ class OptionsPage(QgsOptionsPageWidget):
         form.addRow("Cache folder", self.cache)
         form.addRow("Install from", self.source)
         buttons = QHBoxLayout()
-        for button in (self.install_button, self.check_button, self.remove_button, self.stop_button):
+        for button in (
+            self.install_button,
+            self.check_button,
+            self.remove_button,
+            self.stop_button,
+        ):
             buttons.addWidget(button)
         buttons.addStretch()
         page = QVBoxLayout(self)
@@ -152,5 +168,7 @@ def _found() -> str:
         backend = find_backend()
     except BackendError as error:
         return str(error)
-    place = "installed by this plugin" if backend.program == install.program_path() else backend.program
+    place = (
+        "installed by this plugin" if backend.program == install.program_path() else backend.program
+    )
     return f"Backend: rssc-geo {backend.version}, {place}"

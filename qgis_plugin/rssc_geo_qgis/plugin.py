@@ -1,4 +1,7 @@
-"""The plugin: the Processing provider, its page in the options, its menu, and an offer to install the backend."""
+"""The plugin.
+
+The Processing provider, its page in the options, its menu, and an offer to install the backend.
+"""
 
 from __future__ import annotations
 
@@ -86,9 +89,20 @@ class RsscGeoPlugin:
             level = Qgis.MessageLevel.Warning if error else Qgis.MessageLevel.Success
             bar.pushMessage(TITLE, f"{title}: {error or 'done.'}", level, 0)
 
-        task.line.connect(lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info))
+        task.line.connect(
+            lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info)
+        )
         task.ended.connect(ended)
         if task.start():
-            bar.pushMessage(TITLE, f"{title}: progress and cancel are in the status bar below.", Qgis.MessageLevel.Info, 8)
+            bar.pushMessage(
+                TITLE,
+                f"{title}: progress and cancel are in the status bar below.",
+                Qgis.MessageLevel.Info,
+                8,
+            )
         else:
-            bar.pushMessage(TITLE, f"'{BackendTask.current.description()}' is still running.", Qgis.MessageLevel.Info)
+            bar.pushMessage(
+                TITLE,
+                f"'{BackendTask.current.description()}' is still running.",
+                Qgis.MessageLevel.Info,
+            )

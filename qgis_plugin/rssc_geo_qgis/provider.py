@@ -16,7 +16,10 @@ from .algorithms.zeroshot import ZeroShot
 
 
 class RsscGeoProvider(QgsProcessingProvider):
-    """Always lists all algorithms, so that saved models keep working; each says itself what it misses."""
+    """Always lists all algorithms, so that saved models keep working.
+
+    Each says itself what it misses.
+    """
 
     def id(self) -> str:
         return "rsscgeo"

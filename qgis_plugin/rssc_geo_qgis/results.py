@@ -1,4 +1,7 @@
-"""What a run wrote, as layers in the project: styled by the file, grouped under the name of the input."""
+"""What a run wrote, as layers in the project.
+
+Styled by the file, grouped under the name of the input.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ from qgis.PyQt.QtGui import QColor
 
 TITLES = {
     "landuse": "Land use",
-    "scenes": "Scenes",
+    "cells": "Cells",
     "review": "Cells to review",
     "classes": "Classes as raster",
     "captions": "Captions",
 }
-_BELOW = ("scenes", "classes")
+_BELOW = ("cells", "classes")
 """Switched off, under the regions: see-through fills on each other would hide the imagery."""
 
 Paint = Callable[[QgsMapLayer], None]
@@ -40,7 +43,7 @@ Paint = Callable[[QgsMapLayer], None]
 def layer_files(output: str) -> dict[str, str]:
     """The file of each layer of a land-use map, by name: a GeoPackage holds them all."""
     stem, suffix = os.path.splitext(output)
-    apart = () if suffix.lower() == ".gpkg" else ("scenes", "review")
+    apart = () if suffix.lower() == ".gpkg" else ("cells", "review")
     return {"landuse": output, **{name: f"{stem}_{name}{suffix}" for name in apart}}
 
 
@@ -53,38 +56,64 @@ def layer_sources(output: str, written: Sequence[str]) -> dict[str, str]:
 
 
 def open_layer_of(project: QgsProject | None, path: str) -> str:
-    """The name of a layer of the project that reads the file, or one in the folder; '' if none does."""
+    """The name of a layer of the project that reads the file, or one in the folder.
+
+    '' if none does.
+    """
     wanted = os.path.normcase(os.path.abspath(path))
     for layer in project.mapLayers().values() if project else ():
-        decoded = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source()).get("path") or ""
+        decoded = (
+            QgsProviderRegistry.instance()
+            .decodeUri(layer.providerType(), layer.source())
+            .get("path")
+            or ""
+        )
         found = os.path.normcase(os.path.abspath(decoded)) if decoded else ""
         if found == wanted or found.startswith(wanted + os.sep):
             return layer.name()
     return ""
 
 
-def load_on_completion(context: QgsProcessingContext, asked: str, layers: dict[str, str], group: str) -> None:
-    """Load the layers of a run in place of ``asked``, the file name that the dialog wanted loaded; nothing if it did not."""
+def load_on_completion(
+    context: QgsProcessingContext, asked: str, layers: dict[str, str], group: str
+) -> None:
+    """Load the layers of a run in place of ``asked``, the file name that the dialog wanted loaded.
+
+    Nothing if it did not.
+    """
     project = _take(context, asked)
     for name, source in layers.items() if project else ():
-        _load(context, project, source, TITLES.get(name, name), _Finish.of(group, _style, visible=name not in _BELOW))
+        _load(
+            context,
+            project,
+            source,
+            TITLES.get(name, name),
+            _Finish.of(group, _style, visible=name not in _BELOW),
+        )
 
 
-def load_class_raster(context: QgsProcessingContext, asked: str, path: str, names: Mapping[int, str], group: str) -> None:
+def load_class_raster(
+    context: QgsProcessingContext, asked: str, path: str, names: Mapping[int, str], group: str
+) -> None:
     """The same for a raster of classes, whose legend gets their ``names``."""
     project = _take(context, asked)
     if project:
-        finish = _Finish.of(group, lambda layer: _name_classes(layer, names), visible="classes" not in _BELOW)
+        finish = _Finish.of(
+            group, lambda layer: _name_classes(layer, names), visible="classes" not in _BELOW
+        )
         _load(context, project, path, TITLES["classes"], finish)
 
 
 def load_heat_map(context: QgsProcessingContext, path: str, title: str, group: str) -> None:
     """Load a raster of what speaks for (above 0) and against (below)."""
-    _load(context, context.project(), path, title, _Finish.of(group, _colour, visible=True))
+    _load(context, context.project(), path, title, _Finish.of(group, _color, visible=True))
 
 
 def _take(context: QgsProcessingContext, asked: str) -> QgsProject | None:
-    """Take a file out of what will be loaded: the project it was for, None if it was not among them."""
+    """Take a file out of what will be loaded.
+
+    The project it was for, None if it was not among them.
+    """
     if not context.willLoadLayerOnCompletion(asked):
         return None
     wanted = dict(context.layersToLoadOnCompletion())
@@ -93,7 +122,9 @@ def _take(context: QgsProcessingContext, asked: str) -> QgsProject | None:
     return project
 
 
-def _load(context: QgsProcessingContext, project: QgsProject, source: str, title: str, finish: _Finish) -> None:
+def _load(
+    context: QgsProcessingContext, project: QgsProject, source: str, title: str, finish: _Finish
+) -> None:
     details = QgsProcessingContext.LayerDetails(title, project, title)
     details.forceName = True
     details.setPostProcessor(finish)
@@ -101,7 +132,10 @@ def _load(context: QgsProcessingContext, project: QgsProject, source: str, title
 
 
 class _Finish(QgsProcessingLayerPostProcessorInterface):
-    """Styles a loaded layer and moves it into the group of its run; called by QGIS on its main thread."""
+    """Styles a loaded layer and moves it into the group of its run.
+
+    Called by QGIS on its main thread.
+    """
 
     _kept: ClassVar[list[_Finish]] = []  # QGIS keeps no reference
 
@@ -116,15 +150,22 @@ class _Finish(QgsProcessingLayerPostProcessorInterface):
         cls._kept.append(cls(group, paint, visible=visible))
         return cls._kept[-1]
 
-    def postProcessLayer(self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> None:
+    def postProcessLayer(
+        self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> None:
         self._kept.remove(self)
         self._paint(layer)
         node = context.project().layerTreeRoot().findLayer(layer.id())
         if node is None:
             return
-        # QGIS adds a layer where the current one is, which may be the group that the first layer of the run went to.
+        # QGIS adds a layer where the current one is, which may be the group that the first layer of
+        # the run went to.
         parent = node.parent()
-        group = parent if parent.name() == self._group else parent.findGroup(self._group) or parent.insertGroup(0, self._group)
+        group = (
+            parent
+            if parent.name() == self._group
+            else parent.findGroup(self._group) or parent.insertGroup(0, self._group)
+        )
         moved = node.clone()
         moved.setItemVisibilityChecked(self._visible)
         group.insertChildNode(0 if self._visible else -1, moved)
@@ -132,22 +173,27 @@ class _Finish(QgsProcessingLayerPostProcessorInterface):
 
 
 def _style(layer: QgsVectorLayer) -> None:
-    """The style in the GeoPackage, which Processing leaves out; captions alone and other formats have none."""
+    """The style in the GeoPackage, which Processing leaves out.
+
+    Captions alone and other formats have none.
+    """
     if not layer.loadDefaultStyle()[1] and layer.fields().indexOf("caption") >= 0:
         _outline(layer)
 
 
 def _name_classes(layer: QgsRasterLayer, names: Mapping[int, str]) -> None:
-    """The file's own colours, in a legend of the classes that occur."""
+    """The file's own colors, in a legend of the classes that occur."""
     provider = layer.dataProvider()
     entries = QgsPalettedRasterRenderer.colorTableToClassData(provider.colorTable(1))
     shown = [
-        QgsPalettedRasterRenderer.Class(entry.value, entry.color, names[entry.value]) for entry in entries if entry.value in names
+        QgsPalettedRasterRenderer.Class(entry.value, entry.color, names[entry.value])
+        for entry in entries
+        if entry.value in names
     ]
     layer.setRenderer(QgsPalettedRasterRenderer(provider, 1, shown))
 
 
-def _colour(layer: QgsRasterLayer) -> None:
+def _color(layer: QgsRasterLayer) -> None:
     """Blue below 0, clear at 0, orange above, to the same strength on both sides."""
     found = layer.dataProvider().bandStatistics(1)
     strongest = max(abs(found.minimumValue), abs(found.maximumValue))
@@ -155,12 +201,16 @@ def _colour(layer: QgsRasterLayer) -> None:
     renderer.setClassificationMin(-strongest)
     renderer.setClassificationMax(strongest)
     clear = QgsGradientStop(0.5, QColor(255, 255, 255, 0))
-    renderer.createShader(QgsGradientColorRamp(QColor("#2166ac"), QColor("#e66101"), False, [clear]))  # noqa: FBT003
+    renderer.createShader(
+        QgsGradientColorRamp(QColor("#2166ac"), QColor("#e66101"), False, [clear])
+    )
     layer.setRenderer(renderer)
 
 
 def _outline(layer: QgsVectorLayer) -> None:
     """Borders only, which leave the imagery in sight, and the caption as map tip."""
-    symbol = QgsFillSymbol.createSimple({"style": "no", "outline_color": "#e66101", "outline_width": "0.3"})
+    symbol = QgsFillSymbol.createSimple(
+        {"style": "no", "outline_color": "#e66101", "outline_width": "0.3"}
+    )
     layer.setRenderer(QgsSingleSymbolRenderer(symbol))
     layer.setMapTipTemplate("[% replace(replace(\"caption\", '&', '&amp;'), '<', '&lt;') %]")

@@ -1,4 +1,7 @@
-"""Installing and checking the backend as tasks of QGIS: in the background, with progress and cancel in its status bar."""
+"""Installing and checking the backend as tasks of QGIS.
+
+In the background, with progress and cancel in its status bar.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ Work = Callable[[QgsFeedback, Callable[[str], None]], None]
 
 
 class BackendTask(QgsTask):
-    """Runs ``work(feedback, log)`` in the background; ``ended`` carries '' or what went wrong, on the main thread."""
+    """Runs ``work(feedback, log)`` in the background.
+
+    ``ended`` carries '' or what went wrong, on the main thread.
+    """
 
     current: ClassVar[BackendTask | None] = None
     """The one that runs: two would write to the same environment."""
@@ -52,7 +58,7 @@ class BackendTask(QgsTask):
         self._feedback.cancel()
         super().cancel()
 
-    def finished(self, result: bool) -> None:  # noqa: FBT001 -- QGIS's signature
+    def finished(self, result: bool) -> None:
         BackendTask.current = None
         forget()
         self.ended.emit(self.error or ("" if result else "Stopped. Start it again to go on."))
@@ -62,7 +68,9 @@ def install_task() -> BackendTask:
     """Install the backend, use it from then on instead of a program that was chosen in the settings, and check it."""
 
     def work(feedback: QgsFeedback, log: Callable[[str], None]) -> None:
-        install.install(settings.get(settings.INSTALL_FROM) or install.REQUIREMENT, feedback=feedback, log=log)
+        install.install(
+            settings.get(settings.INSTALL_FROM) or install.REQUIREMENT, feedback=feedback, log=log
+        )
         if not feedback.isCanceled():
             settings.put(settings.PROGRAM, "")
             forget()

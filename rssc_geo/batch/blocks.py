@@ -1,4 +1,5 @@
-"""The unit of work: a run of tiles of one scene, sent to whoever classifies it, and what comes back. No torch here.
+"""The unit of work: a run of tiles of one scene, sent to whoever classifies it, and what comes
+back. No torch here.
 
 Both are plain arrays, so that they are small on their way to another machine and back.
 """
@@ -12,19 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.inference.aggregate import TileResult
-from rssc_geo.inference.job import Maker, SceneJob
-from rssc_geo.raster.radiometry import Radiometry
-from rssc_geo.raster.scene import Scene
+from rssc_geo.geometry import TileGrid
+from rssc_geo.inference import Maker, SceneJob, TileResult
+from rssc_geo.raster import Radiometry, Scene
 
 BATCHES = 8
-"""Model batches a block: enough that handing it over costs little, few enough that little is lost with a worker."""
+"""Model batches a block.
+
+Enough that handing it over costs little, few enough that little is lost with a worker.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Tiles to classify, by index (int64, ascending); ``maker_key`` says who is expected to do it."""
+    """Tiles to classify, by index (int64, ascending).
+
+    ``maker_key`` says who is expected to do it.
+    """
 
     scene: Scene
     grid: TileGrid
@@ -38,9 +43,10 @@ class Block:
 class BlockResult:
     """What is known of a block's tiles.
 
-    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions`` float64 (m,),
-    ``cell_fractions`` float32 (cells of all of them, in order), ``probabilities`` float32 (m, C) and m captions.
-    The other tiles have no valid cell of their own and add nothing. Seconds of waiting for the reader and of the model.
+    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
+    float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``probabilities``
+    float32 (m, C) and m captions. The other tiles have no valid cell of their own and add nothing.
+    Seconds of waiting for the reader and of the model.
     """
 
     tiles: np.ndarray
@@ -63,12 +69,16 @@ def blocks_of(job: SceneJob, *, min_valid: float, maker: str, tiles: int) -> lis
     """What a scene has left, in blocks of so many tiles."""
     plan = job.plan
     return [
-        Block(plan.scene, plan.grid, job.radiometry, job.todo[start : start + tiles], min_valid, maker)
+        Block(
+            plan.scene, plan.grid, job.radiometry, job.todo[start : start + tiles], min_valid, maker
+        )
         for start in range(0, len(job.todo), tiles)
     ]
 
 
-def pack(results: Sequence[TileResult], *, classes: int, reading_s: float, model_s: float, worker: str) -> BlockResult:
+def pack(
+    results: Sequence[TileResult], *, classes: int, reading_s: float, model_s: float, worker: str
+) -> BlockResult:
     """Results of tiles as arrays."""
     seen = [result for result in results if result.probabilities is not None]
     probabilities = [result.probabilities for result in results if result.probabilities is not None]
@@ -76,7 +86,9 @@ def pack(results: Sequence[TileResult], *, classes: int, reading_s: float, model
         np.array([result.tile.index for result in results], np.int64),
         np.array([result.probabilities is not None for result in results], bool),
         np.array([result.valid_fraction for result in seen], np.float64),
-        np.concatenate([np.empty(0, np.float32), *(result.cell_fractions.ravel() for result in seen)]),
+        np.concatenate(
+            [np.empty(0, np.float32), *(result.cell_fractions.ravel() for result in seen)]
+        ),
         np.stack(probabilities) if probabilities else np.empty((0, classes), np.float32),
         [result.caption for result in seen],
         reading_s,
@@ -98,7 +110,9 @@ def unpack(block: BlockResult, grid: TileGrid) -> list[TileResult]:
             continue
         fractions = block.cell_fractions[at : at + shape[0] * shape[1]].reshape(shape)
         valid = float(block.valid_fractions[seen])
-        results.append(TileResult(tile, valid, fractions, block.probabilities[seen], block.captions[seen]))
+        results.append(
+            TileResult(tile, valid, fractions, block.probabilities[seen], block.captions[seen])
+        )
         at += fractions.size
         seen += 1
     return results

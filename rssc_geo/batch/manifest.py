@@ -14,7 +14,10 @@ _OWN = ("input", "id", "output")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a manifest. ``source``: one raster, or three single-band ones; ``options``: texts by long option name."""
+    """A line of a manifest.
+
+    ``source``: one raster, or three single-band ones; ``options``: texts by long option name.
+    """
 
     source: tuple[str, ...]
     id: str = ""
@@ -23,7 +26,10 @@ class Row:
 
 
 def read_list(path: str) -> list[Row]:
-    """One raster a line; empty lines and those that start with ``#`` do not count. ``InputError`` where there is none."""
+    """One raster a line; empty lines and those that start with ``#`` do not count.
+
+    ``InputError`` where there is none.
+    """
     lines = [line.strip() for line in _read(path).splitlines()]
     rows = [Row(_source(line)) for line in lines if line and not line.startswith("#")]
     if not rows:
@@ -32,10 +38,11 @@ def read_list(path: str) -> list[Row]:
 
 
 def read_csv(path: str) -> list[Row]:
-    """A table with a column ``input``, and optionally ``id``, ``output`` and options such as ``tile-size``.
+    """A table with a column ``input``, and optionally ``id``, ``output`` and options such as
+    ``tile-size``.
 
-    Three single-band rasters (red, green, blue) are separated by ``;``. Raises ``InputError`` that names the columns that
-    are missing, unknown or there twice, or the line that is not right.
+    Three single-band rasters (red, green, blue) are separated by ``;``. Raises ``InputError`` that
+    names the columns that are missing, unknown or there twice, or the line that is not right.
     """
     table = csv.reader(_read(path).splitlines())
     header = [name.strip().removeprefix("--") for name in next(table, [])]
@@ -45,13 +52,17 @@ def read_csv(path: str) -> list[Row]:
         raise InputError(f"{path}: the column {twice[0]!r} is there twice")
     if unknown := [name for name in header if name not in (*_OWN, *ROW_OPTIONS)]:
         known = ", ".join((*_OWN, *ROW_OPTIONS))
-        raise InputError(f"{path}: unknown column(s) {', '.join(map(repr, unknown))}; known: {known}")
+        raise InputError(
+            f"{path}: unknown column(s) {', '.join(map(repr, unknown))}; known: {known}"
+        )
     rows = []
     for values in table:
         if not any(value.strip() for value in values):
             continue
         if len(values) != len(header):
-            raise InputError(f"{path}, line {table.line_num}: {len(values)} values for {len(header)} columns")
+            raise InputError(
+                f"{path}, line {table.line_num}: {len(values)} values for {len(header)} columns"
+            )
         row = {name: value.strip() for name, value in zip(header, values, strict=True)}
         if not row["input"]:
             raise InputError(f"{path}, line {table.line_num}: no input")

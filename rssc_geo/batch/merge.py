@@ -1,7 +1,8 @@
-"""Many maps as one: every place belongs to one scene, chosen by a rule, and each feature says which.
+"""Many maps as one: every place belongs to one scene, chosen by a rule, and each feature says
+which.
 
-Scenes are taken one after another and their cells in small batches, with only those cells of other scenes that lie
-there, so that memory depends on how much overlaps, not on how much there is.
+Scenes are taken one after another and their cells in small batches, with only those cells of other
+scenes that lie there, so that memory depends on how much overlaps, not on how much there is.
 """
 
 from __future__ import annotations
@@ -22,16 +23,24 @@ from pyproj import CRS
 
 from rssc_geo.batch.stamps import stamp
 from rssc_geo.errors import InputError
-from rssc_geo.geometry.areas import geodesic_area_m2
-from rssc_geo.vector.fields import LANDUSE_FIELDS, SCENE_FIELDS, Field, probability_fields
-from rssc_geo.vector.formats import format_of
-from rssc_geo.vector.geopackage import furnish
-from rssc_geo.vector.layers import GEOMETRY, Layer
-from rssc_geo.vector.provenance import document
-from rssc_geo.vector.target import OutputOptions, Workshop, check_output
+from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.output import (
+    CELL_FIELDS,
+    GEOMETRY,
+    LANDUSE_FIELDS,
+    Field,
+    Layer,
+    OutputOptions,
+    Workshop,
+    check_output,
+    document,
+    format_of,
+    furnish,
+    probability_fields,
+)
 
 if TYPE_CHECKING:
-    from rssc_geo.models.card import SceneClass
+    from rssc_geo.models import SceneClass
 
 RULES = ("first", "last", "most-confident")
 _BATCH = 8192
@@ -49,7 +58,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
-    """What other scenes take of a scene's cells: pieces, their areas in m² and the cells' confidence; whole cells or parts."""
+    """What other scenes take of a scene's cells.
+
+    Pieces, their areas in m² and the cells' confidence; whole cells or parts.
+    """
 
     pieces: list[shapely.Geometry] = field(default_factory=list)
     areas_m2: list[float] = field(default_factory=list)
@@ -59,7 +71,11 @@ class _Lost:
 
 def made_of(parts: Sequence[Part], *, rule: str) -> str:
     """A hash of what a merged map depends on, so that the same one is not made twice."""
-    everything = [rule, version("rssc-geo"), [[part.name, stamp([part.path], part.path.parent)] for part in parts]]
+    everything = [
+        rule,
+        version("rssc-geo"),
+        [[part.name, stamp([part.path], part.path.parent)] for part in parts],
+    ]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 
@@ -77,11 +93,13 @@ def merge_scenes(
     missing: Sequence[str] = (),
     overwrite: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the maps of ``parts``, all in one CRS, into ``output`` (.gpkg or .parquet) and return the files.
+    """Write the maps of ``parts``, all in one CRS, into ``output`` (.gpkg or .parquet) and return
+    the files.
 
-    Where scenes overlap, a place belongs to the scene that is first or last in ``parts``, or whose cell there is the most
-    confident (of equals the first); the other cells are cut. ``missing``: names of scenes that are not there, for the
-    provenance. Raises ``InputError`` for a part that cannot be read, ``OutputError`` when the result cannot be written.
+    Where scenes overlap, a place belongs to the scene that is first or last in ``parts``, or whose
+    cell there is the most confident (of equals the first); the other cells are cut. ``missing``:
+    names of scenes that are not there, for the provenance. Raises ``InputError`` for a part that
+    cannot be read, ``OutputError`` when the result cannot be written.
     """
     options = OutputOptions(path=output, overwrite=overwrite)
     check_output(options)
@@ -95,10 +113,15 @@ def merge_scenes(
         }
     )
     output_format = format_of(output)
-    layers = (merger.scenes(), merger.landuse())  # in this order: what cells lose is known before regions are cut
+    layers = (
+        merger.cells(),
+        merger.landuse(),
+    )  # in this order: what cells lose is known before regions are cut
     with Workshop(options) as workshop:
         for layer in layers:
-            output_format.write(layer, workshop.temporary(output_format.layer_path(output, layer.name)), provenance)
+            output_format.write(
+                layer, workshop.temporary(output_format.layer_path(output, layer.name)), provenance
+            )
         if output_format.multilayer:
             present = [entry for entry in classes if entry.name in merger.present]
             furnish(workshop.temporary(output), layers, classes=present, provenance=provenance)
@@ -113,20 +136,30 @@ class _Merger:
         self._bounds = shapely.box(*np.array([info["total_bounds"] for info in infos]).T)
         self._crs = CRS.from_user_input(infos[0]["crs"])
         named = probability_fields(classes)
-        self._probabilities = named if all({f.name for f in named} <= set(info["fields"]) for info in infos) else ()
+        self._probabilities = (
+            named if all({f.name for f in named} <= set(info["fields"]) for info in infos) else ()
+        )
         self._lost = [_Lost() for _ in parts]
         self.present: set[str] = set()
 
-    def scenes(self) -> Layer:
+    def cells(self) -> Layer:
         """The cells of all scenes, each without what belongs to another."""
-        fields = (_SCENE, *SCENE_FIELDS, *self._probabilities)
+        fields = (_SCENE, *CELL_FIELDS, *self._probabilities)
 
         def batches() -> Iterator[pa.RecordBatch]:
             for number, part in enumerate(self._parts):
-                for table in _read(part.path, "scenes", fields[1:]):
+                for table in _read(part.path, "cells", fields[1:]):
                     yield self._cut_cells(number, table, layer.schema)
 
-        layer = Layer("scenes", "Scenes", "Grid cells of several scenes.", fields, "MultiPolygon", self._crs, batches)
+        layer = Layer(
+            "cells",
+            "Cells",
+            "Grid cells of several scenes.",
+            fields,
+            "MultiPolygon",
+            self._crs,
+            batches,
+        )
         return layer
 
     def landuse(self) -> Layer:
@@ -138,7 +171,15 @@ class _Merger:
                 for table in _read(part.path, "landuse", fields[1:]):
                     yield self._cut_regions(number, table, layer.schema)
 
-        layer = Layer("landuse", "Land use", "Land use of several scenes.", fields, "MultiPolygon", self._crs, batches)
+        layer = Layer(
+            "landuse",
+            "Land use",
+            "Land use of several scenes.",
+            fields,
+            "MultiPolygon",
+            self._crs,
+            batches,
+        )
         return layer
 
     def _cut_cells(self, number: int, table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
@@ -152,7 +193,9 @@ class _Merger:
             cell, other = cell[stronger], other[stronger]
         lost = self._lost[number]
         for index in np.unique(cell):
-            taken = shapely.intersection(cells[index], shapely.union_all(others[other[cell == index]]))
+            taken = shapely.intersection(
+                cells[index], shapely.union_all(others[other[cell == index]])
+            )
             size = shapely.area(cells[index])
             if shapely.area(taken) <= _NOTHING * size:
                 continue
@@ -169,29 +212,44 @@ class _Merger:
     def _others(self, number: int, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Polygons, confidence and scene number of the cells within the bounds that may prevail over the scene's own."""
         near = np.flatnonzero(shapely.intersects(self._bounds, shapely.box(*bounds)))
-        rivals = {"first": near[near < number], "last": near[near > number]}.get(self._rule, near[near != number])
+        rivals = {"first": near[near < number], "last": near[near > number]}.get(
+            self._rule, near[near != number]
+        )
         found = [(n, _within(self._parts[n].path, bounds)) for n in rivals.tolist()]
-        polygons = [np.empty(0, object), *(shapely.from_wkb(table.column(GEOMETRY).to_numpy()) for _, table in found)]
+        polygons = [
+            np.empty(0, object),
+            *(shapely.from_wkb(table.column(GEOMETRY).to_numpy()) for _, table in found),
+        ]
         confidence = [np.empty(0), *(table.column("confidence").to_numpy() for _, table in found)]
         scene = [np.empty(0, int), *(np.full(len(table), n) for n, table in found)]
         return np.concatenate(polygons), np.concatenate(confidence), np.concatenate(scene)
 
     def _cut_regions(self, number: int, table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
         regions = shapely.from_wkb(table.column(GEOMETRY).to_numpy())
-        confidence, area, cells = (table.column(name).to_numpy().copy() for name in ("confidence", "area_m2", "cells"))
+        confidence, area, cells = (
+            table.column(name).to_numpy().copy() for name in ("confidence", "area_m2", "cells")
+        )
         lost = self._lost[number]
         pieces = np.array(lost.pieces, object)
         points = shapely.point_on_surface(pieces) if len(pieces) else pieces
         region, piece = shapely.STRtree(points).query(regions, predicate="contains")
-        lost_area, lost_confidence, whole = (np.array(values) for values in (lost.areas_m2, lost.confidence, lost.whole))
+        lost_area, lost_confidence, whole = (
+            np.array(values) for values in (lost.areas_m2, lost.confidence, lost.whole)
+        )
         for index in np.unique(region):
             mine = piece[region == index]
             gone = lost_area[mine].sum()
             smallest = shapely.area(pieces[mine]).min()
-            regions[index] = _polygonal(shapely.difference(regions[index], shapely.union_all(pieces[mine])), _NOTHING * smallest)
+            regions[index] = _polygonal(
+                shapely.difference(regions[index], shapely.union_all(pieces[mine])),
+                _NOTHING * smallest,
+            )
             rest = max(area[index] - gone, 1e-9)
             confidence[index] = np.clip(
-                (confidence[index] * area[index] - (lost_confidence[mine] * lost_area[mine]).sum()) / rest, 0.0, 1.0
+                (confidence[index] * area[index] - (lost_confidence[mine] * lost_area[mine]).sum())
+                / rest,
+                0.0,
+                1.0,
             )
             area[index] = rest
             cells[index] -= whole[mine].sum()
@@ -202,7 +260,9 @@ class _Merger:
         return _batch(table, self._parts[number].name, regions, schema)
 
 
-def _batch(table: pa.Table, scene: str, geometries: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
+def _batch(
+    table: pa.Table, scene: str, geometries: np.ndarray, schema: pa.Schema
+) -> pa.RecordBatch:
     """The features of which something is left, as multipolygons, under the scene's name."""
     kept = np.flatnonzero(~shapely.is_missing(geometries))
     left = np.array([_multi(geometry) for geometry in geometries[kept]], object)
@@ -211,23 +271,34 @@ def _batch(table: pa.Table, scene: str, geometries: np.ndarray, schema: pa.Schem
         GEOMETRY: pa.array(shapely.to_wkb(left), pa.binary()),
     }
     rows = table.take(pa.array(kept))
-    arrays = [columns[name] if name in columns else rows.column(name).combine_chunks() for name in schema.names]
-    return pa.record_batch([array.cast(kind) for array, kind in zip(arrays, schema.types, strict=True)], schema=schema)
+    arrays = [
+        columns[name] if name in columns else rows.column(name).combine_chunks()
+        for name in schema.names
+    ]
+    return pa.record_batch(
+        [array.cast(kind) for array, kind in zip(arrays, schema.types, strict=True)], schema=schema
+    )
 
 
 def _multi(geometry: shapely.Geometry) -> shapely.Geometry:
-    return geometry if isinstance(geometry, shapely.MultiPolygon) else shapely.MultiPolygon([geometry])
+    return (
+        geometry if isinstance(geometry, shapely.MultiPolygon) else shapely.MultiPolygon([geometry])
+    )
 
 
 def _polygonal(geometry: shapely.Geometry, at_least: float) -> shapely.Geometry | None:
     """The polygons of a difference that are larger than rounding; None where there is none."""
-    parts = [p for p in shapely.get_parts(geometry) if isinstance(p, shapely.Polygon) and p.area > at_least]
+    parts = [
+        p
+        for p in shapely.get_parts(geometry)
+        if isinstance(p, shapely.Polygon) and p.area > at_least
+    ]
     return shapely.MultiPolygon(parts) if parts else None
 
 
 def _info(path: Path) -> dict[str, Any]:
     try:
-        info: dict[str, Any] = pyogrio.read_info(path, layer="scenes", force_total_bounds=True)
+        info: dict[str, Any] = pyogrio.read_info(path, layer="cells", force_total_bounds=True)
     except (RuntimeError, OSError) as error:
         raise _unreadable(path, error) from error
     return info
@@ -236,10 +307,14 @@ def _info(path: Path) -> dict[str, Any]:
 def _read(path: Path, layer: str, fields: Sequence[Field]) -> Iterator[pa.Table]:
     names = [field.name for field in fields]
     try:
-        with pyogrio.open_arrow(path, layer=layer, columns=names, batch_size=_BATCH, use_pyarrow=True) as (meta, reader):
+        with pyogrio.open_arrow(
+            path, layer=layer, columns=names, batch_size=_BATCH, use_pyarrow=True
+        ) as (meta, reader):
             for batch in reader:
                 table = pa.Table.from_batches([batch])
-                yield table.rename_columns([GEOMETRY if n == meta["geometry_name"] else n for n in table.column_names])
+                yield table.rename_columns(
+                    [GEOMETRY if n == meta["geometry_name"] else n for n in table.column_names]
+                )
     except (RuntimeError, OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
@@ -247,11 +322,17 @@ def _read(path: Path, layer: str, fields: Sequence[Field]) -> Iterator[pa.Table]
 def _within(path: Path, bounds: np.ndarray) -> pa.Table:
     """Confidence and polygons of the cells that meet the bounds."""
     try:
-        meta, table = pyogrio.read_arrow(path, layer="scenes", columns=["confidence"], bbox=tuple(bounds))
+        meta, table = pyogrio.read_arrow(
+            path, layer="cells", columns=["confidence"], bbox=tuple(bounds)
+        )
     except (RuntimeError, OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
-    return table.rename_columns([GEOMETRY if name == meta["geometry_name"] else name for name in table.column_names])
+    return table.rename_columns(
+        [GEOMETRY if name == meta["geometry_name"] else name for name in table.column_names]
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} cannot be merged ({error}): delete it, and the next run makes it anew")
+    return InputError(
+        f"{path} cannot be merged ({error}): delete it, and the next run makes it anew"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from rssc_geo.batch.stamps import named_from
 from rssc_geo.errors import UsageError
-from rssc_geo.inference.plan import TilingOptions, describe_options
+from rssc_geo.inference import TilingOptions, describe_options
 
 
 def _numbers(kind: type[int | float]) -> Callable[[str], tuple[float, ...]]:
@@ -19,7 +19,9 @@ def _numbers(kind: type[int | float]) -> Callable[[str], tuple[float, ...]]:
 
 
 def _flag(text: str) -> bool:
-    value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower())
+    value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+        text.lower()
+    )
     if value is None:
         raise ValueError(text)
     return value
@@ -30,7 +32,7 @@ _READ: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "nodata": ("nodata", float, "a number"),
     "assume-crs": ("assume_crs", str, "a CRS"),
     "tile-size": ("tile_size", str, "a size"),
-    "stride": ("stride", str, "a size"),
+    "cell-size": ("cell_size", str, "a size"),
     "min-valid": ("min_valid", float, "a share"),
     "stretch": ("stretch", str, "a range"),
     "aoi": ("aoi", str, "a file"),
@@ -45,7 +47,10 @@ _READ: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
 """Long option → field, how its text is read, and what it should be."""
 
 ROW_OPTIONS = tuple(_READ)
-"""Names of the options that a row of a manifest may set: those of the command line without ``--``."""
+"""Names of the options that a row of a manifest may set.
+
+Those of the command line without ``--``.
+"""
 ROW_FILES = ("aoi", "class-raster", "preview")
 """Those that name a file."""
 
@@ -66,7 +71,10 @@ class SceneOptions:
     preview: str | None = None
 
     def with_row(self, texts: Mapping[str, str]) -> SceneOptions:
-        """These options but for those a manifest's row gives; empty texts say nothing. ``UsageError`` names a bad one."""
+        """These options but for those a manifest's row gives; empty texts say nothing.
+
+        ``UsageError`` names a bad one.
+        """
         own: dict[str, Any] = {}
         tiling: dict[str, Any] = {}
         for name, text in texts.items():
@@ -83,12 +91,25 @@ class SceneOptions:
     def named(self, *, from_inputs: Path, from_outputs: Path) -> SceneOptions:
         """The same, its files being named from two folders on, to be compared with those of a run from elsewhere."""
         aoi = self.tiling.aoi
-        tiling = self.tiling if aoi is None else replace(self.tiling, aoi=named_from(str(aoi), from_inputs))
-        raster, preview = (path and named_from(path, from_outputs) for path in (self.class_raster, self.preview))
+        tiling = (
+            self.tiling
+            if aoi is None
+            else replace(self.tiling, aoi=named_from(str(aoi), from_inputs))
+        )
+        raster, preview = (
+            path and named_from(path, from_outputs) for path in (self.class_raster, self.preview)
+        )
         return replace(self, tiling=tiling, class_raster=raster, preview=preview)
 
     def digest(self, *, source: object, maker: object) -> str:
         """Short hash of all that decides about a scene's result, but the content of its files."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "tiling"}
-        everything = {"source": source, "maker": maker, "tiling": dict(describe_options(self.tiling)), **values}
-        return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        everything = {
+            "source": source,
+            "maker": maker,
+            "tiling": dict(describe_options(self.tiling)),
+            **values,
+        }
+        return hashlib.sha256(
+            json.dumps(everything, sort_keys=True, default=str).encode()
+        ).hexdigest()[:16]

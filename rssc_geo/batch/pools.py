@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from rssc_geo.batch.blocks import Block, BlockResult
-from rssc_geo.batch.engine import Engine, EngineSpec, load_engine, processors
+from rssc_geo.batch.worker import Engine, EngineSpec, load_engine, processors
 from rssc_geo.errors import RsscGeoError
-from rssc_geo.inference.job import Maker
+from rssc_geo.inference import Maker
 
 Done = Callable[[BlockResult | BaseException], None]
 _FEEDERS = 2  # blocks at once a device: one is read while the model works on the other
@@ -36,7 +36,10 @@ class Pool(Protocol):
         """How many blocks are worked on at once; may change while it runs."""
 
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
-        """Start a block; ``done`` gets its result or its error, in any thread. What is returned cancels it."""
+        """Start a block; ``done`` gets its result or its error, in any thread.
+
+        What is returned cancels it.
+        """
 
     def close(self) -> None:
         """Stop; blocks not yet begun are dropped."""
@@ -74,7 +77,7 @@ class LocalPool:
         engine = self._free.get()
         try:
             done(engine.run(block))
-        except BaseException as error:  # noqa: BLE001 -- it belongs to the scene, not to this thread
+        except BaseException as error:
             done(error)
         finally:
             self._free.put(engine)

@@ -1,4 +1,7 @@
-"""How scenes stand by what the journal says of them, which are left to do; and what a failure means for the rest."""
+"""How scenes stand by what the journal says of them, which are left to do.
+
+And what a failure means for the rest.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.batch.jobs import Job
+from rssc_geo.batch.inputs import Job
 from rssc_geo.batch.journal import Journal
-from rssc_geo.batch.observe import Watch
+from rssc_geo.batch.progress import Watch
 from rssc_geo.batch.stamps import home_of, named_from, stamp, still_there, unchanged
 from rssc_geo.errors import OutputError, RsscGeoError, one_line
 
@@ -26,8 +29,9 @@ _ROOM = 1 << 20  # a disk with fewer free bytes is full: SQLite and GDAL need so
 class RunOptions:
     """How a batch is run.
 
-    ``attempts`` a block gets; ``retry_failed``: also do scenes that failed before; ``overwrite``: also replace files
-    that no batch has made; ``crs``: of all outputs, whatever the scenes' own options say.
+    ``attempts`` a block gets; ``retry_failed``: also do scenes that failed before; ``overwrite``:
+    also replace files that no batch has made; ``crs``: of all outputs, whatever the scenes' own
+    options say.
     """
 
     attempts: int = 3
@@ -40,8 +44,9 @@ class RunOptions:
 class Standing:
     """What holds of a job before the run.
 
-    ``state``: "done" or "failed" where that was by the same options and of the same files, else "waiting"; ``error``: of a
-    failed one; ``ours``: whether the outputs that are there are as a batch left them; ``digest``: hash of the options.
+    ``state``: "done" or "failed" where that was by the same options and of the same files, else
+    "waiting"; ``error``: of a failed one; ``ours``: whether the outputs that are there are as a
+    batch left them; ``digest``: hash of the options.
     """
 
     state: str
@@ -51,33 +56,59 @@ class Standing:
 
 
 def standing(
-    job: Job, row: Mapping[str, Any] | None, options: RunOptions, *, made_by: Mapping[str, object], folder: Path
+    job: Job,
+    row: Mapping[str, Any] | None,
+    options: RunOptions,
+    *,
+    made_by: Mapping[str, object],
+    folder: Path,
 ) -> Standing:
     """How a job stands.
 
-    ``row``: what the journal in ``folder`` has of it; ``made_by``: what of model and program decides about every scene.
+    ``row``: what the journal in ``folder`` has of it; ``made_by``: what of model and program
+    decides about every scene.
     """
     home = home_of(job.source)
     source = [named_from(name, home) for name in job.source]
-    digest = job.options.named(from_inputs=home, from_outputs=folder).digest(source=source, maker=[made_by, options.crs])
+    digest = job.options.named(from_inputs=home, from_outputs=folder).digest(
+        source=source, maker=[made_by, options.crs]
+    )
     if row is None:
         return Standing("waiting", "", ours=False, digest=digest)
     outputs = row["output_files"] or []
     there = still_there(outputs, folder)
     ours = bool(row["made"]) and unchanged(there, folder)
-    same = row["options_hash"] == digest and bool(row["input_files"]) and unchanged(row["input_files"], home)
-    # One that people have worked on since is left alone, also where they deleted something beside it.
-    if same and row["state"] == "done" and job.output.exists() and (len(there) == len(outputs) or not ours):
+    same = (
+        row["options_hash"] == digest
+        and bool(row["input_files"])
+        and unchanged(row["input_files"], home)
+    )
+    # One that people have worked on since is left alone, also where they deleted something beside
+    # it.
+    if (
+        same
+        and row["state"] == "done"
+        and job.output.exists()
+        and (len(there) == len(outputs) or not ours)
+    ):
         return Standing("done", "", ours, digest)
     if same and row["state"] == "failed" and not options.retry_failed:
-        return Standing("failed", f"{row['error']} (failed before: --retry-failed tries again)", ours, digest)
+        return Standing(
+            "failed", f"{row['error']} (failed before: --retry-failed tries again)", ours, digest
+        )
     return Standing("waiting", "", ours, digest)
 
 
 def left_to_do(
-    jobs: Sequence[Job], journal: Journal, options: RunOptions, *, made_by: Mapping[str, object], watch: Watch
+    jobs: Sequence[Job],
+    journal: Journal,
+    options: RunOptions,
+    *,
+    made_by: Mapping[str, object],
+    watch: Watch,
 ) -> list[tuple[Job, bool]]:
-    """The jobs that are not done, or failed before, by the same options and files; with whether the output may be replaced.
+    """The jobs that are not done, or failed before, by the same options and files; with whether the
+    output may be replaced.
 
     The others are counted by ``watch``.
     """
@@ -94,7 +125,15 @@ def left_to_do(
         else:
             todo.append((job, now.ours or options.overwrite))
             files = json.dumps(stamp(job.source, home_of(job.source)))
-            rows.append({"output": key, "id": job.id, "input": job.label, "options_hash": now.digest, "input_files": files})
+            rows.append(
+                {
+                    "output": key,
+                    "id": job.id,
+                    "input": job.label,
+                    "options_hash": now.digest,
+                    "input_files": files,
+                }
+            )
     journal.await_scenes(rows)
     return todo
 

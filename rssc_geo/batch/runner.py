@@ -1,7 +1,8 @@
-"""The loop of a batch: scenes are opened ahead, blocks kept under way, results written in order, each outcome noted.
+"""The loop of a batch: scenes are opened ahead, blocks kept under way, results written in order,
+each outcome noted.
 
-One thread decides everything. Opening, classifying, writing and finishing happen in others, which only put what came of
-it into the loop's queue.
+One thread decides everything. Opening, classifying, writing and finishing happen in others, which
+only put what came of it into the loop's queue.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from rssc_geo.batch.blocks import BlockResult
-from rssc_geo.batch.jobs import Job
+from rssc_geo.batch.inputs import Job
 from rssc_geo.batch.journal import Journal
-from rssc_geo.batch.observe import Watch
 from rssc_geo.batch.pools import Pool, PoolLostError
+from rssc_geo.batch.progress import Watch
 from rssc_geo.batch.resume import RunOptions, disk_is_full, left_to_do, message_of
 from rssc_geo.batch.scene_run import SceneRun, open_scene_run
 from rssc_geo.batch.stamps import stamp
 from rssc_geo.errors import OutputError, RsscGeoError
-from rssc_geo.vector.landuse import LandUseSummary
-from rssc_geo.vector.provenance import timestamp
+from rssc_geo.output import LandUseSummary, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,13 @@ class Runner:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], journal: Journal, options: RunOptions, *, made_by: Mapping[str, object], watch: Watch
+        self,
+        jobs: Sequence[Job],
+        journal: Journal,
+        options: RunOptions,
+        *,
+        made_by: Mapping[str, object],
+        watch: Watch,
     ) -> None:
         self._journal, self._options, self._watch = journal, options, watch
         self.todo = deque(left_to_do(jobs, journal, options, made_by=made_by, watch=watch))
@@ -58,9 +64,11 @@ class Runner:
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="rssc-geo finish")
 
     def run(self, pool: Pool) -> None:
-        """Do what is left with a pool. What becomes of it goes into the journal and, in figures, to the watch.
+        """Do what is left with a pool. What becomes of it goes into the journal and, in figures, to
+        the watch.
 
-        Raises ``OutputError`` where nothing more can be written (a full disk): the same command then goes on.
+        Raises ``OutputError`` where nothing more can be written (a full disk): the same command
+        then goes on.
         """
         self._pool, self._watch.dtype = pool, pool.maker.dtype
         try:
@@ -86,13 +94,20 @@ class Runner:
         return 0 if row is None else int(row["attempts"])
 
     def _feed(self) -> None:
-        """Keep enough blocks under way, and enough scenes open to take them from; no more, so that memory stays flat."""
+        """Keep enough blocks under way, and enough scenes open to take them from.
+
+        No more, so that memory stays flat.
+        """
         window = 2 * self._pool.capacity + 1
         for run in self._open:
             while self._unwritten < window and (number := run.next_block()) is not None:
                 self._submit(run, number)
         unbegun = sum(run.next_submit < len(run.blocks) for run in self._open)
-        while self.todo and unbegun + self._opening < _AHEAD and len(self._open) + self._opening < window + _AHEAD:
+        while (
+            self.todo
+            and unbegun + self._opening < _AHEAD
+            and len(self._open) + self._opening < window + _AHEAD
+        ):
             job, overwrite = self.todo.popleft()
             self._opening += 1
             work = functools.partial(
@@ -105,13 +120,15 @@ class Runner:
             )
             self._do(self._opener, work, functools.partial(self._opened, job))
 
-    def _do(self, where: ThreadPoolExecutor, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def _do(
+        self, where: ThreadPoolExecutor, work: Callable[[], Any], then: Callable[[Any], None]
+    ) -> None:
         """Work in another thread; its value or its exception comes back as an event."""
 
         def task() -> None:
             try:
                 value = work()
-            except BaseException as error:  # noqa: BLE001 -- the loop decides what it means
+            except BaseException as error:
                 value = error
             self._events.put(functools.partial(then, value))
 
@@ -186,9 +203,15 @@ class Runner:
         if run.busy or not (results := run.ready()):
             return
         run.busy = True
-        self._do(self._writer, functools.partial(run.write, results), functools.partial(self._written, run, results))
+        self._do(
+            self._writer,
+            functools.partial(run.write, results),
+            functools.partial(self._written, run, results),
+        )
 
-    def _written(self, run: SceneRun, results: list[BlockResult], seconds: float | BaseException) -> None:
+    def _written(
+        self, run: SceneRun, results: list[BlockResult], seconds: float | BaseException
+    ) -> None:
         run.busy = False
         self._unwritten -= len(results)
         if run.over:
@@ -199,7 +222,9 @@ class Runner:
             return
         run.writing_s += seconds
         for number, result in enumerate(results, start=run.next_write):
-            self._note(run, number, "done", seconds=result.reading_s + result.model_s, worker=result.worker)
+            self._note(
+                run, number, "done", seconds=result.reading_s + result.model_s, worker=result.worker
+            )
         run.next_write += len(results)
         self._watch.classified(
             self._key(run.job),
@@ -214,7 +239,8 @@ class Runner:
 
     def _finish(self, run: SceneRun) -> None:
         run.busy = True
-        # From here on there may be an output, which is ours: a run killed before it is noted as done makes it anew.
+        # From here on there may be an output, which is ours: a run killed before it is noted as
+        # done makes it anew.
         self._journal.update(self._key(run.job), made=1, output_files=None)
         self._do(self._finisher, run.finish, functools.partial(self._finished, run))
 
@@ -236,10 +262,18 @@ class Runner:
             "model_s": round(run.model_s, 3),
             "writing_s": round(run.writing_s + seconds, 3),
         }
-        files = [*summary.paths, *([] if run.job.options.preview is None else [Path(run.job.options.preview)])]
+        files = [
+            *summary.paths,
+            *([] if run.job.options.preview is None else [Path(run.job.options.preview)]),
+        ]
         key = self._key(run.job)
         self._journal.update(
-            key, state="done", ended=timestamp(), error=None, output_files=stamp(files, self._journal.folder), **values
+            key,
+            state="done",
+            ended=timestamp(),
+            error=None,
+            output_files=stamp(files, self._journal.folder),
+            **values,
         )
         self._watch.done(key, values)
 
@@ -256,10 +290,16 @@ class Runner:
                 run.scene.close()
         full = disk_is_full(error, job.output.parent)
         state = "waiting" if full else "failed"
-        attempts = self._attempts(job) + (run is None)  # one that cannot be opened has been tried too
-        self._journal.update(self._key(job), state=state, error=message, ended=timestamp(), attempts=attempts)
+        attempts = self._attempts(job) + (
+            run is None
+        )  # one that cannot be opened has been tried too
+        self._journal.update(
+            self._key(job), state=state, error=message, ended=timestamp(), attempts=attempts
+        )
         if full:
-            self._stopped = OutputError(f"{message} (the batch has stopped: the same command goes on)")
+            self._stopped = OutputError(
+                f"{message} (the batch has stopped: the same command goes on)"
+            )
             return
         log.error("%s: %s", job.id, message)
         self._watch.failed(job, message, key=self._key(job))
@@ -267,16 +307,37 @@ class Runner:
     # Notes.
 
     def _note(
-        self, run: SceneRun, number: int, state: str, *, error: str | None = None, seconds: float | None = None, worker: str = ""
+        self,
+        run: SceneRun,
+        number: int,
+        state: str,
+        *,
+        error: str | None = None,
+        seconds: float | None = None,
+        worker: str = "",
     ) -> None:
         block = run.blocks[number]
         first = int(block.tiles[0])
         key = self._key(run.job)
-        self._noted.append((key, first, len(block.tiles), state, run.attempts[number], error, seconds, worker, timestamp()))
+        self._noted.append(
+            (
+                key,
+                first,
+                len(block.tiles),
+                state,
+                run.attempts[number],
+                error,
+                seconds,
+                worker,
+                timestamp(),
+            )
+        )
 
     def _flush(self) -> None:
         if self._noted:
-            self._journal.write("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *self._noted)
+            self._journal.write(
+                "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *self._noted
+            )
             self._noted.clear()
 
     def _tick(self) -> None:
@@ -286,7 +347,10 @@ class Runner:
             self._journal.write("UPDATE scenes SET tiles_done = ? WHERE output = ?", *done)
 
     def _close(self) -> None:
-        """Also after an interruption: nothing is waited for but the blocks that are being written."""
+        """Also after an interruption.
+
+        Nothing is waited for but the blocks that are being written.
+        """
         for executor in (self._opener, self._finisher):
             executor.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=True, cancel_futures=True)

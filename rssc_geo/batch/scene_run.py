@@ -1,4 +1,7 @@
-"""One scene of a batch while it is worked on: opened, cut into blocks, its results put back in order, finished."""
+"""One scene of a batch while it is worked on.
+
+Opened, cut into blocks, its results put back in order, finished.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from rssc_geo.batch.blocks import BATCHES, Block, BlockResult, blocks_of, maker_key, unpack
-from rssc_geo.batch.jobs import Job
+from rssc_geo.batch.inputs import Job
 from rssc_geo.batch.stamps import Stamps, home_of, stamp
-from rssc_geo.inference.extras import check_extra
-from rssc_geo.inference.job import Maker, SceneJob, output_options
-from rssc_geo.inference.picture import draw_preview
-from rssc_geo.inference.plan import make_plan
-from rssc_geo.vector.landuse import LandUseSummary
+from rssc_geo.inference import Maker, SceneJob, make_plan, output_options
+from rssc_geo.output import LandUseSummary
+from rssc_geo.reports import check_extra, draw_preview
 
 
 @dataclass(slots=True)
 class SceneRun:
-    """A scene that is open. Blocks are numbered; their results may come in any order and are written in theirs.
+    """A scene that is open. Blocks are numbered; their results may come in any order and are
+    written in theirs.
 
-    ``arrived`` holds results that wait for an earlier block; ``cancels`` the blocks that are somewhere at work.
+    ``arrived`` holds results that wait for an earlier block; ``cancels`` the blocks that are
+    somewhere at work.
     """
 
     job: Job
@@ -47,7 +50,11 @@ class SceneRun:
     def done(self) -> int:
         """Tiles that are written, those of earlier runs included."""
         written = self.blocks[: self.next_write]
-        return len(self.scene.tiles) - len(self.scene.todo) + sum(len(block.tiles) for block in written)
+        return (
+            len(self.scene.tiles)
+            - len(self.scene.todo)
+            + sum(len(block.tiles) for block in written)
+        )
 
     def next_block(self) -> int | None:
         """The block to start next, those that failed before first; None when all are under way."""
@@ -66,7 +73,10 @@ class SceneRun:
         return results
 
     def write(self, results: list[BlockResult]) -> float:
-        """Put results into the part file; the seconds it took. ``OutputError`` when that cannot be written."""
+        """Put results into the part file; the seconds it took.
+
+        ``OutputError`` when that cannot be written.
+        """
         started = time.monotonic()
         for result in results:
             self.scene.take(unpack(result, self.scene.plan.grid))
@@ -75,30 +85,51 @@ class SceneRun:
     def finish(self) -> tuple[LandUseSummary, float]:
         """Make the map; see ``SceneJob.finish``. Also the seconds it took."""
         started, options = time.monotonic(), self.job.options
-        summary = self.scene.finish({"seconds": round(started - self.started, 1), "tiles_classified": self.looked})
+        summary = self.scene.finish(
+            {"seconds": round(started - self.started, 1), "tiles_classified": self.looked}
+        )
         if options.preview is not None:
             plan, radiometry, classes = self.scene.plan, self.scene.radiometry, self.scene.classes
-            draw_preview(Path(options.preview), plan=plan, radiometry=radiometry, class_grid=summary.class_grid, classes=classes)
+            draw_preview(
+                Path(options.preview),
+                plan=plan,
+                radiometry=radiometry,
+                class_grid=summary.class_grid,
+                classes=classes,
+            )
         return summary, time.monotonic() - started
 
 
-def open_scene_run(job: Job, maker: Maker, *, batch_size: int, overwrite: bool, crs: str | None) -> SceneRun:
+def open_scene_run(
+    job: Job, maker: Maker, *, batch_size: int, overwrite: bool, crs: str | None
+) -> SceneRun:
     """Plan a scene, fit its scaling and open its part file. ``crs`` prevails over the job's own.
 
     Raises the ``RsscGeoError`` of whatever does not fit.
     """
     started, options = time.monotonic(), job.options
     files = [*job.source, *([] if options.tiling.aoi is None else [options.tiling.aoi])]
-    plan = make_plan(job.source[0] if len(job.source) == 1 else job.source, maker.card, options.tiling)
-    for path in (job.output, *(Path(name) for name in (options.class_raster, options.preview) if name is not None)):
+    plan = make_plan(
+        job.source[0] if len(job.source) == 1 else job.source, maker.card, options.tiling
+    )
+    for path in (
+        job.output,
+        *(Path(name) for name in (options.class_raster, options.preview) if name is not None),
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
     result: Mapping[str, Any] = {
-        name: getattr(options, name) for name in ("aoi_clip", "min_area_m2", "probabilities", "class_raster")
+        name: getattr(options, name)
+        for name in ("aoi_clip", "min_area_m2", "probabilities", "class_raster")
     }
     wanted = output_options(plan, job.output, crs=crs or options.crs, overwrite=overwrite, **result)
     if options.preview is not None:
         check_extra("--preview", Path(options.preview), plan=plan, overwrite=overwrite)
     stamps = stamp({*files, *plan.scene.files}, home_of(job.source))
     scene = SceneJob(plan, options.tiling, wanted, maker)
-    blocks = blocks_of(scene, min_valid=options.tiling.min_valid, maker=maker_key(maker), tiles=BATCHES * batch_size)
+    blocks = blocks_of(
+        scene,
+        min_valid=options.tiling.min_valid,
+        maker=maker_key(maker),
+        tiles=BATCHES * batch_size,
+    )
     return SceneRun(job, scene, blocks, stamps, started)

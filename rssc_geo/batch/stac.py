@@ -25,14 +25,18 @@ class StacScene:
 
 
 def read_stac(name: str, *, asset: str | None = None) -> Iterator[StacScene]:
-    """The items of a STAC file, each with the asset whose key or role is ``asset``; three keys "r,g,b" give three files.
+    """The items of a STAC file, each with the asset whose key or role is ``asset``; three keys
+    "r,g,b" give three files.
 
-    Raises ``InputError`` when the file, or a part of a catalogue, cannot be read; ``UsageError`` without pystac.
+    Raises ``InputError`` when the file, or a part of a catalogue, cannot be read; ``UsageError``
+    without pystac.
     """
     try:
         import pystac
     except ImportError as error:
-        raise UsageError(f"{name}: reading STAC needs pystac; pip install 'rssc-geo[stac]'") from error
+        raise UsageError(
+            f"{name}: reading STAC needs pystac; pip install 'rssc-geo[stac]'"
+        ) from error
     try:
         for item in _items(name, pystac.StacIO.default().read_text(name)):
             yield _scene(item, asset)
@@ -48,7 +52,9 @@ def _items(name: str, text: str) -> Iterator[pystac.Item]:
         for feature in values["features"]:
             item = pystac.Item.from_dict(feature, preserve_dict=False)
             if item.get_self_href() is None:
-                item.set_self_href(name)  # relative hrefs of a collection's items are meant from its file
+                item.set_self_href(
+                    name
+                )  # relative hrefs of a collection's items are meant from its file
             yield item
         return
     found = pystac.read_file(name)
@@ -67,10 +73,27 @@ def _scene(item: pystac.Item, asset: str | None) -> StacScene:
     else:
         wanted = _USUAL if asset is None else (asset,)
         by_key = [item.assets[key] for key in wanted if key in item.assets]
-        by_role = [entry for role in wanted for entry in item.assets.values() if role in (entry.roles or ())]
+        by_role = [
+            entry
+            for role in wanted
+            for entry in item.assets.values()
+            if role in (entry.roles or ())
+        ]
         hrefs = [entry.get_absolute_href() for entry in (by_key or by_role)[:1]]
-    usable = tuple(href for href in hrefs if href and not href.lstrip().startswith("<"))  # XML would be a VRT, no place
+    usable = tuple(
+        href for href in hrefs if href and not href.lstrip().startswith("<")
+    )  # XML would be a VRT, no place
     if usable and len(usable) == len(hrefs):
         return StacScene(item.id, usable)
-    there = ", ".join(f"{key} ({'/'.join(entry.roles or ['no role'])})" for key, entry in item.assets.items()) or "none"
-    return StacScene(item.id, (), f"STAC item {item.id}: no asset with key or role {asset or '/'.join(_USUAL)}; it has: {there}")
+    there = (
+        ", ".join(
+            f"{key} ({'/'.join(entry.roles or ['no role'])})" for key, entry in item.assets.items()
+        )
+        or "none"
+    )
+    return StacScene(
+        item.id,
+        (),
+        f"STAC item {item.id}: no asset with key or role {asset or '/'.join(_USUAL)}; it has:"
+        f" {there}",
+    )

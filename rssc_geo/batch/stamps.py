@@ -1,4 +1,7 @@
-"""Whether files are still the same: their size and time of change, under names that hold wherever they and the run are."""
+"""Whether files are still the same.
+
+Their size and time of change, under names that hold wherever they and the run are.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.raster.virtual import is_remote
+from rssc_geo.raster import is_remote
 
 Stamps = list[list[Any]]
-"""Name from a folder on, bytes, nanoseconds of each file; None for what is not there. A URL is only named."""
+"""Name from a folder on, bytes, nanoseconds of each file; None for what is not there.
+
+A URL is only named.
+"""
 
 
 def stamp(files: Iterable[str | Path], folder: str | Path) -> Stamps:
-    """Stamps of files, named from a folder on: neither moving both nor another working folder changes them."""
+    """Stamps of files, named from a folder on.
+
+    Neither moving both nor another working folder changes them.
+    """
     return sorted(_stamp(str(file), folder) for file in files)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rssc_geo.captioning.base import CaptionBatch, Captioner, Source
+from rssc_geo.captioning.base import CaptionBatch, Captioner
+from rssc_geo.models import CaptionSource
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveCaptioner:
-    """``first`` for every tile, ``second`` for those whose class is then less likely than ``threshold``.
+    """``first`` for every tile, ``second`` for those whose class is then less likely than
+    ``threshold``.
 
-    ``TileClassifier`` asks the two in turn: it alone knows how sure the model is. Asked directly, it is ``second``.
+    ``TileClassifier`` asks the two in turn: it alone knows how sure the model is. Asked directly,
+    it is ``second``.
     """
 
     first: Captioner
@@ -28,7 +31,7 @@ class AdaptiveCaptioner:
         return self.second.name
 
     @property
-    def source(self) -> Source:
+    def source(self) -> CaptionSource:
         """That of ``second``."""
         return self.second.source
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-Source = Literal["generated", "written"]
-"""Whose words: of the bundle's own captioner, or of people and large models, which see more than the network does."""
+    from rssc_geo.models import CaptionSource
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionBatch:
     """Tiles to describe.
 
-    ``pixels``: uint8 ``(B, H, W, 3)`` RGB; ``mask``: bool ``(B, H, W)``, True = valid; ``image_tokens``:
-    ``(B, N, I)`` of the classifier's image encoder, for a captioner that reads them.
+    ``pixels``: uint8 ``(B, H, W, 3)`` RGB; ``mask``: bool ``(B, H, W)``, True = valid;
+    ``image_tokens``: ``(B, N, I)`` of the classifier's image encoder, for a captioner that reads
+    them.
     """
 
     pixels: np.ndarray
@@ -35,7 +35,7 @@ class Captioner(Protocol):
         """What ``--captioner`` calls it; part of the provenance."""
 
     @property
-    def source(self) -> Source:
+    def source(self) -> CaptionSource:
         """Whose words they are to the network."""
 
     def caption(self, batch: CaptionBatch) -> list[str]:
@@ -46,7 +46,7 @@ class NoCaptioner:
     """``--captioner none``: the network falls back to its learned queries."""
 
     name = "none"
-    source: Source = "generated"
+    source: CaptionSource = "generated"
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         """Empty strings."""

@@ -1,7 +1,9 @@
-"""Captions that large models have written, kept in an SQLite file that all runs and processes of a user share.
+"""Captions that large models have written, kept in an SQLite file that all runs and processes of a
+user share.
 
-The key of a caption is a hash of all it depends on: the tile's pixels and mask, captioner, prompt and parameters.
-A cache is a comfort: whatever is wrong with the file costs a warning, never the run.
+The key of a caption is a hash of all it depends on: the tile's pixels and mask, captioner, prompt
+and parameters. A cache is a comfort: whatever is wrong with the file costs a warning, never the
+run.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from platformdirs import user_cache_path
 
-from rssc_geo.captioning.base import CaptionBatch, Captioner, Source
+from rssc_geo.captioning.base import CaptionBatch, Captioner
 from rssc_geo.captioning.likeness import likeness
 from rssc_geo.errors import OutputError
+from rssc_geo.models import CaptionSource
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,10 @@ _MANY = 500  # values in one query, fewer than any SQLite allows
 
 
 class LargeCaptioner(Captioner, Protocol):
-    """A captioner worth a cache. ``parameters``: what its captions depend on beside the tile and the name."""
+    """A captioner worth a cache.
+
+    ``parameters``: what its captions depend on beside the tile and the name.
+    """
 
     @property
     def parameters(self) -> Mapping[str, str | int | float | None]:
@@ -57,11 +63,16 @@ class StreamingCaptioner(Protocol):
 def default_path() -> Path:
     """Where the cache lies: in $RSSC_GEO_CACHE, else in the platform's folder for caches."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    return (Path(folder).expanduser() if folder else user_cache_path("rssc-geo", appauthor=False)) / _FILE
+    return (
+        Path(folder).expanduser() if folder else user_cache_path("rssc-geo", appauthor=False)
+    ) / _FILE
 
 
 class CaptionCache:
-    """Captions by key. Every call opens the file anew: processes, threads and network folders get along with that."""
+    """Captions by key.
+
+    Every call opens the file anew: processes, threads and network folders get along with that.
+    """
 
     def __init__(self, path: str | Path | None = None) -> None:
         """``path``: of the file; by default that of ``default_path``."""
@@ -77,7 +88,11 @@ class CaptionCache:
             for start in range(0, len(wanted), _MANY):
                 some = wanted[start : start + _MANY]
                 marks = ", ".join("?" * len(some))
-                found |= dict(connection.execute(f"SELECT key, caption FROM captions WHERE key IN ({marks})", some))  # noqa: S608 -- question marks only
+                found |= dict(
+                    connection.execute(
+                        f"SELECT key, caption FROM captions WHERE key IN ({marks})", some
+                    )
+                )
             return found
 
         return self._try(read) or {}
@@ -85,19 +100,38 @@ class CaptionCache:
     def put(self, captions: Mapping[bytes, str], *, captioner: str) -> None:
         """Keep captions that ``captioner`` wrote. The first caption of a key stays."""
         rows = [(key, caption, captioner) for key, caption in captions.items()]
-        self._try(lambda connection: connection.executemany("INSERT OR IGNORE INTO captions VALUES (?, ?, ?)", rows))
+        self._try(
+            lambda connection: connection.executemany(
+                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?)", rows
+            )
+        )
 
     def info(self) -> dict[str, Any]:
-        """Path, size in bytes, number of captions, and of each captioner's. ``OutputError`` where it cannot be read."""
+        """Path, size in bytes, number of captions, and of each captioner's.
+
+        ``OutputError`` where it cannot be read.
+        """
         counts: dict[str, int] = {}
         if self.path.exists():
             with self._told() as connection:
-                counts = dict(connection.execute("SELECT captioner, count(*) FROM captions GROUP BY captioner ORDER BY 1"))
+                counts = dict(
+                    connection.execute(
+                        "SELECT captioner, count(*) FROM captions GROUP BY captioner ORDER BY 1"
+                    )
+                )
         size = self.path.stat().st_size if self.path.exists() else 0
-        return {"path": str(self.path), "bytes": size, "captions": sum(counts.values()), "captioners": counts}
+        return {
+            "path": str(self.path),
+            "bytes": size,
+            "captions": sum(counts.values()),
+            "captioners": counts,
+        }
 
     def clear(self) -> int:
-        """Forget all captions, also a damaged file set aside; how many there were. ``OutputError`` where that fails."""
+        """Forget all captions, also a damaged file set aside; how many there were.
+
+        ``OutputError`` where that fails.
+        """
         self._aside.unlink(missing_ok=True)
         if not self.path.exists():
             return 0
@@ -113,7 +147,10 @@ class CaptionCache:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """A connection; what was changed is committed at the end. A rollback journal: WAL fails on network folders."""
+        """A connection; what was changed is committed at the end.
+
+        A rollback journal: WAL fails on network folders.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection, connection:
             connection.execute(_CREATE)
@@ -126,10 +163,15 @@ class CaptionCache:
             with self._opened() as connection:
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise OutputError(f"the cache of captions {self.path} cannot be used ({error}); it can be deleted") from error
+            raise OutputError(
+                f"the cache of captions {self.path} cannot be used ({error}); it can be deleted"
+            ) from error
 
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What ``work`` returns, None where there is no cache to be had. A damaged file is set aside first."""
+        """What ``work`` returns, None where there is no cache to be had.
+
+        A damaged file is set aside first.
+        """
         if self._given_up:
             return None
         try:
@@ -139,8 +181,15 @@ class CaptionCache:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                log.warning("%s is damaged (%s): set aside as %s, starting anew", self.path, error, self._aside.name)
-                self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)  # else it is played into the new file
+                log.warning(
+                    "%s is damaged (%s): set aside as %s, starting anew",
+                    self.path,
+                    error,
+                    self._aside.name,
+                )
+                self.path.with_name(self.path.name + "-journal").unlink(
+                    missing_ok=True
+                )  # else it is played into the new file
                 self.path.replace(self._aside)
                 with self._opened() as connection:
                     return work(connection)
@@ -153,13 +202,20 @@ class CaptionCache:
 class CachedCaptioner:
     """A captioner that is asked only for what the cache does not know.
 
-    ``share``: wholly valid tiles that look the same (``likeness``) share one caption, that of the first one met, in
-    this run or an earlier one with the same cache. Which tile that is depends on what was captioned before.
+    ``share``: wholly valid tiles that look the same (``likeness``) share one caption, that of the
+    first one met, in this run or an earlier one with the same cache. Which tile that is depends on
+    what was captioned before.
     """
 
-    def __init__(self, captioner: LargeCaptioner, cache: CaptionCache, *, share: bool = False) -> None:
+    def __init__(
+        self, captioner: LargeCaptioner, cache: CaptionCache, *, share: bool = False
+    ) -> None:
         self._captioner, self._cache, self.share = captioner, cache, share
-        identity = {"name": captioner.name, "parameters": dict(captioner.parameters), "shared": share}
+        identity = {
+            "name": captioner.name,
+            "parameters": dict(captioner.parameters),
+            "shared": share,
+        }
         self._identity = json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
         self._shared: dict[bytes, str] = {}  # of this run: sharing does not hang on the cache
         self.asked = 0
@@ -170,7 +226,7 @@ class CachedCaptioner:
         return self._captioner.name
 
     @property
-    def source(self) -> Source:
+    def source(self) -> CaptionSource:
         """That of the captioner itself."""
         return self._captioner.source
 
@@ -180,13 +236,20 @@ class CachedCaptioner:
         return self._captioner.parameters
 
     def caption(self, batch: CaptionBatch) -> list[str]:
-        """One caption a tile; each new one is kept as soon as it is there, whatever becomes of the others."""
-        keys = [self._key(pixels, mask) for pixels, mask in zip(batch.pixels, batch.mask, strict=True)]
+        """One caption a tile.
+
+        Each new one is kept as soon as it is there, whatever becomes of the others.
+        """
+        keys = [
+            self._key(pixels, mask) for pixels, mask in zip(batch.pixels, batch.mask, strict=True)
+        ]
         known = {**self._cache.get(set(keys)), **self._shared}
         first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
         places = sorted(first.values())
         if places:
-            asked = CaptionBatch(batch.pixels[places], batch.mask[places], batch.image_tokens[places])
+            asked = CaptionBatch(
+                batch.pixels[places], batch.mask[places], batch.image_tokens[places]
+            )
             known |= self._ask(asked, [keys[place] for place in places])
         if self.share:
             self._shared |= {key: known[key] for key in keys}
@@ -211,5 +274,7 @@ class CachedCaptioner:
         if self.share and mask.all():
             digest.update(b"like" + likeness(pixels))
         else:
-            digest.update(json.dumps(pixels.shape).encode() + pixels.tobytes() + np.packbits(mask).tobytes())
+            digest.update(
+                json.dumps(pixels.shape).encode() + pixels.tobytes() + np.packbits(mask).tobytes()
+            )
         return digest.digest()

@@ -1,7 +1,8 @@
 """``--captioner hf:<id or folder>``: a vision-language model of Hugging Face's transformers.
 
-Anything that ``AutoModelForImageTextToText`` loads: LLaVA 1.5 and 1.6 first; Qwen2-VL, SmolVLM, Idefics3, InternVL and
-others that bring a chat template; BLIP-2 and Florence-2, which have their own ways of being asked.
+Anything that ``AutoModelForImageTextToText`` loads: LLaVA 1.5 and 1.6 first; Qwen2-VL, SmolVLM,
+Idefics3, InternVL and others that bring a chat template; BLIP-2 and Florence-2, which have their
+own ways of being asked.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rssc_geo.captioning.base import CaptionBatch, Source
+from rssc_geo.batching import ShrinkingBatches, out_of_memory
+from rssc_geo.captioning.base import CaptionBatch
 from rssc_geo.captioning.huggingface_files import check_files, find_files, quiet
-from rssc_geo.captioning.huggingface_loading import check_quantise, load_model, load_processor
+from rssc_geo.captioning.huggingface_loading import check_quantize, load_model, load_processor
 from rssc_geo.captioning.pictures import picture
 from rssc_geo.captioning.prompts import tidy_answer
 from rssc_geo.errors import BundleError, RsscGeoError, UsageError, one_line
-from rssc_geo.memory import ShrinkingBatches, out_of_memory
+from rssc_geo.models import CaptionSource
 
 _BATCH_SIZE = {"cpu": 4, "mps": 4, "cuda": 32}
 
-# How models without a chat template are asked: their papers' forms. Florence-2 was only trained on tasks of its own.
+# How models without a chat template are asked: their papers' forms. Florence-2 was only trained on
+# tasks of its own.
 _FORMS = {
     "blip-2": "Question: {prompt} Answer:",
     "instructblip": "{prompt}",
@@ -40,17 +43,19 @@ _LLAVA_STOP = "USER:"
 class HuggingFaceCaptioner:
     """Asks a model about each tile, in batches that shrink when memory runs out.
 
-    ``name_or_folder``: a folder is looked at first, then a hub id, "owner/name" or "owner/name@revision";
-    ``prompt``: what is asked; ``dtype``: bfloat16 on CUDA and float32 elsewhere by default; ``max_new_tokens`` of an
-    answer; ``batch_size``: tiles; ``temperature``: 0 takes the likeliest word each time, else words are drawn, by
-    ``seed`` and the tile alone; ``quantise``: "4bit" or "8bit", through bitsandbytes; ``trust_remote_code``: let the
-    model run code of its own.
+    ``name_or_folder``: a folder is looked at first, then a hub id, "owner/name" or
+    "owner/name@revision"; ``prompt``: what is asked; ``dtype``: bfloat16 on CUDA and float32
+    elsewhere by default; ``max_new_tokens`` of an answer; ``batch_size``: tiles; ``temperature``: 0
+    takes the likeliest word each time, else words are drawn, by ``seed`` and the tile alone;
+    ``quantize``: "4bit" or "8bit", through bitsandbytes; ``trust_remote_code``: let the model run
+    code of its own.
 
-    The weights are loaded with the first caption, so that a run whose captions are all known needs none. Raises
-    ``UsageError`` and ``BundleError``, one line, for a model that is not there, is broken or takes no images.
+    The weights are loaded with the first caption, so that a run whose captions are all known needs
+    none. Raises ``UsageError`` and ``BundleError``, one line, for a model that is not there, is
+    broken or takes no images.
     """
 
-    source: Source = "written"
+    source: CaptionSource = "written"
 
     def __init__(
         self,
@@ -64,22 +69,27 @@ class HuggingFaceCaptioner:
         batch_size: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-        quantise: str | None = None,
+        quantize: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         if max_new_tokens < 1 or temperature < 0 or (batch_size is not None and batch_size < 1):
             raise UsageError(
-                f"{max_new_tokens} tokens, a batch of {batch_size} tiles, a temperature of {temperature}: all must be positive"
+                f"{max_new_tokens} tokens, a batch of {batch_size} tiles, a temperature of"
+                f" {temperature}: all must be positive"
             )
         self._device = torch.device(device)
         self._dtype = dtype or (torch.bfloat16 if self._device.type == "cuda" else torch.float32)
         self._prompt, self._max_new_tokens = prompt, max_new_tokens
         self._temperature, self._seed = temperature, seed
-        self._quantise = check_quantise(quantise)
+        self._quantize = check_quantize(quantize)
         self._trust = trust_remote_code
-        self._files = find_files(name_or_folder, revision=revision, trust_remote_code=trust_remote_code)
+        self._files = find_files(
+            name_or_folder, revision=revision, trust_remote_code=trust_remote_code
+        )
         self._config, self._sizes = check_files(self._files, trust_remote_code=trust_remote_code)
-        self._batches = ShrinkingBatches(batch_size or _BATCH_SIZE.get(self._device.type, 4), device=self._device)
+        self._batches = ShrinkingBatches(
+            batch_size or _BATCH_SIZE.get(self._device.type, 4), device=self._device
+        )
         self._loaded: _Loaded | None = None
 
     @property
@@ -95,7 +105,7 @@ class HuggingFaceCaptioner:
             "prompt": self._prompt,
             "max_new_tokens": self._max_new_tokens,
             "dtype": str(self._dtype).removeprefix("torch."),
-            "quantise": self._quantise,
+            "quantize": self._quantize,
             "temperature": self._temperature,
             "seed": self._seed if self._temperature else None,
         }
@@ -107,14 +117,18 @@ class HuggingFaceCaptioner:
     def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         """Places in the batch with their captions, in order.
 
-        Raises ``RsscGeoError`` where the model cannot be loaded, fails, or a single tile does not fit into memory.
+        Raises ``RsscGeoError`` where the model cannot be loaded, fails, or a single tile does not
+        fit into memory.
         """
         if not len(batch.pixels):
             return
         loaded = self._loaded = self._loaded or self._load()
 
         def write(part: slice) -> list[str]:
-            pictures = [picture(pixels, mask) for pixels, mask in zip(batch.pixels[part], batch.mask[part], strict=True)]
+            pictures = [
+                picture(pixels, mask)
+                for pixels, mask in zip(batch.pixels[part], batch.mask[part], strict=True)
+            ]
             return self._write(loaded, pictures)
 
         yield from enumerate(chain.from_iterable(self._batches(write, len(batch.pixels))))
@@ -127,14 +141,15 @@ class HuggingFaceCaptioner:
             sizes=self._sizes,
             device=self._device,
             dtype=self._dtype,
-            quantise=self._quantise,
+            quantize=self._quantize,
             trust_remote_code=self._trust,
         )
         text = _question(processor, self._config.model_type, self._prompt)
         if text is None:
             raise BundleError(
-                f"{self.name}: its processor ({type(processor).__name__}) has neither a chat template nor an image token, "
-                "so it cannot be asked; take a model that follows instructions"
+                f"{self.name}: its processor ({type(processor).__name__}) has neither a chat"
+                " template nor an image token, so it cannot be asked; take a model that follows"
+                " instructions"
             )
         tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"  # an answer continues its question
@@ -167,10 +182,14 @@ class HuggingFaceCaptioner:
             }
             how: dict[str, Any] = {}
             if self._temperature:
-                how["logits_processor"] = [_Draw(pictures, temperature=self._temperature, seed=self._seed)]
+                how["logits_processor"] = [
+                    _Draw(pictures, temperature=self._temperature, seed=self._seed)
+                ]
             with torch.inference_mode(), quiet():
                 tokens = loaded.model.generate(**inputs, generation_config=loaded.generation, **how)
-        except Exception as error:  # whatever a processor that is not the model's makes the library raise
+        except (
+            Exception
+        ) as error:  # whatever a processor that is not the model's makes the library raise
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
             raise RsscGeoError(
@@ -182,7 +201,10 @@ class HuggingFaceCaptioner:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A model ready to be asked: ``text`` is the question in the model's own form, ``ends`` the tokens that end an answer."""
+    """A model ready to be asked.
+
+    ``text`` is the question in the model's own form, ``ends`` the tokens that end an answer.
+    """
 
     model: Any
     processor: Any
@@ -193,7 +215,8 @@ class _Loaded:
     def inputs(self, pictures: Sequence[Image.Image]) -> dict[str, Any]:
         begin = self.processor.tokenizer.bos_token
         marked = {"add_special_tokens": False} if begin and self.text.startswith(begin) else {}
-        # One list a question: where a question may hold several images, a flat list would all belong to the first.
+        # One list a question: where a question may hold several images, a flat list would all
+        # belong to the first.
         return dict(
             self.processor(
                 images=[[image] for image in pictures],
@@ -225,7 +248,11 @@ def _question(processor: Any, model_type: str, prompt: str) -> str | None:
     """The prompt in the form that the model was trained on; None where that is unknown."""
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        return str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
+        return str(
+            processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+        )
     if model_type in _FORMS:
         return _FORMS[model_type].format(prompt=prompt)
     image = getattr(processor, "image_token", None)
@@ -235,19 +262,26 @@ def _question(processor: Any, model_type: str, prompt: str) -> str | None:
 class _Draw:
     """Draws the next word from the softmax of ``scores / temperature``, as a logits processor.
 
-    Noise of Gumbel's distribution is added, after which the likeliest word is a draw (Maddison, Tarlow and Minka, A* sampling,
-    2014). Each tile has a generator of its own, so that its words do not depend on the batch.
+    Noise of Gumbel's distribution is added, after which the likeliest word is a draw (Maddison,
+    Tarlow and Minka, A* sampling, 2014). Each tile has a generator of its own, so that its words do
+    not depend on the batch.
     """
 
     def __init__(self, pictures: Sequence[Image.Image], *, temperature: float, seed: int) -> None:
         self._temperature = temperature
         self._generators = []
         for image in pictures:
-            digest = hashlib.sha256(f"{seed} {image.size} ".encode() + np.asarray(image).tobytes()).digest()
-            self._generators.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1))
+            digest = hashlib.sha256(
+                f"{seed} {image.size} ".encode() + np.asarray(image).tobytes()
+            ).digest()
+            self._generators.append(
+                torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores ``(B, V)`` with noise."""
         del input_ids
-        noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=one) for one in self._generators])
+        noise = torch.stack(
+            [torch.empty(scores.shape[1]).exponential_(generator=one) for one in self._generators]
+        )
         return scores / self._temperature - noise.log_().to(scores)

@@ -1,4 +1,7 @@
-"""The files of a vision-language model in transformers' layout, found and checked; each problem in one line."""
+"""The files of a vision-language model in transformers' layout, found and checked.
+
+Each problem in one line.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import torch
 
 from rssc_geo.errors import BundleError, UsageError, not_fetched, one_line
 
-Quantise = Literal["4bit", "8bit"]
+Quantize = Literal["4bit", "8bit"]
 BITS = {"4bit": 4, "8bit": 8}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -27,18 +30,24 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """``name``: as asked for; ``revision``: the hub's commit, or a digest of the folder, which changes when the model does."""
+    """``name``: as asked for; ``revision``.
+
+    The hub's commit, or a digest of the folder, which changes when the model does.
+    """
 
     name: str
     folder: Path
     revision: str
 
 
-def find_files(name_or_folder: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelFiles:
-    """An existing folder first, then a hub id, which is fetched into the hub's cache; ``HF_HUB_OFFLINE`` is honoured.
+def find_files(
+    name_or_folder: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> ModelFiles:
+    """An existing folder first, then a hub id, which is fetched into the hub's cache;
+    ``HF_HUB_OFFLINE`` is honored.
 
-    ``revision`` may also follow the id: "owner/name@revision". Raises ``UsageError`` for a name that is neither,
-    ``BundleError`` where the hub gives nothing.
+    ``revision`` may also follow the id: "owner/name@revision". Raises ``UsageError`` for a name
+    that is neither, ``BundleError`` where the hub gives nothing.
     """
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
@@ -47,10 +56,16 @@ def find_files(name_or_folder: str, *, revision: str | None = None, trust_remote
         return ModelFiles(name_or_folder, folder, _digest(folder))
     repository, _, written = name_or_folder.partition("@")
     if not _HUB_ID.fullmatch(repository):
-        raise UsageError(f"hf:{name_or_folder}: there is no such folder, and it is no hub id (owner/name)")
+        raise UsageError(
+            f"hf:{name_or_folder}: there is no such folder, and it is no hub id (owner/name)"
+        )
     if revision and written and revision != written:
         raise UsageError(f"hf:{name_or_folder}: two revisions, {written!r} and {revision!r}")
-    fetched = _fetch(repository, revision or written or None, [*_WANTED, "*.py"] if trust_remote_code else _WANTED)
+    fetched = _fetch(
+        repository,
+        revision or written or None,
+        [*_WANTED, "*.py"] if trust_remote_code else _WANTED,
+    )
     return ModelFiles(repository, fetched, fetched.name)
 
 
@@ -59,10 +74,15 @@ def _fetch(repository: str, revision: str | None, wanted: list[str]) -> Path:
     from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
     try:  # folders inside hold the same weights in other forms
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+            )
+        )
     except GatedRepoError as error:
         raise BundleError(
-            f"hf:{repository}: its owner gives access on request; ask for it on the model's page and log in with 'hf auth login'"
+            f"hf:{repository}: its owner gives access on request; ask for it on the model's page"
+            " and log in with 'hf auth login'"
         ) from error
     except RevisionNotFoundError as error:
         raise BundleError(f"hf:{repository}: the hub has no revision {revision!r} of it") from error
@@ -84,21 +104,25 @@ def _digest(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """What the weights take: ``floats`` numbers that change with the dtype, ``bytes_else`` of packed ones that do not."""
+    """What the weights take.
+
+    ``floats`` numbers that change with the dtype, ``bytes_else`` of packed ones that do not.
+    """
 
     floats: int
     bytes_else: int
 
-    def bytes(self, dtype: torch.dtype, quantise: Quantise | None) -> int:
+    def bytes(self, dtype: torch.dtype, quantize: Quantize | None) -> int:
         """In memory, at least."""
-        bits = BITS[quantise] if quantise else 8 * dtype.itemsize
+        bits = BITS[quantize] if quantize else 8 * dtype.itemsize
         return self.floats * bits // 8 + self.bytes_else
 
 
 def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[Any, FileSizes]:
     """The model's configuration, and the sizes of its weights, without loading them.
 
-    ``BundleError`` where something is missing or broken, the model takes no images, or code of its own would have to run.
+    ``BundleError`` where something is missing or broken, the model takes no images, or code of its
+    own would have to run.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -108,20 +132,28 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
         said = json.loads(where.read_text(encoding="utf-8"))
         kind, remote = str(said.get("model_type", "")), bool(said.get("auto_map"))
     except (OSError, ValueError, AttributeError) as error:
-        raise BundleError(f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_anew(files)}") from error
+        raise BundleError(
+            f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_anew(files)}"
+        ) from error
     try:
         with quiet():
             config = AutoConfig.from_pretrained(files.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever a foreign file makes the library raise
         if remote and not trust_remote_code:
             raise BundleError(
-                f"hf:{files.name}: a {kind!r} model that runs code of its own, which is refused; "
-                "take a model that transformers knows, or read its code and allow it with --trust-remote-code"
+                f"hf:{files.name}: a {kind!r} model that runs code of its own, which is refused;"
+                " take a model that transformers knows, or read its code and allow it with"
+                " --trust-remote-code"
             ) from error
-        raise BundleError(f"hf:{files.name}: transformers knows no such model ({one_line(error)})") from error
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not (trust_remote_code and remote):
         raise BundleError(
-            f"hf:{files.name}: {kind!r} is no model that takes an image and writes text; take one such as LLaVA or Qwen2.5-VL"
+            f"hf:{files.name}: transformers knows no such model ({one_line(error)})"
+        ) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not (
+        trust_remote_code and remote
+    ):
+        raise BundleError(
+            f"hf:{files.name}: {kind!r} is no model that takes an image and writes text; take one"
+            " such as LLaVA or Qwen2.5-VL"
         )
     return config, _weigh(files)
 
@@ -133,8 +165,10 @@ def _weigh(files: ModelFiles) -> FileSizes:
     path = files.folder
     try:
         for path in _weight_files(files):
-            with safe_open(path, "np") as opened:  # maps the file read-only, so that it may be larger than the memory
-                for key in opened.keys():  # noqa: SIM118 -- it is no mapping
+            with safe_open(
+                path, "np"
+            ) as opened:  # maps the file read-only, so that it may be larger than the memory
+                for key in opened.keys():
                     piece = opened.get_slice(key)
                     kind, count = piece.get_dtype(), math.prod(piece.get_shape())
                     if kind.startswith(("F", "BF")):
@@ -142,7 +176,9 @@ def _weigh(files: ModelFiles) -> FileSizes:
                     else:
                         bytes_else += count * int(re.sub(r"\D", "", kind) or 8) // 8
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path} is not a readable safetensors file ({one_line(error)}); {fetch_anew(files)}") from error
+        raise BundleError(
+            f"{path} is not a readable safetensors file ({one_line(error)}); {fetch_anew(files)}"
+        ) from error
     return FileSizes(floats, bytes_else)
 
 
@@ -152,15 +188,29 @@ def _weight_files(files: ModelFiles) -> list[Path]:
         return [folder / _WEIGHTS]
     if (folder / _INDEX).is_file():
         try:
-            names = sorted(set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted(
+                set(
+                    json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+                )
+            )
         except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise BundleError(f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}") from error
+            raise BundleError(
+                f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}"
+            ) from error
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            raise BundleError(f"hf:{files.name}: {folder} lacks {', '.join(missing)}; {fetch_anew(files)}")
+            raise BundleError(
+                f"hf:{files.name}: {folder} lacks {', '.join(missing)}; {fetch_anew(files)}"
+            )
         return [folder / name for name in names]
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    hint = f", and {pickled[0]} is pickled and never loaded: convert it to safetensors" if pickled else f"; {fetch_anew(files)}"
+    pickled = sorted(
+        path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)
+    )
+    hint = (
+        f", and {pickled[0]} is pickled and never loaded: convert it to safetensors"
+        if pickled
+        else f"; {fetch_anew(files)}"
+    )
     raise BundleError(f"hf:{files.name}: {folder} holds no {_WEIGHTS}{hint}")
 
 

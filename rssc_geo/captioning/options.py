@@ -1,4 +1,7 @@
-"""How a captioner is used: what a large one is asked, when, and where its answers are kept. No torch here."""
+"""How a captioner is used: what a large one is asked, when, and where its answers are kept.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ DEFAULT_THRESHOLD = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionOptions:
-    """Settings of the captioners; the defaults are those of the command line, and all but ``beam`` of ``hf:`` and ``openai:``.
+    """Settings of the captioners; the defaults are those of the command line, and all but ``beam``
+    of ``hf:`` and ``openai:``.
 
-    ``prompt``: a preset's name or the text to ask (``rssc_geo.captioning.prompts``); ``max_tokens`` of an answer;
-    ``when``: "always", or "uncertain:THRESHOLD" for only the tiles whose class is less likely than that without them
-    ("uncertain": 0.9); ``share``: tiles that look the same get one caption; ``cache``: SQLite file of captions, None =
-    the user's; ``requests``, ``timeout_s``: requests to a server at a time, seconds an answer may take;
-    ``batch_size``, ``quantise``, ``trust_remote_code``: of ``hf:``, see ``HuggingFaceCaptioner``; ``beam``: sentences that
-    the model's own captioner follows at a time, see ``CaptionDecoder.beam``; 1 takes the likeliest word each time.
+    ``prompt``: a preset's name or the text to ask (``rssc_geo.captioning.prompts``); ``max_tokens``
+    of an answer; ``when``: "always", or "uncertain:THRESHOLD" for only the tiles whose class is
+    less likely than that without them ("uncertain": 0.9); ``share``: tiles that look the same get
+    one caption; ``cache``: SQLite file of captions, None = the user's; ``requests``, ``timeout_s``:
+    requests to a server at a time, seconds an answer may take; ``batch_size``, ``quantize``,
+    ``trust_remote_code``: of ``hf:``, see ``HuggingFaceCaptioner``; ``beam``: sentences that the
+    model's own captioner follows at a time, see ``CaptionDecoder.beam``; 1 takes the likeliest word
+    each time.
     """
 
     prompt: str = "published"
@@ -30,15 +36,15 @@ class CaptionOptions:
     requests: int = 8
     timeout_s: float = 120.0
     batch_size: int | None = None
-    quantise: str | None = None
+    quantize: str | None = None
     trust_remote_code: bool = False
     beam: int = 1
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.requests < 1 or not self.timeout_s > 0:
             raise UsageError(
-                f"a caption of {self.max_tokens} tokens, {self.requests} requests at a time, {self.timeout_s:g} s for an "
-                "answer: all must be positive"
+                f"a caption of {self.max_tokens} tokens, {self.requests} requests at a time,"
+                f" {self.timeout_s:g} s for an answer: all must be positive"
             )
         if self.beam < 1:
             raise UsageError(f"a beam of {self.beam} sentences: at least 1")
@@ -46,7 +52,10 @@ class CaptionOptions:
 
     @property
     def threshold(self) -> float | None:
-        """Tiles under this confidence are captioned; None: all are. Raises ``UsageError`` where ``when`` is neither."""
+        """Tiles under this confidence are captioned; None: all are.
+
+        Raises ``UsageError`` where ``when`` is neither.
+        """
         if self.when == "always":
             return None
         word, _, number = self.when.partition(":")
@@ -55,5 +64,8 @@ class CaptionOptions:
         except ValueError:
             threshold = -1.0
         if word != "uncertain" or not 0 < threshold <= 1:
-            raise UsageError(f"--caption-when {self.when!r} is not always, uncertain or uncertain:0.8 (above 0, up to 1)")
+            raise UsageError(
+                f"--caption-when {self.when!r} is not always, uncertain or uncertain:0.8 (above 0,"
+                " up to 1)"
+            )
         return threshold

@@ -9,7 +9,7 @@ from PIL import Image
 def picture(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
     """uint8 ``(H, W, 3)`` and bool ``(H, W)`` (True = valid) → an RGB picture.
 
-    Invalid pixels get the mean colour of the valid ones: black ones would be described.
+    Invalid pixels get the mean color of the valid ones: black ones would be described.
     """
     if mask.any() and not mask.all():
         pixels = np.where(mask[..., None], pixels, pixels[mask].mean(0).round().astype(np.uint8))

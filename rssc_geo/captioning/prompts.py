@@ -1,4 +1,7 @@
-"""What a large vision-language model is asked about a tile, and how its answer becomes a caption. No torch here."""
+"""What a large vision-language model is asked about a tile, and how its answer becomes a caption.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.card import in_words
+from rssc_geo.models import in_words
 
-_DESCRIBE = "This is an aerial or satellite image seen from above. Describe in one or two sentences which land cover is present. "
+_DESCRIBE = (
+    "This is an aerial or satellite image seen from above. Describe in one or two sentences which"
+    " land cover is present. "
+)
 _PRESETS = {
-    "published": _DESCRIBE + 'Then end with one sentence that begins "Overall, this scene can be classified as".',
-    "closed": (
-        _DESCRIBE + 'Then end with the sentence "Overall, this scene can be classified as X.", where X is exactly one of these '
-        "classes: {classes}."
+    "published": (
+        _DESCRIBE
+        + 'Then end with one sentence that begins "Overall, this scene can be classified as".'
     ),
-    "free": "This is an aerial or satellite image seen from above. Describe what it shows in one or two sentences.",
+    "closed": (
+        _DESCRIBE
+        + 'Then end with the sentence "Overall, this scene can be classified as X.", where X is'
+        " exactly one of these classes: {classes}."
+    ),
+    "free": (
+        "This is an aerial or satellite image seen from above. Describe what it shows in one or two"
+        " sentences."
+    ),
 }
 PRESETS = tuple(_PRESETS)
-"""What ``--prompt`` knows by name: ``published`` ends with a class in the model's own words, as the paper's captions
+"""What ``--prompt`` knows by name: ``published`` ends with a class in the model's own words, as the
+paper's captions
 (arXiv 2412.02531) do, ``closed`` with one of the classifier's classes, ``free`` only describes."""
 
-# The end of a sentence: a stop that is not a list's "1." and after which comes nothing, or blank and no small letter.
+# The end of a sentence: a stop that is not a list's "1." and after which comes nothing, or blank
+# and no small letter.
 _SENTENCE_END = re.compile(r"(?<!\b\d)[.!?][\"'”’)\]]*(?=$|\s+[^\sa-z])")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``name``: a preset's, or "own"; ``text``: what the model is asked, the same for every tile."""
+    """``name``: a preset's, or "own"; ``text``.
+
+    What the model is asked, the same for every tile.
+    """
 
     name: str
     text: str
@@ -41,26 +59,35 @@ class Prompt:
 def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
     """The preset called ``choice``, or ``choice`` itself as the text to ask.
 
-    ``class_names``: those of the model card, for ``closed``; "DenseResidential" is asked for as two words. Raises
-    ``UsageError`` for a single word that is no preset, and for ``closed`` without classes.
+    ``class_names``: those of the model card, for ``closed``; "DenseResidential" is asked for as two
+    words. Raises ``UsageError`` for a single word that is no preset, and for ``closed`` without
+    classes.
 
-    >>> make_prompt("closed", ["BareLand", "Pond"]).text.endswith("exactly one of these classes: Bare Land; Pond.")
+    >>> make_prompt("closed", ["BareLand", "Pond"]).text.endswith(
+    ...     "exactly one of these classes: Bare Land; Pond."
+    ... )
     True
     """
     if choice not in _PRESETS:
         if len(choice.split()) < 2:
-            raise UsageError(f"--prompt {choice!r} is unknown; use one of {', '.join(PRESETS)}, or write out what to ask")
+            raise UsageError(
+                f"--prompt {choice!r} is unknown; use one of {', '.join(PRESETS)}, or write out"
+                " what to ask"
+            )
         return Prompt("own", choice.strip())
     if choice == "closed" and not class_names:
         raise UsageError("the prompt 'closed' lists the classes of a model, and none were given")
-    return Prompt(choice, _PRESETS[choice].replace("{classes}", "; ".join(map(in_words, class_names))))
+    return Prompt(
+        choice, _PRESETS[choice].replace("{classes}", "; ".join(map(in_words, class_names)))
+    )
 
 
 def tidy_answer(answer: str, *, cut: bool = False) -> str:
-    r"""A model's answer as one line of text; an answer without a letter or digit becomes the empty caption.
+    r"""A model's answer as one line of text; an answer without a letter or digit becomes the empty
+    caption.
 
-    ``cut``: the model was stopped by the limit on its words. An unfinished last sentence is then dropped, if a finished
-    one stands before it.
+    ``cut``: the model was stopped by the limit on its words. An unfinished last sentence is then
+    dropped, if a finished one stands before it.
 
     >>> tidy_answer(" Rows of houses\nand trees. Overall, this sc", cut=True)
     'Rows of houses and trees.'

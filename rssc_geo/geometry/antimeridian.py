@@ -9,16 +9,19 @@ import shapely
 
 
 def crosses(lon: np.ndarray, *, wrapped: bool) -> bool:
-    """Whether a line through these longitudes (degrees) passes the antimeridian; ``wrapped`` as in ``split``."""
+    """Whether a line through these longitudes (degrees) passes the antimeridian.
+
+    ``wrapped`` as in ``split``.
+    """
     return bool((np.abs(lon) > 180).any() or (wrapped and (np.abs(np.diff(lon)) > 180).any()))
 
 
 def split(polygons: np.ndarray, *, wrapped: bool) -> np.ndarray:
     """Cut polygons at ±180° where they cross it; those that do not are returned as they are.
 
-    With ``wrapped``, as a projection's inverse gives them, longitudes lie in [-180, 180], and neighbouring
-    vertices more than 180° apart are joined across the antimeridian; a polygon around a pole gets its pole.
-    Without, longitudes run on beyond ±180°.
+    With ``wrapped``, as a projection's inverse gives them, longitudes lie in [-180, 180], and
+    neighboring vertices more than 180° apart are joined across the antimeridian; a polygon around a
+    pole gets its pole. Without, longitudes run on beyond ±180°.
     """
     result = np.array(polygons, object)
     coordinates, owner = shapely.get_coordinates(polygons, return_index=True)
@@ -33,14 +36,23 @@ def split(polygons: np.ndarray, *, wrapped: bool) -> np.ndarray:
 def _split_one(geometry: shapely.Geometry, *, wrapped: bool) -> shapely.Geometry:
     pieces = []
     for polygon in shapely.get_parts(geometry):
-        outline, *holes = (_unrolled(ring) if wrapped else shapely.polygons(ring) for ring in shapely.get_rings(polygon))
+        outline, *holes = (
+            _unrolled(ring) if wrapped else shapely.polygons(ring)
+            for ring in shapely.get_rings(polygon)
+        )
         # A hole may have been unrolled a whole turn away from its outline.
-        turns = [shapely.transform(hole, _shifted(turn)) for hole in holes for turn in (-360, 0, 360)]
+        turns = [
+            shapely.transform(hole, _shifted(turn)) for hole in holes for turn in (-360, 0, 360)
+        ]
         whole = shapely.difference(outline, shapely.union_all(turns)) if turns else outline
         for turn in (-360, 0, 360):
             box = shapely.box(turn - 180, -90, turn + 180, 90)
             piece = shapely.transform(shapely.intersection(whole, box), _shifted(-turn))
-            pieces += [part for part in shapely.get_parts(piece) if part.geom_type == "Polygon" and not part.is_empty]
+            pieces += [
+                part
+                for part in shapely.get_parts(piece)
+                if part.geom_type == "Polygon" and not part.is_empty
+            ]
     # Around a pole two pieces share the meridian at which the ring was unrolled.
     return shapely.orient_polygons(shapely.union_all(pieces))
 

@@ -10,24 +10,30 @@ from pyproj import CRS, Transformer
 
 from rssc_geo.errors import GeoreferenceError
 
-# Edges are measured as geodesics between vertices. On polygons wider than this a straight edge of the CRS (a
-# parallel, say) lies visibly off the geodesic between its ends, so vertices are added.
+# Edges are measured as geodesics between vertices. On polygons wider than this a straight edge of
+# the CRS (a parallel, say) lies visibly off the geodesic between its ends, so vertices are added.
 _WIDE_DEGREES = 0.5
 _PARTS = 256
 
 
 def geodesic_area_m2(polygons: np.ndarray, crs: CRS) -> np.ndarray:
-    """Areas in m² of polygons and multipolygons given in ``crs``, on its own ellipsoid; float64 (n,).
+    """Areas in m² of polygons and multipolygons given in ``crs``, on its own ellipsoid; float64
+    (n,).
 
-    After C. F. F. Karney, Algorithms for geodesics (2013), through pyproj: polygons may lie across the
-    antimeridian or around a pole. NaN where a vertex has no geographic position.
+    After C. F. F. Karney, Algorithms for geodesics (2013), through pyproj: polygons may lie across
+    the antimeridian or around a pole. NaN where a vertex has no geographic position.
     Raises ``GeoreferenceError`` for a CRS without an ellipsoid.
     """
     geod, geographic = crs.get_geod(), crs.geodetic_crs
     if geod is None or geographic is None:
-        raise GeoreferenceError(f"the CRS {crs.name!r} has no ellipsoid, so areas cannot be measured in it: assign another CRS")
+        raise GeoreferenceError(
+            f"the CRS {crs.name!r} has no ellipsoid, so areas cannot be measured in it: assign"
+            " another CRS"
+        )
     to_geographic = Transformer.from_crs(crs, geographic, always_xy=True)
-    degrees = math.degrees(geographic.axis_info[0].unit_conversion_factor)  # not 1 where the CRS counts in grads
+    degrees = math.degrees(
+        geographic.axis_info[0].unit_conversion_factor
+    )  # not 1 where the CRS counts in grads
 
     def lonlat(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lon, lat = to_geographic.transform(x, y)

@@ -1,8 +1,10 @@
-"""From cells to polygons: outlines of cells and of regions of one class, and small regions merged away.
+"""From cells to polygons: outlines of cells and of regions of one class, and small regions merged
+away.
 
-Everything is built on integer cell corners and mapped once, through the cells' pixel edges and the affine, so
-that neighbours share their corners to the last bit. Regions are 4-connected. Cell classes travel as an integer
-array (cell rows, cell columns) in which one value, ``nothing``, marks the cells without a class.
+Everything is built on integer cell corners and mapped once, through the cells' pixel edges and the
+affine, so that neighbors share their corners to the last bit. Regions are 4-connected. Cell classes
+travel as an integer array (cell rows, cell columns) in which one value, ``nothing``, marks the
+cells without a class.
 """
 
 from __future__ import annotations
@@ -18,19 +20,20 @@ from scipy import ndimage
 
 from rssc_geo.geometry.grid import TileGrid
 
-# Directions of a region's outline, the region on its left (x = column, y = row): +x, +y, -x, -y. The corner of
-# a cell at which its edge in that direction starts, as (row, col) offsets.
+# Directions of a region's outline, the region on its left (x = column, y = row): +x, +y, -x, -y.
+# The corner of a cell at which its edge in that direction starts, as (row, col) offsets.
 _START_ROW = np.array([0, 0, 1, 1])
 _START_COL = np.array([0, 1, 1, 0])
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The 4-connected regions of one class, in the order in which their first cells appear (row-major).
+    """The 4-connected regions of one class, in the order in which their first cells appear
+    (row-major).
 
-    ``labels`` is int32 (cell rows, cell columns), the region of each cell or -1; ``class_ids`` (n,) the class of
-    each region. The outlines are kept as corner coordinates in the raster's CRS, some 20 bytes a corner, and
-    become shapely polygons only where asked for.
+    ``labels`` is int32 (cell rows, cell columns), the region of each cell or -1; ``class_ids`` (n,)
+    the class of each region. The outlines are kept as corner coordinates in the raster's CRS, some
+    20 bytes a corner, and become shapely polygons only where asked for.
     """
 
     labels: np.ndarray
@@ -52,16 +55,23 @@ class Regions:
         ends = self._ring_ends[first_ring:last_ring]
         first_corner = self._ring_ends[first_ring - 1] if first_ring else 0
         corners = np.diff(ends, prepend=first_corner)
-        rings = shapely.linearrings(self._xy[first_corner : ends[-1]], indices=np.repeat(np.arange(len(ends)), corners))
+        rings = shapely.linearrings(
+            self._xy[first_corner : ends[-1]], indices=np.repeat(np.arange(len(ends)), corners)
+        )
         counts = np.diff(self._region_ends[start:stop], prepend=first_ring)
-        polygons: np.ndarray = shapely.polygons(rings, indices=np.repeat(np.arange(stop - start), counts))
+        polygons: np.ndarray = shapely.polygons(
+            rings, indices=np.repeat(np.arange(stop - start), counts)
+        )
         return shapely.reverse(polygons) if self._reverse else polygons
 
 
-def cell_polygons(grid: TileGrid, transform: Affine, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+def cell_polygons(
+    grid: TileGrid, transform: Affine, rows: np.ndarray, cols: np.ndarray
+) -> np.ndarray:
     """Rectangles of the cells (``rows[i]``, ``cols[i]``) as shapely polygons, counter-clockwise.
 
-    Every corner is ``transform * (pixel column, pixel row)`` exactly; a rotated transform gives rotated cells.
+    Every corner is ``transform * (pixel column, pixel row)`` exactly; a rotated transform gives
+    rotated cells.
     """
     row_step = np.array([0, 0, 1, 1] if transform.determinant >= 0 else [0, 1, 1, 0])
     col_step = np.array([0, 1, 1, 0] if transform.determinant >= 0 else [0, 0, 1, 1])
@@ -71,14 +81,21 @@ def cell_polygons(grid: TileGrid, transform: Affine, rows: np.ndarray, cols: np.
     return polygons
 
 
-def dissolve(grid: TileGrid, transform: Affine, *, classes: np.ndarray, nothing: int, keep_corners: bool = False) -> Regions:
+def dissolve(
+    grid: TileGrid,
+    transform: Affine,
+    *,
+    classes: np.ndarray,
+    nothing: int,
+    keep_corners: bool = False,
+) -> Regions:
     """Dissolve cells of one class into their 4-connected regions.
 
     Parameters
     ----------
     classes : integers (cell rows, cell columns); ``nothing`` marks cells that belong to no region
-    keep_corners : keep every cell corner along an outline, not only those where it turns. For outlines that are
-        reprojected: neighbours then go on sharing their vertices.
+    keep_corners : keep every cell corner along an outline, not only those where it turns. For
+        outlines that are reprojected: neighbors then go on sharing their vertices.
     """
     if classes.shape != grid.cells_shape:
         raise ValueError(f"classes of shape {classes.shape} for a grid of {grid.cells_shape} cells")
@@ -90,11 +107,13 @@ def dissolve(grid: TileGrid, transform: Affine, *, classes: np.ndarray, nothing:
     return Regions(labels, class_ids, xy, ring_ends, region_ends, transform.determinant < 0)
 
 
-def merge_small(classes: np.ndarray, cell_areas: np.ndarray, *, min_area: float, nothing: int) -> np.ndarray:
-    """Give every region smaller than ``min_area`` to a neighbour; the smallest go first.
+def merge_small(
+    classes: np.ndarray, cell_areas: np.ndarray, *, min_area: float, nothing: int
+) -> np.ndarray:
+    """Give every region smaller than ``min_area`` to a neighbor; the smallest go first.
 
-    The neighbour is the one with the longest shared border, counted in cell sides; of equals the larger, then
-    the one of the lower class, then the first. Regions without a neighbour stay.
+    The neighbor is the one with the longest shared border, counted in cell sides; of equals the
+    larger, then the one of the lower class, then the first. Regions without a neighbor stay.
 
     Parameters
     ----------
@@ -115,11 +134,11 @@ def merge_small(classes: np.ndarray, cell_areas: np.ndarray, *, min_area: float,
     def absorb(region: int, other: int) -> None:
         parent[other] = region
         areas[region] += areas[other]
-        for neighbour, sides in borders[other].items():
-            del borders[neighbour][other]
-            if neighbour != region:
-                borders[region][neighbour] = borders[region].get(neighbour, 0) + sides
-                borders[neighbour][region] = borders[region][neighbour]
+        for neighbor, sides in borders[other].items():
+            del borders[neighbor][other]
+            if neighbor != region:
+                borders[region][neighbor] = borders[region].get(neighbor, 0) + sides
+                borders[neighbor][region] = borders[region][neighbor]
         borders[other].clear()
 
     queue = [(area, region) for region, area in enumerate(areas) if area < min_area]
@@ -128,14 +147,20 @@ def merge_small(classes: np.ndarray, cell_areas: np.ndarray, *, min_area: float,
         area, region = heapq.heappop(queue)
         if parent[region] != region or area != areas[region] or not borders[region]:
             continue  # taken in or grown since it was queued, or alone
-        target = max(borders[region], key=lambda n: (borders[region][n], areas[n], -class_of[n], -n))
-        # Neighbours of the target's class now touch it through this region and become one with it.
-        alike = sorted(n for n in borders[region] if n != target and class_of[n] == class_of[target])
+        target = max(
+            borders[region], key=lambda n: (borders[region][n], areas[n], -class_of[n], -n)
+        )
+        # Neighbors of the target's class now touch it through this region and become one with it.
+        alike = sorted(
+            n for n in borders[region] if n != target and class_of[n] == class_of[target]
+        )
         for other in (region, *alike):
             absorb(target, other)
         if areas[target] < min_area:
             heapq.heappush(queue, (areas[target], target))
-    final = np.array([class_of[_root(parent, region)] for region in range(len(parent))], classes.dtype)
+    final = np.array(
+        [class_of[_root(parent, region)] for region in range(len(parent))], classes.dtype
+    )
     merged = classes.copy()
     merged[inside] = final[labels[inside]]
     return merged
@@ -148,7 +173,7 @@ def _root(parent: list[int], region: int) -> int:
 
 
 def _borders(labels: np.ndarray, count: int) -> list[dict[int, int]]:
-    """For every region its neighbours and the number of cell sides shared with each."""
+    """For every region its neighbors and the number of cell sides shared with each."""
     pairs = []
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         border = (one != other) & (one >= 0) & (other >= 0)
@@ -156,7 +181,12 @@ def _borders(labels: np.ndarray, count: int) -> list[dict[int, int]]:
         pairs.append(low.astype(np.int64) * count + high)
     keys, sides = np.unique(np.concatenate(pairs), return_counts=True)
     borders: list[dict[int, int]] = [{} for _ in range(count)]
-    for low, high, shared in zip((keys // max(count, 1)).tolist(), (keys % max(count, 1)).tolist(), sides.tolist(), strict=True):
+    for low, high, shared in zip(
+        (keys // max(count, 1)).tolist(),
+        (keys % max(count, 1)).tolist(),
+        sides.tolist(),
+        strict=True,
+    ):
         borders[low][high] = borders[high][low] = shared
     return borders
 
@@ -164,8 +194,8 @@ def _borders(labels: np.ndarray, count: int) -> list[dict[int, int]]:
 def _label(classes: np.ndarray, nothing: int) -> np.ndarray:
     """Region of every cell, int32, -1 for none.
 
-    One labelling pass for all classes: on a grid of cells and the sides between them, where a side is open when
-    the cells on both of its sides are of one class.
+    One labeling pass for all classes: on a grid of cells and the sides between them, where a side
+    is open when the cells on both of its sides are of one class.
     """
     rows, cols = classes.shape
     filled = classes != nothing
@@ -177,12 +207,15 @@ def _label(classes: np.ndarray, nothing: int) -> np.ndarray:
     return np.ascontiguousarray(labels[::2, ::2], np.int32) - np.int32(1)
 
 
-def _outlines(labels: np.ndarray, *, keep_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rings around the regions: corner rows and columns, ring ends (in corners), region ends (in rings).
+def _outlines(
+    labels: np.ndarray, *, keep_corners: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rings around the regions: corner rows and columns, ring ends (in corners), region ends (in
+    rings).
 
-    Rings are ordered by region, the exterior first. Where two cells of a region touch at a corner only, the
-    outline crosses over to the other cell: since regions are 4-connected, each ring is then simple and rings
-    meet in points only, which is what makes the polygons valid.
+    Rings are ordered by region, the exterior first. Where two cells of a region touch at a corner
+    only, the outline crosses over to the other cell: since regions are 4-connected, each ring is
+    then simple and rings meet in points only, which is what makes the polygons valid.
     """
     width = labels.shape[1] + 2
     flat = np.pad(labels, 1, constant_values=-1).ravel()
@@ -190,7 +223,9 @@ def _outlines(labels: np.ndarray, *, keep_corners: bool) -> tuple[np.ndarray, np
     ahead, right = (1, width, -1, -width), (-width, 1, width, -1)
     own = [cells[flat[cells + right[turn]] != flat[cells]] for turn in range(4)]
     first = np.cumsum([0, *(len(edges) for edges in own)])
-    number = np.full((4, flat.size), -1, np.int32)  # edge of a cell in a direction -> its running number
+    number = np.full(
+        (4, flat.size), -1, np.int32
+    )  # edge of a cell in a direction -> its running number
     for turn in range(4):
         number[turn, own[turn]] = np.arange(first[turn], first[turn + 1])
     following = np.empty(first[4], np.int32)
@@ -215,7 +250,8 @@ def _outlines(labels: np.ndarray, *, keep_corners: bool) -> tuple[np.ndarray, np
         before = np.roll(turn_of, 1)
         before[starts] = turn_of[ends - 1]
         kept = turn_of != before
-    # A region's exterior holds the first edge of its first cell, so it was met before its holes: a stable sort.
+    # A region's exterior holds the first edge of its first cell, so it was met before its holes: a
+    # stable sort.
     by_region = np.argsort(region_of_ring, kind="stable")
     lengths = np.diff(ends, prepend=0)[by_region]
     new_ends = np.cumsum(lengths)
@@ -232,7 +268,8 @@ def _outlines(labels: np.ndarray, *, keep_corners: bool) -> tuple[np.ndarray, np
 def _rings(following: np.ndarray, *, starts: int) -> tuple[np.ndarray, np.ndarray]:
     """Edges in the order in which the rings run, and where each ring ends.
 
-    Every ring has an edge among the first ``starts`` (those in +x), so that rings are looked for there only.
+    Every ring has an edge among the first ``starts`` (those in +x), so that rings are looked for
+    there only.
     """
     successor = following.tolist()
     seen = bytearray(len(successor))
@@ -252,4 +289,10 @@ def _rings(following: np.ndarray, *, starts: int) -> tuple[np.ndarray, np.ndarra
 def _to_crs(grid: TileGrid, transform: Affine, *, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """Coordinates (..., 2) of cell corners, computed term by term as the affine itself does for one point."""
     x, y = grid.col_edges()[cols].astype(np.float64), grid.row_edges()[rows].astype(np.float64)
-    return np.stack([x * transform.a + y * transform.b + transform.c, x * transform.d + y * transform.e + transform.f], axis=-1)
+    return np.stack(
+        [
+            x * transform.a + y * transform.b + transform.c,
+            x * transform.d + y * transform.e + transform.f,
+        ],
+        axis=-1,
+    )

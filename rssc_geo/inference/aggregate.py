@@ -1,4 +1,7 @@
-"""From tiles to cells: which tiles are looked at, and the mean over the tiles that contain a cell."""
+"""From tiles to cells.
+
+Which tiles are looked at, and the mean over the tiles that contain a cell.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rssc_geo.geometry.grid import Tile, TileGrid
-from rssc_geo.vector.landuse import CellBatch
+from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.output import CellBatch
 
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
     """What is known of a tile once it was read and, if it was worth it, looked at.
 
-    ``cell_fractions`` float32 ``(cell rows, cell cols)``: valid share of the cells wholly contained in it;
-    ``probabilities`` float32 ``(C,)``, None for a tile that was not looked at.
+    ``cell_fractions`` float32 ``(cell rows, cell cols)``: valid share of the cells wholly contained
+    in it; ``probabilities`` float32 ``(C,)``, None for a tile that was not looked at.
     """
 
     tile: Tile
@@ -29,10 +32,11 @@ class TileResult:
 class CellMap:
     """How tiles and cells of a grid depend on each other, for the cells that were selected.
 
-    A cell is written when its valid share, as seen by the containing tile whose centre is nearest, reaches
-    ``min_valid``. Its probabilities are the mean over that nearest tile and those other containing tiles whose
-    own valid share reaches ``min_valid``; its caption is the nearest tile's. Nothing here depends on the
-    selection but which cells are written, so an AOI never changes a result.
+    A cell is written when its valid share, as seen by the containing tile whose center is nearest,
+    reaches ``min_valid``. Its probabilities are the mean over that nearest tile and those other
+    containing tiles whose own valid share reaches ``min_valid``; its caption is the nearest tile's.
+    Nothing here depends on the selection but which cells are written, so an AOI never changes a
+    result.
     """
 
     def __init__(self, grid: TileGrid, selected: np.ndarray, *, min_valid: float) -> None:
@@ -51,7 +55,8 @@ class CellMap:
         for row, (first, last) in enumerate(self.span_rows):
             hit = np.flatnonzero(self.selected[row])
             if hit.size:
-                # Columns of tiles from each hit cell's first to its last, as a running sum of +1 and −1.
+                # Columns of tiles from each hit cell's first to its last, as a running sum of +1
+                # and −1.
                 steps = np.zeros(cols + 1, np.int64)
                 np.add.at(steps, self.span_cols[hit, 0], 1)
                 np.add.at(steps, self.span_cols[hit, 1] + 1, -1)
@@ -87,7 +92,9 @@ class CellMap:
             return watermark
         start_row = min(int(first[unfinished].min()), tile_row)
         across = bool(((first <= tile_row) & (last > tile_row)).any())
-        if start_row < tile_row or across:  # cells left of the watermark still wait for tiles of the next row
+        if (
+            start_row < tile_row or across
+        ):  # cells left of the watermark still wait for tiles of the next row
             return start_row * self.grid.tiles_shape[1]
         waiting = self.span_cols[self.span_cols[:, 1] >= tile_col]
         start_col = min(int(waiting[:, 0].min()), tile_col) if len(waiting) else tile_col
@@ -117,7 +124,9 @@ class CellAggregator:
     def add(self, results: Sequence[TileResult]) -> CellBatch:
         """Take the next tiles and return the cells that are complete with them."""
         finished = [piece for result in results for piece in self._add(result)]
-        rows, cols, probabilities, captions = zip(*finished, strict=True) if finished else ((), (), (), ())
+        rows, cols, probabilities, captions = (
+            zip(*finished, strict=True) if finished else ((), (), (), ())
+        )
         return CellBatch(
             rows=np.array(rows, np.int32),
             cols=np.array(cols, np.int32),
@@ -155,13 +164,22 @@ class CellAggregator:
             self._rows[row] = _Row(zeros, np.zeros(width, np.int64), np.zeros(width, bool), {})
         return self._rows[row]
 
-    def _complete(self, tile: Tile, rows: range, cols: range) -> list[tuple[int, int, np.ndarray, str]]:
+    def _complete(
+        self, tile: Tile, rows: range, cols: range
+    ) -> list[tuple[int, int, np.ndarray, str]]:
         cells = self._cells
         complete: list[tuple[int, int, np.ndarray, str]] = []
         for row in rows:
             if cells.span_rows[row, 1] != tile.row:
                 continue
             sums = self._rows[row]
-            ready = [c for c in cols if cells.span_cols[c, 1] == tile.col and cells.selected[row, c] and sums.valid[c]]
-            complete += [(row, col, sums.sums[col] / sums.counts[col], sums.captions.pop(col)) for col in ready]
+            ready = [
+                c
+                for c in cols
+                if cells.span_cols[c, 1] == tile.col and cells.selected[row, c] and sums.valid[c]
+            ]
+            complete += [
+                (row, col, sums.sums[col] / sums.counts[col], sums.captions.pop(col))
+                for col in ready
+            ]
         return complete

@@ -13,13 +13,10 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import UsageError
-from rssc_geo.geometry.grid import TileGrid
+from rssc_geo.geometry import TileChoice, TileGrid, choose_tile_size, parse_cell_size
 from rssc_geo.inference.aggregate import CellMap
-from rssc_geo.models.card import ModelCard
-from rssc_geo.raster.aoi import bounds_polygon, cells_inside, read_aoi
-from rssc_geo.raster.radiometry import Radiometry
-from rssc_geo.raster.scene import Scene, open_scene
-from rssc_geo.raster.tilesize import TileChoice, choose_tile_size, parse_stride
+from rssc_geo.models import ModelCard
+from rssc_geo.raster import Radiometry, Scene, bounds_polygon, cells_inside, open_scene, read_aoi
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +27,18 @@ Source = str | Path | Sequence[str | Path]
 class TilingOptions:
     """How a raster is read and cut; the defaults are those of the command line.
 
-    ``bands``: 1-based bands used as red, green, blue; ``nodata``: a value that counts as nodata; ``assume_crs``:
-    the raster's CRS where it says none or a wrong one; ``tile_size``, ``stride``: "256px", "400m", None = by the
-    model card; ``min_valid``: share of valid pixels a cell needs; ``stretch``: see ``fit_radiometry``; ``aoi``: a
-    vector file, ``bounds``: (min x, min y, max x, max y) in the raster's CRS: only cells with their centre inside.
+    ``bands``: 1-based bands used as red, green, blue; ``nodata``: a value that counts as nodata;
+    ``assume_crs``: the raster's CRS where it says none or a wrong one; ``tile_size``,
+    ``cell_size``: "256px", "400m", None = by the model card; ``min_valid``: share of valid pixels a
+    cell needs; ``stretch``: see ``fit_radiometry``; ``aoi``: a vector file, ``bounds``: (min x, min
+    y, max x, max y) in the raster's CRS: only cells with their center inside.
     """
 
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     assume_crs: str | None = None
     tile_size: str | None = None
-    stride: str | None = None
+    cell_size: str | None = None
     min_valid: float = 0.5
     stretch: str | None = None
     aoi: str | None = None
@@ -48,7 +46,9 @@ class TilingOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_valid <= 1:
-            raise UsageError(f"--min-valid {self.min_valid:g} is not a share; give a number above 0 and up to 1")
+            raise UsageError(
+                f"--min-valid {self.min_valid:g} is not a share; give a number above 0 and up to 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,12 @@ class Plan:
 def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     """Open the raster and decide on tiles and cells.
 
-    Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the options.
+    Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
+    options.
     """
-    scene = open_scene(source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs)
+    scene = open_scene(
+        source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
+    )
     shape = (scene.height, scene.width)
     footprint = card.footprint
     tiling = choose_tile_size(
@@ -83,15 +86,22 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
         footprint_m=(footprint.minimum_m, footprint.preferred_m, footprint.maximum_m),
         requested=options.tile_size,
     )
-    stride = tiling.size if options.stride is None else parse_stride(options.stride, tiling.size, scene.gsd_m)
-    grid = TileGrid(shape, tiling.size, stride)
+    cell_size = (
+        tiling.size
+        if options.cell_size is None
+        else parse_cell_size(options.cell_size, tiling.size, scene.gsd_m)
+    )
+    grid = TileGrid(shape, tiling.size, cell_size)
     area = _area(scene, options)
     if area is None:
         selected = np.ones(grid.cells_shape, bool)
     else:
         selected = cells_inside(grid, scene.transform, area)
         if not selected.any():
-            raise UsageError("the area of interest contains no cell's centre; make it larger or the tiles smaller (--tile-size)")
+            raise UsageError(
+                "the area of interest contains no cell's center; make it larger or the tiles"
+                " smaller (--tile-size)"
+            )
     warnings = (*scene.warnings, *tiling.warnings, *_resolution(scene, tiling, card))
     return Plan(scene, tiling, grid, selected, area, warnings)
 
@@ -120,9 +130,15 @@ def _resolution(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
     trained = f"{card.name} was trained on {low:g}–{high:g} m a pixel"
     if coarse > high:
         return [f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"]
-    read = min(gsd * max(1.0, size / wanted) for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True))
+    read = min(
+        gsd * max(1.0, size / wanted)
+        for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True)
+    )
     if read < low and not tiling.warnings:  # else the tile's own warning has said why
-        return [f"tiles are read at {read:.3g} m a pixel, {trained}: expect less certain classes (larger tiles: --tile-size)"]
+        return [
+            f"tiles are read at {read:.3g} m a pixel, {trained}: expect less certain classes"
+            " (larger tiles: --tile-size)"
+        ]
     return []
 
 
@@ -154,9 +170,11 @@ def describe_plan(plan: Plan, card: ModelCard, radiometry: Radiometry) -> dict[s
         "scaling_high": list(radiometry.high),
         "model": f"{card.name} {card.version}",
         "tile_size_px": list(grid.size),
-        "tile_size_m": [round(size * gsd, 3) for size, gsd in zip(grid.size, scene.gsd_m, strict=True)],
+        "tile_size_m": [
+            round(size * gsd, 3) for size, gsd in zip(grid.size, scene.gsd_m, strict=True)
+        ],
         "tile_size_by": plan.tiling.reason,
-        "stride_px": list(grid.stride),
+        "cell_size_px": list(grid.cell_size),
         "tiles": len(tiles),
         "cells": int(plan.selected.sum()),
         "estimated_seconds_on_cpu": None if seconds is None else round(seconds, 1),

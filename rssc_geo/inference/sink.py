@@ -1,4 +1,7 @@
-"""The writing end of the pipeline: a thread that turns tiles into cells and stores them while the model works."""
+"""The writing end of the pipeline.
+
+A thread that turns tiles into cells and stores them while the model works.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,18 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
-from rssc_geo.vector.landuse import CellBatch
+from rssc_geo.output import CellBatch
+from typing import Self
 
 _WAITING = 4  # batches that may wait to be written: enough to hide a slow disk's hiccups, too few to fill memory
 
 
 class CellSink:
-    """Context manager; ``put`` hands over tiles in ascending order, leaving it waits until all is stored.
+    """Context manager; ``put`` hands over tiles in ascending order, leaving it waits until all is
+    stored.
 
-    ``store(cells, watermark)`` is called in the thread. An error there is raised by the next ``put`` or on leaving.
+    ``store(cells, watermark)`` is called in the thread. An error there is raised by the next
+    ``put`` or on leaving.
     """
 
     def __init__(self, aggregator: CellAggregator, store: Callable[[CellBatch, int], None]) -> None:
@@ -38,18 +44,23 @@ class CellSink:
                 continue  # keep emptying the queue, so that nobody waits for a place in it
             try:
                 self._store(self._aggregator.add(results), results[-1].tile.index + 1)
-            except BaseException as error:  # noqa: BLE001 -- carried to the main thread and raised there
+            except BaseException as error:
                 self._error = error
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def __enter__(self) -> CellSink:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._queue.put(None)
         self._thread.join()
         if kind is None:

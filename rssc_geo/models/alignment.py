@@ -12,16 +12,17 @@ from torch import nn
 class Alignment(nn.Module):
     """Maps the mean of a picture's tokens into the space of the text encoder's sentence vectors.
 
-    ``centre`` is the mean embedding of the training pictures: what all pictures have in common says nothing about any
-    class. ``log_scale`` and ``other`` are fitted on validation pictures: what similarities are multiplied by, as in CLIP
-    (Radford et al., 2021), and what the class "other" of :func:`rssc_geo.zeroshot.name_classes` is shifted by.
+    ``center`` is the mean embedding of the training pictures: what all pictures have in common says
+    nothing about any class. ``log_scale`` and ``other`` are fitted on validation pictures: what
+    similarities are multiplied by, as in CLIP (Radford et al., 2021), and what the class "other" of
+    :func:`rssc_geo.pipelines.zero_shot.name_classes` is shifted by.
     """
 
     def __init__(self, *, image_width: int, text_width: int) -> None:
         super().__init__()
         self.project = nn.Linear(image_width, text_width)
-        self.centre: torch.Tensor
-        self.register_buffer("centre", torch.zeros(text_width))
+        self.center: torch.Tensor
+        self.register_buffer("center", torch.zeros(text_width))
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.other = nn.Parameter(torch.tensor(0.0))
 
@@ -31,4 +32,4 @@ class Alignment(nn.Module):
 
     def forward(self, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Logits ``(B, C)`` of mean image tokens ``(B, I)`` for unit text vectors ``(C, X)``."""
-        return self.log_scale.exp() * (self.embed(pooled) - self.centre) @ texts.T
+        return self.log_scale.exp() * (self.embed(pooled) - self.center) @ texts.T

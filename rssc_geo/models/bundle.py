@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rssc_geo.captioning.base import Source
 from rssc_geo.errors import BundleError, not_fetched
+from rssc_geo.models.caption_decoder import CaptionSource
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
 from rssc_geo.models.keys import fit_keys
 from rssc_geo.models.words import caption_ids
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-    from rssc_geo.captioning.compact import CaptionDecoder
     from rssc_geo.models.alignment import Alignment
-    from rssc_geo.models.dual_attention import DualAttentionClassifier
+    from rssc_geo.models.caption_decoder import CaptionDecoder
+    from rssc_geo.models.network import DualAttentionClassifier
 
 EMBEDDED = Path(__file__).with_name("bundles")
 WEIGHTS = "model.safetensors"
@@ -36,7 +36,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded bundle: the network in evaluation mode, its card and tokenizer; its captioner and its alignment, if any."""
+    """A loaded bundle: the network in evaluation mode, its card and tokenizer.
+
+    Its captioner and its alignment, if any.
+    """
 
     card: ModelCard
     network: DualAttentionClassifier
@@ -49,36 +52,47 @@ class Model:
         if (self.decoder is None) != (self.vocabulary is None):
             raise ValueError("a captioner needs its decoder and its vocabulary")
 
-    def reads(self, source: Source) -> bool:
+    def reads(self, source: CaptionSource) -> bool:
         """Whether the class is found with words of that source, or they only go to the output."""
         return source == "written" or self.card.reads_own_captions
 
     def preprocess(self, pixels: np.ndarray, mask: np.ndarray) -> torch.Tensor:
-        """uint8 ``(B, H, W, 3)`` and bool ``(B, H, W)`` (True = valid) → normalised float32 ``(B, 3, H, W)``.
+        """uint8 ``(B, H, W, 3)`` and bool ``(B, H, W)`` (True = valid) → normalized float32 ``(B,
+        3, H, W)``.
 
-        Invalid pixels become the card's mean, which is 0 after normalisation.
+        Invalid pixels become the card's mean, which is 0 after normalization.
         """
         import torch
 
         scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std))
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std)
+        )
         images = (scaled - mean).div_(std)
         images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
         return images.contiguous(memory_format=torch.channels_last)
 
     def tokenize(
-        self, captions: Sequence[str], *, source: Source | Sequence[Source] | None = "written"
+        self,
+        captions: Sequence[str],
+        *,
+        source: CaptionSource | Sequence[CaptionSource] | None = "written",
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens`` at most.
+        """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens``
+        at most.
 
-        ``source`` says whose words they are, of all or of each: "generated" by the bundle's own captioner, or "written"
-        by people or a large model. Where the vocabulary has a mark for it, the mark leads the words, so that the
-        network can trust them accordingly (None: no mark). An empty caption has no tokens; one that is too long keeps its
-        conclusion (see :func:`caption_ids`).
+        ``source`` says whose words they are, of all or of each: "generated" by the bundle's own
+        captioner, or "written" by people or a large model. Where the vocabulary has a mark for it,
+        the mark leads the words, so that the network can trust them accordingly (None: no mark). An
+        empty caption has no tokens; one that is too long keeps its conclusion (see
+        :func:`caption_ids`).
         """
         import torch
 
-        marks = {kind: self.tokenizer.token_to_id(f"[{kind.upper()}]") for kind in ("generated", "written")}
+        marks = {
+            kind: self.tokenizer.token_to_id(f"[{kind.upper()}]")
+            for kind in ("generated", "written")
+        }
         sources = [source] * len(captions) if source is None or isinstance(source, str) else source
         rows = []
         for text, kind in zip(captions, sources, strict=True):
@@ -108,7 +122,8 @@ def embedded_names() -> list[str]:
 def find_bundle(name: str | Path, *, revision: str | None = None) -> Path:
     """The folder of a bundle: an existing folder first, then an embedded name, then a hub id.
 
-    ``BundleError`` says what was tried. A hub id is fetched into the hub's cache; ``HF_HUB_OFFLINE`` is honoured.
+    ``BundleError`` says what was tried. A hub id is fetched into the hub's cache;
+    ``HF_HUB_OFFLINE`` is honored.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -117,7 +132,11 @@ def find_bundle(name: str | Path, *, revision: str | None = None) -> Path:
         return EMBEDDED / str(name)
     if _HUB_ID.fullmatch(str(name)) and not folder.exists():
         return _fetch(str(name), revision)
-    kind = "is a file, not a bundle folder" if folder.is_file() else "is no folder, hub id (owner/name) or embedded model"
+    kind = (
+        "is a file, not a bundle folder"
+        if folder.is_file()
+        else "is no folder, hub id (owner/name) or embedded model"
+    )
     raise BundleError(f"model {str(name)!r} {kind}; embedded: {', '.join(embedded_names())}")
 
 
@@ -140,9 +159,9 @@ def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
 def load_model(name: str | Path = "compact", *, revision: str | None = None) -> Model:
     """Load a bundle by embedded name, folder or hub id.
 
-    Weights are safetensors only, compared with the card's sha256; nothing is unpickled, no remote code runs.
-    Weights stored in half precision are computed in float32. ``BundleError``, one line, when the folder is
-    incomplete, altered, or holds pickled weights.
+    Weights are safetensors only, compared with the card's sha256; nothing is unpickled, no remote
+    code runs. Weights stored in half precision are computed in float32. ``BundleError``, one line,
+    when the folder is incomplete, altered, or holds pickled weights.
     """
     folder = find_bundle(name, revision=revision)
     card = read_card(folder)
@@ -151,15 +170,18 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from rssc_geo.captioning.compact import CaptionDecoder
     from rssc_geo.models.alignment import Alignment
+    from rssc_geo.models.caption_decoder import CaptionDecoder
 
     try:
         weights = {
-            key: value.float() if value.is_floating_point() else value for key, value in load_file(folder / WEIGHTS).items()
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(folder / WEIGHTS).items()
         }
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{folder / WEIGHTS} is not a readable safetensors file: {error}") from error
+        raise BundleError(
+            f"{folder / WEIGHTS} is not a readable safetensors file: {error}"
+        ) from error
     tokenizer = _read_tokenizer(folder / TOKENIZER)
     vocabulary = _read_tokenizer(folder / VOCABULARY) if card.captioner is not None else None
     try:
@@ -167,7 +189,9 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
         decoder = CaptionDecoder(**card.captioner) if card.captioner is not None else None
         alignment = Alignment(**card.alignment) if card.alignment is not None else None
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{folder}: config.json describes no network this program can build: {error}") from error
+        raise BundleError(
+            f"{folder}: config.json describes no network this program can build: {error}"
+        ) from error
     _fill(network, weights, "network.", folder)
     if decoder is not None:
         _fill(decoder, weights, "captioner.", folder)
@@ -179,8 +203,11 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
 
 
 def build_network(card: ModelCard) -> DualAttentionClassifier:
-    """The card's network with random weights: ours, or the authors' where the card says "as-published"."""
-    from rssc_geo.models.dual_attention import DualAttentionClassifier
+    """The card's network with random weights.
+
+    Ours, or the authors' where the card says "as-published".
+    """
+    from rssc_geo.models.network import DualAttentionClassifier
     from rssc_geo.models.published import PublishedClassifier
 
     settings = {name: value for name, value in card.network.items() if name != "variant"}
@@ -207,17 +234,28 @@ def _check_files(folder: Path, card: ModelCard) -> None:
         path = folder / file
         if not path.is_file():
             pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
-            hint = f" ({', '.join(pickled)} is pickled and never loaded; convert it to safetensors)" if pickled else ""
+            hint = (
+                f" ({', '.join(pickled)} is pickled and never loaded; convert it to safetensors)"
+                if pickled
+                else ""
+            )
             raise BundleError(f"{folder}: {file} is missing{hint}")
         expected = card.sha256.get(file)
         if expected is None:
             raise BundleError(f"{folder}: config.json gives no sha256 for {file}")
         if digest(path) != expected:
-            raise BundleError(f"{path} does not have the checksum of config.json: the bundle is damaged or altered; get it anew")
+            raise BundleError(
+                f"{path} does not have the checksum of config.json: the bundle is damaged or"
+                " altered; get it anew"
+            )
 
 
-def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str, folder: Path) -> None:
-    own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+def _fill(
+    module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str, folder: Path
+) -> None:
+    own = {
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
+    }
     try:
         module.load_state_dict(fit_keys(own, module.state_dict()))
     except RuntimeError as error:
@@ -226,7 +264,8 @@ def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str
 
 
 def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = True) -> ModelCard:
-    """Write a bundle folder: weights in float16, tokenizer, README, and the card with the files' checksums.
+    """Write a bundle folder: weights in float16, tokenizer, README, and the card with the files'
+    checksums.
 
     ``half``: False keeps the weights as they are. Returns the card as written.
     """
@@ -241,12 +280,17 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
     if model.alignment is not None:
         states |= {f"alignment.{key}": value for key, value in model.alignment.state_dict().items()}
     if half:
-        states = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in states.items()}
+        states = {
+            key: value.to(torch.float16) if value.is_floating_point() else value
+            for key, value in states.items()
+        }
     (target / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in states.items()}))
     model.tokenizer.save(str(target / TOKENIZER), pretty=False)
     if model.vocabulary is not None:
         model.vocabulary.save(str(target / VOCABULARY), pretty=False)
-    card = dataclasses.replace(model.card, sha256={file: digest(target / file) for file in _files(model.card)})
+    card = dataclasses.replace(
+        model.card, sha256={file: digest(target / file) for file in _files(model.card)}
+    )
     (target / "config.json").write_text(card.to_json(), encoding="utf-8")
     (target / "README.md").write_text(readme, encoding="utf-8")
     return card

@@ -13,7 +13,7 @@ from rssc_geo.errors import BundleError
 
 FORMAT = 1
 AS_PUBLISHED: Final = "as-published"
-_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,18 +28,21 @@ def in_words(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SceneClass:
-    """One class of a model: ``id`` is its place in the network's output, ``colour`` is ``#rrggbb``."""
+    """One class of a model.
+
+    ``id`` is its place in the network's output, ``color`` is ``#rrggbb``.
+    """
 
     id: int
     name: str
-    colour: str
+    color: str
     description: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError(f"class {self.id} has no name")
-        if not _COLOUR.fullmatch(self.colour):
-            raise ValueError(f"class {self.name!r}: colour {self.colour!r} is not #rrggbb")
+        if not _COLOR.fullmatch(self.color):
+            raise ValueError(f"class {self.name!r}: color {self.color!r} is not #rrggbb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +62,21 @@ class Footprint:
 class ModelCard:
     """What a bundle is, and how its network wants to be fed.
 
-    ``input_size`` is (rows, cols) in pixels; ``mean`` and ``std`` apply to RGB in [0, 1]; ``gsd_range_m`` is
-    the ground sampling distance of the rasters it was trained for, metres a pixel; ``network`` holds the
-    arguments of the architecture, ``captioner`` those of the embedded captioner, ``alignment`` those of the alignment
-    of pictures and texts (None: there is none);
-    logits are divided by ``temperature`` before the softmax; ``reads_own_captions`` says whether the class is better
-    for reading the embedded captioner's words (else they only go to the output); ``cpu_tiles_per_s`` is the rate
-    measured on one core of a laptop-class processor, captions included, for estimates; ``special_tokens`` says whether
-    captions stand between the tokenizer's marks of begin and end; ``sha256`` maps each file to its digest.
+    ``input_size`` is (rows, cols) in pixels; ``mean`` and ``std`` apply to RGB in [0, 1];
+    ``gsd_range_m`` is the ground sampling distance of the rasters it was trained for, metres a
+    pixel; ``network`` holds the arguments of the architecture, ``captioner`` those of the embedded
+    captioner, ``alignment`` those of the alignment of pictures and texts (None: there is none);
+    logits are divided by ``temperature`` before the softmax; ``reads_own_captions`` says whether
+    the class is better for reading the embedded captioner's words (else they only go to the
+    output); ``cpu_tiles_per_s`` is the rate measured on one core of a laptop-class processor,
+    captions included, for estimates; ``special_tokens`` says whether captions stand between the
+    tokenizer's marks of begin and end; ``sha256`` maps each file to its digest.
     """
 
     name: str
     version: str
     description: str
-    licence: str
+    license: str
     classes: tuple[SceneClass, ...]
     input_size: tuple[int, int]
     mean: tuple[float, float, float]
@@ -101,7 +105,12 @@ class ModelCard:
         names = [c.name for c in self.classes]
         if len(set(names)) != len(names):
             raise ValueError("two classes share a name")
-        if min(self.input_size) < 1 or min(self.std) <= 0 or self.temperature <= 0 or self.max_tokens < 1:
+        if (
+            min(self.input_size) < 1
+            or min(self.std) <= 0
+            or self.temperature <= 0
+            or self.max_tokens < 1
+        ):
             raise ValueError("input_size, std, temperature and max_tokens must be positive")
         if not 0 < self.gsd_range_m[0] <= self.gsd_range_m[1]:
             raise ValueError(f"gsd_range_m {self.gsd_range_m} is not a range")
@@ -125,7 +134,10 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> ModelCard:
-        """Parse ``config.json``; ``BundleError`` naming ``where`` and the first thing wrong with it."""
+        """Parse ``config.json``.
+
+        ``BundleError`` naming ``where`` and the first thing wrong with it.
+        """
         try:
             data = json.loads(text)
             _check_format(data)

@@ -1,4 +1,7 @@
-"""Import of the authors' checkpoints: ``rssc-geo models import best.pth -o bundle/ --classes … --levels 2``."""
+"""Import of the authors' checkpoints.
+
+``rssc-geo models import best.pth -o bundle/ --classes … --levels 2``.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from transformers import CLIPTextConfig, ViTConfig
 from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.models.bundle import Model, build_network, load_card, save_bundle
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard
-from rssc_geo.models.dual_attention import DualAttentionClassifier
 from rssc_geo.models.keys import fit_keys
+from rssc_geo.models.network import DualAttentionClassifier
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.models.pretrained import as_configuration, load_tokenizer
 
@@ -55,16 +58,18 @@ def import_checkpoint(
 
     Parameters
     ----------
-    path : state dict as ``torch.save`` wrote it (read without running anything of it) or safetensors
+    path : state dict as ``torch.save`` wrote it (read without running anything of it) or
+        safetensors
     output : the bundle's folder
     classes : the class names in the order they were trained in (their code sorts them)
     levels, heads : not in the checkpoint; the published command used 2 and 4
-    variant : "as-published" computes what their code computes for a batch of one; "corrected" is our network with the
-        same weights, as a start for training: its learned queries and its gate are new and have not learned anything
+    variant : "as-published" computes what their code computes for a batch of one; "corrected" is
+        our network with the same weights, as a start for training: its learned queries and its gate
+        are new and have not learned anything
     tokenizer : folder or hub id of CLIP's
 
-    Raises ``BundleError`` for a file that is no such checkpoint, with the names that are missing or unexpected, and
-    ``UsageError`` where ``classes`` does not fit it.
+    Raises ``BundleError`` for a file that is no such checkpoint, with the names that are missing or
+    unexpected, and ``UsageError`` where ``classes`` does not fit it.
     """
     if (Path(output) / "config.json").exists():
         raise BundleError(f"{output} holds a bundle already; choose another folder or remove it")
@@ -73,25 +78,35 @@ def import_checkpoint(
         raise UsageError(f"--levels {levels}: at least 1 is needed")
     rows = weights.get("classifier.0.weight")
     if rows is not None and len(rows) != len(classes):
-        raise UsageError(f"{path} was trained for {len(rows)} classes, and --classes names {len(classes)}")
+        raise UsageError(
+            f"{path} was trained for {len(rows)} classes, and --classes names {len(classes)}"
+        )
     words = load_tokenizer(tokenizer)
     try:
         settings, size = _settings(weights, levels=levels, heads=heads)
     except (KeyError, IndexError, ValueError) as error:
-        raise BundleError(f"{path} is no checkpoint of MultiAtt-RSSC: what it lacks or holds otherwise: {error}") from error
+        raise BundleError(
+            f"{path} is no checkpoint of MultiAtt-RSSC: what it lacks or holds otherwise: {error}"
+        ) from error
     if variant == AS_PUBLISHED:
-        settings |= {"variant": AS_PUBLISHED, "text_length": size["tokens"], "padding_token": words.padding}
+        settings |= {
+            "variant": AS_PUBLISHED,
+            "text_length": size["tokens"],
+            "padding_token": words.padding,
+        }
     else:
         settings |= {"learned_queries": 8, "gate": True}
     card = dataclasses.replace(
         load_card("compact"),
         name=name or Path(path).stem,
         version="1",
-        description=f"weights of MultiAtt-RSSC (arXiv 2412.02531), {variant}, {len(classes)} classes",
-        licence="unspecified",
+        description=(
+            f"weights of MultiAtt-RSSC (arXiv 2412.02531), {variant}, {len(classes)} classes"
+        ),
+        license="unspecified",
         classes=scene_classes(classes),
         input_size=(size["pixels"], size["pixels"]),
-        mean=_CLIP_MEAN,  # as their code normalises, though the backbone had learned with 0.5
+        mean=_CLIP_MEAN,  # as their code normalizes, though the backbone had learned with 0.5
         std=_CLIP_STD,
         network=settings,
         captioner=None,
@@ -109,7 +124,12 @@ def import_checkpoint(
     with torch.no_grad():
         _start(network)
     _fill(network, weights, path=Path(path))
-    return save_bundle(output, Model(card, network.eval(), words.tokenizer), readme=_readme(card, Path(path)), half=False)
+    return save_bundle(
+        output,
+        Model(card, network.eval(), words.tokenizer),
+        readme=_readme(card, Path(path)),
+        half=False,
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -124,21 +144,32 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise BundleError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
-        raise BundleError(f"{path} is no plain state dict: reading it could run code, which is refused") from error
+        raise BundleError(
+            f"{path} is no plain state dict: reading it could run code, which is refused"
+        ) from error
     except Exception as error:  # whatever a damaged file makes the libraries raise
         raise BundleError(f"{path} cannot be read as a state dict ({one_line(error)})") from error
     for wrapping in ("model_state_dict", "state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapping), Mapping):
             found = found[wrapping]
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in found.values()
+    ):
         raise BundleError(f"{path} holds no state dict: expected tensors by name")
     return {str(key).removeprefix("module."): value for key, value in found.items()}
 
 
-def _settings(weights: Mapping[str, torch.Tensor], *, levels: int, heads: int) -> tuple[dict[str, Any], dict[str, int]]:
+def _settings(
+    weights: Mapping[str, torch.Tensor], *, levels: int, heads: int
+) -> tuple[dict[str, Any], dict[str, int]]:
     """The network's arguments and the sizes of its inputs, by the shapes of the weights."""
-    shapes = {name.removeprefix("text_encoder.text_model."): tuple(value.shape) for name, value in weights.items()}
-    shapes |= {name.removeprefix("text_encoder."): tuple(value.shape) for name, value in weights.items()}
+    shapes = {
+        name.removeprefix("text_encoder.text_model."): tuple(value.shape)
+        for name, value in weights.items()
+    }
+    shapes |= {
+        name.removeprefix("text_encoder."): tuple(value.shape) for name, value in weights.items()
+    }
     image_width, _, patch, _ = shapes["image_encoder.embeddings.patch_embeddings.projection.weight"]
     places = shapes["image_encoder.embeddings.position_embeddings"][1] - 1
     vocabulary, text_width = shapes["embeddings.token_embedding.weight"]
@@ -147,7 +178,11 @@ def _settings(weights: Mapping[str, torch.Tensor], *, levels: int, heads: int) -
     image = ViTConfig(
         hidden_size=image_width,
         intermediate_size=_inner(
-            shapes, ("image_encoder.layers.0.mlp.fc1.weight", "image_encoder.encoder.layer.0.intermediate.dense.weight")
+            shapes,
+            (
+                "image_encoder.layers.0.mlp.fc1.weight",
+                "image_encoder.encoder.layer.0.intermediate.dense.weight",
+            ),
         ),
         num_hidden_layers=_layers(weights, "image_encoder."),
         num_attention_heads=max(1, image_width // _HEAD_WIDTH),
@@ -177,12 +212,21 @@ def _inner(shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> int:
 
 
 def _layers(weights: Mapping[str, torch.Tensor], encoder: str) -> int:
-    numbers = [int(part) for name in weights if name.startswith(encoder) for part in name.split(".") if part.isdecimal()]
+    numbers = [
+        int(part)
+        for name in weights
+        if name.startswith(encoder)
+        for part in name.split(".")
+        if part.isdecimal()
+    ]
     return max(numbers) + 1
 
 
 def _start(network: DualAttentionClassifier) -> None:
-    """What the checkpoint has nothing for: the words pass unchanged, and the gate is almost open."""
+    """What the checkpoint has nothing for.
+
+    The words pass unchanged, and the gate is almost open.
+    """
     if isinstance(network.text_proj, torch.nn.Linear):
         torch.nn.init.eye_(network.text_proj.weight)
         network.text_proj.bias.zero_()
@@ -191,8 +235,13 @@ def _start(network: DualAttentionClassifier) -> None:
         network.gate.bias.fill_(4.0)
 
 
-def _fill(network: DualAttentionClassifier, weights: Mapping[str, torch.Tensor], *, path: Path) -> None:
-    """Put the weights in their places; ``BundleError`` lists names that are missing, unexpected or of another shape."""
+def _fill(
+    network: DualAttentionClassifier, weights: Mapping[str, torch.Tensor], *, path: Path
+) -> None:
+    """Put the weights in their places.
+
+    ``BundleError`` lists names that are missing, unexpected or of another shape.
+    """
     own = network.state_dict()
     text_width = network.level.text_norm.normalized_shape[0]
     placed = {}
@@ -201,7 +250,9 @@ def _fill(network: DualAttentionClassifier, weights: Mapping[str, torch.Tensor],
         if any(part in name for part in _UNUSED):
             continue
         if name == "classifier.0.weight":  # theirs reads the image first, ours the words
-            placed["classifier.1.weight"] = torch.cat([value[:, -text_width:], value[:, :-text_width]], dim=1)
+            placed["classifier.1.weight"] = torch.cat(
+                [value[:, -text_width:], value[:, :-text_width]], dim=1
+            )
         elif name == "classifier.0.bias":
             placed["classifier.1.bias"] = value
         else:
@@ -211,7 +262,9 @@ def _fill(network: DualAttentionClassifier, weights: Mapping[str, torch.Tensor],
     wrong = {
         "missing": sorted(own.keys() - placed.keys() - ours),
         "unexpected": sorted(placed.keys() - own.keys()),
-        "of another shape": sorted(name for name in own.keys() & placed.keys() if own[name].shape != placed[name].shape),
+        "of another shape": sorted(
+            name for name in own.keys() & placed.keys() if own[name].shape != placed[name].shape
+        ),
     }
     if any(wrong.values()):
         told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
@@ -220,13 +273,17 @@ def _fill(network: DualAttentionClassifier, weights: Mapping[str, torch.Tensor],
 
 
 def _readme(card: ModelCard, path: Path) -> str:
-    what = "Our network with the authors' weights, as a start for training: queries and gate have not learned anything."
+    what = (
+        "Our network with the authors' weights, as a start for training: queries and gate have not"
+        " learned anything."
+    )
     if card.variant == AS_PUBLISHED:
         what = (
             "The network is computed as in the authors' code for a batch of one, defects included "
             "(see rssc_geo/models/published.py). It needs a caption for every tile."
         )
     return (
-        f"# {card.name}\n\n{card.description}\n\nImported from {path.name}. {what}\n\n"
-        "Nothing was measured. Figures of the as-published and of the corrected variant belong to two different models.\n"
+        f"# {card.name}\n\n{card.description}\n\nImported from {path.name}. {what}\n\nNothing was"
+        " measured. Figures of the as-published and of the corrected variant belong to two"
+        " different models.\n"
     )

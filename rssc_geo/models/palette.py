@@ -1,4 +1,7 @@
-"""Map colours and descriptions of classes: those of AID (Xia et al., 2017), and colours for any others."""
+"""Map colors and descriptions of classes.
+
+Those of AID (Xia et al., 2017), and colors for any others.
+"""
 
 from __future__ import annotations
 
@@ -42,52 +45,70 @@ _AID = (
     ("Viaduct", "#4d4d4d", "Elevated roads and interchanges"),
 )
 
-_KNOWN = {name.lower(): (colour, text) for name, colour, text in _AID}
+_KNOWN = {name.lower(): (color, text) for name, color, text in _AID}
 _USUAL = (
     (("water", "lake", "sea", "ocean", "dam", "reservoir", "canal"), "#2b83ba"),
     (("forest", "wood", "woodland", "trees", "plantation"), "#1a7a3c"),
     (("crop", "cropland", "crops", "field", "fields", "farm", "agriculture", "arable"), "#e6c229"),
     (("grass", "grassland", "pasture", "savanna", "lawn"), "#a1d76a"),
     (("shrub", "shrubland", "scrub", "bush", "heath"), "#8a9a5b"),
-    (("urban", "settlement", "residential", "town", "village", "houses", "buildings", "built"), "#d7301f"),
+    (
+        ("urban", "settlement", "residential", "town", "village", "houses", "buildings", "built"),
+        "#d7301f",
+    ),
     (("bare", "soil", "sand", "rock", "quarry", "mine"), "#c8a165"),
     (("road", "roads", "rail", "railway", "transport"), "#595959"),
     (("wetland", "marsh", "swamp", "mangrove", "bog"), "#35978f"),
     (("vineyard", "orchard", "olive"), "#7b3294"),
     (("snow", "ice", "glacier"), "#d0ecf7"),
 )
-"""What maps usually show such land in; the first class with such a word in its name gets the colour."""
+"""What maps usually show such land in.
+
+The first class with such a word in its name gets the color.
+"""
 _APART = 50**2
-"""Squared distance of two colours, in RGB of 0 to 255, under which they are taken for one another."""
+"""Squared distance of two colors, in RGB of 0 to 255, under which they are taken for one another."""
 _CANDIDATES = 400
 _GOLDEN = 0.618034
 """Steps of the golden ratio spread any number of hues evenly."""
 
 
 def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
-    """The classes in order: a name of AID (in any case) has its colour and description.
+    """The classes in order: a name of AID (in any case) has its color and description.
 
-    Others have the usual colour of such land where a word of the name tells, once each, or one far from all others.
+    Others have the usual color of such land where a word of the name tells, once each, or one far
+    from all others.
     """
-    candidates = np.array([_candidate(number) for number in range(max(_CANDIDATES, 4 * len(names)))])
-    nearest = np.full(len(candidates), np.inf)  # squared distance of each to the colours taken
+    candidates = np.array(
+        [_candidate(number) for number in range(max(_CANDIDATES, 4 * len(names)))]
+    )
+    nearest = np.full(len(candidates), np.inf)  # squared distance of each to the colors taken
     given = {name.lower(): _KNOWN[name.lower()] for name in names if name.lower() in _KNOWN}
-    for words, colour in _USUAL:
-        first = next((name for name in names if name.lower() not in given and not _words(name).isdisjoint(words)), None)
-        free = all(((_numbers(colour) - _numbers(other)) ** 2).sum() > _APART for other, _ in given.values())
+    for words, color in _USUAL:
+        first = next(
+            (
+                name
+                for name in names
+                if name.lower() not in given and not _words(name).isdisjoint(words)
+            ),
+            None,
+        )
+        free = all(
+            ((_numbers(color) - _numbers(other)) ** 2).sum() > _APART for other, _ in given.values()
+        )
         if first is not None and free:
-            given[first.lower()] = (colour, "")
-    for colour, _ in given.values():
-        _take(_numbers(colour), candidates, nearest)
+            given[first.lower()] = (color, "")
+    for color, _ in given.values():
+        _take(_numbers(color), candidates, nearest)
     classes = []
     for index, name in enumerate(names):
         if name.lower() in given:
-            colour, text = given[name.lower()]
+            color, text = given[name.lower()]
         else:
             taken = candidates[nearest.argmax()]
             _take(taken, candidates, nearest)
-            colour, text = "#" + "".join(f"{channel:02x}" for channel in taken.tolist()), ""
-        classes.append(SceneClass(index, name, colour, text))
+            color, text = "#" + "".join(f"{channel:02x}" for channel in taken.tolist()), ""
+        classes.append(SceneClass(index, name, color, text))
     return tuple(classes)
 
 
@@ -95,14 +116,16 @@ def _words(name: str) -> set[str]:
     return set(in_words(name).lower().replace("_", " ").replace("-", " ").split())
 
 
-def _take(colour: np.ndarray, candidates: np.ndarray, nearest: np.ndarray) -> None:
-    np.minimum(nearest, ((candidates - colour) ** 2).sum(1), out=nearest)
+def _take(color: np.ndarray, candidates: np.ndarray, nearest: np.ndarray) -> None:
+    np.minimum(nearest, ((candidates - color) ** 2).sum(1), out=nearest)
 
 
 def _candidate(number: int) -> list[int]:
-    channels = colorsys.hsv_to_rgb(number * _GOLDEN % 1, 0.5 + 0.15 * (number % 3), 0.9 - 0.15 * (number % 4))
+    channels = colorsys.hsv_to_rgb(
+        number * _GOLDEN % 1, 0.5 + 0.15 * (number % 3), 0.9 - 0.15 * (number % 4)
+    )
     return [round(channel * 255) for channel in channels]
 
 
-def _numbers(colour: str) -> np.ndarray:
-    return np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+def _numbers(color: str) -> np.ndarray:
+    return np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)])

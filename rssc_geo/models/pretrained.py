@@ -1,4 +1,7 @@
-"""Pretrained encoders: found in a folder or on the hub, read once, kept as configuration and weights in our bundles."""
+"""Pretrained encoders.
+
+Found in a folder or on the hub, read once, kept as configuration and weights in our bundles.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,23 @@ if TYPE_CHECKING:
 
 _UNLIMITED = 512
 """Tokens of a text whose encoder names no limit (T5)."""
-_NOT_OURS = ("_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "quantization_config")
+_NOT_OURS = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "quantization_config",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainedImageEncoder:
     """What a bundle needs of an image encoder.
 
-    ``configuration``: for the card; ``weights``: of ``make_image_encoder(configuration)``; ``size``: pixels a side of its
-    input; ``mean``, ``std``: for RGB in [0, 1].
+    ``configuration``: for the card; ``weights``: of ``make_image_encoder(configuration)``;
+    ``size``: pixels a side of its input; ``mean``, ``std``: for RGB in [0, 1].
     """
 
     configuration: Mapping[str, Any]
@@ -43,7 +54,10 @@ class PretrainedImageEncoder:
 
 @dataclass(frozen=True, slots=True)
 class PretrainedTokenizer:
-    """``padding``: the id that fills short texts up; ``longest``: tokens that it was made for, marks included, if it says."""
+    """``padding``: the id that fills short texts up; ``longest``.
+
+    Tokens that it was made for, marks included, if it says.
+    """
 
     tokenizer: Tokenizer
     padding: int
@@ -52,7 +66,10 @@ class PretrainedTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class PretrainedTextEncoder:
-    """``weights``: of ``make_text_encoder(configuration)``; ``max_tokens``: longest text, marks included."""
+    """``weights``: of ``make_text_encoder(configuration)``; ``max_tokens``.
+
+    Longest text, marks included.
+    """
 
     configuration: Mapping[str, Any]
     weights: Mapping[str, torch.Tensor]
@@ -61,10 +78,12 @@ class PretrainedTextEncoder:
 
 
 def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedImageEncoder:
-    """The image encoder ``name``: a folder (of transformers or timm), a timm model's name, or a hub id.
+    """The image encoder ``name``: a folder (of transformers or timm), a timm model's name, or a hub
+    id.
 
-    Of a model of pictures and texts such as CLIP its vision part is taken. ``weights``: safetensors of a timm model
-    named, instead of the hub's. ``BundleError``, one line, when there is none, or it cannot be read safely.
+    Of a model of pictures and texts such as CLIP its vision part is taken. ``weights``: safetensors
+    of a timm model named, instead of the hub's. ``BundleError``, one line, when there is none, or
+    it cannot be read safely.
     """
     if weights is not None or timm.is_model(name):
         return _named_timm(name, weights)
@@ -74,19 +93,30 @@ def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedI
     config, model = _transformers(name, "vision_config", kind="image encoder")
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        size = getattr(config, "image_size", None) or _side(getattr(processor, "crop_size", None) or processor.size)
-        mean, std = (tuple(float(v) for v in values) for values in (processor.image_mean, processor.image_std))
+        size = getattr(config, "image_size", None) or _side(
+            getattr(processor, "crop_size", None) or processor.size
+        )
+        mean, std = (
+            tuple(float(v) for v in values)
+            for values in (processor.image_mean, processor.image_std)
+        )
     except Exception as error:  # whatever a foreign file makes the library raise
-        raise BundleError(f"image encoder {name!r}: its preprocessor_config.json cannot be used ({one_line(error)})") from error
+        raise BundleError(
+            f"image encoder {name!r}: its preprocessor_config.json cannot be used"
+            f" ({one_line(error)})"
+        ) from error
     if len(mean) != 3 or len(std) != 3:
-        raise BundleError(f"image encoder {name!r} takes pictures of {len(mean)} channels, not of 3")
+        raise BundleError(
+            f"image encoder {name!r} takes pictures of {len(mean)} channels, not of 3"
+        )
     configuration = as_configuration(config)
     filled = _fill(make_image_encoder(configuration), model.state_dict())
     return PretrainedImageEncoder(configuration, filled, _side(size), mean, std)
 
 
-def timm_colours(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation, for RGB in [0, 1], of the pictures that a timm model was trained on.
+def timm_colors(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation, for RGB in [0, 1], of the pictures that a timm model was trained
+    on.
 
     Raises ``BundleError`` for a name that timm does not know.
     """
@@ -101,35 +131,57 @@ def timm_colours(name: str) -> tuple[tuple[float, float, float], tuple[float, fl
 def load_text_encoder(name: str) -> PretrainedTextEncoder:
     """The text encoder ``name``: a folder of transformers or a hub id, with its tokenizer.
 
-    Of a model of pictures and texts its text part is taken, of an encoder–decoder its encoder. ``BundleError`` as for
-    :func:`load_image_encoder`.
+    Of a model of pictures and texts its text part is taken, of an encoder–decoder its encoder.
+    ``BundleError`` as for :func:`load_image_encoder`.
     """
     _file(name, "config.json", kind="text encoder")
     config, model = _transformers(name, "text_config", kind="text encoder")
     words = load_tokenizer(name)
-    limits = [value for value in (words.longest, getattr(config, "max_position_embeddings", None)) if value]
+    limits = [
+        value
+        for value in (words.longest, getattr(config, "max_position_embeddings", None))
+        if value
+    ]
     configuration = as_configuration(config)
     filled = _fill(make_text_encoder(configuration), model.state_dict())
-    return PretrainedTextEncoder(configuration, filled, words.tokenizer, min(limits, default=_UNLIMITED))
+    return PretrainedTextEncoder(
+        configuration, filled, words.tokenizer, min(limits, default=_UNLIMITED)
+    )
 
 
 def load_tokenizer(name: str) -> PretrainedTokenizer:
-    """The tokenizer of a folder or hub id; ``BundleError``, one line, where there is none that a bundle can hold."""
+    """The tokenizer of a folder or hub id.
+
+    ``BundleError``, one line, where there is none that a bundle can hold.
+    """
     _file(name, "tokenizer_config.json", kind="tokenizer")
     try:
         loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer = loaded.backend_tokenizer
     except Exception as error:  # whatever a foreign file makes the library raise
-        raise BundleError(f"tokenizer {name!r} cannot be loaded as a tokenizer.json ({one_line(error)})") from error
+        raise BundleError(
+            f"tokenizer {name!r} cannot be loaded as a tokenizer.json ({one_line(error)})"
+        ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    longest = loaded.model_max_length if loaded.model_max_length < 1_000_000 else None  # else: "no limit"
-    return PretrainedTokenizer(tokenizer, 0 if loaded.pad_token_id is None else loaded.pad_token_id, longest)
+    longest = (
+        loaded.model_max_length if loaded.model_max_length < 1_000_000 else None
+    )  # else: "no limit"
+    return PretrainedTokenizer(
+        tokenizer, 0 if loaded.pad_token_id is None else loaded.pad_token_id, longest
+    )
 
 
 def as_configuration(config: Any) -> dict[str, Any]:
-    """A transformers configuration as a card holds it: plain values, nothing about where it came from."""
-    return {key: value for key, value in json.loads(config.to_json_string()).items() if key not in _NOT_OURS}
+    """A transformers configuration as a card holds it.
+
+    Plain values, nothing about where it came from.
+    """
+    return {
+        key: value
+        for key, value in json.loads(config.to_json_string()).items()
+        if key not in _NOT_OURS
+    }
 
 
 def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Module]:
@@ -141,19 +193,29 @@ def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Mod
         transformers_logging.set_verbosity_error()  # it names the other half of the model weight by weight
         try:
             model, report = text_class(config).from_pretrained(
-                name, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                name,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         finally:
             transformers_logging.set_verbosity(previous)
     except Exception as error:  # whatever a foreign file makes the library raise
         if "trust_remote_code" in str(error):
-            raise BundleError(f"{kind} {name!r} runs code of its own, which is refused: a bundle could not bring it") from error
+            raise BundleError(
+                f"{kind} {name!r} runs code of its own, which is refused: a bundle could not"
+                " bring it"
+            ) from error
         raise BundleError(
-            f"{kind} {name!r} cannot be loaded as safetensors of a transformers model ({one_line(error)})"
+            f"{kind} {name!r} cannot be loaded as safetensors of a transformers model"
+            f" ({one_line(error)})"
         ) from error
     missing = sorted(str(key) for key in report["missing_keys"] if "pooler" not in str(key))
     if missing:
-        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        some = ", ".join(missing[:3]) + (
+            f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        )
         raise BundleError(f"{kind} {name!r}: its weights lack {some}")
     return config, model.float()
 
@@ -165,16 +227,24 @@ def _named_timm(name: str, weights: Path | None) -> PretrainedImageEncoder:
     try:
         preset = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
-        raise BundleError(f"image encoder {name!r}: timm knows no weights of that name ({one_line(error)})") from error
+        raise BundleError(
+            f"image encoder {name!r}: timm knows no weights of that name ({one_line(error)})"
+        ) from error
     if weights is not None:
         return _timm(name, {}, preset.to_dict(), weights)
     if not preset.hf_hub_id:
-        raise BundleError(f"image encoder {name!r}: the hub has no weights of this timm model; give them with --weights")
+        raise BundleError(
+            f"image encoder {name!r}: the hub has no weights of this timm model; give them with"
+            " --weights"
+        )
     return _timm_encoder(preset.hf_hub_id, name)
 
 
 def _timm_encoder(repository: str, name: str) -> PretrainedImageEncoder:
-    """A timm model in timm's own layout: config.json with its architecture, and model.safetensors."""
+    """A timm model in timm's own layout.
+
+    Config.json with its architecture, and model.safetensors.
+    """
     settings = _json(_file(repository, "config.json", kind="image encoder"))
     weights = _file(repository, "model.safetensors", kind="image encoder")
     arguments = dict(settings.get("model_args", {}))
@@ -182,22 +252,38 @@ def _timm_encoder(repository: str, name: str) -> PretrainedImageEncoder:
     return _timm(str(settings.get("architecture", name)), arguments, preset, weights)
 
 
-def _timm(architecture: str, arguments: dict[str, Any], preset: Mapping[str, Any], file: Path) -> PretrainedImageEncoder:
+def _timm(
+    architecture: str, arguments: dict[str, Any], preset: Mapping[str, Any], file: Path
+) -> PretrainedImageEncoder:
     from safetensors.torch import load_file
 
-    data = resolve_data_config(pretrained_cfg={key: value for key, value in preset.items() if value is not None})
+    data = resolve_data_config(
+        pretrained_cfg={key: value for key, value in preset.items() if value is not None}
+    )
     configuration = {"architecture": architecture, "kwargs": arguments}
     try:
         encoder = make_image_encoder(configuration)
         weights = load_file(file)
     except Exception as error:  # whatever foreign files make the libraries raise
-        raise BundleError(f"image encoder {architecture!r}: {file} cannot be used ({one_line(error)})") from error
+        raise BundleError(
+            f"image encoder {architecture!r}: {file} cannot be used ({one_line(error)})"
+        ) from error
     backbone = encoder.backbone.state_dict()
-    missing = sorted(name for name in backbone if name not in weights or weights[name].shape != backbone[name].shape)
+    missing = sorted(
+        name
+        for name in backbone
+        if name not in weights or weights[name].shape != backbone[name].shape
+    )
     if missing:
-        raise BundleError(f"image encoder {architecture!r}: {file} lacks {missing[0]} (and {len(missing) - 1} more)")
+        raise BundleError(
+            f"image encoder {architecture!r}: {file} lacks {missing[0]} (and {len(missing) - 1}"
+            " more)"
+        )
     state = {
-        f"backbone.{name}": weights[name].float() if weights[name].is_floating_point() else weights[name] for name in backbone
+        f"backbone.{name}": (
+            weights[name].float() if weights[name].is_floating_point() else weights[name]
+        )
+        for name in backbone
     }
     mean, std = (tuple(float(v) for v in data[key]) for key in ("mean", "std"))
     return PretrainedImageEncoder(configuration, state, int(data["input_size"][-1]), mean, std)  # type: ignore[arg-type]
@@ -218,12 +304,18 @@ def _file(name: str, file: str, *, kind: str) -> Path:
             raise BundleError(f"{kind} {name!r}: the folder holds no {file}")
         return folder / file
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         return Path(hf_hub_download(name, file))
     except HFValidationError:
-        raise BundleError(f"{kind} {name!r} is no folder, no hub id (owner/name) and no timm model") from None
+        raise BundleError(
+            f"{kind} {name!r} is no folder, no hub id (owner/name) and no timm model"
+        ) from None
     except LocalEntryNotFoundError as error:
         raise BundleError(
             f"{kind} {name!r}: no such folder here, and the hub cannot be reached; "

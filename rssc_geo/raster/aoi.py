@@ -19,7 +19,7 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.geometry.grid import TileGrid
+from rssc_geo.geometry import TileGrid
 from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.virtual import is_remote
 
@@ -33,13 +33,16 @@ _CENTRES_AT_ONCE = 1 << 20
 def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
     """Read the polygons of a vector file: their union in the raster's CRS, cut to the raster.
 
-    Any format and CRS that pyogrio knows; the first layer with polygons counts. Invalid polygons are repaired, with a
-    warning. Raises ``InputError`` for a file that is missing, unreadable, without polygons, without CRS, or elsewhere.
+    Any format and CRS that pyogrio knows; the first layer with polygons counts. Invalid polygons
+    are repaired, with a warning. Raises ``InputError`` for a file that is missing, unreadable,
+    without polygons, without CRS, or elsewhere.
     """
     path = os.fspath(path)
     polygons, crs = _read_polygons(path)
     if not shapely.is_valid(polygons).all():
-        log.warning("%s: %d invalid polygon(s) repaired", path, int((~shapely.is_valid(polygons)).sum()))
+        log.warning(
+            "%s: %d invalid polygon(s) repaired", path, int((~shapely.is_valid(polygons)).sum())
+        )
         polygons = shapely.make_valid(polygons)
     area = _polygonal(shapely.union_all(polygons))
     if area.is_empty:
@@ -56,24 +59,35 @@ def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
 def bounds_polygon(bounds: Sequence[float], scene: Scene) -> BaseGeometry:
     """Make the rectangle (min x, min y, max x, max y) in the raster's CRS a polygon.
 
-    Raises ``UsageError`` where it is no rectangle (swapped corners) and ``InputError`` where it misses the raster.
+    Raises ``UsageError`` where it is no rectangle (swapped corners) and ``InputError`` where it
+    misses the raster.
     """
     shown = ",".join(f"{value:.12g}" for value in bounds)
     if len(bounds) != 4 or not all(math.isfinite(value) for value in bounds):
-        raise UsageError(f"--bounds {shown}: four numbers are needed, MINX,MINY,MAXX,MAXY in the raster's CRS")
+        raise UsageError(
+            f"--bounds {shown}: four numbers are needed, MINX,MINY,MAXX,MAXY in the raster's CRS"
+        )
     min_x, min_y, max_x, max_y = bounds
     if min_x >= max_x or min_y >= max_y:
-        raise UsageError(f"--bounds {shown}: the first corner must be the lower left one, MINX,MINY,MAXX,MAXY")
+        raise UsageError(
+            f"--bounds {shown}: the first corner must be the lower left one, MINX,MINY,MAXX,MAXY"
+        )
     rectangle = shapely.box(min_x, min_y, max_x, max_y)
     raster = footprint(scene.transform, scene.shape)
     if shapely.intersection(rectangle, raster).area == 0:
         extent = ",".join(f"{value:.12g}" for value in raster.bounds)
-        raise InputError(f"--bounds {shown} lies outside the raster, whose bounds are {extent} ({scene.crs.name})")
+        raise InputError(
+            f"--bounds {shown} lies outside the raster, whose bounds are {extent}"
+            f" ({scene.crs.name})"
+        )
     return rectangle
 
 
 def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> np.ndarray:
-    """Tell the cells whose centre lies in (or on the border of) a geometry of the raster's CRS: bool (rows, cols)."""
+    """Tell the cells whose center lies in (or on the border of) a geometry of the raster's CRS.
+
+    Bool (rows, cols).
+    """
     shapely.prepare(geometry)
     row_edges, col_edges = grid.row_edges(), grid.col_edges()
     rows, cols = (row_edges[:-1] + row_edges[1:]) / 2, (col_edges[:-1] + col_edges[1:]) / 2
@@ -90,7 +104,9 @@ def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> n
 def footprint(transform: Affine, shape: tuple[int, int]) -> BaseGeometry:
     """Outline a raster of (rows, columns) in its CRS."""
     rows, cols = shape
-    return shapely.Polygon([transform @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))])
+    return shapely.Polygon(
+        [transform @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
+    )
 
 
 def _read_polygons(path: str) -> tuple[np.ndarray, pyproj.CRS]:
@@ -106,7 +122,9 @@ def _read_polygons(path: str) -> tuple[np.ndarray, pyproj.CRS]:
             if len(parts) == 0:
                 continue
             if not meta["crs"]:
-                raise InputError(f"{path} has no CRS, so that its place is unknown: save it with one")
+                raise InputError(
+                    f"{path} has no CRS, so that its place is unknown: save it with one"
+                )
             return parts, pyproj.CRS.from_user_input(meta["crs"])
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, CRSError) as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
@@ -117,7 +135,9 @@ def _parts(geometries: np.ndarray) -> np.ndarray:
     """All single polygons, also those in collections; neither missing nor empty ones."""
     geometries = shapely.get_parts(shapely.get_parts(geometries[~shapely.is_missing(geometries)]))
     kinds = shapely.get_type_id(geometries)
-    return np.asarray(geometries[(kinds == shapely.GeometryType.POLYGON) & ~shapely.is_empty(geometries)])
+    return np.asarray(
+        geometries[(kinds == shapely.GeometryType.POLYGON) & ~shapely.is_empty(geometries)]
+    )
 
 
 def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
@@ -128,7 +148,8 @@ def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
 def _reprojected(area: BaseGeometry, crs: pyproj.CRS, scene: Scene, path: str) -> BaseGeometry:
     """Bring the area into the raster's CRS, after cutting it to the raster's surroundings.
 
-    Without the cut, a country or the whole world would be transformed to where the raster's projection has no meaning.
+    Without the cut, a country or the whole world would be transformed to where the raster's
+    projection has no meaning.
     """
     min_x, min_y, max_x, max_y = footprint(scene.transform, scene.shape).bounds
     try:
@@ -137,14 +158,21 @@ def _reprojected(area: BaseGeometry, crs: pyproj.CRS, scene: Scene, path: str) -
         if all(math.isfinite(value) for value in near):
             area = shapely.intersection(_all_turns(area, crs), _surroundings(near))
             if area.is_empty:
-                raise InputError(f"{path}: no polygon lies on the raster {scene.source}, {_where(scene)}")
+                raise InputError(
+                    f"{path}: no polygon lies on the raster {scene.source}, {_where(scene)}"
+                )
             width = near[2] - near[0] if near[2] >= near[0] else near[2] - near[0] + 360
             area = shapely.segmentize(area, max(width, near[3] - near[1]) / _EDGE_PARTS)
         to_raster = pyproj.Transformer.from_crs(crs, scene.crs, always_xy=True)
-        moved = shapely.transform(area, lambda xy: np.column_stack(to_raster.transform(xy[:, 0], xy[:, 1], errcheck=True)))
+        moved = shapely.transform(
+            area, lambda xy: np.column_stack(to_raster.transform(xy[:, 0], xy[:, 1], errcheck=True))
+        )
     except ProjError as error:
-        raise InputError(f"{path} cannot be brought into the raster's CRS {scene.crs.name!r}: {one_line(error)}") from error
-    # One by one: two turns of the same place overlap now, and a repair of the whole would cut the overlap out.
+        raise InputError(
+            f"{path} cannot be brought into the raster's CRS {scene.crs.name!r}: {one_line(error)}"
+        ) from error
+    # One by one: two turns of the same place overlap now, and a repair of the whole would cut the
+    # overlap out.
     return shapely.union_all(shapely.make_valid(shapely.get_parts(moved)))
 
 
@@ -153,11 +181,16 @@ def _surroundings(bounds: tuple[float, float, float, float]) -> BaseGeometry:
     west, south, east, north = bounds
     margin = 0.1 * max(east - west if east >= west else east - west + 360, north - south)
     boxes = [(west, east)] if east >= west else [(west, 180.0), (-180.0, east)]
-    return shapely.union_all([shapely.box(w - margin, south - margin, e + margin, north + margin) for w, e in boxes])
+    return shapely.union_all(
+        [shapely.box(w - margin, south - margin, e + margin, north + margin) for w, e in boxes]
+    )
 
 
 def _all_turns(geometry: BaseGeometry, crs: pyproj.CRS) -> BaseGeometry:
-    """Repeat a geometry in degrees a turn to the east and west: 190° and -170° are the same place."""
+    """Repeat a geometry in degrees a turn to the east and west.
+
+    190° and -170° are the same place.
+    """
     if not crs.is_geographic:
         return geometry
     return shapely.union_all([translate(geometry, xoff=turn) for turn in (-360.0, 0.0, 360.0)])
@@ -165,4 +198,6 @@ def _all_turns(geometry: BaseGeometry, crs: pyproj.CRS) -> BaseGeometry:
 
 def _where(scene: Scene) -> str:
     west, south, east, north = scene.bounds_lonlat()
-    return f"which covers longitude {west:.5g} to {east:.5g} and latitude {south:.5g} to {north:.5g}"
+    return (
+        f"which covers longitude {west:.5g} to {east:.5g} and latitude {south:.5g} to {north:.5g}"
+    )

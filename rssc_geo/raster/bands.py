@@ -17,7 +17,10 @@ _Match = Callable[[list[str], str], bool]
 
 @dataclass(frozen=True, slots=True)
 class BandChoice:
-    """Three 1-based bands as red, green, blue, and why; ``warning`` is empty when there is nothing to say."""
+    """Three 1-based bands as red, green, blue, and why.
+
+    ``warning`` is empty when there is nothing to say.
+    """
 
     bands: tuple[int, int, int]
     reason: str
@@ -33,65 +36,84 @@ def alpha_band(dataset: rasterio.DatasetReader) -> int | None:
 
 
 def is_paletted(dataset: rasterio.DatasetReader) -> bool:
-    """Whether the pixels are indices into a colour table."""
+    """Whether the pixels are indices into a color table."""
     return bool(dataset.colorinterp[0] is ColorInterp.palette)
 
 
-def check_bands(bands: Sequence[int], count: int, *, alpha: int | None, source: str) -> tuple[int, int, int]:
-    """The user's choice of bands, or ``UsageError``: three of 1…``count``, repeats allowed, no alpha."""
+def check_bands(
+    bands: Sequence[int], count: int, *, alpha: int | None, source: str
+) -> tuple[int, int, int]:
+    """The user's choice of bands, or ``UsageError``.
+
+    Three of 1…``count``, repeats allowed, no alpha.
+    """
     if len(bands) != 3:
-        raise UsageError(f"--bands takes exactly three bands (red, green, blue), got {len(bands)}: {_words(bands)}")
+        raise UsageError(
+            f"--bands takes exactly three bands (red, green, blue), got {len(bands)}:"
+            f" {_words(bands)}"
+        )
     for band in bands:
         if not 1 <= band <= count:
-            raise UsageError(f"--bands {_words(bands)}: there is no band {band}, {source} has {count} (counted from 1)")
+            raise UsageError(
+                f"--bands {_words(bands)}: there is no band {band}, {source} has {count} (counted"
+                " from 1)"
+            )
         if band == alpha:
-            raise UsageError(f"--bands {_words(bands)}: band {band} of {source} is its alpha band, a mask and not a colour")
+            raise UsageError(
+                f"--bands {_words(bands)}: band {band} of {source} is its alpha band, a mask and"
+                " not a color"
+            )
     return bands[0], bands[1], bands[2]
 
 
-def choose_bands(dataset: rasterio.DatasetReader, *, bands: Sequence[int] | None, source: str) -> BandChoice:
-    """Bands by the user's choice, by colour interpretation, by description, else the first three.
+def choose_bands(
+    dataset: rasterio.DatasetReader, *, bands: Sequence[int] | None, source: str
+) -> BandChoice:
+    """Bands by the user's choice, by color interpretation, by description, else the first three.
 
-    Raises ``UsageError`` for a choice that the raster cannot give and ``InputError`` for a raster with fewer
-    than three colour bands.
+    Raises ``UsageError`` for a choice that the raster cannot give and ``InputError`` for a raster
+    with fewer than three color bands.
     """
     alpha = alpha_band(dataset)
     if bands is not None:
         return BandChoice(check_bands(bands, dataset.count, alpha=alpha, source=source), "chosen")
-    colours = _by_interpretation(dataset.colorinterp)
-    if colours is not None:
-        return BandChoice(colours, "colour interpretation")
+    colors = _by_interpretation(dataset.colorinterp)
+    if colors is not None:
+        return BandChoice(colors, "color interpretation")
     described = _by_description(dataset.descriptions)
     if described is not None:
         return described
     usable = [index for index in range(1, dataset.count + 1) if index != alpha]
     if len(usable) < 3:
         raise InputError(
-            f"{source} has {len(usable)} colour band{'' if len(usable) == 1 else 's'}, and the model looks at red, "
-            f"green and blue: give an RGB raster, or --bands {usable[0] if usable else 1},{usable[0] if usable else 1},"
-            f"{usable[-1] if usable else 1} to show it the bands there are as a picture"
+            f"{source} has {len(usable)} color band{'' if len(usable) == 1 else 's'}, and the model"
+            " looks at red, green and blue: give an RGB raster, or --bands"
+            f" {usable[0] if usable else 1},{usable[0] if usable else 1},{usable[-1] if usable else 1}"
+            " to show it the bands there are as a picture"
         )
     first = usable[0], usable[1], usable[2]
     return BandChoice(
         first,
         "first three bands",
-        f"no band of {source} is marked red, green or blue: bands {_words(first)} of {dataset.count} are taken for them; "
-        "--bands R,G,B chooses others",
+        f"no band of {source} is marked red, green or blue: bands {_words(first)} of"
+        f" {dataset.count} are taken for them; --bands R,G,B chooses others",
     )
 
 
 def _by_interpretation(colorinterp: Sequence[ColorInterp]) -> tuple[int, int, int] | None:
     meanings = list(colorinterp)
-    if any(colour not in meanings for colour in RGB):
+    if any(color not in meanings for color in RGB):
         return None
-    red, green, blue = (meanings.index(colour) + 1 for colour in RGB)
+    red, green, blue = (meanings.index(color) + 1 for color in RGB)
     return red, green, blue
 
 
 def _by_description(descriptions: Sequence[str | None]) -> BandChoice | None:
     words = [re.findall(r"[a-z0-9]+", (text or "").lower()) for text in descriptions]
     # "red edge" is another band than red; a name such as "B04 (665 nm)" counts by its first word.
-    named = _first_of(words, lambda word, name: name in word and "edge" not in word, ("red", "green", "blue"))
+    named = _first_of(
+        words, lambda word, name: name in word and "edge" not in word, ("red", "green", "blue")
+    )
     if named is not None:
         return BandChoice(named, "band descriptions")
     padded = _first_of(words, lambda word, name: word[:1] == [name], ("b04", "b03", "b02"))
@@ -108,8 +130,13 @@ def _by_description(descriptions: Sequence[str | None]) -> BandChoice | None:
     return None
 
 
-def _first_of(words: list[list[str]], match: _Match, names: tuple[str, str, str]) -> tuple[int, int, int] | None:
-    found = [next((index for index, word in enumerate(words, start=1) if match(word, name)), 0) for name in names]
+def _first_of(
+    words: list[list[str]], match: _Match, names: tuple[str, str, str]
+) -> tuple[int, int, int] | None:
+    found = [
+        next((index for index, word in enumerate(words, start=1) if match(word, name)), 0)
+        for name in names
+    ]
     return (found[0], found[1], found[2]) if all(found) else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rssc_geo.geometry.grid import TileGrid
+from rssc_geo.geometry import TileGrid
 
 _RUN_TILES = 16
 """Tiles of a run: enough that handing runs over costs little, few enough that queues stay small."""
@@ -45,22 +45,32 @@ class ReadingPlan:
 
 
 def plan_reading(
-    grid: TileGrid, tiles: Iterable[int] | None, *, block_shape: tuple[int, int], pixel_bytes: int, threads: int
+    grid: TileGrid,
+    tiles: Iterable[int] | None,
+    *,
+    block_shape: tuple[int, int],
+    pixel_bytes: int,
+    threads: int,
 ) -> ReadingPlan:
-    """Cut the tiles into runs within a tile row and deal the runs to threads by their place in the grid.
+    """Cut the tiles into runs within a tile row and deal the runs to threads by their place in the
+    grid.
 
-    In tiled rasters a thread keeps its columns; a raster stored in strips is dealt out by whole rows, since every
-    tile of a row decodes the same strips. ``pixel_bytes`` is what a pixel takes of the block cache.
+    In tiled rasters a thread keeps its columns; a raster stored in strips is dealt out by whole
+    rows, since every tile of a row decodes the same strips. ``pixel_bytes`` is what a pixel takes
+    of the block cache.
     """
     rows, cols = grid.tiles_shape
     wanted = range(rows * cols) if tiles is None else tiles
-    indices = np.asarray(wanted) if isinstance(wanted, range) else np.fromiter(wanted, dtype=np.int64)
+    indices = (
+        np.asarray(wanted) if isinstance(wanted, range) else np.fromiter(wanted, dtype=np.int64)
+    )
     if indices.size and (indices.min() < 0 or indices.max() >= rows * cols):
         raise IndexError(f"tiles {indices.min()} to {indices.max()} of a grid of {rows * cols}")
     in_strips = block_shape[1] >= grid.shape[1] and cols > 1
     cache_bytes = (grid.size[0] + block_shape[0]) * grid.shape[1] * pixel_bytes
     if in_strips:
-        # Each thread's handle has strips of its own; a cache too small for a row would decode it for every tile.
+        # Each thread's handle has strips of its own; a cache too small for a row would decode it
+        # for every tile.
         threads = max(1, min(threads, _MOST_CACHE_BYTES // cache_bytes))
         cache_bytes = max(_LEAST_CACHE_BYTES, threads * cache_bytes)
     else:
@@ -70,18 +80,22 @@ def plan_reading(
     tile_row, tile_col = np.divmod(indices, cols)
     first_col = int(tile_col.min())
     across = int(tile_col.max()) - first_col + 1
-    # As many runs for each thread: what does not divide evenly would leave one waiting for the other in every row.
+    # As many runs for each thread: what does not divide evenly would leave one waiting for the
+    # other in every row.
     sharing = 1 if in_strips else threads
     runs_across = sharing * -(-across // (sharing * _RUN_TILES))
     run_length = -(-across // runs_across)
     run_col = (tile_col - first_col) // run_length
     runs_across = -(-across // run_length)
-    starts = np.concatenate([[0], np.flatnonzero((np.diff(tile_row) != 0) | (np.diff(run_col) != 0)) + 1])
+    starts = np.concatenate(
+        [[0], np.flatnonzero((np.diff(tile_row) != 0) | (np.diff(run_col) != 0)) + 1]
+    )
     bounds = np.append(starts, len(indices)).astype(np.int64)
     queue_size = _QUEUE_RUNS
     if in_strips:
-        # Rows that share a strip stay with one thread, which must hold a row for the other to read the next one.
-        rows_a_strip = max(1, block_shape[0] // grid.stride[0])
+        # Rows that share a strip stay with one thread, which must hold a row for the other to read
+        # the next one.
+        rows_a_strip = max(1, block_shape[0] // grid.cell_size[0])
         lanes = tile_row[starts] // rows_a_strip % threads
         queue_size = max(_QUEUE_RUNS, min(runs_across * rows_a_strip, _MOST_RUNS_HELD))
     elif runs_across < threads:

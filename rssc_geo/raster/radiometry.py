@@ -1,7 +1,8 @@
 """One linear scaling to 8 bit for the whole scene, fixed before the first tile.
 
-uint8 passes unchanged. Everything else is scaled band by band from a sample that depends on the raster alone (never
-on the AOI, the tiles or their order), so that equal ground looks equal everywhere in the scene.
+uint8 passes unchanged. Everything else is scaled band by band from a sample that depends on the
+raster alone (never on the AOI, the tiles or their order), so that equal ground looks equal
+everywhere in the scene.
 """
 
 from __future__ import annotations
@@ -20,22 +21,27 @@ _DEFAULT = "2%,98%"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*(%?)\s*,\s*({_NUMBER})\s*(%?)\s*")
 _CONSTANT = 127
-"""Where a band has one value only there is nothing to stretch: mid-grey."""
+"""Where a band has one value only there is nothing to stretch: mid-gray."""
 
 
 @dataclass(frozen=True, slots=True)
 class Radiometry:
-    """Values of red, green and blue that become 0 and 255; ``method`` in words, "none" where pixels pass unchanged."""
+    """Values of red, green and blue that become 0 and 255.
+
+    ``method`` in words, "none" where pixels pass unchanged.
+    """
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
     method: str
 
     def apply(self, pixels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-        """Pixels (H, W, 3) of any type as uint8 (H, W, 3); 0 where the mask ``valid`` (H, W) is False.
+        """Pixels (H, W, 3) of any type as uint8 (H, W, 3); 0 where the mask ``valid`` (H, W) is
+        False.
 
-        ``None`` for ``valid`` means all. Values beyond low and high are clipped and NaN becomes 0. The input is never
-        changed, and returned as it is where nothing has to be done; the layout in memory is that of the input.
+        ``None`` for ``valid`` means all. Values beyond low and high are clipped and NaN becomes 0.
+        The input is never changed, and returned as it is where nothing has to be done; the layout
+        in memory is that of the input.
         """
         if self.method == "none":
             scaled = pixels
@@ -47,20 +53,29 @@ class Radiometry:
                     scaled[..., band] = _table(low, high, values.dtype.name)[values]
                 else:
                     scaled[..., band] = _scale(values, low, high)
-        return scaled if valid is None or valid.all() else np.multiply(scaled, valid[..., None], dtype=np.uint8)
+        return (
+            scaled
+            if valid is None or valid.all()
+            else np.multiply(scaled, valid[..., None], dtype=np.uint8)
+        )
 
 
 def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Scale a band in double precision to uint8, rounded to the nearest."""
     if high <= low:
-        return np.select([values < low, values > high, values == low], [0, 255, _CONSTANT], 0).astype(np.uint8)
+        return np.select(
+            [values < low, values > high, values == low], [0, 255, _CONSTANT], 0
+        ).astype(np.uint8)
     scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
     return np.asarray(np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8))
 
 
 @functools.lru_cache(maxsize=16)
 def _table(low: float, high: float, dtype: str) -> np.ndarray:
-    """The scaling of every value of an unsigned integer type: looking up is several times quicker than computing."""
+    """The scaling of every value of an unsigned integer type.
+
+    Looking up is several times quicker than computing.
+    """
     return _scale(np.arange(np.iinfo(dtype).max + 1, dtype=np.float64), low, high)
 
 
@@ -69,17 +84,23 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
 
     Parameters
     ----------
-    stretch : ``"2%,98%"`` percentiles (the default for anything but uint8) or ``"0,3000"`` values, for all bands or as
-        three pairs ``"0,3000;0,3000;0,2500"``; ``"minmax"`` of the sample; ``"none"`` for values that are 0–255 already
+    stretch : ``"2%,98%"`` percentiles (the default for anything but uint8) or ``"0,3000"`` values,
+        for all bands or as three pairs ``"0,3000;0,3000;0,2500"``; ``"minmax"`` of the sample;
+        ``"none"`` for values that are 0–255 already
 
-    Raises ``UsageError`` for other text, a range that is empty, or ``"none"`` for values beyond 0–255.
+    Raises ``UsageError`` for other text, a range that is empty, or ``"none"`` for values beyond
+    0–255.
     """
     text = (stretch or "").strip().lower()
     if text == "none" or (not text and scene.dtype == "uint8"):
         return _unchanged(scene)
     pairs = _parse(text or _DEFAULT, stretch or _DEFAULT)
     if not any(relative for _, _, relative in pairs):
-        return Radiometry(_triple([pair[0] for pair in pairs]), _triple([pair[1] for pair in pairs]), f"values {text}")
+        return Radiometry(
+            _triple([pair[0] for pair in pairs]),
+            _triple([pair[1] for pair in pairs]),
+            f"values {text}",
+        )
     sample = sample_pixels(scene)
     lows, highs = [], []
     for band, (first, last, relative) in enumerate(pairs):
@@ -90,16 +111,20 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
         elif values.size:
             low, high = np.percentile(values, [first, last])
             if low == high:
-                # Nearly all pixels have one value; what there is beside it would be lost at 0 and 255.
+                # Nearly all pixels have one value; what there is beside it would be lost at 0 and
+                # 255.
                 low, high = values.min(), values.max()
             lows.append(float(low))
             highs.append(float(high))
         else:
-            # No valid pixel was met: there is nothing to scale by, and no tile will be looked at either.
+            # No valid pixel was met: there is nothing to scale by, and no tile will be looked at
+            # either.
             lows.append(0.0)
             highs.append(_type_maximum(scene.dtype))
     name = text or _DEFAULT
-    return Radiometry(_triple(lows), _triple(highs), name if name == "minmax" else f"percentiles {name}")
+    return Radiometry(
+        _triple(lows), _triple(highs), name if name == "minmax" else f"percentiles {name}"
+    )
 
 
 def _unchanged(scene: Scene) -> Radiometry:
@@ -108,8 +133,9 @@ def _unchanged(scene: Scene) -> Radiometry:
         sample = sample[np.isfinite(sample).all(axis=1)]
         if sample.size and (sample.min() < 0 or sample.max() > 255):
             raise UsageError(
-                f"--stretch none is for values of 0 to 255, but {scene.source} ({scene.dtype}) has "
-                f"{sample.min():g} to {sample.max():g}; leave --stretch out or give a range such as {_DEFAULT}"
+                f"--stretch none is for values of 0 to 255, but {scene.source} ({scene.dtype}) has"
+                f" {sample.min():g} to {sample.max():g}; leave --stretch out or give a range such"
+                f" as {_DEFAULT}"
             )
         return Radiometry((0.0,) * 3, (255.0,) * 3, "values 0,255")
     return Radiometry((0.0,) * 3, (255.0,) * 3, "none")
@@ -121,11 +147,13 @@ def _parse(text: str, shown: str) -> list[tuple[float, float, bool]]:
         return [(0.0, 100.0, True)] * 3
     parts = text.split(";")
     matches = [_RANGE.fullmatch(part) for part in parts]
-    pairs = [(float(m[1]), float(m[3]), m[2] == "%") for m in matches if m is not None and m[2] == m[4]]
+    pairs = [
+        (float(m[1]), float(m[3]), m[2] == "%") for m in matches if m is not None and m[2] == m[4]
+    ]
     if len(pairs) != len(parts) or len(pairs) not in (1, 3):
         raise UsageError(
-            f"--stretch {shown!r} is not understood: give LOW,HIGH in percent (2%,98%) or in values (0,3000), "
-            "three such pairs separated by ';', minmax or none"
+            f"--stretch {shown!r} is not understood: give LOW,HIGH in percent (2%,98%) or in values"
+            " (0,3000), three such pairs separated by ';', minmax or none"
         )
     for low, high, relative in pairs:
         if low >= high or (relative and not 0 <= low < high <= 100):

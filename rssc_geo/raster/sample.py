@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rssc_geo.geometry.grid import Window
+from rssc_geo.geometry import Window
 from rssc_geo.raster.holes import HoleMap
 from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.validity import PixelReader
@@ -22,8 +22,9 @@ _ENOUGH = 10_000
 def sample_pixels(scene: Scene) -> np.ndarray:
     """Valid pixels (n, 3) of the scene in its own type, about a million at most.
 
-    From the overview of about that size if there is one; the whole raster if it is that small; else from 64
-    windows of at most 256 × 256 pixels spread over the raster, in up to four rounds where they meet nodata only.
+    From the overview of about that size if there is one; the whole raster if it is that small; else
+    from 64 windows of at most 256 × 256 pixels spread over the raster, in up to four rounds where
+    they meet nodata only.
     """
     with gdal_errors(scene.source), gdal_env(scene.opening.dataset), scene.open() as handle:
         reader = scene.pixel_reader(handle)
@@ -41,8 +42,8 @@ def sample_pixels(scene: Scene) -> np.ndarray:
 
 
 def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -> np.ndarray:
-    colours, valid = reader.read(window, shape)
-    return colours.reshape(-1, 3) if valid is None else colours[valid]
+    colors, valid = reader.read(window, shape)
+    return colors.reshape(-1, 3) if valid is None else colors[valid]
 
 
 def _spread(scene: Scene, holes: HoleMap) -> Iterator[Window]:
@@ -58,12 +59,15 @@ def _spread(scene: Scene, holes: HoleMap) -> Iterator[Window]:
     ]
     across = -(-scene.width // steps[1])
     count = -(-scene.height // steps[0]) * across
-    # Multiples of the golden ratio modulo 1 fill the sequence of blocks evenly at every length, without a random seed.
+    # Multiples of the golden ratio modulo 1 fill the sequence of blocks evenly at every length,
+    # without a random seed.
     places = (np.arange(1, count + 1) * 0.6180339887498949 % 1.0 * count).astype(np.int64)
     drawn = 0
     for place in dict.fromkeys(places.tolist()):
         row, col = place // across * steps[0], place % across * steps[1]
-        window = Window(row, col, min(sides[0], scene.height - row), min(sides[1], scene.width - col))
+        window = Window(
+            row, col, min(sides[0], scene.height - row), min(sides[1], scene.width - col)
+        )
         if holes.is_hole(window):
             continue
         yield window

@@ -9,7 +9,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from rssc_geo.errors import InputError, one_line
-from rssc_geo.geometry.grid import Tile, TileGrid
+from rssc_geo.geometry import Tile, TileGrid
 from rssc_geo.raster.holes import HoleMap
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.raster.scene import Scene
@@ -22,12 +22,13 @@ class TileData:
     Attributes
     ----------
     tile : where it lies
-    pixels : uint8 (H, W, 3) of the reader's out_size, 0 where invalid; may be shared and read-only. In memory it lies band
-        by band: numpy stacks such tiles without interleaving them, and a network's (N, 3, H, W) is a view of the stack
+    pixels : uint8 (H, W, 3) of the reader's out_size, 0 where invalid; may be shared and read-only.
+        In memory it lies band by band: numpy stacks such tiles without interleaving them, and a
+        network's (N, 3, H, W) is a view of the stack
     mask : bool (H, W), True = valid; may be shared and read-only
     valid_fraction : of the tile's real pixels, padding not counted
-    cell_fractions : float32 (cell rows, cell columns), valid fraction of the cells wholly contained in the tile, in the
-        order of ``grid.cells_of_tile``; may be shared and read-only
+    cell_fractions : float32 (cell rows, cell columns), valid fraction of the cells wholly contained
+        in the tile, in the order of ``grid.cells_of_tile``; may be shared and read-only
     """
 
     tile: Tile
@@ -59,36 +60,50 @@ class TileMaker:
         self._fractions: dict[tuple[int, int, float], np.ndarray] = {}
 
     def tile(self, index: int) -> TileData:
-        """The tile ``index`` of the grid; ``InputError`` naming file and window when it cannot be read."""
+        """The tile ``index`` of the grid.
+
+        ``InputError`` naming file and window when it cannot be read.
+        """
         tile = self._grid.tile(index)
         window = tile.window
         if self._holes.is_hole(window):
             return self._invalid(tile)
         content = self._content_shape((window.height, window.width))
         try:
-            colours, valid = self._reader.read(window, content)
+            colors, valid = self._reader.read(window, content)
             if valid is None:
-                pixels = self._padded(self._radiometry.apply(colours))
-                return TileData(tile, pixels, self._masks[True], 1.0, self._uniform_fractions(tile, 1.0))
+                pixels = self._padded(self._radiometry.apply(colors))
+                return TileData(
+                    tile, pixels, self._masks[True], 1.0, self._uniform_fractions(tile, 1.0)
+                )
             if not valid.any():
                 return self._invalid(tile)
             at_full = content == (window.height, window.width)
             full = valid if at_full else self._reader.valid_at_full_resolution(window)
         except RasterioError as error:
             raise InputError(
-                f"{self._source} cannot be read at rows {window.row} to {window.row + window.height - 1}, columns "
-                f"{window.col} to {window.col + window.width - 1}: {one_line(error.__cause__ or error)}"
+                f"{self._source} cannot be read at rows {window.row} to"
+                f" {window.row + window.height - 1}, columns {window.col} to"
+                f" {window.col + window.width - 1}: {one_line(error.__cause__ or error)}"
             ) from error
-        pixels = self._padded(self._radiometry.apply(colours, valid))
-        return TileData(tile, pixels, self._padded(valid), float(full.mean()), self._cell_fractions(tile, full))
+        pixels = self._padded(self._radiometry.apply(colors, valid))
+        return TileData(
+            tile, pixels, self._padded(valid), float(full.mean()), self._cell_fractions(tile, full)
+        )
 
     def _invalid(self, tile: Tile) -> TileData:
-        return TileData(tile, self._nothing, self._masks[False], 0.0, self._uniform_fractions(tile, 0.0))
+        return TileData(
+            tile, self._nothing, self._masks[False], 0.0, self._uniform_fractions(tile, 0.0)
+        )
 
     def _content_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Output pixels that show the raster: all of them, but for an axis shorter than the tile."""
+        """Output pixels that show the raster.
+
+        All of them, but for an axis shorter than the tile.
+        """
         rows, cols = (
-            max(1, round(length / size * out)) for length, size, out in zip(shape, self._grid.size, self._out_size, strict=True)
+            max(1, round(length / size * out))
+            for length, size, out in zip(shape, self._grid.size, self._out_size, strict=True)
         )
         return rows, cols
 
@@ -97,11 +112,14 @@ class TileMaker:
         missing = [out - length for out, length in zip(self._out_size, pixels.shape, strict=False)]
         if not any(missing):
             return pixels
-        # numpy repeats the reflection as often as needed, and repeats the edge of an axis of a single pixel.
+        # numpy repeats the reflection as often as needed, and repeats the edge of an axis of a
+        # single pixel.
         added = [(0, missing[0]), (0, missing[1])]
         if pixels.ndim == 2:
             return np.pad(pixels, added, mode="reflect")
-        return np.pad(pixels.transpose(2, 0, 1), [(0, 0), *added], mode="reflect").transpose(1, 2, 0)
+        return np.pad(pixels.transpose(2, 0, 1), [(0, 0), *added], mode="reflect").transpose(
+            1, 2, 0
+        )
 
     def _uniform_fractions(self, tile: Tile, value: float) -> np.ndarray:
         rows, cols = self._grid.cells_of_tile(tile)

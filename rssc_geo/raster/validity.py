@@ -1,9 +1,10 @@
 """Which pixels are valid, and reading pixels together with that.
 
-The rules are those of rasterio's ``dataset_mask``, over the three bands used: an alpha band decides, or else the
-dataset's own mask (internal or a ``.msk`` file), or else nodata, where a pixel is invalid only if *every* band
-holds its nodata value (a band without a nodata value is valid everywhere). A nodata value given by the user counts
-in addition to alpha and masks. NaN is nodata in every floating-point raster, with or without a tag.
+The rules are those of rasterio's ``dataset_mask``, over the three bands used: an alpha band
+decides, or else the dataset's own mask (internal or a ``.msk`` file), or else nodata, where a pixel
+is invalid only if *every* band holds its nodata value (a band without a nodata value is valid
+everywhere). A nodata value given by the user counts in addition to alpha and masks. NaN is nodata
+in every floating-point raster, with or without a tag.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window as RasterioWindow
 
-from rssc_geo.geometry.grid import Window
+from rssc_geo.geometry import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,22 @@ class Validity:
     @property
     def always(self) -> bool:
         """Whether every pixel is valid by construction, so that no mask needs a look."""
-        return self.nodata is None and self.mask_band is None and not self.dataset_mask and not self.nan
+        return (
+            self.nodata is None
+            and self.mask_band is None
+            and not self.dataset_mask
+            and not self.nan
+        )
 
-    def colours_valid(self, colours: np.ndarray) -> np.ndarray | None:
+    def colors_valid(self, colors: np.ndarray) -> np.ndarray | None:
         """Mask (H, W) of pixels (H, W, 3) by nodata and NaN alone; ``None`` when all are valid."""
         if self.nodata is None and not self.nan:
             return None
-        if not self._suspects(colours):
+        if not self._suspects(colors):
             return None
-        valid = np.zeros(colours.shape[:2], dtype=bool)
+        valid = np.zeros(colors.shape[:2], dtype=bool)
         for band in range(3):
-            values = colours[..., band]
+            values = colors[..., band]
             seen = np.ones(valid.shape, dtype=bool)
             if self.nodata is not None:
                 seen &= ~_equals(values, self.nodata[band])
@@ -58,9 +64,9 @@ class Validity:
             valid |= seen
         return valid
 
-    def _suspects(self, colours: np.ndarray) -> bool:
+    def _suspects(self, colors: np.ndarray) -> bool:
         # Nodata is mostly an extreme value, and the extremes cost little; most tiles end here.
-        low, high = colours.min(), colours.max()
+        low, high = colors.min(), colors.max()
         if np.isnan(low):
             return True
         return self.nodata is not None and any(bool(low <= value <= high) for value in self.nodata)
@@ -93,26 +99,37 @@ class PixelReader:
     indexes: tuple[int, int, int]
     validity: Validity
 
-    def read(self, window: Window, out_shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pixels (H, W, 3; a view of planes) at ``out_shape`` and their mask (H, W), ``None`` when all are valid.
+    def read(
+        self, window: Window, out_shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels (H, W, 3; a view of planes) at ``out_shape`` and their mask (H, W), ``None`` when
+        all are valid.
 
-        Reduced by averaging and enlarged bilinearly, on each axis by the larger change; copied at 1:1. A reduced
-        pixel is valid when any valid pixel went into it, since GDAL averages the valid ones alone.
+        Reduced by averaging and enlarged bilinearly, on each axis by the larger change; copied at
+        1:1. A reduced pixel is valid when any valid pixel went into it, since GDAL averages the
+        valid ones alone.
         """
         region = RasterioWindow(window.col, window.row, window.width, window.height)
         resampling = choose_resampling((window.height, window.width), out_shape)
-        bands = self.indexes if self.validity.mask_band is None else (*self.indexes, self.validity.mask_band)
-        # Band by band, as GDAL's cache holds them and as the network wants them: interleaving would cost as much again.
+        bands = (
+            self.indexes
+            if self.validity.mask_band is None
+            else (*self.indexes, self.validity.mask_band)
+        )
+        # Band by band, as GDAL's cache holds them and as the network wants them: interleaving would
+        # cost as much again.
         planes = np.empty((len(bands), *out_shape), dtype=self.dataset.dtypes[self.indexes[0] - 1])
         self.dataset.read(bands, window=region, out=planes, resampling=resampling)
-        colours = planes[:3].transpose(1, 2, 0)
-        valid = self.validity.colours_valid(colours)
+        colors = planes[:3].transpose(1, 2, 0)
+        valid = self.validity.colors_valid(colors)
         if self.validity.mask_band is not None:
             valid = _both(valid, planes[3] > 0)
         if self.validity.dataset_mask:
-            mask = self.dataset.read_masks(self.indexes[0], window=region, out_shape=out_shape, resampling=resampling)
+            mask = self.dataset.read_masks(
+                self.indexes[0], window=region, out_shape=out_shape, resampling=resampling
+            )
             valid = _both(valid, mask > 0)
-        return colours, None if valid is None or valid.all() else valid
+        return colors, None if valid is None or valid.all() else valid
 
     def valid_at_full_resolution(self, window: Window) -> np.ndarray:
         """The window's mask (H, W), pixel by pixel."""

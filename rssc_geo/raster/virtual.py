@@ -1,8 +1,8 @@
 """Opening a raster again and again, also where its three bands only exist virtually.
 
-Separate files, palettes and a nodata value that the file does not carry become a VRT (XML text, nothing is
-written); rasters placed by ground control points or RPCs are warped virtually. An :class:`Opening` holds only
-text and numbers, so that it can be sent to another process.
+Separate files, palettes and a nodata value that the file does not carry become a VRT (XML text,
+nothing is written); rasters placed by ground control points or RPCs are warped virtually. An
+:class:`Opening` holds only text and numbers, so that it can be sent to another process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _VRT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """A virtual warp: CRS of the control points, CRS to warp to, nodata on both sides, mean height for RPCs."""
+    """A virtual warp.
+
+    CRS of the control points, CRS to warp to, nodata on both sides, mean height for RPCs.
+    """
 
     src_crs: str
     crs: str
@@ -48,7 +51,10 @@ class Opening:
     warp: Warp | None = None
 
     def open(self) -> rasterio.DatasetReader | WarpedVRT:
-        """A new handle, to be used by one thread and closed by it; ``InputError`` when it cannot be opened."""
+        """A new handle, to be used by one thread and closed by it.
+
+        ``InputError`` when it cannot be opened.
+        """
         with gdal_errors(self.label), gdal_env(self.dataset):
             source = rasterio.open(self.dataset)
             if self.warp is None:
@@ -70,11 +76,15 @@ def is_remote(path: str) -> bool:
 
 
 def gdal_env(dataset: str, *, cache_bytes: int | None = None) -> rasterio.Env:
-    """GDAL's settings for the raster: no listing of remote folders, remote reads cached, and the block cache's size.
+    """GDAL's settings for the raster: no listing of remote folders, remote reads cached, and the
+    block cache's size.
 
-    GDAL's own cache grows to 5 % of the machine's memory; the user's ``GDAL_CACHEMAX`` is left in force.
+    GDAL's own cache grows to 5 % of the machine's memory; the user's ``GDAL_CACHEMAX`` is left in
+    force.
     """
-    options: dict[str, str | int] = dict(_REMOTE_ENV) if is_remote(dataset) or "/vsi" in dataset[:4096] else {}
+    options: dict[str, str | int] = (
+        dict(_REMOTE_ENV) if is_remote(dataset) or "/vsi" in dataset[:4096] else {}
+    )
     if cache_bytes is not None and "GDAL_CACHEMAX" not in os.environ:
         options["GDAL_CACHEMAX"] = cache_bytes
     return rasterio.Env(**options)
@@ -86,30 +96,38 @@ def gdal_errors(label: str) -> Iterator[None]:
     try:
         yield
     except (RasterioError, OSError) as error:
-        # rasterio's own text is general ("Read failed. See previous exception"); the cause has GDAL's reason.
+        # rasterio's own text is general ("Read failed. See previous exception"); the cause has
+        # GDAL's reason.
         reason = one_line(error.__cause__ or error)
         raise InputError(f"{label} cannot be read as a raster: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualBand:
-    """One band of a VRT: a band of a file (by GDAL's name), or one colour of its palette; ``lut`` maps values."""
+    """One band of a VRT: a band of a file (by GDAL's name), or one color of its palette.
+
+    ``lut`` maps values.
+    """
 
     path: str
     band: str
     dtype: str = "uint8"
     nodata: float | None = None
-    colour: int | None = None
+    color: int | None = None
     lut: str = ""
     overviews: bool = True
 
 
-def vrt_xml(like: rasterio.DatasetReader, bands: Sequence[VirtualBand], *, mask: VirtualBand | None = None) -> str:
+def vrt_xml(
+    like: rasterio.DatasetReader, bands: Sequence[VirtualBand], *, mask: VirtualBand | None = None
+) -> str:
     """A VRT of the bands with the size and place of ``like``, and with a dataset mask if given."""
     root = ET.Element("VRTDataset", rasterXSize=str(like.width), rasterYSize=str(like.height))
     if like.crs:
         ET.SubElement(root, "SRS").text = like.crs.to_wkt()
-    ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in like.transform.to_gdal())
+    ET.SubElement(root, "GeoTransform").text = ", ".join(
+        repr(float(value)) for value in like.transform.to_gdal()
+    )
     for number, band in enumerate(bands, start=1):
         _add_band(root, band, {"band": str(number)})
     if mask is not None:
@@ -118,18 +136,20 @@ def vrt_xml(like: rasterio.DatasetReader, bands: Sequence[VirtualBand], *, mask:
 
 
 def _add_band(parent: ET.Element, band: VirtualBand, attributes: dict[str, str]) -> None:
-    element = ET.SubElement(parent, "VRTRasterBand", {"dataType": _VRT_TYPES[band.dtype], **attributes})
+    element = ET.SubElement(
+        parent, "VRTRasterBand", {"dataType": _VRT_TYPES[band.dtype], **attributes}
+    )
     if band.nodata is not None:
         ET.SubElement(element, "NoDataValue").text = repr(float(band.nodata))
-    mapped = band.colour is not None or band.lut
+    mapped = band.color is not None or band.lut
     source = ET.SubElement(element, "ComplexSource" if mapped else "SimpleSource")
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = band.path
     if not band.overviews:
         options = ET.SubElement(source, "OpenOptions")
         ET.SubElement(options, "OOI", key="OVERVIEW_LEVEL").text = "NONE"
     ET.SubElement(source, "SourceBand").text = band.band
-    if band.colour is not None:
-        ET.SubElement(source, "ColorTableComponent").text = str(band.colour)
+    if band.color is not None:
+        ET.SubElement(source, "ColorTableComponent").text = str(band.color)
     if band.lut:
         ET.SubElement(source, "LUT").text = band.lut
 
@@ -144,24 +164,27 @@ def dtype_of(dataset: rasterio.DatasetReader, band: int) -> str:
     """The numpy name of a band's type; ``InputError`` for complex numbers, which are no picture."""
     name = str(dataset.dtypes[band - 1])
     if name not in _VRT_TYPES:
-        raise InputError(f"{dataset.name}: its pixels are of type {name}; a picture of real numbers is needed")
+        raise InputError(
+            f"{dataset.name}: its pixels are of type {name}; a picture of real numbers is needed"
+        )
     return name
 
 
 def palette_xml(dataset: rasterio.DatasetReader, *, nodata: float | None) -> str:
     """A VRT with red, green and blue of a paletted raster, masked where the index is nodata or transparent."""
     path = gdal_name(dataset)
-    # A nodata value that no byte has makes GDAL average colours; without one it would average, then look up, indices.
-    colours = [VirtualBand(path, "1", nodata=math.nan, colour=component) for component in (1, 2, 3)]
+    # A nodata value that no byte has makes GDAL average colors; without one it would average, then
+    # look up, indices.
+    colors = [VirtualBand(path, "1", nodata=math.nan, color=component) for component in (1, 2, 3)]
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
-        return vrt_xml(dataset, colours, mask=VirtualBand(path, "mask,1"))
+        return vrt_xml(dataset, colors, mask=VirtualBand(path, "mask,1"))
     size = 256 if dataset.dtypes[0] == "uint8" else 65536
     alpha = np.zeros(size, dtype=np.uint8)
-    for index, colour in dataset.colormap(1).items():
-        alpha[index] = colour[3]
+    for index, color in dataset.colormap(1).items():
+        alpha[index] = color[3]
     if nodata is not None and nodata in range(size):
         alpha[int(nodata)] = 0
     if alpha.all():
-        return vrt_xml(dataset, colours)
+        return vrt_xml(dataset, colors)
     table = ",".join(f"{index}:{value}" for index, value in enumerate(alpha))
-    return vrt_xml(dataset, colours, mask=VirtualBand(path, "1", nodata=math.nan, lut=table))
+    return vrt_xml(dataset, colors, mask=VirtualBand(path, "1", nodata=math.nan, lut=table))

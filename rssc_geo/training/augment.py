@@ -1,4 +1,7 @@
-"""Augmentation for pictures taken from above: there is no up, and ground sampling, light and processing vary."""
+"""Augmentation for pictures taken from above.
+
+There is no up, and ground sampling, light and processing vary.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,35 @@ import torch.nn.functional as F
 from PIL import Image
 
 ZOOM = (0.4, 1.35)
-"""Footprint seen, as a share of the picture's side: under 1 is closer, over 1 reflects the border."""
+"""Footprint seen, as a share of the picture's side.
+
+Under 1 is closer, over 1 reflects the border.
+"""
 
 
 def augment(
     images: torch.Tensor, generator: torch.Generator, *, size: int, zoom: tuple[float, float] = ZOOM
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``, and how much of each is left.
+    """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``, and how
+    much of each is left.
 
-    ``images``: float ``(B, 3, H, W)`` in [0, 1]. Returns float ``(B, 3, size, size)`` in [0, 1] and ``(B,)``, the
-    share of the picture's area that its copy shows. Each is turned by any angle (half of them by a multiple of 90°
-    only) and mirrored; a closer view is taken anywhere in the picture.
+    ``images``: float ``(B, 3, H, W)`` in [0, 1]. Returns float ``(B, 3, size, size)`` in [0, 1] and
+    ``(B,)``, the share of the picture's area that its copy shows. Each is turned by any angle (half
+    of them by a multiple of 90° only) and mirrored; a closer view is taken anywhere in the picture.
     """
     images, visible = _warp(images, generator, size, zoom)
     images = _soften(_light(images, generator), generator).clamp_(0, 1)
     return _compress(images, generator), visible
 
 
-def soft_labels(labels: torch.Tensor, visible: torch.Tensor, *, classes: int, smoothing: float = 0.1) -> torch.Tensor:
+def soft_labels(
+    labels: torch.Tensor, visible: torch.Tensor, *, classes: int, smoothing: float = 0.1
+) -> torch.Tensor:
     """Targets ``(B, classes)`` that trust a view the less, the less of the picture it shows.
 
-    The share of the label falls from ``1 − smoothing`` for the whole picture towards chance with the square of what
-    is missing, the rest is spread evenly (Liu et al., "Soft Augmentation for Image Classification", CVPR 2023): a
-    corner of a picture called Bridge may show fields only.
+    The share of the label falls from ``1 − smoothing`` for the whole picture towards chance with
+    the square of what is missing, the rest is spread evenly (Liu et al., "Soft Augmentation for
+    Image Classification", CVPR 2023): a corner of a picture called Bridge may show fields only.
     """
     chance = 1 / classes
     sure = chance + (1 - smoothing - chance) * (1 - (1 - visible) ** 2)
@@ -60,7 +69,9 @@ def _warp(
     count = len(images)
     quarter = torch.randint(0, 4, (count,), generator=generator) * (torch.pi / 2)
     free = _sometimes(count, 0.5, generator)
-    angle = quarter + torch.where(free, _uniform(count, -torch.pi / 4, torch.pi / 4, generator), torch.zeros(count))
+    angle = quarter + torch.where(
+        free, _uniform(count, -torch.pi / 4, torch.pi / 4, generator), torch.zeros(count)
+    )
     mirror = torch.where(_sometimes(count, 0.5, generator), -1.0, 1.0)
     scale = _around_one(count, *zoom, generator).flatten()
     room = (1 - scale).clamp(min=0)
@@ -72,7 +83,9 @@ def _warp(
     theta[:, 1, 1] = scale * angle.cos()
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
-    seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    seen = F.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
     return seen, scale.clamp(max=1) ** 2
 
 
@@ -85,9 +98,11 @@ def _light(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     contrast = _around_one(count, 0.6, 1.6, generator)
     gain = _around_one(count, 0.5, 1.4, generator)
     gamma = _around_one(count, 0.75, 1.35, generator)
-    haze = (_sometimes(count, 0.2, generator).float() * _uniform(count, 0.05, 0.4, generator)).view(count, 1, 1, 1)
-    grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * saturation
+    haze = (_sometimes(count, 0.2, generator).float() * _uniform(count, 0.05, 0.4, generator)).view(
+        count, 1, 1, 1
+    )
+    gray = images.mean(1, keepdim=True)
+    images = gray + (images - gray) * saturation
     mean = images.mean((2, 3), keepdim=True)
     images = (mean + (images - mean) * contrast) * tint + offset
     images = (images * gain).clamp(1e-4, 1) ** gamma

@@ -22,10 +22,11 @@ Split = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class SceneImages:
-    """Labelled scene images, all of one size.
+    """Labeled scene images, all of one size.
 
-    ``pixels`` is uint8 ``(N, H, W, 3)`` RGB, ``labels`` int64 ``(N,)`` into ``classes``, ``names`` the path
-    of each image below the data set's folder, ``captions`` the sentences that people wrote for it.
+    ``pixels`` is uint8 ``(N, H, W, 3)`` RGB, ``labels`` int64 ``(N,)`` into ``classes``, ``names``
+    the path of each image below the data set's folder, ``captions`` the sentences that people wrote
+    for it.
     """
 
     pixels: np.ndarray
@@ -50,14 +51,17 @@ class SceneImages:
         )
 
 
-def load_image_folder(folder: str | Path, *, size: int, captions: Path | None = None) -> SceneImages:
-    """Read ``folder/<class>/*`` (or ``folder/images/<class>/*``) and ``folder/captions.jsonl`` where there is one.
+def load_image_folder(
+    folder: str | Path, *, size: int, captions: Path | None = None
+) -> SceneImages:
+    """Read ``folder/<class>/*`` (or ``folder/images/<class>/*``) and ``folder/captions.jsonl``
+    where there is one.
 
-    ``size``: every image is resized to ``size × size`` pixels (bilinear, antialiased). A line of the captions is
-    ``{"image": "<class>/<file>", "captions": ["…", …]}``; ``captions``: another file of such lines. Images that cannot be
-    read are left out with a warning, and so are captions of images that are not there. Raises ``InputError`` when there
-    are fewer than two class folders, or one of them holds fewer than two readable images, or the captions are no JSON
-    Lines.
+    ``size``: every image is resized to ``size × size`` pixels (bilinear, antialiased). A line of
+    the captions is ``{"image": "<class>/<file>", "captions": ["…", …]}``; ``captions``: another
+    file of such lines. Images that cannot be read are left out with a warning, and so are captions
+    of images that are not there. Raises ``InputError`` when there are fewer than two class folders,
+    or one of them holds fewer than two readable images, or the captions are no JSON Lines.
     """
     root = Path(folder)
     images = root / "images" if (root / "images").is_dir() else root
@@ -65,7 +69,9 @@ def load_image_folder(folder: str | Path, *, size: int, captions: Path | None = 
         raise InputError(f"{root}: no such folder; give an image folder with one folder a class")
     if captions is not None and not captions.is_file():
         raise InputError(f"{captions}: no such file of captions")
-    classes = tuple(sorted(p.name for p in images.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    classes = tuple(
+        sorted(p.name for p in images.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
     paths = [
         (index, path)
         for index, name in enumerate(classes)
@@ -85,30 +91,53 @@ def load_image_folder(folder: str | Path, *, size: int, captions: Path | None = 
             continue
         kept.append((index, path.relative_to(images).as_posix()))
     if broken:
-        log.warning("%d of %d images cannot be read and are left out, first %s", len(broken), len(paths), broken[0])
+        log.warning(
+            "%d of %d images cannot be read and are left out, first %s",
+            len(broken),
+            len(paths),
+            broken[0],
+        )
     labels = np.array([index for index, _ in kept], np.int64)
     _check_classes(images, classes, labels)
     names = tuple(name for _, name in kept)
-    return SceneImages(pixels[: len(kept)], labels, names, classes, _captions(captions or root / "captions.jsonl", names))
+    return SceneImages(
+        pixels[: len(kept)],
+        labels,
+        names,
+        classes,
+        _captions(captions or root / "captions.jsonl", names),
+    )
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """An image file as uint8 ``(size, size, 3)`` RGB; 16-bit grey is scaled to 8 bit, transparency dropped."""
+    """An image file as uint8 ``(size, size, 3)`` RGB.
+
+    16-bit gray is scaled to 8 bit, transparency dropped.
+    """
     with Image.open(path) as image:
         if image.mode == "F":
             raise ValueError("floating-point pixels; scale them to 8 bit first")
-        grey16 = image.mode.startswith("I")
-        eight = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8)) if grey16 else image
+        gray16 = image.mode.startswith("I")
+        eight = (
+            Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+            if gray16
+            else image
+        )
         return np.asarray(eight.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _check_classes(images: Path, classes: tuple[str, ...], labels: np.ndarray) -> None:
     if len(classes) < 2:
-        raise InputError(f"{images} has one class folder only ({classes[0]}): there is nothing to tell apart")
+        raise InputError(
+            f"{images} has one class folder only ({classes[0]}): there is nothing to tell apart"
+        )
     counts = np.bincount(labels, minlength=len(classes))
     few = [f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < 2]
     if few:
-        raise InputError(f"{images}: fewer than two readable images in {', '.join(few)}; add images or remove the folder")
+        raise InputError(
+            f"{images}: fewer than two readable images in {', '.join(few)}; add images or remove"
+            " the folder"
+        )
 
 
 def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -120,29 +149,49 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
         if line.strip():
             try:
                 entry = json.loads(line)
-                written[str(entry["image"])] = tuple(" ".join(str(text).split()) for text in entry["captions"])
+                written[str(entry["image"])] = tuple(
+                    " ".join(str(text).split()) for text in entry["captions"]
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f'{path}, line {number}: expected {{"image": "<class>/<file>", "captions": ["…"]}} ({error!r})'
+                    f'{path}, line {number}: expected {{"image": "<class>/<file>", "captions":'
+                    f' ["…"]}} ({error!r})'
                 ) from error
     unknown = sorted(set(written) - set(names))
     if unknown:
-        log.warning("%s: %d captions name images that are not there, first %s", path, len(unknown), unknown[0])
+        log.warning(
+            "%s: %d captions name images that are not there, first %s",
+            path,
+            len(unknown),
+            unknown[0],
+        )
     silent = sum(name not in written for name in names)
     if silent:
-        log.warning("%s: %d of %d images have no caption and are learned without words", path, silent, len(names))
+        log.warning(
+            "%s: %d of %d images have no caption and are learned without words",
+            path,
+            silent,
+            len(names),
+        )
     return tuple(written.get(name, ()) for name in names)
 
 
-def stratified_split(data: SceneImages, *, seed: int, val: float = 0.1, test: float = 0.1) -> dict[str, np.ndarray]:
-    """Rows of ``train``, ``val`` and ``test``: each class is divided alike, identical images stay together.
+def stratified_split(
+    data: SceneImages, *, seed: int, val: float = 0.1, test: float = 0.1
+) -> dict[str, np.ndarray]:
+    """Rows of ``train``, ``val`` and ``test``: each class is divided alike, identical images stay
+    together.
 
-    ``val`` and ``test`` are shares; each part has an image of every class, at the cost of ``test`` first where
-    images are few. Images that are equal pixel by pixel always go to ``train``, so that no pair sits on both sides; they
-    are named in a warning. Raises ``InputError`` when the shares leave nothing to train on.
+    ``val`` and ``test`` are shares; each part has an image of every class, at the cost of ``test``
+    first where images are few. Images that are equal pixel by pixel always go to ``train``, so that
+    no pair sits on both sides; they are named in a warning. Raises ``InputError`` when the shares
+    leave nothing to train on.
     """
     if val <= 0 or test < 0 or val + test >= 1:
-        raise InputError(f"validation share {val:g} and test share {test:g} must be above 0 and leave something to train on")
+        raise InputError(
+            f"validation share {val:g} and test share {test:g} must be above 0 and leave something"
+            " to train on"
+        )
     repeated = _repeated(data)
     generator = np.random.default_rng(seed)
     parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
@@ -168,17 +217,27 @@ def _repeated(data: SceneImages) -> np.ndarray:
             repeated[[twin, row]] = True
             pairs.append(f"{data.names[twin]} = {data.names[row]}")
     if pairs:
-        log.warning("equal images are used for training only (%d pairs): %s", len(pairs), ", ".join(pairs[:5]))
+        log.warning(
+            "equal images are used for training only (%d pairs): %s",
+            len(pairs),
+            ", ".join(pairs[:5]),
+        )
     return repeated
 
 
 def deal_folds(data: SceneImages, rows: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
-    """``rows`` dealt to ``folds`` parts, class by class. ``InputError`` when a class has fewer images than folds."""
+    """``rows`` dealt to ``folds`` parts, class by class.
+
+    ``InputError`` when a class has fewer images than folds.
+    """
     generator = np.random.default_rng(seed)
     fold = np.empty(len(rows), np.int64)
     for label in range(len(data.classes)):
         places = generator.permutation(np.flatnonzero(data.labels[rows] == label))
         if len(places) < folds:
-            raise InputError(f"class {data.classes[label]} has {len(places)} training images, fewer than {folds} folds")
+            raise InputError(
+                f"class {data.classes[label]} has {len(places)} training images, fewer than {folds}"
+                " folds"
+            )
         fold[places] = (np.arange(len(places)) + generator.integers(folds)) % folds
     return [rows[fold == number] for number in range(folds)]

@@ -8,13 +8,15 @@ from typing import Any
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.dual_attention import DualAttentionClassifier
+from rssc_geo.models import DualAttentionClassifier
 
 
 def train_layers(encoder: nn.Module, layers: int | None, *, what: str) -> None:
-    """Let the last ``layers`` of an encoder learn, with all behind them; 0: nothing, None: everything.
+    """Let the last ``layers`` of an encoder learn, with all behind them; 0: nothing, None:
+    everything.
 
-    Layers are the entries of its longest list of equal blocks. ``UsageError`` where it has fewer of them.
+    Layers are the entries of its longest list of equal blocks. ``UsageError`` where it has fewer of
+    them.
     """
     parameters = list(encoder.named_parameters())
     first = 0
@@ -23,7 +25,9 @@ def train_layers(encoder: nn.Module, layers: int | None, *, what: str) -> None:
     elif layers is not None:
         name, blocks = _blocks(encoder)
         if layers > len(blocks):
-            raise UsageError(f"the {what} encoder has {len(blocks)} layers, of which {layers} cannot be trained")
+            raise UsageError(
+                f"the {what} encoder has {len(blocks)} layers, of which {layers} cannot be trained"
+            )
         start = f"{name}.{len(blocks) - layers}."
         first = next(place for place, (key, _) in enumerate(parameters) if key.startswith(start))
     for place, (_, value) in enumerate(parameters):
@@ -34,13 +38,17 @@ def _blocks(encoder: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
     lists: list[tuple[str, nn.ModuleList | nn.Sequential]] = [
         (name, module)
         for name, module in encoder.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(child) for child in module}) == 1
+        if isinstance(module, (nn.ModuleList, nn.Sequential))
+        and len({type(child) for child in module}) == 1
     ]
     return max(lists, key=lambda found: len(found[1]), default=("", nn.Sequential()))
 
 
 def train_mode(network: nn.Module) -> None:
-    """Training mode, but for parts that do not learn: their statistics and dropout stay as in use."""
+    """Training mode, but for parts that do not learn.
+
+    Their statistics and dropout stay as in use.
+    """
     network.train()
     for module in network.modules():
         values = list(module.parameters())
@@ -53,8 +61,12 @@ def keep_no_activations(network: DualAttentionClassifier) -> None:
     how = {"use_reentrant": False}  # the other kind gives frozen layers no gradient to pass on
     for encoder in (network.image_encoder, network.text_encoder):
         backbone: Any = getattr(encoder, "backbone", None)
-        with contextlib.suppress(AssertionError, ValueError):  # how timm and transformers say that a model has none
-            if hasattr(backbone, "activation_checkpointing_enable"):  # its name from transformers 5 on
+        with contextlib.suppress(
+            AssertionError, ValueError
+        ):  # how timm and transformers say that a model has none
+            if hasattr(
+                backbone, "activation_checkpointing_enable"
+            ):  # its name from transformers 5 on
                 backbone.activation_checkpointing_enable(how)
             elif hasattr(backbone, "gradient_checkpointing_enable"):
                 backbone.gradient_checkpointing_enable(how)

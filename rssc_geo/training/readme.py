@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rssc_geo.models.card import ModelCard
+from rssc_geo.models import ModelCard
 from rssc_geo.training.metrics import Scores
 
 
@@ -13,8 +13,8 @@ def bundle_readme(card: ModelCard) -> str:
     low, high = card.gsd_range_m
     training = card.training
     rows = "\n".join(
-        f"| {name.replace('_', ' ')} | {v['overall_accuracy']:.4f} | {v['average_accuracy']:.4f} | {v['kappa']:.4f} |"
-        f" {v['expected_calibration_error']:.4f} |"
+        f"| {name.replace('_', ' ')} | {v['overall_accuracy']:.4f} | {v['average_accuracy']:.4f} |"
+        f" {v['kappa']:.4f} | {v['expected_calibration_error']:.4f} |"
         for name, v in card.accuracy.items()
     )
     images = training["images"]
@@ -29,7 +29,7 @@ def bundle_readme(card: ModelCard) -> str:
 - Split: {images["train"]} images for training, {images["val"]} for validation (epochs, temperature, and whether the own captions
   are read), {images["test"]} for the test, looked at once; seed {training["seed"]}.
 - Training took {training["minutes"]:g} minutes on {training["device"]}.
-- Licence of these weights: {card.licence}.
+- License of these weights: {card.license}.
 - To classify, the network {_reading(card)}.
 
 To reproduce: `{training["command"]}`
@@ -58,22 +58,41 @@ def _reading(card: ModelCard) -> str:
 
 
 def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[str]) -> str:
-    """The bundle's README.md: what it was made from, how it was measured, the confusion matrix, what is weak."""
+    """The bundle's README.md.
+
+    What it was made from, how it was measured, the confusion matrix, what is weak.
+    """
     lines = [
         f"# {card.name} {card.version}",
         "",
         card.description,
         "",
-        f"- Classes and patches: {', '.join(f'{_cell(name)} {count}' for name, count in card.training['patches'].items())}.",
-        f"- Tiles of {card.footprint.preferred_m:g} m a side. Licence of these weights: {card.licence}.",
-        f"- Made with `{card.training['command']}`." if card.training["command"] else "- Made through the Python API.",
+        (
+            "- Classes and patches:"
+            f" {', '.join(f'{_cell(name)} {count}' for name, count in card.training['patches'].items())}."
+        ),
+        (
+            f"- Tiles of {card.footprint.preferred_m:g} m a side. License of these weights:"
+            f" {card.license}."
+        ),
+        (
+            f"- Made with `{card.training['command']}`."
+            if card.training["command"]
+            else "- Made through the Python API."
+        ),
         "",
     ]
     if scores is None:
-        lines.append("Not measured: all labels lie in one place, so that nothing apart from them was left to test on.")
+        lines.append(
+            "Not measured: all labels lie in one place, so that nothing apart from them was left to"
+            " test on."
+        )
     else:
         lines += [
-            "Measured by cross-validation in blocks of space: patches near a tested one were not learned from.",
+            (
+                "Measured by cross-validation in blocks of space: patches near a tested one were"
+                " not learned from."
+            ),
             "",
             _figures(scores),
             "",
@@ -82,22 +101,39 @@ def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[s
         ]
         names = list(scores.per_class)
         for code, (name, row) in enumerate(scores.per_class.items()):
-            wrong = [(count, other) for other, count in enumerate(scores.confusion[code].tolist()) if count and other != code]
-            taken = ", ".join(f"{_cell(names[other])} {count}" for count, other in sorted(wrong, reverse=True))
-            lines.append(f"| {_cell(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} | {row.support} | {taken} |")
+            wrong = [
+                (count, other)
+                for other, count in enumerate(scores.confusion[code].tolist())
+                if count and other != code
+            ]
+            taken = ", ".join(
+                f"{_cell(names[other])} {count}" for count, other in sorted(wrong, reverse=True)
+            )
+            lines.append(
+                f"| {_cell(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
+                f" {row.support} | {taken} |"
+            )
     if warnings:
-        lines += ["", "What is weak about the labels:", "", *(f"- {_cell(warning)}" for warning in warnings)]
+        lines += [
+            "",
+            "What is weak about the labels:",
+            "",
+            *(f"- {_cell(warning)}" for warning in warnings),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _figures(scores: Scores) -> str:
     return (
-        f"Overall accuracy {scores.overall_accuracy:.3f}, average accuracy {scores.average_accuracy:.3f}, "
-        f"kappa {scores.kappa:.3f}, calibration error {scores.expected_calibration_error:.3f}."
+        f"Overall accuracy {scores.overall_accuracy:.3f}, average accuracy"
+        f" {scores.average_accuracy:.3f}, kappa {scores.kappa:.3f}, calibration error"
+        f" {scores.expected_calibration_error:.3f}."
     )
 
 
 def _cell(text: str) -> str:
     """Text as it is, inside Markdown."""
-    escaped = "".join(f"\\{character}" if character in r"\`*_[]<>|#" else character for character in text)
+    escaped = "".join(
+        f"\\{character}" if character in r"\`*_[]<>|#" else character for character in text
+    )
     return " ".join(escaped.split())

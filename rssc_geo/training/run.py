@@ -15,7 +15,7 @@ import torch
 from rssc_geo.errors import InputError
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.metrics import score
-from rssc_geo.training.recipe import TrainOptions, card_options
+from rssc_geo.training.options import TrainOptions, card_options
 
 _PARTS = ("seed", "val", "test", "folds", "views")
 
@@ -27,17 +27,25 @@ def spare_bundle(output: Path) -> None:
 
 
 def open_work(work: Path, *, dataset: Path, options: TrainOptions) -> None:
-    """Make the work folder, once all is known to be right. What lies in it must come from the same data and options."""
+    """Make the work folder, once all is known to be right.
+
+    What lies in it must come from the same data and options.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    wanted = json.dumps({"dataset": str(dataset.resolve()), **dataclasses.asdict(options)}, default=str, indent=1)
+    wanted = json.dumps(
+        {"dataset": str(dataset.resolve()), **dataclasses.asdict(options)}, default=str, indent=1
+    )
     file = work / "options.json"
     if file.is_file() and file.read_text(encoding="utf-8") != wanted:
-        raise InputError(f"{work} holds a run of other options; choose another --work folder or remove it")
+        raise InputError(
+            f"{work} holds a run of other options; choose another --work folder or remove it"
+        )
     file.write_text(wanted, encoding="utf-8")
 
 
 def share_work(work: Path, *, options: TrainOptions) -> None:
-    """Make the work folder for what is learned on a trained encoder, or go on in that of its training.
+    """Make the work folder for what is learned on a trained encoder, or go on in that of its
+    training.
 
     ``InputError`` where what lies in it was made for other parts of the data.
     """
@@ -50,13 +58,20 @@ def share_work(work: Path, *, options: TrainOptions) -> None:
         told = json.loads(file.read_text(encoding="utf-8"))
         wrong = [name for name, value in wanted.items() if told[name] != value]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} does not tell what {work} was made with; choose another --work folder") from error
+        raise InputError(
+            f"{file} does not tell what {work} was made with; choose another --work folder"
+        ) from error
     if wrong:
         name = wrong[0]
-        raise InputError(f"{work} was made with {name} {told[name]}, not {wanted[name]}; choose another --work folder")
+        raise InputError(
+            f"{work} was made with {name} {told[name]}, not {wanted[name]}; choose another --work"
+            " folder"
+        )
 
 
-def figures(logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temperature: float) -> dict[str, float]:
+def figures(
+    logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temperature: float
+) -> dict[str, float]:
     """The single numbers of a part, for the card."""
     probabilities = torch.from_numpy(logits / temperature).softmax(1).numpy()
     found = score(probabilities, labels, class_names=data.classes).to_dict()
@@ -64,7 +79,10 @@ def figures(logits: np.ndarray, labels: np.ndarray, data: SceneImages, *, temper
 
 
 class Clock:
-    """How long a training took, all of its runs together; the work folder remembers. Starts when it is made."""
+    """How long a training took, all of its runs together; the work folder remembers.
+
+    Starts when it is made.
+    """
 
     def __init__(self, work: Path) -> None:
         self._work, self._started, self._before = work, time.monotonic(), 0.0
@@ -83,7 +101,9 @@ class Clock:
         return seconds
 
 
-def describe(options: TrainOptions, split: Split, *, seconds: float, device: torch.device, command: str) -> Mapping[str, Any]:
+def describe(
+    options: TrainOptions, split: Split, *, seconds: float, device: torch.device, command: str
+) -> Mapping[str, Any]:
     """What the card says about the training; ``seconds``: what it took."""
     return {
         "data": options.data or "not described",

@@ -22,7 +22,10 @@ class RunLog:
 
     def __call__(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step (an epoch) of a stage."""
-        self._file.write(json.dumps({"time": round(time.time(), 1), "stage": stage, "step": step, **values}) + "\n")
+        self._file.write(
+            json.dumps({"time": round(time.time(), 1), "stage": stage, "step": step, **values})
+            + "\n"
+        )
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():

@@ -14,20 +14,40 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rssc_geo.batch.journal import NAME
+from rssc_geo.batch import NAME
 
 NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
 
 
-def write_scene(path: Path, *, side: int = 256, seed: int = 0, origin: tuple[float, float] = (500_000, 5_000_000)) -> Path:
-    """A GeoTIFF of coloured noise, tiled, UTM 32N at 2 m."""
+def write_scene(
+    path: Path,
+    *,
+    side: int = 256,
+    seed: int = 0,
+    origin: tuple[float, float] = (500_000, 5_000_000),
+) -> Path:
+    """A GeoTIFF of colored noise, tiled, UTM 32N at 2 m."""
     random = np.random.default_rng(seed)
     pixels = random.integers(20, 235, (3, side // 16, side // 16)).repeat(16, 1).repeat(16, 2)
     pixels = (pixels + random.integers(-15, 15, (3, side, side))).clip(1, 255).astype(np.uint8)
-    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "photometric": "rgb", "crs": "EPSG:32632"}
+    layout = {
+        "tiled": True,
+        "blockxsize": 64,
+        "blockysize": 64,
+        "photometric": "rgb",
+        "crs": "EPSG:32632",
+    }
     transform = Affine(2.0, 0, origin[0], 0, -2.0, origin[1])
     with rasterio.open(
-        path, "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", transform=transform, **layout
+        path,
+        "w",
+        driver="GTiff",
+        height=side,
+        width=side,
+        count=3,
+        dtype="uint8",
+        transform=transform,
+        **layout,
     ) as f:
         f.write(pixels)
     return path
@@ -36,7 +56,7 @@ def write_scene(path: Path, *, side: int = 256, seed: int = 0, origin: tuple[flo
 def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
     """All features of both layers: geometry and values, in order."""
     layers = {}
-    for layer in ("landuse", "scenes"):
+    for layer in ("landuse", "cells"):
         frame = gpd.read_file(path, layer=layer)
         values = frame.drop(columns="geometry").assign(wkb=frame.geometry.to_wkb())
         layers[layer] = sorted(values.itertuples(index=False, name=None), key=repr)
@@ -56,13 +76,19 @@ def scenes(tmp_path: Path) -> Path:
 class Batch:
     """``rssc-geo batch …`` as a process of its own, forked from one that has the libraries loaded."""
 
-    def __init__(self, server: Any, folder: Path, arguments: tuple[object, ...], before: str) -> None:
+    def __init__(
+        self, server: Any, folder: Path, arguments: tuple[object, ...], before: str
+    ) -> None:
         self._out, self._err = folder / "out", folder / "err"
         self.process = server.Process(
             target=exec,
             args=(
                 _CHILD,
-                {"files": (str(self._out), str(self._err)), "before": before, "arguments": ["batch", *map(str, arguments)]},
+                {
+                    "files": (str(self._out), str(self._err)),
+                    "before": before,
+                    "arguments": ["batch", *map(str, arguments)],
+                },
             ),
         )
         self.process.start()
@@ -99,13 +125,20 @@ main()
 def fork_server() -> Any:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(
-        ["rssc_geo.batch.run", "rssc_geo.inference.pipeline", "rssc_geo.models.dual_attention", "rssc_geo_cli.batch"]
+        [
+            "rssc_geo.batch.batch",
+            "rssc_geo.pipelines.classify",
+            "rssc_geo.models.network",
+            "rssc_geo_cli.batch",
+        ]
     )
     return server
 
 
 @pytest.fixture
-def start(fork_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Batch]]:
+def start(
+    fork_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Batch]]:
     """Start a batch; whatever is left is killed at the end."""
     started: list[Batch] = []
 
@@ -119,7 +152,7 @@ def start(fork_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def status(folder: Path) -> dict:
-    from rssc_geo.batch.journal import read_status
+    from rssc_geo.batch import read_status
 
     return read_status(folder)
 

@@ -55,12 +55,18 @@ def cluster(fork_server: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 def blocks_done(folder: Path) -> int:
     """Blocks that the journal knows to be written."""
-    return sum(scene["blocks"].get("done", 0) for scene in status(folder)["scenes"]) if begun(folder) else 0
+    return (
+        sum(scene["blocks"].get("done", 0) for scene in status(folder)["scenes"])
+        if begun(folder)
+        else 0
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_neither_a_killed_worker_nor_a_killed_client_changes_the_maps(
     start: Start, cluster: Callable[..., Any], scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -84,25 +90,35 @@ def test_neither_a_killed_worker_nor_a_killed_client_changes_the_maps(
     os.kill(workers.workers[0].pid, signal.SIGKILL)
     code, out, err = client.finish()
     assert code == 0, err
-    assert load_json(out)["tiles"] < 256 + 3 * 16  # what the first client had written was not done again
+    assert (
+        load_json(out)["tiles"] < 256 + 3 * 16
+    )  # what the first client had written was not done again
     assert set(states(spread).values()) == {"done"}
     for name in ("a_big", "scene_0", "scene_1", "scene_2"):
         assert content(spread / f"{name}.gpkg") == content(whole / f"{name}.gpkg")
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_workers_of_another_version_are_refused(
     start: Start, cluster: Callable[..., Any], scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:
     address = cluster(OTHER_VERSION, workers=1).scheduler_address
-    code, _, err = start(*command(scenes, tmp_path / "maps", bundle, "--scheduler", address)).finish()
+    code, _, err = start(
+        *command(scenes, tmp_path / "maps", bundle, "--scheduler", address)
+    ).finish()
     assert code == 1
     assert "has rssc-geo 9.9.9, here is " in err
     assert set(states(tmp_path / "maps").values()) == {"waiting"}
 
 
-def test_a_wrong_scheduler_is_said(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
-    code, _, err = start(*command(scenes, tmp_path / "maps", bundle, "--scheduler", "tcp://127.0.0.1:9")).finish()
+def test_a_wrong_scheduler_is_said(
+    start: Start, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    code, _, err = start(
+        *command(scenes, tmp_path / "maps", bundle, "--scheduler", "tcp://127.0.0.1:9")
+    ).finish()
     assert code == 2
     assert "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there" in err
 
@@ -114,7 +130,9 @@ def processes() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def begin(part: str, *arguments: object) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", f"distributed.cli.dask_{part}", *map(str, arguments)]
-        running.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        running.append(
+            subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
         return running[-1]
 
     yield begin
@@ -126,7 +144,11 @@ def processes() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_scheduler_is_said_and_another_goes_on(
-    start: Start, processes: Callable[..., subprocess.Popen[bytes]], scenes: Path, bundle: Path, tmp_path: Path
+    start: Start,
+    processes: Callable[..., subprocess.Popen[bytes]],
+    scenes: Path,
+    bundle: Path,
+    tmp_path: Path,
 ) -> None:
     """All as processes of the command line, which find each other by a scheduler file."""
     (tmp_path / "slow.py").write_text(SLOW)
@@ -140,8 +162,17 @@ def test_a_killed_scheduler_is_said_and_another_goes_on(
         while not where.exists():
             assert scheduler.poll() is None
             time.sleep(0.1)
-        settings = ("--nthreads", 1, "--no-nanny", "--no-dashboard", "--preload", tmp_path / "slow.py")
-        processes("worker", "--scheduler-file", where, "--local-directory", tmp_path / "dask", *settings)
+        settings = (
+            "--nthreads",
+            1,
+            "--no-nanny",
+            "--no-dashboard",
+            "--preload",
+            tmp_path / "slow.py",
+        )
+        processes(
+            "worker", "--scheduler-file", where, "--local-directory", tmp_path / "dask", *settings
+        )
         return scheduler
 
     scheduler = cluster()

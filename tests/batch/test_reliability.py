@@ -19,7 +19,7 @@ Start = Callable[..., Batch]
 # Slows every batch of tiles, so that a kill meets the run at work and not between scenes.
 SLOW = """
 import time
-from rssc_geo.inference.device import TileClassifier
+from rssc_geo.inference.predictor import TileClassifier
 
 def slow(self, pixels, mask, inner=TileClassifier.__call__):
     time.sleep(0.04 * len(pixels))
@@ -31,7 +31,17 @@ if TileClassifier.__call__.__name__ != "slow":  # Dask runs a preloaded script t
 
 
 def command(inputs: Path, maps: Path, bundle: Path, *more: object) -> tuple[object, ...]:
-    settings = ("--tile-size", "64px", "--model", bundle, "--batch-size", 1, "--threads", 1, "--json")
+    settings = (
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+        "--batch-size",
+        1,
+        "--threads",
+        1,
+        "--json",
+    )
     return ("run", inputs, "-o", maps / "{stem}.gpkg", *settings, *more)
 
 
@@ -42,7 +52,9 @@ def runs_of(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ten_kills_at_random_moments_change_nothing(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_ten_kills_at_random_moments_change_nothing(
+    start: Start, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     write_scene(scenes / "a_big.tif", side=512, seed=9)
     code, _, err = start(*command(scenes, whole, bundle)).finish()
@@ -52,12 +64,16 @@ def test_ten_kills_at_random_moments_change_nothing(start: Start, scenes: Path, 
     for _ in range(10):
         runs = runs_of(killed)
         batch = start(*command(scenes, killed, bundle), before=SLOW)
-        while batch.running and (runs_of(killed) == runs or "running" not in states(killed).values()):
+        while batch.running and (
+            runs_of(killed) == runs or "running" not in states(killed).values()
+        ):
             time.sleep(0.02)  # a kill before the work begins would prove little
         time.sleep(moments.uniform(0, 0.8))
         kills += batch.running
         batch.kill()
-    assert kills >= 5  # what a killed run has done is not done again: the last may be through before their moment
+    assert (
+        kills >= 5
+    )  # what a killed run has done is not done again: the last may be through before their moment
     code, _, err = start(*command(scenes, killed, bundle)).finish()
     assert code == 0, err
     for name in ("a_big", "scene_0", "scene_1", "scene_2"):
@@ -67,7 +83,9 @@ def test_ten_kills_at_random_moments_change_nothing(start: Start, scenes: Path, 
     assert not list(killed.glob("*-journal"))
 
 
-def test_an_interrupted_batch_says_so_and_goes_on(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_an_interrupted_batch_says_so_and_goes_on(
+    start: Start, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     maps = tmp_path / "maps"
     first = start(*command(scenes, maps, bundle), before=SLOW)
     while not list(maps.glob("*.part")):
@@ -108,14 +126,18 @@ def test_a_full_disk_stops_the_batch_which_goes_on_when_there_is_room(
     assert not list(small_disk.glob("*.part*"))
 
 
-def test_a_read_only_output_is_refused_at_once(start: Start, scenes: Path, bundle: Path, small_disk: Path) -> None:
+def test_a_read_only_output_is_refused_at_once(
+    start: Start, scenes: Path, bundle: Path, small_disk: Path
+) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     code, _, err = start(*command(scenes, small_disk, bundle)).finish()
     assert code == 1
     assert f"cannot write in {small_disk}" in err
 
 
-def test_a_scene_damaged_in_the_middle_fails_alone(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_scene_damaged_in_the_middle_fails_alone(
+    start: Start, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     import rasterio
 
     maps, victim = tmp_path / "maps", scenes / "scene_1.tif"
@@ -131,7 +153,11 @@ def test_a_scene_damaged_in_the_middle_fails_alone(start: Start, scenes: Path, b
     assert code == 1
     assert "scene_1.tif cannot be read at rows" in err
     assert load_json(out)["done"] == 2
-    assert states(maps) == {"scene_0.gpkg": "done", "scene_1.gpkg": "failed", "scene_2.gpkg": "done"}
+    assert states(maps) == {
+        "scene_0.gpkg": "done",
+        "scene_1.gpkg": "failed",
+        "scene_2.gpkg": "done",
+    }
     scene = status(maps)["scenes"][1]
     assert scene["blocks"].get("done", 0) == 0 or scene["tiles_done"] < 16
     write_scene(victim, seed=1)
@@ -139,7 +165,9 @@ def test_a_scene_damaged_in_the_middle_fails_alone(start: Start, scenes: Path, b
     assert code == 0, err
 
 
-def test_a_scene_that_changes_while_it_is_read_is_found_out(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_scene_that_changes_while_it_is_read_is_found_out(
+    start: Start, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     maps = tmp_path / "maps"
     batch = start(*command(scenes, maps, bundle), before=SLOW)
     while not list(maps.glob("scene_0.gpkg.part")):
@@ -150,11 +178,15 @@ def test_a_scene_that_changes_while_it_is_read_is_found_out(start: Start, scenes
     assert code == 1
     assert "scene_0.tif changed while it was being read" in err
     assert sorted(path.name for path in maps.glob("scene*")) == ["scene_1.gpkg", "scene_2.gpkg"]
-    code, _, err = start(*command(scenes, maps, bundle)).finish()  # its time is another now: tried again without being asked
+    code, _, err = start(
+        *command(scenes, maps, bundle)
+    ).finish()  # its time is another now: tried again without being asked
     assert code == 0, err
 
 
-def test_jumps_of_the_clock_decide_nothing(start: Start, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_jumps_of_the_clock_decide_nothing(
+    start: Start, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     maps = tmp_path / "maps"
     os.utime(scenes / "scene_1.tif", (2e9, 2e9))  # from a clock that was ahead
     jumping = """
@@ -183,6 +215,8 @@ def test_files_that_no_batch_has_made_are_not_replaced(
     assert code == 0, err
     assert load_json(out)["done_before"] == 2
     before = (maps / "scene_0.gpkg").stat().st_mtime_ns
-    code, out, err = rssc_run(*command(scenes, maps, bundle, "--min-area", 1e5))  # its own files it may replace
+    code, out, err = rssc_run(
+        *command(scenes, maps, bundle, "--min-area", 1e5)
+    )  # its own files it may replace
     assert code == 0, err
     assert (maps / "scene_0.gpkg").stat().st_mtime_ns != before

@@ -27,8 +27,19 @@ def site(scenes: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command_line = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(scenes)]
-    with subprocess.Popen(command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    command_line = [
+        sys.executable,
+        "-m",
+        "http.server",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        str(scenes),
+    ]
+    with subprocess.Popen(
+        command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
         url = f"http://127.0.0.1:{port}"
         for _ in range(100):
             try:
@@ -43,11 +54,21 @@ def site(scenes: Path) -> Iterator[str]:
 def item(name: str, href: str) -> dict[str, object]:
     assets = {"picture": {"href": href, "roles": ["data"]}}
     common = {"type": "Feature", "stac_version": "1.0.0", "geometry": None, "links": []}
-    return {**common, "id": name, "properties": {"datetime": "2026-01-01T00:00:00Z"}, "assets": assets}
+    return {
+        **common,
+        "id": name,
+        "properties": {"datetime": "2026-01-01T00:00:00Z"},
+        "assets": assets,
+    }
 
 
-def test_a_static_catalogue_with_children(rssc_run: Run, scenes: Path, site: str, bundle: Path, tmp_path: Path) -> None:
-    """By path and by URL: the maps are the same as those of the files, and a missing raster fails alone."""
+def test_a_static_catalogue_with_children(
+    rssc_run: Run, scenes: Path, site: str, bundle: Path, tmp_path: Path
+) -> None:
+    """By path and by URL.
+
+    The maps are the same as those of the files, and a missing raster fails alone.
+    """
     (scenes / "children").mkdir()
     catalogue = {"type": "Catalog", "stac_version": "1.0.0", "id": "all", "description": "all"}
     children = [("one", "../scene_0.tif"), ("two", "../scene_1.tif"), ("gone", "../gone.tif")]
@@ -56,7 +77,17 @@ def test_a_static_catalogue_with_children(rssc_run: Run, scenes: Path, site: str
     for name, href in children:
         (scenes / "children" / f"{name}.json").write_text(json.dumps(item(name, href)))
     for place, maps in ((str(scenes), tmp_path / "by_path"), (site, tmp_path / "by_url")):
-        code, out, err = rssc_run("run", f"{place}/catalog.json", "-o", maps, "--tile-size", "64px", "--model", bundle, "--json")
+        code, out, err = rssc_run(
+            "run",
+            f"{place}/catalog.json",
+            "-o",
+            maps,
+            "--tile-size",
+            "64px",
+            "--model",
+            bundle,
+            "--json",
+        )
         assert code == 1, err
         assert load_json(out)["done"] == 2
         assert states(maps) == {"one.gpkg": "done", "two.gpkg": "done", "gone.gpkg": "failed"}
@@ -64,17 +95,41 @@ def test_a_static_catalogue_with_children(rssc_run: Run, scenes: Path, site: str
     code, _, err = rssc_run(*command(scenes / "scene_0.tif", tmp_path / "by_file", bundle))
     assert code == 0, err
     for maps in ("by_path", "by_url"):
-        assert content(tmp_path / maps / "one.gpkg") == content(tmp_path / "by_file" / "scene_0.gpkg")
+        assert content(tmp_path / maps / "one.gpkg") == content(
+            tmp_path / "by_file" / "scene_0.gpkg"
+        )
 
 
-def test_rasters_and_collections_by_url(rssc_run: Run, scenes: Path, site: str, bundle: Path, tmp_path: Path) -> None:
+def test_rasters_and_collections_by_url(
+    rssc_run: Run, scenes: Path, site: str, bundle: Path, tmp_path: Path
+) -> None:
     maps = tmp_path / "maps"
-    (scenes / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item("one", "scene_1.tif")]}))
-    (tmp_path / "list.txt").write_text(f"{site}/scene_0.tif\n{site}/gone.tif\nhttp://127.0.0.1:9/x.tif\n")
-    words = ("run", tmp_path / "list.txt", f"{site}/items.json", "-o", maps, "--tile-size", "64px", "--model", bundle, "--json")
+    (scenes / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [item("one", "scene_1.tif")]})
+    )
+    (tmp_path / "list.txt").write_text(
+        f"{site}/scene_0.tif\n{site}/gone.tif\nhttp://127.0.0.1:9/x.tif\n"
+    )
+    words = (
+        "run",
+        tmp_path / "list.txt",
+        f"{site}/items.json",
+        "-o",
+        maps,
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+        "--json",
+    )
     code, out, err = rssc_run(*words)
     assert code == 1
-    assert states(maps) == {"scene_0.gpkg": "done", "gone.gpkg": "failed", "x.gpkg": "failed", "one.gpkg": "done"}
+    assert states(maps) == {
+        "scene_0.gpkg": "done",
+        "gone.gpkg": "failed",
+        "x.gpkg": "failed",
+        "one.gpkg": "done",
+    }
     lines = [line for line in err.splitlines() if line.startswith("rssc-geo: error: ")]
     assert len(lines) == 3
     assert lines[0].startswith(f"rssc-geo: error: {site}/gone.tif ")

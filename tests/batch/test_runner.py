@@ -11,25 +11,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rssc_geo.batch.blocks import Block, BlockResult, pack, unpack
-from rssc_geo.batch.engine import Engine, EngineSpec
-from rssc_geo.batch.observe import Watch
-from rssc_geo.batch.options import SceneOptions
-from rssc_geo.batch.pools import Done, LocalPool, PoolLostError
-from rssc_geo.batch.run import BatchOptions, run_batch
+from rssc_geo.batch import (
+    BatchOptions,
+    Block,
+    BlockResult,
+    Done,
+    Engine,
+    EngineSpec,
+    LocalPool,
+    PoolLostError,
+    SceneOptions,
+    Watch,
+    pack,
+    run_batch,
+    unpack,
+)
 from rssc_geo.errors import InputError, RsscGeoError
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.inference.aggregate import TileResult
-from rssc_geo.inference.device import Prediction
-from rssc_geo.inference.job import Maker
-from rssc_geo.inference.plan import TilingOptions
-from rssc_geo.models.bundle import load_card
+from rssc_geo.geometry import TileGrid
+from rssc_geo.inference import Maker, Prediction, TileResult, TilingOptions
+from rssc_geo.models import load_card
 
 from .conftest import content, states, write_scene
 
 
-class Grey:
-    """Classes by the mean colour of a tile: quick, and a function of the tile alone."""
+class Gray:
+    """Classes by the mean color of a tile: quick, and a function of the tile alone."""
 
     batch_size = 4
 
@@ -42,8 +48,14 @@ class Grey:
         return Prediction(means / means.sum(1, keepdims=True), ["" for _ in pixels])
 
 
-def make_engine(classifier: Grey, bundle: Path, name: str = "one") -> Engine:
-    return Engine(Maker(load_card(bundle), "none", "float32"), classifier, input_size=(64, 64), reading_threads=1, name=name)
+def make_engine(classifier: Gray, bundle: Path, name: str = "one") -> Engine:
+    return Engine(
+        Maker(load_card(bundle), "none", "float32"),
+        classifier,
+        input_size=(64, 64),
+        reading_threads=1,
+        name=name,
+    )
 
 
 class Shuffled:
@@ -51,7 +63,9 @@ class Shuffled:
 
     capacity = 2
 
-    def __init__(self, engine: Engine, *, broken: Callable[[Block], bool] = lambda _: False) -> None:
+    def __init__(
+        self, engine: Engine, *, broken: Callable[[Block], bool] = lambda _: False
+    ) -> None:
         self._engine, self._broken = engine, broken
         self.maker, self.batch_size = engine.maker, engine.batch_size
         self._waiting: list[tuple[Block, Done]] = []
@@ -94,28 +108,44 @@ class Shuffled:
 
 @pytest.fixture
 def options(tmp_path: Path, bundle: Path) -> BatchOptions:
-    scene = SceneOptions(tiling=TilingOptions(tile_size="64px", stride="48px"))
-    return BatchOptions(output=str(tmp_path / "maps" / "{stem}.gpkg"), scene=scene, engine=EngineSpec(model=str(bundle)))
+    scene = SceneOptions(tiling=TilingOptions(tile_size="64px", cell_size="48px"))
+    return BatchOptions(
+        output=str(tmp_path / "maps" / "{stem}.gpkg"),
+        scene=scene,
+        engine=EngineSpec(model=str(bundle)),
+    )
 
 
-def test_order_and_failures_of_blocks_do_not_change_the_map(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
+def test_order_and_failures_of_blocks_do_not_change_the_map(
+    options: BatchOptions, bundle: Path, tmp_path: Path
+) -> None:
     scene = write_scene(tmp_path / "scene.tif", side=768)
-    pool = Shuffled(make_engine(Grey(), bundle))
+    pool = Shuffled(make_engine(Gray(), bundle))
     result = run_batch([str(scene)], options, make_pool=lambda: pool)
     assert result["failed"] == []
     assert pool.most <= 2 * pool.capacity + 1
     shuffled = content(tmp_path / "maps" / "scene.gpkg")
     (tmp_path / "maps" / "scene.gpkg").unlink()
-    grey = Grey()
-    straight = LocalPool(EngineSpec(threads=1, device="cpu"), load=lambda *_, **__: make_engine(grey, bundle))
+    gray = Gray()
+    straight = LocalPool(
+        EngineSpec(threads=1, device="cpu"), load=lambda *_, **__: make_engine(gray, bundle)
+    )
     assert run_batch([str(scene)], options, make_pool=lambda: straight)["done"] == 1
     assert content(tmp_path / "maps" / "scene.gpkg") == shuffled
-    assert grey.tiles == 256  # 16 × 16: none twice
+    assert gray.tiles == 256  # 16 × 16: none twice
 
 
-def test_a_block_that_always_fails_fails_its_scene_alone(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
-    inputs = [str(write_scene(tmp_path / f"{name}.tif", side=512, seed=seed)) for seed, name in enumerate("abc")]
-    pool = Shuffled(make_engine(Grey(), bundle), broken=lambda block: block.scene.name == "b" and block.tiles[0] > 50)
+def test_a_block_that_always_fails_fails_its_scene_alone(
+    options: BatchOptions, bundle: Path, tmp_path: Path
+) -> None:
+    inputs = [
+        str(write_scene(tmp_path / f"{name}.tif", side=512, seed=seed))
+        for seed, name in enumerate("abc")
+    ]
+    pool = Shuffled(
+        make_engine(Gray(), bundle),
+        broken=lambda block: block.scene.name == "b" and block.tiles[0] > 50,
+    )
     result = run_batch(inputs, options, make_pool=lambda: pool)
     assert result["failed"] == [{"input": inputs[1], "error": "a bad moment"}]
     assert states(tmp_path / "maps") == {"a.gpkg": "done", "b.gpkg": "failed", "c.gpkg": "done"}
@@ -123,7 +153,7 @@ def test_a_block_that_always_fails_fails_its_scene_alone(options: BatchOptions, 
 
 def test_all_devices_are_fed(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", side=1024)
-    models = [Grey(), Grey()]
+    models = [Gray(), Gray()]
     left = iter(models)
     pool = LocalPool(
         EngineSpec(threads=2, device="cpu,cpu"),
@@ -138,7 +168,7 @@ def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
     options: BatchOptions, bundle: Path, tmp_path: Path
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", side=768)
-    pool = Shuffled(make_engine(Grey(), bundle))
+    pool = Shuffled(make_engine(Gray(), bundle))
     submit, count = pool.submit, [0]
 
     def vanishing(block: Block, done: Done) -> Callable[[], None]:
@@ -153,10 +183,17 @@ def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
         run_batch([str(scene)], options, make_pool=lambda: pool)
     assert states(tmp_path / "maps") == {"scene.gpkg": "waiting"}
     assert (tmp_path / "maps" / "scene.gpkg.part").exists()
-    assert run_batch([str(scene)], options, make_pool=lambda: Shuffled(make_engine(Grey(), bundle)))["done"] == 1
+    assert (
+        run_batch([str(scene)], options, make_pool=lambda: Shuffled(make_engine(Gray(), bundle)))[
+            "done"
+        ]
+        == 1
+    )
 
 
-def test_another_model_than_expected_is_refused(bundle: Path, tmp_path: Path, options: BatchOptions) -> None:
+def test_another_model_than_expected_is_refused(
+    bundle: Path, tmp_path: Path, options: BatchOptions
+) -> None:
     class Other(Shuffled):
         def submit(self, block: Block, done: Done) -> Callable[[], None]:
             import dataclasses
@@ -164,7 +201,9 @@ def test_another_model_than_expected_is_refused(bundle: Path, tmp_path: Path, op
             return super().submit(dataclasses.replace(block, maker_key="else"), done)
 
     scene = write_scene(tmp_path / "scene.tif")
-    result = run_batch([str(scene)], options, make_pool=lambda: Other(make_engine(Grey(), bundle, name="worker-7")))
+    result = run_batch(
+        [str(scene)], options, make_pool=lambda: Other(make_engine(Gray(), bundle, name="worker-7"))
+    )
     assert "worker-7 has another model or version of rssc-geo" in result["failed"][0]["error"]
 
 
@@ -177,7 +216,15 @@ def test_results_survive_the_way_as_arrays() -> None:
         fractions = random.random((len(rows), len(cols)), np.float32)
         seen = random.random() < 0.5
         probabilities = random.random(3, np.float32) if seen else None
-        results.append(TileResult(tile, random.random(), fractions, probabilities, f"tile {tile.index}" if seen else ""))
+        results.append(
+            TileResult(
+                tile,
+                random.random(),
+                fractions,
+                probabilities,
+                f"tile {tile.index}" if seen else "",
+            )
+        )
     found = unpack(pack(results, classes=3, reading_s=0, model_s=0, worker=""), grid)
     assert [result.tile for result in found] == [result.tile for result in results]
     for before, after in zip(results, found, strict=True):
@@ -210,5 +257,8 @@ def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.Monkey
 def test_a_client_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, rssc_geo.batch.run, rssc_geo.batch.estimate; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, rssc_geo.batch.batch, rssc_geo.batch.estimate; sys.exit('torch' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from rssc_geo.captioning.adaptive import AdaptiveCaptioner
-from rssc_geo.captioning.base import CaptionBatch, Source
-from rssc_geo.captioning.choose import make_captioner
+from rssc_geo.captioning import AdaptiveCaptioner, CaptionBatch, make_captioner
 from rssc_geo.captioning.likeness import likeness
-from rssc_geo.inference.device import Compute, TileClassifier
-from rssc_geo.models.bundle import Model
+from rssc_geo.inference import Compute, TileClassifier
+from rssc_geo.models import CaptionSource, Model
 
 
 @dataclass
 class Large:
     name: str = "large"
-    source: Source = "written"
+    source: CaptionSource = "written"
     asked: list[bytes] = field(default_factory=list)
 
     def caption(self, batch: CaptionBatch) -> list[str]:
@@ -36,13 +34,19 @@ def pixels() -> np.ndarray:
     )
 
 
-def run(model: Model, captioner: object, pixels: np.ndarray, batch_size: int = 16) -> tuple[np.ndarray, list[str]]:
-    classifier = TileClassifier(model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size))  # type: ignore[arg-type]
+def run(
+    model: Model, captioner: object, pixels: np.ndarray, batch_size: int = 16
+) -> tuple[np.ndarray, list[str]]:
+    classifier = TileClassifier(
+        model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size)
+    )  # type: ignore[arg-type]
     found = classifier(pixels, np.ones(pixels.shape[:3], bool))
     return found.probabilities, found.captions
 
 
-def test_uncertain_tiles_are_those_of_always_and_the_others_those_of_never(small_model: Model, pixels: np.ndarray) -> None:
+def test_uncertain_tiles_are_those_of_always_and_the_others_those_of_never(
+    small_model: Model, pixels: np.ndarray
+) -> None:
     own = make_captioner(None, small_model)
     alone, own_captions = run(small_model, own, pixels)
     always, large_captions = run(small_model, Large(), pixels)
@@ -55,11 +59,15 @@ def test_uncertain_tiles_are_those_of_always_and_the_others_those_of_never(small
     np.testing.assert_allclose(mixed[unsure], always[unsure], atol=1e-5)
     np.testing.assert_allclose(mixed[~unsure], alone[~unsure], atol=1e-5)
     assert not np.allclose(mixed[unsure], alone[unsure], atol=1e-4)
-    assert captions == [b if u else a for u, a, b in zip(unsure, own_captions, large_captions, strict=True)]
+    assert captions == [
+        b if u else a for u, a, b in zip(unsure, own_captions, large_captions, strict=True)
+    ]
     assert large.asked == [tile.tobytes() for tile in pixels[unsure]]
 
     single = Large()
-    apart, said = run(small_model, AdaptiveCaptioner(own, single, threshold), pixels[::-1].copy(), batch_size=1)
+    apart, said = run(
+        small_model, AdaptiveCaptioner(own, single, threshold), pixels[::-1].copy(), batch_size=1
+    )
     np.testing.assert_allclose(apart[::-1], mixed, atol=1e-5)
     assert said[::-1] == captions
 
@@ -78,6 +86,11 @@ def test_likeness_of_water_and_of_houses() -> None:
     assert len({likeness(tile) for tile in water}) == 1
     house = water[0].copy()
     house[20:30, 20:30] = 230
-    others = [house, np.roll(house, 15, 0), water[0] // 2, random.normal(104, 25, (50, 50, 3)).clip(0, 255).astype(np.uint8)]
+    others = [
+        house,
+        np.roll(house, 15, 0),
+        water[0] // 2,
+        random.normal(104, 25, (50, 50, 3)).clip(0, 255).astype(np.uint8),
+    ]
     assert len({likeness(tile) for tile in [water[0], *others]}) == 5
     assert likeness(np.zeros((3, 3, 3), np.uint8)) != likeness(np.ones((3, 3, 3), np.uint8))

@@ -1,4 +1,7 @@
-"""The cache of captions: what is asked again, what is kept, and what a spoilt file does (nothing)."""
+"""The cache of captions.
+
+What is asked again, what is kept, and what a spoilt file does (nothing).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,15 @@ import numpy as np
 import pytest
 import torch
 
-from rssc_geo.captioning.base import CaptionBatch, Source
-from rssc_geo.captioning.cache import FOLDER_VARIABLE, CachedCaptioner, CaptionCache, default_path
+from rssc_geo.captioning import (
+    FOLDER_VARIABLE,
+    CachedCaptioner,
+    CaptionBatch,
+    CaptionCache,
+    default_path,
+)
 from rssc_geo.errors import OutputError
+from rssc_geo.models import CaptionSource
 
 
 @dataclass
@@ -24,14 +33,19 @@ class Counting:
     """Captions are numbered as they are written, so that each can be told from the others."""
 
     name: str = "hf:model"
-    parameters: Mapping[str, str | int | float | None] = field(default_factory=lambda: {"prompt": "What?"})
-    source: Source = "written"
+    parameters: Mapping[str, str | int | float | None] = field(
+        default_factory=lambda: {"prompt": "What?"}
+    )
+    source: CaptionSource = "written"
     seen: list[np.ndarray] = field(default_factory=list)
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         self.seen.extend(batch.pixels)
         assert len(batch.image_tokens) == len(batch.mask) == len(batch.pixels)
-        return [f"caption {len(self.seen) - len(batch.pixels) + place + 1}" for place in range(len(batch.pixels))]
+        return [
+            f"caption {len(self.seen) - len(batch.pixels) + place + 1}"
+            for place in range(len(batch.pixels))
+        ]
 
 
 class Failing(Counting):
@@ -46,7 +60,9 @@ class Failing(Counting):
 def tiles(*shades: int, texture: float = 0) -> CaptionBatch:
     noise = np.random.default_rng(sum(shades)).normal(0, texture, (len(shades), 32, 32, 3))
     pixels = (np.array(shades, float)[:, None, None, None] + noise).clip(0, 255).astype(np.uint8)
-    return CaptionBatch(pixels, np.ones((len(shades), 32, 32), bool), torch.zeros(len(shades), 2, 3))
+    return CaptionBatch(
+        pixels, np.ones((len(shades), 32, 32), bool), torch.zeros(len(shades), 2, 3)
+    )
 
 
 @pytest.fixture
@@ -56,7 +72,11 @@ def cache(tmp_path: Path) -> CaptionCache:
 
 def test_only_new_tiles_are_asked_for_and_twins_once(cache: CaptionCache) -> None:
     first = Counting()
-    assert CachedCaptioner(first, cache).caption(tiles(1, 2, 1)) == ["caption 1", "caption 2", "caption 1"]
+    assert CachedCaptioner(first, cache).caption(tiles(1, 2, 1)) == [
+        "caption 1",
+        "caption 2",
+        "caption 1",
+    ]
     again = Counting()
     captioner = CachedCaptioner(again, CaptionCache(cache.path))
     assert captioner.caption(tiles(2, 3, 1)) == ["caption 2", "caption 1", "caption 1"]
@@ -68,7 +88,9 @@ def test_every_part_of_the_key_counts(cache: CaptionCache) -> None:
     batch = tiles(5)
     holed = tiles(5)
     holed.mask[0, 0, 0] = False
-    flat = CaptionBatch(batch.pixels.reshape(1, 16, 64, 3), batch.mask.reshape(1, 16, 64), batch.image_tokens)
+    flat = CaptionBatch(
+        batch.pixels.reshape(1, 16, 64, 3), batch.mask.reshape(1, 16, 64), batch.image_tokens
+    )
     cases = [
         (Counting(), batch),
         (Counting(), holed),
@@ -82,7 +104,9 @@ def test_every_part_of_the_key_counts(cache: CaptionCache) -> None:
         CachedCaptioner(captioner, cache).caption(case)
         assert len(captioner.seen) == 1
     assert cache.info()["captions"] == len(cases)
-    banded = batch.pixels.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)  # as the reader delivers them
+    banded = (
+        batch.pixels.transpose(0, 3, 1, 2).copy().transpose(0, 2, 3, 1)
+    )  # as the reader delivers them
     same = Counting()
     CachedCaptioner(same, cache).caption(CaptionBatch(banded, batch.mask, batch.image_tokens))
     assert same.seen == []
@@ -101,17 +125,28 @@ def test_tiles_that_look_the_same_share_a_caption_when_asked(cache: CaptionCache
     assert CachedCaptioner(Counting(), cache, share=True).caption(water) == ["caption 1"] * 3
     later = Counting()
     captioner = CachedCaptioner(later, cache, share=True)
-    assert captioner.caption(tiles(103, 30, texture=4)) == ["caption 1", "caption 1"]  # the first known, the second new
+    assert captioner.caption(tiles(103, 30, texture=4)) == [
+        "caption 1",
+        "caption 1",
+    ]  # the first known, the second new
     assert len(later.seen) == 1
     holed = tiles(104, texture=4)
     holed.mask[0, 0, 0] = False
     assert captioner.caption(holed) == ["caption 2"]
 
 
-def test_sharing_does_not_need_a_cache_that_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sharing_does_not_need_a_cache_that_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    captioner = CachedCaptioner(Counting(), CaptionCache(tmp_path / "file" / "captions.sqlite"), share=True)
-    assert captioner.caption(tiles(104, texture=4)) == captioner.caption(tiles(105, texture=4)) == ["caption 1"]
+    captioner = CachedCaptioner(
+        Counting(), CaptionCache(tmp_path / "file" / "captions.sqlite"), share=True
+    )
+    assert (
+        captioner.caption(tiles(104, texture=4))
+        == captioner.caption(tiles(105, texture=4))
+        == ["caption 1"]
+    )
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "captions are not cached" in caplog.text
 
@@ -136,14 +171,20 @@ def test_pages_torn_in_the_middle_cost_the_captions_only(cache: CaptionCache) ->
     content[4096:] = bytes(len(content) - 4096)
     cache.path.write_bytes(content)
     survivor = Counting()
-    assert len(CachedCaptioner(survivor, CaptionCache(cache.path)).caption(tiles(*range(200)))) == 200
+    assert (
+        len(CachedCaptioner(survivor, CaptionCache(cache.path)).caption(tiles(*range(200)))) == 200
+    )
     assert len(survivor.seen) == 200
 
 
-def test_a_file_that_cannot_be_written_costs_one_warning(cache: CaptionCache, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_cannot_be_written_costs_one_warning(
+    cache: CaptionCache, caplog: pytest.LogCaptureFixture
+) -> None:
     cache.path.parent.mkdir()
     with closing(sqlite3.connect(cache.path)) as other:
-        other.execute("CREATE VIEW captions AS SELECT x'00' AS key, 'no' AS caption, 'one' AS captioner")
+        other.execute(
+            "CREATE VIEW captions AS SELECT x'00' AS key, 'no' AS caption, 'one' AS captioner"
+        )
         other.commit()
     captioner = CachedCaptioner(Counting(), cache)
     assert captioner.caption(tiles(1)) == ["caption 1"]
@@ -162,7 +203,10 @@ for number in range(start, start + 40):
 
 def test_processes_write_at_the_same_time(cache: CaptionCache) -> None:
     writers = [
-        subprocess.Popen([sys.executable, "-c", _WRITER, cache.path, str(start)], stderr=subprocess.PIPE) for start in (0, 20, 40)
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, cache.path, str(start)], stderr=subprocess.PIPE
+        )
+        for start in (0, 20, 40)
     ]
     for writer in writers:
         assert writer.communicate()[1] == b""

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from rssc_geo.captioning.adaptive import AdaptiveCaptioner
-from rssc_geo.captioning.cache import CachedCaptioner
-from rssc_geo.captioning.choose import describe_captioner, make_captioner
-from rssc_geo.captioning.options import CaptionOptions
+from rssc_geo.captioning import (
+    AdaptiveCaptioner,
+    CachedCaptioner,
+    CaptionOptions,
+    describe_captioner,
+    make_captioner,
+)
 from rssc_geo.errors import UsageError
-from rssc_geo.models.bundle import Model
+from rssc_geo.models import Model
 
 SERVER = "openai:http://localhost:8000/v1#llava"
 
@@ -41,15 +44,28 @@ def test_a_server_is_asked_what_the_options_say(small_model: Model, tmp_path: Pa
 def test_only_uncertain_tiles_go_to_the_large_captioner(small_model: Model) -> None:
     captioner = make_captioner(SERVER, small_model, CaptionOptions(when="uncertain:0.8"))
     assert isinstance(captioner, AdaptiveCaptioner)
-    assert (captioner.first.name, captioner.second.name, captioner.threshold) == ("compact", SERVER, 0.8)
+    assert (captioner.first.name, captioner.second.name, captioner.threshold) == (
+        "compact",
+        SERVER,
+        0.8,
+    )
     assert CaptionOptions(when="uncertain").threshold == 0.9
-    for wrong in ("never", "uncertain:x", "uncertain:0", "uncertain:1.5", "uncertain:nan", "always:0.5"):
+    for wrong in (
+        "never",
+        "uncertain:x",
+        "uncertain:0",
+        "uncertain:1.5",
+        "uncertain:nan",
+        "always:0.5",
+    ):
         with pytest.raises(UsageError, match="--caption-when"):
             CaptionOptions(when=wrong)
 
 
 def test_a_model_that_needs_captions_gets_them_always(small_model: Model) -> None:
-    card = dataclasses.replace(small_model.card, network={**small_model.card.network, "learned_queries": 0})
+    card = dataclasses.replace(
+        small_model.card, network={**small_model.card.network, "learned_queries": 0}
+    )
     needy = dataclasses.replace(small_model, card=card)
     assert make_captioner(SERVER, needy).name == SERVER
     with pytest.raises(UsageError, match="nothing without captions"):
@@ -57,13 +73,26 @@ def test_a_model_that_needs_captions_gets_them_always(small_model: Model) -> Non
 
 
 def test_descriptions_tell_runs_apart(small_model: Model) -> None:
-    changes = [{}, {"prompt": "free"}, {"max_tokens": 9}, {"share": True}, {"when": "uncertain"}, {"when": "uncertain:0.5"}]
-    described = [describe_captioner(make_captioner(SERVER, small_model, CaptionOptions(**change))) for change in changes]
+    changes = [
+        {},
+        {"prompt": "free"},
+        {"max_tokens": 9},
+        {"share": True},
+        {"when": "uncertain"},
+        {"when": "uncertain:0.5"},
+    ]
+    described = [
+        describe_captioner(make_captioner(SERVER, small_model, CaptionOptions(**change)))
+        for change in changes
+    ]
     assert len(set(described)) == len(changes)
     where = CaptionOptions(cache="elsewhere.sqlite", requests=2, timeout_s=5)
     assert describe_captioner(make_captioner(SERVER, small_model, where)) == described[0]
     assert describe_captioner(make_captioner("compact", small_model)) == "compact"
-    assert describe_captioner(make_captioner("compact", small_model, CaptionOptions(beam=3))) == "compact, beam of 3"
+    assert (
+        describe_captioner(make_captioner("compact", small_model, CaptionOptions(beam=3)))
+        == "compact, beam of 3"
+    )
 
 
 def test_options_without_effect_are_refused(small_model: Model) -> None:

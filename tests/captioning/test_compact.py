@@ -1,4 +1,7 @@
-"""The embedded captioner: cached decoding equals plain decoding, and a caption depends on its tile alone."""
+"""The embedded captioner.
+
+Cached decoding equals plain decoding, and a caption depends on its tile alone.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import itertools
 import pytest
 import torch
 
-from rssc_geo.captioning.compact import BEGIN, END, PAD, UNKNOWN, CaptionDecoder, tidy
+from rssc_geo.captioning import tidy
+from rssc_geo.models import BEGIN, END, PAD, UNKNOWN, CaptionDecoder
 
 
 @pytest.fixture(scope="module")
 def decoder() -> CaptionDecoder:
     torch.manual_seed(3)
-    return CaptionDecoder(image_width=20, vocabulary=40, width=32, heads=4, layers=2, length=12).eval()
+    return CaptionDecoder(
+        image_width=20, vocabulary=40, width=32, heads=4, layers=2, length=12
+    ).eval()
 
 
 @torch.inference_mode()
@@ -73,8 +79,12 @@ def test_a_wide_beam_finds_the_likeliest_sentence_of_all() -> None:
     found = []
     for seed in range(5):
         torch.manual_seed(seed)
-        decoder = CaptionDecoder(image_width=6, vocabulary=8, width=16, heads=2, layers=2, length=3).eval()
-        torch.nn.init.normal_(decoder.words.weight, std=1.0)  # opinions strong enough that sentences differ
+        decoder = CaptionDecoder(
+            image_width=6, vocabulary=8, width=16, heads=2, layers=2, length=3
+        ).eval()
+        torch.nn.init.normal_(
+            decoder.words.weight, std=1.0
+        )  # opinions strong enough that sentences differ
         tokens = torch.randn(4, 5, 6)
         for row, image in zip(decoder.beam(tokens, width=len(everything)), tokens, strict=True):
             best = max(everything, key=lambda words: _score(decoder, image, words))
@@ -92,7 +102,10 @@ def test_a_wider_beam_is_likelier_and_does_not_see_its_batch(decoder: CaptionDec
         alone = decoder.beam(image[None], width=4)[0]
         assert _cut(together[index]) == _cut(alone)
         assert END not in _cut(alone)[:-1]
-        gains.append(_score(decoder, image, _cut(alone)) - _score(decoder, image, _cut(decoder.greedy(image[None])[0])))
+        gains.append(
+            _score(decoder, image, _cut(alone))
+            - _score(decoder, image, _cut(decoder.greedy(image[None])[0]))
+        )
     assert min(gains) >= -1e-5
     assert max(gains) > 0.01
 

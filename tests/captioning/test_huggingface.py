@@ -1,4 +1,7 @@
-"""Vision-language models of transformers: the library's own classes, with small random weights in folders made here."""
+"""Vision-language models of transformers.
+
+The library's own classes, with small random weights in folders made here.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,7 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from rssc_geo.captioning.base import CaptionBatch
-from rssc_geo.captioning.huggingface import HuggingFaceCaptioner
-from rssc_geo.captioning.pictures import picture
+from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, picture
 from rssc_geo.errors import RsscGeoError
 
 PROMPT = "river and field ."
@@ -52,8 +53,19 @@ CHAT = (
     "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endfor %} ASSISTANT:"
 )
-LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "pad_token_id": 0,
+}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 VISION |= {"image_size": 28, "patch_size": 14}
 SIZE = {"height": 28, "width": 28}
 
@@ -61,11 +73,16 @@ SIZE = {"height": 28, "width": 28}
 def tokenizer(*marks: str, **named: str) -> Any:
     special = ["<pad>", "<s>", "</s>", "<unk>", *marks, *named.values()]
     vocabulary = {
-        word: index for index, word in enumerate([*special, *WORDS, *[".", ",", ":", "USER", "ASSISTANT", "Question", "Answer"]])
+        word: index
+        for index, word in enumerate(
+            [*special, *WORDS, *[".", ",", ":", "USER", "ASSISTANT", "Question", "Answer"]]
+        )
     }
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     return tf.PreTrainedTokenizerFast(
         tokenizer_object=words,
         pad_token="<pad>",
@@ -90,7 +107,11 @@ def llava() -> tuple[Any, Any]:
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
     images = tf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE)
-    select = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    select = {
+        "patch_size": 14,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
     return tf.LlavaForConditionalGeneration(config), tf.LlavaProcessor(images, words, **select)
 
 
@@ -104,10 +125,18 @@ def llava_next() -> tuple[Any, Any]:
         image_token_index=words.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=grid,
     )
-    images = tf.LlavaNextImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE, image_grid_pinpoints=grid)
-    select = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    images = tf.LlavaNextImageProcessor(
+        size={"shortest_edge": 28}, crop_size=SIZE, image_grid_pinpoints=grid
+    )
+    select = {
+        "patch_size": 14,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
     chat = "<s>" + CHAT.replace("IMAGE", "<image>\n")
-    return tf.LlavaNextForConditionalGeneration(config), tf.LlavaNextProcessor(images, words, chat_template=chat, **select)
+    return tf.LlavaNextForConditionalGeneration(config), tf.LlavaNextProcessor(
+        images, words, chat_template=chat, **select
+    )
 
 
 def _qwen(kind: str, **vision: Any) -> tuple[Any, Any]:
@@ -116,7 +145,14 @@ def _qwen(kind: str, **vision: Any) -> tuple[Any, Any]:
     start, end, image, video = words.convert_tokens_to_ids(marks)
     config = getattr(tf, f"{kind}Config")(
         text_config=llama(words, rope_scaling={"type": "mrope", "mrope_section": [2, 2, 4]}),
-        vision_config={"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "hidden_size": 32, **vision},
+        vision_config={
+            "depth": 2,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "hidden_size": 32,
+            **vision,
+        },
         vision_start_token_id=start,
         vision_end_token_id=end,
         image_token_id=image,
@@ -136,12 +172,20 @@ def qwen2_vl() -> tuple[Any, Any]:
 
 
 def qwen2_5_vl() -> tuple[Any, Any]:
-    return _qwen("Qwen2_5_VL", out_hidden_size=32, intermediate_size=48, window_size=28, fullatt_block_indexes=[1])
+    return _qwen(
+        "Qwen2_5_VL",
+        out_hidden_size=32,
+        intermediate_size=48,
+        window_size=28,
+        fullatt_block_indexes=[1],
+    )
 
 
 def _idefics(kind: str, **more: Any) -> tuple[Any, Any]:
     places = [f"<row_{row}_col_{col}>" for row in (1, 2) for col in (1, 2)]
-    words = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *places)
+    words = tokenizer(
+        "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *places
+    )
     config = getattr(tf, f"{kind}Config")(
         text_config=llama(words),
         vision_config=getattr(tf, f"{kind}VisionConfig")(**VISION | {"image_size": 56}).to_dict(),
@@ -149,9 +193,13 @@ def _idefics(kind: str, **more: Any) -> tuple[Any, Any]:
         scale_factor=2,
         pad_token_id=0,
     )
-    images = getattr(tf, f"{kind}ImageProcessor")(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
+    images = getattr(tf, f"{kind}ImageProcessor")(
+        size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
+    )
     chat = CHAT.replace("IMAGE", "<image>")
-    processor = getattr(tf, f"{kind}Processor")(images, words, image_seq_len=4, chat_template=chat, **more)
+    processor = getattr(tf, f"{kind}Processor")(
+        images, words, image_seq_len=4, chat_template=chat, **more
+    )
     return getattr(tf, f"{kind}ForConditionalGeneration")(config), processor
 
 
@@ -165,7 +213,12 @@ def smolvlm() -> tuple[Any, Any]:
 
 
 def internvl() -> tuple[Any, Any]:
-    marks = {"start_image": "<img>", "end_image": "</img>", "context_image": "<IMG_CONTEXT>", "video": "<video>"}
+    marks = {
+        "start_image": "<img>",
+        "end_image": "</img>",
+        "context_image": "<IMG_CONTEXT>",
+        "video": "<video>",
+    }
     words = tokenizer(**{f"{name}_token": mark for name, mark in marks.items()})
     config = tf.InternVLConfig(
         text_config=llama(words),
@@ -175,26 +228,42 @@ def internvl() -> tuple[Any, Any]:
     )
     images = tf.GotOcr2ImageProcessor(size=SIZE, crop_to_patches=True, min_patches=1, max_patches=4)
     chat = CHAT.replace("IMAGE", "<IMG_CONTEXT>\n")
-    processor = tf.InternVLProcessor(images, words, tf.InternVLVideoProcessor(), image_seq_length=1, chat_template=chat)
+    processor = tf.InternVLProcessor(
+        images, words, tf.InternVLVideoProcessor(), image_seq_length=1, chat_template=chat
+    )
     return tf.InternVLForConditionalGeneration(config), processor
 
 
 def blip2() -> tuple[Any, Any]:
     words = tokenizer("<image>")
     text = tf.OPTConfig(
-        vocab_size=len(words), hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=2
+        vocab_size=len(words),
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
     )
-    text.update({"max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
-    former = {key: VISION[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")}
+    text.update(
+        {"max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    )
+    former = {
+        key: VISION[key]
+        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    }
     config = tf.Blip2Config(
         vision_config=tf.Blip2VisionConfig(**VISION).to_dict(),
-        qformer_config=tf.Blip2QFormerConfig(**former, encoder_hidden_size=32, vocab_size=len(words)).to_dict(),
+        qformer_config=tf.Blip2QFormerConfig(
+            **former, encoder_hidden_size=32, vocab_size=len(words)
+        ).to_dict(),
         text_config=text.to_dict(),
         num_query_tokens=4,
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
     images = tf.BlipImageProcessor(size=SIZE)
-    return tf.Blip2ForConditionalGeneration(config), tf.Blip2Processor(images, words, num_query_tokens=4)
+    return tf.Blip2ForConditionalGeneration(config), tf.Blip2Processor(
+        images, words, num_query_tokens=4
+    )
 
 
 def florence2() -> tuple[Any, Any]:
@@ -207,12 +276,30 @@ def florence2() -> tuple[Any, Any]:
         encoder_attention_heads=2,
         max_position_embeddings=99,
     )
-    text.update({"decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "bos_token_id": 1})
+    text.update(
+        {
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "bos_token_id": 1,
+        }
+    )
     text.update({"eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 2})
-    vision = {"embed_dim": [16, 32, 48, 64], "depths": [1] * 4, "num_heads": [2] * 4, "num_groups": [2] * 4, "window_size": 2}
+    vision = {
+        "embed_dim": [16, 32, 48, 64],
+        "depths": [1] * 4,
+        "num_heads": [2] * 4,
+        "num_groups": [2] * 4,
+        "window_size": 2,
+    }
     config = tf.Florence2Config(
         text_config=text.to_dict(),
-        vision_config=vision | {"projection_dim": 32, "max_position_embeddings": 50, "max_temporal_embeddings": 10},
+        vision_config=vision
+        | {
+            "projection_dim": 32,
+            "max_position_embeddings": 50,
+            "max_temporal_embeddings": 10,
+        },
         image_token_id=words.convert_tokens_to_ids("<image>"),
     )
     images = tf.CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
@@ -229,7 +316,9 @@ def save(build: Callable[[], tuple[Any, Any]], folder: Path) -> Path:
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
-                weight.normal_(std=0.35)  # far apart, so that different pictures get different words
+                weight.normal_(
+                    std=0.35
+                )  # far apart, so that different pictures get different words
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -260,12 +349,17 @@ def part(tiles: CaptionBatch, *places: int) -> CaptionBatch:
 
 
 def captioner(folder: Path, **how: Any) -> HuggingFaceCaptioner:
-    return HuggingFaceCaptioner(str(folder), **{"prompt": PROMPT, "device": "cpu", "max_new_tokens": 10, **how})
+    return HuggingFaceCaptioner(
+        str(folder), **{"prompt": PROMPT, "device": "cpu", "max_new_tokens": 10, **how}
+    )
 
 
 @pytest.mark.parametrize("build", FAMILIES, ids=[build.__name__ for build in FAMILIES])
 def test_families(
-    build: Callable[[], tuple[Any, Any]], tiles: CaptionBatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    build: Callable[[], tuple[Any, Any]],
+    tiles: CaptionBatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     save(build, tmp_path)
     capfd.readouterr()
@@ -282,12 +376,21 @@ def test_families(
     assert capfd.readouterr().err == ""
 
 
-def test_the_question_takes_the_models_form(llava_folder: Path, tmp_path: Path, tiles: CaptionBatch) -> None:
+def test_the_question_takes_the_models_form(
+    llava_folder: Path, tmp_path: Path, tiles: CaptionBatch
+) -> None:
     asked = {}
-    for folder in (llava_folder, save(llava_next, tmp_path / "next"), save(blip2, tmp_path / "blip2")):
+    for folder in (
+        llava_folder,
+        save(llava_next, tmp_path / "next"),
+        save(blip2, tmp_path / "blip2"),
+    ):
         one = captioner(folder)
         one.caption(part(tiles, 0))
-        asked[folder.name] = one._loaded.inputs([picture(tiles.pixels[0], tiles.mask[0])])["input_ids"][0].tolist(), one._loaded
+        asked[folder.name] = (
+            one._loaded.inputs([picture(tiles.pixels[0], tiles.mask[0])])["input_ids"][0].tolist(),
+            one._loaded,
+        )
     ids, loaded = asked["next"]
     assert ids.count(1) == 1, "the beginning of the text, which the template writes, is marked once"
     assert loaded.text.endswith("river and field . ASSISTANT:")
@@ -299,11 +402,15 @@ def test_invalid_pixels_say_nothing(llava_folder: Path, tiles: CaptionBatch) -> 
     other = tiles.pixels.copy()
     other[~tiles.mask] = 255
     asked = captioner(llava_folder)
-    assert asked.caption(CaptionBatch(other, tiles.mask, tiles.image_tokens)) == asked.caption(tiles)
+    assert asked.caption(CaptionBatch(other, tiles.mask, tiles.image_tokens)) == asked.caption(
+        tiles
+    )
 
 
 def test_answers_end(llava_folder: Path, tiles: CaptionBatch) -> None:
-    assert all(len(text.split()) <= 1 for text in captioner(llava_folder, max_new_tokens=1).caption(tiles))
+    assert all(
+        len(text.split()) <= 1 for text in captioner(llava_folder, max_new_tokens=1).caption(tiles)
+    )
     asked = captioner(llava_folder)
     asked.caption(part(tiles, 0))
     loaded = asked._loaded
@@ -326,7 +433,9 @@ def test_drawn_words(llava_folder: Path, tiles: CaptionBatch) -> None:
     assert drawn.parameters["seed"] == 1
 
 
-def test_memory_that_runs_out_halves_the_batch(llava_folder: Path, tiles: CaptionBatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_memory_that_runs_out_halves_the_batch(
+    llava_folder: Path, tiles: CaptionBatch, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = captioner(llava_folder).caption(tiles)
     asked = captioner(llava_folder, batch_size=5)
     asked.caption(part(tiles, 0))
@@ -354,10 +463,19 @@ def test_parameters_tell_captions_apart(folder: Path) -> None:
     assert plain.source == "written"
     assert plain.parameters["dtype"] == "float32"
     assert captioner(folder).parameters == plain.parameters
-    for how in ({"prompt": "what else ?"}, {"max_new_tokens": 9}, {"dtype": torch.bfloat16}, {"temperature": 1.0}):
+    for how in (
+        {"prompt": "what else ?"},
+        {"max_new_tokens": 9},
+        {"dtype": torch.bfloat16},
+        {"temperature": 1.0},
+    ):
         assert captioner(folder, **how).parameters != plain.parameters
     weights = load_file(folder / "model.safetensors")
-    save_file({key: value + 1 for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {key: value + 1 for key, value in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     assert captioner(folder).parameters["revision"] != plain.parameters["revision"]
 
 
@@ -383,7 +501,10 @@ def refusal(folder: Path | str, tiles: CaptionBatch | None = None, **how: Any) -
 
 
 def test_names_that_lead_nowhere() -> None:
-    assert refusal("no/such/folder") == "hf:no/such/folder: there is no such folder, and it is no hub id (owner/name)"
+    assert (
+        refusal("no/such/folder")
+        == "hf:no/such/folder: there is no such folder, and it is no hub id (owner/name)"
+    )
     line = refusal("nobody/nothing")
     assert "hf:nobody/nothing: no such folder here, and the hub gave nothing" in line
     assert "'hf download nobody/nothing'" in line
@@ -393,7 +514,9 @@ def test_names_that_lead_nowhere() -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[int, dict[str, str]], None]]:
+def hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[[int, dict[str, str]], None]]:
     """A hub on this machine that answers every request with one status and headers."""
     said: dict[str, Any] = {}
 
@@ -431,7 +554,10 @@ def test_a_hub_that_refuses(hub: Callable[[int, dict[str, str]], None]) -> None:
     assert line.startswith("hf:owner/gated: its owner gives access on request")
     assert "'hf auth login'" in line
     hub(404, {"X-Error-Code": "RevisionNotFound"})
-    assert refusal("owner/model", revision="v9") == "hf:owner/model: the hub has no revision 'v9' of it"
+    assert (
+        refusal("owner/model", revision="v9")
+        == "hf:owner/model: the hub has no revision 'v9' of it"
+    )
     hub(401, {"X-Error-Code": "RepoNotFound"})
     assert "the hub gave nothing (401" in refusal("owner/private")
 
@@ -442,13 +568,17 @@ def test_a_folder_has_no_revision(folder: Path) -> None:
 
 def test_a_model_without_images(tmp_path: Path) -> None:
     tf.LlamaForCausalLM(tf.LlamaConfig(vocab_size=30, **LLAMA)).save_pretrained(tmp_path)
-    assert "'llama' is no model that takes an image and writes text; take one such as LLaVA" in refusal(tmp_path)
+    assert (
+        "'llama' is no model that takes an image and writes text; take one such as LLaVA"
+        in refusal(tmp_path)
+    )
 
 
 def test_code_of_its_own_is_not_run(folder: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     (folder / "configuration_own.py").write_text(
-        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nfrom transformers import LlavaConfig\nclass OwnConfig(LlavaConfig):\n    pass\n"
+        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nfrom transformers import"
+        " LlavaConfig\nclass OwnConfig(LlavaConfig):\n    pass\n"
     )
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own-llava", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
@@ -464,8 +594,12 @@ def test_broken_files(folder: Path, tiles: CaptionBatch) -> None:
     weights.write_bytes(whole[: len(whole) // 2])
     assert f"{weights} is not a readable safetensors file" in refusal(folder)
     weights.rename(folder / "pytorch_model.bin")
-    assert "pytorch_model.bin is pickled and never loaded: convert it to safetensors" in refusal(folder)
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1-of-2.safetensors"}}')
+    assert "pytorch_model.bin is pickled and never loaded: convert it to safetensors" in refusal(
+        folder
+    )
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-1-of-2.safetensors"}}'
+    )
     assert "lacks model-1-of-2.safetensors; get the folder anew" in refusal(folder)
     weights.write_bytes(whole)
     (folder / "config.json").write_text("{")
@@ -474,10 +608,16 @@ def test_broken_files(folder: Path, tiles: CaptionBatch) -> None:
     assert "transformers knows no such model" in refusal(folder)
 
 
-def test_weights_of_another_model(folder: Path, tiles: CaptionBatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_another_model(
+    folder: Path, tiles: CaptionBatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     weights = load_file(folder / "model.safetensors")
     name = next(key for key in weights if "k_proj" in key)
-    save_file({key: value for key, value in weights.items() if key != name}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {key: value for key, value in weights.items() if key != name},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     line = refusal(folder, tiles)
     assert "its weights are not those of its config.json" in line
     assert "k_proj" in line
@@ -503,13 +643,19 @@ def test_a_model_that_cannot_be_asked(tmp_path: Path, tiles: CaptionBatch) -> No
     vision = {key: VISION[key] for key in VISION if key != "patch_size"} | {"patch_size": 14}
     model = tf.GitForCausalLM(tf.GitConfig(vocab_size=len(words), vision_config=vision, **LLAMA))
     model.save_pretrained(tmp_path)
-    tf.GitProcessor(tf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE), words).save_pretrained(tmp_path)
-    assert "has neither a chat template nor an image token, so it cannot be asked" in refusal(tmp_path, tiles)
+    tf.GitProcessor(
+        tf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE), words
+    ).save_pretrained(tmp_path)
+    assert "has neither a chat template nor an image token, so it cannot be asked" in refusal(
+        tmp_path, tiles
+    )
 
 
 def test_weights_that_do_not_fit(folder: Path, tiles: CaptionBatch) -> None:
     count = 2**40
-    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    header = json.dumps(
+        {"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
+    ).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         try:
@@ -521,10 +667,10 @@ def test_weights_that_do_not_fit(folder: Path, tiles: CaptionBatch) -> None:
     assert "(2199.0 GB)" in refusal(folder, tiles, dtype=torch.bfloat16)
 
 
-def test_quantised_weights_need_packages(folder: Path) -> None:
-    assert "--quantise 2bit is unknown; use one of 4bit, 8bit" in refusal(folder, quantise="2bit")
+def test_quantized_weights_need_packages(folder: Path) -> None:
+    assert "--quantize 2bit is unknown; use one of 4bit, 8bit" in refusal(folder, quantize="2bit")
     if importlib.util.find_spec("bitsandbytes") is None:
-        assert "--quantise 4bit needs bitsandbytes" in refusal(folder, quantise="4bit")
+        assert "--quantize 4bit needs bitsandbytes" in refusal(folder, quantize="4bit")
 
 
 @pytest.mark.parametrize("how", [{"max_new_tokens": 0}, {"batch_size": 0}, {"temperature": -1.0}])

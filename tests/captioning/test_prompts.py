@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rssc_geo.captioning.prompts import PRESETS, Prompt, make_prompt, tidy_answer
+from rssc_geo.captioning import PRESETS, Prompt, make_prompt, tidy_answer
 from rssc_geo.errors import UsageError
 
 
 def test_presets() -> None:
     assert PRESETS == ("published", "closed", "free")
-    published, closed, free = (make_prompt(name, ["DenseResidential", "River, wide"]) for name in PRESETS)
+    published, closed, free = (
+        make_prompt(name, ["DenseResidential", "River, wide"]) for name in PRESETS
+    )
     assert [prompt.name for prompt in (published, closed, free)] == list(PRESETS)
     for prompt in (published, closed):
         assert "land cover" in prompt.text
@@ -26,7 +28,9 @@ def test_own_words() -> None:
 
 
 def test_what_cannot_be_asked() -> None:
-    with pytest.raises(UsageError, match="'publishd' is unknown; use one of published, closed, free"):
+    with pytest.raises(
+        UsageError, match="'publishd' is unknown; use one of published, closed, free"
+    ):
         make_prompt("publishd")
     with pytest.raises(UsageError, match="lists the classes of a model"):
         make_prompt("closed")

@@ -16,9 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from rssc_geo.captioning.base import CaptionBatch
-from rssc_geo.captioning.huggingface import HuggingFaceCaptioner
-from rssc_geo.captioning.openai_server import ServerCaptioner
+from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, ServerCaptioner
 from rssc_geo.errors import RsscGeoError
 from tests.captioning.test_huggingface import llava_next, save
 
@@ -26,7 +24,8 @@ _NEEDED = ("fastapi", "openai", "uvicorn")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not all(importlib.util.find_spec(name) for name in _NEEDED), reason=f"transformers serve needs {', '.join(_NEEDED)}"
+        not all(importlib.util.find_spec(name) for name in _NEEDED),
+        reason=f"transformers serve needs {', '.join(_NEEDED)}",
     ),
 ]
 
@@ -41,7 +40,15 @@ def address(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1"]
+    program = [
+        sys.executable,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        str(folder),
+        "--host",
+        "127.0.0.1",
+    ]
     log = folder / "server.log"
     with log.open("w") as file:
         server = subprocess.Popen(
@@ -70,13 +77,19 @@ def test_the_server_says_what_the_model_says_here(address: str, folder: Path) ->
         // np.array([1, 2, 4, 8], np.uint8)[:, None, None, None]
     )
     batch = CaptionBatch(pixels, np.ones((4, 56, 56), bool), torch.zeros(4, 1, 1))
-    asked = ServerCaptioner(f"{address}#{folder}", prompt="river and field .", max_tokens=12, requests=2).caption(batch)
-    here = HuggingFaceCaptioner(str(folder), prompt="river and field .", device="cpu", max_new_tokens=12).caption(batch)
+    asked = ServerCaptioner(
+        f"{address}#{folder}", prompt="river and field .", max_tokens=12, requests=2
+    ).caption(batch)
+    here = HuggingFaceCaptioner(
+        str(folder), prompt="river and field .", device="cpu", max_new_tokens=12
+    ).caption(batch)
     assert asked == here
     assert len(set(asked)) > 1
 
 
 def test_the_server_refuses_a_wrong_name(address: str) -> None:
-    batch = CaptionBatch(np.zeros((1, 56, 56, 3), np.uint8), np.ones((1, 56, 56), bool), torch.zeros(1, 1, 1))
+    batch = CaptionBatch(
+        np.zeros((1, 56, 56, 3), np.uint8), np.ones((1, 56, 56), bool), torch.zeros(1, 1, 1)
+    )
     with pytest.raises(RsscGeoError, match=r"refuses the request \(4\d\d .*'nobody/nothing'"):
         ServerCaptioner(f"{address}#nobody/nothing", prompt="?").caption(batch)

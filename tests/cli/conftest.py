@@ -22,10 +22,15 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """The error's one line: the last of stderr; all of stderr is lines that start with a level."""
+        """The error's one line: the last of stderr.
+
+        All of stderr is lines that start with a level.
+        """
         lines = self.err.strip().splitlines()
         assert lines, "nothing on stderr"
-        assert all(line.startswith(("warning: ", "info: ", "rssc-geo: error: ")) for line in lines), self.err
+        assert all(
+            line.startswith(("warning: ", "info: ", "rssc-geo: error: ")) for line in lines
+        ), self.err
         return lines[-1]
 
 
@@ -48,17 +53,26 @@ def write_raster(path: Path, pixels: np.ndarray, **profile: object) -> Path:
     count, height, width = pixels.shape
     settings = {"crs": "EPSG:32632", "transform": NORTH_UP, **profile}
     with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=pixels.dtype, **settings
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=count,
+        dtype=pixels.dtype,
+        **settings,
     ) as dataset:
         dataset.write(pixels)
     return path
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth coloured noise, uint8 (3, height, width), never 0."""
+    """Smooth colored noise, uint8 (3, height, width), never 0."""
     random = np.random.default_rng(seed)
     coarse = random.integers(20, 235, (3, -(-height // 16), -(-width // 16)))
-    fine = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width] + random.integers(-15, 15, (3, height, width))
+    fine = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width] + random.integers(
+        -15, 15, (3, height, width)
+    )
     return fine.clip(1, 255).astype(np.uint8)
 
 

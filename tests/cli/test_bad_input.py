@@ -1,4 +1,7 @@
-"""Bad input: one line that says what was met and what to do, exit code 1 or 2, nothing left behind."""
+"""Bad input.
+
+One line that says what was met and what to do, exit code 1 or 2, nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from shapely.geometry import Polygon, box
 from .conftest import NORTH_UP, Outcome, texture, write_raster
 
 Rssc = Callable[..., Outcome]
-MOON = 'GEOGCS["Moon 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
+MOON = (
+    'GEOGCS["Moon'
+    ' 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
+)
 
 
 def _truncated(folder: Path) -> Path:
@@ -54,7 +60,9 @@ def _text(folder: Path) -> Path:
 
 def _missing_source_vrt(folder: Path) -> Path:
     path = folder / "broken.vrt"
-    path.write_text('<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">')
+    path.write_text(
+        '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">'
+    )
     return path
 
 
@@ -65,44 +73,148 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
     "truncated": (_truncated, [], 1, "short.tif"),
     "corrupt block": (_corrupt, ["--tile-size", "128px"], 1, "corrupt.tif"),
     "broken VRT": (_missing_source_vrt, [], 1, "broken.vrt"),
-    "one band": (lambda f: write_raster(f / "one.tif", texture(300, 300)[:1]), [], 1, "--bands 1,1,1"),
-    "no band chosen": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--bands", ""], 2, "--bands"),
-    "two bands chosen": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--bands", "1,2"], 2, "three"),
-    "band out of range": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--bands", "1,2,9"], 2, "no band 9"),
-    "bands are words": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--bands", "r,g,b"], 2, "R,G,B"),
-    "no CRS": (lambda f: write_raster(f / "a.tif", texture(300, 300), crs=None), [], 1, "--assume-crs"),
+    "one band": (
+        lambda f: write_raster(f / "one.tif", texture(300, 300)[:1]),
+        [],
+        1,
+        "--bands 1,1,1",
+    ),
+    "no band chosen": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--bands", ""],
+        2,
+        "--bands",
+    ),
+    "two bands chosen": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--bands", "1,2"],
+        2,
+        "three",
+    ),
+    "band out of range": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--bands", "1,2,9"],
+        2,
+        "no band 9",
+    ),
+    "bands are words": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--bands", "r,g,b"],
+        2,
+        "R,G,B",
+    ),
+    "no CRS": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300), crs=None),
+        [],
+        1,
+        "--assume-crs",
+    ),
     "no georeference": (
-        lambda f: write_raster(f / "a.tif", texture(300, 300), crs=None, transform=Affine.identity()),
+        lambda f: write_raster(
+            f / "a.tif", texture(300, 300), crs=None, transform=Affine.identity()
+        ),
         [],
         1,
         "not georeferenced",
     ),
     "on the Moon": (
-        lambda f: write_raster(f / "a.tif", texture(300, 300), crs=MOON, transform=Affine(1e-4, 0, 3, 0, -1e-4, 3)),
+        lambda f: write_raster(
+            f / "a.tif", texture(300, 300), crs=MOON, transform=Affine(1e-4, 0, 3, 0, -1e-4, 3)
+        ),
         [],
         1,
         "Earth",
     ),
-    "nonsense CRS": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--assume-crs", "EPSG:0"], 2, "--assume-crs"),
-    "nonsense output CRS": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--crs", "moon"], 2, "--crs"),
-    "stride over tile": (
+    "nonsense CRS": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
-        ["--tile-size", "64px", "--stride", "65px"],
+        ["--assume-crs", "EPSG:0"],
         2,
-        "stride",
+        "--assume-crs",
     ),
-    "tile size in words": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--tile-size", "big"], 2, "big"),
-    "tile size zero": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--tile-size", "0px"], 2, "0px"),
-    "min-valid over one": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--min-valid", "1.5"], 2, "--min-valid"),
-    "stretch nonsense": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--stretch", "lots"], 2, "--stretch"),
-    "bounds outside": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--bounds", "0,0,10,10"], 1, "bounds"),
-    "bounds of three": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--bounds", "0,0,10"], 2, "MINX"),
-    "aoi missing": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--aoi", "none.gpkg"], 1, "none.gpkg"),
-    "clip without aoi": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--aoi-clip"], 2, "--aoi"),
-    "unknown model": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--model", "nonsense"], 1, "nonsense"),
-    "unknown captioner": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--captioner", "poet"], 2, "poet"),
-    "unknown device": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--device", "abacus"], 2, "abacus"),
-    "unknown option": (lambda f: write_raster(f / "a.tif", texture(300, 300)), ["--nonsense"], 2, "--nonsense"),
+    "nonsense output CRS": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--crs", "moon"],
+        2,
+        "--crs",
+    ),
+    "cell_size over tile": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--tile-size", "64px", "--cell-size", "65px"],
+        2,
+        "cell_size",
+    ),
+    "tile size in words": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--tile-size", "big"],
+        2,
+        "big",
+    ),
+    "tile size zero": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--tile-size", "0px"],
+        2,
+        "0px",
+    ),
+    "min-valid over one": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--min-valid", "1.5"],
+        2,
+        "--min-valid",
+    ),
+    "stretch nonsense": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--stretch", "lots"],
+        2,
+        "--stretch",
+    ),
+    "bounds outside": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--bounds", "0,0,10,10"],
+        1,
+        "bounds",
+    ),
+    "bounds of three": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--bounds", "0,0,10"],
+        2,
+        "MINX",
+    ),
+    "aoi missing": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--aoi", "none.gpkg"],
+        1,
+        "none.gpkg",
+    ),
+    "clip without aoi": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--aoi-clip"],
+        2,
+        "--aoi",
+    ),
+    "unknown model": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--model", "nonsense"],
+        1,
+        "nonsense",
+    ),
+    "unknown captioner": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--captioner", "poet"],
+        2,
+        "poet",
+    ),
+    "unknown device": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--device", "abacus"],
+        2,
+        "abacus",
+    ),
+    "unknown option": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--nonsense"],
+        2,
+        "--nonsense",
+    ),
 }
 
 
@@ -135,7 +247,9 @@ def test_one_line_and_nothing_left(rssc: Rssc, tmp_path: Path, name: str) -> Non
         ("a!b.gpkg", "choose another name"),
     ],
 )
-def test_outputs_that_cannot_be(rssc: Rssc, scene: Path, tmp_path: Path, name: str, words: str) -> None:
+def test_outputs_that_cannot_be(
+    rssc: Rssc, scene: Path, tmp_path: Path, name: str, words: str
+) -> None:
     (tmp_path / "exists.gpkg").write_bytes(b"precious")
     (tmp_path / "dir.gpkg").mkdir()
     done = rssc("classify", scene, "-o", tmp_path / name)
@@ -148,25 +262,31 @@ def test_overwrite_replaces(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
     target.write_bytes(b"old")
     assert rssc("classify", scene, "-o", target, "--overwrite", "--captioner", "none").code == 0
-    assert len(gpd.read_file(target, layer="scenes")) > 0
+    assert len(gpd.read_file(target, layer="cells")) > 0
 
 
 def test_bad_areas_of_interest(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
-    bow_tie = Polygon([(500_000, 5_000_000), (501_200, 4_998_400), (501_200, 5_000_000), (500_000, 4_998_400)])
+    bow_tie = Polygon(
+        [(500_000, 5_000_000), (501_200, 4_998_400), (501_200, 5_000_000), (500_000, 4_998_400)]
+    )
     frames = {
         "outside": (gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs="EPSG:32632"), 1),
         "empty": (gpd.GeoDataFrame(geometry=gpd.GeoSeries([], crs="EPSG:32632")), 1),
         "points": (gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1).centroid], crs="EPSG:32632"), 1),
         "invalid": (gpd.GeoDataFrame(geometry=[bow_tie], crs="EPSG:32632"), 0),
         "degrees": (
-            gpd.GeoDataFrame(geometry=[box(500_000, 4_999_000, 501_000, 5_000_000)], crs="EPSG:32632").to_crs("EPSG:4326"),
+            gpd.GeoDataFrame(
+                geometry=[box(500_000, 4_999_000, 501_000, 5_000_000)], crs="EPSG:32632"
+            ).to_crs("EPSG:4326"),
             0,
         ),
     }
     for name, (frame, code) in frames.items():
         path = tmp_path / f"{name}.fgb"
         frame.to_file(path, driver="FlatGeobuf", engine="pyogrio", geometry_type="Unknown")
-        done = rssc("classify", scene, "-o", tmp_path / f"{name}.gpkg", "--aoi", path, "--captioner", "none")
+        done = rssc(
+            "classify", scene, "-o", tmp_path / f"{name}.gpkg", "--aoi", path, "--captioner", "none"
+        )
         assert done.code == code, (name, done.err)
         if code:
             assert done.message.count("\n") == 0
@@ -178,62 +298,98 @@ def test_tiny_raster_gets_a_map_and_a_warning(rssc: Rssc, tmp_path: Path) -> Non
     done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
     assert done.code == 0, done.err
     assert "warning" in done.err
-    assert gpd.read_file(tmp_path / "map.gpkg", layer="scenes").union_all().equals(box(500_000, 4_999_994, 500_004, 5_000_000))
+    assert (
+        gpd.read_file(tmp_path / "map.gpkg", layer="cells")
+        .union_all()
+        .equals(box(500_000, 4_999_994, 500_004, 5_000_000))
+    )
 
 
 def test_a_tile_larger_than_the_raster_is_one_cell(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--tile-size", "5000px")
     assert done.code == 0, done.err
     assert "warning" in done.err
-    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")) == 1
+    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="cells")) == 1
 
 
 def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) -> None:
     transforms = {
-        "rotated": Affine.translation(500_000, 5_000_000) @ Affine.rotation(30) @ Affine.scale(2, -2),
+        "rotated": (
+            Affine.translation(500_000, 5_000_000) @ Affine.rotation(30) @ Affine.scale(2, -2)
+        ),
         "south_up": Affine(2, 0, 500_000, 0, 2, 5_000_000),
     }
     for name, transform in transforms.items():
-        raster = write_raster(tmp_path / f"{name}.tif", texture(400, 300), transform=transform, photometric="rgb")
+        raster = write_raster(
+            tmp_path / f"{name}.tif", texture(400, 300), transform=transform, photometric="rgb"
+        )
         done = rssc("classify", raster, "-o", tmp_path / f"{name}.gpkg", "--tile-size", "100px")
         assert done.code == 0, done.err
-        corners = Polygon([transform @ corner for corner in [(0, 0), (0, 400), (300, 400), (300, 0)]])
+        corners = Polygon(
+            [transform @ corner for corner in [(0, 0), (0, 400), (300, 400), (300, 0)]]
+        )
         whole = gpd.read_file(tmp_path / f"{name}.gpkg", layer="landuse").union_all()
         assert whole.symmetric_difference(corners).area < 1e-3
 
-    points = [GroundControlPoint(r, c, *(NORTH_UP @ (c, r))) for r, c in [(0, 0), (0, 300), (400, 0), (400, 300)]]
+    points = [
+        GroundControlPoint(r, c, *(NORTH_UP @ (c, r)))
+        for r, c in [(0, 0), (0, 300), (400, 0), (400, 300)]
+    ]
     raster = tmp_path / "gcps.tif"
-    with rasterio.open(raster, "w", driver="GTiff", height=400, width=300, count=3, dtype="uint8", photometric="rgb") as dataset:
+    with rasterio.open(
+        raster,
+        "w",
+        driver="GTiff",
+        height=400,
+        width=300,
+        count=3,
+        dtype="uint8",
+        photometric="rgb",
+    ) as dataset:
         dataset.write(texture(400, 300))
         dataset.gcps = points, rasterio.crs.CRS.from_epsg(32632)
     done = rssc("classify", raster, "-o", tmp_path / "gcps.gpkg", "--tile-size", "100px")
     assert done.code == 0, done.err
     box_wanted = box(500_000, 4_999_200, 500_600, 5_000_000)
-    assert gpd.read_file(tmp_path / "gcps.gpkg", layer="landuse").union_all().hausdorff_distance(box_wanted) < 5
+    assert (
+        gpd.read_file(tmp_path / "gcps.gpkg", layer="landuse")
+        .union_all()
+        .hausdorff_distance(box_wanted)
+        < 5
+    )
 
     east = write_raster(
-        tmp_path / "east.tif", texture(400, 400), crs="EPSG:4326", transform=Affine(2e-5, 0, 179.996, 0, -2e-5, 10)
+        tmp_path / "east.tif",
+        texture(400, 400),
+        crs="EPSG:4326",
+        transform=Affine(2e-5, 0, 179.996, 0, -2e-5, 10),
     )
     done = rssc("classify", east, "-o", tmp_path / "east.geojson", "--tile-size", "100px")
     assert done.code == 0, done.err
     bounds = gpd.read_file(tmp_path / "east.geojson").geometry.bounds
     assert bounds["minx"].min() >= -180
     assert bounds["maxx"].max() <= 180
-    assert ((bounds["maxx"] - bounds["minx"]) < 0.1).sum() == len(bounds) - ((bounds["maxx"] - bounds["minx"]) > 359).sum()
+    assert ((bounds["maxx"] - bounds["minx"]) < 0.1).sum() == len(bounds) - (
+        (bounds["maxx"] - bounds["minx"]) > 359
+    ).sum()
 
 
 def test_a_gray_raster_with_its_band_thrice(rssc: Rssc, tmp_path: Path) -> None:
-    raster = write_raster(tmp_path / "grey.tif", texture(300, 300)[:1])
+    raster = write_raster(tmp_path / "gray.tif", texture(300, 300)[:1])
     assert rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--bands", "1,1,1").code == 0
 
 
 def test_three_files_as_one_scene(rssc: Rssc, tmp_path: Path) -> None:
     pixels = texture(300, 300)
-    files = [write_raster(tmp_path / f"{name}.tif", pixels[i : i + 1]) for i, name in enumerate("rgb")]
+    files = [
+        write_raster(tmp_path / f"{name}.tif", pixels[i : i + 1]) for i, name in enumerate("rgb")
+    ]
     whole = write_raster(tmp_path / "whole.tif", pixels, photometric="rgb")
     assert rssc("classify", "--bands-from", *files, "-o", tmp_path / "three.gpkg").code == 0
     assert rssc("classify", whole, "-o", tmp_path / "one.gpkg").code == 0
-    three, one = (gpd.read_file(tmp_path / f"{name}.gpkg", layer="scenes") for name in ("three", "one"))
+    three, one = (
+        gpd.read_file(tmp_path / f"{name}.gpkg", layer="cells") for name in ("three", "one")
+    )
     assert three.drop(columns="geometry").equals(one.drop(columns="geometry"))
     other = write_raster(tmp_path / "other.tif", pixels[:1, :200])
     done = rssc("classify", "--bands-from", files[0], files[1], other, "-o", tmp_path / "bad.gpkg")
@@ -253,18 +409,35 @@ sys.exit(run(sys.argv[1:]))
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "scene.tif", texture(1152, 1152), photometric="rgb")
-    arguments = ["classify", raster, "-o", tmp_path / "map.gpkg", "--tile-size", "64px", "--captioner", "none", "-q"]
-    full = subprocess.run([sys.executable, "-c", DISK_FULL, *map(str, arguments)], capture_output=True, text=True, check=False)
+    arguments = [
+        "classify",
+        raster,
+        "-o",
+        tmp_path / "map.gpkg",
+        "--tile-size",
+        "64px",
+        "--captioner",
+        "none",
+        "-q",
+    ]
+    full = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert full.returncode == 1, full.stderr
     assert len(full.stderr.strip().splitlines()) == 1, full.stderr
     assert "map.gpkg" in full.stderr
     assert not (tmp_path / "map.gpkg").exists()
     assert rssc(*arguments).code == 0
-    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")) == 18 * 18
+    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="cells")) == 18 * 18
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even root can write in")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="needs a folder that not even root can write in"
+)
 def test_a_read_only_folder(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
@@ -275,9 +448,17 @@ def test_a_read_only_folder(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     assert f"cannot write in {folder}" in done.message
 
 
-def test_a_name_that_qgis_decodes_is_refused(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
+def test_a_name_that_qgis_decodes_is_refused(
+    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path
+) -> None:
     done = rssc("classify", scene, "-o", tmp_path / "a%20b.gpkg")
     assert done.code == 2
     assert "'a%20b.gpkg': QGIS cannot open a GeoPackage with '%20' in its name" in done.message
-    assert "is not a CRS" in rssc("classify", scene, "-o", tmp_path / "100%.gpkg", "--crs", "x").message  # that one it can
-    assert "is not a CRS" in rssc("classify", scene, "-o", tmp_path / "a%20b.fgb", "--crs", "x").message
+    assert (
+        "is not a CRS"
+        in rssc("classify", scene, "-o", tmp_path / "100%.gpkg", "--crs", "x").message
+    )  # that one it can
+    assert (
+        "is not a CRS"
+        in rssc("classify", scene, "-o", tmp_path / "a%20b.fgb", "--crs", "x").message
+    )

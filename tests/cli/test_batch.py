@@ -13,7 +13,7 @@ import rasterio
 import shapely
 from geopandas.testing import assert_geodataframe_equal
 
-from rssc_geo.batch.journal import LOCK, NAME
+from rssc_geo.batch import LOCK, NAME
 
 from .conftest import NORTH_UP, Outcome, texture, write_raster
 
@@ -40,7 +40,19 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:
     maps = tmp_path / "maps"
-    command = ("batch", "run", scenes, "-o", maps / "{stem}.gpkg", "--tile-size", "64px", "--model", bundle, "--device", "cpu")
+    command = (
+        "batch",
+        "run",
+        scenes,
+        "-o",
+        maps / "{stem}.gpkg",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+        "--device",
+        "cpu",
+    )
     done = rssc(*command, "--json", "--prometheus", tmp_path / "batch.prom")
     assert done.code == 0, done.err
     values = json.loads(done.out)
@@ -53,9 +65,16 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     assert sorted(path.name for path in maps.iterdir()) == [LOCK, "a.gpkg", "b.gpkg", NAME]
 
     single = tmp_path / "single.gpkg"
-    assert rssc("classify", scenes / "a.tif", "-o", single, "--tile-size", "64px", "--model", bundle).code == 0
-    for layer in ("landuse", "scenes"):
-        assert_geodataframe_equal(gpd.read_file(single, layer=layer), gpd.read_file(maps / "a.gpkg", layer=layer))
+    assert (
+        rssc(
+            "classify", scenes / "a.tif", "-o", single, "--tile-size", "64px", "--model", bundle
+        ).code
+        == 0
+    )
+    for layer in ("landuse", "cells"):
+        assert_geodataframe_equal(
+            gpd.read_file(single, layer=layer), gpd.read_file(maps / "a.gpkg", layer=layer)
+        )
 
     before = {path: path.stat().st_mtime_ns for path in maps.glob("*.gpkg")}
     again = rssc(*command, "--json")
@@ -68,7 +87,9 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     assert (maps / "b.gpkg").exists()
 
 
-def test_a_changed_option_makes_only_what_it_affects_anew(rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_changed_option_makes_only_what_it_affects_anew(
+    rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     manifest = tmp_path / "list.csv"
     maps = tmp_path / "maps"
     command = ("batch", "run", manifest, "-o", maps / "{id}.gpkg", "--model", bundle, "--json")
@@ -80,10 +101,12 @@ def test_a_changed_option_makes_only_what_it_affects_anew(rssc: Rssc, scenes: Pa
     assert done.code == 0, done.err
     assert json.loads(done.out)["done_before"] == 1
     assert (maps / "one.gpkg").stat().st_mtime_ns == first
-    assert len(gpd.read_file(maps / "two.gpkg", layer="scenes")) == 4
+    assert len(gpd.read_file(maps / "two.gpkg", layer="cells")) == 4
 
 
-def test_bad_inputs_are_named_and_the_others_go_on(rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_bad_inputs_are_named_and_the_others_go_on(
+    rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     maps = tmp_path / "maps"
     write_raster(scenes / "c.tif", texture(64, 64)[:2])
     (scenes / "d.tif").write_bytes(b"no raster")
@@ -93,7 +116,17 @@ def test_bad_inputs_are_named_and_the_others_go_on(rssc: Rssc, scenes: Path, bun
     (tmp_path / "twice.csv").write_text("input,id\nin/a.tif,x\nin/b.tif,x\n")
     (tmp_path / "value.csv").write_text("input,id,nodata\nin/a.tif,y,none\n")
     inputs = [scenes, tmp_path / "no*thing.tif", *sorted(tmp_path.glob("*.csv"))]
-    command = ("batch", "run", *inputs, "-o", maps / "{id}.gpkg", "--tile-size", "64px", "--model", bundle)
+    command = (
+        "batch",
+        "run",
+        *inputs,
+        "-o",
+        maps / "{id}.gpkg",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+    )
     done = rssc(*command)
     assert done.code == 1
     assert sorted(path.name for path in maps.glob("*.gpkg")) == ["a.gpkg", "b.gpkg", "x.gpkg"]
@@ -122,13 +155,17 @@ def test_bad_inputs_are_named_and_the_others_go_on(rssc: Rssc, scenes: Path, bun
 
 
 def test_nothing_to_do_is_said(rssc: Rssc, bundle: Path, tmp_path: Path) -> None:
-    done = rssc("batch", "run", tmp_path / "*.tif", "-o", tmp_path / "{stem}.gpkg", "--model", bundle)
+    done = rssc(
+        "batch", "run", tmp_path / "*.tif", "-o", tmp_path / "{stem}.gpkg", "--model", bundle
+    )
     assert done.code == 1
     assert "*.tif: no file there" in done.err
     assert "holds no rssc-geo-batch.sqlite" in rssc("batch", "status", tmp_path / "in").message
 
 
-def test_dry_run_shows_the_plan_and_writes_nothing(rssc: Rssc, scenes: Path, tmp_path: Path) -> None:
+def test_dry_run_shows_the_plan_and_writes_nothing(
+    rssc: Rssc, scenes: Path, tmp_path: Path
+) -> None:
     (scenes / "c.tif").write_bytes(b"no raster")
     words = ("batch", "run", scenes, "--tile-size", "64px", "--dry-run", "--json", "-o")
     done = rssc(*words, tmp_path / "maps")
@@ -141,30 +178,61 @@ def test_dry_run_shows_the_plan_and_writes_nothing(rssc: Rssc, scenes: Path, tmp
     assert not (tmp_path / "maps").exists()
 
 
-def test_logs_and_progress_for_programs(rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path) -> None:
-    command = ("batch", "run", scenes, "-o", tmp_path / "{stem}.gpkg", "--tile-size", "64px", "--model", bundle)
+def test_logs_and_progress_for_programs(
+    rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
+    command = (
+        "batch",
+        "run",
+        scenes,
+        "-o",
+        tmp_path / "{stem}.gpkg",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+    )
     (scenes / "c.tif").write_bytes(b"no raster")
     done = rssc(*command, "--log-json", "--progress", "json")
     events = [json.loads(line) for line in done.out.splitlines()]
     assert events[-1]["event"] == "result"
-    assert all(event["event"] == "progress" and 0 <= event["done_share"] <= 1 for event in events[:-1])
+    assert all(
+        event["event"] == "progress" and 0 <= event["done_share"] <= 1 for event in events[:-1]
+    )
     logged = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
     assert any(entry["level"] == "error" and "c.tif" in entry["message"] for entry in logged)
 
 
 @pytest.mark.parametrize(
-    ("rule", "winner"), [("first", {"a": 16, "b": 8}), ("last", {"a": 8, "b": 16}), ("most-confident", None)]
+    ("rule", "winner"),
+    [("first", {"a": 16, "b": 8}), ("last", {"a": 8, "b": 16}), ("most-confident", None)],
 )
 def test_merged_scenes_cover_every_place_once(
     rssc: Rssc, tmp_path: Path, bundle: Path, rule: str, winner: dict[str, int] | None
 ) -> None:
     write_raster(tmp_path / "a.tif", texture(256, 256, 1), photometric="rgb")
-    write_raster(tmp_path / "b.tif", texture(256, 256, 2), photometric="rgb", transform=NORTH_UP @ NORTH_UP.translation(128, 0))
+    write_raster(
+        tmp_path / "b.tif",
+        texture(256, 256, 2),
+        photometric="rgb",
+        transform=NORTH_UP @ NORTH_UP.translation(128, 0),
+    )
     target = tmp_path / "all.gpkg"
-    command = ("batch", "run", tmp_path / "a.tif", tmp_path / "b.tif", "-o", target, "--merge", rule, "--tile-size", "64px")
+    command = (
+        "batch",
+        "run",
+        tmp_path / "a.tif",
+        tmp_path / "b.tif",
+        "-o",
+        target,
+        "--merge",
+        rule,
+        "--tile-size",
+        "64px",
+    )
     done = rssc(*command, "--model", bundle, "--crs", "EPSG:32632")
     assert done.code == 0, done.err
-    cells, regions = gpd.read_file(target, layer="scenes"), gpd.read_file(target, layer="landuse")
+    cells, regions = gpd.read_file(target, layer="cells"), gpd.read_file(target, layer="landuse")
     if winner is not None:
         assert cells["scene"].value_counts().to_dict() == winner
     whole = shapely.box(500_000, 5_000_000 - 512, 500_000 + 768, 5_000_000)
@@ -174,34 +242,59 @@ def test_merged_scenes_cover_every_place_once(
     assert regions["cells"].sum() == len(cells) == 24
     np.testing.assert_allclose(regions["area_m2"].sum(), whole.area, rtol=2e-3)
     np.testing.assert_allclose(
-        (regions["confidence"] * regions["area_m2"]).sum() / regions["area_m2"].sum(), cells["confidence"].mean(), atol=1e-4
+        (regions["confidence"] * regions["area_m2"]).sum() / regions["area_m2"].sum(),
+        cells["confidence"].mean(),
+        atol=1e-4,
     )
     made = target.stat().st_mtime_ns
     assert rssc(*command, "--model", bundle, "--crs", "EPSG:32632").code == 0
     assert target.stat().st_mtime_ns == made
 
 
-def test_merged_geoparquet_in_degrees(rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_merged_geoparquet_in_degrees(
+    rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "all.parquet"
-    done = rssc("batch", "run", scenes, "-o", target, "--merge", "last", "--tile-size", "64px", "--model", bundle)
+    done = rssc(
+        "batch",
+        "run",
+        scenes,
+        "-o",
+        target,
+        "--merge",
+        "last",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+    )
     assert done.code == 0, done.err
     assert str(target) in done.out
-    cells = gpd.read_parquet(tmp_path / "all_scenes.parquet")
+    cells = gpd.read_parquet(tmp_path / "all_cells.parquet")
     assert cells.crs.to_epsg() == 4326
     assert set(cells["scene"]) == {"b"}  # the same ground: the last one has it all
     assert len(cells) == 16
 
 
-def test_sources_by_stac_tile_index_and_list(rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_sources_by_stac_tile_index_and_list(
+    rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     def item(name: str, assets: dict[str, dict[str, object]]) -> dict[str, object]:
         common = {"type": "Feature", "stac_version": "1.0.0", "geometry": None, "links": []}
-        return {**common, "id": name, "properties": {"datetime": "2026-01-01T00:00:00Z"}, "assets": assets}
+        return {
+            **common,
+            "id": name,
+            "properties": {"datetime": "2026-01-01T00:00:00Z"},
+            "assets": assets,
+        }
 
     with rasterio.open(scenes / "a.tif") as raster:
         bands = raster.read()
     for number, name in enumerate(("red", "green", "blue")):
         write_raster(tmp_path / f"{name}.tif", bands[number : number + 1])
-    three = {name: {"href": f"./{name}.tif", "roles": ["data"]} for name in ("red", "green", "blue")}
+    three = {
+        name: {"href": f"./{name}.tif", "roles": ["data"]} for name in ("red", "green", "blue")
+    }
     collection = {
         "type": "FeatureCollection",
         "features": [
@@ -212,28 +305,56 @@ def test_sources_by_stac_tile_index_and_list(rssc: Rssc, scenes: Path, bundle: P
     }
     (tmp_path / "items.json").write_text(json.dumps(collection))
     (tmp_path / "list.txt").write_text("# scenes\n\nin/b.tif\n")
-    index = gpd.GeoDataFrame({"location": ["in/a.tif"]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
+    index = gpd.GeoDataFrame(
+        {"location": ["in/a.tif"]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326"
+    )
     index.to_file(tmp_path / "index.gpkg")
     maps = tmp_path / "maps" / "deep"
     inputs = [tmp_path / name for name in ("items.json", "list.txt", "index.gpkg", "gone.json")]
-    command = ("batch", "run", *inputs, "http://127.0.0.1:9/items.json", "-o", maps / "{id}.gpkg", "--tile-size", "64px")
+    command = (
+        "batch",
+        "run",
+        *inputs,
+        "http://127.0.0.1:9/items.json",
+        "-o",
+        maps / "{id}.gpkg",
+        "--tile-size",
+        "64px",
+    )
     done = rssc(*command, "--model", bundle)
     assert done.code == 1
     assert sorted(p.name for p in maps.glob("*.gpkg")) == ["_.._evil.gpkg", "a.gpkg", "b.gpkg"]
-    assert "STAC item separate: " not in done.err  # 'data' is a role of all three; the first is one band, which is refused
-    assert "STAC item useless: no asset with key or role visual/data/image; it has: thumbnail (thumbnail)" in done.err
+    assert (
+        "STAC item separate: " not in done.err
+    )  # 'data' is a role of all three; the first is one band, which is refused
+    assert (
+        "STAC item useless: no asset with key or role visual/data/image; it has: thumbnail"
+        " (thumbnail)" in done.err
+    )
     assert "gone.json cannot be read as STAC" in done.err
     assert "http://127.0.0.1:9/items.json cannot be read as STAC" in done.err
     done = rssc(*command, "--model", bundle, "--asset", "red,green,blue")
     assert (maps / "separate.gpkg").exists(), done.err
 
 
-def test_journals_that_cannot_be_used(rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path) -> None:
+def test_journals_that_cannot_be_used(
+    rssc: Rssc, scenes: Path, bundle: Path, tmp_path: Path
+) -> None:
     import sqlite3
 
     maps = tmp_path / "maps"
     maps.mkdir()
-    command = ("batch", "run", scenes, "-o", maps / "{stem}.gpkg", "--tile-size", "64px", "--model", bundle)
+    command = (
+        "batch",
+        "run",
+        scenes,
+        "-o",
+        maps / "{stem}.gpkg",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+    )
     (maps / NAME).write_bytes(b"SQLite format 3\x00" + b"broken" * 300)
     assert "is damaged" in rssc(*command).message
     (maps / NAME).unlink()

@@ -10,7 +10,7 @@ import geopandas as gpd
 import pytest
 import shapely
 
-from rssc_geo.batch.journal import NAME, read_status
+from rssc_geo.batch import NAME, read_status
 
 from .conftest import NORTH_UP, Outcome, texture, write_raster
 
@@ -29,7 +29,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(bundle: Path, inputs: str, maps: str, previews: str) -> tuple[object, ...]:
-    return ("batch", "run", inputs, "-o", maps, "--preview", f"{previews}/{{id}}.png", "--tile-size", "64px", "--model", bundle)
+    return (
+        "batch",
+        "run",
+        inputs,
+        "-o",
+        maps,
+        "--preview",
+        f"{previews}/{{id}}.png",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+    )
 
 
 def test_neither_another_working_folder_nor_a_move_makes_anything_anew(
@@ -66,16 +78,39 @@ def test_a_dry_run_counts_only_what_is_left(rssc: Rssc, home: Path, bundle: Path
 
 def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path) -> None:
     write_raster(home / "in" / "one_band.tif", texture(64, 64)[:1])
-    done = rssc("batch", "run", "in", "no*.tif", "-o", "maps", "--tile-size", "64px", "--model", bundle)
+    done = rssc(
+        "batch", "run", "in", "no*.tif", "-o", "maps", "--tile-size", "64px", "--model", bundle
+    )
     assert done.code == 1
-    assert done.err.count("rssc-geo: error: in/one_band.tif ") == 1  # its name stands once in the line
+    assert (
+        done.err.count("rssc-geo: error: in/one_band.tif ") == 1
+    )  # its name stands once in the line
     for place in ("maps", "maps/a.gpkg", f"maps/{NAME}"):
         table = rssc("batch", "status", place)
-        assert table.out.splitlines()[0].split() == ["state", "tiles", "tries", "work", "s", "scene", "note"]
+        assert table.out.splitlines()[0].split() == [
+            "state",
+            "tiles",
+            "tries",
+            "work",
+            "s",
+            "scene",
+            "note",
+        ]
         assert table.out.splitlines()[-1] == "2 done, 1 failed, 1 of the inputs of no use"
     tries = {scene["id"]: scene["attempts"] for scene in read_status(home / "maps")["scenes"]}
     assert tries == {"a": 1, "b": 1, "one_band": 1}
-    rssc("batch", "run", "in", "-o", "maps", "--tile-size", "64px", "--model", bundle, "--retry-failed")
+    rssc(
+        "batch",
+        "run",
+        "in",
+        "-o",
+        "maps",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+        "--retry-failed",
+    )
     tries = {scene["id"]: scene["attempts"] for scene in read_status(home / "maps")["scenes"]}
     assert tries == {"a": 1, "b": 1, "one_band": 2}
 
@@ -83,30 +118,60 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
 def test_files_of_a_manifests_rows_are_meant_from_its_folder(
     rssc: Rssc, home: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    area = gpd.GeoDataFrame(geometry=[shapely.box(*(NORTH_UP @ (0, 128)), *(NORTH_UP @ (256, 0)))], crs="EPSG:32632")
+    area = gpd.GeoDataFrame(
+        geometry=[shapely.box(*(NORTH_UP @ (0, 128)), *(NORTH_UP @ (256, 0)))], crs="EPSG:32632"
+    )
     area.to_file(home / "half.gpkg")
     (home / "list.csv").write_text(
         "input,id,aoi,preview,class-raster\nin/a.tif,half,half.gpkg,pictures/{id}.png,rasters/{id}.tif\nin/b.tif,whole,,,\n"
     )
     monkeypatch.chdir(tmp_path)
-    done = rssc("batch", "run", "home/list.csv", "-o", "maps", "--tile-size", "64px", "--model", bundle)
+    done = rssc(
+        "batch", "run", "home/list.csv", "-o", "maps", "--tile-size", "64px", "--model", bundle
+    )
     assert done.code == 0, done.err
     assert (home / "pictures" / "half.png").exists()
     assert (home / "rasters" / "half.tif").exists()
-    assert [len(gpd.read_file(f"maps/{name}.gpkg", layer="scenes")) for name in ("half", "whole")] == [8, 16]
+    assert [
+        len(gpd.read_file(f"maps/{name}.gpkg", layer="cells")) for name in ("half", "whole")
+    ] == [8, 16]
 
 
-def test_scenes_of_several_crs_resolutions_and_bands_become_one_map(rssc: Rssc, home: Path, bundle: Path) -> None:
+def test_scenes_of_several_crs_resolutions_and_bands_become_one_map(
+    rssc: Rssc, home: Path, bundle: Path
+) -> None:
     far = NORTH_UP @ NORTH_UP.translation(1024, 0)
     coarse = far @ far.scale(2, 2)
-    write_raster(home / "in" / "c.tif", texture(256, 256, 5), photometric="rgb", crs="EPSG:32633", transform=NORTH_UP)
-    write_raster(home / "in" / "d.tif", texture(128, 128, 6).repeat(2, 0)[:4].astype("uint16") * 20, transform=coarse)
+    write_raster(
+        home / "in" / "c.tif",
+        texture(256, 256, 5),
+        photometric="rgb",
+        crs="EPSG:32633",
+        transform=NORTH_UP,
+    )
+    write_raster(
+        home / "in" / "d.tif",
+        texture(128, 128, 6).repeat(2, 0)[:4].astype("uint16") * 20,
+        transform=coarse,
+    )
     write_raster(home / "in" / "e.tif", texture(64, 64)[:1])
-    done = rssc("batch", "run", "in", "-o", "all.gpkg", "--merge", "first", "--tile-size", "64px", "--model", bundle)
+    done = rssc(
+        "batch",
+        "run",
+        "in",
+        "-o",
+        "all.gpkg",
+        "--merge",
+        "first",
+        "--tile-size",
+        "64px",
+        "--model",
+        bundle,
+    )
     assert done.code == 1
     assert done.err.endswith("1 of the inputs failed, see above\n")
-    assert "e.tif has 1 colour band" in done.err
-    cells = gpd.read_file("all.gpkg", layer="scenes")
+    assert "e.tif has 1 color band" in done.err
+    cells = gpd.read_file("all.gpkg", layer="cells")
     assert cells.crs.to_epsg() == 4326
     assert cells["scene"].value_counts().to_dict() == {"a": 16, "c": 16, "d": 4}
     assert set(cells.geometry.total_bounds.round()[[0, 2]]) == {9.0, 15.0}

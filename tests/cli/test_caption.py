@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from shapely.geometry import box
 
-from rssc_geo.training.data import load_image_folder
+from rssc_geo.training import load_image_folder
 from tests.chat_server import ChatServer, refusal
 
 from .conftest import Outcome, texture, write_raster
@@ -42,7 +42,7 @@ def test_caption_fills_what_classify_needs(rssc: Rssc, server: ChatServer, tmp_p
     assert json.loads(done.out)["tiles"] == 18 == len(server.requests)
     layer = gpd.read_file(tmp_path / "captions.gpkg", layer="captions")
     assert layer.crs.to_epsg() == 32632
-    assert set(layer["caption"].str[:18]) == {"A field of colour "}
+    assert set(layer["caption"].str[:18]) == {"A field of color "}
     places = list(zip(layer["row"], layer["col"], strict=True))
     assert places == sorted((r, c) for r in range(5) for c in range(4) if r > 1 or c > 0)
     for row in layer.itertuples():
@@ -52,10 +52,20 @@ def test_caption_fills_what_classify_needs(rssc: Rssc, server: ChatServer, tmp_p
     done = rssc("classify", raster, "-o", tmp_path / "map.gpkg", *asked)
     assert done.code == 0, done.err
     assert len(server.requests) == 18
-    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="scenes").set_index(["row", "col"])
+    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
     assert (scenes["caption"] == layer.set_index(["row", "col"])["caption"]).all()
 
-    done = rssc("caption", raster, "-o", tmp_path / "captions.jsonl", *asked, "--stride", "50px", "--progress", "json")
+    done = rssc(
+        "caption",
+        raster,
+        "-o",
+        tmp_path / "captions.jsonl",
+        *asked,
+        "--cell-size",
+        "50px",
+        "--progress",
+        "json",
+    )
     assert done.code == 0, done.err
     assert len(server.requests) > 18
     assert json.loads(done.out.splitlines()[-1])["event"] == "result"
@@ -67,12 +77,23 @@ def test_caption_fills_what_classify_needs(rssc: Rssc, server: ChatServer, tmp_p
     assert by_place[4, 2]["crs"] == "EPSG:32632"
 
 
-def test_the_words_of_a_server_reach_the_class(rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path) -> None:
+def test_the_words_of_a_server_reach_the_class(
+    rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path
+) -> None:
     frames = {}
     for name, captioner in {"own": "compact", "server": server.captioner}.items():
-        done = rssc("classify", scene, "-o", tmp_path / f"{name}.gpkg", "--tile-size", "200px", "--captioner", captioner)
+        done = rssc(
+            "classify",
+            scene,
+            "-o",
+            tmp_path / f"{name}.gpkg",
+            "--tile-size",
+            "200px",
+            "--captioner",
+            captioner,
+        )
         assert done.code == 0, done.err
-        frames[name] = gpd.read_file(tmp_path / f"{name}.gpkg", layer="scenes")
+        frames[name] = gpd.read_file(tmp_path / f"{name}.gpkg", layer="cells")
     assert (frames["own"]["confidence"] - frames["server"]["confidence"]).abs().max() > 1e-3
 
 
@@ -80,19 +101,38 @@ def test_uncertain_tiles_only(rssc: Rssc, server: ChatServer, scene: Path, tmp_p
     usual = ["--tile-size", "100px", "--captioner", server.captioner]
     own = rssc("classify", scene, "-o", tmp_path / "own.gpkg", "--tile-size", "100px")
     assert own.code == 0, own.err
-    confidence = gpd.read_file(tmp_path / "own.gpkg", layer="scenes")["confidence"]
+    confidence = gpd.read_file(tmp_path / "own.gpkg", layer="cells")["confidence"]
     threshold = round(float(np.median(confidence)), 4)
-    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", *usual, "--caption-when", f"uncertain:{threshold}")
+    done = rssc(
+        "classify",
+        scene,
+        "-o",
+        tmp_path / "map.gpkg",
+        *usual,
+        "--caption-when",
+        f"uncertain:{threshold}",
+    )
     assert done.code == 0, done.err
-    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="scenes")
-    asked = scenes["caption"].str.startswith("A field of colour ")
+    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
+    asked = scenes["caption"].str.startswith("A field of color ")
     assert asked.sum() == len(server.requests) > 0
     assert (asked == (confidence < threshold)).all()
     assert (scenes["caption"].str.len() > 5).all()
 
 
-def test_a_failed_tile_ends_the_run_and_the_next_goes_on(rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path) -> None:
-    command = ["caption", scene, "-o", tmp_path / "captions.jsonl", "--captioner", server.captioner, "--tile-size", "200px"]
+def test_a_failed_tile_ends_the_run_and_the_next_goes_on(
+    rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path
+) -> None:
+    command = [
+        "caption",
+        scene,
+        "-o",
+        tmp_path / "captions.jsonl",
+        "--captioner",
+        server.captioner,
+        "--tile-size",
+        "200px",
+    ]
     command += ["--caption-requests", "1"]
     assert rssc(*command[:-2], "--caption-requests", "0").code == 2
     server.faults = deque([*[None] * 5, refusal(400, "too blue")])  # type: ignore[list-item] -- None: no fault
@@ -131,10 +171,19 @@ def test_sharing_asks_once_for_tiles_alike(rssc: Rssc, server: ChatServer, tmp_p
     assert gpd.read_file(tmp_path / "sea.gpkg")["caption"].nunique() == 1
 
 
-def test_key_and_provenance(rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_and_provenance(
+    rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.key = "sk-very-secret"
     monkeypatch.setenv("RSSC_GEO_API_KEY", "sk-very-secret")
-    usual = ["--tile-size", "400px", "--captioner", server.captioner, "--prompt", "Which crops grow here?"]
+    usual = [
+        "--tile-size",
+        "400px",
+        "--captioner",
+        server.captioner,
+        "--prompt",
+        "Which crops grow here?",
+    ]
     done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", *usual, "-vv")
     assert done.code == 0
     assert "sk-very" not in done.err + done.out
@@ -153,13 +202,23 @@ def test_key_and_provenance(rssc: Rssc, server: ChatServer, scene: Path, tmp_pat
         (["-o", "x.gpkg", "--captioner", "none"], 2, "writes no captions"),
         (["-o", "x.gpkg", "--prompt", "free"], 2, "hf:"),
         (["-o", "x.gpkg", "--captioner", "openai:http://localhost/v1"], 2, "#model"),
-        (["-o", "x.gpkg", "--captioner", "openai:http://localhost/v1#m", "--prompt", "freee"], 2, "'freee'"),
+        (
+            ["-o", "x.gpkg", "--captioner", "openai:http://localhost/v1#m", "--prompt", "freee"],
+            2,
+            "'freee'",
+        ),
         (["-o", "scene.tif", "--overwrite"], 2, ".gpkg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_mistakes(
-    rssc: Rssc, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str], code: int, words: str
+    rssc: Rssc,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+    code: int,
+    words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.jsonl").write_text("mine\n")
@@ -170,7 +229,9 @@ def test_mistakes(
 
 
 def test_nothing_to_describe(rssc: Rssc, tmp_path: Path) -> None:
-    raster = write_raster(tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0, photometric="rgb")
+    raster = write_raster(
+        tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0, photometric="rgb"
+    )
     for name in ("captions.gpkg", "captions.jsonl"):
         done = rssc("caption", raster, "-o", tmp_path / name)
         assert done.code == 1
@@ -179,9 +240,19 @@ def test_nothing_to_describe(rssc: Rssc, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
-def test_stops_at_once_with_its_parent_while_the_server_thinks(server: ChatServer, scene: Path, tmp_path: Path) -> None:
+def test_stops_at_once_with_its_parent_while_the_server_thinks(
+    server: ChatServer, scene: Path, tmp_path: Path
+) -> None:
     server.delay_s = 5.0
-    words = ["caption", scene, "-o", tmp_path / "x.jsonl", "--captioner", server.captioner, "--exit-on-stdin-eof"]
+    words = [
+        "caption",
+        scene,
+        "-o",
+        tmp_path / "x.jsonl",
+        "--captioner",
+        server.captioner,
+        "--exit-on-stdin-eof",
+    ]
     program = [sys.executable, "-m", "rssc_geo_cli.main", *map(str, words)]
     run = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdin is not None

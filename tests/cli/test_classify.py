@@ -31,13 +31,17 @@ def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -
     done = rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--tile-size", "128px")
     assert done.code == 0, done.err
     assert str(tmp_path / "map.gpkg") in done.out
-    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="scenes")
+    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
     expected = {(r, c) for r in range(7) for c in range(5) if not (r < 2 and c < 2)}
     assert {(int(r), int(c)) for r, c in zip(scenes["row"], scenes["col"], strict=True)} == expected
     for row in scenes.itertuples():
         top, left = row.row * 128, row.col * 128
         bottom, right = min(top + 128, 800), min(left + 128, 600)
-        assert row.geometry.equals(box(500_000 + 2 * left, 5_000_000 - 2 * bottom, 500_000 + 2 * right, 5_000_000 - 2 * top))
+        assert row.geometry.equals(
+            box(
+                500_000 + 2 * left, 5_000_000 - 2 * bottom, 500_000 + 2 * right, 5_000_000 - 2 * top
+            )
+        )
     assert scenes["confidence"].between(0, 1).all()
     assert (scenes["caption"].str.len() > 5).all()
     assert (scenes["class"] != scenes["runner_up"]).all()
@@ -70,7 +74,7 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
         assert classes.crs.to_epsg() == 32632
         assert classes.transform.a == 400
     assert grid.shape == (4, 3)
-    scenes = gpd.read_file(target, layer="scenes")
+    scenes = gpd.read_file(target, layer="cells")
     assert grid[scenes["row"], scenes["col"]].tolist() == scenes["class_id"].tolist()
     columns = [name for name in scenes.columns if name.startswith("p_")]
     assert len(columns) == 30
@@ -83,13 +87,27 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
 
 def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     aoi = tmp_path / "area.gpkg"
-    gpd.GeoDataFrame(geometry=[box(500_000, 4_999_000, 500_700, 5_000_000)], crs="EPSG:32632").to_crs("EPSG:4326").to_file(aoi)
+    gpd.GeoDataFrame(
+        geometry=[box(500_000, 4_999_000, 500_700, 5_000_000)], crs="EPSG:32632"
+    ).to_crs("EPSG:4326").to_file(aoi)
     runs = {"whole": [], "single": ["--batch-size", 1], "aoi": ["--aoi", aoi]}
     frames = {}
     for name, extra in runs.items():
-        done = rssc("classify", scene, "-o", tmp_path / f"{name}.gpkg", "--tile-size", "100px", "--stride", "70px", *extra)
+        done = rssc(
+            "classify",
+            scene,
+            "-o",
+            tmp_path / f"{name}.gpkg",
+            "--tile-size",
+            "100px",
+            "--cell-size",
+            "70px",
+            *extra,
+        )
         assert done.code == 0, done.err
-        frames[name] = gpd.read_file(tmp_path / f"{name}.gpkg", layer="scenes").set_index(["row", "col"])
+        frames[name] = gpd.read_file(tmp_path / f"{name}.gpkg", layer="cells").set_index(
+            ["row", "col"]
+        )
     for name in ("single", "aoi"):
         other = frames[name]
         same = frames["whole"].loc[other.index]
@@ -100,7 +118,9 @@ def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_p
 
 
 def test_progress_json_ends_with_the_result(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
-    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--tile-size", "100px", "--progress", "json")
+    done = rssc(
+        "classify", scene, "-o", tmp_path / "map.gpkg", "--tile-size", "100px", "--progress", "json"
+    )
     events = [json.loads(line) for line in done.out.splitlines()]
     assert {event["event"] for event in events[:-1]} == {"progress"}
     assert events[-1]["event"] == "result"
@@ -111,7 +131,9 @@ def test_progress_json_ends_with_the_result(rssc: Rssc, scene: Path, tmp_path: P
 
 
 def test_all_nodata_is_refused_and_leaves_nothing(rssc: Rssc, tmp_path: Path) -> None:
-    raster = write_raster(tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0, photometric="rgb")
+    raster = write_raster(
+        tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0, photometric="rgb"
+    )
     done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
     assert done.code == 1
     assert "nothing to classify" in done.message
@@ -119,7 +141,19 @@ def test_all_nodata_is_refused_and_leaves_nothing(rssc: Rssc, tmp_path: Path) ->
 
 
 def _program(raster: Path, target: Path) -> list[str]:
-    words = ["classify", raster, "-o", target, "--tile-size", "64px", "--captioner", "none", "--progress", "json", "-q"]
+    words = [
+        "classify",
+        raster,
+        "-o",
+        target,
+        "--tile-size",
+        "64px",
+        "--captioner",
+        "none",
+        "--progress",
+        "json",
+        "-q",
+    ]
     return [sys.executable, "-m", "rssc_geo_cli.main", *map(str, words)]
 
 
@@ -128,9 +162,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, gpd.Geo
     """A raster, and the cells of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
     raster = write_raster(folder / "scene.tif", texture(896, 896), photometric="rgb")
-    done = subprocess.run(_program(raster, folder / "whole.gpkg"), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        _program(raster, folder / "whole.gpkg"), capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout.splitlines()[-1])["resumed_at"] == 0
-    return raster, gpd.read_file(folder / "whole.gpkg", layer="scenes")
+    return raster, gpd.read_file(folder / "whole.gpkg", layer="cells")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
@@ -144,7 +180,7 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     # A test run started in the background of a shell ignores SIGINT, and so would its children.
     heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    run = subprocess.Popen(_program(raster, target), preexec_fn=heeding, text=True, **pipes)  # noqa: PLW1509 -- no threads here
+    run = subprocess.Popen(_program(raster, target), preexec_fn=heeding, text=True, **pipes)
     assert run.stdout is not None
     for line in run.stdout:
         event = json.loads(line)
@@ -156,14 +192,16 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     waited = time.monotonic() - sent
     assert run.returncode == 130
     assert waited < 3  # one second is the promise; a shared test machine gets more
-    assert errors.strip().splitlines() == ["rssc-geo: error: interrupted; run the same command again to go on where it stopped"]
+    assert errors.strip().splitlines() == [
+        "rssc-geo: error: interrupted; run the same command again to go on where it stopped"
+    ]
     assert not target.exists()
 
     again = subprocess.run(_program(raster, target), capture_output=True, text=True, check=True)
     result = json.loads(again.stdout.splitlines()[-1])
     assert result["resumed_at"] > 0
     assert result["tiles_classified"] < result["tiles"] == 14 * 14
-    scenes = gpd.read_file(target, layer="scenes")
+    scenes = gpd.read_file(target, layer="cells")
     assert len(scenes) == 14 * 14
     assert (scenes["class"] == whole["class"]).all()
     np.testing.assert_allclose(scenes["confidence"], whole["confidence"], atol=1e-5)
@@ -174,7 +212,9 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
 def test_stops_when_the_parent_goes(tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "scene.tif", texture(1600, 1600), photometric="rgb")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    run = subprocess.Popen([*_program(raster, tmp_path / "map.gpkg"), "--exit-on-stdin-eof"], text=True, **pipes)
+    run = subprocess.Popen(
+        [*_program(raster, tmp_path / "map.gpkg"), "--exit-on-stdin-eof"], text=True, **pipes
+    )
     assert run.stdout is not None
     assert run.stdin is not None
     run.stdout.readline()

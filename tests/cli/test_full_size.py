@@ -35,7 +35,11 @@ def pictures(tmp_path: Path) -> Path:
         for index in range(8):
             pixels = random.integers(level - 20, level + 20, (32, 32, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
-            lines.append(json.dumps({"image": f"{name}/{index}.png", "captions": [f"overall a {name.lower()}."]}))
+            lines.append(
+                json.dumps(
+                    {"image": f"{name}/{index}.png", "captions": [f"overall a {name.lower()}."]}
+                )
+            )
     (tmp_path / "generated.jsonl").write_text("\n".join(lines))
     return root
 
@@ -64,11 +68,19 @@ def test_a_model_is_trained_at_full_size_and_maps(
         (["--checkpointing"], "--checkpointing: only for training at full size"),
         (["--recipe", "full", "--train-text-layers", "some"], "'some' is not none|K|all"),
         (["--recipe", "published"], "hf download google/vit-base-patch16-224-in21k"),
-        (["--text-encoder", "nobody/nothing", "--image-encoder", "nobody/nothing"], "hf download nobody/nothing"),
+        (
+            ["--text-encoder", "nobody/nothing", "--image-encoder", "nobody/nothing"],
+            "hf download nobody/nothing",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(
-    rssc: Callable[..., Outcome], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+    rssc: Callable[..., Outcome],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    message: str,
 ) -> None:
     import huggingface_hub.constants
 
@@ -80,7 +92,9 @@ def test_wrong_use_is_one_line(
     assert not (tmp_path / "mine").exists()
 
 
-def test_a_checkpoint_is_imported_and_asks_for_captions(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_imported_and_asks_for_captions(
+    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     torch.save(Authors(levels=2).state_dict(), tmp_path / "best.pth")
     save_tokenizer(tmp_path / "clip")
@@ -100,7 +114,17 @@ def test_a_checkpoint_is_imported_and_asks_for_captions(rssc: Callable[..., Outc
     assert done.code == 0, done.err
     assert json.loads(done.out)["variant"] == "as-published"
     assert "as published by the authors" in rssc("models", "info", tmp_path / "theirs").out
-    mapped = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--model", tmp_path / "theirs", "--device", "cpu", "-q")
+    mapped = rssc(
+        "classify",
+        scene,
+        "-o",
+        tmp_path / "map.gpkg",
+        "--model",
+        tmp_path / "theirs",
+        "--device",
+        "cpu",
+        "-q",
+    )
     assert mapped.code == 2
     assert "needs captions; use --captioner" in mapped.message
     assert not (tmp_path / "map.gpkg").exists()

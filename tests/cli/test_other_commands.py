@@ -32,7 +32,9 @@ def test_info_tells_what_classify_does(rssc: Rssc, scene: Path, tmp_path: Path) 
     assert values["scaling"] == "none"
     assert values["cells"] >= 24
     assert values["tile_size_by"]
-    classified = json.loads(rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--json", "--captioner", "none").out)
+    classified = json.loads(
+        rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--json", "--captioner", "none").out
+    )
     assert classified["cells"] == values["cells"]
     assert classified["tiles"] == values["tiles"]
     text = rssc("info", scene)
@@ -41,8 +43,16 @@ def test_info_tells_what_classify_does(rssc: Rssc, scene: Path, tmp_path: Path) 
 
 
 def test_info_does_not_import_torch(scene: Path) -> None:
-    program = f"import sys; from rssc_geo_cli.main import run; code = run(['info', {str(scene)!r}]); sys.exit(code or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    program = (
+        f"import sys; from rssc_geo_cli.main import run; code = run(['info', {str(scene)!r}]);"
+        " sys.exit(code or 'torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.DEVNULL, check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: Path) -> None:
@@ -56,7 +66,9 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
     assert len(index) == 5
     for row in index.itertuples():
         with rasterio.open(tmp_path / "chips" / row.file) as chip:
-            window = np.s_[:, row.pixel_row : row.pixel_row + 100, row.pixel_col : row.pixel_col + 100]
+            window = np.s_[
+                :, row.pixel_row : row.pixel_row + 100, row.pixel_col : row.pixel_col + 100
+            ]
             np.testing.assert_array_equal(chip.read(), pixels[window])
             assert chip.crs.to_epsg() == 32632
             assert box(*chip.bounds).equals(row.geometry)
@@ -65,7 +77,17 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
     assert "--overwrite" in again.message
     assert (
         rssc(
-            "tile", raster, "-o", tmp_path / "chips", "--tile-size", "150px", "--format", "png", "--overwrite", "--size", 75
+            "tile",
+            raster,
+            "-o",
+            tmp_path / "chips",
+            "--tile-size",
+            "150px",
+            "--format",
+            "png",
+            "--overwrite",
+            "--size",
+            75,
         ).code
         == 0
     )
@@ -76,7 +98,9 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_chips_never_replace_a_folder_of_other_things(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+def test_chips_never_replace_a_folder_of_other_things(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_bytes(b"precious")
     done = rssc("tile", scene, "-o", tmp_path / "photos", "--overwrite")
@@ -85,9 +109,16 @@ def test_chips_never_replace_a_folder_of_other_things(rssc: Rssc, scene: Path, t
 
 
 @pytest.mark.parametrize(
-    ("extra", "words"), [(["--format", "gif"], "tif, png"), (["--size", "0"], "--size 0"), (["--tile-size", "x"], "'x'")]
+    ("extra", "words"),
+    [
+        (["--format", "gif"], "tif, png"),
+        (["--size", "0"], "--size 0"),
+        (["--tile-size", "x"], "'x'"),
+    ],
 )
-def test_tile_refuses_nonsense(rssc: Rssc, scene: Path, tmp_path: Path, extra: list[str], words: str) -> None:
+def test_tile_refuses_nonsense(
+    rssc: Rssc, scene: Path, tmp_path: Path, extra: list[str], words: str
+) -> None:
     done = rssc("tile", scene, "-o", tmp_path / "chips", *extra)
     assert done.code == 2
     assert words in done.message
@@ -106,10 +137,14 @@ def test_models(rssc: Rssc, bundle: Path) -> None:
     assert "compact" in missing.message
 
 
-def test_a_bundle_folder_classifies_with_its_own_classes(rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path) -> None:
-    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--model", bundle, "--probabilities")
+def test_a_bundle_folder_classifies_with_its_own_classes(
+    rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path
+) -> None:
+    done = rssc(
+        "classify", scene, "-o", tmp_path / "map.gpkg", "--model", bundle, "--probabilities"
+    )
     assert done.code == 0, done.err
-    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="scenes")
+    scenes = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
     assert set(scenes["class"]) <= {"Field", "River, wide", "Town <b>"}
 
 
@@ -133,14 +168,19 @@ def test_a_raster_or_three_files(rssc: Rssc, scene: Path, tmp_path: Path) -> Non
 
 def test_the_input_is_never_replaced(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     before = scene.read_bytes()
-    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--class-raster", scene, "--overwrite")
+    done = rssc(
+        "classify", scene, "-o", tmp_path / "map.gpkg", "--class-raster", scene, "--overwrite"
+    )
     assert done.code == 2
     assert "is the input itself" in done.message
     assert scene.read_bytes() == before
 
 
 def test_python_api_is_lazy_and_complete() -> None:
-    program = "import sys, rssc_geo; sys.exit(any(m in sys.modules for m in ('torch', 'rasterio', 'numpy')))"
+    program = (
+        "import sys, rssc_geo; sys.exit(any(m in sys.modules for m in ('torch', 'rasterio',"
+        " 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
     for name in rssc_geo.__all__:
         assert getattr(rssc_geo, name).__name__ == name

@@ -14,8 +14,8 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
-from rssc_geo.inference.pipeline import classify
-from rssc_geo.models.bundle import Model
+from rssc_geo.models import Model
+from rssc_geo.pipelines.classify import classify
 
 from .conftest import NORTH_UP, Outcome, texture, write_raster
 
@@ -24,7 +24,10 @@ VOID_ELEMENTS = {"meta", "img", "input", "br", "image", "rect", "line"}
 
 
 class Page(HTMLParser):
-    """A page taken apart: texts by element, attributes, and whether every element is closed where it should be."""
+    """A page taken apart.
+
+    Texts by element, attributes, and whether every element is closed where it should be.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -63,25 +66,47 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "fgb"])
-def test_the_report_shows_the_map_it_stands_beside(rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path, suffix: str) -> None:
+def test_the_report_shows_the_map_it_stands_beside(
+    rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path, suffix: str
+) -> None:
     target, report = tmp_path / f"map.{suffix}", tmp_path / "map.html"
     done = rssc(
-        "classify", scene, "-o", target, "--model", bundle, "--tile-size", "100px", "--report", report, "--review", 7, "--json"
+        "classify",
+        scene,
+        "-o",
+        target,
+        "--model",
+        bundle,
+        "--tile-size",
+        "100px",
+        "--report",
+        report,
+        "--review",
+        7,
+        "--json",
     )
     assert done.code == 0, done.err
     values = json.loads(done.out)
-    beside = [] if suffix == "gpkg" else [tmp_path / "map_scenes.fgb", tmp_path / "map_review.fgb"]
+    beside = [] if suffix == "gpkg" else [tmp_path / "map_cells.fgb", tmp_path / "map_review.fgb"]
     assert values["outputs"] == [str(path) for path in (target, *beside, report)]
     page = Page(report)
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert len(page.ids) == len(set(page.ids))
-    scenes = gpd.read_file(target, layer="scenes") if suffix == "gpkg" else gpd.read_file(beside[0])
+    scenes = gpd.read_file(target, layer="cells") if suffix == "gpkg" else gpd.read_file(beside[0])
     present = set(scenes["class"])
     # A name with a tag in it is text wherever it stands.
     assert present <= set(page.texts["span"])
-    assert present == set(page.texts["title"][1:]) - {text for text in page.texts["title"] if text.endswith(" cells")}
-    assert "b" not in page.count or all("<" not in text or text in present for text in page.texts["b"])
-    bars = [int(text.split(": ")[1].split()[0]) for text in page.texts["title"] if text.endswith(" cells")]
+    assert present == set(page.texts["title"][1:]) - {
+        text for text in page.texts["title"] if text.endswith(" cells")
+    }
+    assert "b" not in page.count or all(
+        "<" not in text or text in present for text in page.texts["b"]
+    )
+    bars = [
+        int(text.split(": ")[1].split()[0])
+        for text in page.texts["title"]
+        if text.endswith(" cells")
+    ]
     expected, _ = np.histogram(scenes["confidence"], bins=np.arange(21) / 20)
     assert bars == expected.tolist()
     examples = sum(min(3, count) for count in scenes["class"].value_counts())
@@ -93,7 +118,9 @@ def test_the_report_shows_the_map_it_stands_beside(rssc: Rssc, scene: Path, bund
     assert str(scene) in page.texts["dd"]
 
 
-def test_an_interrupted_run_gives_the_same_report_and_review(small_model: Model, scene: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_gives_the_same_report_and_review(
+    small_model: Model, scene: Path, tmp_path: Path
+) -> None:
     def run(folder: str, stop_at: int | None) -> tuple[str, gpd.GeoDataFrame]:
         target = tmp_path / folder / "map.gpkg"
         target.parent.mkdir(exist_ok=True)
@@ -114,7 +141,9 @@ def test_an_interrupted_run_gives_the_same_report_and_review(small_model: Model,
             progress=progress,
         )
         page = target.with_suffix(".html").read_text(encoding="utf-8")
-        return re.sub(r"<dt>(Made|Map)</dt><dd>.*</dd>", "", page), gpd.read_file(target, layer="review")
+        return re.sub(r"<dt>(Made|Map)</dt><dd>.*</dd>", "", page), gpd.read_file(
+            target, layer="review"
+        )
 
     with pytest.raises(KeyboardInterrupt):
         run("stopped", 20)
@@ -134,7 +163,13 @@ def test_an_interrupted_run_gives_the_same_report_and_review(small_model: Model,
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_work(
-    rssc: Rssc, scene: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+    rssc: Rssc,
+    scene: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.html").touch()
@@ -145,18 +180,44 @@ def test_what_cannot_be_written_is_refused_before_the_work(
 
 
 def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    browser = (
+        shutil.which("chromium")
+        or shutil.which("google-chrome")
+        or shutil.which("chromium-browser")
+    )
     if browser is None:
         pytest.skip("no Chromium on PATH")
     # A scene turned by 30 degrees, with a hole.
     pixels = texture(320, 320)
     pixels[:, :100, :100] = 0
-    raster = write_raster(tmp_path / "turned.tif", pixels, nodata=0, transform=NORTH_UP @ NORTH_UP.rotation(30))
+    raster = write_raster(
+        tmp_path / "turned.tif", pixels, nodata=0, transform=NORTH_UP @ NORTH_UP.rotation(30)
+    )
     report = tmp_path / "map.html"
-    classify(raster, tmp_path / "map.gpkg", model=small_model, device="cpu", tile_size="64px", report=report)
-    quiet = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    wanted = ["--window-size=390,844", "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", report.as_uri()]
-    done = subprocess.run([browser, *quiet, *wanted], capture_output=True, text=True, timeout=120, check=True)
+    classify(
+        raster,
+        tmp_path / "map.gpkg",
+        model=small_model,
+        device="cpu",
+        tile_size="64px",
+        report=report,
+    )
+    quiet = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    wanted = [
+        "--window-size=390,844",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        report.as_uri(),
+    ]
+    done = subprocess.run(
+        [browser, *quiet, *wanted], capture_output=True, text=True, timeout=120, check=True
+    )
     assert "CONSOLE" not in done.stderr  # neither errors nor refusals by the page's own policy
     scale = re.search(r'<div id="scale"([^>]*)>([^<]*)<', done.stdout)
     assert scale is not None
@@ -165,7 +226,9 @@ def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
     assert 'data-script="" hidden' not in done.stdout
 
 
-def test_what_cannot_be_made_beside_a_map_leaves_it_whole(rssc: Rssc, scene: Path, bundle: Path, small_disk: Path) -> None:
+def test_what_cannot_be_made_beside_a_map_leaves_it_whole(
+    rssc: Rssc, scene: Path, bundle: Path, small_disk: Path
+) -> None:
     """A disk that is full when the map is in place: one line, and the map can be used."""
     target, beside = scene.parent / "map.gpkg", small_disk / "map"
     beside.mkdir()
@@ -174,11 +237,13 @@ def test_what_cannot_be_made_beside_a_map_leaves_it_whole(rssc: Rssc, scene: Pat
     (small_disk / "ballast").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
     done = rssc(*command)
     assert done.code == 1
-    assert done.message == (
-        f"rssc-geo: error: {target} is complete, but the preview could not be made (No space left on device) and the report "
-        "could not be made (No space left on device): mend that, then make all anew with --overwrite"
+    assert (
+        done.message
+        == f"rssc-geo: error: {target} is complete, but the preview could not be made (No space"
+        " left on device) and the report could not be made (No space left on device): mend"
+        " that, then make all anew with --overwrite"
     )
-    assert len(gpd.read_file(target, layer="scenes")) == 48
+    assert len(gpd.read_file(target, layer="cells")) == 48
     assert len(gpd.read_file(target, layer="review")) == 3  # in the map, where there was room
     assert list(beside.iterdir()) == []
     assert sorted(path.name for path in scene.parent.glob("*map*")) == ["map.gpkg"]

@@ -15,8 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from shapely import box
 
-from rssc_geo.models.bundle import load_card, load_model
-from rssc_geo.models.pretrained import load_text_encoder
+from rssc_geo.models import load_card, load_model, load_text_encoder
 
 from .conftest import NORTH_UP, Outcome
 
@@ -57,12 +56,18 @@ def test_a_model_is_trained_measured_and_used(
     values = json.loads(measured.out)
     assert values["images"] == 16
     assert 0 <= values["overall_accuracy"] <= 1
-    part = json.loads(rssc("evaluate", tmp_path / "mine", pictures, "--part", "val", "--device", "cpu", "--json").out)
+    part = json.loads(
+        rssc(
+            "evaluate", tmp_path / "mine", pictures, "--part", "val", "--device", "cpu", "--json"
+        ).out
+    )
     assert part["images"] == 4  # the split is that of the training, without being told
     assert part["overall_accuracy"] == card["accuracy"]["validation"]["overall_accuracy"]
 
     labels = gpd.GeoDataFrame(
-        {"class": ["forest"]}, geometry=[box(*(NORTH_UP @ (0, 300)), *(NORTH_UP @ (300, 0)))], crs="EPSG:32632"
+        {"class": ["forest"]},
+        geometry=[box(*(NORTH_UP @ (0, 300)), *(NORTH_UP @ (300, 0)))],
+        crs="EPSG:32632",
     )
     labels.to_file(tmp_path / "labels.gpkg")
     on_raster = rssc(
@@ -77,7 +82,7 @@ def test_a_model_is_trained_measured_and_used(
     assert "holds a bundle already" in again.message
 
 
-def test_another_timm_model_sees_colours_as_it_was_trained_to(
+def test_another_timm_model_sees_colors_as_it_was_trained_to(
     rssc: Callable[..., Outcome], pictures: Path, bundle: Path, tmp_path: Path
 ) -> None:
     backbone = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0)
@@ -96,12 +101,19 @@ def test_another_timm_model_sees_colours_as_it_was_trained_to(
 
 
 def test_a_whole_sentence_encoder_reads_and_names_classes(
-    rssc: Callable[..., Outcome], pictures: Path, bundle: Path, scene: Path, sentence_encoder: Path, tmp_path: Path
+    rssc: Callable[..., Outcome],
+    pictures: Path,
+    bundle: Path,
+    scene: Path,
+    sentence_encoder: Path,
+    tmp_path: Path,
 ) -> None:
     with (pictures / "captions.jsonl").open("w") as file:
         for path in sorted(pictures.glob("*/*.png")):
             words = "this is a green field" if path.parent.name == "Forest" else "a wide river"
-            file.write(json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": [words]}) + "\n")
+            file.write(
+                json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": [words]}) + "\n"
+            )
     words = ["train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32", "--views", 1,
              "--caption-epochs", 1, "--fusion-epochs", 1, "--device", "cpu", "-q", "--whole-sentence-encoder"]  # fmt: skip
     lost = rssc(*words)
@@ -110,55 +122,106 @@ def test_a_whole_sentence_encoder_reads_and_names_classes(
     done = rssc(*words, "--sentence-encoder", sentence_encoder)
     assert done.code == 0, done.err
     model = load_model(tmp_path / "mine")
-    assert (model.card.network["text_encoder"]["model_type"], model.card.special_tokens) == ("bert", True)
-    for name, value in load_text_encoder(str(sentence_encoder)).weights.items():  # nothing learned, half precision on disk
-        torch.testing.assert_close(model.network.text_encoder.state_dict()[name], value, atol=1e-3, rtol=1e-3)
-    zero = ["zero-shot", scene, "--model", tmp_path / "mine", "--no-other", "--tile-size", "200px", "--device", "cpu"]
+    assert (model.card.network["text_encoder"]["model_type"], model.card.special_tokens) == (
+        "bert",
+        True,
+    )
+    for name, value in load_text_encoder(
+        str(sentence_encoder)
+    ).weights.items():  # nothing learned, half precision on disk
+        torch.testing.assert_close(
+            model.network.text_encoder.state_dict()[name], value, atol=1e-3, rtol=1e-3
+        )
+    zero = [
+        "zero-shot",
+        scene,
+        "--model",
+        tmp_path / "mine",
+        "--no-other",
+        "--tile-size",
+        "200px",
+        "--device",
+        "cpu",
+    ]
     done = rssc(*zero, "-o", tmp_path / "map.gpkg", "--classes", "green field,wide river")
     assert done.code == 0, done.err
-    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")["class"]) <= {"green field", "wide river"}
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="cells")["class"]) <= {
+        "green field",
+        "wide river",
+    }
     unknown = rssc(*zero, "-o", tmp_path / "other.gpkg", "--classes", "green field,zoo")
     assert unknown.code == 2
     assert "holds no word the text encoder knows" in unknown.message
 
 
-def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], pictures: Path, bundle: Path, tmp_path: Path) -> None:
+def test_baselines_go_on_from_the_training(
+    rssc: Callable[..., Outcome], pictures: Path, bundle: Path, tmp_path: Path
+) -> None:
     with (pictures / "captions.jsonl").open("w") as file:
         for path in sorted(pictures.glob("*/*.png")):
-            words = ["many houses", "a green field ."] if path.parent.name == "Beach" else ["a river and trees ."]
-            file.write(json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": words}) + "\n")
+            words = (
+                ["many houses", "a green field ."]
+                if path.parent.name == "Beach"
+                else ["a river and trees ."]
+            )
+            file.write(
+                json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": words}) + "\n"
+            )
     done = rssc("train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32", "--views", 2, "--folds", 3,
                 "--caption-epochs", 1, "--fusion-epochs", 1, "--val", 0.25, "--test", 0.25, "--device", "cpu", "-q")  # fmt: skip
     assert done.code == 0, done.err
     work = tmp_path / "mine.work"
     before = {path.name: path.stat().st_mtime_ns for path in work.iterdir()}
     assert {f"captioner{number}.pt" for number in range(4)} <= set(before)
-    compare = ["evaluate", tmp_path / "mine", pictures, "--baselines", 2, "--work", work, "--device", "cpu"]
+    compare = [
+        "evaluate",
+        tmp_path / "mine",
+        pictures,
+        "--baselines",
+        2,
+        "--work",
+        work,
+        "--device",
+        "cpu",
+    ]
     done = rssc(*compare, "--json")
     assert done.code == 0, done.err
     arms = set(work.glob("arm-*.safetensors"))
     assert len(arms) == 16
     # all that was needed was there
-    assert {path.name: path.stat().st_mtime_ns for path in work.iterdir() if path not in arms} == before
+    assert {
+        path.name: path.stat().st_mtime_ns for path in work.iterdir() if path not in arms
+    } == before
     table = json.loads(done.out)
     assert len(table["rows"]) == 11
     assert all(len(row["validation"]) == len(row["test"]) == 2 for row in table["rows"])
-    assert all({value * 4 for value in row["test"]} <= {0, 1, 2, 3, 4} for row in table["rows"])  # a quarter of 16 pictures
+    assert all(
+        {value * 4 for value in row["test"]} <= {0, 1, 2, 3, 4} for row in table["rows"]
+    )  # a quarter of 16 pictures
     assert len(table["mcnemar"]) == 2
     assert "info: seed 2 of 2, arm 8 of 8: dual attention, all kinds → own captions" in done.err
-    assert done.err.count("info: fusion: epoch 1/1") == 16 + 2  # the last arm has a second part, for words alone
+    assert (
+        done.err.count("info: fusion: epoch 1/1") == 16 + 2
+    )  # the last arm has a second part, for words alone
     min(arms).unlink()
     again = rssc(*compare, "--json")  # goes on: of sixteen arms, one is missing
     assert json.loads(again.out) == table
     assert 1 <= again.err.count("info: fusion: epoch 1/1") <= 2
     longer = rssc(*compare, "--fusion-epochs", 2)  # another recipe: nothing that is kept will do
     assert longer.err.count("info: fusion: epoch 2/2") == 16
-    assert rssc(*compare, "-q", "--words", "none").message.endswith("networks of its own: --words means nothing there")
-    assert f"{work} was made with seed 0, not 1; choose another" in rssc(*compare, "-q", "--seed", 1).message
+    assert rssc(*compare, "-q", "--words", "none").message.endswith(
+        "networks of its own: --words means nothing there"
+    )
+    assert (
+        f"{work} was made with seed 0, not 1; choose another"
+        in rssc(*compare, "-q", "--seed", 1).message
+    )
     (work / "options.json").write_text("{", encoding="utf-8")
     assert "does not tell what" in rssc(*compare, "-q").message
     (work / "options.json").unlink()
-    assert rssc(*compare, "-q", "--val", 0.4, "--test", 0).message.endswith("give it a share (--test 0.1)")
+    assert rssc(*compare, "-q", "--val", 0.4, "--test", 0).message.endswith(
+        "give it a share (--test 0.1)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +237,12 @@ def test_baselines_go_on_from_the_training(rssc: Callable[..., Outcome], picture
     ],
 )
 def test_wrong_use_of_train_is_one_line(
-    rssc: Callable[..., Outcome], pictures: Path, bundle: Path, tmp_path: Path, words: list[str], message: str
+    rssc: Callable[..., Outcome],
+    pictures: Path,
+    bundle: Path,
+    tmp_path: Path,
+    words: list[str],
+    message: str,
 ) -> None:
     done = rssc("train", pictures, "-o", tmp_path / "mine", "--model", bundle, "-q", *words)
     assert done.code in {1, 2}

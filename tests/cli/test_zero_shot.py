@@ -21,7 +21,7 @@ def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_p
     assert done.code == 0, done.err
     values = json.loads(done.out)
     assert values["cells"] == 12
-    cells = gpd.read_file(target, layer="scenes")
+    cells = gpd.read_file(target, layer="cells")
     names = ["solar park", "forest", "vineyard", "other"]
     assert set(cells["class"]) <= set(names)
     probabilities = cells[[column for column in cells.columns if column.startswith("p_")]]
@@ -30,16 +30,41 @@ def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_p
     assert cells["caption"].str.len().min() > 5
 
 
-def test_classes_from_a_file_with_words(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
+def test_classes_from_a_file_with_words(
+    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "classes.json"
     file.write_text(json.dumps({"water": ["lake", "river", "sea"], "land": ["fields", "forest"]}))
-    done = rssc("zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", file, "--tile-size", "200px", "-q")
+    done = rssc(
+        "zero-shot",
+        scene,
+        "-o",
+        tmp_path / "map.gpkg",
+        "--classes",
+        file,
+        "--tile-size",
+        "200px",
+        "-q",
+    )
     assert done.code == 0, done.err
-    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="scenes")["class"]) <= {"water", "land", "other"}
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="cells")["class"]) <= {
+        "water",
+        "land",
+        "other",
+    }
     # Other words are another run: nothing of it is taken over.
     file.write_text(json.dumps({"water": ["lake"], "land": ["fields", "forest"]}))
     again = rssc(
-        "zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", file, "--tile-size", "200px", "--overwrite", "--json"
+        "zero-shot",
+        scene,
+        "-o",
+        tmp_path / "map.gpkg",
+        "--classes",
+        file,
+        "--tile-size",
+        "200px",
+        "--overwrite",
+        "--json",
     )
     assert json.loads(again.out)["resumed_at"] == 0
 
@@ -47,11 +72,27 @@ def test_classes_from_a_file_with_words(rssc: Callable[..., Outcome], scene: Pat
 def test_refined_classes_are_another_run_and_the_same_each_time(
     rssc: Callable[..., Outcome], scene: Path, tmp_path: Path
 ) -> None:
-    words = ["zero-shot", scene, "--classes", "forest,water,town", "--no-other", "--tile-size", "200px", "--probabilities"]
-    for name, more in (("plain", []), ("first", ["--refine"]), ("second", ["--refine", "--batch-size", 3])):
+    words = [
+        "zero-shot",
+        scene,
+        "--classes",
+        "forest,water,town",
+        "--no-other",
+        "--tile-size",
+        "200px",
+        "--probabilities",
+    ]
+    for name, more in (
+        ("plain", []),
+        ("first", ["--refine"]),
+        ("second", ["--refine", "--batch-size", 3]),
+    ):
         done = rssc(*words, *more, "-o", tmp_path / f"{name}.gpkg", "-q")
         assert done.code == 0, done.err
-    plain, first, second = (gpd.read_file(tmp_path / f"{name}.gpkg", layer="scenes") for name in ("plain", "first", "second"))
+    plain, first, second = (
+        gpd.read_file(tmp_path / f"{name}.gpkg", layer="cells")
+        for name in ("plain", "first", "second")
+    )
     columns = ["p_forest", "p_water", "p_town"]
     np.testing.assert_allclose(first[columns], second[columns], atol=1e-5)
     assert abs(plain[columns].to_numpy() - first[columns].to_numpy()).max() > 1e-3
@@ -69,12 +110,19 @@ def test_refined_classes_are_another_run_and_the_same_each_time(
     ],
 )
 def test_classes_that_mean_nothing_are_one_line(
-    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path, content: str | None, classes: str, message: str
+    rssc: Callable[..., Outcome],
+    scene: Path,
+    tmp_path: Path,
+    content: str | None,
+    classes: str,
+    message: str,
 ) -> None:
     file = tmp_path / "classes.json"
     if content is not None:
         file.write_text(content)
-    done = rssc("zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", classes.format(file=file))
+    done = rssc(
+        "zero-shot", scene, "-o", tmp_path / "map.gpkg", "--classes", classes.format(file=file)
+    )
     assert done.code in {1, 2}
     assert message in done.message
     assert not (tmp_path / "map.gpkg").exists()

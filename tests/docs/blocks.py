@@ -32,18 +32,25 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The commands of shell lines, as words; lines that end with a backslash go on, comments are left out."""
+    """The commands of shell lines, as words.
+
+    Lines that end with a backslash go on, comments are left out.
+    """
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(re.sub(r"(^|\s)#\s.*", "", line))
         if words:
             yield words
 
 
-def run_block(block: Block, namespace: dict[str, object], *, draw: Callable[[list[str]], None]) -> None:
-    """Type a block: ``bash``: our program and Python scripts, in this process, which spares the loading of torch;
+def run_block(
+    block: Block, namespace: dict[str, object], *, draw: Callable[[list[str]], None]
+) -> None:
+    """Type a block: ``bash``: our program and Python scripts, in this process, which spares the
+    loading of torch;
     ``python``: in one session for the page; blocks with a title are saved under it first.
 
-    ``sh`` blocks are for readers who have what they need: not run. ``draw`` stands in for the drawing of the demo scene.
+    ``sh`` blocks are for readers who have what they need: not run. ``draw`` stands in for the
+    drawing of the demo scene.
     """
     if block.title:
         Path(block.title).write_text(block.text, encoding="utf-8")
@@ -61,7 +68,9 @@ def type_command(words: list[str]) -> None:
     program, *arguments = words
     if program == "rssc-geo":
         assert run(arguments) == 0, shlex.join(words)
-        assert all(Path(file).exists() for file in _written(arguments)), f"{shlex.join(words)} did not write what it says"
+        assert all(Path(file).exists() for file in _written(arguments)), (
+            f"{shlex.join(words)} did not write what it says"
+        )
     elif program == "python":
         with _command_line(arguments):
             runpy.run_path(arguments[0], run_name="__main__")
@@ -74,7 +83,11 @@ def _written(arguments: list[str]) -> list[str]:
     if "--dry-run" in arguments:
         return []
     pairs = itertools.pairwise(arguments)
-    return [value for name, value in pairs if name in ("-o", "--preview", "--report", "--class-raster") and "{" not in value]
+    return [
+        value
+        for name, value in pairs
+        if name in ("-o", "--preview", "--report", "--class-raster") and "{" not in value
+    ]
 
 
 @contextlib.contextmanager

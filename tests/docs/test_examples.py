@@ -23,7 +23,11 @@ def part(desk: Path, drawn: Draw) -> Path:
     drawn(["python", "examples/make_demo_scene.py", "whole.tif", "--gsd", "7.5"])
     window = Window(0, 0, 240, 300)
     with rasterio.open("whole.tif") as whole:
-        profile = {**whole.profile, "width": 240, "height": 300}  # from its corner, so that the transform stays
+        profile = {
+            **whole.profile,
+            "width": 240,
+            "height": 300,
+        }  # from its corner, so that the transform stays
         with rasterio.open("part.tif", "w", **profile) as target:
             target.write(whole.read(window=window))
     return desk / "part.tif"
@@ -34,7 +38,9 @@ def classes_of(path: str) -> set[str]:
 
 
 def test_every_script_has_a_test() -> None:
-    tested = {name.removeprefix("test_script_") for name in globals() if name.startswith("test_script_")}
+    tested = {
+        name.removeprefix("test_script_") for name in globals() if name.startswith("test_script_")
+    }
     assert tested == SCRIPTS
 
 
@@ -51,14 +57,28 @@ def test_script_many_rasters(part: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_script_own_classes(part: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    type_command(["python", "examples/own_classes.py", "part.tif", "examples/demo_labels.geojson", "label", "mine", "mine.gpkg"])
+    type_command(
+        [
+            "python",
+            "examples/own_classes.py",
+            "part.tif",
+            "examples/demo_labels.geojson",
+            "label",
+            "mine",
+            "mine.gpkg",
+        ]
+    )
     assert "woodland" in classes_of("mine.gpkg") <= {"woodland", "grassland", "fields"}
     assert "right for" in capsys.readouterr().out
 
 
 def test_script_words(part: Path) -> None:
     type_command(["python", "examples/words.py", "part.tif", "words.gpkg"])
-    assert "forest" in classes_of("words.gpkg") <= {"water", "forest", "open land", "built-up", "other"}
+    assert (
+        "forest"
+        in classes_of("words.gpkg")
+        <= {"water", "forest", "open land", "built-up", "other"}
+    )
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +86,14 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(ROOT / "examples" / "first_map.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "commit the notebook without outputs"
+    assert not any(cell.get("outputs") for cell in notebook.cells), (
+        "commit the notebook without outputs"
+    )
     client = NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "examples")}}
+        notebook,
+        timeout=240,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(ROOT / "examples")}},
     )
     client.execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -45,7 +45,10 @@ def test_pages_fetch_nothing(site: Path) -> None:
     assert len(pages) > 20
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        fetched = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^>]*>", text)
+        fetched = re.findall(
+            r"<(?:script|img|link|iframe|source)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^>]*>",
+            text,
+        )
         assert not [tag for tag in fetched if "canonical" not in tag], page.name
 
 
@@ -77,5 +80,5 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 
 def test_docstrings_become_tables_of_parameters(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text(encoding="utf-8"))
-    assert "regions below this area join a neighbour" in text
+    assert "regions below this area join a neighbor" in text
     assert ":func:" not in text

@@ -1,4 +1,7 @@
-"""The demo scene, drawn small: where it lies, what of it is valid, and that its parts look different."""
+"""The demo scene, drawn small.
+
+Where it lies, what of it is valid, and that its parts look different.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def scene() -> DemoScene:
     return draw_scene(gsd_m=GSD_M)
 
 
-def colour(scene: DemoScene, name: str) -> np.ndarray:
+def color(scene: DemoScene, name: str) -> np.ndarray:
     inside = (scene.areas == 1 + scene.area_names.index(name)) & scene.mask
     return scene.pixels[inside].astype(float)
 
@@ -50,12 +53,15 @@ def test_a_corner_and_the_edges_are_not_valid_and_hold_zeros(scene: DemoScene) -
 def test_every_area_is_there_and_looks_like_itself(scene: DemoScene) -> None:
     hectares = {name: (scene.areas == k).sum() * GSD_M**2 / 1e4 for k, name in enumerate(AREAS, 1)}
     assert min(hectares.values()) > 15
-    forest, meadow = colour(scene, "Forest"), colour(scene, "Meadow")
+    forest, meadow = color(scene, "Forest"), color(scene, "Meadow")
     assert forest.mean() < 0.7 * meadow.mean()
     for green in (forest, meadow):
         assert green[:, 1].mean() > max(green[:, 0].mean(), green[:, 2].mean())
-    assert colour(scene, "DenseResidential")[:, 1].std() > 1.5 * meadow[:, 1].std()
-    assert np.percentile(colour(scene, "StorageTanks"), 95) > np.percentile(colour(scene, "Fields"), 95) + 30
+    assert color(scene, "DenseResidential")[:, 1].std() > 1.5 * meadow[:, 1].std()
+    assert (
+        np.percentile(color(scene, "StorageTanks"), 95)
+        > np.percentile(color(scene, "Fields"), 95) + 30
+    )
     sea = scene.pixels[int(4380 / GSD_M), int(2500 / GSD_M) : int(3500 / GSD_M)].mean(axis=0)
     sand = scene.pixels[int(4090 / GSD_M), int(2500 / GSD_M) : int(3500 / GSD_M)].mean(axis=0)
     assert sea[2] > sea[0] + 30
@@ -63,10 +69,14 @@ def test_every_area_is_there_and_looks_like_itself(scene: DemoScene) -> None:
     assert sand.mean() > sea.mean() + 50
 
 
-def test_the_file_lies_where_it_should_with_mask_and_overviews(scene: DemoScene, tmp_path: Path) -> None:
+def test_the_file_lies_where_it_should_with_mask_and_overviews(
+    scene: DemoScene, tmp_path: Path
+) -> None:
     path = tmp_path / "made" / "scene.tif"
     write_scene(scene, path)
-    assert [p.name for p in path.parent.iterdir()] == ["scene.tif"]  # the mask is inside, no sidecar
+    assert [p.name for p in path.parent.iterdir()] == [
+        "scene.tif"
+    ]  # the mask is inside, no sidecar
     with rasterio.open(path) as raster:
         assert raster.crs.to_epsg() == 32632
         assert raster.transform.a == -raster.transform.e == GSD_M
@@ -84,7 +94,9 @@ def test_a_house_throws_its_shadow_away_from_the_sun() -> None:
     canvas = Canvas(100.0, 1.0)
     canvas.albedo[...] = 0.5
     one = np.ones(1)
-    canvas.boxes(np.full((1, 2), 50.0), np.full((1, 2), 10.0), 0 * one, np.full((1, 3), 0.5), 8 * one)
+    canvas.boxes(
+        np.full((1, 2), 50.0), np.full((1, 2), 10.0), 0 * one, np.full((1, 3), 0.5), 8 * one
+    )
     picture = photograph(canvas, np.random.default_rng(0)).astype(int)
     north_west, south_east = picture[41:43, 41:43].mean(), picture[57:59, 57:59].mean()
     assert north_west < 0.6 * south_east

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from rssc_geo.geometry.antimeridian import crosses, split
+from rssc_geo.geometry import crosses, split
 
 
 def test_a_polygon_across_the_antimeridian_becomes_two() -> None:
@@ -39,7 +39,10 @@ def test_a_polygon_around_a_pole_gets_the_pole() -> None:
 
 def test_a_ring_around_a_pole_keeps_its_hole() -> None:
     lon = np.arange(-175, 180, 10)
-    ring = shapely.polygons(np.column_stack([lon, np.full(len(lon), 70)]), [np.column_stack([lon, np.full(len(lon), 80)])])
+    ring = shapely.polygons(
+        np.column_stack([lon, np.full(len(lon), 70)]),
+        [np.column_stack([lon, np.full(len(lon), 80)])],
+    )
     (cut,) = split(np.array([ring]), wrapped=True)
     assert cut.is_valid
     assert cut.area == 360 * 10

@@ -1,4 +1,7 @@
-"""Outlines of cells and regions: exact, valid, complete, for any grid, any classes and any affine."""
+"""Outlines of cells and regions.
+
+Exact, valid, complete, for any grid, any classes and any affine.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,14 @@ from pyproj import CRS, Geod
 from scipy import ndimage
 
 from rssc_geo.errors import GeoreferenceError
-from rssc_geo.geometry.areas import geodesic_area_m2
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.geometry.polygons import Regions, cell_polygons, dissolve, merge_small
+from rssc_geo.geometry import (
+    Regions,
+    TileGrid,
+    cell_polygons,
+    dissolve,
+    geodesic_area_m2,
+    merge_small,
+)
 
 NOTHING = -1
 PLAIN = Affine(1, 0, 0, 0, 1, 0)
@@ -34,14 +42,17 @@ affines = st.sampled_from(
 def maps(draw: st.DrawFn, most: int = 8) -> tuple[TileGrid, np.ndarray]:
     """A grid, often with clipped last cells, and classes with nothing among them."""
     rows, cols = draw(st.integers(1, most)), draw(st.integers(1, most))
-    stride = draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    shape = rows * stride[0] - draw(st.integers(0, stride[0] - 1)), cols * stride[1] - draw(st.integers(0, stride[1] - 1))
+    cell_size = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    shape = (
+        rows * cell_size[0] - draw(st.integers(0, cell_size[0] - 1)),
+        cols * cell_size[1] - draw(st.integers(0, cell_size[1] - 1)),
+    )
     values = draw(st.lists(st.integers(NOTHING, 2), min_size=rows * cols, max_size=rows * cols))
-    return TileGrid(shape, stride), np.array(values, np.int16).reshape(rows, cols)
+    return TileGrid(shape, cell_size), np.array(values, np.int16).reshape(rows, cols)
 
 
 def _expected_regions(classes: np.ndarray) -> dict[frozenset[tuple[int, int]], int]:
-    """The regions as sets of cells, labelled class by class with scipy: an independent reckoning."""
+    """The regions as sets of cells, labeled class by class with scipy: an independent reckoning."""
     regions = {}
     for value in set(np.unique(classes).tolist()) - {NOTHING}:
         labels, count = ndimage.label(classes == value)
@@ -52,27 +63,39 @@ def _expected_regions(classes: np.ndarray) -> dict[frozenset[tuple[int, int]], i
 
 
 def _cells_of(regions: Regions, region: int) -> frozenset[tuple[int, int]]:
-    return frozenset(zip(*(axis.tolist() for axis in np.nonzero(regions.labels == region)), strict=True))
+    return frozenset(
+        zip(*(axis.tolist() for axis in np.nonzero(regions.labels == region)), strict=True)
+    )
 
 
 @given(maps(), affines)
-def test_cell_corners_are_the_affine_of_the_pixel_corners_exactly(case: tuple[TileGrid, np.ndarray], transform: Affine) -> None:
+def test_cell_corners_are_the_affine_of_the_pixel_corners_exactly(
+    case: tuple[TileGrid, np.ndarray], transform: Affine
+) -> None:
     grid, _ = case
     cells = list(grid.cells())
-    polygons = cell_polygons(grid, transform, np.array([c.row for c in cells]), np.array([c.col for c in cells]))
+    polygons = cell_polygons(
+        grid, transform, np.array([c.row for c in cells]), np.array([c.col for c in cells])
+    )
     for cell, polygon in zip(cells, polygons, strict=True):
         w = cell.window
-        corners = {transform @ (x, y) for x in (w.col, w.col + w.width) for y in (w.row, w.row + w.height)}
+        corners = {
+            transform @ (x, y) for x in (w.col, w.col + w.width) for y in (w.row, w.row + w.height)
+        }
         assert set(polygon.exterior.coords) == corners
         assert polygon.exterior.is_ccw
         assert len(polygon.exterior.coords) == 5
 
 
 @given(maps())
-def test_regions_are_the_connected_cells_of_one_class_in_order(case: tuple[TileGrid, np.ndarray]) -> None:
+def test_regions_are_the_connected_cells_of_one_class_in_order(
+    case: tuple[TileGrid, np.ndarray],
+) -> None:
     grid, classes = case
     regions = dissolve(grid, PLAIN, classes=classes, nothing=NOTHING)
-    found = {_cells_of(regions, region): int(regions.class_ids[region]) for region in range(len(regions))}
+    found = {
+        _cells_of(regions, region): int(regions.class_ids[region]) for region in range(len(regions))
+    }
     assert found == _expected_regions(classes)
     assert ((regions.labels == -1) == (classes == NOTHING)).all()
     firsts = [min(_cells_of(regions, region)) for region in range(len(regions))]
@@ -104,14 +127,22 @@ def test_region_corners_are_cell_corners_exactly(
     grid, classes = case
     regions = dissolve(grid, transform, classes=classes, nothing=NOTHING, keep_corners=keep_corners)
     polygons = regions.polygons()
-    grid_corners = {transform @ (x, y) for x in grid.col_edges().tolist() for y in grid.row_edges().tolist()}
+    grid_corners = {
+        transform @ (x, y) for x in grid.col_edges().tolist() for y in grid.row_edges().tolist()
+    }
     assert {tuple(point) for point in shapely.get_coordinates(polygons)} <= grid_corners
     assert shapely.is_ccw(shapely.get_exterior_ring(polygons)).all()
     if keep_corners:  # every corner of a cell that lies on an outline is one of its vertices
-        plain = dissolve(grid, PLAIN, classes=classes, nothing=NOTHING, keep_corners=True).polygons()
+        plain = dissolve(
+            grid, PLAIN, classes=classes, nothing=NOTHING, keep_corners=True
+        ).polygons()
         for polygon in plain:
-            sides = [b[0] - a[0] + b[1] - a[1] for ring in (polygon.exterior, *polygon.interiors) for a, b in _pairs(ring)]
-            assert max(map(abs, sides)) <= max(grid.stride)
+            sides = [
+                b[0] - a[0] + b[1] - a[1]
+                for ring in (polygon.exterior, *polygon.interiors)
+                for a, b in _pairs(ring)
+            ]
+            assert max(map(abs, sides)) <= max(grid.cell_size)
 
 
 def _pairs(ring: shapely.LinearRing) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
@@ -120,16 +151,29 @@ def _pairs(ring: shapely.LinearRing) -> list[tuple[tuple[float, ...], tuple[floa
 
 
 @given(maps(), st.integers(0, 5), st.integers(0, 5))
-def test_a_slice_of_polygons_is_the_slice_of_all(case: tuple[TileGrid, np.ndarray], start: int, count: int) -> None:
+def test_a_slice_of_polygons_is_the_slice_of_all(
+    case: tuple[TileGrid, np.ndarray], start: int, count: int
+) -> None:
     grid, classes = case
     regions = dissolve(grid, PLAIN, classes=classes, nothing=NOTHING)
-    assert regions.polygons(start, start + count).tolist() == regions.polygons()[start : start + count].tolist()
+    assert (
+        regions.polygons(start, start + count).tolist()
+        == regions.polygons()[start : start + count].tolist()
+    )
 
 
 def test_straight_outlines_have_corners_only_where_they_turn() -> None:
-    regions = dissolve(TileGrid((6, 6), (2, 2)), PLAIN, classes=np.zeros((3, 3), int), nothing=NOTHING)
+    regions = dissolve(
+        TileGrid((6, 6), (2, 2)), PLAIN, classes=np.zeros((3, 3), int), nothing=NOTHING
+    )
     assert len(regions.polygons()[0].exterior.coords) == 5
-    kept = dissolve(TileGrid((6, 6), (2, 2)), PLAIN, classes=np.zeros((3, 3), int), nothing=NOTHING, keep_corners=True)
+    kept = dissolve(
+        TileGrid((6, 6), (2, 2)),
+        PLAIN,
+        classes=np.zeros((3, 3), int),
+        nothing=NOTHING,
+        keep_corners=True,
+    )
     assert len(kept.polygons()[0].exterior.coords) == 13
 
 
@@ -139,7 +183,9 @@ def test_classes_of_another_shape_are_refused() -> None:
 
 
 @given(maps(), st.integers(0, 12))
-def test_merging_leaves_no_small_region_that_has_a_neighbour(case: tuple[TileGrid, np.ndarray], least: int) -> None:
+def test_merging_leaves_no_small_region_that_has_a_neighbor(
+    case: tuple[TileGrid, np.ndarray], least: int
+) -> None:
     _, classes = case
     areas = np.ones(classes.shape)
     merged = merge_small(classes, areas, min_area=least, nothing=NOTHING)
@@ -158,9 +204,13 @@ def test_merging_leaves_no_small_region_that_has_a_neighbour(case: tuple[TileGri
 def test_merging_takes_the_longest_border_then_the_larger_then_the_lower_class() -> None:
     border = np.array([[1, 1, 1, 1], [2, 9, 9, 1], [2, 2, 2, 2]])
     areas = np.ones((3, 4))
-    assert merge_small(border, areas, min_area=3, nothing=NOTHING)[1, 1] == 1  # 3 sides against 3, equal areas: lower class
+    assert (
+        merge_small(border, areas, min_area=3, nothing=NOTHING)[1, 1] == 1
+    )  # 3 sides against 3, equal areas: lower class
     areas[2] = 5
-    assert merge_small(border, areas, min_area=3, nothing=NOTHING)[1, 1] == 2  # equal sides: the larger
+    assert (
+        merge_small(border, areas, min_area=3, nothing=NOTHING)[1, 1] == 2
+    )  # equal sides: the larger
     border[1, 3] = 2
     areas[:] = 1
     assert merge_small(border, areas, min_area=3, nothing=NOTHING)[1, 1] == 2  # 4 sides against 2
@@ -169,20 +219,30 @@ def test_merging_takes_the_longest_border_then_the_larger_then_the_lower_class()
 def test_the_smallest_go_first_and_merged_regions_count_as_one() -> None:
     # 5 (one cell) joins the 3s, which are then large enough to stay.
     row = np.array([[3, 3, 5, 4, 4, 4, 4]])
-    assert merge_small(row, np.array([[1, 1, 0.5, 1, 1, 1, 1.0]]), min_area=2.5, nothing=NOTHING).tolist() == [[4] * 7]
+    assert merge_small(
+        row, np.array([[1, 1, 0.5, 1, 1, 1, 1.0]]), min_area=2.5, nothing=NOTHING
+    ).tolist() == [[4] * 7]
     bridge = np.array([[3, 3, 5, 3, 3]])
     assert merge_small(bridge, np.ones((1, 5)), min_area=5, nothing=NOTHING).tolist() == [[3] * 5]
 
 
 @pytest.mark.parametrize(
     ("crs", "origin", "step"),
-    [("EPSG:32632", (500000, 5200000), 100.0), ("EPSG:4326", (9.0, 47.0), 0.001), ("EPSG:32760", (834000, 8000000), 500.0)],
+    [
+        ("EPSG:32632", (500000, 5200000), 100.0),
+        ("EPSG:4326", (9.0, 47.0), 0.001),
+        ("EPSG:32760", (834000, 8000000), 500.0),
+    ],
 )
-def test_areas_are_those_of_pyproj_also_across_the_antimeridian(crs: str, origin: tuple[float, float], step: float) -> None:
+def test_areas_are_those_of_pyproj_also_across_the_antimeridian(
+    crs: str, origin: tuple[float, float], step: float
+) -> None:
     grid = TileGrid((30, 30), (10, 10))
     transform = Affine(step, 0, origin[0], 0, -step, origin[1])
     classes = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]])
-    ring, middle = dissolve(grid, transform, classes=classes, nothing=NOTHING, keep_corners=True).polygons()
+    ring, middle = dissolve(
+        grid, transform, classes=classes, nothing=NOTHING, keep_corners=True
+    ).polygons()
     cells = cell_polygons(grid, transform, *(axis.ravel() for axis in np.indices((3, 3))))
     each = geodesic_area_m2(cells, CRS(crs))
     both = geodesic_area_m2(np.array([ring, middle]), CRS(crs))
@@ -197,7 +257,10 @@ def _authalic_q(lat: float) -> float:
     """Snyder (1987), Map projections, equation 3-12, on WGS 84."""
     e = CRS(4326).get_geod().es ** 0.5
     sine = np.sin(np.radians(lat))
-    return float((1 - e**2) * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e)))
+    return float(
+        (1 - e**2)
+        * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))
+    )
 
 
 def test_areas_of_wide_cells_follow_the_parallels() -> None:
@@ -205,15 +268,21 @@ def test_areas_of_wide_cells_follow_the_parallels() -> None:
     exact = 6378137.0**2 * np.radians(30) * (_authalic_q(61) - _authalic_q(60)) / 2
     assert geodesic_area_m2(np.array([box]), CRS(4326))[0] == pytest.approx(exact, rel=1e-4)
     between_corners = Geod(ellps="WGS84").geometry_area_perimeter(box)[0]
-    assert between_corners != pytest.approx(exact, rel=1e-3)  # what it would be without vertices added
+    assert between_corners != pytest.approx(
+        exact, rel=1e-3
+    )  # what it would be without vertices added
 
 
 def test_areas_on_the_moon_in_grads_of_multipolygons_and_of_none() -> None:
     moon = CRS.from_proj4("+proj=longlat +R=1737400 +no_defs")
     square = np.array([shapely.box(0, 0, 0.1, 0.1)])
-    assert geodesic_area_m2(square, moon)[0] == pytest.approx((np.radians(0.1) * 1737400) ** 2, rel=1e-5)
+    assert geodesic_area_m2(square, moon)[0] == pytest.approx(
+        (np.radians(0.1) * 1737400) ** 2, rel=1e-5
+    )
     paris = CRS("EPSG:4807")  # in grads
-    assert geodesic_area_m2(square, paris)[0] == pytest.approx((np.radians(0.09) * 6378249) ** 2, rel=1e-2)
+    assert geodesic_area_m2(square, paris)[0] == pytest.approx(
+        (np.radians(0.09) * 6378249) ** 2, rel=1e-2
+    )
     parts = shapely.multipolygons([shapely.box(0, 0, 0.1, 0.1), shapely.box(1, 0, 1.1, 0.1)])
     areas = geodesic_area_m2(np.array([parts, None]), CRS(4326))
     assert areas[0] == pytest.approx(2 * geodesic_area_m2(square, CRS(4326))[0])

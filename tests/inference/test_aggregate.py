@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rssc_geo.geometry.grid import Tile, TileGrid
-from rssc_geo.inference.aggregate import CellAggregator, CellMap, TileResult
+from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.inference import CellAggregator, CellMap, TileResult
 
 CLASSES = 3
 sides = st.integers(1, 24)
@@ -16,8 +16,8 @@ sides = st.integers(1, 24)
 @st.composite
 def jobs(draw: st.DrawFn) -> tuple[TileGrid, np.ndarray, np.ndarray, float]:
     size = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    stride = draw(st.integers(1, size[0])), draw(st.integers(1, size[1]))
-    grid = TileGrid((draw(sides), draw(sides)), size, stride)
+    cell_size = draw(st.integers(1, size[0])), draw(st.integers(1, size[1]))
+    grid = TileGrid((draw(sides), draw(sides)), size, cell_size)
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     mask = random.random(grid.shape) < draw(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]))
     selected = random.random(grid.cells_shape) < draw(st.sampled_from([0.2, 1.0]))
@@ -32,14 +32,20 @@ def probabilities_of(tile: Tile) -> np.ndarray:
 def read(grid: TileGrid, mask: np.ndarray, tile: Tile) -> tuple[float, np.ndarray]:
     rows, cols = grid.cells_of_tile(tile)
     fractions = [[mask[grid.cell(r, c).window.slices].mean() for c in cols] for r in rows]
-    return float(mask[tile.window.slices].mean()), np.array(fractions, np.float32).reshape(len(rows), len(cols))
+    return float(mask[tile.window.slices].mean()), np.array(fractions, np.float32).reshape(
+        len(rows), len(cols)
+    )
 
 
 def process(grid: TileGrid, mask: np.ndarray, cells: CellMap, tile: Tile) -> TileResult:
     fraction, fractions = read(grid, mask, tile)
     looked = cells.wanted(tile, fraction, fractions)
     return TileResult(
-        tile, fraction, fractions, probabilities_of(tile) if looked else None, f"tile {tile.index}" if looked else ""
+        tile,
+        fraction,
+        fractions,
+        probabilities_of(tile) if looked else None,
+        f"tile {tile.index}" if looked else "",
     )
 
 
@@ -55,8 +61,13 @@ def expected(
         nearest = int(near_rows[cell.row] * grid.tiles_shape[1] + near_cols[cell.col])
         rows, cols = grid.tiles_of_cell(cell.row, cell.col)
         tiles = [grid.tile(r * grid.tiles_shape[1] + c) for r in rows for c in cols]
-        counted = [t for t in tiles if t.index == nearest or mask[t.window.slices].mean() >= min_valid]
-        result[cell.row, cell.col] = np.mean([probabilities_of(t) for t in counted], axis=0), f"tile {nearest}"
+        counted = [
+            t for t in tiles if t.index == nearest or mask[t.window.slices].mean() >= min_valid
+        ]
+        result[cell.row, cell.col] = (
+            np.mean([probabilities_of(t) for t in counted], axis=0),
+            f"tile {nearest}",
+        )
     return result
 
 
@@ -72,9 +83,15 @@ def test_cells_are_exactly_the_valid_selected_ones_with_the_right_mean(
     aggregator = CellAggregator(cells, classes=CLASSES)
     got: dict[tuple[int, int], tuple[np.ndarray, str]] = {}
     for start in range(0, len(tiles), chunk):
-        batch = aggregator.add([process(grid, mask, cells, grid.tile(i)) for i in tiles[start : start + chunk]])
+        batch = aggregator.add(
+            [process(grid, mask, cells, grid.tile(i)) for i in tiles[start : start + chunk]]
+        )
         for row, col, values, caption in zip(
-            batch.rows.tolist(), batch.cols.tolist(), batch.probabilities, batch.captions, strict=True
+            batch.rows.tolist(),
+            batch.cols.tolist(),
+            batch.probabilities,
+            batch.captions,
+            strict=True,
         ):
             assert (row, col) not in got
             got[row, col] = values, caption
@@ -87,7 +104,9 @@ def test_cells_are_exactly_the_valid_selected_ones_with_the_right_mean(
 
 @given(jobs(), st.floats(0, 1))
 @settings(max_examples=300)
-@example((TileGrid((3, 2), (2, 1), (1, 1)), np.ones((3, 2), bool), np.ones((3, 2), bool), 0.1), 0.25)
+@example(
+    (TileGrid((3, 2), (2, 1), (1, 1)), np.ones((3, 2), bool), np.ones((3, 2), bool), 0.1), 0.25
+)
 def test_a_run_resumed_anywhere_equals_an_undisturbed_one(
     job: tuple[TileGrid, np.ndarray, np.ndarray, float], where: float
 ) -> None:
@@ -103,5 +122,7 @@ def test_a_run_resumed_anywhere_equals_an_undisturbed_one(
     second = CellAggregator(cells, classes=CLASSES, done=watermark).add(again)
     np.testing.assert_array_equal(np.concatenate([first.rows, second.rows]), whole.rows)
     np.testing.assert_array_equal(np.concatenate([first.cols, second.cols]), whole.cols)
-    np.testing.assert_array_equal(np.concatenate([first.probabilities, second.probabilities]), whole.probabilities)
+    np.testing.assert_array_equal(
+        np.concatenate([first.probabilities, second.probabilities]), whole.probabilities
+    )
     assert first.captions + second.captions == whole.captions

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from rssc_geo.errors import BundleError
-from rssc_geo.models.bundle import EMBEDDED, Model, embedded_names, load_card, load_model
-from rssc_geo.models.card import ModelCard
+from rssc_geo.models import EMBEDDED, Model, ModelCard, embedded_names, load_card, load_model
 
 
 def test_round_trip(bundle: Path, small_model: Model) -> None:
@@ -19,7 +18,9 @@ def test_round_trip(bundle: Path, small_model: Model) -> None:
     images = torch.randn(2, 3, 64, 64)
     inputs = loaded.tokenize(["A green field.", "Trees."])
     with torch.inference_mode():
-        assert torch.allclose(loaded.network(images, *inputs), small_model.network(images, *inputs), atol=0.05)
+        assert torch.allclose(
+            loaded.network(images, *inputs), small_model.network(images, *inputs), atol=0.05
+        )
     again = load_model(str(bundle))
     for key, value in loaded.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
@@ -49,7 +50,10 @@ BREAKAGES = {
     "no tokenizer": (lambda b: (b / "tokenizer.json").unlink(), "tokenizer.json is missing"),
     "altered weights": (lambda b: (b / "model.safetensors").write_bytes(b"\0" * 100), "checksum"),
     "no checksum": (lambda b: _edit(b, sha256={}), "no sha256"),
-    "other network": (lambda b: _edit(b, captioner=None, network={"image_encoder": {}, "text_encoder": {}}), "no network"),
+    "other network": (
+        lambda b: _edit(b, captioner=None, network={"image_encoder": {}, "text_encoder": {}}),
+        "no network",
+    ),
 }
 
 
@@ -99,7 +103,9 @@ def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
         load_model(file)
 
 
-def test_a_hub_id_without_a_network_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_id_without_a_network_says_how_to_fetch_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

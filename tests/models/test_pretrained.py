@@ -1,4 +1,7 @@
-"""Pretrained encoders: read from folders, with their own preprocessing, kept in bundles that load without them."""
+"""Pretrained encoders.
+
+Read from folders, with their own preprocessing, kept in bundles that load without them.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,16 @@ from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel, T5Model
 
 from rssc_geo.errors import BundleError, UsageError
-from rssc_geo.models.bundle import load_model, save_bundle
-from rssc_geo.models.encoders import make_image_encoder, make_text_encoder
-from rssc_geo.models.pretrained import load_image_encoder, load_text_encoder, load_tokenizer
-from rssc_geo.training.full_recipe import FullRecipe, load_encoders, new_full_model
-from rssc_geo.training.layers import train_layers
-from rssc_geo.training.recipe import TrainOptions
+from rssc_geo.models import (
+    load_image_encoder,
+    load_model,
+    load_text_encoder,
+    load_tokenizer,
+    make_image_encoder,
+    make_text_encoder,
+    save_bundle,
+)
+from rssc_geo.training import FullRecipe, TrainOptions, load_encoders, new_full_model, train_layers
 from tests.pretrained_folders import WORDS, save_clip, save_tokenizer, save_vit
 
 
@@ -53,20 +60,34 @@ def test_the_two_halves_of_clip(clip_folder: Path, tmp_path: Path) -> None:
     whole = save_clip(tmp_path)
     image, text = load_image_encoder(str(clip_folder)), load_text_encoder(str(clip_folder))
     assert (image.size, image.mean, text.max_tokens) == (16, (0.4,) * 3, 16)
-    sees, reads = make_image_encoder(image.configuration).eval(), make_text_encoder(text.configuration).eval()
+    sees, reads = (
+        make_image_encoder(image.configuration).eval(),
+        make_text_encoder(text.configuration).eval(),
+    )
     sees.load_state_dict(image.weights)
     reads.load_state_dict(text.weights)
     pixels, ids = torch.randn(1, 3, 16, 16), torch.tensor([[0, 5, 6, 7, 1]])
     with torch.inference_mode():
-        torch.testing.assert_close(sees(pixels), whole.vision_model(pixel_values=pixels).last_hidden_state)
         torch.testing.assert_close(
-            reads(ids, torch.ones_like(ids, dtype=torch.bool)), whole.text_model(input_ids=ids).last_hidden_state
+            sees(pixels), whole.vision_model(pixel_values=pixels).last_hidden_state
+        )
+        torch.testing.assert_close(
+            reads(ids, torch.ones_like(ids, dtype=torch.bool)),
+            whole.text_model(input_ids=ids).last_hidden_state,
         )
 
 
 def test_of_an_encoder_decoder_the_encoder(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = T5Config(
+        vocab_size=len(WORDS),
+        d_model=16,
+        d_kv=8,
+        d_ff=24,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
     whole = T5Model(config).eval()
     whole.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
@@ -84,7 +105,10 @@ def test_of_an_encoder_decoder_the_encoder(tmp_path: Path) -> None:
 def test_a_timm_folder(architecture: str, tmp_path: Path) -> None:
     model = timm.create_model(architecture, num_classes=7).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    preset = {"architecture": architecture, "pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3, "input_size": [3, 160, 160]}}
+    preset = {
+        "architecture": architecture,
+        "pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3, "input_size": [3, 160, 160]},
+    }
     (tmp_path / "config.json").write_text(json.dumps(preset))
     found = load_image_encoder(str(tmp_path))
     assert (found.size, found.mean) == (160, (0.1,) * 3)
@@ -94,35 +118,64 @@ def test_a_timm_folder(architecture: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         tokens, wanted = encoder(pixels), model.forward_features(pixels)
     assert tokens.shape == (1, tokens.shape[1], encoder.width)
-    torch.testing.assert_close(tokens.mean(1), wanted.mean((2, 3)) if wanted.ndim == 4 else wanted.mean(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        tokens.mean(1),
+        wanted.mean((2, 3)) if wanted.ndim == 4 else wanted.mean(1),
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_maps_with_channels_last_are_read_as_such() -> None:
-    kwargs = {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
-    encoder = make_image_encoder({"architecture": "swin_tiny_patch4_window7_224", "kwargs": kwargs}).eval()
+    kwargs = {
+        "img_size": 64,
+        "window_size": 2,
+        "embed_dim": 16,
+        "depths": (1, 1, 1, 1),
+        "num_heads": (1, 1, 2, 2),
+    }
+    encoder = make_image_encoder(
+        {"architecture": "swin_tiny_patch4_window7_224", "kwargs": kwargs}
+    ).eval()
     with torch.inference_mode():
         assert encoder(torch.randn(1, 3, 64, 64)).shape == (1, 4, encoder.width)
 
 
-def test_a_bundle_of_them_loads_without_them(vit_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_them_loads_without_them(
+    vit_folder: Path, clip_folder: Path, tmp_path: Path
+) -> None:
     for source in (vit_folder, clip_folder):
         shutil.copytree(source, tmp_path / source.name)
-    recipe = FullRecipe(image_encoder=str(tmp_path / vit_folder.name), text_encoder=str(tmp_path / clip_folder.name), width=16)
+    recipe = FullRecipe(
+        image_encoder=str(tmp_path / vit_folder.name),
+        text_encoder=str(tmp_path / clip_folder.name),
+        width=16,
+    )
     model = new_full_model(TrainOptions(), recipe, load_encoders(recipe), ["Field", "River"])
     save_bundle(tmp_path / "bundle", model, readme="")
     for source in (vit_folder, clip_folder):
         shutil.rmtree(tmp_path / source.name)
     loaded = load_model(tmp_path / "bundle")
     assert loaded.card.special_tokens
-    ids, mask = loaded.tokenize(["a field", "", " ".join(["this is a river."] * 9) + " Overall a field."])
+    ids, mask = loaded.tokenize(
+        ["a field", "", " ".join(["this is a river."] * 9) + " Overall a field."]
+    )
     assert ids.shape == (3, 16)
     assert ids[0, :5].tolist() == [0, WORDS.index("a"), WORDS.index("field"), 1, 0]
     assert mask.sum(1).tolist() == [4, 0, 16]
-    assert [WORDS[k] for k in ids[2, -5:].tolist()] == ["overall", "a", "field", ".", "<|endoftext|>"]
+    assert [WORDS[k] for k in ids[2, -5:].tolist()] == [
+        "overall",
+        "a",
+        "field",
+        ".",
+        "<|endoftext|>",
+    ]
     images = loaded.preprocess(np.full((3, 32, 32, 3), 255, np.uint8), np.ones((3, 32, 32), bool))
     assert float(images.max()) == pytest.approx((1 - 0.5) / 0.25)
     with torch.inference_mode():
-        assert torch.allclose(loaded.network(images, ids, mask), model.network.eval()(images, ids, mask), atol=0.05)
+        assert torch.allclose(
+            loaded.network(images, ids, mask), model.network.eval()(images, ids, mask), atol=0.05
+        )
 
 
 def test_the_last_layers_learn(clip_folder: Path) -> None:
@@ -133,7 +186,9 @@ def test_the_last_layers_learn(clip_folder: Path) -> None:
 
     every = learning()
     train_layers(encoder, 1, what="text")
-    assert learning() == [name for name in every if "layers.2." in name or "final_layer_norm" in name]
+    assert learning() == [
+        name for name in every if "layers.2." in name or "final_layer_norm" in name
+    ]
     train_layers(encoder, 0, what="text")
     assert learning() == []
     train_layers(encoder, None, what="text")
@@ -149,14 +204,30 @@ def _remove(folder: Path, file: str) -> None:
 BREAKAGES = {
     "no config": (lambda f: _remove(f, "config.json"), "holds no config.json"),
     "no weights": (lambda f: _remove(f, "model.safetensors"), "cannot be loaded as safetensors"),
-    "pickled": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "cannot be loaded as safetensors"),
-    "half": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:999]), "cannot be loaded"),
-    "other weights": (lambda f: save_file({"a": torch.zeros(1)}, f / "model.safetensors", {"format": "pt"}), "its weights lack"),
+    "pickled": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "cannot be loaded as safetensors",
+    ),
+    "half": (
+        lambda f: (f / "model.safetensors").write_bytes(
+            (f / "model.safetensors").read_bytes()[:999]
+        ),
+        "cannot be loaded",
+    ),
+    "other weights": (
+        lambda f: save_file({"a": torch.zeros(1)}, f / "model.safetensors", {"format": "pt"}),
+        "its weights lack",
+    ),
     "own code": (
-        lambda f: (f / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}'),
+        lambda f: (f / "config.json").write_text(
+            '{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}'
+        ),
         "runs code of its own, which is refused",
     ),
-    "no preset": (lambda f: _remove(f, "preprocessor_config.json"), "preprocessor_config.json cannot be used"),
+    "no preset": (
+        lambda f: _remove(f, "preprocessor_config.json"),
+        "preprocessor_config.json cannot be used",
+    ),
 }
 
 

@@ -1,4 +1,7 @@
-"""Checkpoints of the authors' code: imported, computed as theirs for a batch of one, refused in one line when wrong."""
+"""Checkpoints of the authors' code.
+
+Imported, computed as theirs for a batch of one, refused in one line when wrong.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,27 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
 from rssc_geo.errors import BundleError, UsageError
-from rssc_geo.models.bundle import load_model
-from rssc_geo.models.checkpoint import import_checkpoint
+from rssc_geo.models import import_checkpoint, load_model
 
 CLASSES = ["Beach", "Forest", "Port"]
 TEXT, IMAGE, TOKENS = 64, 128, 11
 
 
 class Authors(nn.Module):
-    """Their network, restated from its description: attention modules that take (S, B, E), fed (B, S, E) by the text's own."""
+    """Their network, restated from its description.
+
+    Attention modules that take (S, B, E), fed (B, S, E) by the text's own.
+    """
 
     def __init__(self, levels: int) -> None:
         super().__init__()
-        vit = ViTConfig(hidden_size=IMAGE, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, image_size=32)
+        vit = ViTConfig(
+            hidden_size=IMAGE,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+        )
         clip = CLIPTextConfig(
             vocab_size=20, hidden_size=TEXT, intermediate_size=80, num_hidden_layers=2, num_attention_heads=1,
             max_position_embeddings=TOKENS, bos_token_id=0, eos_token_id=1, pad_token_id=1,
@@ -38,14 +49,20 @@ class Authors(nn.Module):
         self.text_cross_attention = nn.MultiheadAttention(TEXT, 4)
         self.image_cross_attention = nn.MultiheadAttention(TEXT, 4)
         self.mlp = nn.Sequential(
-            nn.Linear(TEXT, 2 * TEXT), nn.ReLU(), nn.Dropout(0.1), nn.Linear(2 * TEXT, TEXT), nn.Dropout(0.1)
+            nn.Linear(TEXT, 2 * TEXT),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(2 * TEXT, TEXT),
+            nn.Dropout(0.1),
         )
         self.classifier = nn.Sequential(nn.Linear(IMAGE + TEXT, len(CLASSES)), nn.Dropout(0.0))
         self.text_layer_norm, self.image_layer_norm = nn.LayerNorm(TEXT), nn.LayerNorm(IMAGE)
 
     def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         def attend(block: nn.Module, asking: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-            return block(asking.transpose(0, 1), asked.transpose(0, 1), asked.transpose(0, 1))[0].transpose(0, 1)
+            return block(asking.transpose(0, 1), asked.transpose(0, 1), asked.transpose(0, 1))[
+                0
+            ].transpose(0, 1)
 
         image = self.image_encoder(pixel_values=pixels).last_hidden_state
         text = self.text_encoder(input_ids=ids).last_hidden_state
@@ -53,7 +70,9 @@ class Authors(nn.Module):
         for _ in range(self.levels):
             own = self.text_self_attention(text, text, text)[0]
             text = self.text_layer_norm(own + attend(self.text_cross_attention, own, seen))
-            image = self.image_layer_norm(image + self.back_proj(attend(self.image_cross_attention, seen, self.mlp(text))))
+            image = self.image_layer_norm(
+                image + self.back_proj(attend(self.image_cross_attention, seen, self.mlp(text)))
+            )
         return self.classifier(torch.cat([image.mean(1), text.mean(1)], 1))
 
 
@@ -61,7 +80,9 @@ class Authors(nn.Module):
 def authors() -> Authors:
     torch.manual_seed(0)
     network = Authors(levels=2).eval()
-    with torch.no_grad():  # norms and biases start as ones and zeros, which would hide a weight in the wrong place
+    with (
+        torch.no_grad()
+    ):  # norms and biases start as ones and zeros, which would hide a weight in the wrong place
         for value in network.parameters():
             if value.ndim == 1:
                 value.add_(torch.randn_like(value) * 0.3)
@@ -72,16 +93,26 @@ def authors() -> Authors:
 
 @pytest.fixture(scope="module")
 def clip_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Words as CLIP's tokenizer gives them: marks of begin and end around them, the latter also the padding."""
+    """Words as CLIP's tokenizer gives them.
+
+    Marks of begin and end around them, the latter also the padding.
+    """
     words = ["<|startoftext|>", "<|endoftext|>", "[UNK]", *"abcdefghijklmnopq"]
-    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|startoftext|> $A <|endoftext|>", special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)]
+        single="<|startoftext|> $A <|endoftext|>",
+        special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)],
     )
     folder = tmp_path_factory.mktemp("tokenizer")
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=words[0], eos_token=words[1], pad_token=words[1], unk_token="[UNK]"
+        tokenizer_object=tokenizer,
+        bos_token=words[0],
+        eos_token=words[1],
+        pad_token=words[1],
+        unk_token="[UNK]",
     ).save_pretrained(folder)
     return folder
 
@@ -103,12 +134,15 @@ def _as_version(state: dict[str, torch.Tensor], version: int) -> dict[str, torch
     for name, value in state.items():
         for new, old in OLD_NAMES:
             if name.startswith("image_encoder.") or new.startswith("text_encoder."):
-                name = name.replace(old, new)  # noqa: PLW2901
-                name = name.replace(new, old) if version == 4 else name  # noqa: PLW2901
+                name = name.replace(old, new)
+                name = name.replace(new, old) if version == 4 else name
         if name.startswith("image_encoder."):
-            for new, old in ((".mlp.fc1.", ".intermediate.dense."), (".mlp.fc2.", ".output.dense.")):
+            for new, old in (
+                (".mlp.fc1.", ".intermediate.dense."),
+                (".mlp.fc2.", ".output.dense."),
+            ):
                 if ".attention.output" not in name:
-                    name = name.replace(new, old) if version == 4 else name.replace(old, new)  # noqa: PLW2901
+                    name = name.replace(new, old) if version == 4 else name.replace(old, new)
         renamed[name] = value
     return renamed
 
@@ -133,7 +167,13 @@ def test_as_published_equals_their_network_for_a_batch_of_one(
     assert ("image_encoder.encoder.layer.0.intermediate.dense.weight" in state) == (version == 4)
     assert ("text_encoder.text_model.final_layer_norm.weight" in state) == (version == 4)
     torch.save(state, tmp_path / "best.pth")
-    card = import_checkpoint(tmp_path / "best.pth", tmp_path / "bundle", classes=CLASSES, levels=2, tokenizer=str(clip_tokenizer))
+    card = import_checkpoint(
+        tmp_path / "best.pth",
+        tmp_path / "bundle",
+        classes=CLASSES,
+        levels=2,
+        tokenizer=str(clip_tokenizer),
+    )
     assert card.variant == "as-published"
     assert card.needs_captions
     assert not card.accuracy
@@ -142,24 +182,40 @@ def test_as_published_equals_their_network_for_a_batch_of_one(
     pixels = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         wanted = _tell(authors, pixels, TEXTS)
-        alone = torch.cat([model.network(pixels[k : k + 1], *model.tokenize([TEXTS[k]])) for k in range(3)])
+        alone = torch.cat(
+            [model.network(pixels[k : k + 1], *model.tokenize([TEXTS[k]])) for k in range(3)]
+        )
         together = model.network(pixels, *model.tokenize(TEXTS))
-        their_batch = authors(pixels, torch.tensor([[0, k + 3, *[1] * (TOKENS - 2)] for k in range(3)]))
+        their_batch = authors(
+            pixels, torch.tensor([[0, k + 3, *[1] * (TOKENS - 2)] for k in range(3)])
+        )
         their_own = _tell(authors, pixels, ["a", "b", "c"])
     assert wanted.std() > 0.05
     torch.testing.assert_close(alone, wanted, atol=1e-4, rtol=0)
     torch.testing.assert_close(together, wanted, atol=1e-4, rtol=0)
-    assert (their_batch - their_own).abs().max() > 1e-3  # why there is nothing to equal in larger batches
+    assert (
+        their_batch - their_own
+    ).abs().max() > 1e-3  # why there is nothing to equal in larger batches
     with pytest.raises(UsageError, match="choose a --captioner"):
         model.network(pixels[:1])
     with pytest.raises(UsageError, match="choose a --captioner"):
         model.network(pixels, *model.tokenize(["a", "", "b"]))
 
 
-def test_corrected_takes_the_same_weights_and_forgets_the_defects(authors: Authors, clip_tokenizer: Path, tmp_path: Path) -> None:
-    torch.save({"model_state_dict": {f"module.{k}": v for k, v in authors.state_dict().items()}}, tmp_path / "best.pth")
+def test_corrected_takes_the_same_weights_and_forgets_the_defects(
+    authors: Authors, clip_tokenizer: Path, tmp_path: Path
+) -> None:
+    torch.save(
+        {"model_state_dict": {f"module.{k}": v for k, v in authors.state_dict().items()}},
+        tmp_path / "best.pth",
+    )
     card = import_checkpoint(
-        tmp_path / "best.pth", tmp_path / "bundle", classes=CLASSES, levels=2, variant="corrected", tokenizer=str(clip_tokenizer)
+        tmp_path / "best.pth",
+        tmp_path / "bundle",
+        classes=CLASSES,
+        levels=2,
+        variant="corrected",
+        tokenizer=str(clip_tokenizer),
     )
     assert card.variant == "corrected"
     assert not card.needs_captions
@@ -168,10 +224,14 @@ def test_corrected_takes_the_same_weights_and_forgets_the_defects(authors: Autho
     ours = network.state_dict()
     assert torch.equal(ours["level.text_norm.weight"], theirs["text_layer_norm.weight"])
     assert torch.equal(ours["level.mlp.3.weight"], theirs["mlp.3.weight"])
-    assert torch.equal(ours["classifier.1.weight"][:, :TEXT], theirs["classifier.0.weight"][:, IMAGE:])
+    assert torch.equal(
+        ours["classifier.1.weight"][:, :TEXT], theirs["classifier.0.weight"][:, IMAGE:]
+    )
     assert torch.equal(ours["text_proj.weight"], torch.eye(TEXT))
     pixels = torch.randn(1, 3, 32, 32)
-    torch.testing.assert_close(network.encode_image(pixels), authors.image_encoder(pixel_values=pixels).last_hidden_state)
+    torch.testing.assert_close(
+        network.encode_image(pixels), authors.image_encoder(pixel_values=pixels).last_hidden_state
+    )
     assert torch.isfinite(network(pixels)).all()
 
 
@@ -198,12 +258,22 @@ WRONG: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_checkpoint_is_refused_in_one_line(
-    name: str, state: dict[str, torch.Tensor], clip_tokenizer: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str,
+    state: dict[str, torch.Tensor],
+    clip_tokenizer: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     change, message = WRONG[name]
     torch.save(change(state), tmp_path / "best.pth")
     with pytest.raises((BundleError, UsageError), match=message) as caught:
-        import_checkpoint(tmp_path / "best.pth", tmp_path / "b", classes=CLASSES, levels=2, tokenizer=str(clip_tokenizer))
+        import_checkpoint(
+            tmp_path / "best.pth",
+            tmp_path / "b",
+            classes=CLASSES,
+            levels=2,
+            tokenizer=str(clip_tokenizer),
+        )
     assert "\n" not in str(caught.value)
     assert "ran" not in capfd.readouterr().out
     assert not (tmp_path / "b").exists()
@@ -228,6 +298,15 @@ def test_files_that_are_none_and_tokenizers_that_are_not_there(
 
 def test_the_card_says_its_variant(authors: Authors, clip_tokenizer: Path, tmp_path: Path) -> None:
     torch.save(authors.state_dict(), tmp_path / "best.pth")
-    import_checkpoint(tmp_path / "best.pth", tmp_path / "b", classes=CLASSES, levels=1, tokenizer=str(clip_tokenizer))
-    assert json.loads((tmp_path / "b" / "config.json").read_text())["network"]["variant"] == "as-published"
+    import_checkpoint(
+        tmp_path / "best.pth",
+        tmp_path / "b",
+        classes=CLASSES,
+        levels=1,
+        tokenizer=str(clip_tokenizer),
+    )
+    assert (
+        json.loads((tmp_path / "b" / "config.json").read_text())["network"]["variant"]
+        == "as-published"
+    )
     assert "defects included" in (tmp_path / "b" / "README.md").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from rssc_geo.models.words import caption_ids
+from rssc_geo.models import caption_ids
 
 WORDS = ["<s>", "</s>", "?", *"abcdefgh", "overall", "a_port", "."]
 LONG = "a b c. d e f. Overall a_port."
@@ -14,8 +14,12 @@ LONG = "a b c. d e f. Overall a_port."
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     built = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="?"))
-    built.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(".", "isolated")])
-    built.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    built.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(".", "isolated")]
+    )
+    built.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
     return built
 
 

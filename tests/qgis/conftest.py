@@ -24,13 +24,17 @@ PROCESSING = "/usr/share/qgis/python/plugins"
 _STATUS = pytest.StashKey[int]()
 
 try:
-    import qgis.core  # noqa: F401
+    import qgis.core
 except ImportError:
     pass  # each test module skips itself, with the reason
 else:
     PROFILE = tempfile.mkdtemp(prefix="rssc-qgis-")
     os.environ.update(
-        QT_QPA_PLATFORM="offscreen", QGIS_CUSTOM_CONFIG_PATH=PROFILE, HOME=PROFILE, XDG_RUNTIME_DIR=PROFILE, LC_ALL="C.UTF-8"
+        QT_QPA_PLATFORM="offscreen",
+        QGIS_CUSTOM_CONFIG_PATH=PROFILE,
+        HOME=PROFILE,
+        XDG_RUNTIME_DIR=PROFILE,
+        LC_ALL="C.UTF-8",
     )
     sys.path[:0] = [str(PLUGINS), PROCESSING]
 
@@ -66,12 +70,18 @@ def application() -> Iterator[object]:
 
 @pytest.fixture(autouse=True)
 def backend(application: object) -> Iterator[Path]:
-    """The project's program, chosen in the settings; the settings and the project are fresh for each test."""
+    """The project's program, chosen in the settings.
+
+    The settings and the project are fresh for each test.
+    """
     from qgis.core import QgsProject
     from rssc_geo_qgis import backend, settings
 
     if not BACKEND.is_file():
-        pytest.fail(f"{BACKEND} is not there: make the project's .venv first (make test), or set RSSC_GEO_TEST_BACKEND")
+        pytest.fail(
+            f"{BACKEND} is not there: make the project's .venv first (make test), or set"
+            " RSSC_GEO_TEST_BACKEND"
+        )
     for name in (settings.DEVICE, settings.CACHE, settings.INSTALL_FROM):
         settings.put(name, "")
     settings.put(settings.PROGRAM, str(BACKEND))
@@ -82,7 +92,7 @@ def backend(application: object) -> Iterator[Path]:
 
 @pytest.fixture
 def write_raster() -> Callable[..., Path]:
-    """Write a GeoTIFF of coloured blocks; UTM 32N at 2 m unless said otherwise."""
+    """Write a GeoTIFF of colored blocks; UTM 32N at 2 m unless said otherwise."""
     return _write_raster
 
 
@@ -99,15 +109,21 @@ def _write_raster(
 
     random = np.random.default_rng(3)
     blocks = random.integers(20, 235, (3, -(-rows // 100), -(-columns // 100)))
-    pixels = blocks.repeat(100, 1).repeat(100, 2)[:, :rows, :columns] + random.integers(-15, 15, (3, rows, columns))
-    dataset = gdal.GetDriverByName("GTiff").Create(str(path), columns, rows, 3, options=["PHOTOMETRIC=RGB"])
+    pixels = blocks.repeat(100, 1).repeat(100, 2)[:, :rows, :columns] + random.integers(
+        -15, 15, (3, rows, columns)
+    )
+    dataset = gdal.GetDriverByName("GTiff").Create(
+        str(path), columns, rows, 3, options=["PHOTOMETRIC=RGB"]
+    )
     dataset.SetGeoTransform((corner[0], 2, 0, corner[1], 0, -2))
     if epsg:
         reference = osr.SpatialReference()
         reference.ImportFromEPSG(epsg)
         dataset.SetProjection(reference.ExportToWkt())
     for band in range(3):
-        dataset.GetRasterBand(band + 1).WriteRaster(0, 0, columns, rows, pixels[band].astype("uint8").tobytes())
+        dataset.GetRasterBand(band + 1).WriteRaster(
+            0, 0, columns, rows, pixels[band].astype("uint8").tobytes()
+        )
     return path
 
 
@@ -117,13 +133,18 @@ def scene(tmp_path: Path) -> Path:
 
 
 class _Site(http.server.SimpleHTTPRequestHandler):
-    """Files of ``server.folder`` with byte ranges, and one picture for every tile /z/x/y.png; keeps what it was asked for."""
+    """Files of ``server.folder`` with byte ranges, and one picture for every tile /z/x/y.png.
+
+    Keeps what it was asked for.
+    """
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         time.sleep(self.server.delay_s)
         tile = self.path.endswith(".png")
-        data = self.server.tile if tile else (self.server.folder / self.path.lstrip("/")).read_bytes()
+        data = (
+            self.server.tile if tile else (self.server.folder / self.path.lstrip("/")).read_bytes()
+        )
         start, end = 0, len(data)
         if "Range" in self.headers:
             first, _, last = self.headers["Range"].partition("=")[2].partition("-")
@@ -150,7 +171,12 @@ class _Site(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def web_server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
-        server.url, server.folder, server.tile, server.asked = f"http://127.0.0.1:{server.server_port}", tmp_path, b"", []
+        server.url, server.folder, server.tile, server.asked = (
+            f"http://127.0.0.1:{server.server_port}",
+            tmp_path,
+            b"",
+            [],
+        )
         server.delay_s = 0
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -168,24 +194,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(project / name, copy)
-    build = [PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy]
+    build = [
+        PYTHON,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        out,
+        copy,
+    ]
     subprocess.run(list(map(str, build)), check=True, env={**os.environ, "PIP_NO_INDEX": "1"})
     return next(out.glob("rssc_geo-*.whl"))
 
 
 @pytest.fixture
 def begin_installation(tmp_path: Path) -> Callable[[object], None]:
-    """Make the plugin's environment as an installation leaves it that was stopped before its last step.
+    """Make the plugin's environment as an installation leaves it that was stopped before its last
+    step.
 
-    Its Python and dependencies, pip among them, are those of the project's own .venv, shown to it by a .pth file: no
-    network is needed, and QGIS's Python may be another.
+    Its Python and dependencies, pip among them, are those of the project's own .venv, shown to it
+    by a .pth file: no network is needed, and QGIS's Python may be another.
     """
 
     def begin(folder: object) -> None:
         shown = tmp_path / "dependencies"
         shown.mkdir()
         for entry in DEPENDENCIES.iterdir():
-            if not entry.name.startswith(("rssc_geo", "__editable__", "__pycache__")) and entry.suffix != ".pth":
+            if (
+                not entry.name.startswith(("rssc_geo", "__editable__", "__pycache__"))
+                and entry.suffix != ".pth"
+            ):
                 (shown / entry.name).symlink_to(entry)
         subprocess.run([str(PYTHON), "-m", "venv", "--without-pip", str(folder)], check=True)
         site = next(Path(str(folder)).glob("lib/python3.*/site-packages"))
@@ -202,7 +243,12 @@ def children() -> Callable[[str], list[tuple[int, str]]]:
         found = []
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
-                line = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = (
+                    Path("/proc", entry, "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                )
             except OSError:
                 continue
             if int(entry) != os.getpid() and marker in line:
@@ -214,7 +260,10 @@ def children() -> Callable[[str], list[tuple[int, str]]]:
 
 @pytest.fixture
 def feedback() -> object:
-    """Keeps what a run tells: ``progress`` values, ``lines`` of its log, ``warnings``, ``errors``."""
+    """Keeps what a run tells.
+
+    ``progress`` values, ``lines`` of its log, ``warnings``, ``errors``.
+    """
     from qgis.core import QgsProcessingFeedback
 
     class Recorder(QgsProcessingFeedback):

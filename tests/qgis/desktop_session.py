@@ -1,4 +1,5 @@
-"""Runs inside a QGIS desktop (--code): what a new user does, with a picture of each step. test_desktop.py starts it.
+"""Runs inside a QGIS desktop (--code): what a new user does, with a picture of each step.
+test_desktop.py starts it.
 
 The pictures have the names that the documentation shows them by.
 """
@@ -12,7 +13,14 @@ import processing
 from processing.core.ProcessingResults import resultsList
 from qgis.core import QgsApplication, QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import QCoreApplication, Qt, QTimer
-from qgis.PyQt.QtWidgets import QApplication, QDockWidget, QMessageBox, QProgressBar, QPushButton, QTextEdit
+from qgis.PyQt.QtWidgets import (
+    QApplication,
+    QDockWidget,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QTextEdit,
+)
 from qgis.utils import iface, plugins
 from rssc_geo_qgis import settings
 from rssc_geo_qgis.options_page import OptionsPage
@@ -41,7 +49,9 @@ def picture(name, widget=None):
     """Of a dialog, or of all that is on the screen."""
     settle()
     shown = widget.grab() if widget else QApplication.primaryScreen().grabWindow(0)
-    shown.scaledToWidth(min(shown.width(), 1200), Qt.TransformationMode.SmoothTransformation).save(f"{FOLDER}/{name}.png")
+    shown.scaledToWidth(min(shown.width(), 1200), Qt.TransformationMode.SmoothTransformation).save(
+        f"{FOLDER}/{name}.png"
+    )
 
 
 def log(dialog):
@@ -65,7 +75,9 @@ def session():
     picture("qgis-offer")
 
     # The first click: it installs, then checks.
-    next(button for button in item.findChildren(QPushButton) if button.text() == "Install backend").click()
+    next(
+        button for button in item.findChildren(QPushButton) if button.text() == "Install backend"
+    ).click()
     wait(lambda: BackendTask.current is not None)
     wait(lambda: BackendTask.current is None)
     told["installed"] = [item.text() for item in iface.messageBar().items()]
@@ -89,14 +101,18 @@ def session():
     for dock in window.findChildren(QDockWidget):  # the results viewer has come up
         dock.setVisible(dock.objectName() == "Layers")
     tree = QgsProject.instance().layerTreeRoot()
-    told["tree"] = [[group.name(), [node.name() for node in group.findLayers()]] for group in tree.findGroups()]
+    told["tree"] = [
+        [group.name(), [node.name() for node in group.findLayers()]] for group in tree.findGroups()
+    ]
     told["renderers"] = {node.name(): node.layer().renderer().type() for node in tree.findLayers()}
     iface.mapCanvas().setExtent(layer.extent())
     iface.mapCanvas().refresh()
     picture("qgis-result")
 
     # Cancel, in the dialog.
-    again = processing.createAlgorithmDialog("rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "60m"})
+    again = processing.createAlgorithmDialog(
+        "rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "60m"}
+    )
     again.resize(800, 550)
     again.show()
     again.runButton().click()
@@ -117,7 +133,9 @@ def session():
     page.close()
 
     # A run that QGIS is closed during.
-    last = processing.createAlgorithmDialog("rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "60m"})
+    last = processing.createAlgorithmDialog(
+        "rsscgeo:classify", {"INPUT": layer, "TILE_SIZE": "60m"}
+    )
     kept.append(last)  # this function ends before its run
     last.show()
     last.runButton().click()
@@ -129,7 +147,8 @@ def session():
 
 
 def leave():
-    """Say yes to what QGIS asks about the run, and exit again where it only ended the run. From the event loop, as a user's
+    """Say yes to what QGIS asks about the run, and exit again where it only ended the run. From the
+    event loop, as a user's
     clicks: called from the session, QGIS would wait for its threads while this one holds Python."""
     box = QApplication.activeModalWidget()
     if isinstance(box, QMessageBox):

@@ -9,7 +9,9 @@ from contextlib import closing
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 import processing
 from osgeo import gdal
@@ -34,11 +36,13 @@ UTM = "EPSG:32632"
 
 
 def classify(feedback=None, **parameters):
-    return processing.run("rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback)
+    return processing.run(
+        "rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback
+    )
 
 
 def cells_of(found):
-    layer = QgsVectorLayer(found["SCENES"])
+    layer = QgsVectorLayer(found["CELLS"])
     return layer, layer.featureCount()
 
 
@@ -57,7 +61,7 @@ def polygons(*rectangles, crs=UTM):
 def test_classify_writes_both_layers(scene, tmp_path, feedback):
     output = tmp_path / "landuse.gpkg"
     found = classify(feedback, INPUT=str(scene), OUTPUT=str(output))
-    regions, cells = QgsVectorLayer(found["OUTPUT"]), QgsVectorLayer(found["SCENES"])
+    regions, cells = QgsVectorLayer(found["OUTPUT"]), QgsVectorLayer(found["CELLS"])
     assert found["OUTPUT"] == f"{output}|layername=landuse"
     assert cells.featureCount() >= regions.featureCount() > 0
     assert {"class", "confidence", "caption", "runner_up"} <= set(cells.fields().names())
@@ -75,7 +79,10 @@ def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, f
     alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
     context = QgsProcessingContext()
     context.setProject(project)
-    parameters = {"INPUT": raster, "OUTPUT": QgsProcessingOutputLayerDefinition(str(output), project)}
+    parameters = {
+        "INPUT": raster,
+        "OUTPUT": QgsProcessingOutputLayerDefinition(str(output), project),
+    }
     found, good = alg.run(parameters, context, feedback)
     assert good, feedback.errors
     assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
@@ -93,7 +100,7 @@ def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, f
         related, _, names, _, _ = layer.listStylesInDatabase()
         assert sorted(names[:related]) == ["class", "confidence"]
     assert '"caption"' in group.findLayers()[1].layer().mapTipTemplate()
-    assert found["SCENES"].endswith("|layername=scenes")
+    assert found["CELLS"].endswith("|layername=scenes")
 
 
 def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
@@ -104,8 +111,12 @@ def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
     before = output.stat().st_mtime_ns
     context = QgsProcessingContext()
     context.setProject(QgsProject.instance())
-    with pytest.raises(QgsProcessingException, match="is open in this project as the layer 'My map'"):
-        processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(output)}, context=context)
+    with pytest.raises(
+        QgsProcessingException, match="is open in this project as the layer 'My map'"
+    ):
+        processing.run(
+            "rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(output)}, context=context
+        )
     assert output.stat().st_mtime_ns == before
     QgsProject.instance().clear()
     del layer, context
@@ -117,13 +128,15 @@ def test_formats_of_two_files(scene, tmp_path, suffix):
     found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"some_scenes.{suffix}"))
     assert found == {
         "OUTPUT": str(tmp_path / f"some_scenes.{suffix}"),
-        "SCENES": str(tmp_path / f"some_scenes_scenes.{suffix}"),
+        "CELLS": str(tmp_path / f"some_scenes_cells.{suffix}"),
     }
     assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
-    assert "caption" in QgsVectorLayer(found["SCENES"]).fields().names()
+    assert "caption" in QgsVectorLayer(found["CELLS"]).fields().names()
 
 
-@pytest.mark.parametrize("output", ["x.csv", "x", "ogr:dbname='x.gpkg' table=\"a\" (geom)", "memory:x"])
+@pytest.mark.parametrize(
+    "output", ["x.csv", "x", "ogr:dbname='x.gpkg' table=\"a\" (geom)", "memory:x"]
+)
 def test_outputs_that_are_no_such_file(scene, tmp_path, output, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(QgsProcessingException, match=r"is not a file ending in \.gpkg or"):
@@ -131,7 +144,9 @@ def test_outputs_that_are_no_such_file(scene, tmp_path, output, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".xml"] == ["scene.tif"]
 
 
-@pytest.mark.parametrize("name", ["two words", "Straße – 日本", "-o", 'it\'s "50%" & $HOME', "a=b,c"])
+@pytest.mark.parametrize(
+    "name", ["two words", "Straße – 日本", "-o", 'it\'s "50%" & $HOME', "a=b,c"]
+)
 def test_awkward_file_names(scene, tmp_path, name):
     folder = tmp_path / "Öffentliche Daten"
     folder.mkdir()
@@ -150,7 +165,10 @@ def test_awkward_input_names_that_gdal_cannot_write(scene, tmp_path, name):
 
 def test_relative_names(scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert classify(INPUT="scene.tif", OUTPUT="map.gpkg")["OUTPUT"] == f"{tmp_path}/map.gpkg|layername=landuse"
+    assert (
+        classify(INPUT="scene.tif", OUTPUT="map.gpkg")["OUTPUT"]
+        == f"{tmp_path}/map.gpkg|layername=landuse"
+    )
 
 
 def test_a_vrt(scene, tmp_path):
@@ -168,7 +186,9 @@ def test_a_layer_from_a_url(scene, web_server, feedback):
 
 
 def test_a_layer_s_crs_override_is_passed_on(write_raster, tmp_path, feedback):
-    layer = QgsRasterLayer(str(write_raster(tmp_path / "plain.tif", epsg=None)), "no CRS of its own")
+    layer = QgsRasterLayer(
+        str(write_raster(tmp_path / "plain.tif", epsg=None)), "no CRS of its own"
+    )
     layer.setCrs(QgsCoordinateReferenceSystem("EPSG:25833"))
     found = classify(feedback, INPUT=layer)
     assert cells_of(found)[0].crs().authid() == "EPSG:25833"
@@ -225,7 +245,9 @@ def test_an_extent_in_another_crs(scene):
     west = QgsCoordinateTransform(utm, degrees, QgsProject.instance()).transform(
         QgsRectangle(500_010, 4_998_810, 500_390, 4_999_990)
     )
-    found = classify(INPUT=str(scene), TILE_SIZE="100px", EXTENT=QgsReferencedRectangle(west, degrees))
+    found = classify(
+        INPUT=str(scene), TILE_SIZE="100px", EXTENT=QgsReferencedRectangle(west, degrees)
+    )
     cells, count = cells_of(found)
     assert count == 12
     assert cells.extent().xMaximum() == 500_400
@@ -233,7 +255,9 @@ def test_an_extent_in_another_crs(scene):
 
 def test_an_extent_of_the_whole_world(scene):
     """The canvas after zooming out: its corners have no place in the raster's CRS."""
-    world = QgsReferencedRectangle(QgsRectangle(-180, -90, 180, 90), QgsCoordinateReferenceSystem("EPSG:4326"))
+    world = QgsReferencedRectangle(
+        QgsRectangle(-180, -90, 180, 90), QgsCoordinateReferenceSystem("EPSG:4326")
+    )
     assert cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", EXTENT=world))[1] == 48
 
 
@@ -274,18 +298,28 @@ def test_options_reach_the_result(scene):
     assert cells.crs().authid() == "EPSG:3857"
     assert any(name.startswith("p_") for name in cells.fields().names())
     with closing(sqlite3.connect(found["OUTPUT"].split("|")[0])) as file:
-        told = json.loads(file.execute("SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json'").fetchone()[0])
+        told = json.loads(
+            file.execute(
+                "SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json'"
+            ).fetchone()[0]
+        )
     options = told["options"]
-    assert (options["tile_size"], options["stride"], options["bands"]) == ("150px", "75px", [3, 2, 1])
+    assert (options["tile_size"], options["cell_size"], options["bands"]) == (
+        "150px",
+        "75px",
+        [3, 2, 1],
+    )
     assert (options["min_valid"], options["nodata"], options["stretch"]) == (0.2, 0, "0,255")
     assert told["captioner"] == "none"
 
 
 def test_info(scene, tmp_path):
     page = tmp_path / "info.html"
-    found = processing.run("rsscgeo:info", {"INPUT": str(scene), "TILE_SIZE": "100px", "OUTPUT": str(page)})
+    found = processing.run(
+        "rsscgeo:info", {"INPUT": str(scene), "TILE_SIZE": "100px", "OUTPUT": str(page)}
+    )
     text = page.read_text("utf-8")
     assert found["OUTPUT"] == str(page)
     assert "EPSG:32632" in text
-    assert "colour interpretation" in text
+    assert "color interpretation" in text
     assert "600, 800" in text

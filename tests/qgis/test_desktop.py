@@ -1,4 +1,5 @@
-"""A QGIS desktop with nothing but the zip: offer, install, toolbox, dialog, styled result, cancel, closed during a run.
+"""A QGIS desktop with nothing but the zip: offer, install, toolbox, dialog, styled result, cancel,
+closed during a run.
 
 RSSC_GEO_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are in docs/images.
 """
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
@@ -26,7 +29,11 @@ QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
 def display():
     if QGIS is None or shutil.which("Xvfb") is None:
         pytest.skip("the desktop test needs qgis and Xvfb (Debian: qgis xvfb)")
-    server = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "1600x1000x24"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1600x1000x24"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     yield f":{server.stdout.readline().strip()}"
     server.terminate()
     server.communicate()
@@ -39,7 +46,9 @@ def home():
         yield Path(folder)
 
 
-def test_from_nothing_but_the_zip_to_a_styled_map(display, wheel, begin_installation, children, home):
+def test_from_nothing_but_the_zip_to_a_styled_map(
+    display, wheel, begin_installation, children, home
+):
     profile = home / "profiles" / "default"
     archive = home / "plugin.zip"
     subprocess.run([sys.executable, ROOT / "qgis_plugin" / "build_zip.py", archive], check=True)
@@ -50,7 +59,13 @@ def test_from_nothing_but_the_zip_to_a_styled_map(display, wheel, begin_installa
         f"[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n[rssc_geo]\ninstall_from={wheel}\n[qgis]\nenableMacros=0\n"
     )
     begin_installation(profile / "rssc_geo" / "venv")
-    draw = [ROOT / ".venv" / "bin" / "python", ROOT / "examples" / "make_demo_scene.py", home / "scene.tif", "--gsd", "3"]
+    draw = [
+        ROOT / ".venv" / "bin" / "python",
+        ROOT / "examples" / "make_demo_scene.py",
+        home / "scene.tif",
+        "--gsd",
+        "3",
+    ]
     subprocess.run(draw, check=True)
     environment = {
         **os.environ, "DISPLAY": display, "HOME": str(home), "RSSC_SESSION": str(home), "PATH": "/usr/bin:/bin",

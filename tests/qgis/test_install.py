@@ -1,4 +1,7 @@
-"""The backend's private environment: made, stopped, gone on with, checked, used, removed. Without network."""
+"""The backend's private environment: made, stopped, gone on with, checked, used, removed.
+
+Without network.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
-pytest.importorskip("ensurepip", reason="QGIS's Python cannot make environments (Debian: apt-get install python3-venv)")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
+pytest.importorskip(
+    "ensurepip",
+    reason="QGIS's Python cannot make environments (Debian: apt-get install python3-venv)",
+)
 
 import processing
 from qgis.core import QgsFeedback, QgsVectorLayer
@@ -40,7 +48,9 @@ def half_installed(private, begin_installation):
     begin_installation(install.folder())
 
 
-def test_install_goes_on_checks_works_and_is_removed(wheel, half_installed, scene, tmp_path, feedback):
+def test_install_goes_on_checks_works_and_is_removed(
+    wheel, half_installed, scene, tmp_path, feedback
+):
     lines = []
     install.install(str(wheel), feedback=feedback, log=lines.append)
     assert feedback.percents == sorted(feedback.percents)
@@ -55,7 +65,9 @@ def test_install_goes_on_checks_works_and_is_removed(wheel, half_installed, scen
     assert "PyTorch" in "\n".join(report)
     assert "device" in "\n".join(report)
 
-    found = processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "map.gpkg")})
+    found = processing.run(
+        "rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "map.gpkg")}
+    )
     assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
 
     install.remove()
@@ -66,7 +78,10 @@ def test_install_goes_on_checks_works_and_is_removed(wheel, half_installed, scen
 
 
 def test_the_install_task_as_the_button_starts_it(wheel, half_installed, web_server):
-    """From an address, so that pip downloads; a program chosen before gives way to the installed one."""
+    """From an address, so that pip downloads.
+
+    A program chosen before gives way to the installed one.
+    """
     web_server.folder = wheel.parent
     settings.put(settings.INSTALL_FROM, f"{web_server.url}/{wheel.name}")
     settings.put(settings.PROGRAM, "/nowhere/rssc-geo")
@@ -97,7 +112,10 @@ def test_an_environment_that_broke_is_made_again(private, tmp_path):
     stale = Path(install.folder()) / "stale"
     stale.write_text("")
     lines = []
-    with pytest.raises(install.InstallError, match="installing PyTorch failed: ERROR: No matching distribution found for torch"):
+    with pytest.raises(
+        install.InstallError,
+        match="installing PyTorch failed: ERROR: No matching distribution found for torch",
+    ):
         install.install(str(tmp_path / "none.whl"), feedback=QgsFeedback(), log=lines.append)
     assert not stale.exists()
     assert subprocess.run([python, "-c", "import pip"], check=False).returncode == 0
@@ -113,14 +131,19 @@ def test_cancel(private, tmp_path):
 
 
 def test_too_little_space(private):
-    with pytest.raises(install.InstallError, match=r"needs 900000 GB on the disk of /.*, which has [\d.]+ GB free"):
+    with pytest.raises(
+        install.InstallError, match=r"needs 900000 GB on the disk of /.*, which has [\d.]+ GB free"
+    ):
         install.check_space(install.Build("huge", "", 900_000))
     assert not Path(install.folder()).exists()
 
 
 @pytest.fixture
 def small_disk(private):
-    """A file system of 8 MB where the environment would go: less than it takes without any package."""
+    """A file system of 8 MB where the environment would go.
+
+    Less than it takes without any package.
+    """
     place = Path(install.folder()).parent
     place.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
@@ -131,7 +154,9 @@ def small_disk(private):
 
 
 def test_a_small_disk_is_refused_before_anything_is_written(small_disk):
-    with pytest.raises(install.InstallError, match=r"build\) needs .* GB on the disk of .* which has 0.0 GB free"):
+    with pytest.raises(
+        install.InstallError, match=r"build\) needs .* GB on the disk of .* which has 0.0 GB free"
+    ):
         install.install("rssc-geo", feedback=QgsFeedback(), log=print)
     assert list(small_disk.iterdir()) == []
 
@@ -139,7 +164,9 @@ def test_a_small_disk_is_refused_before_anything_is_written(small_disk):
 def test_a_disk_that_fills_up_is_left_empty(small_disk, monkeypatch):
     for name in ("CPU", "CUDA"):  # as if others took the space after the check
         monkeypatch.setattr(install, name, install.Build(name, "", 0.0))
-    with pytest.raises(install.InstallError, match=r"The disk of .* is full. What was installed was deleted"):
+    with pytest.raises(
+        install.InstallError, match=r"The disk of .* is full. What was installed was deleted"
+    ):
         install.install("rssc-geo", feedback=QgsFeedback(), log=print)
     assert list(small_disk.iterdir()) == []
 

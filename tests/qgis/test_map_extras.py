@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 import processing
 from processing.gui.Postprocessing import handleAlgorithmResults
@@ -47,14 +49,19 @@ def in_the_group(name):
     return QgsProject.instance().layerTreeRoot().findGroup(name).findLayers()
 
 
-@pytest.mark.parametrize(("name", "more"), [("classify", {}), ("zeroshot", {"CLASSES": "olive grove, sea, harbour"})])
+@pytest.mark.parametrize(
+    ("name", "more"), [("classify", {}), ("zeroshot", {"CLASSES": "olive grove, sea, harbour"})]
+)
 def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     page, raster = tmp_path / "my report.html", tmp_path / "classes.tif"
     wanted = {"REPORT": str(page), "REVIEW": 7, "CLASS_RASTER": loaded(raster)}
-    found = run_in_desktop(name, {"INPUT": str(scene), **TILES, **more, **wanted, "OUTPUT": loaded(tmp_path / "map.gpkg")})
+    found = run_in_desktop(
+        name,
+        {"INPUT": str(scene), **TILES, **more, **wanted, "OUTPUT": loaded(tmp_path / "map.gpkg")},
+    )
     assert found == {
         "OUTPUT": f"{tmp_path}/map.gpkg|layername=landuse",
-        "SCENES": f"{tmp_path}/map.gpkg|layername=scenes",
+        "CELLS": f"{tmp_path}/map.gpkg|layername=scenes",
         "REVIEW_LAYER": f"{tmp_path}/map.gpkg|layername=review",
         "REPORT": str(page),
         "CLASS_RASTER": str(raster),
@@ -71,7 +78,8 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     assert review.featureCount() == 7
     assert review.renderer().type() == "RuleRenderer"
     assert all(
-        child.symbol().symbolLayer(0).brushStyle() == Qt.BrushStyle.NoBrush for child in review.renderer().rootRule().children()
+        child.symbol().symbolLayer(0).brushStyle() == Qt.BrushStyle.NoBrush
+        for child in review.renderer().rootRule().children()
     )
     assert review.labelsEnabled()
     assert review.attributeAlias(review.fields().indexOf("label")) == "Your label"
@@ -82,21 +90,35 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     shown = {entry.value: entry.label for entry in classes.renderer().classes()}
     regions = nodes[1].layer()
     assert shown == {region["class_id"]: region["class"] for region in regions.getFeatures()}
-    colours = {category.value(): category.symbol().color().name() for category in regions.renderer().categories()}
-    assert {entry.label: entry.color.name() for entry in classes.renderer().classes()}.items() <= colours.items()
+    colors = {
+        category.value(): category.symbol().color().name()
+        for category in regions.renderer().categories()
+    }
+    assert {
+        entry.label: entry.color.name() for entry in classes.renderer().classes()
+    }.items() <= colors.items()
 
 
 def test_none_of_them_unless_asked(run_in_desktop, scene, tmp_path, feedback):
     output = tmp_path / "map.gpkg"
-    assert set(run_in_desktop("classify", {"INPUT": str(scene), **TILES, "OUTPUT": str(output)})) == {"OUTPUT", "SCENES"}
-    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".xml"} == {"scene.tif", "map.gpkg"}
+    assert set(
+        run_in_desktop("classify", {"INPUT": str(scene), **TILES, "OUTPUT": str(output)})
+    ) == {"OUTPUT", "CELLS"}
+    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".xml"} == {
+        "scene.tif",
+        "map.gpkg",
+    }
     command = next(line for line in feedback.lines if " classify " in line)
-    assert not [option for option in ("--report", "--review", "--class-raster") if option in command]
+    assert not [
+        option for option in ("--report", "--review", "--class-raster") if option in command
+    ]
 
 
 def test_temporary_ones(scene, feedback):
     wanted = dict.fromkeys(("REPORT", "CLASS_RASTER"), "TEMPORARY_OUTPUT")
-    found = processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted}, feedback=feedback)
+    found = processing.run(
+        "rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted}, feedback=feedback
+    )
     assert found["REPORT"].endswith(".html")
     with open(found["REPORT"], encoding="utf-8") as page:
         assert "</html>" in page.read()
@@ -108,19 +130,33 @@ def test_temporary_ones(scene, feedback):
 @pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
 def test_the_review_of_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_path, suffix):
     output = loaded(tmp_path / f"map.{suffix}")
-    found = run_in_desktop("classify", {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": output})
+    found = run_in_desktop(
+        "classify", {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": output}
+    )
     assert found["REVIEW_LAYER"] == str(tmp_path / f"map_review.{suffix}")
-    assert [node.name() for node in in_the_group("scene")] == ["Cells to review", "Land use", "Scenes"]
+    assert [node.name() for node in in_the_group("scene")] == [
+        "Cells to review",
+        "Land use",
+        "Scenes",
+    ]
     assert in_the_group("scene")[0].layer().featureCount() == 3
 
 
 def test_batch_mode(application, write_raster, tmp_path, feedback):
-    """One instance runs row after row, as the dialog of batch mode does it; each result is loaded under its own raster."""
+    """One instance runs row after row, as the dialog of batch mode does it.
+
+    Each result is loaded under its own raster.
+    """
     alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
     for name in ("west", "east"):
         raster, context = write_raster(tmp_path / f"{name}.tif"), QgsProcessingContext()
         context.setProject(QgsProject.instance())
-        row = {"INPUT": str(raster), **TILES, "REVIEW": 2, "OUTPUT": loaded(tmp_path / f"{name}.gpkg")}
+        row = {
+            "INPUT": str(raster),
+            **TILES,
+            "REVIEW": 2,
+            "OUTPUT": loaded(tmp_path / f"{name}.gpkg"),
+        }
         found, good = alg.run(row, context, feedback)
         assert good, feedback.errors
         assert handleAlgorithmResults(alg, context, feedback, parameters=row)
@@ -132,7 +168,10 @@ def test_batch_mode(application, write_raster, tmp_path, feedback):
 
 
 def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
-    run_in_desktop("classify", {"INPUT": str(scene), **TILES, "REVIEW": 40, "OUTPUT": loaded(tmp_path / "map.gpkg")})
+    run_in_desktop(
+        "classify",
+        {"INPUT": str(scene), **TILES, "REVIEW": 40, "OUTPUT": loaded(tmp_path / "map.gpkg")},
+    )
     review = in_the_group("scene")[0].layer()
     label = review.fields().indexOf("label")
     assert review.startEditing()
@@ -142,10 +181,16 @@ def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
             review.changeAttributeValue(cell.id(), label, "vineyard" if west else "olive grove")
     assert review.commitChanges(), review.commitErrors()
     bundle = tmp_path / "my model"
-    learn = {"INPUT": str(scene), "LABELS": review, "FIELD": "label", "TILE_SIZE": "100px", "OUTPUT": str(bundle)}
+    learn = {
+        "INPUT": str(scene),
+        "LABELS": review,
+        "FIELD": "label",
+        "TILE_SIZE": "100px",
+        "OUTPUT": str(bundle),
+    }
     processing.run("rsscgeo:train", learn)
     found = processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, "MODEL": str(bundle)})
-    cells = QgsVectorLayer(found["SCENES"])
+    cells = QgsVectorLayer(found["CELLS"])
     assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
 
 
@@ -153,7 +198,10 @@ def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
     ("wanted", "words"),
     [
         ({"REPORT": "report.pdf"}, r"'report\.pdf' is not a file ending in \.html or \.htm"),
-        ({"CLASS_RASTER": "classes.png"}, r"'classes\.png' is not a file ending in \.tif or \.tiff"),
+        (
+            {"CLASS_RASTER": "classes.png"},
+            r"'classes\.png' is not a file ending in \.tif or \.tiff",
+        ),
         ({"REVIEW": 0}, "Incorrect parameter value for REVIEW"),
         ({"REPORT": "nowhere/report.html"}, "nowhere"),
     ],
@@ -161,18 +209,31 @@ def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
 def test_refused_before_the_work_starts(scene, tmp_path, monkeypatch, wanted, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(QgsProcessingException, match=words):
-        processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted, "OUTPUT": "map.gpkg"})
+        processing.run(
+            "rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted, "OUTPUT": "map.gpkg"}
+        )
     assert [file.name for file in tmp_path.iterdir() if file.suffix != ".xml"] == ["scene.tif"]
 
 
 def test_files_that_are_open_as_layers(run_in_desktop, scene, tmp_path):
-    """On Windows an open file cannot be replaced; elsewhere the layer would show what is no longer there."""
+    """On Windows an open file cannot be replaced.
+
+    Elsewhere the layer would show what is no longer there.
+    """
     raster, context = tmp_path / "classes.tif", QgsProcessingContext()
     context.setProject(QgsProject.instance())
-    run = {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": loaded(tmp_path / "map.shp"), "CLASS_RASTER": loaded(raster)}
+    run = {
+        "INPUT": str(scene),
+        **TILES,
+        "REVIEW": 3,
+        "OUTPUT": loaded(tmp_path / "map.shp"),
+        "CLASS_RASTER": loaded(raster),
+    }
     run_in_desktop("classify", run)
     for title in ("Land use", "Scenes", "Cells to review", "Classes as raster"):
-        with pytest.raises(QgsProcessingException, match=f"is open in this project as the layer '{title}'"):
+        with pytest.raises(
+            QgsProcessingException, match=f"is open in this project as the layer '{title}'"
+        ):
             processing.run("rsscgeo:classify", run, context=context)
         (layer,) = QgsProject.instance().mapLayersByName(title)
         QgsProject.instance().removeMapLayer(layer)

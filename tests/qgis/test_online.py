@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 import processing
 from qgis.core import (
@@ -40,30 +42,42 @@ def layer(web_server):
     buffer.open(QBuffer.OpenModeFlag.WriteOnly)
     image.save(buffer, "PNG")
     web_server.tile = bytes(data)
-    found = QgsRasterLayer(f"type=xyz&url={web_server.url}/{{z}}/{{x}}/{{y}}.png&zmin=0&zmax=19&crs=EPSG:3857", "Web map", "wms")
+    found = QgsRasterLayer(
+        f"type=xyz&url={web_server.url}/{{z}}/{{x}}/{{y}}.png&zmin=0&zmax=19&crs=EPSG:3857",
+        "Web map",
+        "wms",
+    )
     assert found.isValid()
     return found
 
 
 def classify(feedback=None, **parameters):
-    return processing.run("rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback)
+    return processing.run(
+        "rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback
+    )
 
 
 def test_it_is_fetched_and_classified(layer, web_server, feedback):
     found = classify(feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
-    cells = QgsVectorLayer(found["SCENES"])
+    cells = QgsVectorLayer(found["CELLS"])
     assert cells.featureCount() > 0
     assert cells.crs().authid() == "EPSG:3857"
     assert BOX.buffered(5).contains(cells.extent())
     assert cells.extent().width() > 990
-    assert any("Fetching 355 × 353 pixels of 'Web map'" in line for line in feedback.warnings), feedback.warnings
+    assert any("Fetching 355 × 353 pixels of 'Web map'" in line for line in feedback.warnings), (
+        feedback.warnings
+    )
     assert web_server.asked
     assert not any("picture.tif" in name for name in map(str, _temporary_files()))
 
 
 def start_as_task(application, feedback, **parameters):
     """As the desktop does it, on another thread; the list fills when it has ended."""
-    alg, context, ended = application.processingRegistry().algorithmById("rsscgeo:classify").create(), QgsProcessingContext(), []
+    alg, context, ended = (
+        application.processingRegistry().algorithmById("rsscgeo:classify").create(),
+        QgsProcessingContext(),
+        [],
+    )
     task = QgsProcessingAlgRunnerTask(alg, parameters, context, feedback)
     task.executed.connect(lambda good, results: ended.append((good, results, context)))
     QgsApplication.taskManager().addTask(task)
@@ -80,7 +94,9 @@ def wait_for(condition, seconds):
 
 def test_on_another_thread(application, layer, tmp_path, feedback):
     output = tmp_path / "map.gpkg"
-    _, ended = start_as_task(application, feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0, OUTPUT=str(output))
+    _, ended = start_as_task(
+        application, feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0, OUTPUT=str(output)
+    )
     wait_for(lambda: ended, 120)
     assert ended[0][0], feedback.errors
     assert output.is_file()
@@ -90,7 +106,9 @@ def test_cancel_while_it_is_fetched(application, layer, web_server, tmp_path, fe
     web_server.delay_s = 0.5
     wide = "1110000,1122000,5618000,5630000 [EPSG:3857]"
     output = tmp_path / "map.gpkg"
-    task, ended = start_as_task(application, feedback, INPUT=layer, EXTENT=wide, RESOLUTION=2.0, OUTPUT=str(output))
+    task, ended = start_as_task(
+        application, feedback, INPUT=layer, EXTENT=wide, RESOLUTION=2.0, OUTPUT=str(output)
+    )
     wait_for(lambda: len(web_server.asked) > 5, 60)
     stopped = time.monotonic()
     task.cancel()
@@ -107,7 +125,9 @@ def test_the_resolution_is_metres_on_the_ground(layer):
 
 
 def test_without_an_extent(layer, web_server):
-    with pytest.raises(QgsProcessingException, match="'Web map' is an online layer: choose the extent"):
+    with pytest.raises(
+        QgsProcessingException, match="'Web map' is an online layer: choose the extent"
+    ):
         classify(INPUT=layer)
     assert web_server.asked == []
 
@@ -115,16 +135,24 @@ def test_without_an_extent(layer, web_server):
 def test_too_large(layer, web_server):
     wide = "1000000,1200000,5500000,5700000 [EPSG:3857]"
     with pytest.raises(
-        QgsProcessingException, match=r"100 million pixels are fetched at most.*resolution of 14\.\d m or coarser"
+        QgsProcessingException,
+        match=r"100 million pixels are fetched at most.*resolution of 14\.\d m or coarser",
     ):
         classify(INPUT=layer, EXTENT=wide, RESOLUTION=1.0)
     assert web_server.asked == []
 
 
 def test_a_layer_that_only_shows_elsewhere_s_data(layer, tmp_path):
-    with pytest.raises(QgsProcessingException, match="'Web map' is an online layer. Save it as a GeoTIFF first"):
+    with pytest.raises(
+        QgsProcessingException, match="'Web map' is an online layer. Save it as a GeoTIFF first"
+    ):
         processing.run(
-            "rsscgeo:explain", {"INPUT": layer, "AT": "1113500,5621500 [EPSG:3857]", "OUTPUT": str(tmp_path / "a.tif")}
+            "rsscgeo:explain",
+            {
+                "INPUT": layer,
+                "AT": "1113500,5621500 [EPSG:3857]",
+                "OUTPUT": str(tmp_path / "a.tif"),
+            },
         )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QCoreApplication
@@ -44,7 +46,8 @@ def slow_backend(folder: Path) -> str:
     """Answers as a backend does, but its run takes longer than anyone waits."""
     return script(
         folder / "rssc-geo",
-        'case "$1" in --version) echo rssc-geo 0.1.0;; --help) echo "Commands:";; *) echo started; sleep 600;; esac',
+        'case "$1" in --version) echo rssc-geo 0.1.0;; --help) echo "Commands:";; *) echo started;'
+        " sleep 600;; esac",
     )
 
 
@@ -58,7 +61,10 @@ def test_what_is_entered_is_kept(page, tmp_path):
     assert again.program.filePath() == str(tmp_path / "rssc-geo")
     assert (again.device.currentText(), again.cache.filePath()) == ("cuda:1", str(tmp_path))
     assert again.source.text() == "rssc-geo==0.1.0"
-    assert settings.environment() == {"XDG_CACHE_HOME": str(tmp_path), "HF_HOME": f"{tmp_path}/huggingface"}
+    assert settings.environment() == {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "HF_HOME": f"{tmp_path}/huggingface",
+    }
     again.device.setCurrentText("the fastest there is")
     again.apply()
     assert settings.get(settings.DEVICE) == ""
@@ -124,7 +130,9 @@ def test_remove_asks_first(page, monkeypatch):
     Path(install.folder()).mkdir(parents=True)
     answers = iter([QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes])
     asked = []
-    monkeypatch.setattr(QMessageBox, "question", lambda *arguments: asked.append(arguments[2]) or next(answers))
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *arguments: asked.append(arguments[2]) or next(answers)
+    )
     page.remove_button.click()
     assert Path(install.folder()).is_dir()
     page.remove_button.click()

@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 import processing
 from qgis.core import (
@@ -67,15 +69,22 @@ def test_an_algorithm_describes_itself(application, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "others", "own"), [("classify", {"NO_OTHER", "REFINE"}, set()), ("zeroshot", {"CAPTIONER"}, {"CLASSES"})]
+    ("name", "others", "own"),
+    [("classify", {"NO_OTHER", "REFINE"}, set()), ("zeroshot", {"CAPTIONER"}, {"CLASSES"})],
 )
 def test_a_map_has_the_contract_s_names(application, name, others, own):
     found = algorithm(application, name)
     destinations = {"OUTPUT", "REPORT", "CLASS_RASTER"}
     names = [definition.name() for definition in found.parameterDefinitions()]
-    assert set(names) == ADVANCED - others - {"PURITY", "WORDS", "FINE_TUNE"} | destinations | {"INPUT"} | own
+    assert (
+        set(names)
+        == ADVANCED - others - {"PURITY", "WORDS", "FINE_TUNE"} | destinations | {"INPUT"} | own
+    )
     assert names[0] == "INPUT"
-    assert {output.name() for output in found.outputDefinitions()} == destinations | {"SCENES", "REVIEW_LAYER"}
+    assert {output.name() for output in found.outputDefinitions()} == destinations | {
+        "CELLS",
+        "REVIEW_LAYER",
+    }
     assert found.outputDefinition("REPORT").type() == "outputHtml"  # the results viewer shows it
     for optional in ("REPORT", "CLASS_RASTER"):
         assert not found.parameterDefinition(optional).createByDefault()
@@ -83,8 +92,15 @@ def test_a_map_has_the_contract_s_names(application, name, others, own):
 
 def test_can_execute_with_the_backend(application, backend):
     assert algorithm(application, "classify").canExecute() == (True, "")
-    listed = subprocess.run([str(backend), "--help"], capture_output=True, text=True, check=True).stdout
-    for name, command in {"zeroshot": "zero-shot", "caption": "caption", "train": "train", "explain": "explain"}.items():
+    listed = subprocess.run(
+        [str(backend), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for name, command in {
+        "zeroshot": "zero-shot",
+        "caption": "caption",
+        "train": "train",
+        "explain": "explain",
+    }.items():
         good, message = algorithm(application, name).canExecute()
         if f"  {command} " in listed:
             assert good or f"has no option --raster of '{command}' yet" in message
@@ -95,8 +111,13 @@ def test_can_execute_with_the_backend(application, backend):
 
 
 def test_a_command_without_the_options_that_are_needed(application, backend, tmp_path):
-    """A backend whose train takes folders of pictures only; the real one under a name that hides the options."""
-    program = script(tmp_path / "older", f'{backend} "$@" | sed -e "s/  info /  train /" -e s/--raster/--other/')
+    """A backend whose train takes folders of pictures only.
+
+    The real one under a name that hides the options.
+    """
+    program = script(
+        tmp_path / "older", f'{backend} "$@" | sed -e "s/  info /  train /" -e s/--raster/--other/'
+    )
     chosen(program)
     good, message = algorithm(application, "train").canExecute()
     assert not good
@@ -110,7 +131,10 @@ def test_a_run_without_the_command_fails_with_the_same_line(application, backend
     assert not good
     assert "has no command 'zero-shot' yet" in message
     with pytest.raises(QgsProcessingException, match="has no command 'zero-shot' yet"):
-        processing.run("rsscgeo:zeroshot", {"INPUT": str(scene), "CLASSES": "a,b", "OUTPUT": str(tmp_path / "x.gpkg")})
+        processing.run(
+            "rsscgeo:zeroshot",
+            {"INPUT": str(scene), "CLASSES": "a,b", "OUTPUT": str(tmp_path / "x.gpkg")},
+        )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +192,14 @@ def test_the_backend_on_path_is_found(application, backend, monkeypatch):
 def test_the_child_gets_nothing_of_qgis(backend, monkeypatch):
     from rssc_geo_qgis.child import ask, clean_environment
 
-    for name in ("PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "PROJ_LIB", "LD_LIBRARY_PATH", "QT_PLUGIN_PATH"):
+    for name in (
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "GDAL_DATA",
+        "PROJ_LIB",
+        "LD_LIBRARY_PATH",
+        "QT_PLUGIN_PATH",
+    ):
         monkeypatch.setenv(name, "/nowhere")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
     assert ask([str(backend), "--version"]).startswith("rssc-geo ")
@@ -179,13 +210,19 @@ def test_the_child_gets_nothing_of_qgis(backend, monkeypatch):
 def test_a_model_chains_the_regions_into_another_algorithm(application, scene, tmp_path):
     """As the designer makes it: classify, then the centroids of its regions."""
     model = QgsProcessingModelAlgorithm("towns", "test")
-    model.addModelParameter(QgsProcessingParameterRasterLayer("picture"), QgsProcessingModelParameter("picture"))
+    model.addModelParameter(
+        QgsProcessingParameterRasterLayer("picture"), QgsProcessingModelParameter("picture")
+    )
     first = QgsProcessingModelChildAlgorithm("rsscgeo:classify")
     first.setChildId("map")
-    first.addParameterSources("INPUT", [QgsProcessingModelChildParameterSource.fromModelParameter("picture")])
+    first.addParameterSources(
+        "INPUT", [QgsProcessingModelChildParameterSource.fromModelParameter("picture")]
+    )
     second = QgsProcessingModelChildAlgorithm("native:centroids")
     second.setChildId("points")
-    second.addParameterSources("INPUT", [QgsProcessingModelChildParameterSource.fromChildOutput("map", "OUTPUT")])
+    second.addParameterSources(
+        "INPUT", [QgsProcessingModelChildParameterSource.fromChildOutput("map", "OUTPUT")]
+    )
     result = QgsProcessingModelOutput("points")
     result.setChildOutputName("OUTPUT")
     second.setModelOutputs({"points": result})
@@ -199,7 +236,9 @@ def test_a_model_chains_the_regions_into_another_algorithm(application, scene, t
     again.initAlgorithm()
     context, feedback = QgsProcessingContext(), QgsProcessingFeedback(False)
     points = tmp_path / "points.gpkg"
-    found, good = again.run({"picture": str(scene), "points:points": str(points)}, context, feedback)
+    found, good = again.run(
+        {"picture": str(scene), "points:points": str(points)}, context, feedback
+    )
     assert good, feedback.textLog()
     layer = QgsVectorLayer(found["points:points"])
     assert layer.featureCount() > 0

@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 from qgis.core import QgsVectorLayer
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "qgis_plugin" / "rssc_geo_qgis"
 # Debian 12's wrapper passes an option that the program refuses.
-QGIS_PROCESS = next((path for name in ("qgis_process.bin", "qgis_process") if (path := shutil.which(name))), None)
+QGIS_PROCESS = next(
+    (path for name in ("qgis_process.bin", "qgis_process") if (path := shutil.which(name))), None
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +37,27 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def qgis_process(archive, tmp_path, backend):
-    """``qgis_process`` with nothing but the zip unpacked where QGIS unpacks it; the backend is on PATH."""
+    """``qgis_process`` with nothing but the zip unpacked where QGIS unpacks it.
+
+    The backend is on PATH.
+    """
     if QGIS_PROCESS is None:
         pytest.skip("qgis_process is not installed (Debian: package qgis)")
-    plugins = tmp_path / "home" / ".local" / "share" / "QGIS" / "QGIS3" / "profiles" / "default" / "python" / "plugins"
+    plugins = (
+        tmp_path
+        / "home"
+        / ".local"
+        / "share"
+        / "QGIS"
+        / "QGIS3"
+        / "profiles"
+        / "default"
+        / "python"
+        / "plugins"
+    )
     zipfile.ZipFile(archive).extractall(plugins)
-    # Only the program: QGIS takes the first Python on PATH for its own, and another one lies beside the backend.
+    # Only the program: QGIS takes the first Python on PATH for its own, and another one lies beside
+    # the backend.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "rssc-geo").symlink_to(backend)
     path = f"{tmp_path}/bin{os.pathsep}/usr/bin{os.pathsep}/bin"
@@ -63,10 +82,21 @@ def qgis_process(archive, tmp_path, backend):
 def test_the_zip_holds_what_is_needed_and_no_more(archive):
     names = zipfile.ZipFile(archive).namelist()
     assert {name.split("/")[0] for name in names} == {"rssc_geo_qgis"}
-    assert {"rssc_geo_qgis/LICENSE", "rssc_geo_qgis/metadata.txt", "rssc_geo_qgis/__init__.py"} <= set(names)
-    assert not [name for name in names if not name.endswith((".py", ".svg", "LICENSE", "metadata.txt"))]
-    assert "GNU GENERAL PUBLIC LICENSE" in zipfile.ZipFile(archive).read("rssc_geo_qgis/LICENSE").decode()
-    assert len(names) == sum(1 for path in PLUGIN.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert {
+        "rssc_geo_qgis/LICENSE",
+        "rssc_geo_qgis/metadata.txt",
+        "rssc_geo_qgis/__init__.py",
+    } <= set(names)
+    assert not [
+        name for name in names if not name.endswith((".py", ".svg", "LICENSE", "metadata.txt"))
+    ]
+    assert (
+        "GNU GENERAL PUBLIC LICENSE"
+        in zipfile.ZipFile(archive).read("rssc_geo_qgis/LICENSE").decode()
+    )
+    assert len(names) == sum(
+        1 for path in PLUGIN.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
 
 
 def test_the_zip_is_the_same_each_time(archive, tmp_path):
@@ -79,9 +109,24 @@ def test_the_metadata_is_complete(archive):
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(zipfile.ZipFile(archive).read("rssc_geo_qgis/metadata.txt").decode())
     metadata = parser["general"]
-    for key in ("name", "description", "about", "version", "author", "email", "repository", "tracker", "tags", "changelog"):
+    for key in (
+        "name",
+        "description",
+        "about",
+        "version",
+        "author",
+        "email",
+        "repository",
+        "tracker",
+        "tags",
+        "changelog",
+    ):
         assert metadata[key].strip(), key
-    assert (metadata["qgisMinimumVersion"], metadata["qgisMaximumVersion"], metadata["supportsQt6"]) == ("3.22", "4.99", "True")
+    assert (
+        metadata["qgisMinimumVersion"],
+        metadata["qgisMaximumVersion"],
+        metadata["supportsQt6"],
+    ) == ("3.22", "4.99", "True")
     assert metadata["hasProcessingProvider"] == "yes"
     assert f"rssc_geo_qgis/{metadata['icon']}" in zipfile.ZipFile(archive).namelist()
 
@@ -104,26 +149,37 @@ def test_qgis_process_lists_and_explains(qgis_process):
         assert f"rsscgeo:{name}\t" in listed
     told = qgis_process("help", "rsscgeo:classify").stdout
     assert "TILE_SIZE" in told
-    assert "SCENES" in told
+    assert "CELLS" in told
     assert "satellite" in told
 
 
 def test_qgis_process_classifies(qgis_process, scene, tmp_path):
-    done = qgis_process("run", "rsscgeo:classify", "--", f"INPUT={scene}", f"OUTPUT={tmp_path}/map.gpkg", "TILE_SIZE=200px")
+    done = qgis_process(
+        "run",
+        "rsscgeo:classify",
+        "--",
+        f"INPUT={scene}",
+        f"OUTPUT={tmp_path}/map.gpkg",
+        "TILE_SIZE=200px",
+    )
     assert done.returncode == 0, done.stderr
     assert f"OUTPUT:\t{tmp_path}/map.gpkg|layername=landuse" in done.stdout
     assert QgsVectorLayer(f"{tmp_path}/map.gpkg|layername=scenes").featureCount() == 12
 
 
 def test_qgis_process_answers_in_json(qgis_process, scene, tmp_path):
-    done = qgis_process("--json", "run", "rsscgeo:classify", "--", f"INPUT={scene.name}", "OUTPUT=map.gpkg")
+    done = qgis_process(
+        "--json", "run", "rsscgeo:classify", "--", f"INPUT={scene.name}", "OUTPUT=map.gpkg"
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["results"]["SCENES"] == f"{tmp_path}/map.gpkg|layername=scenes"
+    assert json.loads(done.stdout)["results"]["CELLS"] == f"{tmp_path}/map.gpkg|layername=scenes"
 
 
 def test_qgis_process_fails_with_one_line(qgis_process, tmp_path, write_raster):
     plain = write_raster(tmp_path / "plain.tif", epsg=None)
-    done = qgis_process("run", "rsscgeo:classify", "--", f"INPUT={plain}", f"OUTPUT={tmp_path}/map.gpkg")
+    done = qgis_process(
+        "run", "rsscgeo:classify", "--", f"INPUT={plain}", f"OUTPUT={tmp_path}/map.gpkg"
+    )
     assert done.returncode != 0
     assert "has no CRS. Set it first" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout

@@ -1,4 +1,7 @@
-"""Runs that end otherwise: cancelled, failed, QGIS gone. Nothing is left running and nothing is left behind."""
+"""Runs that end otherwise: cancelled, failed, QGIS gone.
+
+Nothing is left running and nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,18 @@ import time
 
 import pytest
 
-pytest.importorskip("qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed")
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
 
 import processing
-from qgis.core import QgsApplication, QgsProcessingAlgRunnerTask, QgsProcessingContext, QgsProcessingException, QgsProcessingUtils
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingUtils,
+)
 from qgis.PyQt.QtCore import QCoreApplication, QTimer
 
 
@@ -75,7 +86,11 @@ def test_a_cancelled_run_goes_on(write_raster, tmp_path, feedback):
 
 
 def temporary_files():
-    return {os.path.join(folder, name) for folder, _, names in os.walk(QgsProcessingUtils.tempFolder()) for name in names}
+    return {
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(QgsProcessingUtils.tempFolder())
+        for name in names
+    }
 
 
 def test_cancel_of_a_temporary_output_leaves_nothing(large, feedback, children):
@@ -83,7 +98,9 @@ def test_cancel_of_a_temporary_output_leaves_nothing(large, feedback, children):
     canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
     canceller.start()
     processing.run(
-        "rsscgeo:classify", {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": "TEMPORARY_OUTPUT"}, feedback=feedback
+        "rsscgeo:classify",
+        {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": "TEMPORARY_OUTPUT"},
+        feedback=feedback,
     )
     assert time.monotonic() - canceller.at < 1
     assert children(str(large)) == []
@@ -94,13 +111,19 @@ def test_cancel_before_the_first_tile(large, tmp_path, feedback, children):
     """While the backend still loads its libraries it hears no signal."""
     canceller = Canceller(feedback, lambda: children(str(large)))
     canceller.start()
-    processing.run("rsscgeo:classify", {"INPUT": str(large), "OUTPUT": str(tmp_path / "map.gpkg")}, feedback=feedback)
+    processing.run(
+        "rsscgeo:classify",
+        {"INPUT": str(large), "OUTPUT": str(tmp_path / "map.gpkg")},
+        feedback=feedback,
+    )
     assert time.monotonic() - canceller.at < 1
     assert children(str(large)) == []
     assert not (tmp_path / "map.gpkg").exists()
 
 
-def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(application, large, tmp_path, feedback, children):
+def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(
+    application, large, tmp_path, feedback, children
+):
     alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
     context = QgsProcessingContext()
     run = {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "map.gpkg")}
@@ -167,12 +190,20 @@ def test_a_device_that_is_not_there(scene, tmp_path, feedback):
 
     settings.put(settings.DEVICE, "tpu9")
     with pytest.raises(QgsProcessingException, match="--device tpu9 cannot be used"):
-        processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "a.gpkg")}, feedback=feedback)
+        processing.run(
+            "rsscgeo:classify",
+            {"INPUT": str(scene), "OUTPUT": str(tmp_path / "a.gpkg")},
+            feedback=feedback,
+        )
 
 
 def test_the_output_s_folder_is_not_there(scene, tmp_path, feedback):
     with pytest.raises(QgsProcessingException, match="none"):
-        processing.run("rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "none" / "a.gpkg")}, feedback=feedback)
+        processing.run(
+            "rsscgeo:classify",
+            {"INPUT": str(scene), "OUTPUT": str(tmp_path / "none" / "a.gpkg")},
+            feedback=feedback,
+        )
 
 
 def test_a_raster_that_was_deleted(scene, tmp_path):
@@ -187,20 +218,30 @@ def test_a_raster_that_was_deleted(scene, tmp_path):
 
 
 def test_a_raster_that_is_deleted_during_the_run(large, tmp_path, feedback):
-    Canceller(feedback, lambda: any(percent > 2 for percent in feedback.percents), act=large.unlink).start()
+    Canceller(
+        feedback, lambda: any(percent > 2 for percent in feedback.percents), act=large.unlink
+    ).start()
     with pytest.raises(QgsProcessingException, match=r"large\.tif changed while it was being read"):
         processing.run(
-            "rsscgeo:classify", {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")}, feedback=feedback
+            "rsscgeo:classify",
+            {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")},
+            feedback=feedback,
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_raster_that_cannot_be_read_on(large, tmp_path, feedback):
     """A network drive may be back later: what was done is kept, and the log says so."""
-    Canceller(feedback, lambda: any(percent > 2 for percent in feedback.percents), act=lambda: os.truncate(large, 1000)).start()
+    Canceller(
+        feedback,
+        lambda: any(percent > 2 for percent in feedback.percents),
+        act=lambda: os.truncate(large, 1000),
+    ).start()
     with pytest.raises(QgsProcessingException, match=r"large\.tif cannot be read at rows"):
         processing.run(
-            "rsscgeo:classify", {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")}, feedback=feedback
+            "rsscgeo:classify",
+            {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")},
+            feedback=feedback,
         )
     assert any("run again with the same output to go on" in line for line in feedback.lines)
     assert not (tmp_path / "a.gpkg").exists()
@@ -217,46 +258,56 @@ def test_the_backend_is_killed(large, tmp_path, feedback, children):
 
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(
-        QgsProcessingException, match="ended with code -9 and no message of its own; the computer may be out of memory"
+        QgsProcessingException,
+        match="ended with code -9 and no message of its own; the computer may be out of memory",
     ):
         processing.run(
-            "rsscgeo:classify", {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")}, feedback=feedback
+            "rsscgeo:classify",
+            {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")},
+            feedback=feedback,
         )
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_folder_that_was_begun_goes(scene, tmp_path, backend, feedback, named):
-    """The backend, killed while it writes an explanation: nothing goes on from there, so it is not kept and not promised."""
+    """The backend, killed while it writes an explanation.
+
+    Nothing goes on from there, so it is not kept and not promised.
+    """
     from rssc_geo_qgis import backend as backends
     from rssc_geo_qgis import settings
 
     program = tmp_path / "rssc-geo"
-    program.write_text(
-        f"""#!/bin/sh
+    program.write_text(f"""#!/bin/sh
 if [ "$1" = explain ] && [ "$2" != --help ]; then
   while [ "$1" != -o ]; do shift; done
   mkdir -p "$2.part" && touch "$2.part/panel.png"
   kill -9 $$
 fi
 exec {backend} "$@"
-"""
-    )
+""")
     program.chmod(0o755)
     settings.put(settings.PROGRAM, str(program))
     backends.forget()
     before = temporary_files()
     output = str(tmp_path / "why") if named else "TEMPORARY_OUTPUT"
     with pytest.raises(QgsProcessingException, match="ended with code -9"):
-        processing.run("rsscgeo:explain", {"INPUT": str(scene), "AT": "500500,4999500", "OUTPUT": output}, feedback=feedback)
-    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".xml"} == {"scene.tif", "rssc-geo"}
+        processing.run(
+            "rsscgeo:explain",
+            {"INPUT": str(scene), "AT": "500500,4999500", "OUTPUT": output},
+            feedback=feedback,
+        )
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".xml"} == {
+        "scene.tif",
+        "rssc-geo",
+    }
     assert temporary_files() == before
     assert not any("to go on" in line for line in feedback.lines)
 
 
 def test_no_orphan_when_qgis_is_killed(large, tmp_path, backend, children):
     script = tmp_path / "qgis_that_dies.py"
-    script.write_text(
-        f"""
+    script.write_text(f"""
 import sys
 sys.path[:0] = {[path for path in sys.path if path]!r}
 from qgis.core import QgsApplication
@@ -271,9 +322,10 @@ provider = RsscGeoProvider()
 app.processingRegistry().addProvider(provider)
 import processing
 processing.run("rsscgeo:classify", {{"INPUT": {str(large)!r}, "TILE_SIZE": "50px", "OUTPUT": {str(tmp_path / "a.gpkg")!r}}})
-"""
+""")
+    qgis = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    qgis = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: children(f"{backend} classify") and (tmp_path / "a.gpkg.part").is_file())
         assert qgis.poll() is None

@@ -15,14 +15,24 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A function that writes a GeoTIFF of pixels (bands, rows, cols): UTM 32N at 2 m unless said otherwise."""
+    """A function that writes a GeoTIFF of pixels (bands, rows, cols).
+
+    UTM 32N at 2 m unless said otherwise.
+    """
 
     def make(pixels: np.ndarray, name: str = "scene.tif", **profile: object) -> Path:
         path = tmp_path / name
         count, height, width = pixels.shape
         settings = {"crs": "EPSG:32632", "transform": NORTH_UP, **profile}
         with rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=count, dtype=pixels.dtype, **settings
+            path,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=count,
+            dtype=pixels.dtype,
+            **settings,
         ) as out:
             out.write(pixels)
         return path
@@ -32,11 +42,19 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def texture() -> Callable[..., np.ndarray]:
-    """A function that makes smooth coloured noise (bands, rows, cols) without 0."""
+    """A function that makes smooth colored noise (bands, rows, cols) without 0."""
 
-    def make(height: int, width: int, *, bands: int = 3, dtype: str = "uint8", seed: int = 0) -> np.ndarray:
+    def make(
+        height: int, width: int, *, bands: int = 3, dtype: str = "uint8", seed: int = 0
+    ) -> np.ndarray:
         random = np.random.default_rng(seed)
-        coarse = random.integers(20, 235, (bands, -(-height // 8), -(-width // 8))).repeat(8, 1).repeat(8, 2)[:, :height, :width]
-        return (coarse + random.integers(-15, 15, (bands, height, width))).clip(1, 255).astype(dtype)
+        coarse = (
+            random.integers(20, 235, (bands, -(-height // 8), -(-width // 8)))
+            .repeat(8, 1)
+            .repeat(8, 2)[:, :height, :width]
+        )
+        return (
+            (coarse + random.integers(-15, 15, (bands, height, width))).clip(1, 255).astype(dtype)
+        )
 
     return make

@@ -11,9 +11,8 @@ import shapely
 from affine import Affine
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.raster.aoi import bounds_polygon, cells_inside, read_aoi
-from rssc_geo.raster.scene import Scene, open_scene
+from rssc_geo.geometry import TileGrid
+from rssc_geo.raster import Scene, bounds_polygon, cells_inside, open_scene, read_aoi
 
 
 @pytest.fixture
@@ -22,14 +21,19 @@ def scene(write, texture) -> Scene:
     return open_scene(write(texture(200, 250)))
 
 
-def save(path: Path, geometries: list[object], crs: object = "EPSG:32632", **options: object) -> Path:
+def save(
+    path: Path, geometries: list[object], crs: object = "EPSG:32632", **options: object
+) -> Path:
     gpd.GeoDataFrame(geometry=geometries, crs=crs).to_file(path, **options)
     return path
 
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp", "a.fgb"])
 def test_polygons_of_any_format_are_joined(scene, tmp_path, name) -> None:
-    parts = [shapely.box(500_100, 4_999_800, 500_200, 4_999_900), shapely.box(500_200, 4_999_800, 500_300, 4_999_900)]
+    parts = [
+        shapely.box(500_100, 4_999_800, 500_200, 4_999_900),
+        shapely.box(500_200, 4_999_800, 500_300, 4_999_900),
+    ]
     crs = "EPSG:4326" if name.endswith("geojson") else "EPSG:32632"
     frame = gpd.GeoDataFrame(geometry=parts, crs="EPSG:32632").to_crs(crs)
     frame.to_file(tmp_path / name)
@@ -40,7 +44,9 @@ def test_polygons_of_any_format_are_joined(scene, tmp_path, name) -> None:
 
 def test_another_crs_is_reprojected_with_its_edges_bent(tmp_path, write, texture) -> None:
     # 400 km wide: a parallel of latitude is far from a straight line in UTM.
-    scene = open_scene(write(texture(200, 400), transform=Affine(1000, 0, 300_000, 0, -1000, 5_200_000)))
+    scene = open_scene(
+        write(texture(200, 400), transform=Affine(1000, 0, 300_000, 0, -1000, 5_200_000))
+    )
     area = read_aoi(save(tmp_path / "a.gpkg", [shapely.box(7, 46, 11, 46.5)], "EPSG:4326"), scene)
     to_utm = pyproj.Transformer.from_crs(4326, 32632, always_xy=True)
     for lon in np.linspace(7.1, 10.9, 9):
@@ -49,26 +55,38 @@ def test_another_crs_is_reprojected_with_its_edges_bent(tmp_path, write, texture
 
 
 def test_an_area_as_large_as_the_world_selects_the_whole_raster(scene, tmp_path) -> None:
-    area = read_aoi(save(tmp_path / "a.gpkg", [shapely.box(-180, -90, 180, 90)], "EPSG:4326"), scene)
+    area = read_aoi(
+        save(tmp_path / "a.gpkg", [shapely.box(-180, -90, 180, 90)], "EPSG:4326"), scene
+    )
     assert area.area == pytest.approx(500 * 400, rel=1e-6)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32660", "EPSG:4326"])
 def test_across_the_antimeridian(write, texture, tmp_path, crs) -> None:
     if crs == "EPSG:4326":
-        scene = open_scene(write(texture(100, 200), crs=crs, transform=Affine(0.01, 0, 179, 0, -0.01, 51)))
+        scene = open_scene(
+            write(texture(100, 200), crs=crs, transform=Affine(0.01, 0, 179, 0, -0.01, 51))
+        )
     else:
-        scene = open_scene(write(texture(100, 200), crs=crs, transform=Affine(1000, 0, 640_000, 0, -1000, 5_650_000)))
+        scene = open_scene(
+            write(
+                texture(100, 200), crs=crs, transform=Affine(1000, 0, 640_000, 0, -1000, 5_650_000)
+            )
+        )
     pieces = [shapely.box(179.5, 50.2, 180, 50.8), shapely.box(-180, 50.2, -179.5, 50.8)]
     area = read_aoi(save(tmp_path / "a.gpkg", pieces, "EPSG:4326"), scene)
     expected = (
-        1.0 * 0.6 if crs == "EPSG:4326" else pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.box(0, 50.2, 1, 50.8))[0]
+        1.0 * 0.6
+        if crs == "EPSG:4326"
+        else pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.box(0, 50.2, 1, 50.8))[0]
     )
     assert area.area == pytest.approx(expected, rel=5e-3)
 
 
 def test_invalid_polygons_are_repaired_with_a_warning(scene, tmp_path, caplog) -> None:
-    bow_tie = shapely.Polygon([(500_100, 4_999_700), (500_200, 4_999_800), (500_200, 4_999_700), (500_100, 4_999_800)])
+    bow_tie = shapely.Polygon(
+        [(500_100, 4_999_700), (500_200, 4_999_800), (500_200, 4_999_700), (500_100, 4_999_800)]
+    )
     path = save(tmp_path / "a.gpkg", [bow_tie])
     with caplog.at_level(logging.WARNING):
         area = read_aoi(path, scene)
@@ -97,12 +115,18 @@ def test_what_is_no_area_of_interest_gives_one_line(scene, tmp_path) -> None:
         "does not exist": tmp_path / "none.gpkg",
         "cannot be read as a vector file": text,
         "has no polygons": empty,
-        "no polygons: an area": save(tmp_path / "line.gpkg", [shapely.LineString([(500_100, 4_999_900), (500_200, 4_999_900)])]),
+        "no polygons: an area": save(
+            tmp_path / "line.gpkg",
+            [shapely.LineString([(500_100, 4_999_900), (500_200, 4_999_900)])],
+        ),
         "has no CRS": save(tmp_path / "nocrs.shp", [inside], None),
         "no polygon lies on the raster": save(tmp_path / "far.gpkg", [shapely.box(0, 0, 10, 10)]),
-        r"longitude 9 to 9\.006": save(tmp_path / "world.gpkg", [shapely.box(100, 10, 101, 11)], "EPSG:4326"),
+        r"longitude 9 to 9\.006": save(
+            tmp_path / "world.gpkg", [shapely.box(100, 10, 101, 11)], "EPSG:4326"
+        ),
         "with an area": save(
-            tmp_path / "flat.gpkg", [shapely.Polygon([(500_100, 4_999_900), (500_200, 4_999_900), (500_100, 4_999_900)])]
+            tmp_path / "flat.gpkg",
+            [shapely.Polygon([(500_100, 4_999_900), (500_200, 4_999_900), (500_100, 4_999_900)])],
         ),
     }
     for words, path in cases.items():
@@ -129,16 +153,21 @@ def test_bounds(scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "transform", [Affine(2, 0, 5e5, 0, -2, 5e6), Affine(1.5, -1, 5e5, -1, -1.5, 5e6), Affine(2, 0, 5e5, 0, 2, 5e6)]
+    "transform",
+    [
+        Affine(2, 0, 5e5, 0, -2, 5e6),
+        Affine(1.5, -1, 5e5, -1, -1.5, 5e6),
+        Affine(2, 0, 5e5, 0, 2, 5e6),
+    ],
 )
-def test_cells_are_chosen_by_their_centre(transform) -> None:
+def test_cells_are_chosen_by_their_center(transform) -> None:
     grid = TileGrid((105, 95), (20, 30), (10, 20))
     area = shapely.Point(transform @ (50, 60)).buffer(60)
     inside = cells_inside(grid, transform, area)
     assert inside.shape == grid.cells_shape
     for cell in grid.cells():
         window = cell.window
-        centre = transform @ (window.col + window.width / 2, window.row + window.height / 2)
-        assert inside[cell.row, cell.col] == area.contains(shapely.Point(centre))
+        center = transform @ (window.col + window.width / 2, window.row + window.height / 2)
+        assert inside[cell.row, cell.col] == area.contains(shapely.Point(center))
     assert inside.any()
     assert not inside.all()

@@ -10,9 +10,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from rssc_geo.errors import UsageError
-from rssc_geo.raster.radiometry import Radiometry, fit_radiometry
-from rssc_geo.raster.sample import sample_pixels
-from rssc_geo.raster.scene import open_scene
+from rssc_geo.raster import Radiometry, fit_radiometry, open_scene, sample_pixels
 
 
 def test_uint8_passes_unchanged(write, texture) -> None:
@@ -25,7 +23,9 @@ def test_uint8_passes_unchanged(write, texture) -> None:
 
 def test_two_percent_at_both_ends_band_by_band_from_valid_pixels(write) -> None:
     random = np.random.default_rng(0)
-    pixels = (random.random((3, 300, 400)) * np.array([1000, 2000, 30000])[:, None, None] + 100).astype(np.uint16)
+    pixels = (
+        random.random((3, 300, 400)) * np.array([1000, 2000, 30000])[:, None, None] + 100
+    ).astype(np.uint16)
     pixels[:, :150] = 0
     radiometry = fit_radiometry(open_scene(write(pixels, nodata=0)))
     for band in range(3):
@@ -35,7 +35,11 @@ def test_two_percent_at_both_ends_band_by_band_from_valid_pixels(write) -> None:
 
 
 @given(
-    hnp.arrays(st.sampled_from([np.uint8, np.uint16, np.int16, np.float32, np.float64]), (4, 5, 3), elements=st.integers(0, 200)),
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16, np.int16, np.float32, np.float64]),
+        (4, 5, 3),
+        elements=st.integers(0, 200),
+    ),
     st.floats(0, 100),
     st.floats(0.5, 120),
 )
@@ -108,14 +112,29 @@ def test_none_takes_values_of_0_to_255_as_they_are_and_refuses_others(write) -> 
     pixels = np.arange(300, dtype=np.float32).reshape(3, 10, 10)
     with pytest.raises(UsageError, match="0 to 299"):
         fit_radiometry(open_scene(write(pixels)), stretch="none")
-    radiometry = fit_radiometry(open_scene(write(pixels - 40, "b.tif", nodata=-5), nodata=-5), stretch="minmax")
+    radiometry = fit_radiometry(
+        open_scene(write(pixels - 40, "b.tif", nodata=-5), nodata=-5), stretch="minmax"
+    )
     assert radiometry.low[0] == -40
     radiometry = fit_radiometry(open_scene(write(pixels.clip(0, 255), "c.tif")), stretch="none")
     assert radiometry.apply(np.array([[[0, 100.4, 255]]], np.float32)).tolist() == [[[0, 100, 255]]]
 
 
 @pytest.mark.parametrize(
-    "stretch", ["lots", "1", "1,2,3", "5,5", "9,3", "2%,98", "2%,101%", "50%,2%", "1,2;3,4", "nan,3", "1,2;3,4;5,6;7,8"]
+    "stretch",
+    [
+        "lots",
+        "1",
+        "1,2,3",
+        "5,5",
+        "9,3",
+        "2%,98",
+        "2%,101%",
+        "50%,2%",
+        "1,2;3,4",
+        "nan,3",
+        "1,2;3,4;5,6;7,8",
+    ],
 )
 def test_stretch_that_cannot_be_meant(write, texture, stretch) -> None:
     with pytest.raises(UsageError, match="--stretch"):
@@ -139,7 +158,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_sample_is_bounded_and_spread(write, monkeypatch) -> None:
     rows, cols = np.mgrid[:3000, :4000]
     pixels = np.stack([rows, cols, rows + cols]).astype(np.uint16)
-    for layout in ({"tiled": True, "blockxsize": 256, "blockysize": 256}, {"blockysize": 1}, {"blockysize": 700}):
+    for layout in (
+        {"tiled": True, "blockxsize": 256, "blockysize": 256},
+        {"blockysize": 1},
+        {"blockysize": 700},
+    ):
         scene = open_scene(write(pixels, **layout))
         sizes = counted(monkeypatch)
         sample = sample_pixels(scene)

@@ -15,34 +15,55 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window as RasterioWindow
 
 from rssc_geo.errors import InputError
-from rssc_geo.geometry.grid import Tile, TileGrid
-from rssc_geo.raster.radiometry import Radiometry, fit_radiometry
-from rssc_geo.raster.reader import TileData, TileReader
-from rssc_geo.raster.scene import Scene, open_scene
+from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.raster import Radiometry, Scene, TileData, TileReader, fit_radiometry, open_scene
 
 AS_IT_IS = Radiometry((0.0,) * 3, (255.0,) * 3, "none")
 
 
 def read(
-    scene: Scene, grid: TileGrid, out_size: tuple[int, int], radiometry: Radiometry = AS_IT_IS, **options: object
+    scene: Scene,
+    grid: TileGrid,
+    out_size: tuple[int, int],
+    radiometry: Radiometry = AS_IT_IS,
+    **options: object,
 ) -> list[TileData]:
     with TileReader(scene, grid, radiometry, out_size=out_size, **options) as reader:
         return list(reader)
 
 
-def expected(path: Path, bands: tuple[int, ...], tile: Tile, grid: TileGrid, out_size: tuple[int, int], radiometry: Radiometry):
+def expected(
+    path: Path,
+    bands: tuple[int, ...],
+    tile: Tile,
+    grid: TileGrid,
+    out_size: tuple[int, int],
+    radiometry: Radiometry,
+):
     """The same tile by plain rasterio: pixels, mask, and the full-resolution mask."""
     window = RasterioWindow(tile.window.col, tile.window.row, tile.window.width, tile.window.height)
     lengths = (tile.window.height, tile.window.width)
-    shape = tuple(max(1, round(n / size * out)) for n, size, out in zip(lengths, grid.size, out_size, strict=True))
+    shape = tuple(
+        max(1, round(n / size * out))
+        for n, size, out in zip(lengths, grid.size, out_size, strict=True)
+    )
     reduced = any(new < old for new, old in zip(shape, lengths, strict=True))
-    resampling = Resampling.nearest if shape == lengths else Resampling.average if reduced else Resampling.bilinear
+    resampling = (
+        Resampling.nearest
+        if shape == lengths
+        else Resampling.average
+        if reduced
+        else Resampling.bilinear
+    )
     with rasterio.open(path) as dataset:
-        pixels = dataset.read(bands, window=window, out_shape=(3, *shape), resampling=resampling).transpose(1, 2, 0)
+        pixels = dataset.read(
+            bands, window=window, out_shape=(3, *shape), resampling=resampling
+        ).transpose(1, 2, 0)
         mask = dataset.dataset_mask(window=window, out_shape=shape, resampling=resampling) > 0
         full = dataset.dataset_mask(window=window) > 0
         if ColorInterp.alpha in dataset.colorinterp:
-            # GDAL takes alpha for a mask only in unsigned types and reduces that of uint16 in 8 bit, where 1 of 65535 is lost.
+            # GDAL takes alpha for a mask only in unsigned types and reduces that of uint16 in 8
+            # bit, where 1 of 65535 is lost.
             mask = dataset.read(4, window=window, out_shape=shape, resampling=resampling) > 0
             if pixels.dtype.kind != "u":
                 full = dataset.read(4, window=window) > 0
@@ -51,11 +72,20 @@ def expected(path: Path, bands: tuple[int, ...], tile: Tile, grid: TileGrid, out
             full &= ~np.isnan(dataset.read(bands, window=window)).all(axis=0)
     padding = [(0, out - n) for out, n in zip(out_size, shape, strict=True)]
     scaled = np.where(mask[..., None], radiometry.apply(pixels, mask), 0)
-    return np.pad(scaled, [*padding, (0, 0)], mode="reflect"), np.pad(mask, padding, mode="reflect"), full
+    return (
+        np.pad(scaled, [*padding, (0, 0)], mode="reflect"),
+        np.pad(mask, padding, mode="reflect"),
+        full,
+    )
 
 
 def check(
-    path: Path, scene: Scene, grid: TileGrid, out_size: tuple[int, int], radiometry: Radiometry, found: list[TileData]
+    path: Path,
+    scene: Scene,
+    grid: TileGrid,
+    out_size: tuple[int, int],
+    radiometry: Radiometry,
+    found: list[TileData],
 ) -> None:
     assert [data.tile for data in found] == list(grid.tiles())
     for data in found:
@@ -83,9 +113,9 @@ def check(
 def cases(draw):
     shape = draw(st.tuples(st.integers(1, 70), st.integers(1, 70)))
     size = draw(st.tuples(st.integers(1, 80), st.integers(1, 80)))
-    stride = tuple(draw(st.integers(max(1, side // 3), side)) for side in size)
+    cell_size = tuple(draw(st.integers(max(1, side // 3), side)) for side in size)
     out = draw(st.one_of(st.just(size), st.tuples(st.integers(1, 90), st.integers(1, 90))))
-    return shape, size, stride, out
+    return shape, size, cell_size, out
 
 
 @given(
@@ -94,10 +124,12 @@ def cases(draw):
     st.integers(0, 9), st.integers(1, 3),
 )  # fmt: skip
 def test_tiles_are_what_plain_rasterio_reads(case, dtype, validity, layout, seed, threads) -> None:
-    shape, size, stride, out_size = case
+    shape, size, cell_size, out_size = case
     random = np.random.default_rng(seed)
     pixels = random.integers(1, 200, (4 if validity == "alpha" else 3, *shape)).astype(dtype)
-    holes = np.kron(random.random((-(-shape[0] // 9), -(-shape[1] // 9))) < 0.4, np.ones((9, 9), bool))[: shape[0], : shape[1]]
+    holes = np.kron(
+        random.random((-(-shape[0] // 9), -(-shape[1] // 9))) < 0.4, np.ones((9, 9), bool)
+    )[: shape[0], : shape[1]]
     if validity == "alpha":
         pixels[3] = np.where(holes, 0, 255)
     elif validity == "nodata":
@@ -114,9 +146,16 @@ def test_tiles_are_what_plain_rasterio_reads(case, dtype, validity, layout, seed
             if validity == "mask":
                 dataset.write_mask(~holes)
         scene = open_scene(path)
-        grid = TileGrid(shape, size, stride)
+        grid = TileGrid(shape, size, cell_size)
         radiometry = fit_radiometry(scene, stretch="5,150")
-        check(path, scene, grid, out_size, radiometry, read(scene, grid, out_size, radiometry, threads=threads))
+        check(
+            path,
+            scene,
+            grid,
+            out_size,
+            radiometry,
+            read(scene, grid, out_size, radiometry, threads=threads),
+        )
 
 
 def test_reduced_tiles_come_from_overviews(write, texture) -> None:
@@ -141,15 +180,22 @@ def test_an_axis_of_few_pixels_is_padded_by_reflection(write, texture, length) -
         assert (data.pixels[content] == data.pixels[max(0, content - 2)]).all()
 
 
-@pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 64, "blockysize": 64}, {"blockysize": 16}])
+@pytest.mark.parametrize(
+    "layout", [{"tiled": True, "blockxsize": 64, "blockysize": 64}, {"blockysize": 16}]
+)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_order_is_that_of_the_tiles_asked_for(write, texture, layout, threads) -> None:
     path = write(texture(640, 640), **layout)
     scene, grid = open_scene(path), TileGrid((640, 640), (16, 16))
     tiles = np.random.default_rng(0).permutation(1600)[:300].tolist()
-    assert [data.tile.index for data in read(scene, grid, (16, 16), tiles=tiles, threads=threads, queue_size=1)] == tiles
+    assert [
+        data.tile.index
+        for data in read(scene, grid, (16, 16), tiles=tiles, threads=threads, queue_size=1)
+    ] == tiles
     ahead = list(range(3, 1600, 2))
-    assert [data.tile.index for data in read(scene, grid, (16, 16), tiles=iter(ahead), threads=threads)] == ahead
+    assert [
+        data.tile.index for data in read(scene, grid, (16, 16), tiles=iter(ahead), threads=threads)
+    ] == ahead
     assert read(scene, grid, (16, 16), tiles=[]) == []
     with pytest.raises(IndexError, match="1600"):
         TileReader(scene, grid, AS_IT_IS, out_size=(16, 16), tiles=[1600])
@@ -161,8 +207,12 @@ def reader_threads() -> list[threading.Thread]:
 
 @pytest.fixture
 def long_reader(write, texture):
-    path = write(texture(2048, 2048), tiled=True, blockxsize=256, blockysize=256, compress="deflate")
-    return TileReader(open_scene(path), TileGrid((2048, 2048), (32, 32)), AS_IT_IS, out_size=(32, 32), threads=2)
+    path = write(
+        texture(2048, 2048), tiled=True, blockxsize=256, blockysize=256, compress="deflate"
+    )
+    return TileReader(
+        open_scene(path), TileGrid((2048, 2048), (32, 32)), AS_IT_IS, out_size=(32, 32), threads=2
+    )
 
 
 def test_close_in_the_middle_is_prompt_and_leaves_no_thread(long_reader) -> None:
@@ -210,7 +260,12 @@ def test_the_queue_is_bounded(write, texture) -> None:
             return super().apply(pixels, valid)
 
     with TileReader(
-        scene, grid, Counting((0.0,) * 3, (255.0,) * 3, "none"), out_size=(16, 16), threads=2, queue_size=1
+        scene,
+        grid,
+        Counting((0.0,) * 3, (255.0,) * 3, "none"),
+        out_size=(16, 16),
+        threads=2,
+        queue_size=1,
     ) as reader:
         next(iter(reader))
         time.sleep(0.5)
@@ -225,8 +280,12 @@ def test_a_corrupt_block_names_file_and_window_after_the_tiles_before_it(write, 
     content[offset : offset + 40] = b"\xff" * 40
     path.write_bytes(content)
     tiles = []
-    with pytest.raises(InputError, match=r"scene\.tif cannot be read at rows 64 to 127, columns 128 to 191: .*") as caught:
-        with TileReader(open_scene(path), TileGrid((256, 256), (64, 64)), AS_IT_IS, out_size=(64, 64), threads=2) as reader:
+    with pytest.raises(
+        InputError, match=r"scene\.tif cannot be read at rows 64 to 127, columns 128 to 191: .*"
+    ) as caught:
+        with TileReader(
+            open_scene(path), TileGrid((256, 256), (64, 64)), AS_IT_IS, out_size=(64, 64), threads=2
+        ) as reader:
             for data in reader:
                 tiles.append(data.tile.index)
     assert tiles == list(range(6))
@@ -243,11 +302,16 @@ def test_a_file_that_goes_away_is_an_input_error(write, texture) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nodata", "alpha", "band", "filled"])
-def test_blocks_that_a_sparse_file_leaves_out_are_invalid_without_reading(tmp_path: Path, texture, kind) -> None:
+def test_blocks_that_a_sparse_file_leaves_out_are_invalid_without_reading(
+    tmp_path: Path, texture, kind
+) -> None:
     path = tmp_path / "sparse.tif"
     count = 4 if kind == "alpha" else 3
-    profile = {"nodata": 0 if kind != "alpha" else None, "interleave": "band" if kind == "band" else "pixel"}
-    if kind == "filled":  # what is missing is 0, which is a colour here
+    profile = {
+        "nodata": 0 if kind != "alpha" else None,
+        "interleave": "band" if kind == "band" else "pixel",
+    }
+    if kind == "filled":  # what is missing is 0, which is a color here
         profile["nodata"] = None
     if kind == "alpha":
         profile["alpha"] = "yes"
@@ -260,7 +324,11 @@ def test_blocks_that_a_sparse_file_leaves_out_are_invalid_without_reading(tmp_pa
     scene, grid = open_scene(path), TileGrid((40_000, 40_000), (512, 512))
     tiles = range(79 * 6) if kind == "filled" else None
     started = time.monotonic()
-    valid = {data.tile.index for data in read(scene, grid, (512, 512), tiles=tiles) if data.valid_fraction > 0}
+    valid = {
+        data.tile.index
+        for data in read(scene, grid, (512, 512), tiles=tiles)
+        if data.valid_fraction > 0
+    }
     assert valid == (set(range(79 * 6)) if kind == "filled" else {4 * 79 + 2})
     assert time.monotonic() - started < 20
     assert bool(scene.hole_bands) is (kind != "filled")

@@ -11,10 +11,8 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from rssc_geo.errors import GeoreferenceError, InputError
-from rssc_geo.geometry.grid import TileGrid
-from rssc_geo.raster.radiometry import fit_radiometry
-from rssc_geo.raster.reader import TileReader
-from rssc_geo.raster.scene import open_scene
+from rssc_geo.geometry import TileGrid
+from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
 # file: bands, what makes pixels invalid, metres a pixel along rows and columns
 OPENED = {
@@ -73,18 +71,37 @@ def test_tiles_equal_plain_rasterio(rasters: Path, name: str) -> None:
         rasterio.open(rasters / name) as dataset,
     ):
         for data in reader:
-            window = Window(data.tile.window.col, data.tile.window.row, data.tile.window.width, data.tile.window.height)
+            window = Window(
+                data.tile.window.col,
+                data.tile.window.row,
+                data.tile.window.width,
+                data.tile.window.height,
+            )
             if (data.tile.window.height, data.tile.window.width) != grid.size:
                 continue
             source = dataset
             if name == "cog_cmap.tif":
                 source = scene.open()
-            wanted = source.read(scene.read_indexes, window=window, out_shape=(3, 100, 160), resampling=Resampling.average)
-            valid = source.dataset_mask(window=window, out_shape=(100, 160), resampling=Resampling.average) > 0
+            wanted = source.read(
+                scene.read_indexes,
+                window=window,
+                out_shape=(3, 100, 160),
+                resampling=Resampling.average,
+            )
+            valid = (
+                source.dataset_mask(
+                    window=window, out_shape=(100, 160), resampling=Resampling.average
+                )
+                > 0
+            )
             np.testing.assert_array_equal(data.mask, valid)
-            np.testing.assert_array_equal(data.pixels, radiometry.apply(wanted.transpose(1, 2, 0), valid))
+            np.testing.assert_array_equal(
+                data.pixels, radiometry.apply(wanted.transpose(1, 2, 0), valid)
+            )
             if valid.any() and not valid.all():
-                assert data.valid_fraction == pytest.approx((dataset.dataset_mask(window=window) > 0).mean())
+                assert data.valid_fraction == pytest.approx(
+                    (dataset.dataset_mask(window=window) > 0).mean()
+                )
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -101,7 +118,11 @@ def test_one_band_shown_three_times_is_read(rasters: Path, name: str) -> None:
     scene = open_scene(rasters / name, bands=(1, 1, 1))
     grid = TileGrid(scene.shape, (128, 128))
     with TileReader(
-        scene, grid, fit_radiometry(scene), out_size=(64, 64), tiles=range(min(9, np.prod(grid.tiles_shape)))
+        scene,
+        grid,
+        fit_radiometry(scene),
+        out_size=(64, 64),
+        tiles=range(min(9, np.prod(grid.tiles_shape))),
     ) as reader:
         found = list(reader)
     assert all((data.pixels[..., 0] == data.pixels[..., 2]).all() for data in found)
@@ -136,7 +157,9 @@ def test_separate_naip_bands(rasters: Path) -> None:
 def test_corrupt_blocks_are_named(rasters: Path) -> None:
     scene = open_scene(rasters / BROKEN)
     grid = TileGrid(scene.shape, (256, 256))
-    with pytest.raises(InputError, match=r"corrupt\.tif cannot be read at rows 512 to 767, columns 512 to 767"):
+    with pytest.raises(
+        InputError, match=r"corrupt\.tif cannot be read at rows 512 to 767, columns 512 to 767"
+    ):
         with TileReader(scene, grid, fit_radiometry(scene), out_size=(256, 256)) as reader:
             list(reader)
 

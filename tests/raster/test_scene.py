@@ -20,11 +20,11 @@ from rasterio.rpc import RPC
 from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError
-from rssc_geo.geometry.grid import Window
-from rssc_geo.raster.scene import Scene, open_scene
+from rssc_geo.geometry import Window
+from rssc_geo.raster import Scene, open_scene
 
 
-def colours(scene: Scene) -> np.ndarray:
+def colors(scene: Scene) -> np.ndarray:
     with scene.open() as handle:
         return handle.read(scene.read_indexes)
 
@@ -46,10 +46,14 @@ def interpreted(write, pixels, meanings, descriptions=None, **profile):
     return path
 
 
-def test_bands_by_colour_interpretation_win_over_descriptions(write, texture) -> None:
+def test_bands_by_color_interpretation_win_over_descriptions(write, texture) -> None:
     path = interpreted(write, texture(8, 8), ["blue", "green", "red"], ["red", "green", "blue"])
     scene = open_scene(path)
-    assert (scene.bands, scene.bands_reason, scene.warnings) == ((3, 2, 1), "colour interpretation", ())
+    assert (scene.bands, scene.bands_reason, scene.warnings) == (
+        (3, 2, 1),
+        "color interpretation",
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,8 +66,14 @@ def test_bands_by_colour_interpretation_win_over_descriptions(write, texture) ->
     ],
 )
 def test_bands_by_description(write, texture, descriptions, bands, warned) -> None:
-    scene = open_scene(interpreted(write, texture(8, 8, bands=4), ["gray", *["undefined"] * 3], descriptions))
-    assert (scene.bands, scene.bands_reason, bool(scene.warnings)) == (bands, "band descriptions", warned)
+    scene = open_scene(
+        interpreted(write, texture(8, 8, bands=4), ["gray", *["undefined"] * 3], descriptions)
+    )
+    assert (scene.bands, scene.bands_reason, bool(scene.warnings)) == (
+        bands,
+        "band descriptions",
+        warned,
+    )
 
 
 def test_first_three_bands_with_a_warning_that_names_them(write, texture) -> None:
@@ -80,14 +90,22 @@ def test_alpha_is_a_mask_and_never_one_of_the_first_three_bands(write, texture) 
         open_scene(path, bands=(1, 2, 3))
 
 
-def test_near_infrared_beside_red_green_blue_is_neither_colour_nor_mask(write, texture) -> None:
-    scene = open_scene(interpreted(write, texture(8, 8, bands=4), ["red", "green", "blue", "undefined"]))
+def test_near_infrared_beside_red_green_blue_is_neither_color_nor_mask(write, texture) -> None:
+    scene = open_scene(
+        interpreted(write, texture(8, 8, bands=4), ["red", "green", "blue", "undefined"])
+    )
     assert (scene.bands, scene.mask) == ((1, 2, 3), "none")
 
 
 @pytest.mark.parametrize(
     ("bands", "words"),
-    [((1, 2), "three"), ((1, 2, 3, 3), "three"), ((), "three"), ((1, 2, 9), "no band 9.*has 3"), ((0, 1, 2), "no band 0")],
+    [
+        ((1, 2), "three"),
+        ((1, 2, 3, 3), "three"),
+        ((), "three"),
+        ((1, 2, 9), "no band 9.*has 3"),
+        ((0, 1, 2), "no band 0"),
+    ],
 )
 def test_chosen_bands_that_cannot_be(write, texture, bands, words) -> None:
     with pytest.raises(UsageError, match=words):
@@ -101,21 +119,21 @@ def test_one_or_two_bands_are_refused_and_the_way_out_works(write, texture, coun
         open_scene(path)
     scene = open_scene(path, bands=(1, 1, 1))
     assert (scene.bands, scene.bands_reason) == ((1, 1, 1), "chosen")
-    assert (colours(scene)[0] == colours(scene)[2]).all()
+    assert (colors(scene)[0] == colors(scene)[2]).all()
 
 
 @pytest.mark.parametrize("nodata", [None, 3])
-def test_palette_is_expanded_and_averaged_as_colours(write, nodata) -> None:
+def test_palette_is_expanded_and_averaged_as_colors(write, nodata) -> None:
     random = np.random.default_rng(1)
     palette = random.choice([0, 1, 127, 254, 255], (256, 3)).astype(np.uint8)
     index = random.integers(0, 256, (64, 64), dtype=np.uint8)
     path = write(index[None], nodata=nodata)
     with rasterio.open(path, "r+") as dataset:
-        dataset.write_colormap(1, {i: (*map(int, colour), 255) for i, colour in enumerate(palette)})
+        dataset.write_colormap(1, {i: (*map(int, color), 255) for i, color in enumerate(palette)})
     scene = open_scene(path)
     expected = palette[index].transpose(2, 0, 1)
     assert (scene.bands_reason, scene.dtype, scene.nodata) == ("palette expanded", "uint8", nodata)
-    assert (colours(scene) == expected).all()
+    assert (colors(scene) == expected).all()
     assert (mask(scene) == (index != nodata)).all()
     weight = (index != nodata).astype(float)
     total = (expected * weight).reshape(3, 32, 2, 32, 2).sum((2, 4))
@@ -200,7 +218,12 @@ def test_nodata_given_by_the_user_keeps_a_collar_out_of_reduced_reads(write, ove
         with rasterio.open(path, "r+") as dataset:
             dataset.build_overviews([2, 4], Resampling.average)
     scene = open_scene(path, nodata=7)
-    assert (scene.nodata, scene.mask, scene.shape, scene.transform) == (7.0, "nodata 7", (512, 512), open_scene(path).transform)
+    assert (scene.nodata, scene.mask, scene.shape, scene.transform) == (
+        7.0,
+        "nodata 7",
+        (512, 512),
+        open_scene(path).transform,
+    )
     with scene.open() as handle:
         reduced, valid = scene.pixel_reader(handle).read(Window(0, 0, 512, 512), (100, 100))
     assert valid is not None
@@ -238,15 +261,23 @@ def test_nodata_that_the_type_cannot_hold(write, texture, nodata) -> None:
     ],
 )
 def test_ground_sampling_is_geodesic_and_each_axis_apart(write, texture, crs, x, y, step) -> None:
-    scene = open_scene(write(texture(40, 60), crs=crs, transform=Affine(step * 2, 0, x, 0, -step, y)))
+    scene = open_scene(
+        write(texture(40, 60), crs=crs, transform=Affine(step * 2, 0, x, 0, -step, y))
+    )
     to_lonlat = pyproj.Transformer.from_crs(crs, 4326, always_xy=True)
-    ends = [to_lonlat.transform(*(scene.transform @ point)) for point in ((30, 0), (30, 40), (0, 20), (60, 20))]
+    ends = [
+        to_lonlat.transform(*(scene.transform @ point))
+        for point in ((30, 0), (30, 40), (0, 20), (60, 20))
+    ]
     geod = pyproj.Geod(ellps="WGS84")
     assert scene.gsd_m[0] == pytest.approx(geod.inv(*ends[0], *ends[1])[2] / 40, rel=1e-4)
     assert scene.gsd_m[1] == pytest.approx(geod.inv(*ends[2], *ends[3])[2] / 60, rel=1e-4)
 
 
-@pytest.mark.parametrize("transform", [Affine(1.5, -5, 640_000, -5, -1.5, 5_000_000), Affine(2, 0, 500_000, 0, 2, 5_000_000)])
+@pytest.mark.parametrize(
+    "transform",
+    [Affine(1.5, -5, 640_000, -5, -1.5, 5_000_000), Affine(2, 0, 500_000, 0, 2, 5_000_000)],
+)
 def test_rotated_and_south_up_rasters_are_kept_as_they_are(write, texture, transform) -> None:
     scene = open_scene(write(texture(20, 20), transform=transform))
     assert scene.transform == transform
@@ -255,7 +286,13 @@ def test_rotated_and_south_up_rasters_are_kept_as_they_are(write, texture, trans
 
 
 def test_antimeridian(write, texture) -> None:
-    scene = open_scene(write(texture(100, 100), crs="EPSG:32660", transform=Affine(1000, 0, 660_000, 0, -1000, 5_000_000)))
+    scene = open_scene(
+        write(
+            texture(100, 100),
+            crs="EPSG:32660",
+            transform=Affine(1000, 0, 660_000, 0, -1000, 5_000_000),
+        )
+    )
     west, south, east, north = scene.bounds_lonlat()
     assert west > 0 > east
     assert south < north
@@ -290,11 +327,17 @@ def test_no_georeferencing_at_all(write, texture) -> None:
     ("crs", "words"),
     [
         (
-            'GEOGCS["Moon 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]',
+            (
+                'GEOGCS["Moon'
+                ' 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
+            ),
             "1,737 km",
         ),
         (
-            'GEOGCS["Mars 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894]],PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]',
+            (
+                'GEOGCS["Mars'
+                ' 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894]],PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
+            ),
             "3,396 km",
         ),
         ('LOCAL_CS["site grid",UNIT["metre",1]]', "local"),
@@ -309,13 +352,19 @@ def test_crs_that_is_not_on_earth(write, texture, crs, words) -> None:
 
 def test_coordinates_that_do_not_fit_the_crs(write, texture) -> None:
     with pytest.raises(GeoreferenceError, match=r"outside its CRS.*--assume-crs"):
-        open_scene(write(texture(8, 8), crs="EPSG:4326", transform=Affine(1, 0, 500_000, 0, -1, 5_000_000)))
+        open_scene(
+            write(texture(8, 8), crs="EPSG:4326", transform=Affine(1, 0, 500_000, 0, -1, 5_000_000))
+        )
 
 
 @pytest.mark.parametrize("nodata", [None, 0])
 def test_control_points_are_warped_virtually(write, texture, nodata) -> None:
     # A quarter turn: row 0 runs north.
-    points = [GroundControlPoint(row=r, col=c, x=11 + r * 1e-4, y=48 + c * 1e-4) for r in (0, 50, 100) for c in (0, 40, 80)]
+    points = [
+        GroundControlPoint(row=r, col=c, x=11 + r * 1e-4, y=48 + c * 1e-4)
+        for r in (0, 50, 100)
+        for c in (0, 40, 80)
+    ]
     path = write(texture(100, 80), crs=None, transform=Affine.identity(), nodata=nodata)
     with rasterio.open(path, "r+") as dataset:
         dataset.gcps = (points, CRS.from_epsg(4326))
@@ -371,7 +420,7 @@ def test_complex_pixels_are_refused(write) -> None:
 
 
 def same_pixels(scene: Scene, pixels: np.ndarray) -> bool:
-    return bool((colours(scene) == pixels[:3]).all())
+    return bool((colors(scene) == pixels[:3]).all())
 
 
 def test_bigtiff_vrt_zip_and_cog(write, texture, tmp_path: Path) -> None:
@@ -382,7 +431,10 @@ def test_bigtiff_vrt_zip_and_cog(write, texture, tmp_path: Path) -> None:
     assert same_pixels(open_scene(tmp_path / "scene.vrt"), pixels)
     with zipfile.ZipFile(tmp_path / "scene.zip", "w") as archive:
         archive.write(plain, "in/plain.tif")
-    for name in (f"/vsizip/{tmp_path}/scene.zip/in/plain.tif", f"zip://{tmp_path}/scene.zip!in/plain.tif"):
+    for name in (
+        f"/vsizip/{tmp_path}/scene.zip/in/plain.tif",
+        f"zip://{tmp_path}/scene.zip!in/plain.tif",
+    ):
         assert same_pixels(open_scene(name), pixels)
         assert same_pixels(open_scene(name, nodata=255), pixels)
     copy(plain, tmp_path / "cog.tif", driver="COG", BLOCKSIZE=128)
@@ -395,14 +447,31 @@ def test_bigtiff_vrt_zip_and_cog(write, texture, tmp_path: Path) -> None:
 def test_http_url(write, texture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = texture(100, 120)
     write(pixels, "a b.tif", nodata=0)
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
-    # A process of its own: GDAL waits for the answers while it holds the interpreter lock here and there.
+    # A process of its own: GDAL waits for the answers while it holds the interpreter lock here and
+    # there.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "http.server",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        str(tmp_path),
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):
@@ -425,9 +494,15 @@ def test_http_url(write, texture, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_separate_files_are_one_scene(write, texture) -> None:
     pixels = texture(40, 50)
     # A name that would break XML unless escaped.
-    files = [write(pixels[i : i + 1], f"b{i} <&'\".tif", nodata=255 if i else None) for i in range(3)]
+    files = [
+        write(pixels[i : i + 1], f"b{i} <&'\".tif", nodata=255 if i else None) for i in range(3)
+    ]
     scene = open_scene(files)
-    assert (scene.bands, scene.bands_reason, scene.source) == ((1, 2, 3), "separate files", ", ".join(map(str, files)))
+    assert (scene.bands, scene.bands_reason, scene.source) == (
+        (1, 2, 3),
+        "separate files",
+        ", ".join(map(str, files)),
+    )
     assert same_pixels(scene, pixels)
     assert open_scene(files[::-1]).fingerprint() != scene.fingerprint()
     assert same_pixels(open_scene([*files, files[0]], bands=(3, 2, 1)), pixels[::-1])
@@ -438,7 +513,9 @@ def test_separate_files_must_match_and_the_difference_is_named(write, texture) -
     others = {
         "size": write(texture(40, 49)[:1], "size.tif"),
         "CRS": write(texture(40, 50)[:1], "crs.tif", crs="EPSG:32633"),
-        "transform": write(texture(40, 50)[:1], "moved.tif", transform=Affine(2.0, 0, 500_001, 0, -2.0, 5_000_000)),
+        "transform": write(
+            texture(40, 50)[:1], "moved.tif", transform=Affine(2.0, 0, 500_001, 0, -2.0, 5_000_000)
+        ),
         "type": write(texture(40, 50, dtype="uint16")[:1], "type.tif"),
         "3 bands": write(texture(40, 50), "rgb.tif"),
     }

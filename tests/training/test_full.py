@@ -1,4 +1,7 @@
-"""Training at full size: the whole network learns, goes on where it stopped, and makes a bundle that classifies."""
+"""Training at full size.
+
+The whole network learns, goes on where it stopped, and makes a bundle that classifies.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,9 @@ import pytest
 import torch
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.models.bundle import load_model
-from rssc_geo.training.data import load_image_folder
-from rssc_geo.training.full_recipe import PUBLISHED, FullRecipe
-from rssc_geo.training.recipe import TrainOptions
-from rssc_geo.training.trainer import train
+from rssc_geo.models import load_model
+from rssc_geo.training import PUBLISHED, FullRecipe, TrainOptions, load_image_folder
+from rssc_geo.training.train import train
 from tests.pretrained_folders import save_clip, save_vit
 
 CPU = torch.device("cpu")
@@ -31,7 +32,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> FullRecipe:
     save_vit(vit)
     save_clip(clip)
     return FullRecipe(
-        image_encoder=str(vit), text_encoder=str(clip), width=16, epochs=3, batch_size=16, learning_rate=1e-3, augment=False
+        image_encoder=str(vit),
+        text_encoder=str(clip),
+        width=16,
+        epochs=3,
+        batch_size=16,
+        learning_rate=1e-3,
+        augment=False,
     )
 
 
@@ -39,7 +46,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> FullRecipe:
 def captions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As a large model writes them, one of every picture."""
     data = load_image_folder(folder, size=8)
-    words = [data.classes[label].split(maxsplit=1)[0].strip(",").lower() for label in data.labels.tolist()]
+    words = [
+        data.classes[label].split(maxsplit=1)[0].strip(",").lower()
+        for label in data.labels.tolist()
+    ]
     lines = [
         json.dumps({"image": name, "captions": [f"b c d. Overall this is a {word}."]})
         for name, word in zip(data.names, words, strict=True)
@@ -53,13 +63,22 @@ def _losses(work: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (work / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_learns_and_its_bundle_classifies(folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path) -> None:
+def test_it_learns_and_its_bundle_classifies(
+    folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path
+) -> None:
     seen: list[tuple[str, int, int]] = []
     options = TrainOptions(
-        full=dataclasses.replace(recipe, captions=captions, epochs=6, accumulate=2, checkpointing=True, augment=True)
+        full=dataclasses.replace(
+            recipe, captions=captions, epochs=6, accumulate=2, checkpointing=True, augment=True
+        )
     )
     card = train(
-        folder, tmp_path / "bundle", options=options, device=CPU, command="test", progress=lambda *step: seen.append(step)
+        folder,
+        tmp_path / "bundle",
+        options=options,
+        device=CPU,
+        command="test",
+        progress=lambda *step: seen.append(step),
     )
     assert [step for step in seen if step[0] != "full" or not 0 <= step[1] <= step[2]] == []
     assert seen[-1] == ("full", 6, 6)
@@ -74,7 +93,11 @@ def test_it_learns_and_its_bundle_classifies(folder: Path, recipe: FullRecipe, c
     data = load_image_folder(folder, size=32, captions=captions)
     images = model.preprocess(data.pixels, np.ones(data.pixels.shape[:3], bool))
     with torch.inference_mode():
-        found = model.network(images, *model.tokenize([texts[0] for texts in data.captions])).argmax(1).numpy()
+        found = (
+            model.network(images, *model.tokenize([texts[0] for texts in data.captions]))
+            .argmax(1)
+            .numpy()
+        )
     assert (found == data.labels).mean() > 0.6
     assert "reads the captions of a --captioner" in (tmp_path / "bundle" / "README.md").read_text()
 
@@ -82,7 +105,7 @@ def test_it_learns_and_its_bundle_classifies(folder: Path, recipe: FullRecipe, c
 def test_it_goes_on_where_it_stopped(folder: Path, recipe: FullRecipe, tmp_path: Path) -> None:
     options = TrainOptions(full=recipe)
 
-    class Stop(Exception):  # noqa: N818
+    class Stop(Exception):
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
@@ -101,7 +124,9 @@ def test_it_goes_on_where_it_stopped(folder: Path, recipe: FullRecipe, tmp_path:
         train(folder, tmp_path / "third", options=other, work=tmp_path / "whole.work", device=CPU)
 
 
-def test_frozen_encoders_stay_and_accumulation_changes_little(folder: Path, recipe: FullRecipe, tmp_path: Path) -> None:
+def test_frozen_encoders_stay_and_accumulation_changes_little(
+    folder: Path, recipe: FullRecipe, tmp_path: Path
+) -> None:
     frozen = dataclasses.replace(recipe, image_layers=0, text_layers=1, epochs=1, silent=0.0)
     names = {}
     for parts in (1, 2):
@@ -109,19 +134,29 @@ def test_frozen_encoders_stay_and_accumulation_changes_little(folder: Path, reci
         train(folder, tmp_path / str(parts), options=options, device=CPU)
         names[parts] = load_model(tmp_path / str(parts)).network.state_dict()
     before = load_model(tmp_path / "1").network.image_encoder.state_dict()
-    from rssc_geo.models.pretrained import load_image_encoder, load_text_encoder
+    from rssc_geo.models import load_image_encoder, load_text_encoder
 
     for name, value in load_image_encoder(str(recipe.image_encoder)).weights.items():
         assert torch.equal(before[name], value.half().float()), name
     texts = load_text_encoder(str(recipe.text_encoder)).weights
-    changed = {name for name, value in texts.items() if not torch.equal(names[1][f"text_encoder.{name}"], value.half().float())}
+    changed = {
+        name
+        for name, value in texts.items()
+        if not torch.equal(names[1][f"text_encoder.{name}"], value.half().float())
+    }
     assert changed
     assert all("layers.2." in name or "final_layer_norm" in name for name in changed)
 
 
-def test_the_published_recipe_needs_every_caption(folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path) -> None:
+def test_the_published_recipe_needs_every_caption(
+    folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path
+) -> None:
     published = dataclasses.replace(
-        PUBLISHED, image_encoder=recipe.image_encoder, text_encoder=recipe.text_encoder, width=16, epochs=1
+        PUBLISHED,
+        image_encoder=recipe.image_encoder,
+        text_encoder=recipe.text_encoder,
+        width=16,
+        epochs=1,
     )
     with pytest.raises(InputError, match="1 of 60 pictures have no caption, first Town"):
         train(folder, tmp_path / "bundle", options=TrainOptions(full=published), device=CPU)
@@ -136,7 +171,9 @@ def test_the_published_recipe_needs_every_caption(folder: Path, recipe: FullReci
     # The bundle goes on learning, as does any whose network is the corrected one.
     options = TrainOptions(
         start=str(tmp_path / "bundle"),
-        full=dataclasses.replace(recipe, image_encoder=None, text_encoder=None, captions=captions, epochs=1),
+        full=dataclasses.replace(
+            recipe, image_encoder=None, text_encoder=None, captions=captions, epochs=1
+        ),
     )
     assert train(folder, tmp_path / "more", options=options, device=CPU).network == card.network
 
@@ -148,7 +185,7 @@ def test_a_loss_that_is_no_number_stops(folder: Path, recipe: FullRecipe, tmp_pa
 
 
 def test_the_schedules() -> None:
-    from rssc_geo.training.full import _factor
+    from rssc_geo.training.end_to_end import _factor
 
     published = _factor(PUBLISHED, 10)
     assert [published(step) for step in (0, 199, 200, 399)] == pytest.approx([1, 1, 0.1, 0.1])
@@ -171,7 +208,9 @@ def test_recipes_that_cannot_be_meant(changes: dict[str, object], message: str) 
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_model(
+    folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path
+) -> None:
     words = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "rssc_geo_cli.main", "train", str(folder), "-o", str(tmp_path / "bundle"), "--image-encoder", str(recipe.image_encoder),
@@ -179,7 +218,12 @@ def test_two_processes_train_one_model(folder: Path, recipe: FullRecipe, caption
         "--batch-size", "16", "--device", "cpu", "--json",
     ]  # fmt: skip
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        words,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -190,7 +234,14 @@ def test_two_processes_train_one_model(folder: Path, recipe: FullRecipe, caption
     assert card.accuracy == told[0]["accuracy"]
 
 
-def test_progress_is_logged(folder: Path, recipe: FullRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_logged(
+    folder: Path, recipe: FullRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "rssc_geo"):
-        train(folder, tmp_path / "bundle", options=TrainOptions(full=dataclasses.replace(recipe, epochs=1)), device=CPU)
+        train(
+            folder,
+            tmp_path / "bundle",
+            options=TrainOptions(full=dataclasses.replace(recipe, epochs=1)),
+            device=CPU,
+        )
     assert "epoch 1/1, loss" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rssc_geo.training.metrics import (
+from rssc_geo.training import (
     ClassScore,
     average_accuracy,
     class_scores,
@@ -40,7 +40,9 @@ def test_confusion_has_the_truth_in_rows() -> None:
         ([0, 1], [0, 1, 2], r"\(2,\) and labels \(3,\)"),
     ],
 )
-def test_confusion_refuses_what_does_not_fit(predicted: list[int], labels: list[int], message: str) -> None:
+def test_confusion_refuses_what_does_not_fit(
+    predicted: list[int], labels: list[int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         confusion_matrix(np.array(predicted), np.array(labels), classes=3)
 
@@ -53,7 +55,10 @@ def test_class_scores_by_hand() -> None:
 
 
 def test_a_class_neither_there_nor_predicted_scores_zero() -> None:
-    assert class_scores(np.array([[4, 0], [0, 0]])) == (ClassScore(1.0, 1.0, 1.0, 4), ClassScore(0.0, 0.0, 0.0, 0))
+    assert class_scores(np.array([[4, 0], [0, 0]])) == (
+        ClassScore(1.0, 1.0, 1.0, 4),
+        ClassScore(0.0, 0.0, 0.0, 0),
+    )
 
 
 @given(PAIRS)
@@ -62,16 +67,23 @@ def test_confusion_agrees_with_the_accuracies(pairs: list[tuple[int, int]]) -> N
     confusion = confusion_matrix(predicted, labels, classes=5)
     found = class_scores(confusion)
     assert confusion.trace() / confusion.sum() == pytest.approx(overall_accuracy(predicted, labels))
-    assert np.mean([c.recall for c in found if c.support]) == pytest.approx(average_accuracy(predicted, labels))
+    assert np.mean([c.recall for c in found if c.support]) == pytest.approx(
+        average_accuracy(predicted, labels)
+    )
     for c in found:
-        harmonic = 2 * c.precision * c.recall / (c.precision + c.recall) if c.precision + c.recall else 0.0
+        harmonic = (
+            2 * c.precision * c.recall / (c.precision + c.recall) if c.precision + c.recall else 0.0
+        )
         assert c.f1 == pytest.approx(harmonic)
 
 
 @given(PAIRS)
 def test_confusion_is_transposed_when_the_two_change_places(pairs: list[tuple[int, int]]) -> None:
     predicted, labels = np.array(pairs).T
-    one, other = confusion_matrix(predicted, labels, classes=5), confusion_matrix(labels, predicted, classes=5)
+    one, other = (
+        confusion_matrix(predicted, labels, classes=5),
+        confusion_matrix(labels, predicted, classes=5),
+    )
     assert (one == other.T).all()
     assert [c.precision for c in class_scores(one)] == [c.recall for c in class_scores(other)]
 
@@ -81,7 +93,9 @@ def test_mcnemar_by_hand() -> None:
     second = np.array([False] * 5 + [True] + [True] * 3 + [False] * 2)
     found = mcnemar(first, second)
     assert (found.only_first, found.only_second) == (5, 1)
-    assert found.p_value == pytest.approx(2 * (1 + 6) / 2**6)  # no heads or one in six throws, or no tails or one
+    assert found.p_value == pytest.approx(
+        2 * (1 + 6) / 2**6
+    )  # no heads or one in six throws, or no tails or one
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
@@ -106,7 +120,8 @@ def test_mcnemar_refuses_labels_and_other_lengths(second: np.ndarray) -> None:
 
 def test_score_by_hand_is_ready_for_json() -> None:
     probabilities = np.array(
-        [[0.9, 0.1, 0], [0.9, 0.1, 0], [0.3, 0.7, 0], [0.3, 0.7, 0], [0.9, 0.1, 0], [0.3, 0.7, 0]], np.float32
+        [[0.9, 0.1, 0], [0.9, 0.1, 0], [0.3, 0.7, 0], [0.3, 0.7, 0], [0.9, 0.1, 0], [0.3, 0.7, 0]],
+        np.float32,
     )
     scores = score(probabilities, LABELS, class_names=("Field", "Town", "River"))
     expected = {
@@ -138,7 +153,9 @@ def test_score_by_hand_is_ready_for_json() -> None:
         (np.zeros((0, 2)), [], ("a", "b"), "0 labels"),
     ],
 )
-def test_score_refuses_what_does_not_fit(probabilities: object, labels: list[int], names: tuple[str, ...], message: str) -> None:
+def test_score_refuses_what_does_not_fit(
+    probabilities: object, labels: list[int], names: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         score(np.array(probabilities), np.array(labels, int), class_names=names)
 

@@ -15,21 +15,40 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from rssc_geo.errors import InputError
-from rssc_geo.models.bundle import Model, load_card, load_model
-from rssc_geo.models.encoders import StaticTextEncoder
-from rssc_geo.models.palette import scene_classes
-from rssc_geo.training.augment import augment, soft_labels
-from rssc_geo.training.captioner import CaptionerRecipe, build_vocabulary, train_captioner, write_captions
-from rssc_geo.training.data import SceneImages, deal_folds, load_image_folder, stratified_split
-from rssc_geo.training.encoder import EncoderRecipe, train_encoder
-from rssc_geo.training.features import Features
-from rssc_geo.training.fusion import FusionRecipe, Phase, logits_of, lookalikes, train_fusion
-from rssc_geo.training.metrics import overall_accuracy
-from rssc_geo.training.recipe import TrainOptions, trained_with
-from rssc_geo.training.trainer import train
-from rssc_geo.zeroshot import name_classes
+from rssc_geo.models import (
+    Model,
+    StaticTextEncoder,
+    load_card,
+    load_model,
+    name_classes,
+    scene_classes,
+)
+from rssc_geo.training import (
+    CaptionerRecipe,
+    EncoderRecipe,
+    Features,
+    FusionRecipe,
+    Phase,
+    SceneImages,
+    TrainOptions,
+    build_vocabulary,
+    deal_folds,
+    load_image_folder,
+    logits_of,
+    lookalikes,
+    overall_accuracy,
+    soft_labels,
+    stratified_split,
+    train_captioner,
+    train_encoder,
+    train_fusion,
+    trained_with,
+    write_captions,
+)
+from rssc_geo.training.augment import augment
+from rssc_geo.training.train import train
 
-COLOURS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
+COLORS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
 CPU = torch.device("cpu")
 ENCODER = EncoderRecipe(schedule=((1, 32), (1, 48)), batch_size=12)
 
@@ -41,7 +60,7 @@ def data(folder: Path) -> SceneImages:
 
 def test_image_folder(data: SceneImages) -> None:
     assert data.pixels.shape == (60, 48, 48, 3)
-    assert data.classes == tuple(sorted(COLOURS))
+    assert data.classes == tuple(sorted(COLORS))
     assert np.bincount(data.labels).tolist() == [20, 20, 20]
     assert data.captions[0] == ("this is a field .",)
     assert data.captions[-1] == ()
@@ -59,15 +78,17 @@ def test_pictures_of_odd_modes_are_read_as_rgb(tmp_path: Path) -> None:
     _picture(tmp_path / "a" / "cmyk.jpg", red, "CMYK")
     _picture(tmp_path / "a" / "alpha.png", red, "RGBA")
     _picture(tmp_path / "b" / "palette.png", red, "P")
-    _picture(tmp_path / "b" / "grey16.png", np.full((8, 8), 65535 // 2, np.uint16))
+    _picture(tmp_path / "b" / "gray16.png", np.full((8, 8), 65535 // 2, np.uint16))
     data = load_image_folder(tmp_path, size=4)
     found = dict(zip(data.names, data.pixels, strict=True))
     for name in ("a/cmyk.jpg", "a/alpha.png", "b/palette.png"):
         np.testing.assert_allclose(found[name].reshape(-1, 3).mean(0), (250, 0, 0), atol=6)
-    np.testing.assert_array_equal(found["b/grey16.png"], 127)
+    np.testing.assert_array_equal(found["b/gray16.png"], 127)
 
 
-def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("a", "b"):
         for index in range(2):
             _picture(tmp_path / name / f"{index}.png", np.full((8, 8, 3), index * 90, np.uint8))
@@ -96,7 +117,9 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, caplog: pytes
         (["a/0.png", "a/1.png", "b/"], r"fewer than two readable images in b \(0\)"),
     ],
 )
-def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
+def test_folders_that_cannot_be_learned_from_are_refused(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
     root = tmp_path / "data"
     for file in files:
         if file.endswith("/"):
@@ -116,7 +139,9 @@ def test_captions_that_are_no_captions_are_refused(tmp_path: Path, line: str) ->
         load_image_folder(tmp_path, size=8)
 
 
-def test_split_is_stratified_disjoint_and_keeps_twins_together(data: SceneImages, caplog: pytest.LogCaptureFixture) -> None:
+def test_split_is_stratified_disjoint_and_keeps_twins_together(
+    data: SceneImages, caplog: pytest.LogCaptureFixture
+) -> None:
     split = stratified_split(data, seed=0)
     assert "(1 pairs): Field/00.png = Field/19.png" in caplog.text
     together = np.concatenate(list(split.values()))
@@ -133,7 +158,13 @@ def test_split_is_stratified_disjoint_and_keeps_twins_together(data: SceneImages
 def test_few_pictures_still_train_and_validate() -> None:
     labels = np.repeat([0, 1], [2, 3])
     random = np.random.default_rng(0)
-    data = SceneImages(random.integers(0, 255, (5, 4, 4, 3), dtype=np.uint8), labels, tuple("abcde"), ("x", "y"), ((),) * 5)
+    data = SceneImages(
+        random.integers(0, 255, (5, 4, 4, 3), dtype=np.uint8),
+        labels,
+        tuple("abcde"),
+        ("x", "y"),
+        ((),) * 5,
+    )
     split = stratified_split(data, seed=0)
     assert np.bincount(data.labels[split["train"]]).tolist() == [1, 1]
     assert np.bincount(data.labels[split["val"]]).tolist() == [1, 1]
@@ -159,17 +190,21 @@ def test_augmentation_changes_pictures_but_not_their_kind(data: SceneImages) -> 
     assert 0.4**2 - 1e-6 <= float(visible.min()) < float(visible.max()) == 1
     again, _ = augment(images.clone(), torch.Generator().manual_seed(1), size=32)
     assert torch.equal(first, again)
-    colours = first[:20].mean((2, 3))
-    assert (colours[:, 1] > colours[:, 0]).float().mean() > 0.8
+    colors = first[:20].mean((2, 3))
+    assert (colors[:, 1] > colors[:, 0]).float().mean() > 0.8
 
 
 def test_labels_are_trusted_by_what_is_visible() -> None:
-    targets = soft_labels(torch.tensor([0, 1, 2]), torch.tensor([1.0, 0.5, 0.0]), classes=4, smoothing=0.1)
+    targets = soft_labels(
+        torch.tensor([0, 1, 2]), torch.tensor([1.0, 0.5, 0.0]), classes=4, smoothing=0.1
+    )
     torch.testing.assert_close(targets.sum(1), torch.ones(3))
     torch.testing.assert_close(targets.diagonal(), torch.tensor([0.9, 0.25 + 0.65 * 0.75, 0.25]))
 
 
-def test_encoder_repeats_and_goes_on_where_it_stopped(data: SceneImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoder_repeats_and_goes_on_where_it_stopped(
+    data: SceneImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = stratified_split(data, seed=0)
     embeddings = np.eye(60, 8, dtype=np.float32)
     works = [tmp_path / name for name in "abc"]
@@ -193,7 +228,7 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(data: SceneImages, tmp_pat
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     assert all(torch.isfinite(value).all() for value in whole.values())
 
-    class Stop(Exception):  # noqa: N818
+    class Stop(Exception):
         pass
 
     def stop(step: int, values: object) -> None:
@@ -205,24 +240,41 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(data: SceneImages, tmp_pat
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_loss_that_is_no_number_stops_with_the_last_good_epoch(data: SceneImages, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_with_the_last_good_epoch(
+    data: SceneImages, tmp_path: Path
+) -> None:
     recipe = dataclasses.replace(ENCODER, learning_rate=float("inf"))
     with pytest.raises(InputError, match="loss is nan.*lower --learning-rate"):
-        train_encoder(data, stratified_split(data, seed=0), recipe, work=tmp_path, initial=None, seed=0, device=CPU)
+        train_encoder(
+            data,
+            stratified_split(data, seed=0),
+            recipe,
+            work=tmp_path,
+            initial=None,
+            seed=0,
+            device=CPU,
+        )
 
 
 @pytest.fixture(scope="module")
 def features(data: SceneImages) -> Features:
-    """Stand-in features (1 view, 60 images, 4 tokens, 1024): the mean colours, spread over the width."""
-    colours = data.pixels.reshape(60, 4, -1, 3).mean(2) / 255 - 0.4
+    """Stand-in features (1 view, 60 images, 4 tokens, 1024).
+
+    The mean colors, spread over the width.
+    """
+    colors = data.pixels.reshape(60, 4, -1, 3).mean(2) / 255 - 0.4
     spread = np.random.default_rng(0).normal(size=(3, 1024))
-    return Features((colours @ spread)[None].astype(np.float16), np.ones((1, 60), np.float32))
+    return Features((colors @ spread)[None].astype(np.float16), np.ones((1, 60), np.float32))
 
 
 def test_captioner_learns_to_name_what_it_sees(data: SceneImages, features: Features) -> None:
     vocabulary = build_vocabulary(text for captions in data.captions for text in captions)
-    recipe = CaptionerRecipe(width=32, heads=2, layers=1, length=10, epochs=40, batch_size=20, learning_rate=5e-3)
-    decoder = train_captioner(features, data.captions, vocabulary, np.arange(60), recipe, device=CPU)
+    recipe = CaptionerRecipe(
+        width=32, heads=2, layers=1, length=10, epochs=40, batch_size=20, learning_rate=5e-3
+    )
+    decoder = train_captioner(
+        features, data.captions, vocabulary, np.arange(60), recipe, device=CPU
+    )
     texts = write_captions(decoder, vocabulary, features.tokens[0], device=CPU)
     right = [
         text.startswith("This is a") and data.classes[label].split(",")[0].lower()[:4] in text
@@ -231,11 +283,16 @@ def test_captioner_learns_to_name_what_it_sees(data: SceneImages, features: Feat
     assert np.mean(right) > 0.9
 
 
-def _fused(model: Model, features: Features, data: SceneImages, captions: list[str], recipe: FusionRecipe) -> tuple[Model, float]:
+def _fused(
+    model: Model, features: Features, data: SceneImages, captions: list[str], recipe: FusionRecipe
+) -> tuple[Model, float]:
     model = dataclasses.replace(model, network=copy.deepcopy(model.network))
 
     def accuracy() -> float:
-        return overall_accuracy(logits_of(model, features.tokens[0], captions, source="generated").argmax(1), data.labels)
+        return overall_accuracy(
+            logits_of(model, features.tokens[0], captions, source="generated").argmax(1),
+            data.labels,
+        )
 
     best = train_fusion(model, features, data, [captions], np.arange(60), recipe, validate=accuracy)
     assert accuracy() == best
@@ -243,18 +300,28 @@ def _fused(model: Model, features: Features, data: SceneImages, captions: list[s
 
 
 def _phase(epochs: int, **more: float) -> Phase:
-    return Phase(epochs, **{"generated": 0.0, "written": 0.0, "learning_rate": 3e-3, "weight_decay": 0.05, **more})
+    return Phase(
+        epochs,
+        **{"generated": 0.0, "written": 0.0, "learning_rate": 3e-3, "weight_decay": 0.05, **more},
+    )
 
 
 def test_words_learned_alone_change_nothing_for_pictures_without(
     data: SceneImages, features: Features, small_model: Model
 ) -> None:
-    """Pictures that only half know the class: the second part learns to read, and silent pictures stay as they were."""
+    """Pictures that only half know the class.
+
+    The second part learns to read, and silent pictures stay as they were.
+    """
     half = Features(features.tokens * np.float16(0.02), features.visible)
     words = ["a green field", "a wide river", "many houses"]
-    data = dataclasses.replace(data, captions=tuple((words[label],) for label in data.labels.tolist()))
+    data = dataclasses.replace(
+        data, captions=tuple((words[label],) for label in data.labels.tolist())
+    )
     first = FusionRecipe(together=_phase(2, written=0.5), words=None, batch_size=20)
-    whole = dataclasses.replace(first, words=_phase(20, written=1.0, doubted=0.5, least_tokens=0.5, learning_rate=1e-2))
+    whole = dataclasses.replace(
+        first, words=_phase(20, written=1.0, doubted=0.5, least_tokens=0.5, learning_rate=1e-2)
+    )
 
     def logits(recipe: FusionRecipe, texts: list[str]) -> np.ndarray:
         model, _ = _fused(small_model, half, data, [""] * 60, recipe)
@@ -262,7 +329,9 @@ def test_words_learned_alone_change_nothing_for_pictures_without(
 
     silent, told = [""] * 60, [texts[0] for texts in data.captions]
     np.testing.assert_array_equal(logits(first, silent), logits(whole, silent))
-    before, after = ((logits(recipe, told).argmax(1) == data.labels).mean() for recipe in (first, whole))
+    before, after = (
+        (logits(recipe, told).argmax(1) == data.labels).mean() for recipe in (first, whole)
+    )
     assert before < 0.5
     assert after > 0.6
 
@@ -280,13 +349,17 @@ def test_lookalikes_are_the_nearest_of_other_classes() -> None:
         assert found[rows[place]].tolist() == rows[nearest].tolist()
 
 
-def test_fusion_learns_from_pictures_alone_and_keeps_its_best(data: SceneImages, features: Features, small_model: Model) -> None:
+def test_fusion_learns_from_pictures_alone_and_keeps_its_best(
+    data: SceneImages, features: Features, small_model: Model
+) -> None:
     recipe = FusionRecipe(together=_phase(15, generated=0.35), words=None, batch_size=20)
     _, best = _fused(small_model, features, data, [""] * 60, recipe)
     assert best > 0.9
 
 
-def test_fusion_learns_from_words_where_pictures_say_nothing(data: SceneImages, features: Features, small_model: Model) -> None:
+def test_fusion_learns_from_words_where_pictures_say_nothing(
+    data: SceneImages, features: Features, small_model: Model
+) -> None:
     blank = Features(np.zeros_like(features.tokens), features.visible)
     words = ["field", "river", "trees"]
     captions = [f"a {words[label]}" for label in data.labels.tolist()]
@@ -295,18 +368,21 @@ def test_fusion_learns_from_words_where_pictures_say_nothing(data: SceneImages, 
     assert best == 1.0
 
 
-def test_classes_have_colours_of_their_own() -> None:
+def test_classes_have_colors_of_their_own() -> None:
     classes = scene_classes(["beach", "Vineyard", *map(str, range(40))])
-    assert classes[0].colour == "#ffe08a"
+    assert classes[0].color == "#ffe08a"
     assert classes[0].name == "beach"
-    assert len({c.colour for c in classes}) == 42
-    few = [np.array([int(c.colour[k : k + 2], 16) for k in (1, 3, 5)]) for c in scene_classes(["farmland", "forest", *"abcdef"])]
+    assert len({c.color for c in classes}) == 42
+    few = [
+        np.array([int(c.color[k : k + 2], 16) for k in (1, 3, 5)])
+        for c in scene_classes(["farmland", "forest", *"abcdef"])
+    ]
     assert min(np.linalg.norm(few[i] - few[j]) for i in range(8) for j in range(i)) > 90
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, small_model: Model) -> Path:
-    from rssc_geo.models.bundle import save_bundle
+    from rssc_geo.models import save_bundle
 
     path = tmp_path_factory.mktemp("start")
     save_bundle(path, small_model, readme="")
@@ -328,7 +404,11 @@ def _options(start: Path, sentence_encoder: Path | None = None) -> TrainOptions:
 
 @pytest.mark.slow
 def test_a_whole_run_makes_a_bundle_that_classifies(
-    folder: Path, start: Path, sentence_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    start: Path,
+    sentence_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = _options(start, sentence_encoder)
     stages: list[str] = []
@@ -338,23 +418,41 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
         if stage not in stages:
             stages.append(stage)
 
-    card = train(folder, tmp_path / "bundle", options=options, device=CPU, command="test", progress=progress)
-    assert stages == ["encoder", "captioner 1 of 3", "captioner 2 of 3", "captioner 3 of 3", "fusion"]
+    card = train(
+        folder, tmp_path / "bundle", options=options, device=CPU, command="test", progress=progress
+    )
+    assert stages == [
+        "encoder",
+        "captioner 1 of 3",
+        "captioner 2 of 3",
+        "captioner 3 of 3",
+        "fusion",
+    ]
     model = load_model(tmp_path / "bundle")
     assert model.card == card
-    assert [c.name for c in card.classes] == sorted(COLOURS)
+    assert [c.name for c in card.classes] == sorted(COLORS)
     assert card.input_size == (48, 48)
-    assert set(card.accuracy) == {"validation", "test", "test_own_captions", "test_no_captions", "test_human_captions"}
+    assert set(card.accuracy) == {
+        "validation",
+        "test",
+        "test_own_captions",
+        "test_no_captions",
+        "test_human_captions",
+    }
     assert card.training["images"] == {"train": 48, "val": 6, "test": 6}
     assert (tmp_path / "bundle" / "README.md").read_text().startswith("# trained 1")
     assert isinstance(model.network.text_encoder, StaticTextEncoder)
     assert model.alignment is not None
     assert len(name_classes(model, ["green", "river"], other=False).card.classes) == 2
-    lines = [json.loads(line) for line in (tmp_path / "bundle.work" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "bundle.work" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines if line["stage"] == "encoder"] == [1, 2]
 
-    # Rerun from the work folder: nothing is trained again but the fusion, and the bundle is the same.
-    from rssc_geo.training import folds
+    # Rerun from the work folder: nothing is trained again but the fusion, and the bundle is the
+    # same.
+    from rssc_geo.evaluation import folds
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a captioner was trained again")
@@ -363,7 +461,14 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
     seconds = tmp_path / "bundle.work" / "seconds.txt"
     assert float(seconds.read_text()) == pytest.approx(60 * card.training["minutes"], abs=3.1)
     seconds.write_text("7200")  # as if it had been stopped after two hours
-    again = train(folder, tmp_path / "again", options=options, work=tmp_path / "bundle.work", device=CPU, command="test")
+    again = train(
+        folder,
+        tmp_path / "again",
+        options=options,
+        work=tmp_path / "bundle.work",
+        device=CPU,
+        command="test",
+    )
     assert again.sha256 == card.sha256
     assert again.training["minutes"] == pytest.approx(122.5, abs=2.5)  # and the rerun's own
     assert trained_with(load_card(tmp_path / "again")) == TrainOptions(
@@ -379,7 +484,9 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
 
 
 @pytest.mark.slow
-def test_pictures_without_captions_make_a_bundle_without_a_captioner(folder: Path, start: Path, tmp_path: Path) -> None:
+def test_pictures_without_captions_make_a_bundle_without_a_captioner(
+    folder: Path, start: Path, tmp_path: Path
+) -> None:
     plain = tmp_path / "plain"
     (folder / "images").rename(plain)
     try:
@@ -397,10 +504,17 @@ def test_words_of_different_sources_are_marked(small_model: Model) -> None:
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
 
-    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "[GENERATED]": 2, "[WRITTEN]": 3, "field": 4}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        WordLevel(
+            {"[PAD]": 0, "[UNK]": 1, "[GENERATED]": 2, "[WRITTEN]": 3, "field": 4},
+            unk_token="[UNK]",
+        )
+    )
     tokenizer.pre_tokenizer = Whitespace()
     model = dataclasses.replace(small_model, tokenizer=tokenizer)
-    ids, mask = model.tokenize(["field field", "", "field"], source=["generated", "written", "written"])
+    ids, mask = model.tokenize(
+        ["field field", "", "field"], source=["generated", "written", "written"]
+    )
     assert ids.tolist() == [[2, 4, 4], [0, 0, 0], [3, 4, 0]]
     assert mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
     assert small_model.tokenize(["a field"])[0].shape == (1, 2)

@@ -31,12 +31,16 @@ from ..command import run_command
 from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
 from . import parameters as shared
 
-# Turned into arguments by methods of their own, as destinations are; every other parameter is the option of its name.
+# Turned into arguments by methods of their own, as destinations are; every other parameter is the
+# option of its name.
 _NO_OPTION = frozenset({"INPUT", "AOI", "EXTENT", "RESOLUTION", "LABELS", "AT", "CLASSES"})
 
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
-    """One command of ``rssc-geo``; subclasses name it, list its parameters and say what became of the result."""
+    """One command of ``rssc-geo``.
+
+    Subclasses name it, list its parameters and say what became of the result.
+    """
 
     NAME = ""
     COMMAND = ""
@@ -45,7 +49,10 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     TAGS = ""
     HELP = ""
     NEEDS: tuple[str, ...] = ()
-    """Options without which the command is of no use here: an older backend may have the command for something else."""
+    """Options without which the command is of no use here.
+
+    An older backend may have the command for something else.
+    """
     SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"OUTPUT": ()})
     """What the name of each destination may end with; nothing: it is a folder."""
 
@@ -81,7 +88,11 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         raster = QgsProcessingParameterRasterLayer("INPUT", "Raster layer")
-        self.addParameter(shared.described(raster, "A raster file or URL; a WMS, WMTS or XYZ layer with an extent."))
+        self.addParameter(
+            shared.described(
+                raster, "A raster file or URL; a WMS, WMTS or XYZ layer with an extent."
+            )
+        )
         for parameter in self.parameters():
             self.addParameter(parameter)
 
@@ -92,7 +103,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             return False, str(error)
         return True, ""
 
-    def checkParameterValues(self, parameters: dict[str, Any], context: QgsProcessingContext) -> tuple[bool, str]:
+    def checkParameterValues(
+        self, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> tuple[bool, str]:
         good, message = super().checkParameterValues(parameters, context)
         if not good:
             return good, message
@@ -110,14 +123,21 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return True, ""
 
     def prepareAlgorithm(
-        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
     ) -> bool:
-        # Layers belong to the main thread, on which QGIS calls this; the run itself may be on another.
+        # Layers belong to the main thread, on which QGIS calls this; the run itself may be on
+        # another.
         self._raster = self._read_raster(parameters, context)
         return True
 
     def processAlgorithm(
-        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
     ) -> dict[str, Any]:
         output = self.output_path(parameters, context)
         try:
@@ -130,7 +150,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         try:
             arguments = self._arguments(parameters, context, feedback, work)
             if not feedback.isCanceled():
-                values = run_command(backend, [self.COMMAND, *arguments, *self.output_arguments(output)], feedback)
+                values = run_command(
+                    backend, [self.COMMAND, *arguments, *self.output_arguments(output)], feedback
+                )
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if values is None:
@@ -151,21 +173,33 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """The result on the command line."""
         return ["-o", output]
 
-    def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
-        """Arguments that are not one option a parameter; ``work`` is a folder for files that last as long as the run."""
+    def more_arguments(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> list[str]:
+        """Arguments that are not one option a parameter.
+
+        ``work`` is a folder for files that last as long as the run.
+        """
         return []
 
-    def check_destination(self, path: str, suffixes: tuple[str, ...], context: QgsProcessingContext) -> None:
+    def check_destination(
+        self, path: str, suffixes: tuple[str, ...], context: QgsProcessingContext
+    ) -> None:
         """Raise ``QgsProcessingException`` for a name that ends otherwise, or a file that a layer of the project reads."""
         if suffixes and not path.lower().endswith(suffixes):
-            raise QgsProcessingException(f"The output '{path}' is not a file ending in {' or '.join(suffixes)}.")
+            raise QgsProcessingException(
+                f"The output '{path}' is not a file ending in {' or '.join(suffixes)}."
+            )
         layer = results.open_layer_of(context.project(), path)
         if layer:
             raise QgsProcessingException(
-                f"{path} is open in this project as the layer '{layer}'. Remove the layer, or choose another name."
+                f"{path} is open in this project as the layer '{layer}'. Remove the layer, or"
+                " choose another name."
             )
 
-    def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
+    def results(
+        self, values: dict[str, Any], output: str, context: QgsProcessingContext
+    ) -> dict[str, Any]:
         """The outputs for QGIS, from what the backend printed last."""
         return {"OUTPUT": output}
 
@@ -178,7 +212,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             raise QgsProcessingException("The run was not prepared.")
         return self._raster
 
-    def _read_raster(self, parameters: dict[str, Any], context: QgsProcessingContext) -> RasterInput:
+    def _read_raster(
+        self, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> RasterInput:
         layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
         if layer is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
@@ -188,18 +224,28 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """The output file's or folder's full name."""
         return os.path.abspath(self.parameterAsFileOutput(parameters, "OUTPUT", context))
 
-    def _window(self, parameters: dict[str, Any], context: QgsProcessingContext, raster: RasterInput) -> tuple[Any, float]:
+    def _window(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, raster: RasterInput
+    ) -> tuple[Any, float]:
         if raster.picture is not None and self.parameterDefinition("EXTENT") is None:
-            raise QgsProcessingException(f"'{raster.title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…).")
+            raise QgsProcessingException(
+                f"'{raster.title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save"
+                " As…)."
+            )
         extent = self.parameterAsExtent(parameters, "EXTENT", context, raster.crs)
         if parameters.get("EXTENT") not in (None, "") and extent.isEmpty():
             raise QgsProcessingException(
-                "The extent is empty, as that of a map canvas is that shows nothing yet. Choose one again, or leave it out."
+                "The extent is empty, as that of a map canvas is that shows nothing yet. Choose one"
+                " again, or leave it out."
             )
         return extent, self.parameterAsDouble(parameters, "RESOLUTION", context)
 
     def _arguments(
-        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback, work: str
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
+        work: str,
     ) -> list[str]:
         raster, source = self.raster, self.raster.source
         arguments = []
@@ -220,10 +266,17 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         for definition in self.parameterDefinitions():
             if definition.name() not in _NO_OPTION and not definition.isDestination():
                 arguments += self._option(definition, parameters, context)
-        return [*self.raster_arguments(source), *arguments, *self.more_arguments(parameters, context, work)]
+        return [
+            *self.raster_arguments(source),
+            *arguments,
+            *self.more_arguments(parameters, context, work),
+        ]
 
     def _option(
-        self, definition: QgsProcessingParameterDefinition, parameters: dict[str, Any], context: QgsProcessingContext
+        self,
+        definition: QgsProcessingParameterDefinition,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
     ) -> list[str]:
         """The option of a parameter's name, left out where the backend's own default is meant."""
         name = definition.name()
@@ -238,20 +291,33 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
                 return []
             value = f"{self.parameterAsDouble(parameters, name, context):.15g}"
             default = definition.defaultValue()
-            return [] if default is not None and float(value) == float(default) else [f"{option}={value}"]
+            return (
+                []
+                if default is not None and float(value) == float(default)
+                else [f"{option}={value}"]
+            )
         value = self.parameterAsString(parameters, name, context).strip()
         if name == "DEVICE":
             value = value or settings.get(settings.DEVICE)
         return [f"{option}={value}"] if value and value != definition.defaultValue() else []
 
     def _tidy(self, output: str, feedback: QgsProcessingFeedback) -> None:
-        """After a run that did not finish: what the next can go on from stays beside a named output, all else goes."""
-        temporary = os.path.realpath(output).startswith(os.path.realpath(QgsProcessingUtils.tempFolder()))
+        """After a run that did not finish.
+
+        What the next can go on from stays beside a named output, all else goes.
+        """
+        temporary = os.path.realpath(output).startswith(
+            os.path.realpath(QgsProcessingUtils.tempFolder())
+        )
         for path in glob.glob(glob.escape(output) + ".part*"):
             if os.path.isdir(path):  # a result that is a folder is begun anew
                 shutil.rmtree(path, ignore_errors=True)
             elif temporary:
-                with contextlib.suppress(OSError):  # the reason why the run ended is what the user has to see
+                with contextlib.suppress(
+                    OSError
+                ):  # the reason why the run ended is what the user has to see
                     os.remove(path)
             else:
-                feedback.pushInfo(f"What was done is kept in {path}: run again with the same output to go on.")
+                feedback.pushInfo(
+                    f"What was done is kept in {path}: run again with the same output to go on."
+                )

@@ -19,10 +19,18 @@ class Caption(PolygonAlgorithm):
     LAYERS = MappingProxyType({"OUTPUT": "captions"})
     OUTPUT_HELP = "A GeoPackage."
     HELP = (
-        "Describes each tile of a satellite or aerial picture in a sentence: one polygon a tile with its caption.<br><br>"
-        "The captioner that comes with the backend is small and quick. A vision-language model on this computer "
-        "(hf:<i>model</i>) or on a server (openai:<i>url</i>#<i>model</i>) says more and takes longer."
+        "Describes each tile of a satellite or aerial picture in a sentence: one polygon a tile"
+        " with its caption.<br><br>The captioner that comes with the backend is small and quick. A"
+        " vision-language model on this computer (hf:<i>model</i>) or on a server"
+        " (openai:<i>url</i>#<i>model</i>) says more and takes longer."
     )
 
     def parameters(self) -> shared.Parameters:
-        return [*shared.tiling(), shared.model(), shared.captioner(), *shared.area(), shared.crs(), *shared.compute()]
+        return [
+            *shared.tiling(),
+            shared.model(),
+            shared.captioner(),
+            *shared.area(),
+            shared.crs(),
+            *shared.compute(),
+        ]

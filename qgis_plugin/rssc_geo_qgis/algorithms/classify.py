@@ -14,13 +14,14 @@ class Classify(LandUseAlgorithm):
     TITLE = "Classify scene"
     TAGS = "land use cover scene classification satellite aerial remote sensing ai deep learning"
     HELP = (
-        "Makes a land-use map of a satellite or aerial picture: the picture is cut into tiles, each is described in words "
-        "and classified, and the result is two polygon layers, styled.<br><br>"
-        "<b>Land use</b>: one polygon for each region of one class.<br>"
-        "<b>Scenes</b>: one for each tile, with its caption, its confidence and the second best class.<br><br>"
-        "On demand also a <b>report</b>, a page with map, areas and examples; a <b>raster of classes</b>; and <b>cells to "
-        "review</b>, those that are most worth a label of yours, from which Train classifier learns.<br><br>"
-        "The model that comes with the backend knows 30 classes and was trained on pictures of 0.5 to 8 m a pixel."
+        "Makes a land-use map of a satellite or aerial picture: the picture is cut into tiles, each"
+        " is described in words and classified, and the result is two polygon layers,"
+        " styled.<br><br><b>Land use</b>: one polygon for each region of one"
+        " class.<br><b>Scenes</b>: one for each tile, with its caption, its confidence and the"
+        " second best class.<br><br>On demand also a <b>report</b>, a page with map, areas and"
+        " examples; a <b>raster of classes</b>; and <b>cells to review</b>, those that are most"
+        " worth a label of yours, from which Train classifier learns.<br><br>The model that comes"
+        " with the backend knows 30 classes and was trained on pictures of 0.5 to 8 m a pixel."
     )
 
     def parameters(self) -> shared.Parameters:

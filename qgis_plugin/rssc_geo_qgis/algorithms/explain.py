@@ -30,9 +30,10 @@ class Explain(RsscAlgorithm):
     TAGS = "explanation heat map attention saliency ai"
     NEEDS = ("--at", "--output")
     HELP = (
-        "Shows what in the tile at a point spoke for its class and what against it: a heat map over the raster (orange: for, "
-        "blue: against), and a page with the tile, the class, and the words of its caption.<br><br>"
-        "Use the options of the classification that you want explained."
+        "Shows what in the tile at a point spoke for its class and what against it: a heat map over"
+        " the raster (orange: for, blue: against), and a page with the tile, the class, and the"
+        " words of its caption.<br><br>Use the options of the classification that you want"
+        " explained."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
@@ -43,7 +44,9 @@ class Explain(RsscAlgorithm):
     def parameters(self) -> shared.Parameters:
         folder = QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the explanation")
         return [
-            shared.described(QgsProcessingParameterPoint("AT", "Point"), "A place in the tile, in any CRS."),
+            shared.described(
+                QgsProcessingParameterPoint("AT", "Point"), "A place in the tile, in any CRS."
+            ),
             *shared.tiling(),
             shared.model(),
             shared.captioner(),
@@ -51,18 +54,26 @@ class Explain(RsscAlgorithm):
             shared.described(folder, "Holds the heat map, the picture and the page."),
         ]
 
-    def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
+    def more_arguments(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> list[str]:
         point = self.parameterAsPoint(parameters, "AT", context, self.raster.crs)
         return [f"--at={point.x():.15g},{point.y():.15g}"]
 
-    def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
+    def results(
+        self, values: dict[str, Any], output: str, context: QgsProcessingContext
+    ) -> dict[str, Any]:
         cell = values["cells"][0]
-        heat_map, page = os.path.join(output, cell["heat_map"]), os.path.join(output, "explanation.html")
+        heat_map, page = (
+            os.path.join(output, cell["heat_map"]),
+            os.path.join(output, "explanation.html"),
+        )
         title = html.escape(f"{cell['class']}, {cell['confidence']:.0%}")
         with open(page, "w", encoding="utf-8") as file:
             file.write(
-                f"<html><head><meta charset='utf-8'><title>{title}</title></head><body><h2>{title}</h2>"
-                f"<p>{html.escape(cell['caption'])}</p><img src='{html.escape(cell['panel'])}' width='900'></body></html>\n"
+                "<html><head><meta"
+                f" charset='utf-8'><title>{title}</title></head><body><h2>{title}</h2><p>{html.escape(cell['caption'])}</p><img"
+                f" src='{html.escape(cell['panel'])}' width='900'></body></html>\n"
             )
         results.load_heat_map(context, heat_map, f"Evidence for {cell['class']}", self.raster.title)
         return {"OUTPUT": output, "HEAT_MAP": heat_map, "PAGE": page}

@@ -21,8 +21,8 @@ class Info(RsscAlgorithm):
     GROUP = "Land use"
     TAGS = "information bands mask crs resolution tiles plan"
     HELP = (
-        "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, metres a pixel, scaling, tiles, "
-        "and about how long it would take. Nothing is classified."
+        "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, metres"
+        " a pixel, scaling, tiles, and about how long it would take. Nothing is classified."
     )
     SUFFIXES = MappingProxyType({"OUTPUT": shared.HTML})
 
@@ -38,19 +38,29 @@ class Info(RsscAlgorithm):
     def output_arguments(self, output: str) -> list[str]:
         return []
 
-    def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
+    def results(
+        self, values: dict[str, Any], output: str, context: QgsProcessingContext
+    ) -> dict[str, Any]:
         rows = "".join(
-            f"<tr><th align='left'>{html.escape(name.replace('_', ' '))}</th><td>{_shown(value)}</td></tr>"
+            "<tr><th"
+            f" align='left'>{html.escape(name.replace('_', ' '))}</th><td>{_shown(value)}</td></tr>"
             for name, value in values.items()
         )
         with open(output, "w", encoding="utf-8") as page:
-            page.write(f"<html><head><meta charset='utf-8'></head><body><table cellpadding='4'>{rows}</table></body></html>\n")
+            page.write(
+                "<html><head><meta charset='utf-8'></head><body><table"
+                f" cellpadding='4'>{rows}</table></body></html>\n"
+            )
         return {"OUTPUT": output}
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return ("<br>" if any(isinstance(item, str) for item in value) else ", ").join(_shown(item) for item in value)
+        return ("<br>" if any(isinstance(item, str) for item in value) else ", ").join(
+            _shown(item) for item in value
+        )
     if isinstance(value, dict):
-        return "<br>".join(f"{html.escape(str(key))}: {_shown(item)}" for key, item in value.items())
+        return "<br>".join(
+            f"{html.escape(str(key))}: {_shown(item)}" for key, item in value.items()
+        )
     return f"{value:.6g}" if isinstance(value, float) else html.escape(str(value))

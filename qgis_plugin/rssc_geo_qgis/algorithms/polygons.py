@@ -23,7 +23,10 @@ class PolygonAlgorithm(RsscAlgorithm):
 
     GROUP = "Land use"
     LAYERS: Mapping[str, str] = MappingProxyType({})
-    """The backend's layers, by the output that names them; OUTPUT first, the only one that is always there."""
+    """The backend's layers, by the output that names them.
+
+    OUTPUT first, the only one that is always there.
+    """
     OUTPUT_HELP = ""
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
@@ -42,7 +45,9 @@ class PolygonAlgorithm(RsscAlgorithm):
         self._asked = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         return super().output_path({**parameters, "OUTPUT": self._asked}, context)
 
-    def results(self, values: dict[str, Any], output: str, context: QgsProcessingContext) -> dict[str, Any]:
+    def results(
+        self, values: dict[str, Any], output: str, context: QgsProcessingContext
+    ) -> dict[str, Any]:
         layers = results.layer_sources(output, values.get("outputs", ()))
         results.load_on_completion(context, self._asked, layers, self.raster.title)
         return {name: layers[layer] for name, layer in self.LAYERS.items() if layer in layers}

@@ -1,4 +1,4 @@
-"""Train a classifier from labelled polygons."""
+"""Train a classifier from labeled polygons."""
 
 from __future__ import annotations
 
@@ -26,18 +26,23 @@ class Train(RsscAlgorithm):
 
     NAME = "train"
     COMMAND = "train"
-    TITLE = "Train classifier from labelled polygons"
+    TITLE = "Train classifier from labeled polygons"
     GROUP = "Models"
     TAGS = "land use training fine tune samples ai"
     NEEDS = ("--raster", "--labels", "--field", "--words")
     HELP = (
-        "Makes a model of your own classes from polygons that you have drawn over the raster and labelled.<br><br>"
-        "Its folder is then the Model of Classify scene. Draw at least some twenty tiles of each class, in several places."
+        "Makes a model of your own classes from polygons that you have drawn over the raster and"
+        " labeled.<br><br>Its folder is then the Model of Classify scene. Draw at least some twenty"
+        " tiles of each class, in several places."
     )
 
     def parameters(self) -> shared.Parameters:
-        labels = QgsProcessingParameterFeatureSource("LABELS", "Labelled polygons", [QgsProcessing.SourceType.TypeVectorPolygon])
-        field = QgsProcessingParameterField("FIELD", "Field with the class", parentLayerParameterName="LABELS")
+        labels = QgsProcessingParameterFeatureSource(
+            "LABELS", "Labeled polygons", [QgsProcessing.SourceType.TypeVectorPolygon]
+        )
+        field = QgsProcessingParameterField(
+            "FIELD", "Field with the class", parentLayerParameterName="LABELS"
+        )
         folder = QgsProcessingParameterFolderDestination("OUTPUT", "Model folder")
         return [
             shared.described(labels, "Polygons of any CRS over the raster."),
@@ -46,16 +51,26 @@ class Train(RsscAlgorithm):
             *shared.reading(),
             shared.advanced(
                 QgsProcessingParameterNumber(
-                    "PURITY", "Purity", QgsProcessingParameterNumber.Type.Double, 0.6, minValue=0.5, maxValue=1
+                    "PURITY",
+                    "Purity",
+                    QgsProcessingParameterNumber.Type.Double,
+                    0.6,
+                    minValue=0.5,
+                    maxValue=1,
                 ),
                 "Share of a tile that polygons of one class must cover for it to be learned from.",
             ),
             shared.advanced(
-                QgsProcessingParameterFile("WORDS", "Words for the classes", extension="json", optional=True),
-                'JSON {"class": ["word or phrase", ...], ...}: what to go by where a class has one or two tiles.',
+                QgsProcessingParameterFile(
+                    "WORDS", "Words for the classes", extension="json", optional=True
+                ),
+                'JSON {"class": ["word or phrase", ...], ...}: what to go by where a class has one'
+                " or two tiles.",
             ),
             shared.advanced(
-                QgsProcessingParameterBoolean("FINE_TUNE", "Fine-tune the image encoder", defaultValue=False),
+                QgsProcessingParameterBoolean(
+                    "FINE_TUNE", "Fine-tune the image encoder", defaultValue=False
+                ),
                 "Takes minutes instead of seconds.",
             ),
             shared.model(),
@@ -66,8 +81,12 @@ class Train(RsscAlgorithm):
     def raster_arguments(self, source: str) -> list[str]:
         return ["--raster", source]
 
-    def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
+    def more_arguments(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> list[str]:
         path = os.path.join(work, "labels.gpkg")
         labels = self.parameterAsSource(parameters, "LABELS", context)
-        write_polygons(labels, path, labels.sourceName(), self.parameterAsString(parameters, "FIELD", context))
+        write_polygons(
+            labels, path, labels.sourceName(), self.parameterAsString(parameters, "FIELD", context)
+        )
         return ["--labels", path]

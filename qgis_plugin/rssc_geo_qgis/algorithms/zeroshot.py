@@ -23,11 +23,10 @@ class ZeroShot(LandUseAlgorithm):
     TITLE = "Zero-shot classify"
     TAGS = "land use cover scene classification words clip open vocabulary ai"
     HELP = (
-        "Makes a land-use map with classes of your own words, without training, such as "
-        "<i>vineyard, olive grove, greenhouse</i>.<br><br>"
-        "Every tile gets the class whose words are most like it, or <i>other</i> where it is more like something that was "
-        "not named. Name what there is, not only what you look for. "
-        "The results are those of Classify scene."
+        "Makes a land-use map with classes of your own words, without training, such as"
+        " <i>vineyard, olive grove, greenhouse</i>.<br><br>Every tile gets the class whose words"
+        " are most like it, or <i>other</i> where it is more like something that was not named."
+        " Name what there is, not only what you look for. The results are those of Classify scene."
     )
 
     def parameters(self) -> shared.Parameters:
@@ -39,8 +38,11 @@ class ZeroShot(LandUseAlgorithm):
                 "Every tile gets one of the classes.",
             ),
             shared.advanced(
-                QgsProcessingParameterBoolean("REFINE", "Refine on this raster", defaultValue=False),
-                "Looks at the tiles twice: first to move the classes towards the clusters that they form.",
+                QgsProcessingParameterBoolean(
+                    "REFINE", "Refine on this raster", defaultValue=False
+                ),
+                "Looks at the tiles twice: first to move the classes towards the clusters that they"
+                " form.",
             ),
             *shared.tiling(),
             shared.model(),
@@ -50,9 +52,13 @@ class ZeroShot(LandUseAlgorithm):
             *shared.compute(),
         ]
 
-    def more_arguments(self, parameters: dict[str, Any], context: QgsProcessingContext, work: str) -> list[str]:
+    def more_arguments(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> list[str]:
         text = self.parameterAsString(parameters, "CLASSES", context)
         names = [name.strip() for name in text.replace("\n", ",").split(",") if name.strip()]
         if len(names) < 1 + self.parameterAsBool(parameters, "NO_OTHER", context):
-            raise QgsProcessingException(f"Classes: {text.strip()!r} names {len(names)} class(es); give more.")
+            raise QgsProcessingException(
+                f"Classes: {text.strip()!r} names {len(names)} class(es); give more."
+            )
         return ["--classes=" + ",".join(names), *super().more_arguments(parameters, context, work)]

@@ -1,0 +1,16 @@
+from .baselines import GENERATED as GENERATED
+from .baselines import IMAGE_ONLY as IMAGE_ONLY
+from .baselines import Concatenation as Concatenation
+from .baselines import TextOnly as TextOnly
+from .baselines import compare as compare
+from .baselines import compare_on_folder as compare_on_folder
+from .caption_metrics import caption_scores as caption_scores
+from .caption_metrics import tokenize as tokenize
+from .evaluate import match_classes as match_classes
+from .evaluate import write_report as write_report
+from .folds import FoldCaptioners as FoldCaptioners
+from .plots import confusion_png as confusion_png
+from .plots import mistakes_png as mistakes_png
+from .plots import spread as spread
+from .plots import tsne_coordinates as tsne_coordinates
+from .plots import tsne_png as tsne_png

@@ -1,0 +1,17 @@
+from .antimeridian import crosses as crosses
+from .antimeridian import split as split
+from .areas import geodesic_area_m2 as geodesic_area_m2
+from .grid import Tile as Tile
+from .grid import TileGrid as TileGrid
+from .grid import Window as Window
+from .gsd import check_earth as check_earth
+from .gsd import ground_sampling as ground_sampling
+from .gsd import lonlat_bounds as lonlat_bounds
+from .gsd import parse_crs as parse_crs
+from .polygons import Regions as Regions
+from .polygons import cell_polygons as cell_polygons
+from .polygons import dissolve as dissolve
+from .polygons import merge_small as merge_small
+from .tilesize import TileChoice as TileChoice
+from .tilesize import choose_tile_size as choose_tile_size
+from .tilesize import parse_cell_size as parse_cell_size

@@ -1,0 +1,937 @@
+"""Every option of the program, declared once.
+
+An option is a field of one of the dataclasses below. From the fields come the command line, the
+rows of a batch manifest, the keys of a configuration file, the environment variables, the
+parameters of the Python functions, the parameter list of the QGIS plugin and the options page of
+the documentation. A command's options are one dataclass, put together from shared groups by
+inheritance; a function that needs some of them asks for the group, and is given the whole.
+
+This module uses the standard library and ``rssc_geo.errors`` alone, so that the plugin's build and
+``--help`` can read it without loading anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+from rssc_geo.errors import UsageError
+
+T = TypeVar("T")
+
+ENVIRONMENT_PREFIX = "RSSC_GEO_"
+
+
+# How the text of an option becomes its value.
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an option's text means: ``parse`` raises ``ValueError`` for one that cannot be meant.
+
+    ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
+    it; ``choices``: all that is allowed, if that is a list.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    json_type: str = "string"
+    choices: tuple[str, ...] = ()
+
+
+def _parse_flag(text: str) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _parse_share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _parse_count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _parse_schedule(text: str) -> tuple[tuple[int, int], ...]:
+    parts = tuple((int(a), int(b)) for a, b in (part.split("x") for part in text.split(",")))
+    if any(epochs < 1 or size < 32 for epochs, size in parts):
+        raise ValueError(text)
+    return parts
+
+
+def _parse_layers(text: str) -> int | None:
+    words = {"none": 0, "all": None}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
+
+
+def choice(*names: str) -> Kind:
+    """One of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(text)
+        return text
+
+    return Kind("|".join(names), parse, choices=names)
+
+
+def numbers(kind: type[int | float], form: str) -> Kind:
+    """Numbers with commas between them, as many as ``form`` names (``X,Y``)."""
+
+    def parse(text: str) -> tuple[float, ...]:
+        values = tuple(kind(part) for part in text.split(","))
+        if len(values) != form.count(",") + 1:
+            raise ValueError(text)
+        return values
+
+    return Kind(form, parse, "array")
+
+
+TEXT = Kind("TEXT", str)
+FILE = Kind("FILE", str)
+FOLDER = Kind("DIR", str)
+NAME = Kind("NAME", str)
+CRS = Kind("CRS", str)
+SIZE = Kind("SIZE", str)
+RANGE = Kind("LOW,HIGH", str)
+DEVICE = Kind("DEVICE", str)
+FLAG = Kind("true|false", _parse_flag, "boolean")
+INTEGER = Kind("N", int, "integer")
+COUNT = Kind("N", _parse_count, "integer")
+NUMBER = Kind("NUMBER", float, "number")
+SHARE = Kind("SHARE", _parse_share, "number")
+SCHEDULE = Kind("EPOCHSxPIXELS,…", _parse_schedule, "string")
+LAYERS = Kind("none|N|all", _parse_layers, "string")
+
+
+# How an option is declared.
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a field says of its option beside its name, type and default.
+
+    Attributes
+    ----------
+    help : one sentence, for people
+    group : heading in the help and in QGIS
+    kind : how its text is read
+    unit : of a number ("m²")
+    flag : the long option on the command line; default: the field's name with dashes
+    short : a letter for the command line, if any
+    negative : the long option that switches off what is on by default
+    multiple : may be given several times; the value is a tuple
+    words : values on the command line, with the words for them in the help; 1 value by default
+    commandline_only : it destroys, overrides a refusal or runs code, so that neither the
+        environment nor a file may set it
+    row : a row of a batch manifest may set it for its scene
+    path : it names a file or folder: a relative one in a manifest starts from the manifest's folder
+    required : it must be given
+    """
+
+    help: str
+    group: str
+    kind: Kind = TEXT
+    unit: str = ""
+    flag: str = ""
+    short: str = ""
+    negative: str = ""
+    multiple: bool = False
+    words: str = ""
+    commandline_only: bool = False
+    row: bool = False
+    path: bool = False
+    required: bool = False
+
+
+_KEY = "option"
+INPUT, RASTER, TILES, MODEL, COMPUTING, CAPTIONS, OUTPUT, CHOICE, RUN = (
+    "Input",
+    "Raster",
+    "Tiles and cells",
+    "Model",
+    "Computing",
+    "Captions",
+    "Output",
+    "Choice of cells",
+    "This run",
+)
+SPLIT, LEARNING, FULL_SIZE, POLYGONS, CARD, BATCH = (
+    "Parts of the data set",
+    "Learning",
+    "Training end to end",
+    "Labeled polygons",
+    "Model card",
+    "Batch",
+)
+
+
+class Extras(TypedDict, total=False):
+    """The attributes of a ``Declaration`` that few options need."""
+
+    unit: str
+    flag: str
+    short: str
+    negative: str
+    multiple: bool
+    words: str
+    commandline_only: bool
+    row: bool
+    path: bool
+    required: bool
+
+
+def option(
+    help: str,  # noqa: A002 -- what click calls it
+    group: str,
+    kind: Kind = TEXT,
+    *,
+    default: T,
+    **extras: Unpack[Extras],
+) -> T:
+    """A dataclass field that is an option; see ``Declaration``."""
+    declaration = Declaration(help, group, kind, **extras)
+    return dataclasses.field(default=default, metadata={_KEY: declaration})
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option as the doors see it: a declaration with its name and default."""
+
+    name: str
+    default: Any
+    declaration: Declaration
+
+    @property
+    def flag(self) -> str:
+        """The long option of the command line."""
+        return self.declaration.flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """Its key in a manifest and in a configuration file: the flag without its dashes."""
+        return self.flag.removeprefix("--")
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable; None where the environment must not set it."""
+        if self.declaration.commandline_only:
+            return None
+        return ENVIRONMENT_PREFIX + self.key.replace("-", "_").upper()
+
+    def parse(self, text: str) -> Any:
+        """The value of a text; ``UsageError`` names the option and what was expected."""
+        kind = self.declaration.kind
+        try:
+            return kind.parse(text)
+        except ValueError:
+            raise UsageError(f"{self.flag} {text!r} is not {kind.name}") from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: what the QGIS plugin and the options page read."""
+        declaration, kind = self.declaration, self.declaration.kind
+        return {
+            "name": self.name,
+            "flag": self.flag,
+            "negative": declaration.negative or None,
+            "short": declaration.short or None,
+            "variable": self.variable,
+            "group": declaration.group,
+            "help": declaration.help,
+            "type": kind.json_type,
+            "form": kind.name,
+            "choices": list(kind.choices) or None,
+            "unit": declaration.unit or None,
+            "default": list(self.default) if isinstance(self.default, tuple) else self.default,
+            "multiple": declaration.multiple,
+            "required": declaration.required,
+            "commandline_only": declaration.commandline_only,
+            "row": declaration.row,
+            "path": declaration.path,
+        }
+
+
+@functools.lru_cache(maxsize=64)
+def options_of(group: type) -> tuple[Option, ...]:
+    """The options of a dataclass, in the order of their declaration."""
+    found = (
+        Option(field.name, field.default, field.metadata[_KEY])
+        for field in dataclasses.fields(group)
+        if _KEY in field.metadata
+    )
+    return tuple(found)
+
+
+def values_of(options: object, group: type) -> dict[str, Any]:
+    """Those of the options that belong to a group, by name: for hashes and provenance."""
+    return {option.name: getattr(options, option.name) for option in options_of(group)}
+
+
+def narrowed(options: object, group: type[T]) -> T:
+    """The options of a group alone, out of a command's."""
+    return group(**values_of(options, group))
+
+
+# The groups, and the commands that are made of them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How a raster is read: which bands, what is invalid, where it lies, how it becomes 8 bit."""
+
+    bands: tuple[int, ...] | None = option(
+        "Bands to use as red, green, blue, counted from 1.",
+        RASTER,
+        numbers(int, "R,G,B"),
+        default=None,
+        row=True,
+    )
+    nodata: float | None = option(
+        "A value that counts as nodata, with or without a tag.",
+        RASTER,
+        NUMBER,
+        default=None,
+        row=True,
+    )
+    assume_crs: str | None = option(
+        "The raster's CRS, where it says none or a wrong one.", RASTER, CRS, default=None, row=True
+    )
+    stretch: str | None = option(
+        "Scaling to 8 bit: '2%,98%' (default beyond 8 bit), '0,3000', 'minmax'.",
+        RASTER,
+        RANGE,
+        default=None,
+        row=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilingOptions(ReadingOptions):
+    """How a raster is read and cut into tiles and cells, and which cells are asked for."""
+
+    tile_size: str | None = option(
+        "Side of a tile: 256px, 400m. Default: by the model card.",
+        TILES,
+        SIZE,
+        default=None,
+        row=True,
+    )
+    cell_size: str | None = option(
+        "Side of a cell, at most the tile's. Default: the tile's.",
+        TILES,
+        SIZE,
+        default=None,
+        row=True,
+    )
+    min_valid: float = option(
+        "Share of valid pixels that a cell needs, above 0.", TILES, SHARE, default=0.5, row=True
+    )
+    aoi: str | None = option(
+        "Vector file of polygons: only cells with their center inside.",
+        TILES,
+        FILE,
+        default=None,
+        row=True,
+        path=True,
+    )
+    bounds: tuple[float, ...] | None = option(
+        "The same, a box in the raster's CRS.",
+        TILES,
+        numbers(float, "MINX,MINY,MAXX,MAXY"),
+        default=None,
+        row=True,
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_valid <= 1:
+            raise UsageError(
+                f"--min-valid {self.min_valid:g} is not a share; give a number above 0 and up to 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model."""
+
+    model: str = option("Embedded name, bundle folder or hub id.", MODEL, NAME, default="compact")
+    revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Where the network runs."""
+
+    device: str | None = option(
+        "cpu, cuda, cuda:1, mps. Default: the fastest there is.", COMPUTING, DEVICE, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(DeviceOptions):
+    """Where and how the network runs."""
+
+    dtype: str | None = option(
+        "Precision. Default: bfloat16 on CUDA, else float32.",
+        COMPUTING,
+        choice("float32", "bfloat16", "float16"),
+        default=None,
+    )
+    batch_size: int | None = option(
+        "Tiles a batch. Default: by the device.", COMPUTING, COUNT, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerOptions:
+    """Who describes the tiles, and how; all but ``caption_beam`` are of large captioners."""
+
+    captioner: str | None = option(
+        "compact (the model's own, the default where it has one), none, hf:ID[@REVISION], hf:FOLDER"
+        " or openai:http://HOST:PORT/v1#MODEL (a key goes into the environment as"
+        " RSSC_GEO_API_KEY).",
+        CAPTIONS,
+        NAME,
+        default=None,
+    )
+    caption_when: str = option(
+        "always, or uncertain[:0.9]: only tiles whose class is less likely than that without.",
+        CAPTIONS,
+        Kind("WHEN", str),
+        default="always",
+    )
+    caption_beam: int = option("compact: sentences followed at a time.", CAPTIONS, COUNT, default=1)
+    prompt: str = option(
+        "What hf: and openai: are asked: published, closed, free, or text.",
+        CAPTIONS,
+        default="published",
+    )
+    caption_tokens: int = option("Longest answer.", CAPTIONS, COUNT, default=192, unit="tokens")
+    share_captions: bool = option(
+        "Tiles that look the same get one caption.", CAPTIONS, FLAG, default=False
+    )
+    caption_cache: str | None = option(
+        "Where captions are kept. Default: see `models cache`.",
+        CAPTIONS,
+        FILE,
+        default=None,
+        path=True,
+    )
+    caption_requests: int = option("openai: requests at a time.", CAPTIONS, COUNT, default=8)
+    caption_timeout: float = option(
+        "openai: time for an answer.", CAPTIONS, NUMBER, default=120.0, unit="s"
+    )
+    caption_batch_size: int | None = option(
+        "hf: tiles a batch. Default: by the device.", CAPTIONS, COUNT, default=None
+    )
+    quantize: str | None = option(
+        "hf: weights in 4 or 8 bit, with bitsandbytes on CUDA.",
+        CAPTIONS,
+        choice("4bit", "8bit"),
+        default=None,
+    )
+    trust_remote_code: bool = option(
+        "hf: run the Python code that the model's repository brings.",
+        CAPTIONS,
+        FLAG,
+        default=False,
+        commandline_only=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverwriteOptions:
+    """Whether a result may replace an earlier one."""
+
+    overwrite: bool = option(
+        "Replace existing results.", OUTPUT, FLAG, default=False, commandline_only=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What a map holds and what is written beside it."""
+
+    crs: str | None = option(
+        "CRS of the result. Default: the raster's; GeoJSON: WGS84.",
+        OUTPUT,
+        CRS,
+        default=None,
+        row=True,
+    )
+    aoi_clip: bool = option(
+        "Also clip the polygons to the area of interest.", OUTPUT, FLAG, default=False, row=True
+    )
+    min_area: float = option(
+        "Smaller regions join a neighbor.",
+        OUTPUT,
+        Kind("M2", float, "number"),
+        default=0.0,
+        unit="m²",
+        row=True,
+    )
+    probabilities: bool = option(
+        "One p_<class> column each in the cells layer.", OUTPUT, FLAG, default=False, row=True
+    )
+    class_raster: str | None = option(
+        "Also a COG of classes, one pixel a cell.", OUTPUT, FILE, default=None, row=True, path=True
+    )
+    preview: str | None = option(
+        "Also a picture: scene, classes, legend, scale bar.",
+        OUTPUT,
+        Kind("PNG", str),
+        default=None,
+        row=True,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What helps people to judge a map."""
+
+    report: str | None = option(
+        "Also a page: map, areas, examples, doubtful cells, provenance.",
+        OUTPUT,
+        Kind("HTML", str),
+        default=None,
+        path=True,
+    )
+    review: int | None = option(
+        "Also a layer of the N cells most worth labeling.", OUTPUT, COUNT, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions(TilingOptions, OutputOptions):
+    """What may differ from scene to scene of a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorOptions(ModelOptions, ComputeOptions, CaptionerOptions):
+    """What is loaded once and looks at tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(SceneOptions, PredictorOptions, ReportOptions, OverwriteOptions):
+    """Options of ``classify``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(SceneOptions, ModelOptions, ComputeOptions, ReportOptions, OverwriteOptions):
+    """Options of ``zero-shot``."""
+
+    other: bool = option(
+        "Also a class for what is none of these.", MODEL, FLAG, default=True, negative="--no-other"
+    )
+    refine: bool = option(
+        "Move the classes towards the clusters of this raster's tiles (looks twice).",
+        MODEL,
+        FLAG,
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionOptions(TilingOptions, PredictorOptions, OverwriteOptions):
+    """Options of ``caption``."""
+
+    crs: str | None = option(
+        "CRS of the GeoPackage. Default: the raster's.", OUTPUT, CRS, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(TilingOptions, ModelOptions, DeviceOptions, OverwriteOptions):
+    """Options of ``explain``."""
+
+    captioner: str | None = option("As for classify.", CAPTIONS, NAME, default=None)
+    at: tuple[tuple[float, float], ...] = option(
+        "Explain the cell under a point; may be repeated.",
+        CHOICE,
+        numbers(float, "X,Y"),
+        default=(),
+        multiple=True,
+    )
+    at_crs: str | None = option(
+        "CRS of the points (EPSG:4326: longitude,latitude). Default: the raster's.",
+        CHOICE,
+        CRS,
+        default=None,
+    )
+    result: str | None = option(
+        "A map that classify wrote of RASTER: explain some of its cells.",
+        CHOICE,
+        FILE,
+        default=None,
+        path=True,
+    )
+    cells: int | None = option(
+        "So many cells of it, the least certain ones. Default: 20.", CHOICE, COUNT, default=None
+    )
+    where: str | None = option(
+        "Only cells that fit, such as \"confidence < 0.5 AND class = 'Port'\".",
+        CHOICE,
+        Kind("FILTER", str),
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileOptions(TilingOptions, ModelOptions, OverwriteOptions):
+    """Options of ``tile``."""
+
+    size: int | None = option(
+        "Side of a chip. Default: the tile's own pixels.",
+        OUTPUT,
+        COUNT,
+        default=None,
+        unit="pixels",
+    )
+    format: str = option(
+        "tif, or png with a world file.", OUTPUT, choice("tif", "png"), default="tif"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(TilingOptions, ModelOptions):
+    """Options of ``info``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(SceneOptions, PredictorOptions, OverwriteOptions):
+    """Options of ``batch run``.
+
+    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster`` and ``preview`` are templates as
+    the output is; ``overwrite`` also replaces files that no batch has made; ``device`` may be a
+    list ("cuda:0,cuda:1").
+    """
+
+    merge: str | None = option(
+        "One file of all scenes; where they overlap, which one counts.",
+        BATCH,
+        choice("first", "last", "most-confident"),
+        default=None,
+    )
+    asset: str | None = option(
+        "Key or role of the STAC asset, or three keys: red,green,blue.", BATCH, NAME, default=None
+    )
+    scheduler: str | None = option(
+        "Dask cluster: tcp://host:8786 or a scheduler file. Default: this machine.",
+        BATCH,
+        Kind("ADDRESS", str),
+        default=None,
+    )
+    threads: int | None = option(
+        "Processor threads. Default: as there are processors.", COMPUTING, COUNT, default=None
+    )
+    attempts: int = option("Times that a block is tried.", BATCH, COUNT, default=3)
+    retry_failed: bool = option(
+        "Also do scenes again that failed in an earlier run.", BATCH, FLAG, default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How a data set is cut into parts for training, validation and test."""
+
+    seed: int | None = option(
+        "Of every random choice. Default: 0; that of MODEL.", SPLIT, INTEGER, default=None
+    )
+    val: float | None = option(
+        "Share of the validation part. Default: 0.1; that of MODEL's training.",
+        SPLIT,
+        SHARE,
+        default=None,
+    )
+    test: float | None = option(
+        "Share of the test part, looked at once. Default: 0.1; that of MODEL's training.",
+        SPLIT,
+        SHARE,
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(SplitOptions, DeviceOptions):
+    """Options of ``evaluate``."""
+
+    revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+    tile_size: str | None = option(
+        "Of the raster's tiles. Default: by the model card.", POLYGONS, SIZE, default=None
+    )
+    caption_source: Literal["own", "none", "human"] = option(
+        "Captions that the classifier may read.",
+        CAPTIONS,
+        choice("own", "none", "human"),
+        default="own",
+    )
+    caption_beam: int = option("compact: sentences followed at a time.", CAPTIONS, COUNT, default=1)
+    part: Literal["all", "train", "val", "test"] = option(
+        "Which part of the data set.", SPLIT, choice("all", "train", "val", "test"), default="all"
+    )
+    class_map: str | None = option(
+        'JSON: {"class of the data set": "class of the model"}.',
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+    robustness: bool = option(
+        "Also the accuracy under corruptions and other footprints.", OUTPUT, FLAG, default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions(SplitOptions, DeviceOptions):
+    """Options of ``evaluate --baselines``."""
+
+    revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    baselines: int = option(
+        "Train the paper's baselines so many times.", LEARNING, COUNT, default=3
+    )
+    work: str | None = option(
+        "The work folder of the training.", LEARNING, FOLDER, default=None, path=True
+    )
+    fusion_epochs: int | None = option(
+        "Epochs of the fusion. Default: as in the training.", LEARNING, COUNT, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardOptions:
+    """What the card of a new bundle says."""
+
+    model: str = option("Bundle to start from.", MODEL, NAME, default="compact")
+    name: str = option("Of the bundle.", CARD, NAME, default="trained")
+    bundle_version: str = option("Of the bundle.", CARD, NAME, default="1")
+    description: str = option("One line for the card.", CARD, default="")
+    license: str = option("Of the weights.", CARD, NAME, default="unspecified")
+    data: str = option("What the data set is, and its license.", CARD, default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(CardOptions, SplitOptions, DeviceOptions):
+    """Options of ``train`` on pictures."""
+
+    work: str | None = option(
+        "Where the stages keep what they made. Default: OUTPUT.work.",
+        LEARNING,
+        FOLDER,
+        default=None,
+        path=True,
+    )
+    image_encoder: str | None = option(
+        "Another timm model, with --weights; end to end: a folder or hub id.",
+        LEARNING,
+        NAME,
+        default=None,
+    )
+    weights: str | None = option(
+        "Its weights, safetensors.", LEARNING, FILE, default=None, path=True
+    )
+    pad_type: str = option(
+        "Padding of timm models that come from TensorFlow.",
+        LEARNING,
+        choice("", "same"),
+        default="",
+    )
+    sentence_encoder: str | None = option(
+        "Sentence encoder to distill the text encoder from.",
+        LEARNING,
+        FOLDER,
+        default=None,
+        path=True,
+    )
+    whole_sentence_encoder: bool = option(
+        "Keep it whole as the text encoder, instead of distilling it.",
+        LEARNING,
+        FLAG,
+        default=False,
+    )
+    schedule: tuple[tuple[int, int], ...] | None = option(
+        "Parts of the image encoder's training. Default: 6x128,8x160,6x192.",
+        LEARNING,
+        SCHEDULE,
+        default=None,
+    )
+    learning_rate: float | None = option(
+        "Of the image encoder's heads; end to end: of all.", LEARNING, NUMBER, default=None
+    )
+    caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
+    fusion_epochs: int | None = option(
+        "Epochs of the fusion: so many, then half as many for the words.",
+        LEARNING,
+        COUNT,
+        default=None,
+    )
+    folds: int = option("Of the captioners, at least 2.", LEARNING, COUNT, default=2)
+    views: int = option("Copies of each picture, the first as it is.", LEARNING, COUNT, default=4)
+    footprint: tuple[float, ...] | None = option(
+        "Ground that a picture covers.",
+        CARD,
+        numbers(float, "MIN,PREFERRED,MAX"),
+        default=None,
+        unit="m",
+    )
+    gsd_range: tuple[float, ...] | None = option(
+        "Ground sampling of the rasters it is for.",
+        CARD,
+        numbers(float, "MIN,MAX"),
+        default=None,
+        unit="m a pixel",
+    )
+    recipe: str | None = option(
+        "stages: encoder, captioner, fusion (default); full: the whole network end to end (default"
+        " with --text-encoder); published: the same with the paper's settings.",
+        FULL_SIZE,
+        choice("stages", "full", "published"),
+        default=None,
+    )
+    text_encoder: str | None = option(
+        "Folder or hub id of a transformers text encoder or CLIP.", FULL_SIZE, NAME, default=None
+    )
+    captions: str | None = option(
+        "JSON Lines of captions.", FULL_SIZE, FILE, default=None, path=True
+    )
+    train_image_layers: int | None = option(
+        "Which layers of the image encoder learn.", FULL_SIZE, LAYERS, default=None
+    )
+    train_text_layers: int | None = option(
+        "Which layers of the text encoder learn.", FULL_SIZE, LAYERS, default=None
+    )
+    epochs: int | None = option("At most so many.", FULL_SIZE, COUNT, default=None)
+    batch_size: int | None = option(
+        "Pictures a step, over all GPUs.", FULL_SIZE, COUNT, default=None
+    )
+    accumulate: int | None = option(
+        "Parts that each GPU's share of a batch is computed in.", FULL_SIZE, COUNT, default=None
+    )
+    clip: float | None = option("Largest norm of the gradient.", FULL_SIZE, NUMBER, default=None)
+    patience: int | None = option(
+        "Epochs without a better validation accuracy before the end.",
+        FULL_SIZE,
+        COUNT,
+        default=None,
+    )
+    silent: float | None = option(
+        "Share of pictures shown without their caption.", FULL_SIZE, SHARE, default=None
+    )
+    levels: int | None = option("Of the dual attention.", FULL_SIZE, COUNT, default=None)
+    width: int | None = option("Of the dual attention.", FULL_SIZE, COUNT, default=None)
+    checkpointing: bool = option(
+        "Compute activations twice to save memory.", FULL_SIZE, FLAG, default=False
+    )
+    compile: bool = option("Compile the network.", FULL_SIZE, FLAG, default=False)
+    workers: int | None = option(
+        "Processes that prepare batches.", FULL_SIZE, INTEGER, default=None
+    )
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.views < 1:
+            raise UsageError(
+                f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed"
+            )
+        if self.whole_sentence_encoder and self.sentence_encoder is None:
+            raise UsageError("--whole-sentence-encoder needs a --sentence-encoder to keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnPolygonsOptions(TilingOptions, CardOptions, DeviceOptions):
+    """Options of ``train --raster``."""
+
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+    purity: float = option(
+        "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
+    )
+    fine_tune: bool = option(
+        "The image encoder learns too: minutes instead of seconds.", POLYGONS, FLAG, default=False
+    )
+    class_words: Mapping[str, Sequence[str]] | str | None = option(
+        "JSON {class: [words, …]}: what to go by where a class has few patches.",
+        POLYGONS,
+        FILE,
+        default=None,
+        path=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.5 <= self.purity <= 1:
+            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Options of ``models import``."""
+
+    levels: int = option(
+        "Levels it was trained with; the published command has 2.", MODEL, COUNT, default=2
+    )
+    heads: int = option("Heads of the dual attention.", MODEL, COUNT, default=4)
+    variant: str = option(
+        "Their network with its defects, or ours with their weights, to train on.",
+        MODEL,
+        choice("as-published", "corrected"),
+        default="as-published",
+    )
+    tokenizer: str = option(
+        "Folder or hub id of CLIP's tokenizer.", MODEL, NAME, default="openai/clip-vit-base-patch32"
+    )
+    bundle_name: str | None = option(
+        "Of the bundle. Default: the checkpoint's.", CARD, NAME, default=None, flag="--name"
+    )
+
+
+COMMANDS: Mapping[str, type] = types.MappingProxyType(
+    {
+        "classify": ClassifyOptions,
+        "zero-shot": ZeroShotOptions,
+        "caption": CaptionOptions,
+        "explain": ExplainOptions,
+        "batch run": BatchOptions,
+        "info": InfoOptions,
+        "tile": TileOptions,
+        "evaluate": EvaluateOptions,
+        "evaluate --baselines": BaselineOptions,
+        "train": TrainOptions,
+        "train --raster": TrainOnPolygonsOptions,
+        "models import": ImportOptions,
+    }
+)
+"""The options of each command; two commands do two things, each with its own."""
+
+
+def all_options() -> Iterator[Option]:
+    """Every option once, by the order of the commands."""
+    seen: set[str] = set()
+    for group in COMMANDS.values():
+        for found in options_of(group):
+            if found.flag not in seen:
+                seen.add(found.flag)
+                yield found
+
+
+def describe_options() -> dict[str, list[dict[str, Any]]]:
+    """The options of each command as plain data, for JSON."""
+    return {
+        command: [found.as_dict() for found in options_of(group)]
+        for command, group in COMMANDS.items()
+    }

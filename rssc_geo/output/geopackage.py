@@ -1,0 +1,190 @@
+"""What a GeoPackage carries beyond its layers.
+
+Styles, aliases and provenance (GeoPackage 1.3, OGC 12-128r17).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rssc_geo.output.failures import not_written
+from rssc_geo.output.layers import GEOMETRY, Layer
+from rssc_geo.output.provenance import qgis_metadata, timestamp
+from rssc_geo.output.sld import class_sld, confidence_sld
+from rssc_geo.output.styles import class_qml, confidence_qml
+
+if TYPE_CHECKING:
+    from rssc_geo.models import SceneClass
+
+PROVENANCE_URI = "urn:rssc-geo:provenance:1"
+_QGIS_URI = "http://mrcc.com/qgis.dtd"
+
+# The columns that QGIS writes itself.
+_STYLES = """
+    CREATE TABLE layer_styles (
+        id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
+        f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
+        useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), update_time DATETIME DEFAULT CURRENT_TIMESTAMP
+    )
+"""
+# Annexes F.8 (metadata) and F.9 (schema).
+_METADATA = """
+    CREATE TABLE IF NOT EXISTS gpkg_metadata (
+        id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL, md_scope TEXT NOT NULL DEFAULT 'dataset',
+        md_standard_uri TEXT NOT NULL, mime_type TEXT NOT NULL DEFAULT 'text/xml', metadata TEXT NOT NULL DEFAULT ''
+    )
+"""
+_METADATA_REFERENCE = """
+    CREATE TABLE IF NOT EXISTS gpkg_metadata_reference (
+        reference_scope TEXT NOT NULL, table_name TEXT, column_name TEXT, row_id_value INTEGER,
+        timestamp DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')),
+        md_file_id INTEGER NOT NULL, md_parent_id INTEGER,
+        CONSTRAINT crmr_mfi_fk FOREIGN KEY (md_file_id) REFERENCES gpkg_metadata(id),
+        CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id)
+    )
+"""
+_DATA_COLUMNS = """
+    CREATE TABLE IF NOT EXISTS gpkg_data_columns (
+        table_name TEXT NOT NULL, column_name TEXT NOT NULL, name TEXT, title TEXT, description TEXT, mime_type TEXT,
+        constraint_name TEXT, CONSTRAINT pk_gdc PRIMARY KEY (table_name, column_name),
+        CONSTRAINT gdc_tn UNIQUE (table_name, name)
+    )
+"""
+_CONSTRAINTS = """
+    CREATE TABLE IF NOT EXISTS gpkg_data_column_constraints (
+        constraint_name TEXT NOT NULL, constraint_type TEXT NOT NULL, value TEXT, min NUMERIC, min_is_inclusive BOOLEAN,
+        max NUMERIC, max_is_inclusive BOOLEAN, description TEXT,
+        CONSTRAINT gdcc_ntv UNIQUE (constraint_name, constraint_type, value)
+    )
+"""
+_EXTENSIONS = (
+    ("gpkg_metadata", "gpkg_metadata", "http://www.geopackage.org/spec120/#extension_metadata"),
+    (
+        "gpkg_metadata_reference",
+        "gpkg_metadata",
+        "http://www.geopackage.org/spec120/#extension_metadata",
+    ),
+    ("gpkg_data_columns", "gpkg_schema", "http://www.geopackage.org/spec121/#extension_schema"),
+    (
+        "gpkg_data_column_constraints",
+        "gpkg_schema",
+        "http://www.geopackage.org/spec121/#extension_schema",
+    ),
+)
+
+
+def furnish(
+    path: Path,
+    layers: Sequence[Layer],
+    *,
+    classes: Sequence[SceneClass],
+    provenance: Mapping[str, object],
+) -> None:
+    """Add styles, aliases and provenance to the GeoPackage at ``path`` that holds the layers.
+
+    ``classes`` are those that the styles show. Raises ``OutputError`` when it cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for statement in (_STYLES, _METADATA, _METADATA_REFERENCE, _DATA_COLUMNS, _CONSTRAINTS):
+                connection.execute(statement)
+            for table, name, definition in _EXTENSIONS:
+                connection.execute(
+                    "INSERT OR IGNORE INTO gpkg_extensions (table_name, extension_name, definition,"
+                    " scope) VALUES (?, ?, ?, 'read-write')",
+                    (table, name, definition),
+                )
+            for layer in layers:
+                _add_styles(connection, layer, classes)
+                add_aliases(connection, layer)
+            _add_provenance(connection, layers, provenance)
+    except sqlite3.OperationalError as error:
+        raise not_written(path, error) from error
+
+
+def _add_styles(
+    connection: sqlite3.Connection, layer: Layer, classes: Sequence[SceneClass]
+) -> None:
+    class_look = class_qml(layer.name, layer.fields, classes), class_sld(layer.name, classes)
+    confidence_look = confidence_qml(layer.name, layer.fields), confidence_sld(layer.name)
+    for name, (qml, sld), default, description in (
+        ("class", class_look, True, "Classes in the colors of the model"),
+        ("confidence", confidence_look, False, "Confidence in five steps"),
+    ):
+        add_style(
+            connection, layer, name=name, qml=qml, sld=sld, default=default, description=description
+        )
+
+
+def add_style(
+    connection: sqlite3.Connection,
+    layer: Layer,
+    *,
+    name: str,
+    qml: str,
+    sld: str,
+    default: bool,
+    description: str,
+) -> None:
+    """A style of a layer in a GeoPackage that has QGIS's table for them."""
+    # Catalog and schema are empty texts: QGIS does not apply a style where they are NULL.
+    connection.execute(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name,"
+        " f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner,"
+        " update_time) VALUES ('', '', ?, ?, ?, ?, ?, ?, ?, '', ?)",
+        (layer.name, GEOMETRY, name, qml, sld, int(default), description, timestamp()),
+    )
+
+
+def add_aliases(connection: sqlite3.Connection, layer: Layer) -> None:
+    """Readable names and descriptions of a layer's fields in a GeoPackage that has the table for them."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO gpkg_data_columns (table_name, column_name, name, title,"
+        " description) VALUES (?, ?, ?, ?, ?)",
+        [
+            (layer.name, field.name, field.alias, field.alias, field.description)
+            for field in layer.fields
+        ],
+    )
+
+
+def _add_provenance(
+    connection: sqlite3.Connection, layers: Sequence[Layer], provenance: Mapping[str, object]
+) -> None:
+    """The document once, referred to by file and layers, and for each layer what QGIS shows in its properties."""
+    text = json.dumps(provenance, ensure_ascii=False, indent=1)
+    names = [layer.name for layer in layers]
+    _add_metadata(connection, PROVENANCE_URI, "application/json", text, tables=[None, *names])
+    for layer in layers:
+        _add_metadata(
+            connection,
+            _QGIS_URI,
+            "text/xml",
+            qgis_metadata(layer.title, layer.description, provenance),
+            tables=[layer.name],
+        )
+
+
+def _add_metadata(
+    connection: sqlite3.Connection,
+    uri: str,
+    mime_type: str,
+    text: str,
+    *,
+    tables: Sequence[str | None],
+) -> None:
+    row = connection.execute(
+        "INSERT INTO gpkg_metadata (md_scope, md_standard_uri, mime_type, metadata) VALUES"
+        " ('dataset', ?, ?, ?)",
+        (uri, mime_type, text),
+    ).lastrowid
+    connection.executemany(
+        "INSERT INTO gpkg_metadata_reference (reference_scope, table_name, timestamp, md_file_id)"
+        " VALUES (?, ?, ?, ?)",
+        [("geopackage" if table is None else "table", table, timestamp(), row) for table in tables],
+    )

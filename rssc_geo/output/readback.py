@@ -1,0 +1,89 @@
+"""The cells layer of a finished map, read back as the stream it was written from, whatever the
+format.
+
+What is made of all cells after a run (report, review) is read from here: the file holds the cells
+of an interrupted run beside those of the run that finished it, and no run has to keep them in
+memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+from pyproj import CRS
+
+from rssc_geo.errors import InputError
+from rssc_geo.output.fields import CELL_FIELDS
+from rssc_geo.output.formats import format_of
+from rssc_geo.output.layers import GEOMETRY, Layer
+
+_BATCH = 8192
+_OGR_GEOMETRY = "wkb_geometry"  # what GDAL calls a geometry column that has no name
+
+
+def read_cells(output: Path) -> Layer:
+    """The cells of the map ``output``, as a layer in its CRS; fields for probabilities are left
+    out.
+
+    Here and while its batches are read: ``InputError`` when the file cannot be read.
+    """
+    output_format = format_of(output)
+    path = output_format.layer_path(output, "cells")
+    parquet = path.suffix.lower() == ".parquet"
+    inner = "cells" if output_format.multilayer else None
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for table in _parquet(path) if parquet else _ogr(path, inner):
+                yield from table.select(layer.schema.names).cast(layer.schema).to_batches()
+        except (
+            RuntimeError,
+            OSError,
+            pa.ArrowException,
+        ) as error:  # RuntimeError: base of pyogrio's errors
+            raise _unreadable(path, error) from error
+
+    try:
+        crs = _parquet_crs(path) if parquet else CRS(pyogrio.read_info(path, layer=inner)["crs"])
+    except (RuntimeError, OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    layer = Layer(
+        "cells", "Cells", "Grid cells of a finished map.", CELL_FIELDS, "Unknown", crs, batches
+    )
+    return layer
+
+
+def _parquet(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH):
+            yield pa.Table.from_batches([batch])
+
+
+def _parquet_crs(path: Path) -> CRS:
+    geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
+    return CRS(geo["columns"][GEOMETRY]["crs"])
+
+
+def _ogr(path: Path, inner: str | None) -> Iterator[pa.Table]:
+    # The names of the cells' fields are short enough to be the same in a Shapefile.
+    names = [field.name for field in CELL_FIELDS]
+    with pyogrio.open_arrow(
+        path, layer=inner, columns=names, batch_size=_BATCH, use_pyarrow=True
+    ) as (meta, reader):
+        geometry = meta["geometry_name"] or _OGR_GEOMETRY
+        for batch in reader:
+            table = pa.Table.from_batches([batch])
+            yield table.rename_columns(
+                [GEOMETRY if name == geometry else name for name in table.column_names]
+            )
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} was written but cannot be read back ({error}): is another program using it?"
+    )

@@ -1,0 +1,261 @@
+"""Which cells are meant: those at points, or those of a finished map that a filter finds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+from shapely.geometry.base import BaseGeometry
+
+from rssc_geo.errors import InputError, UsageError, one_line
+from rssc_geo.geometry import parse_crs
+from rssc_geo.inference import Plan, TilingOptions
+from rssc_geo.models import ModelCard
+from rssc_geo.output import PROVENANCE_URI, format_of
+from rssc_geo.raster import footprint
+
+log = logging.getLogger(__name__)
+
+_LAYER = "cells"
+_COLUMNS = ("row", "col", "class", "confidence")
+_READING = ("bands", "nodata", "assume_crs", "tile_size", "cell_size", "min_valid", "stretch")
+_TOLERANCE = 0.02  # of a cell's side, for reprojected coordinates
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A cell that was chosen, how it was named ("--at 3,4"), and what a finished map says of it, if it comes from one."""
+
+    row: int
+    col: int
+    words: str
+    known_class: str | None = None
+    known_confidence: float | None = None
+
+
+def cells_at(
+    points: Sequence[tuple[float, float]], plan: Plan, *, crs: str | None = None
+) -> list[Choice]:
+    """The cells under points (x, y) of the raster's CRS, or of ``crs`` with x = east or longitude;
+    each cell once.
+
+    Raises ``UsageError`` for a point that is no place, or lies outside the raster or the area of
+    interest.
+    """
+    scene = plan.scene
+    to_scene = None
+    if crs is not None:
+        to_scene = pyproj.Transformer.from_crs(
+            parse_crs(crs, option="--at-crs"), scene.crs, always_xy=True
+        )
+    chosen: dict[tuple[int, int], Choice] = {}
+    for point in points:
+        words = f"--at {point[0]:.12g},{point[1]:.12g}"
+        x, y = point if to_scene is None else to_scene.transform(*point)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise UsageError(f"{words} has no place in the raster's CRS {scene.crs.name!r}")
+        col, row = ~scene.transform @ (x, y)
+        if not (0 <= row < scene.height and 0 <= col < scene.width):
+            extent = ",".join(
+                f"{value:.10g}" for value in footprint(scene.transform, scene.shape).bounds
+            )
+            hint = "" if crs else "; points in another CRS: --at-crs"
+            raise UsageError(
+                f"{words} lies outside the raster, whose bounds are {extent}"
+                f" ({scene.crs.name}){hint}"
+            )
+        cell = int(row) // plan.grid.cell_size[0], int(col) // plan.grid.cell_size[1]
+        if not plan.selected[cell]:
+            raise UsageError(f"{words} lies in a cell outside the area of interest")
+        chosen.setdefault(cell, Choice(*cell, words))
+    return list(chosen.values())
+
+
+def cells_of_result(result: Path, plan: Plan, *, count: int, where: str | None) -> list[Choice]:
+    """The ``count`` least certain cells of a finished map, of those that ``where`` (an OGR
+    attribute filter) finds.
+
+    Raises ``InputError`` when the file, its layer or its fields are not there or its cells are not
+    those of the plan; ``UsageError`` when the filter is not understood or finds nothing.
+    """
+    table = _read(result, where)
+    inside = [
+        _selected(plan, row, col) for row, col in zip(table["row"], table["col"], strict=True)
+    ]
+    if not len(table) or not any(inside):
+        about = f"--where {where!r} finds" if where is not None else "there is"
+        raise UsageError(
+            f"{result}: {about} no cell" + (" in the area of interest" if len(table) else "")
+        )
+    table = table[inside].sort_values("confidence", kind="stable").head(count)
+    table = _in_raster_crs(result, table, plan)
+    chosen = []
+    for row, col, name, confidence, shape in zip(
+        *(table[column] for column in _COLUMNS), table.geometry, strict=True
+    ):
+        if not _fits(shape, plan, int(row), int(col)):
+            raise InputError(
+                f"{result}: its cell (row {row}, column {col}) lies elsewhere than that of"
+                f" {plan.scene.source} in cells of {plan.grid.cell_size[0]} x"
+                f" {plan.grid.cell_size[1]} pixels: give that run's raster, --tile-size and"
+                " --cell-size"
+            )
+        chosen.append(
+            Choice(
+                int(row),
+                int(col),
+                f"cell (row {row}, column {col}) of {result}",
+                str(name),
+                float(confidence),
+            )
+        )
+    return chosen
+
+
+def same_reading(result: Path, card: ModelCard, options: TilingOptions) -> TilingOptions:
+    """The options of the run that made a GeoPackage, where others are not given: its tiles are to
+    be read again.
+
+    Raises ``UsageError`` when it was made with another model. A map that does not tell (another
+    format) leaves the options.
+    """
+    made = _provenance(result)
+    model = made.get("model", {})
+    if model and (
+        dict(model["sha256"]) != dict(card.sha256)
+        or list(model["classes"]) != [c.name for c in card.classes]
+    ):
+        raise UsageError(
+            f"{result} was made with the model {model['name']} {model['version']}, not {card.name}"
+            f" {card.version}: give that one with --model"
+        )
+    defaults = {field.name: field.default for field in fields(TilingOptions)}
+    given = {
+        name: getattr(options, name)
+        for name in defaults
+        if getattr(options, name) != defaults[name]
+    }
+    recorded = {name: value for name, value in made.get("options", {}).items() if name in _READING}
+    if recorded.get("bands") is not None:
+        recorded["bands"] = tuple(recorded["bands"])
+    return TilingOptions(**{**recorded, **given})
+
+
+def warn_of_differences(
+    choices: Sequence[Choice], found: Mapping[tuple[int, int], str], *, result: str
+) -> None:
+    """Say so when cells got another class than the map gives them.
+
+    Something was not read as it was then.
+    """
+    others = [
+        c for c in choices if c.known_class is not None and c.known_class != found[c.row, c.col]
+    ]
+    if others:
+        first = others[0]
+        log.warning(
+            "%s: %d of %d cells have another class there (row %d, column %d: %s, now %s): the raster, the captioner or the "
+            "options differ from that run's",
+            result, len(others), len(choices), first.row, first.col, first.known_class, found[first.row, first.col],
+        )  # fmt: skip
+
+
+def _read(result: Path, where: str | None) -> gpd.GeoDataFrame:
+    """Row, column, class, confidence and geometry of the cells."""
+    output_format = format_of(result)
+    path = output_format.layer_path(result, _LAYER)
+    path = path if path.exists() else result
+    if not path.exists():
+        raise InputError(f"--result {result} does not exist")
+    if path.suffix.lower() == ".parquet":
+        raise InputError(
+            f"--result {result}: explain reads .gpkg, .fgb, .geojson and .shp, not GeoParquet"
+        )
+    try:
+        layers = [name for name, _ in pyogrio.list_layers(path)]
+        layer = layers[0] if not output_format.multilayer and layers else _LAYER
+        if layer not in layers:
+            raise InputError(
+                f"{path} has no layer {_LAYER!r}, only {', '.join(layers)}: give a map that"
+                " classify wrote"
+            )
+        missing = [
+            name for name in _COLUMNS if name not in pyogrio.read_info(path, layer=layer)["fields"]
+        ]
+        if missing:
+            raise InputError(
+                f"{path}: its layer {layer!r} has no field {missing[0]!r}: give a map that classify"
+                " wrote"
+            )
+        return pyogrio.read_dataframe(path, layer=layer, columns=list(_COLUMNS), where=where)
+    except (RuntimeError, ValueError) as error:  # RuntimeError: base of pyogrio's errors
+        if where is None:
+            raise InputError(f"{path} cannot be read: {one_line(error)}") from error
+        raise UsageError(f"--where {where!r} is not understood: {one_line(error)}") from error
+
+
+def _provenance(result: Path) -> dict[str, Any]:
+    """What a GeoPackage says of its making; nothing where it does not, or is none."""
+    if result.suffix.lower() != ".gpkg" or not result.is_file():
+        return {}
+    try:
+        with closing(
+            sqlite3.connect(f"{result.resolve().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
+            found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
+        made: dict[str, Any] = json.loads(found[0]) if found else {}
+    except (sqlite3.Error, ValueError):
+        return {}
+    return made
+
+
+def _selected(plan: Plan, row: int, col: int) -> bool:
+    """Whether a cell is asked for.
+
+    One that is not in the grid is, and refused later with its reason.
+    """
+    rows, cols = plan.grid.cells_shape
+    return not (0 <= row < rows and 0 <= col < cols) or bool(plan.selected[row, col])
+
+
+def _in_raster_crs(result: Path, table: gpd.GeoDataFrame, plan: Plan) -> gpd.GeoDataFrame:
+    if table.crs is None:
+        raise InputError(f"{result} has no CRS: give a map that classify wrote")
+    return table if table.crs == plan.scene.crs else table.to_crs(plan.scene.crs)
+
+
+def _fits(shape: BaseGeometry | None, plan: Plan, row: int, col: int) -> bool:
+    """Whether a feature lies in the cell it names.
+
+    It may be smaller where an area of interest clipped it.
+    """
+    rows, cols = plan.grid.cells_shape
+    if not (0 <= row < rows and 0 <= col < cols) or shape is None or shape.is_empty:
+        return False
+    window = plan.grid.cell(row, col).window
+    x, y = np.array(shape.bounds)[[0, 2, 0, 2]], np.array(shape.bounds)[[1, 1, 3, 3]]
+    if plan.scene.transform.b or plan.scene.transform.d:  # a turned cell does not fill its bounds
+        x, y = (np.array([value]) for value in shape.representative_point().coords[0])
+    found_col, found_row = ~plan.scene.transform @ (x, y)
+    edges = ((found_row, window.row, window.height), (found_col, window.col, window.width))
+    return all(
+        bool(
+            (
+                (at >= start - _TOLERANCE * length - 1)
+                & (at <= start + length + _TOLERANCE * length + 1)
+            ).all()
+        )
+        for at, start, length in edges
+    )

@@ -1,0 +1,221 @@
+"""The picture that explains a cell.
+
+The tile, what spoke for its class, where the network looked, and the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from rssc_geo.output import Rgb
+from rssc_geo.reports.page import fitted, page_font, scale_bar
+
+_PAPER, _INK, _FAINT, _RULE, _VOID = (
+    (255, 255, 255),
+    (28, 32, 36),
+    (96, 104, 112),
+    (214, 219, 224),
+    (232, 235, 238),
+)
+_MARGIN, _GAP, _SIDE = 44, 28, 440
+_TITLE, _TEXT, _SMALL = 36, 23, 18
+_LINE, _WORD_HEIGHT, _WORD_PAD, _WORD_GAP = 44, 36, 8, 5
+_SWATCH = 30
+_BAR_SHARE = 0.4  # of a picture's width, at most
+# Orange and blue: told apart with any color vision.
+FOR, AGAINST, LOOK = (230, 97, 1), (33, 102, 172), (123, 50, 148)
+_OPACITY = 0.8  # where a map is strongest
+_GREY = 0.85  # of the picture below a map, so that its colors are not taken for the map's
+_FAINTEST = 0.05  # share of the strongest word: fainter ones stay white
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """What a picture shows.
+
+    ``pixels`` uint8 (H, W, 3) and ``mask`` bool (H, W), True = valid: the tile as the network saw
+    it; ``metres_a_pixel`` of it, across; ``cell``: (top, left, bottom, right) in these pixels, None
+    where it is the whole tile. ``evidence`` and ``attention``: float (H, W), the latter None where
+    there is none. ``words``: each with its effect, below 0 against the class. ``title``,
+    ``detail``, ``evidence_note``, ``words_note``: lines of text; ``color``: of the class.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    metres_a_pixel: float
+    cell: tuple[float, float, float, float] | None
+    evidence: np.ndarray
+    attention: np.ndarray | None
+    words: Sequence[tuple[str, float]]
+    title: str
+    detail: str
+    color: Rgb
+    evidence_note: str
+    words_note: str
+
+    def __post_init__(self) -> None:
+        shapes = {self.pixels.shape[:2], self.mask.shape, self.evidence.shape}
+        if self.attention is not None:
+            shapes.add(self.attention.shape)
+        if len(shapes) != 1:
+            raise ValueError(f"the pictures of a panel differ in shape: {shapes}")
+
+
+def write_panel(path: Path, panel: Panel) -> None:
+    """Write a panel as PNG; ``OSError`` when that fails."""
+    pictures = [(_ground(panel), "The tile as the network saw it")]
+    pictures.append((_laid_over(panel, _shades(panel.evidence)), panel.evidence_note))
+    if panel.attention is not None:
+        above = np.clip(panel.attention - panel.attention.min(), 0, None)
+        pictures.append((_laid_over(panel, [(_relative(above), LOOK)]), "Where the network looked"))
+    scale = _SIDE / max(panel.mask.shape)
+    size = max(1, round(scale * panel.mask.shape[1])), max(1, round(scale * panel.mask.shape[0]))
+    step = _SIDE + _GAP
+    inner = step * len(pictures) - _GAP
+    rows = _wrapped([word for word, _ in panel.words], inner)
+    top = _MARGIN + _TITLE + 14 + _TEXT + _GAP
+    below = top + size[1] + 14 + _SMALL + _GAP
+    page = Image.new(
+        "RGB", (inner + 2 * _MARGIN, below + len(rows) * _LINE + 6 + _SMALL + _MARGIN), _PAPER
+    )
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((_MARGIN, _MARGIN, _MARGIN + _SWATCH, _MARGIN + _SWATCH), panel.color, _FAINT)
+    heading = page_font(_TITLE)
+    draw.text(
+        (_MARGIN + _SWATCH + 14, _MARGIN),
+        fitted(panel.title, heading, inner - _SWATCH - 14),
+        _INK,
+        heading,
+        anchor="lt",
+    )
+    text = page_font(_TEXT)
+    draw.text(
+        (_MARGIN, _MARGIN + _TITLE + 14),
+        fitted(panel.detail, text, inner),
+        _FAINT,
+        text,
+        anchor="lt",
+    )
+    for index, (picture, note) in enumerate(pictures):
+        left = _MARGIN + index * step
+        page.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
+        draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=_RULE)
+        _outline(draw, panel.cell, (left, top), scale)
+        draw.text(
+            (left, top + size[1] + 14),
+            fitted(note, page_font(_SMALL), _SIDE),
+            _FAINT,
+            page_font(_SMALL),
+            anchor="lt",
+        )
+    # Under the first picture, whose note leaves room for it.
+    longest, y = int(size[0] * _BAR_SHARE) - 60, top + size[1] + 11
+    scale_bar(
+        draw,
+        right=_MARGIN + size[0],
+        y=y,
+        metres_a_pixel=panel.metres_a_pixel / scale,
+        longest=longest,
+    )
+    _write_words(draw, panel.words, rows, y=below)
+    note = fitted(panel.words_note, page_font(_SMALL), inner)
+    draw.text(
+        (_MARGIN, below + len(rows) * _LINE + 6), note, _FAINT, page_font(_SMALL), anchor="lt"
+    )
+    page.save(path, format="PNG")
+
+
+def _ground(panel: Panel) -> Image.Image:
+    return Image.fromarray(
+        np.where(panel.mask[..., None], panel.pixels, np.array(_VOID, np.uint8)).astype(np.uint8)
+    )
+
+
+def _laid_over(panel: Panel, shades: Sequence[tuple[np.ndarray, Rgb]]) -> Image.Image:
+    """The tile, nearly gray, under layers of color; each (H, W) of 0 to 1.
+
+    Invalid pixels stay bare.
+    """
+    ground = _ground(panel)
+    ground = Image.blend(ground, ground.convert("L").convert("RGB"), _GREY)
+    for strength, color in shades:
+        opacity = np.where(panel.mask, _OPACITY * strength, 0.0)
+        ground.paste(color, (0, 0), Image.fromarray(np.round(255 * opacity).astype(np.uint8)))
+    return ground
+
+
+def _shades(evidence: np.ndarray) -> list[tuple[np.ndarray, Rgb]]:
+    strength = _relative(np.abs(evidence))
+    return [
+        (np.where(evidence > 0, strength, 0.0), FOR),
+        (np.where(evidence < 0, strength, 0.0), AGAINST),
+    ]
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    """Values from 0 up, as shares of the largest."""
+    largest = float(values.max())
+    return values / largest if largest > 0 else np.zeros_like(values)
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw,
+    cell: tuple[float, float, float, float] | None,
+    corner: tuple[int, int],
+    scale: float,
+) -> None:
+    """The cell in its tile, in white on black, seen on any ground."""
+    if cell is None:
+        return
+    top, left, bottom, right = (value * scale for value in cell)
+    box = (corner[0] + left, corner[1] + top, corner[0] + right - 1, corner[1] + bottom - 1)
+    draw.rectangle(box, outline=(0, 0, 0), width=4)
+    draw.rectangle(
+        tuple(value + inset for value, inset in zip(box, (1, 1, -1, -1), strict=True)),
+        outline=_PAPER,
+        width=2,
+    )
+
+
+def _wrapped(words: Sequence[str], room: int) -> list[list[int]]:
+    """The numbers of the words on each line."""
+    font = page_font(_TEXT)
+    lines: list[list[int]] = [[]]
+    used = 0.0
+    for number, word in enumerate(words):
+        width = font.getlength(fitted(word, font, room - 2 * _WORD_PAD)) + 2 * _WORD_PAD + _WORD_GAP
+        if lines[-1] and used + width > room:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(number)
+        used += width
+    return lines
+
+
+def _write_words(
+    draw: ImageDraw.ImageDraw, words: Sequence[tuple[str, float]], lines: list[list[int]], *, y: int
+) -> None:
+    """The words on a ground of their effect's color, the deeper the stronger."""
+    font = page_font(_TEXT)
+    strongest = max((abs(effect) for _, effect in words), default=0.0)
+    room = draw.im.size[0] - 2 * _MARGIN - 2 * _WORD_PAD
+    for line in lines:
+        x = float(_MARGIN)
+        for number in line:
+            word, effect = words[number]
+            share = abs(effect) / strongest if strongest > 0 else 0.0
+            color = FOR if effect > 0 else AGAINST
+            weight = 0.0 if share < _FAINTEST else 0.85 * share
+            ground = tuple(round(255 + weight * (channel - 255)) for channel in color)
+            text = fitted(word, font, room)
+            width = font.getlength(text) + 2 * _WORD_PAD
+            draw.rounded_rectangle((x, y, x + width, y + _WORD_HEIGHT), 6, ground)
+            ink = _PAPER if weight > 0.6 else _INK
+            draw.text((x + _WORD_PAD, y + _WORD_HEIGHT / 2), text, ink, font, anchor="lm")
+            x += width + _WORD_GAP
+        y += _LINE

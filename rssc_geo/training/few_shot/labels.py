@@ -1,0 +1,205 @@
+"""What people have labeled on a raster.
+
+Polygons (or points) with a class each, in the raster's pixel coordinates.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from rssc_geo.errors import InputError
+from rssc_geo.geometry import TileGrid
+from rssc_geo.raster import Scene
+
+log = logging.getLogger(__name__)
+
+_MOST_CLASSES = 500
+_LAYER = "|layername="
+"""How QGIS writes a layer of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labeled areas: ``areas``, P polygons with x = column and y = row.
+
+    ``codes``, int64 ``(P,)``, into ``classes``.
+    """
+
+    areas: np.ndarray
+    codes: np.ndarray
+    classes: tuple[str, ...]
+
+
+def read_labels(
+    path: str | Path, scene: Scene, *, field: str, around_points: tuple[int, int] | None = None
+) -> Labels:
+    """Read a vector file in any CRS: the areas on the raster, and their classes in alphabetical
+    order.
+
+    Parameters
+    ----------
+    path : a vector file, or one of its layers as ``file.gpkg|layername=review``
+    field : column of the class names; features without one are left out
+    around_points : (rows, columns) in pixels of the area that a point stands for; None: points are
+        no labels
+
+    Raises ``InputError`` when the file, the layer or the column is not there, nothing usable lies
+    on the raster, or there are so many classes that the column cannot be one of classes.
+    """
+    frame = _read(str(path), field)
+    if frame.crs is None:
+        raise InputError(f"{path} has no CRS; write it with one")
+    inverse = ~scene.transform
+    geometry = shapely.make_valid(np.asarray(frame.to_crs(scene.crs).geometry))
+    areas = shapely.transform(geometry, lambda points: np.column_stack(_apply(inverse, points)))
+    areas = np.array([_area(shape, around_points) for shape in areas], object)
+    names = np.array([_name(value) for value in frame[field]], object)
+    named = names != ""
+    if not named.any():
+        raise InputError(
+            f"{path}: column {field!r} names no class in any of its {len(frame)} features"
+        )
+    flat = shapely.is_empty(areas)
+    if flat[named].all():
+        kinds = ", ".join(sorted(set(frame.geom_type[named].dropna())))
+        raise InputError(
+            f"{path} holds {kinds}, no polygons; draw areas (or buffer lines) and label those"
+        )
+    here = shapely.intersects(areas, shapely.box(0, 0, scene.width, scene.height))
+    for count, what in (
+        ((~named).sum(), "without a class"),
+        ((named & flat).sum(), "without an area"),
+    ):
+        if count:
+            log.warning("%s: %d feature(s) %s left out", path, count, what)
+    if (named & ~flat & ~here).any():
+        log.warning(
+            "%s: %d feature(s) outside %s left out",
+            path,
+            int((named & ~flat & ~here).sum()),
+            scene.source,
+        )
+    kept = named & ~flat & here
+    if not kept.any():
+        raise InputError(f"{path}: no labeled polygon lies on the raster {scene.source}")
+    classes = tuple(sorted(set(names[kept].tolist())))
+    if len(classes) > _MOST_CLASSES:
+        columns = ", ".join(repr(name) for name in frame.columns if name != "geometry")
+        raise InputError(
+            f"{path}: column {field!r} holds {len(classes)} different values, no classes; there are"
+            f" {columns}"
+        )
+    codes = np.array([classes.index(name) for name in names[kept].tolist()], np.int64)
+    return Labels(areas[kept], codes, classes)
+
+
+def class_shares(boxes: np.ndarray, labels: Labels) -> np.ndarray:
+    """Share of each of B boxes (polygons in pixel coordinates) covered by each class, float64 ``(B,
+    C)``.
+
+    Overlaps of one class count once.
+    """
+    shares = np.zeros((len(boxes), len(labels.classes)))
+    for code in np.unique(labels.codes):
+        merged = shapely.union_all(labels.areas[labels.codes == code])
+        shapely.prepare(merged)
+        touched = np.flatnonzero(shapely.intersects(merged, boxes))
+        shares[touched, code] = shapely.area(
+            shapely.intersection(boxes[touched], merged)
+        ) / shapely.area(boxes[touched])
+    return shares
+
+
+def tiles_over(
+    grid: TileGrid, bounds: tuple[float, float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tiles that touch pixel ``bounds`` (min column, min row, max column, max row).
+
+    Indices int64 ``(K,)``, boxes.
+    """
+    axes = []
+    for low, high, size, cell_size, count in (
+        (bounds[1], bounds[3], grid.size[0], grid.cell_size[0], grid.tiles_shape[0]),
+        (bounds[0], bounds[2], grid.size[1], grid.cell_size[1], grid.tiles_shape[1]),
+    ):
+        first, last = int((low - size) // cell_size), int(high // cell_size)
+        near = {min(max(k, 0), count - 1) for k in (first, last)}
+        axes.append(
+            np.union1d(np.arange(min(near), max(near) + 1), [count - 1])
+        )  # the last one is shifted inwards
+    indices = (axes[0][:, None] * grid.tiles_shape[1] + axes[1][None]).ravel()
+    windows = [grid.tile(index).window for index in indices.tolist()]
+    boxes = shapely.box(
+        *np.array([(w.col, w.row, w.col + w.width, w.row + w.height) for w in windows], float).T
+    )
+    touching = shapely.intersects(boxes, shapely.box(*bounds))
+    return indices[touching], boxes[touching]
+
+
+def _apply(transform: Affine, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = points.T
+    return (
+        transform.a * x + transform.b * y + transform.c,
+        transform.d * x + transform.e * y + transform.f,
+    )
+
+
+def _area(shape: Any, around_points: tuple[int, int] | None) -> Any:
+    """What of a geometry has an area; points grow to ``around_points``."""
+    parts = shapely.get_parts(shapely.get_parts(shape)) if shape is not None else np.array([])
+    kinds = shapely.get_type_id(parts)
+    polygons = list(parts[kinds == shapely.GeometryType.POLYGON])
+    if around_points is not None:
+        half = np.array(around_points[::-1]) / 2
+        points = shapely.get_coordinates(parts[kinds == shapely.GeometryType.POINT])
+        polygons += list(shapely.box(*(points - half).T, *(points + half).T))
+    return shapely.union_all(polygons)
+
+
+def _name(value: Any) -> str:
+    """A class's name as it will be shown: whole numbers without a point, nothing for null."""
+    if value is None or value != value or str(value) in {"NaT", "<NA>"}:
+        return ""
+    return (
+        str(int(value))
+        if isinstance(value, float | np.floating) and float(value).is_integer()
+        else str(value).strip()
+    )
+
+
+def _read(path: str, field: str) -> Any:
+    """The layer with the labels, as a GeoDataFrame that has the column."""
+    import geopandas as gpd
+    import pyogrio
+
+    file, _, layer = path.partition(_LAYER)
+    try:
+        names = [str(name) for name in pyogrio.list_layers(file)[:, 0]]
+        if layer and layer not in names:
+            raise InputError(
+                f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
+            )
+        columns = {
+            name: list(pyogrio.read_info(file, layer=name)["fields"])
+            for name in ([layer] if layer else names)
+        }
+        having = [name for name, found in columns.items() if field in found]
+        if len(having) != 1:
+            there = "; ".join(
+                f"{name}: {', '.join(found) or 'none'}" for name, found in columns.items()
+            )
+            if not having:
+                raise InputError(f"{file} has no column {field!r}; there are {there}")
+            which = f"{file}: layers {', '.join(having)} have a column {field!r}"
+            raise InputError(f"{which}; name one, as '{file}{_LAYER}{having[0]}'")
+        return gpd.read_file(file, layer=having[0])
+    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as labeled polygons: {error}") from error

@@ -1,0 +1,227 @@
+"""Evaluation.
+
+Classes are matched by name, words are read as asked, figures agree with the network run by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from shapely import box
+
+from rssc_geo.errors import InputError, UsageError
+from rssc_geo.evaluation import (
+    GENERATED,
+    IMAGE_ONLY,
+    Concatenation,
+    TextOnly,
+    compare,
+    match_classes,
+    write_report,
+)
+from rssc_geo.evaluation.corruptions import corruptions
+from rssc_geo.evaluation.evaluate import evaluate
+from rssc_geo.geometry import TileGrid
+from rssc_geo.models import Model
+from rssc_geo.raster import open_scene
+from rssc_geo.training import (
+    Features,
+    FusionRecipe,
+    Phase,
+    SceneImages,
+    labeled_tiles,
+    load_image_folder,
+    stratified_split,
+)
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> SceneImages:
+    return load_image_folder(folder, size=64)
+
+
+def test_figures_are_those_of_the_network(small_model: Model, data: SceneImages) -> None:
+    found = evaluate(small_model, data, words="none")
+    with torch.inference_mode():
+        images = small_model.preprocess(data.pixels, np.ones(data.pixels.shape[:3], bool))
+        logits = small_model.network(images) / small_model.card.temperature
+    np.testing.assert_allclose(found.answers.probabilities, logits.softmax(1).numpy(), atol=1e-5)
+    assert found.scores.overall_accuracy == pytest.approx(
+        (logits.argmax(1).numpy() == data.labels).mean()
+    )
+    assert found.scores.confusion.sum() == 60
+    assert found.answers.embedding.shape == (60, 32 + 1024)
+    assert found.captions["CIDEr"] >= 0
+    assert json.loads(json.dumps(found.to_dict()))["images"] == 60
+
+
+def test_words_are_read_as_asked(small_model: Model, data: SceneImages) -> None:
+    by_words = {
+        words: evaluate(small_model, data, words=words).answers
+        for words in ("own", "none", "human")
+    }
+    assert by_words["own"].captions == by_words["none"].captions
+    assert not np.allclose(by_words["own"].probabilities, by_words["none"].probabilities, atol=1e-6)
+    assert not np.allclose(
+        by_words["human"].probabilities[:59], by_words["none"].probabilities[:59], atol=1e-6
+    )
+    # The last picture has no caption: nothing is read of it.
+    np.testing.assert_allclose(
+        by_words["human"].probabilities[59], by_words["none"].probabilities[59], atol=1e-6
+    )
+    mute = dataclasses.replace(
+        small_model, card=dataclasses.replace(small_model.card, reads_own_captions=False)
+    )
+    np.testing.assert_allclose(
+        evaluate(mute, data).answers.probabilities, by_words["none"].probabilities, atol=1e-6
+    )
+    silent = dataclasses.replace(data, captions=((),) * 60)
+    with pytest.raises(UsageError, match="--words human needs captions"):
+        evaluate(small_model, silent, words="human")
+
+
+def test_classes_are_matched_by_name(small_model: Model, data: SceneImages) -> None:
+    other = dataclasses.replace(data, classes=("f i e l d", "Sea", "TOWN B"))
+    found = match_classes(other, small_model, {"Sea": "river wide"})
+    assert found.classes == ("Field", "River, wide", "Town <b>")
+    np.testing.assert_array_equal(found.labels, data.labels)
+    assert len(match_classes(other, small_model, {}).labels) == 40
+    assert len(match_classes(other, small_model, {"Sea": ""}).labels) == 40
+    with pytest.raises(UsageError, match="not there: Lake, Ocean"):
+        match_classes(other, small_model, {"Lake": "Field", "Sea": "Ocean"})
+    with pytest.raises(InputError, match="none of the data set's classes"):
+        match_classes(dataclasses.replace(data, classes=("x", "y", "z")), small_model, {})
+
+
+def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
+    pixels = data.pixels[::10]
+    for name, corrupt in corruptions().items():
+        changed = corrupt(pixels)
+        assert changed.dtype == np.uint8, name
+        assert changed.shape == pixels.shape, name
+        assert not np.array_equal(changed, pixels), name
+        np.testing.assert_array_equal(changed, corrupt(pixels), err_msg=name)
+    center = np.zeros((1, 64, 64, 3), np.uint8)
+    center[:, 24:40, 24:40] = 200
+    assert (corruptions()["footprint 1/4"](center)[0, 4:60, 4:60] == 200).all()
+    assert corruptions()["footprint 2"](center)[0, 28:36, 28:36].min() == 200
+    assert corruptions()["footprint 2"](center)[0, 17:26, 17:47].max() == 0
+
+
+def test_report_files(small_model: Model, data: SceneImages, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra 'train' is not installed")
+    pytest.importorskip("sklearn", reason="the extra 'train' is not installed")
+    found = evaluate(small_model, data, robustness=True)
+    assert set(found.robustness) == set(corruptions())
+    paths = write_report(found, tmp_path / "out", model=small_model)
+    names = [path.name for path in paths]
+    assert names[:3] == ["evaluation.json", "confusion.png", "embedding.png"]
+    assert all(path.stat().st_size > 100 for path in paths)
+    written = json.loads(paths[0].read_text())
+    assert written["overall_accuracy"] == pytest.approx(found.scores.overall_accuracy, abs=1e-4)
+
+
+def test_polygons_label_the_tiles_they_cover(tmp_path: Path) -> None:
+    transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    pixels = np.full((3, 40, 60), 90, np.uint8)
+    pixels[:, :20, :20] = 0
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", driver="GTiff", height=40, width=60, count=3, dtype="uint8", crs="EPSG:32632",
+        transform=transform, nodata=0, photometric="rgb",
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    scene = open_scene(tmp_path / "scene.tif")
+
+    def area(left: int, top: int, right: int, bottom: int):
+        return box(*(transform @ (left, bottom)), *(transform @ (right, top)))
+
+    shapes = {
+        "wood": [
+            area(0, 0, 20, 20),
+            area(20, 0, 40, 10),
+            area(20, 5, 40, 15),
+        ],  # the second tile: 15 of 20 rows, once
+        "lake": [area(40, 0, 60, 11), area(0, 20, 20, 40)],  # the third tile: 55 %
+        None: [area(20, 20, 40, 40)],
+    }
+    rows = [(name, shape) for name, members in shapes.items() for shape in members]
+    frame = gpd.GeoDataFrame(
+        {"kind": [name for name, _ in rows]}, geometry=[shape for _, shape in rows], crs=scene.crs
+    )
+    frame.to_crs(4326).to_file(tmp_path / "labels.gpkg")
+    grid = TileGrid(scene.shape, (20, 20))
+    found = labeled_tiles(scene, grid, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
+    assert found.classes == ("lake", "wood")
+    assert found.names == (
+        "tile 1",
+        "tile 3",
+    )  # tile 0 is nodata, tile 2 not pure enough, tile 4 without a class
+    assert found.labels.tolist() == [1, 0]
+    assert found.pixels.shape == (2, 16, 16, 3)
+    assert (found.pixels == 90).all()
+    with pytest.raises(InputError, match="no column 'class'; there are labels: kind"):
+        labeled_tiles(scene, grid, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
+    with pytest.raises(InputError, match="cannot be read as labeled polygons"):
+        labeled_tiles(scene, grid, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
+    with pytest.raises(InputError, match="no tile of .* is covered to 60%"):
+        labeled_tiles(
+            scene,
+            TileGrid(scene.shape, (40, 60)),
+            tmp_path / "labels.gpkg",
+            field="kind",
+            out_size=(16, 16),
+        )
+
+
+@pytest.mark.parametrize("kind", [TextOnly, Concatenation])
+def test_baselines_read_what_they_say(kind: type, small_model: Model) -> None:
+    torch.manual_seed(0)
+    network = kind(classes=3, **small_model.card.network).eval()
+    ids, mask = small_model.tokenize(["a green field", "many houses"])
+    images = torch.randn(2, 4, 1024)
+    with torch.inference_mode():
+        first = network.classify(images, ids, mask)
+        other_image = network.classify(torch.randn(2, 4, 1024), ids, mask)
+        other_words = network.classify(images, ids.flip(0), mask.flip(0))
+        alone = network.classify(images[:1], ids[:1], mask[:1])
+    torch.testing.assert_close(first[:1], alone, atol=1e-5, rtol=0)
+    assert not torch.allclose(first, other_words)
+    assert torch.allclose(first, other_image) == (kind is TextOnly)
+
+
+@pytest.mark.slow
+def test_the_comparison_sees_where_words_help(
+    small_model: Model, data: SceneImages, tmp_path: Path
+) -> None:
+    """Pictures that say nothing and captions that tell the class.
+
+    Only what reads them gets it right.
+    """
+    data = dataclasses.replace(data, captions=(*data.captions[:59], ("this is a town",)))
+    features = Features(np.zeros((1, 60, 4, 1024), np.float16), np.ones((1, 60), np.float32))
+    words = ["field", "river", "trees"]
+    generated = [[f"a {words[label]}" for label in data.labels.tolist()]]
+    split = stratified_split(data, seed=0, val=0.2, test=0.3)
+    together = Phase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
+    words_alone = Phase(
+        6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, least_tokens=0.5
+    )
+    recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
+    table = compare(small_model, features, data, split, generated, recipe, seeds=2, work=tmp_path)
+    found = {row.name: np.mean(row.test) for row in table.rows}
+    assert found[GENERATED] == 1.0
+    assert found["text only, own captions"] == 1.0
+    assert found[IMAGE_ONLY] < 0.5
+    assert [test.only_second for test in table.paired] == [0, 0]
+    assert all(test.p_value < 0.05 for test in table.paired)
+    lines = table.markdown().splitlines()
+    assert sum(line.startswith("| ") for line in lines) == len(table.rows) + 1
+    assert any(line.startswith(f"| {GENERATED} | 1.0000 ± 0.0000 |") for line in lines)

@@ -1,0 +1,59 @@
+"""The class raster: one pixel a cell, where the cells are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from pyproj import CRS
+
+if TYPE_CHECKING:
+    from conftest import Case
+
+ROTATED = Affine.rotation(30) @ Affine(2, 0, 0, 0, -3, 0)
+
+
+@pytest.mark.parametrize(
+    "transform", [Affine(10, 0, 500000, 0, -10, 5200000), Affine(1, 0, 4, 0, 1, 5), ROTATED]
+)
+def test_every_cell_is_one_pixel_in_its_place(
+    make_case: Callable[..., Case], tmp_path: Path, transform: Affine
+) -> None:
+    case = make_case(transform=transform)
+    summary = case.write(tmp_path / "map.gpkg", class_raster=tmp_path / "map.tif")
+    assert sorted(os.listdir(tmp_path)) == ["map.gpkg", "map.tif"]
+    assert summary.paths == (tmp_path / "map.gpkg", tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as raster:
+        pixels = raster.read(1)
+        assert (pixels.dtype, raster.nodata, raster.count) == (np.uint8, 255, 1)
+        assert (pixels == np.where(case.class_grid < 0, 255, case.class_grid)).all()
+        assert CRS(raster.crs.to_wkt()) == case.crs
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        for row, col in ((0, 0), (3, 2), (7, 5)):
+            corner = case.transform @ (col * 8, row * 8)
+            assert raster.transform @ (col, row) == pytest.approx(corner, rel=1e-12)
+        for scene_class in case.classes:
+            rgb = tuple(int(scene_class.color[k : k + 2], 16) for k in (1, 3, 5))
+            assert raster.colormap(1)[scene_class.id] == (*rgb, 255)
+        tags = raster.tags(1)
+        assert tags["CLASS_1"] == "Water, \"deep\" & 'blue'"
+        assert tags["CLASS_5"] == "農地"
+
+
+def test_merged_regions_show_in_the_raster_and_it_may_lie_elsewhere(
+    case: Case, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    raster = tmp_path / "elsewhere" / "classes.tif"
+    summary = case.write(tmp_path / "map.gpkg", class_raster=raster, min_area_m2=1e9)
+    with rasterio.open(raster) as file:
+        pixels = file.read(1)
+    assert (pixels == np.where(summary.class_grid < 0, 255, summary.class_grid)).all()
+    assert (summary.class_grid != case.class_grid).any()
+    assert os.listdir(tmp_path / "elsewhere") == ["classes.tif"]

@@ -1,0 +1,166 @@
+"""What a GeoPackage carries: styles, aliases, provenance; and that QGIS and others can read it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import pyogrio
+import pytest
+
+from rssc_geo.output import CELL_FIELDS, LANDUSE_FIELDS, probability_fields
+
+if TYPE_CHECKING:
+    from conftest import Case
+
+SLD = "{http://www.opengis.net/sld}"
+OGC = "{http://www.opengis.net/ogc}"
+
+
+@pytest.fixture
+def package(case: Case, tmp_path: Path) -> Path:
+    return case.write(tmp_path / "map.gpkg", probabilities=True).paths[0]
+
+
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_it_is_a_sound_geopackage_1_3_with_spatial_indexes(package: Path) -> None:
+    assert query(package, "PRAGMA user_version") == [(10300,)]
+    assert query(package, "PRAGMA integrity_check") == [("ok",)]
+    assert query(package, "PRAGMA foreign_key_check") == []
+    assert query(package, "PRAGMA journal_mode") == [("delete",)]
+    contents = query(package, "SELECT table_name, data_type, identifier, srs_id FROM gpkg_contents")
+    assert contents == [
+        ("landuse", "features", "Land use", 32632),
+        ("cells", "features", "Cells", 32632),
+    ]
+    for layer in ("landuse", "cells"):
+        (count,) = query(package, f"SELECT count(*) FROM {layer}")
+        assert query(package, f"SELECT count(*) FROM rtree_{layer}_geom") == [count]
+        assert pyogrio.read_info(package, layer=layer)["capabilities"]["fast_spatial_filter"]
+    tables = {
+        name for (name,) in query(package, "SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
+    registered = {name for (name,) in query(package, "SELECT table_name FROM gpkg_extensions")}
+    assert registered <= tables
+
+
+def test_each_layer_has_its_default_style_and_one_of_confidence(case: Case, package: Path) -> None:
+    rows = query(
+        package,
+        "SELECT f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName,"
+        " useAsDefault, update_time FROM layer_styles ORDER BY id",
+    )
+    looks = [(layer, style) for layer in ("landuse", "cells") for style in ("class", "confidence")]
+    assert [row[:6] for row in rows] == [
+        ("", "", layer, "geom", style, int(style == "class")) for layer, style in looks
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", str(row[6])) for row in rows)
+    columns = {
+        layer: set(pyogrio.read_info(package, layer=layer)["fields"])
+        for layer in ("landuse", "cells")
+    }
+    for layer, qml in query(package, "SELECT f_table_name, styleQML FROM layer_styles"):
+        root = ElementTree.fromstring(str(qml))
+        renderer = root.find("renderer-v2")
+        assert root.tag == "qgis"
+        assert renderer is not None
+        assert renderer.get("attr") in columns[str(layer)]
+        symbols = {symbol.get("name") for symbol in renderer.findall("symbols/symbol")}
+        assert {
+            entry.get("symbol") for entry in renderer.iter() if entry.tag in ("category", "range")
+        } == symbols
+        assert {alias.get("field") for alias in root.iter("alias")} == columns[str(layer)]
+
+
+def test_every_class_present_has_its_color_and_its_real_name(case: Case, package: Path) -> None:
+    present = [
+        case.classes[index] for index in sorted(set(case.class_grid[case.rows, case.cols].tolist()))
+    ]
+    (qml,), (sld,) = (
+        query(package, f"SELECT {kind} FROM layer_styles LIMIT 1")[0]
+        for kind in ("styleQML", "styleSLD")
+    )
+    renderer = ElementTree.fromstring(str(qml)).find("renderer-v2")
+    assert renderer is not None
+    colors = {
+        symbol.get("name"): option.get("value")
+        for symbol in renderer.findall("symbols/symbol")
+        for option in symbol.iter("Option")
+        if option.get("name") == "color"
+    }
+    *categories, other = renderer.findall("categories/category")
+    assert other.get("value") == ""
+    # A control character cannot stand in XML; all else comes back as it was.
+    names = [scene_class.name.replace("\x07", "\ufffd") for scene_class in present]
+    assert [category.get("value") for category in categories] == names
+    for category, scene_class in zip(categories, present, strict=True):
+        *rgb, alpha = (int(part) for part in str(colors[category.get("symbol")]).split(","))
+        assert "#{:02x}{:02x}{:02x}".format(*rgb) == scene_class.color
+        assert 0 < alpha < 255  # imagery shows through
+    rules = ElementTree.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    literals = [rule.findtext(f"{OGC}Filter/{OGC}PropertyIsEqualTo/{OGC}Literal") for rule in rules]
+    assert literals == names
+    assert [rule.findtext(f".//{SLD}Fill/{SLD}CssParameter") for rule in rules] == [
+        c.color for c in present
+    ]
+
+
+def test_map_tips_escape_what_people_wrote(package: Path) -> None:
+    tips = [
+        ElementTree.fromstring(str(qml)).findtext("mapTip")
+        for (qml,) in query(package, "SELECT styleQML FROM layer_styles")
+    ]
+    for tip in tips:
+        assert tip is not None
+        for field in re.findall(r'"(\w+)"', tip):
+            if field in ("class", "caption", "runner_up"):
+                assert (
+                    f"replace(replace(coalesce(\"{field}\", ''), '&', '&amp;'), '<', '&lt;')" in tip
+                )
+    assert '"caption"' in str(tips[2])
+
+
+def test_fields_have_aliases_and_descriptions(case: Case, package: Path) -> None:
+    rows = query(
+        package, "SELECT table_name, column_name, name, description FROM gpkg_data_columns"
+    )
+    fields = [("landuse", field) for field in LANDUSE_FIELDS]
+    fields += [("cells", field) for field in (*CELL_FIELDS, *probability_fields(case.classes))]
+    assert rows == [(layer, field.name, field.alias, field.description) for layer, field in fields]
+    assert ("cells", "p_robert_drop_table_scenes", "P(Robert'); DROP TABLE scenes;--)") in [
+        row[:3] for row in rows
+    ]
+
+
+def test_provenance_is_found_from_the_file_and_from_both_layers(package: Path) -> None:
+    rows = query(
+        package,
+        "SELECT reference_scope, table_name, md_standard_uri, mime_type, metadata FROM"
+        " gpkg_metadata_reference JOIN gpkg_metadata ON md_file_id = gpkg_metadata.id",
+    )
+    documents = [row for row in rows if row[3] == "application/json"]
+    assert [row[:2] for row in documents] == [
+        ("geopackage", None),
+        ("table", "landuse"),
+        ("table", "cells"),
+    ]
+    document = json.loads(str(documents[0][4]))
+    assert document["input"] == "scene <1>.tif"
+    assert document["options"] == {"cell_size": [8, 8]}
+    assert document["captions"] > 0  # what finish() added
+    assert document["created"].endswith("Z")
+    shown = [row for row in rows if row[2] == "http://mrcc.com/qgis.dtd"]
+    assert [row[1] for row in shown] == ["landuse", "cells"]
+    for row in shown:
+        root = ElementTree.fromstring(str(row[4]))
+        assert root.findtext("title")
+        assert "input: scene <1>.tif" in [entry.text for entry in root.findall("history")]

@@ -1,0 +1,170 @@
+"""The part file: cells and watermark agree, whatever ends a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rssc_geo.errors import OutputError
+from rssc_geo.output import PartFile, Row
+
+KEY = {"input": "abc", "options": {"cell_size": [64, 64]}, "name": "naïve 🌲"}
+
+
+def rows(first: int, count: int) -> list[Row]:
+    return [
+        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1")
+        for index in range(first, first + count)
+    ]
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "map.gpkg.part"
+    with PartFile(path, KEY) as part:
+        assert (part.watermark, len(part)) == (0, 0)
+        part.append(rows(0, 3), 30)
+    assert os.listdir(tmp_path) == ["map.gpkg.part"]  # no journal after a normal close
+    with PartFile(path, dict(reversed(KEY.items()))) as part:  # the order of keys is no matter
+        assert (part.watermark, len(part)) == (30, 3)
+        part.append(rows(3, 2), 50)
+        assert [row for chunk in part.read("*") for row in chunk] == rows(0, 5)
+
+
+def test_cells_come_back_in_row_major_order(tmp_path: Path) -> None:
+    with PartFile(tmp_path / "x.part", KEY) as part:
+        part.append(
+            [
+                (row, col, 0, 1.0, None, 1.0, "", None)
+                for row, col in ((2, 0), (0, 5), (0, 1), (1, 9))
+            ],
+            1,
+        )
+        assert [row for chunk in part.read("row, col") for row in chunk] == [
+            (0, 1),
+            (0, 5),
+            (1, 9),
+            (2, 0),
+        ]
+
+
+def test_a_failing_batch_leaves_neither_cells_nor_watermark(tmp_path: Path) -> None:
+    with PartFile(tmp_path / "x.part", KEY) as part:
+        part.append(rows(0, 3), 3)
+        with pytest.raises(sqlite3.IntegrityError):  # cell 2 again
+            part.append([*rows(3, 1), *rows(2, 1)], 5)
+        assert (part.watermark, len(part)) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_another_run_and_corrupt_files_are_started_anew_with_a_warning(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.part"
+    if content is None:
+        with PartFile(path, {"input": "another"}) as part:
+            part.append(rows(0, 3), 3)
+    else:
+        path.write_bytes(content)
+    with caplog.at_level(logging.WARNING), PartFile(path, KEY) as part:
+        assert (part.watermark, len(part)) == (0, 0)
+        part.append(rows(0, 1), 1)
+    if content == b"":
+        assert not caplog.records  # nothing was lost
+    else:
+        assert "starting anew" in caplog.text
+        assert len(caplog.records) == 1
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from rssc_geo.output.partfile import PartFile
+part = PartFile(Path(sys.argv[1]), {"input": "abc"})
+first = part.watermark
+while True:
+    part.append([(first, col, 1, 0.5, None, 0.5, "x" * 200, None) for col in range(200)], first + 1)
+    first += 1
+    print(first, flush=True)
+"""
+
+
+def test_a_killed_run_is_resumable_and_its_lock_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "x.part"
+    done = 0
+    for stop in (3, 7, 12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        while done < stop:
+            done = int(child.stdout.readline())
+        with pytest.raises(
+            OutputError, match=r"x\.part is in use by another"
+        ):  # while the child works
+            PartFile(path, {"input": "abc"})
+        child.send_signal(signal.SIGKILL)
+        rest = child.communicate()[0].split()
+        done = int(rest[-1]) if rest else done
+        with PartFile(path, {"input": "abc"}) as part:
+            assert part.watermark in (done, done + 1)  # killed between commit and print
+            assert len(part) == 200 * part.watermark
+            done = part.watermark
+
+
+def test_the_same_process_cannot_open_it_twice(tmp_path: Path) -> None:
+    with PartFile(tmp_path / "x.part", KEY), pytest.raises(OutputError, match="in use"):
+        PartFile(tmp_path / "x.part", KEY)
+
+
+def test_remove_leaves_nothing(tmp_path: Path) -> None:
+    part = PartFile(tmp_path / "x.part", KEY)
+    part.append(rows(0, 2), 2)
+    part.remove()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["missing/x.part", "."])
+def test_a_place_that_cannot_hold_it_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*run the same command again") as caught:
+        PartFile(tmp_path / name, KEY)
+    assert "\n" not in str(caught.value)
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from rssc_geo.errors import OutputError
+from rssc_geo.output.partfile import PartFile
+part = PartFile(Path(sys.argv[1]), {"input": "abc"})
+for index in range(5):
+    part.append([(index, col, 1, 0.5, None, 0.5, "x" * 200, None) for col in range(20)], index + 1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    for index in range(5, 1000):
+        part.append([(index, col, 1, 0.5, None, 0.5, "x" * 200, None) for col in range(20)], index + 1)
+except OutputError as error:
+    print(index, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit to stand for a full disk")
+def test_a_full_disk_is_one_line_and_what_was_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x.part"
+    run = subprocess.run(
+        [sys.executable, "-c", _FULL, str(path)], capture_output=True, text=True, check=True
+    )
+    index, message = run.stdout.strip().split(" ", 1)
+    assert message.startswith(f"cannot write {path}")
+    assert "\n" not in message
+    with PartFile(path, {"input": "abc"}) as part:
+        assert part.watermark == int(index) >= 5
+        assert len(part) == 20 * part.watermark

@@ -1,0 +1,146 @@
+"""What learns from patches.
+
+The encoder when it is fine-tuned, and words where there are few patches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+
+from rssc_geo.errors import UsageError
+from rssc_geo.inference import TilingOptions
+from rssc_geo.models import Model, class_vectors, load_model
+from rssc_geo.training import (
+    CustomOptions,
+    embed_views,
+    fine_tune,
+    fit_head,
+    said,
+    without_attention,
+)
+from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
+
+from .test_train_on_polygons import area, texture, write_labels, write_scene
+
+CPU = torch.device("cpu")
+
+
+def patches(side: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` patches of each of two textures, uint8 (N, H, W, 3), and their classes."""
+    pixels = [
+        texture(kind, side, side, seed).transpose(1, 2, 0)
+        for kind in ("stripes", "dark")
+        for seed in range(count)
+    ]
+    return np.stack(pixels), np.repeat([0, 1], count)
+
+
+@pytest.mark.slow
+def test_tuning_changes_the_encoder_of_a_copy_the_same_way_each_time(
+    small_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rssc_geo.training.few_shot.finetune._STEPS", 12)
+    stripes = np.stack([texture("stripes", 64, 64, seed).transpose(1, 2, 0) for seed in range(24)])
+    pixels = np.concatenate([stripes, stripes // 2 + 60])  # of less contrast
+    labels = np.repeat([0, 1], 24)
+    known, new = np.r_[0:12, 24:36], np.r_[12:24, 36:48]
+    reader = without_attention(small_model)
+    before = {
+        name: value.clone() for name, value in reader.network.image_encoder.state_dict().items()
+    }
+    plain = embed_views([reader], pixels, CPU, views=1)[0][0]
+    head = fit_head(plain[known], labels[known], classes=2)
+    tuned, again = (
+        fine_tune(reader, head, pixels[known], labels[known], device=CPU) for _ in range(2)
+    )
+    seen, same = (embed_views([model], pixels, CPU, views=1)[0][0] for model in (tuned, again))
+    np.testing.assert_array_equal(seen, same)
+
+    assert abs(seen - plain).max() > 1e-4
+    refit = fit_head(seen[known], labels[known], classes=2)
+    assert (refit.logits(seen[new]).argmax(1) == labels[new]).all()
+    for name, value in reader.network.image_encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert tuned.network.text_encoder is reader.network.text_encoder
+
+
+def test_words_as_a_layer_are_the_named_classes(tmp_path: Path) -> None:
+    """For one picture the mean length is its own, so that the layer is exact."""
+    model = load_model()
+    reader = without_attention(model)
+    texts = class_vectors(model, {"water": ["lake", "river"], "wood": ["forest"]})
+    embedding = embed_views([reader], patches(192, 1)[0][:1], CPU, views=1)[0][0]
+    layer = said(reader, texts, embedding, np.zeros(2, int))
+    assert model.alignment is not None
+    with torch.inference_mode():
+        wanted = model.alignment(torch.from_numpy(embedding[:, -1024:]), texts).numpy()
+    np.testing.assert_allclose(layer.logits(embedding), wanted, atol=1e-3)
+    less = said(reader, texts, embedding, np.array([1, 3]))
+    np.testing.assert_allclose(less.logits(embedding), wanted / [2, 4], atol=1e-3)
+
+
+def test_a_head_departs_from_what_was_known_as_far_as_examples_tell() -> None:
+    random = np.random.default_rng(0)
+    embedding = random.normal(size=(200, 6)).astype(np.float32)
+    truth = random.normal(size=(3, 6)).astype(np.float32)
+    labels = (embedding @ truth.T).argmax(1)
+    prior = fit_head(embedding, labels, classes=3)
+    few = np.arange(6)
+    alone, helped = (
+        fit_head(embedding[few], labels[few], classes=3, prior=given) for given in (None, prior)
+    )
+    right = [head.logits(embedding).argmax(1) == labels for head in (alone, helped)]
+    assert right[1].mean() > right[0].mean()
+    wrong = (labels + 1) % 3
+    corrected = fit_head(embedding, wrong, classes=3, prior=prior)
+    assert (corrected.logits(embedding).argmax(1) == wrong).mean() > 0.95
+
+
+def test_a_model_from_polygons_with_words_and_a_tuned_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "rssc_geo.training.few_shot.finetune._STEPS", 3
+    )  # the real number is measured in benchmarks/few_shot.py
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    pixels = np.concatenate(
+        [texture("stripes", 1600, 800, 0), texture("dark", 1600, 800, 1)], axis=2
+    )
+    write_scene(tmp_path / "scene.tif", pixels, transform)
+    rows = [
+        (("field", "wood")[side], area(side * 800 + 100, y, side * 800 + 400, y + 300, transform))
+        for side in (0, 1) for y in (60, 1200)
+    ]  # fmt: skip
+    labels = write_labels(tmp_path / "labels.gpkg", rows)
+    words = {"field": ["rows of crops"], "wood": ["dark forest"], "more": ["than there is"]}
+    tiling = TilingOptions(tile_size="400m")
+    options = CustomOptions(words=words, fine_tune=True, tiling=tiling)
+    result = train_on_polygons(
+        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu"
+    )
+    assert result.scores is not None
+    assert result.scores.overall_accuracy > 0.95
+    made, start = load_model(tmp_path / "mine"), load_model()
+    assert made.card.network["levels"] == 0
+    changed = [
+        not torch.equal(new.half(), old.half())
+        for new, old in zip(
+            made.network.image_encoder.parameters(),
+            start.network.image_encoder.parameters(),
+            strict=True,
+        )
+    ]
+    assert np.mean(changed) > 0.5  # after so few steps half precision hides some
+    assert made.decoder is not None
+    with pytest.raises(
+        UsageError, match="words are given, but none for 'field'; the labels have these classes"
+    ):
+        lacking = CustomOptions(words={"wood": ["forest"]}, tiling=tiling)
+        train_on_polygons(
+            [(tmp_path / "scene.tif", labels)], tmp_path / "other", options=lacking, device="cpu"
+        )

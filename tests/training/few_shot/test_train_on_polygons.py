@@ -1,0 +1,316 @@
+"""Learning from labeled polygons: labels, patches, blocks, head, bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import LineString, Point, box
+
+from rssc_geo.errors import InputError, UsageError
+from rssc_geo.geometry import TileGrid
+from rssc_geo.inference import TilingOptions
+from rssc_geo.models import load_model
+from rssc_geo.pipelines.classify import classify
+from rssc_geo.raster import Scene, open_scene
+from rssc_geo.training import (
+    CustomOptions,
+    blocked_folds,
+    cut_patches,
+    fit_head,
+    read_labels,
+    tiles_over,
+)
+from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
+
+UTM = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+
+
+def write_scene(path: Path, pixels: np.ndarray, transform: Affine = UTM) -> Scene:
+    count, height, width = pixels.shape
+    profile = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": count,
+        "dtype": "uint8",
+        "photometric": "rgb",
+    }
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, **profile) as dataset:
+        dataset.write(pixels)
+    return open_scene(path)
+
+
+def area(left: float, top: float, right: float, bottom: float, transform: Affine = UTM):
+    """A rectangle of pixels on the ground (an upright raster)."""
+    return box(*(transform @ (left, bottom)), *(transform @ (right, top)))
+
+
+def write_labels(
+    path: Path, rows: list[tuple[object, object]], *, field: str = "class", **options: object
+) -> Path:
+    frame = gpd.GeoDataFrame(
+        {field: [name for name, _ in rows]}, geometry=[shape for _, shape in rows], crs="EPSG:32632"
+    )
+    frame.to_crs(4326).to_file(path, **options)
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Scene:
+    return write_scene(tmp_path / "plain.tif", np.full((3, 200, 300), 90, np.uint8))
+
+
+def test_labels_keep_what_can_be_learned_from(
+    plain: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        (3.0, area(0, 0, 50, 50)),
+        (12.0, area(50, 50, 100, 100)),
+        (None, area(100, 0, 150, 50)),
+        (3.0, LineString([UTM @ (0, 0), UTM @ (50, 50)])),
+        (3.0, area(1000, 1000, 1100, 1100)),
+        (12.0, Point(*(UTM @ (200, 100)))),
+    ]
+    path = write_labels(tmp_path / "labels.geojson", rows)
+    found = read_labels(path, plain, field="class", around_points=(20, 40))
+    assert found.classes == ("12", "3")
+    assert found.codes.tolist() == [1, 0, 0]
+    np.testing.assert_allclose([shape.bounds for shape in found.areas],
+                               [(0, 0, 50, 50), (50, 50, 100, 100), (180, 90, 220, 110)], atol=0.01)  # fmt: skip
+    for words in (
+        "1 feature(s) without a class",
+        "1 feature(s) without an area",
+        "1 feature(s) outside",
+    ):
+        assert words in caplog.text
+    assert len(read_labels(path, plain, field="class").areas) == 2  # points are no labels here
+
+
+def test_unusable_labels_are_refused_in_one_line(plain: Scene, tmp_path: Path) -> None:
+    path = write_labels(
+        tmp_path / "labels.gpkg", [("a", area(0, 0, 9, 9)), ("b", area(9, 9, 20, 20))], layer="one"
+    )
+    write_labels(path, [("a", area(0, 0, 9, 9))], layer="two")
+    with pytest.raises(
+        InputError,
+        match=r"layers one, two have a column 'class'; name one, as '.*labels.gpkg\|layername=one'",
+    ):
+        read_labels(path, plain, field="class")
+    assert read_labels(f"{path}|layername=one", plain, field="class").classes == ("a", "b")
+    with pytest.raises(InputError, match="has no layer 'three'; there are 'one', 'two'"):
+        read_labels(f"{path}|layername=three", plain, field="class")
+    with pytest.raises(InputError, match="has no column 'kind'; there are one: class; two: class"):
+        read_labels(path, plain, field="kind")
+    lines = write_labels(
+        tmp_path / "lines.gpkg", [("a", LineString([UTM @ (0, 0), UTM @ (50, 50)]))]
+    )
+    with pytest.raises(InputError, match="holds LineString, no polygons"):
+        read_labels(lines, plain, field="class")
+    many = write_labels(
+        tmp_path / "many.gpkg",
+        [(number, area(number % 290, 0, number % 290 + 5, 5)) for number in range(600)],
+    )
+    with pytest.raises(
+        InputError, match="column 'class' holds 600 different values, no classes; there are 'class'"
+    ):
+        read_labels(many, plain, field="class")
+    empty = write_labels(tmp_path / "empty.gpkg", [("", area(0, 0, 9, 9)), (" ", area(0, 0, 9, 9))])
+    with pytest.raises(InputError, match="names no class in any of its 2 features"):
+        read_labels(empty, plain, field="class")
+    away = write_labels(tmp_path / "away.gpkg", [("a", area(1000, 1000, 1100, 1100))])
+    with pytest.raises(InputError, match="no labeled polygon lies on the raster"):
+        read_labels(away, plain, field="class")
+
+
+@given(
+    st.tuples(st.integers(5, 90), st.integers(5, 90)),
+    st.integers(2, 30),
+    st.integers(1, 30),
+    st.tuples(*[st.floats(-10, 100)] * 4),
+)
+def test_tiles_over_bounds_are_those_that_touch_them(
+    shape: tuple[int, int], size: int, cell_size: int, corners: tuple[float, float, float, float]
+) -> None:
+    grid = TileGrid(shape, (size, size), (min(cell_size, size),) * 2)
+    bounds = (min(corners[:2]), min(corners[2:]), max(corners[:2]), max(corners[2:]))
+    expected = [
+        tile.index
+        for tile in grid.tiles()
+        if (w := tile.window).col <= bounds[2] and w.col + w.width >= bounds[0]
+        and w.row <= bounds[3] and w.row + w.height >= bounds[1]
+    ]  # fmt: skip
+    assert tiles_over(grid, bounds)[0].tolist() == expected
+
+
+def test_patches_lie_where_the_labels_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.zeros((3, 200, 300), np.uint8)
+    pixels[0] = np.arange(200)[:, None]
+    pixels[1] = np.arange(300) // 2
+    scene = write_scene(tmp_path / "ramp.tif", pixels)
+    rows = [
+        ("large", area(20, 20, 120, 100)),
+        ("small", area(200, 20, 206, 26)),
+        ("under", area(30, 30, 90, 90)),  # another class lies upon it wholly
+    ]
+    labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), scene, field="class")
+    patches = cut_patches(scene, (40, 40), labels, out_size=(40, 40))
+    assert "1 labeled area(s) are covered more by other classes" in caplog.text
+    assert set(patches.labels.tolist()) == {"large", "small"}
+    assert patches.mixed.tolist() == (patches.labels == "small").tolist()
+    # The picture says where it was cut: its center's row and column lie within the area.
+    center = patches.pixels[:, 20, 20].astype(int)
+    large = patches.labels == "large"
+    assert (
+        (center[large, 0] >= 20) & (center[large, 0] <= 100) & (center[large, 1] * 2 <= 120)
+    ).all()
+    assert abs(center[~large, 0] - 23).max() <= 20
+    assert abs(center[~large, 1] * 2 - 203).max() <= 20
+    assert patches.side_m == pytest.approx(400, rel=0.001)
+    # Distances between places are those on the ground (UTM's scale is within 0.1 %).
+    apart = np.linalg.norm(patches.places[0] - patches.places[-1])
+    moved = np.hypot(*(center[0] - center[-1])[:2] * (10, 20))
+    assert apart == pytest.approx(moved, abs=21)
+
+
+def test_large_and_many_areas_are_balanced(plain: Scene, tmp_path: Path) -> None:
+    rows = [
+        ("wide", area(0, 0, 300, 150)),
+        *(
+            ("dots", area(x, y, x + 2, y + 2))
+            for x in range(0, 300, 10)
+            for y in range(150, 200, 3)
+        ),
+    ]
+    labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), plain, field="class")
+    patches = cut_patches(plain, (4, 4), labels, out_size=(8, 8))
+    counts = {name: int((patches.labels == name).sum()) for name in ("wide", "dots")}
+    assert counts == {"wide": 8, "dots": 200}
+
+
+def test_folds_keep_neighbors_on_one_side() -> None:
+    random = np.random.default_rng(0)
+    places = np.column_stack(
+        [random.uniform(0, 6000, 300), random.uniform(0, 6000, 300), np.zeros(300)]
+    )
+    labels = (places[:, 0] > 3000).astype(int)
+    tested = []
+    for training, held in blocked_folds(places, labels, side_m=200.0):
+        distance = np.linalg.norm(places[training][:, None] - places[held][None], axis=2)
+        assert distance.min() > 200 * np.sqrt(2)
+        assert len(training) > 100
+        tested += held.tolist()
+    assert sorted(tested) == list(range(300))
+    assert not list(blocked_folds(places / 1000, labels, side_m=200.0))  # all in one place
+
+
+def test_the_head_separates_and_undoes_its_scaling() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 2], [30, 6])
+    embedding = random.normal(0, 0.01, (36, 50)) + 5
+    embedding[labels == 2, 3] += 0.2
+    head = fit_head(embedding, labels, classes=3)
+    found = head.logits(embedding)
+    assert (found.argmax(1) == labels).all()
+    assert (found[:, 1] < found.max(1) - 10).all()  # no example of it
+    again = fit_head(embedding * 7 - 3, labels, classes=3)
+    np.testing.assert_allclose(again.logits(embedding * 7 - 3), found, atol=0.02)
+
+
+def texture(kind: str, rows: int, cols: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    if kind == "stripes":
+        level = np.broadcast_to(np.where(np.arange(cols) // 6 % 2, 190, 90), (rows, cols))
+        return np.clip(
+            np.stack([level, level, level // 2]) + random.integers(-9, 9, (3, rows, cols)), 0, 255
+        ).astype(np.uint8)
+    level = random.integers(20, 60, (rows, cols))
+    return np.stack([level, level + 40, level]).astype(np.uint8)
+
+
+def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None:
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    pixels = np.concatenate(
+        [texture("stripes", 1600, 800, 0), texture("dark", 1600, 800, 1)], axis=2
+    )
+    write_scene(tmp_path / "scene.tif", pixels, transform)
+    names = ('Æcker, "new" 🌾 <b>', "wood'; DROP TABLE x")
+    rows = [
+        (names[side], area(side * 800 + x, y, side * 800 + x + 300, y + 300, transform))
+        for side in (0, 1) for x in (50, 420) for y in (60, 500, 1200)
+    ]  # fmt: skip
+    labels = write_labels(tmp_path / "labels.gpkg", rows, field="kind")
+    options = CustomOptions(column="kind", tiling=TilingOptions(tile_size="400m"), name="mine")
+    events: list[tuple[str, int, int]] = []
+    result = train_on_polygons(
+        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu",
+        progress=lambda *event: events.append(event),
+    )  # fmt: skip
+    assert result.scores is not None
+    assert result.scores.overall_accuracy > 0.95
+    assert [event for event in events if event[0] == "read"] == [("read", 0, 1), ("read", 1, 1)]
+    learned = [done for name, done, _ in events if name == "learn"]
+    assert learned == list(range(events[-1][2] + 1))
+    model = load_model(tmp_path / "mine")
+    assert tuple(c.name for c in model.card.classes) == tuple(sorted(names))
+    assert model.card.footprint.preferred_m == pytest.approx(400, rel=0.01)
+    readme = (tmp_path / "mine" / "README.md").read_text()
+    assert "\\<b\\>" in readme
+    assert "<b>" not in readme
+    mapped = classify(
+        tmp_path / "scene.tif", tmp_path / "map.gpkg", model=tmp_path / "mine", device="cpu"
+    )
+    assert mapped.summary.cells == 64
+    cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
+    left = cells.geometry.centroid.x < 501_600
+    assert (cells["class"] == np.where(left, *names)).mean() > 0.95
+    with pytest.raises(InputError, match="holds a bundle already"):
+        train_on_polygons(
+            [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu"
+        )
+
+
+def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    write_scene(tmp_path / "scene.tif", texture("dark", 900, 900, 0), transform)
+    rows = [("wide", area(x, 0, x + 250, 250, transform)) for x in (0, 600)]
+    rows += [("wide", area(x, 600, x + 250, 850, transform)) for x in (0, 600)]
+    rows += [("spot", area(400, 400, 420, 420, transform))]
+    labels = write_labels(tmp_path / "labels.gpkg", rows)
+    options = CustomOptions(start=bundle, tiling=TilingOptions(tile_size="200m"))
+    result = train_on_polygons(
+        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu"
+    )
+    told = " | ".join(result.warnings)
+    assert "class 'spot' has 1 patch(es); label at least 5" in told
+    assert "class 'spot': 1 of 1 patches show mostly something else" in told
+    assert "class 'spot' is labeled in one place only" in told
+    one = write_labels(tmp_path / "one.gpkg", rows[:2])
+    with pytest.raises(InputError, match="only the class 'wide' is labeled"):
+        train_on_polygons(
+            [(tmp_path / "scene.tif", one)], tmp_path / "other", options=options, device="cpu"
+        )
+    with pytest.raises(UsageError, match=r"--purity 0\.2 is no share"):
+        CustomOptions(purity=0.2)
+
+
+def test_a_real_scene_is_learned_from_ten_polygons_a_class(rasters: Path, tmp_path: Path) -> None:
+    labels = Path(__file__).parent / "data" / "3420B_labels.gpkg"
+    options = CustomOptions(tiling=TilingOptions(tile_size="150m"))
+    scene = rasters / "3420B_2010_328_RGB_LATLNG.tif"
+    result = train_on_polygons([(scene, labels)], tmp_path / "mine", options=options, device="cpu")
+    assert result.scores is not None
+    assert result.scores.overall_accuracy > 0.88  # 0.934 when it was written
+    assert set(result.card.training["patches"]) == {
+        "cropland",
+        "plantation",
+        "settlement",
+        "shrubland",
+        "water",
+    }
