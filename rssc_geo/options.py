@@ -296,8 +296,8 @@ def narrowed(options: object, group: type[T]) -> T:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How one command runs and what it prints; on the command line alone."""
+class PrintOptions:
+    """What a command prints, and the file that sets its other options."""
 
     config: str | None = option(
         "Options from a file: TOML, keys as the options; [classify] for one command.",
@@ -306,19 +306,35 @@ class RunOptions:
         default=None,
         path=True,
     )
+    json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
+    verbose: int = option(
+        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
+    )
+    quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
+    log_json: bool = option("Messages on stderr as JSON Lines.", RUN, FLAG, default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PrintOptions):
+    """How a command that takes its time runs."""
+
     progress: str = option(
         "json: JSON Lines on stdout.",
         RUN,
         choice("auto", "bar", "json", "none"),
         default="auto",
     )
-    json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
-    verbose: int = option(
-        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
-    )
-    quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
     exit_on_stdin_eof: bool = option(
         "Stop when standard input closes (for parents).", RUN, FLAG, default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRunOptions(RunOptions):
+    """How a batch runs."""
+
+    dry_run: bool = option(
+        "Show what would be done, its size and an estimate of the time.", RUN, FLAG, default=False
     )
 
 
@@ -337,11 +353,72 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionSourceOptions(SourceOptions):
+    """What is described."""
+
+    pictures: bool = option(
+        "RASTER is a folder of pictures, one folder a class; writes a line a picture.",
+        INPUT,
+        FLAG,
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolygonSourceOptions:
+    """Labeled polygons, instead of a data set of pictures."""
+
+    raster: tuple[str, ...] = option(
+        "Instead of DATASET: a raster; may be repeated.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+    labels: tuple[str, ...] = option(
+        "Its labeled polygons; one file for all rasters, or one each.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetOptions:
     """Where the result goes."""
 
+    output: str = option(
+        "The result.", OUTPUT, Kind("PATH", str), default="", short="o", path=True, required=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTargetOptions:
+    """Where figures and pictures of an evaluation go."""
+
     output: str | None = option(
-        "The result.", OUTPUT, Kind("PATH", str), default=None, short="o", path=True, required=True
+        "Also write JSON, confusion matrix, t-SNE and worst mistakes into this folder.",
+        OUTPUT,
+        Kind("PATH", str),
+        default=None,
+        short="o",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassNamesOptions:
+    """Which classes."""
+
+    classes: str = option(
+        "Names of the classes, or a file: JSON {name: [words, …]}, or text, a name a line.",
+        MODEL,
+        Kind("A,B,…|FILE", str),
+        default="",
+        required=True,
     )
 
 
@@ -762,8 +839,8 @@ class BaselineOptions(SplitOptions, DeviceOptions):
     """Options of ``evaluate --baselines``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
-    baselines: int = option(
-        "Train the paper's baselines so many times.", LEARNING, COUNT, default=3
+    baselines: int | None = option(
+        "Train the paper's baselines beside it, so many times.", LEARNING, COUNT, default=None
     )
     work: str | None = option(
         "The work folder of the training.", LEARNING, FOLDER, default=None, path=True
@@ -941,7 +1018,11 @@ class ImportOptions:
     """Options of ``models import``."""
 
     levels: int = option(
-        "Levels it was trained with; the published command has 2.", MODEL, COUNT, default=2
+        "Levels it was trained with; the published command has 2.",
+        MODEL,
+        COUNT,
+        default=2,
+        required=True,
     )
     heads: int = option("Heads of the dual attention.", MODEL, COUNT, default=4)
     variant: str = option(
