@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,25 +165,24 @@ class Declaration:
 
 
 _KEY = "option"
-INPUT, RASTER, TILES, MODEL, COMPUTING, CAPTIONS, OUTPUT, CHOICE, RUN = (
-    "Input",
-    "Raster",
-    "Tiles and cells",
-    "Model",
-    "Computing",
-    "Captions",
-    "Output",
-    "Choice of cells",
-    "This run",
+GROUPS = (
+    INPUT := "Input",
+    OUTPUT := "Output",
+    TILES := "Tiles and cells",
+    RASTER := "Raster",
+    MODEL := "Model",
+    CAPTIONS := "Captions",
+    COMPUTING := "Computing",
+    CHOICE := "Choice of cells",
+    BATCH := "Batch",
+    POLYGONS := "Labeled polygons",
+    SPLIT := "Parts of the data set",
+    LEARNING := "Learning",
+    FULL_SIZE := "Training end to end",
+    CARD := "Model card",
+    RUN := "This run",
 )
-SPLIT, LEARNING, FULL_SIZE, POLYGONS, CARD, BATCH = (
-    "Parts of the data set",
-    "Learning",
-    "Training end to end",
-    "Labeled polygons",
-    "Model card",
-    "Batch",
-)
+"""Headings of the help, in their order."""
 
 
 class Extras(TypedDict, total=False):
@@ -273,13 +273,15 @@ class Option:
 
 @functools.lru_cache(maxsize=64)
 def options_of(group: type) -> tuple[Option, ...]:
-    """The options of a dataclass, in the order of their declaration."""
-    found = (
-        Option(field.name, field.default, field.metadata[_KEY])
-        for field in dataclasses.fields(group)
-        if _KEY in field.metadata
-    )
-    return tuple(found)
+    """The options of a dataclass: by heading, then in the order of their declaration."""
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    names = dict.fromkeys(name for base in group.__mro__ for name in inspect.get_annotations(base))
+    found = [
+        Option(name, fields[name].default, fields[name].metadata[_KEY])
+        for name in names
+        if name in fields and _KEY in fields[name].metadata
+    ]
+    return tuple(sorted(found, key=lambda option: GROUPS.index(option.declaration.group)))
 
 
 def values_of(options: object, group: type) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rssc_geo.errors import UsageError
 from rssc_geo.options import (
     COMMANDS,
     ENVIRONMENT_PREFIX,
+    GROUPS,
     Option,
     all_options,
     options_of,
@@ -162,7 +163,7 @@ def _options(groups: Sequence[type | Alternatives]) -> list[Option]:
         for member in members:
             for option in options_of(member):
                 found.setdefault(option.flag, option)
-    return list(found.values())
+    return sorted(found.values(), key=lambda option: GROUPS.index(option.declaration.group))
 
 
 def _build(group: type, values: Mapping[str, Any]) -> Any:
