@@ -16,17 +16,16 @@ import shapely
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import atomic_write, check_not_input, check_writable
-from rssc_geo.geometry import Tile, cell_polygons
+from rssc_geo.geometry import Tile
 from rssc_geo.inference import Plan, Source, TileResult, make_plan, nothing_to_classify
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions, OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
+    GeoGrid,
     Layer,
     OutputTarget,
     Placement,
-    StagingFolder,
-    format_of,
     make_target,
 )
 from rssc_geo.progress import Progress, reporting
@@ -196,27 +195,22 @@ def _write_layer(
             found.append((rows.start + row, cols.start + col, result.caption))
         count += 1
     layer = _layer(target, plan, sorted(found), captioner)
-    with StagingFolder(target) as staging:
-        format_of(target.path).write(layer, staging.temporary(target.path), {})
-        staging.publish()
+    with target.staged() as staging:
+        target.format.write(layer, staging.place(target.path), {})
     return count
 
 
 def _layer(
     target: OutputTarget, plan: Plan, found: Sequence[tuple[int, int, str]], captioner: str
 ) -> Layer:
-    crs, transform = plan.scene.crs, plan.scene.transform
-    placement = Placement(
-        crs, target.crs or crs, grid=plan.grid, transform=transform, clip=None, wrap=False
-    )
+    geo = GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs)
+    placement = Placement(geo, target.crs or geo.crs)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(found), _CHUNK):
             rows, cols, captions = zip(*found[start : start + _CHUNK], strict=True)
             polygons = placement.place(
-                cell_polygons(
-                    plan.grid, transform, np.array(rows, np.int32), np.array(cols, np.int32)
-                )
+                geo.polygons(np.array(rows, np.int32), np.array(cols, np.int32))
             )
             columns = [
                 pa.array(captions, pa.string()),
