@@ -25,8 +25,6 @@ from rssc_geo.output import (
     Layer,
     OutputTarget,
     Placement,
-    StagingFolder,
-    format_of,
     make_target,
 )
 from rssc_geo.progress import Progress, reporting
@@ -196,9 +194,8 @@ def _write_layer(
             found.append((rows.start + row, cols.start + col, result.caption))
         count += 1
     layer = _layer(target, plan, sorted(found), captioner)
-    with StagingFolder(target) as staging:
-        format_of(target.path).write(layer, staging.temporary(target.path), {})
-        staging.publish()
+    with target.staged() as staging:
+        target.format.write(layer, staging.place(target.path), {})
     return count
 
 
