@@ -9,7 +9,12 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from rssc_geo.errors import OutputError
-from rssc_geo.geometry import TileGrid, antimeridian, geodesic_area_m2
+from rssc_geo.geometry import (
+    TileGrid,
+    crosses_antimeridian,
+    geodesic_area_m2,
+    split_at_antimeridian,
+)
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
 _BORDER_POINTS = 64
@@ -95,7 +100,7 @@ class Placement:
                     " --crs"
                 )
         if self._splits:
-            placed = antimeridian.split(placed, wrapped=not self.source.is_geographic)
+            placed = split_at_antimeridian(placed, wrapped=not self.source.is_geographic)
         if self.geometry_type == "MultiPolygon":
             single = shapely.get_type_id(placed) == _POLYGON
             placed = placed.copy()
@@ -113,7 +118,7 @@ class Placement:
         )
         if self._to_target is not None:
             lon, lat = self._to_target.transform(lon, lat)
-        return antimeridian.crosses(lon[np.isfinite(lon)], wrapped=not self.source.is_geographic)
+        return crosses_antimeridian(lon[np.isfinite(lon)], wrapped=not self.source.is_geographic)
 
 
 def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry | None:
