@@ -230,7 +230,7 @@ class TileGrid:
         return self._axes[0].tiles_of_cell(row), self._axes[1].tiles_of_cell(col)
 
     def cells_of_tile(self, tile: Tile) -> tuple[range, range]:
-        """Rows and columns of the cells wholly contained in a tile; either may be empty."""
+        """Rows and columns of the cells wholly contained in a tile; never empty."""
         return self._axes[0].cells_of_tile(tile.row), self._axes[1].cells_of_tile(tile.col)
 
     def row_edges(self) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 
 from rssc_geo.errors import InputError, UsageError
 
-RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _Match = Callable[[list[str], str], bool]
 
 
@@ -106,9 +106,9 @@ def choose_bands(
 
 def _by_interpretation(colorinterp: Sequence[ColorInterp]) -> tuple[int, int, int] | None:
     meanings = list(colorinterp)
-    if any(color not in meanings for color in RGB):
+    if any(color not in meanings for color in _RGB):
         return None
-    red, green, blue = (meanings.index(color) + 1 for color in RGB)
+    red, green, blue = (meanings.index(color) + 1 for color in _RGB)
     return red, green, blue
 
 

@@ -22,7 +22,8 @@ def read_overview(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the whole raster, its longer side at most ``side`` pixels.
 
-    Returns uint8 (H, W, 3) and its mask, bool (H, W), True = valid. Raises ``InputError`` when it cannot be read.
+    Returns uint8 (H, W, 3) and its mask, bool (H, W), True = valid. Raises ``InputError`` when it
+    cannot be read.
     """
     scene = plan.scene
     reduction = max(1.0, max(scene.shape) / side)
