@@ -296,7 +296,7 @@ def choose_tile_size(
             *_larger_than_raster(size, shape),
         ]
         return _choice(size, gsd_m, choice.reason, *notes)
-    return _default(shape, gsd_m, footprint_m)
+    return _default_choice(shape, gsd_m, footprint_m)
 
 
 def parse_cell_size(
@@ -320,7 +320,7 @@ def parse_cell_size(
     return cell_size
 
 
-def _default(
+def _default_choice(
     shape: tuple[int, int], gsd_m: tuple[float, float], footprint_m: tuple[float, float, float]
 ) -> TileChoice:
     least, _, most = footprint_m
@@ -329,15 +329,15 @@ def _default(
     if floor > most:
         side, reason = floor, f"{_LEAST_PIXELS} px, the smallest tile that shows a scene"
         notes.append(
-            f"a pixel covers {_metres(max(gsd_m))}, so that the smallest useful tile"
-            f" ({_LEAST_PIXELS} px) covers {_metres(floor)}, more than the {_range(least, most)}"
+            f"a pixel covers {_meters(max(gsd_m))}, so that the smallest useful tile"
+            f" ({_LEAST_PIXELS} px) covers {_meters(floor)}, more than the {_range(least, most)}"
             " the model was trained on: expect less certain classes"
         )
     else:
         side, reason, note = _within_range(shape, gsd_m, footprint_m, floor)
         notes += [note] if note else []
     size = _to_pixels((side, side), gsd_m)
-    cells = _cells(shape, gsd_m, side)
+    cells = _count_cells(shape, gsd_m, side)
     if cells < _ENOUGH_CELLS:
         notes.append(
             f"the raster of {_pixels(shape)} gives {cells} cell{'' if cells == 1 else 's'} only,"
@@ -359,25 +359,25 @@ def _within_range(
     lowest, wanted = max(least, floor), max(preferred, floor)
     # Rather a smaller tile within the range than a padded one.
     side = min(wanted, max(min(extent), lowest))
-    if _cells(shape, gsd_m, side) < _ENOUGH_CELLS:
+    if _count_cells(shape, gsd_m, side) < _ENOUGH_CELLS:
         side = _largest_with_enough_cells(shape, gsd_m, lowest, side)
-    if _cells(shape, gsd_m, side) < _ENOUGH_CELLS:
+    if _count_cells(shape, gsd_m, side) < _ENOUGH_CELLS:
         side = _largest_with_enough_cells(shape, gsd_m, floor, lowest)
         side = min(side, max(min(extent), floor))
     note = ""
     if side < least:
         note = (
-            f"tiles of {_metres(side)} are smaller than the {_range(least, most)} the model was"
-            f" trained on, since the raster covers only {_metres(extent[0])} ×"
-            f" {_metres(extent[1])}: expect less certain classes"
+            f"tiles of {_meters(side)} are smaller than the {_range(least, most)} the model was"
+            f" trained on, since the raster covers only {_meters(extent[0])} ×"
+            f" {_meters(extent[1])}: expect less certain classes"
         )
     if side == preferred:
-        return side, f"{_metres(side)}, the side that the model prefers", note
+        return side, f"{_meters(side)}, the side that the model prefers", note
     if side == floor:
-        return side, f"{_metres(side)}, {_LEAST_PIXELS} px of this raster", note
+        return side, f"{_meters(side)}, {_LEAST_PIXELS} px of this raster", note
     return (
         side,
-        f"{_metres(side)} instead of {_metres(wanted)}, to suit the size of the raster",
+        f"{_meters(side)} instead of {_meters(wanted)}, to suit the size of the raster",
         note,
     )
 
@@ -388,14 +388,14 @@ def _largest_with_enough_cells(
     """The largest side in [low, high] metres that gives enough cells; ``low`` if none does."""
     for _ in range(60):
         middle = (low + high) / 2
-        if _cells(shape, gsd_m, middle) >= _ENOUGH_CELLS:
+        if _count_cells(shape, gsd_m, middle) >= _ENOUGH_CELLS:
             low = middle
         else:
             high = middle
     return low
 
 
-def _cells(shape: tuple[int, int], gsd_m: tuple[float, float], side: float) -> int:
+def _count_cells(shape: tuple[int, int], gsd_m: tuple[float, float], side: float) -> int:
     rows, cols = _to_pixels((side, side), gsd_m)
     return -(-shape[0] // rows) * -(-shape[1] // cols)
 
@@ -424,19 +424,19 @@ def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[
         if min(sides) < 1 or any(side != int(side) for side in sides):
             raise UsageError(f"{option} {text}: pixels are whole numbers from 1 up")
         return int(sides[0]), int(sides[1])
-    metres = tuple(side * (1000 if unit == "km" else 1) for side in sides)
-    if any(side < gsd for side, gsd in zip(metres, gsd_m, strict=True)):
+    sides_m = tuple(side * (1000 if unit == "km" else 1) for side in sides)
+    if any(side < gsd for side, gsd in zip(sides_m, gsd_m, strict=True)):
         raise UsageError(
-            f"{option} {text} is less than one pixel of the raster ({_metres(max(gsd_m))})"
+            f"{option} {text} is less than one pixel of the raster ({_meters(max(gsd_m))})"
         )
-    return _to_pixels((metres[0], metres[1]), gsd_m)
+    return _to_pixels((sides_m[0], sides_m[1]), gsd_m)
 
 
 def _outside_range(footprint_m: tuple[float, float], least: float, most: float) -> list[str]:
     # A pixel's rounding is no departure from the range.
     if min(footprint_m) >= least * 0.99 and max(footprint_m) <= most * 1.01:
         return []
-    covered = " × ".join(_metres(side) for side in footprint_m)
+    covered = " × ".join(_meters(side) for side in footprint_m)
     note = f"a tile covers {covered}, outside the {_range(least, most)} the model was trained on"
     return [note + ": expect less certain classes"]
 
@@ -456,7 +456,7 @@ def _range(least: float, most: float) -> str:
     return f"{least:g}–{most:g} m"
 
 
-def _metres(value: float) -> str:
+def _meters(value: float) -> str:
     if value >= 10_000:
         return f"{value / 1000:.3g} km"
     return f"{value:.3g} m" if value < 1000 else f"{value:.0f} m"

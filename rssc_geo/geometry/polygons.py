@@ -76,15 +76,19 @@ class Regions:
 
 
 def cell_polygons(
-    grid: TileGrid,
-    transform: Affine,
-    rows: NDArray[np.integer[Any]],
-    cols: NDArray[np.integer[Any]],
+    grid: TileGrid, transform: Affine, rows: _Integers, cols: _Integers
 ) -> NDArray[np.object_]:
-    """Rectangles of the cells (``rows[i]``, ``cols[i]``) as shapely polygons, counter-clockwise.
+    """Make the cells (``rows[i]``, ``cols[i]``) rectangles, counter-clockwise.
 
-    Every corner is ``transform * (pixel column, pixel row)`` exactly; a rotated transform gives
+    Every corner is ``transform @ (pixel column, pixel row)`` exactly; a rotated transform gives
     rotated cells.
+
+    Parameters
+    ----------
+    transform : affine of the raster, from (column, row) to its CRS
+    rows, cols : integers (n,)
+
+    Returns shapely polygons (n,).
     """
     row_step = np.array([0, 0, 1, 1] if transform.determinant >= 0 else [0, 1, 1, 0])
     col_step = np.array([0, 1, 1, 0] if transform.determinant >= 0 else [0, 0, 1, 1])
@@ -106,6 +110,7 @@ def dissolve(
 
     Parameters
     ----------
+    transform : affine of the raster, from (column, row) to its CRS
     classes : integers (cell rows, cell columns); ``nothing`` marks cells that belong to no region
     keep_corners : keep every cell corner along an outline, not only those where it turns. For
         outlines that are reprojected: neighbors then go on sharing their vertices.

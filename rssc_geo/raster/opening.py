@@ -146,22 +146,30 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The raster that is read: the file itself, a VRT over files, or a warp over a file."""
+    """The raster that is read: the file itself, a VRT over files, or a warp over a file.
+
+    Attributes
+    ----------
+    bands : the source bands taken as red, green, blue
+    indexes : 1-based bands of the view that show them
+    warp, vrt : the warp, or the VRT's text, if any
+    vrt_block_shape : of the file behind a VRT, whose own blocks mean nothing
+    mask_band : band of the VRT that holds the file's own mask
+    palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
+    """
 
     bands: BandChoice
     indexes: tuple[int, int, int] = (1, 2, 3)
     warp: Warp | None = None
     vrt: str = ""
     vrt_block_shape: tuple[int, int] = (0, 0)
-    """Of the file behind a VRT, whose own blocks mean nothing."""
     mask_band: int | None = None
-    """Band of the VRT that holds the file's own mask."""
     palette: bool = False
     palette_nodata: float | None = None
 
     @contextlib.contextmanager
     def over(self, dataset: rasterio.DatasetReader) -> Iterator[rasterio.DatasetReader]:
-        """The view of an open dataset; a second one is opened for a VRT or a warp alone."""
+        """The view of an open dataset; a second dataset comes into being for a VRT or warp alone."""
         if self.vrt:
             with rasterio.open(self.vrt) as handle:
                 yield handle
@@ -195,7 +203,9 @@ def open_source(
         name = "scene" if is_text else Path(path.split("?", maxsplit=1)[0]).stem
         files = tuple(str(file) for file in dataset.files) or (path,)
         with view.over(dataset) as handle:
-            return _look(handle, view, dataset=view.vrt or path, label=path, name=name, files=files)
+            return _describe_source(
+                handle, view, dataset=view.vrt or path, label=path, name=name, files=files
+            )
 
 
 def is_remote(path: str) -> bool:
@@ -232,7 +242,7 @@ def gdal_errors(label: str) -> Iterator[None]:
 # What the view of a source tells.
 
 
-def _look(
+def _describe_source(
     handle: rasterio.DatasetReader,
     view: _View,
     *,
@@ -280,11 +290,11 @@ def _look(
         bands=view.bands,
         dtype=dtype,
         nodata=rule.nodata[0] if rule.nodata else view.palette_nodata,
-        mask=_describe(rule, view, files),
+        mask=_describe_mask(rule, view, files),
     )
 
 
-def _describe(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
+def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
     """What makes a pixel invalid, in words."""
     words = []
     if rule.mask_band is not None and view.mask_band is not None:
@@ -484,7 +494,7 @@ def _open_separate(
             vrt_block_shape=first.block_shapes[0],
         )
         with gdal_errors(label), gdal_env(view.vrt), view.over(first) as handle:
-            return _look(
+            return _describe_source(
                 handle,
                 view,
                 dataset=view.vrt,
