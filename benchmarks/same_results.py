@@ -110,7 +110,7 @@ def cases(rasters: Path, small: Path) -> list[Case]:
         *_map("south-up", str(small / "south_up.tif"), "geojson"),
         *_map("degrees", raster("3420B_2010_328_RGB_LATLNG.tif"), "fgb", *finer),
         *_map("bounds", subset, "parquet", *("--bounds", "231450,4057010,231700,4057250"),
-              *("--min-area", "8000", "--crs", "EPSG:3857", "--tile-size", "100px"),
+              *("--min-area", "3000", "--crs", "EPSG:3857", "--tile-size", "100px"),
               *("{CELL-SIZE}", "50px"), gpkg=("--review", "5", "--preview", "bounds/map.png",
                                         "--report", "bounds/map.html")),
         *_map("aoi", demo, "geojson", "--aoi", labels, "--aoi-clip", "--captioner", "none",
@@ -148,7 +148,7 @@ def cases(rasters: Path, small: Path) -> list[Case]:
         Case("info-separate", ("info", "--bands-from", *naip, "--json")),
         Case("evaluate", ("evaluate", "compact", pictures, "--json")),
     ]  # fmt: skip
-    short = ("--schedule", "1x64", "--caption-epochs", "1", "--fusion-epochs", "2", "--views", "1",
+    short = ("--schedule", "6x64", "--caption-epochs", "1", "--fusion-epochs", "6", "--views", "1",
              "--val", "0.25", "--test", "0.25", "--seed", "3", "--device", "cpu")  # fmt: skip
     trained = [
         Case("train-polygons", ("train", "--raster", demo, "--labels", labels, "--field", "label",
