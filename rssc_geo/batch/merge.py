@@ -24,13 +24,13 @@ from pyproj import CRS
 from rssc_geo.batch.stamps import stamp
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.options import OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
     LANDUSE_FIELDS,
     Field,
     Layer,
-    OutputOptions,
     Workshop,
     check_output,
     document,

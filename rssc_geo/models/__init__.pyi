@@ -41,6 +41,5 @@ from .pretrained import as_configuration as as_configuration
 from .pretrained import load_image_encoder as load_image_encoder
 from .pretrained import load_text_encoder as load_text_encoder
 from .pretrained import load_tokenizer as load_tokenizer
-from .pretrained import timm_colors as timm_colors
 from .published import PublishedClassifier as PublishedClassifier
 from .words import caption_ids as caption_ids

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
 from rssc_geo.models import ModelCard, load_card
-from rssc_geo.options import ClassifyOptions, MapOptions
+from rssc_geo.options import ClassifyOptions, Extras, MapOptions
 from rssc_geo.output import LandUseSummary, make_target, read_layer
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.reports import Extras
 
 if TYPE_CHECKING:
     import geopandas as gpd
