@@ -23,7 +23,7 @@ from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run
 from rssc_geo.options import TilingOptions, values_of
-from rssc_geo.output import CellBatch, LandUseSummary, LandUseWriter, OutputTarget
+from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 from rssc_geo.progress import Progress
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ class SceneRun:
         self._fingerprint = plan.scene.fingerprint()
         self._writer = LandUseWriter(
             target,
-            grid=plan.grid,
-            transform=plan.scene.transform,
-            crs=plan.scene.crs,
+            GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
             classes=spec.card.classes,
             run_key=self._key(),
             provenance=self._provenance(),

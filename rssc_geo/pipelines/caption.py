@@ -16,12 +16,13 @@ import shapely
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import atomic_write, check_not_input, check_writable
-from rssc_geo.geometry import Tile, cell_polygons
+from rssc_geo.geometry import Tile
 from rssc_geo.inference import Plan, Source, TileResult, make_plan, nothing_to_classify
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions, OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
+    GeoGrid,
     Layer,
     OutputTarget,
     Placement,
@@ -202,24 +203,19 @@ def _write_layer(
 def _layer(
     target: OutputTarget, plan: Plan, found: Sequence[tuple[int, int, str]], captioner: str
 ) -> Layer:
-    crs, transform = plan.scene.crs, plan.scene.transform
-    placement = Placement(
-        crs, target.crs or crs, grid=plan.grid, transform=transform, clip=None, wrap=False
-    )
+    crs = plan.scene.crs
+    geo = GeoGrid(plan.grid, plan.scene.transform, crs)
+    placement = Placement(geo, target.crs or crs)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(found), _CHUNK):
             rows, cols, captions = zip(*found[start : start + _CHUNK], strict=True)
-            polygons = placement.place(
-                cell_polygons(
-                    plan.grid, transform, np.array(rows, np.int32), np.array(cols, np.int32)
-                )
-            )
+            polygons = geo.polygons(np.array(rows, np.int32), np.array(cols, np.int32))
             columns = [
                 pa.array(captions, pa.string()),
                 pa.array(rows, pa.int32()),
                 pa.array(cols, pa.int32()),
-                pa.array(shapely.to_wkb(polygons), pa.binary()),
+                pa.array(shapely.to_wkb(placement.place(polygons)), pa.binary()),
             ]
             yield pa.record_batch(columns, schema=layer.schema)
 
