@@ -2,8 +2,8 @@ from .errors import RsscGeoError as RsscGeoError
 from .evaluation.evaluate import evaluate as evaluate
 from .inference.plan import TilingOptions as TilingOptions
 from .inference.plan import make_plan as make_plan
+from .models.bundle import load_bundle as load_bundle
 from .models.bundle import load_card as load_card
-from .models.bundle import load_model as load_model
 from .models.named_classes import name_classes as name_classes
 from .pipelines.caption import caption as caption
 from .pipelines.classify import classify as classify

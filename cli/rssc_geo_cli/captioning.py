@@ -9,7 +9,7 @@ import click
 from rssc_geo_cli.options import apply_options
 
 if TYPE_CHECKING:
-    from rssc_geo.captioning import CaptionOptions
+    from rssc_geo.options import CaptionerOptions
 
 captioner_option = click.option(
     "--captioner",
@@ -20,7 +20,7 @@ captioner_option = click.option(
         " RSSC_GEO_API_KEY)."
     ),
 )
-# Left out, each keeps the default of CaptionOptions.
+# Left out, each keeps the default of CaptionerOptions.
 captioning_options = apply_options(
     click.option(
         "--caption-beam",
@@ -91,26 +91,29 @@ caption_when_option = click.option(
         " without."
     ),
 )
-_FIELDS = (
-    "beam",
-    "prompt",
-    "max_tokens",
-    "share",
-    "cache",
-    "requests",
-    "timeout_s",
-    "quantize",
-    "trust_remote_code",
-    "when",
-)
+# Of the commands' names and those of CaptionerOptions.
+_FIELDS = {
+    "beam": "caption_beam",
+    "prompt": "prompt",
+    "max_tokens": "caption_tokens",
+    "share": "share_captions",
+    "cache": "caption_cache",
+    "requests": "caption_requests",
+    "timeout_s": "caption_timeout",
+    "quantize": "quantize",
+    "trust_remote_code": "trust_remote_code",
+    "when": "caption_when",
+    "caption_batch_size": "caption_batch_size",
+}
 
 
-def take_caption_options(values: dict[str, Any]) -> CaptionOptions:
+def take_caption_options(values: dict[str, Any]) -> CaptionerOptions:
     """Take what belongs to the captioners out of a command's values."""
-    from rssc_geo.captioning import CaptionOptions
+    from rssc_geo.captioning import caption_threshold, check_numbers
+    from rssc_geo.options import CaptionerOptions
 
-    given = {name: values.pop(name, None) for name in _FIELDS}
-    given["batch_size"] = values.pop(
-        "caption_batch_size", None
-    )  # the command's own is of the classifier
-    return CaptionOptions(**{name: value for name, value in given.items() if value is not None})
+    given = {field: values.pop(name, None) for name, field in _FIELDS.items()}
+    options = CaptionerOptions(**{k: value for k, value in given.items() if value is not None})
+    check_numbers(options)
+    caption_threshold(options)
+    return options

@@ -125,14 +125,14 @@ def command(
     from rssc_geo.evaluation import write_report
     from rssc_geo.evaluation.evaluate import evaluate
     from rssc_geo.inference import choose_compute
-    from rssc_geo.models import load_model
+    from rssc_geo.models import load_bundle
 
     if seeds is not None:
         _compare(model, dataset, seeds, work, as_json=as_json, options=options)
         return
     if (dataset is None) == (raster is None) or (raster is None) != (labels is None):
         raise UsageError("give a DATASET folder, or --raster together with --labels")
-    loaded = load_model(model, revision=options["revision"])
+    loaded = load_bundle(model, revision=options["revision"])
     if dataset is not None:
         data = _pictures(dataset, loaded.card, options)
     else:
@@ -170,7 +170,7 @@ def _compare(
     from rssc_geo.errors import UsageError
     from rssc_geo.evaluation import compare_on_folder
     from rssc_geo.inference import choose_compute
-    from rssc_geo.models import load_model
+    from rssc_geo.models import load_bundle
 
     if dataset is None or work is None or seeds < 2:
         raise UsageError("--baselines needs at least 2 seeds, a DATASET folder and --work")
@@ -184,7 +184,7 @@ def _compare(
                 f"--baselines trains and measures networks of its own: {option.opts[-1]} means"
                 " nothing there"
             )
-    loaded = load_model(model, revision=options["revision"])
+    loaded = load_bundle(model, revision=options["revision"])
     training = _training(loaded.card, options)
     if options["fusion_epochs"] is not None:
         training = dataclasses.replace(

@@ -100,9 +100,9 @@ def map_land_use(
     from rssc_geo.pipelines.classify import classify
 
     if prepare is not None:
-        from rssc_geo.models import load_model
+        from rssc_geo.models import load_bundle
 
-        options["model"] = prepare(load_model(options["model"], revision=options["revision"]))
+        options["model"] = prepare(load_bundle(options["model"], revision=options["revision"]))
     with Reporter(progress, quiet=quiet) as reporter:
         result = classify(source, output, progress=reporter, **options)
     show_result(result.as_dict(), progress=progress, as_json=as_json, quiet=quiet, tell=_tell)

@@ -144,8 +144,12 @@ def import_(*, checkpoint: Path, output: str, classes: str, as_json: bool, **opt
     Nothing in the file is run. The bundle reads captions: give `classify` a --captioner.
     """
     from rssc_geo.models import import_checkpoint
+    from rssc_geo.options import ImportOptions
 
-    card = import_checkpoint(checkpoint, output, classes=_class_names(classes), **options)
+    options["bundle_name"] = options.pop("name")
+    card = import_checkpoint(
+        checkpoint, output, classes=_class_names(classes), options=ImportOptions(**options)
+    )
     if as_json:
         print_json(
             {

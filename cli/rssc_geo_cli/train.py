@@ -174,7 +174,7 @@ def command(
 
     from rssc_geo.errors import UsageError
     from rssc_geo.inference import choose_compute
-    from rssc_geo.models import Footprint, load_card, timm_colors
+    from rssc_geo.models import Footprint, load_card, timm_normalization
     from rssc_geo.training import TrainOptions
     from rssc_geo.training.train import train
 
@@ -199,7 +199,7 @@ def command(
     defaults = TrainOptions()
     mean, std = start.mean, start.std
     if chosen_full is None and architecture is not None:
-        mean, std = timm_colors(architecture)
+        mean, std = timm_normalization(architecture)
     recipe = dataclasses.replace(
         defaults.encoder,
         architecture=architecture or encoder.get("architecture", ""),

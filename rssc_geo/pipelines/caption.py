@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from rssc_geo.captioning import (
-    Captioner,
-    CaptionOptions,
-    NoCaptioner,
-    describe_captioner,
-    make_captioner,
-)
+from rssc_geo.captioning import Captioner, NoCaptioner, describe_captioner, make_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.geometry import Tile, cell_polygons
 from rssc_geo.inference import (
@@ -37,7 +31,8 @@ from rssc_geo.inference import (
     output_options,
     spare_the_input,
 )
-from rssc_geo.models import Model, load_card, load_model
+from rssc_geo.models import Model, load_bundle, load_card
+from rssc_geo.options import CaptionerOptions
 from rssc_geo.output import (
     CELL_FIELDS,
     Layer,
@@ -85,7 +80,7 @@ def caption(
     model: str | Path | Model = "compact",
     revision: str | None = None,
     captioner: str | Captioner | None = None,
-    caption_options: CaptionOptions | None = None,
+    caption_options: CaptionerOptions | None = None,
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -122,16 +117,11 @@ def caption(
     if lines:
         _check_lines(plan, target, crs=crs, overwrite=overwrite)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
-    loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
+    loaded = model if isinstance(model, Model) else load_bundle(model, revision=revision)
     writes = captioner
     if writes is None or isinstance(writes, str):
-        writes = make_captioner(
-            writes,
-            loaded,
-            caption_options or CaptionOptions(),
-            device=compute.device,
-            dtype=compute.dtype,
-        )
+        asked = replace(caption_options or CaptionerOptions(), captioner=writes)
+        writes = make_captioner(loaded, asked, device=compute.device, dtype=compute.dtype)
     if isinstance(writes, NoCaptioner):
         raise UsageError("--captioner none writes no captions; name one that does")
     cells = CellMap(plan.grid, plan.selected, min_valid=options.min_valid)

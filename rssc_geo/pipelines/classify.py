@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.captioning import Captioner, CaptionOptions, describe_captioner, make_captioner
+from rssc_geo.captioning import Captioner, describe_captioner, make_captioner
 from rssc_geo.inference import (
     Maker,
     SceneJob,
@@ -25,7 +25,8 @@ from rssc_geo.inference import (
     make_plan,
     output_options,
 )
-from rssc_geo.models import Model, load_card, load_model
+from rssc_geo.models import Model, load_bundle, load_card
+from rssc_geo.options import CaptionerOptions
 from rssc_geo.output import LandUseSummary
 from rssc_geo.progress import Progress
 from rssc_geo.raster import TileReader
@@ -79,7 +80,7 @@ def classify(
     model: str | Path | Model = "compact",
     revision: str | None = None,
     captioner: str | Captioner | None = None,
-    caption_options: CaptionOptions | None = None,
+    caption_options: CaptionerOptions | None = None,
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -103,7 +104,7 @@ def classify(
     output : .gpkg, .fgb, .geojson, .parquet or .shp
     model : embedded name, bundle folder or hub id (``revision``: of the hub id), or a loaded one
         for many rasters
-    captioner, caption_options : see ``make_captioner``; or a loaded captioner for many rasters
+    captioner, caption_options : see ``CaptionerOptions``; or a loaded captioner for many rasters
     device, dtype, batch_size : see ``choose_compute``
     crs : CRS of the output; the raster's by default
     aoi_clip : also clip the polygons to ``aoi``
@@ -144,16 +145,11 @@ def classify(
     if review is not None:
         check_review(wanted, review)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
-    loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
+    loaded = model if isinstance(model, Model) else load_bundle(model, revision=revision)
     writes = captioner
     if writes is None or isinstance(writes, str):
-        writes = make_captioner(
-            writes,
-            loaded,
-            caption_options or CaptionOptions(),
-            device=compute.device,
-            dtype=compute.dtype,
-        )
+        asked = replace(caption_options or CaptionerOptions(), captioner=writes)
+        writes = make_captioner(loaded, asked, device=compute.device, dtype=compute.dtype)
     classifier = TileClassifier(loaded, writes, compute)
     maker = Maker(
         loaded.card, describe_captioner(writes), str(compute.dtype).removeprefix("torch.")

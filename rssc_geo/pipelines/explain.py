@@ -25,7 +25,8 @@ from rssc_geo.inference import (
     classify_tiles,
     make_plan,
 )
-from rssc_geo.models import Model, find_reasons, load_card, load_model
+from rssc_geo.models import Model, ReadCaption, attribute, load_bundle, load_card
+from rssc_geo.options import CaptionerOptions
 from rssc_geo.output import rgb
 from rssc_geo.pipelines.explain_cells import (
     Choice,
@@ -131,8 +132,9 @@ def explain(
     _spare_inputs(Path(output), [*plan.scene.files, *([] if result is None else [result])])
     with atomic_folder(Path(output), index=INDEX, overwrite=overwrite) as folder:
         compute = choose_compute(device, dtype="float32")
-        loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
-        writes = make_captioner(captioner, loaded, device=compute.device, dtype=compute.dtype)
+        loaded = model if isinstance(model, Model) else load_bundle(model, revision=revision)
+        asked = CaptionerOptions(captioner=captioner)
+        writes = make_captioner(loaded, asked, device=compute.device, dtype=compute.dtype)
         job = _Job(plan, choices, options, loaded, writes)
         classifier = TileClassifier(loaded, writes, compute)
         radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
@@ -251,14 +253,12 @@ class _Job:
         best, second = int(order[0]), int(order[1])
         source = self._captioner.source
         words_read = bool(caption) and self._model.reads(source)
-        reasons = find_reasons(
+        reasons = attribute(
             self._model,
             data.pixels,
             data.mask,
             class_id=best,
-            caption=caption,
-            source=source,
-            words_read=words_read,
+            caption=ReadCaption(caption, source, words_read),
         )
         name = f"cell_{row:05d}_{col:05d}"
         explanation = Explanation(

@@ -12,7 +12,7 @@ import torch
 
 from rssc_geo.errors import UsageError
 from rssc_geo.inference import CellMap, Source, TilingOptions, make_plan
-from rssc_geo.models import Model, NamedClasses, refine_texts
+from rssc_geo.models import Model, ZeroShotHead, refine_texts
 from rssc_geo.raster import TileReader, fit_radiometry
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def refine_classes(named: Model, source: Source, **tiling: Any) -> Model:
     ``UsageError`` when no tile has data.
     """
     network = named.network
-    assert isinstance(network, NamedClasses)
+    assert isinstance(network, ZeroShotHead)
     pooled = _sample(named, source, TilingOptions(**tiling))
     vectors = (
         network.texts
@@ -40,7 +40,7 @@ def refine_classes(named: Model, source: Source, **tiling: Any) -> Model:
     moved = refine_texts(network.alignment, vectors, pooled)  # type: ignore[arg-type]
     count = len(network.texts)
     background = None if network.background is None else moved[count:]
-    refined = NamedClasses(
+    refined = ZeroShotHead(
         dataclasses.replace(named, network=network.network), moved[:count], background
     )
     card = dataclasses.replace(
