@@ -5,6 +5,7 @@ from .attribution import attribute as attribute
 from .bundle import EMBEDDED as EMBEDDED
 from .bundle import Model as Model
 from .bundle import build_network as build_network
+from .bundle import caption_ids as caption_ids
 from .bundle import embedded_names as embedded_names
 from .bundle import load_bundle as load_bundle
 from .bundle import load_card as load_card
@@ -25,7 +26,6 @@ from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
 from .encoders import make_image_encoder as make_image_encoder
 from .encoders import make_text_encoder as make_text_encoder
-from .named_classes import ZeroShotHead as ZeroShotHead
 from .named_classes import class_embedding as class_embedding
 from .named_classes import class_embeddings as class_embeddings
 from .named_classes import in_vocabulary as in_vocabulary
@@ -42,6 +42,4 @@ from .pretrained import as_configuration as as_configuration
 from .pretrained import load_image_encoder as load_image_encoder
 from .pretrained import load_text_encoder as load_text_encoder
 from .pretrained import load_tokenizer as load_tokenizer
-from .published import PublishedClassifier as PublishedClassifier
-from .pretrained import timm_normalization as timm_normalization
 from .published import import_checkpoint as import_checkpoint

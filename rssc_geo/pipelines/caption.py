@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
+from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import UsageError
 from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.geometry import Tile
@@ -97,6 +98,8 @@ def caption(
     if options.captioner == "none":
         raise UsageError("--captioner none writes no captions; name one that does")
     card = model.card if model else load_card(options.model, revision=options.revision)
+    if model is None:
+        check_captioner(options, card)
     plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)

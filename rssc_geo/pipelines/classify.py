@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rssc_geo.captioning import check_captioner
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
 from rssc_geo.models import ModelCard, load_card
-from rssc_geo.options import ClassifyOptions, Extras, MapOptions
+from rssc_geo.options import ClassifyOptions, MapOptions
 from rssc_geo.output import LandUseSummary, make_target, read_layer
 from rssc_geo.progress import Progress, reporting
+from rssc_geo.reports import Extras
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -93,6 +95,8 @@ def classify(
     """
     options = options or ClassifyOptions()
     card = model.card if model else load_card(options.model, revision=options.revision)
+    if model is None:
+        check_captioner(options, card)
 
     def load(_plan: Plan) -> Predictor:
         from rssc_geo.inference import load_predictor

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.inference import TilingOptions, choose_compute, make_plan
+from rssc_geo.inference import choose_compute, make_plan
 from rssc_geo.models import Footprint, ModelCard, load_bundle, save_bundle, scene_classes
+from rssc_geo.options import TilingOptions
 from rssc_geo.progress import Progress
 from rssc_geo.training.few_shot.labels import read_labels
 from rssc_geo.training.few_shot.learner import Learner

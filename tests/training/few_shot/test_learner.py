@@ -13,8 +13,8 @@ import torch
 from affine import Affine
 
 from rssc_geo.errors import UsageError
-from rssc_geo.inference import TilingOptions
 from rssc_geo.models import Model, class_embeddings, load_bundle
+from rssc_geo.options import TilingOptions
 from rssc_geo.training import (
     CustomOptions,
     embed_views,

@@ -15,8 +15,8 @@ from shapely.geometry import LineString, Point, box
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import TilingOptions
 from rssc_geo.models import load_bundle
+from rssc_geo.options import TilingOptions
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 from rssc_geo.training import (
