@@ -185,7 +185,7 @@ GROUPS = (
 """Headings of the help, in their order."""
 
 
-class Extras(TypedDict, total=False):
+class Settings(TypedDict, total=False):
     """The attributes of a ``Declaration`` that few options need."""
 
     unit: str
@@ -207,10 +207,10 @@ def option(
     kind: Kind = TEXT,
     *,
     default: T,
-    **extras: Unpack[Extras],
+    **settings: Unpack[Settings],
 ) -> T:
     """A dataclass field that is an option; see ``Declaration``."""
-    declaration = Declaration(help, group, kind, **extras)
+    declaration = Declaration(help, group, kind, **settings)
     return dataclasses.field(default=default, metadata={_KEY: declaration})
 
 

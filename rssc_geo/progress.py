@@ -41,7 +41,7 @@ class ProgressBar:
 
 
 @contextmanager
-def reporting(progress: Progress | bool | None) -> Iterator[Progress]:
+def reporting(progress: Progress | bool | None) -> Iterator[Progress]:  # noqa: FBT001 -- as tqdm's
     """What a public function's ``progress`` means: True is a bar, False or None nothing."""
     if callable(progress):
         yield progress

@@ -26,7 +26,8 @@ def classify_command(
     """Classify RASTER into land-use polygons.
 
     The result's suffix is its format: .gpkg, .fgb, .geojson, .parquet or .shp. It has two layers,
-    `landuse` (regions) and `cells` (one polygon a cell, with its caption), styled for QGIS. A run that was stopped goes on when the same command is given again.
+    `landuse` (regions) and `cells` (one polygon a cell, with its caption), styled for QGIS. A run
+    that was stopped goes on when the same command is given again.
     """
     set_up_logging(run)
     scene = source_of(raster, source)

@@ -121,7 +121,7 @@ def import_command(
     set_up_logging(printing)
 
     from rssc_geo.models import import_checkpoint
-    from rssc_geo.pipelines.zero_shot import read_classes
+    from rssc_geo.pipelines import read_classes
 
     card = import_checkpoint(checkpoint, target.output, list(read_classes(names.classes)), options)
     values = {

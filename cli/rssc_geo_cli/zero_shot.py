@@ -34,7 +34,8 @@ def zero_shot_command(
     set_up_logging(run)
     scene = source_of(raster, source)
 
-    from rssc_geo.pipelines.zero_shot import read_classes, zero_shot
+    from rssc_geo.pipelines import read_classes
+    from rssc_geo.pipelines.zero_shot import zero_shot
 
     classes = read_classes(names.classes)
     with running(run) as progress:

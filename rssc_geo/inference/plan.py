@@ -141,10 +141,8 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
         for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True)
     )
     if read < low and not tiling.warnings:  # else the tile's own warning has told why
-        return [
-            f"tiles are read at {read:.3g} m a pixel, {trained}: expect less certain classes"
-            " (larger tiles: --tile-size)"
-        ]
+        hint = "expect less certain classes (larger tiles: --tile-size)"
+        return [f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"]
     return []
 
 

@@ -1,10 +1,10 @@
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer
 from .formats import format_of as format_of
-from .geopackage import PROVENANCE_URI as PROVENANCE_URI
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
 from .geopackage import provenance_document as provenance_document
+from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
 from .landuse import CellBatch as CellBatch
 from .landuse import LandUseSummary as LandUseSummary

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from rssc_geo.files import write_error
@@ -138,6 +138,21 @@ def provenance_document(*parts: Mapping[str, object]) -> dict[str, object]:
     text = json.dumps(merged, ensure_ascii=False).encode("utf-8", "replace")
     result: dict[str, object] = json.loads(text)
     return result
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a GeoPackage says of its making; empty where it says nothing, or is none."""
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return {}
+    try:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
+            found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
+        document: dict[str, Any] = json.loads(found[0]) if found else {}
+    except (sqlite3.Error, ValueError):
+        return {}
+    return document
 
 
 def timestamp() -> str:

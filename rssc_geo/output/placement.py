@@ -12,7 +12,13 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from rssc_geo.errors import OutputError
-from rssc_geo.geometry import TileGrid, antimeridian, cell_polygons, geodesic_area_m2
+from rssc_geo.geometry import (
+    TileGrid,
+    cell_polygons,
+    crosses_antimeridian,
+    geodesic_area_m2,
+    split_at_antimeridian,
+)
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
 _BORDER_POINTS = 64
@@ -106,7 +112,7 @@ class Placement:
                     " --crs"
                 )
         if self._splits:
-            placed = antimeridian.split(placed, wrapped=not self.geo.crs.is_geographic)
+            placed = split_at_antimeridian(placed, wrapped=not self.geo.crs.is_geographic)
         if self.geometry_type == "MultiPolygon":
             single = shapely.get_type_id(placed) == _POLYGON
             placed = placed.copy()
@@ -127,7 +133,7 @@ class Placement:
         if self._to_target is not None:
             lon, lat = self._to_target.transform(lon, lat)
         wrapped = not self.geo.crs.is_geographic
-        return antimeridian.crosses(lon[np.isfinite(lon)], wrapped=wrapped)
+        return crosses_antimeridian(lon[np.isfinite(lon)], wrapped=wrapped)
 
 
 def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
+from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import UsageError
 from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.geometry import Tile
@@ -97,6 +98,8 @@ def caption(
     if options.captioner == "none":
         raise UsageError("--captioner none writes no captions; name one that does")
     card = model.card if model else load_card(options.model, revision=options.revision)
+    if model is None:
+        check_captioner(options, card)
     plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
@@ -203,20 +206,19 @@ def _write_layer(
 def _layer(
     target: OutputTarget, plan: Plan, found: Sequence[tuple[int, int, str]], captioner: str
 ) -> Layer:
-    geo = GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs)
-    placement = Placement(geo, target.crs or geo.crs)
+    crs = plan.scene.crs
+    geo = GeoGrid(plan.grid, plan.scene.transform, crs)
+    placement = Placement(geo, target.crs or crs)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(found), _CHUNK):
             rows, cols, captions = zip(*found[start : start + _CHUNK], strict=True)
-            polygons = placement.place(
-                geo.polygons(np.array(rows, np.int32), np.array(cols, np.int32))
-            )
+            polygons = geo.polygons(np.array(rows, np.int32), np.array(cols, np.int32))
             columns = [
                 pa.array(captions, pa.string()),
                 pa.array(rows, pa.int32()),
                 pa.array(cols, pa.int32()),
-                pa.array(shapely.to_wkb(polygons), pa.binary()),
+                pa.array(shapely.to_wkb(placement.place(polygons)), pa.binary()),
             ]
             yield pa.record_batch(columns, schema=layer.schema)
 

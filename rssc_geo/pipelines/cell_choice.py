@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -23,7 +19,7 @@ from rssc_geo.geometry import parse_crs
 from rssc_geo.inference import Plan
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, values_of
-from rssc_geo.output import PROVENANCE_URI, format_of
+from rssc_geo.output import format_of, read_provenance
 from rssc_geo.raster import footprint
 
 log = logging.getLogger(__name__)
@@ -124,7 +120,7 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
     (another format) leaves the options as they are. Raises ``UsageError`` when it was made with
     another model.
     """
-    made = _provenance(result)
+    made = read_provenance(result)
     model = made.get("model", {})
     names = [c.name for c in card.classes]
     if model and (dict(model["sha256"]) != dict(card.sha256) or list(model["classes"]) != names):
@@ -201,22 +197,6 @@ def _read(result: Path, where: str | None) -> gpd.GeoDataFrame:
         if where is None:
             raise InputError(f"{path} cannot be read: {one_line(error)}") from error
         raise UsageError(f"--where {where!r} is not understood: {one_line(error)}") from error
-
-
-def _provenance(result: Path) -> dict[str, Any]:
-    """What a GeoPackage says of its making; nothing where it does not, or is none."""
-    if result.suffix.lower() != ".gpkg" or not result.is_file():
-        return {}
-    try:
-        with closing(
-            sqlite3.connect(f"{result.resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
-            found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
-        made: dict[str, Any] = json.loads(found[0]) if found else {}
-    except (sqlite3.Error, ValueError):
-        return {}
-    return made
 
 
 def _selected(plan: Plan, row: int, col: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rssc_geo.captioning import check_captioner
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
 from rssc_geo.models import ModelCard, load_card
 from rssc_geo.options import ClassifyOptions, MapOptions
@@ -94,6 +95,8 @@ def classify(
     """
     options = options or ClassifyOptions()
     card = model.card if model else load_card(options.model, revision=options.revision)
+    if model is None:
+        check_captioner(options, card)
 
     def load(_plan: Plan) -> Predictor:
         from rssc_geo.inference import load_predictor

@@ -13,6 +13,7 @@ import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import atomic_folder
 from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
@@ -115,6 +116,8 @@ def explain(
         raise UsageError(
             f"the model {card.name!r} knows one class only: there is nothing to explain"
         )
+    if model is None:
+        check_captioner(_predictor_options(options), card)
     plan, choices = _plan_cells(source, card, options)
     _check_folder(Path(output), [*plan.inputs(), *_given(options.result)])
     with (
@@ -244,21 +247,19 @@ class _ChosenCells:
         caption: str,
     ) -> Explanation:
         """Write the files of a cell; ``place``: its (row, column)."""
-        from rssc_geo.models import find_reasons
+        from rssc_geo.models import ReadCaption, attribute
 
         model, source = self._predictor.model, self._predictor.captioner.source
         card, data = model.card, self._tiles.pop(place)
         order = np.argsort(-probabilities, kind="stable")
         best, second = int(order[0]), int(order[1])
         words_read = bool(caption) and model.reads(source)
-        reasons = find_reasons(
+        reasons = attribute(
             model,
             data.pixels,
             data.mask,
             class_id=best,
-            caption=caption,
-            source=source,
-            words_read=words_read,
+            caption=ReadCaption(caption, source, words_read),
         )
         row, col = place
         name = f"cell_{row:05d}_{col:05d}"

@@ -126,22 +126,23 @@ def refine_classes(named: Model, plan: Plan) -> Model:
     """
     import torch
 
-    from rssc_geo.models import NamedClasses, refine_texts
+    from rssc_geo.models import ZeroShotHead, refine_texts
 
     network = named.network
-    assert isinstance(network, NamedClasses)  # noqa: S101 -- what name_classes returns
+    assert isinstance(network, ZeroShotHead)  # noqa: S101 -- what name_classes returns
     pooled = _pooled_tokens(named, plan)
     vectors = network.texts
     if network.background is not None:
         vectors = torch.cat([network.texts, network.background])
-    moved = refine_texts(network.alignment, vectors, pooled)  # type: ignore[arg-type]
+    assert network.alignment is not None  # noqa: S101 -- name_classes refuses models without
+    moved = refine_texts(network.alignment, vectors, pooled)
     count = len(network.texts)
     background = None if network.background is None else moved[count:]
     inner = dataclasses.replace(named, network=network.network)
-    refined = NamedClasses(inner, moved[:count], background)
+    refined = ZeroShotHead(inner, moved[:count], background)
     # The name is part of what tells runs apart.
     card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
-    return dataclasses.replace(named, card=card, network=refined)  # type: ignore[arg-type]
+    return dataclasses.replace(named, card=card, network=refined)
 
 
 def _pooled_tokens(model: Model, plan: Plan) -> torch.Tensor:

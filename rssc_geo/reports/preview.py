@@ -75,10 +75,8 @@ def read_overview(plan: Plan, *, side: int) -> Overview:
     scene = plan.scene
     reduction = max(1.0, max(scene.shape) / side)
     rows, cols = (max(1, round(length / reduction)) for length in scene.shape)
-    with scene.open() as handle:
-        colors, valid = scene.pixel_reader(handle).read(
-            Window(0, 0, scene.height, scene.width), (rows, cols)
-        )
+    with scene.pixel_reader() as reader:
+        colors, valid = reader.read(Window(0, 0, scene.height, scene.width), (rows, cols))
     return Overview(
         plan.radiometry.apply(colors, valid),
         np.ones((rows, cols), bool) if valid is None else valid,
