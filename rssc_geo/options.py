@@ -34,13 +34,16 @@ class Kind:
     """What an option's text means: ``parse`` raises ``ValueError`` for one that cannot be meant.
 
     ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
-    it; ``choices``: all that is allowed, if that is a list.
+    it; ``choices``: all that is allowed, if that is a list; ``minimum`` and ``maximum``: the limits
+    of a number, themselves allowed.
     """
 
     name: str
     parse: Callable[[str], Any]
     json_type: str = "string"
     choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 def _parse_flag(text: str) -> bool:
@@ -114,9 +117,9 @@ RANGE = Kind("LOW,HIGH", str)
 DEVICE = Kind("DEVICE", str)
 FLAG = Kind("true|false", _parse_flag, "boolean")
 INTEGER = Kind("N", int, "integer")
-COUNT = Kind("N", _parse_count, "integer")
+COUNT = Kind("N", _parse_count, "integer", minimum=1)
 NUMBER = Kind("NUMBER", float, "number")
-SHARE = Kind("SHARE", _parse_share, "number")
+SHARE = Kind("SHARE", _parse_share, "number", minimum=0, maximum=1)
 SCHEDULE = Kind("EPOCHSxPIXELS,…", _parse_schedule, "string")
 LAYERS = Kind("none|N|all", _parse_layers, "string")
 
@@ -258,6 +261,8 @@ class Option:
             "type": kind.json_type,
             "form": kind.name,
             "choices": list(kind.choices) or None,
+            "minimum": kind.minimum,
+            "maximum": kind.maximum,
             "unit": declaration.unit or None,
             "default": list(self.default) if isinstance(self.default, tuple) else self.default,
             "multiple": declaration.multiple,
@@ -481,7 +486,7 @@ class OutputOptions:
     min_area: float = option(
         "Smaller regions join a neighbor.",
         OUTPUT,
-        Kind("M2", float, "number"),
+        Kind("M2", float, "number", minimum=0),
         default=0.0,
         unit="m²",
         row=True,
