@@ -141,6 +141,7 @@ class Declaration:
     short : a letter for the command line, if any
     negative : the long option that switches off what is on by default
     multiple : may be given several times; the value is a tuple
+    count : may be given several times; the value is how often
     words : values on the command line, with the words for them in the help; 1 value by default
     commandline_only : it destroys, overrides a refusal or runs code, so that neither the
         environment nor a file may set it
@@ -157,6 +158,7 @@ class Declaration:
     short: str = ""
     negative: str = ""
     multiple: bool = False
+    count: bool = False
     words: str = ""
     commandline_only: bool = False
     row: bool = False
@@ -194,6 +196,7 @@ class Extras(TypedDict, total=False):
     short: str
     negative: str
     multiple: bool
+    count: bool
     words: str
     commandline_only: bool
     row: bool
@@ -295,6 +298,56 @@ def narrowed(options: object, group: type[T]) -> T:
 
 
 # The groups, and the commands that are made of them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How one command runs and what it prints; on the command line alone."""
+
+    config: str | None = option(
+        "Options from a file: TOML, keys as the options; [classify] for one command.",
+        RUN,
+        FILE,
+        default=None,
+        path=True,
+    )
+    progress: str = option(
+        "json: JSON Lines on stdout.",
+        RUN,
+        choice("auto", "bar", "json", "none"),
+        default="auto",
+    )
+    json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
+    verbose: int = option(
+        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
+    )
+    quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
+    exit_on_stdin_eof: bool = option(
+        "Stop when standard input closes (for parents).", RUN, FLAG, default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The raster, where it is not one file."""
+
+    bands_from: tuple[str, ...] | None = option(
+        "Three single-band rasters as one scene.",
+        INPUT,
+        FILE,
+        default=None,
+        words="RED GREEN BLUE",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """Where the result goes."""
+
+    output: str | None = option(
+        "The result.", OUTPUT, Kind("PATH", str), default=None, short="o", path=True, required=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -534,12 +587,17 @@ class PredictorOptions(ModelOptions, ComputeOptions, CaptionerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyOptions(SceneOptions, PredictorOptions, ReportOptions, OverwriteOptions):
+class MapOptions(SceneOptions, ReportOptions, OverwriteOptions):
+    """How a scene becomes a map, whatever looks at its tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(MapOptions, PredictorOptions):
     """Options of ``classify``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(SceneOptions, ModelOptions, ComputeOptions, ReportOptions, OverwriteOptions):
+class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions):
     """Options of ``zero-shot``."""
 
     other: bool = option(
