@@ -1,7 +1,7 @@
 """Make the zip that QGIS installs and plugins.qgis.org takes.
 
     python3 qgis_plugin/build_zip.py [FILE.zip]      (default: dist/rssc_geo_qgis-<version>.zip)
-    python3 qgis_plugin/build_zip.py --options       (options.json alone, to run the plugin from here)
+    python3 qgis_plugin/build_zip.py --options       (options.json alone, to run from the source)
 
 Needs Python 3.11 and nothing else. The options of rssc-geo, from which the plugin makes its
 parameters, are written to ``rssc_geo_qgis/options.json`` first.

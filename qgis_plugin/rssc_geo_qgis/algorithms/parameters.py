@@ -235,8 +235,11 @@ def _by_type(option: Option, name: str, title: str) -> QgsProcessingParameterDef
     if option.path and option.group == _OUTPUT_GROUP:
         return _file_to_write(option.form, name, title, optional=optional)
     if option.path:
-        behaviors = QgsProcessingParameterFile.Behavior
-        behavior = behaviors.Folder if option.form == "DIR" else behaviors.File
+        behavior = (
+            QgsProcessingParameterFile.Behavior.Folder
+            if option.form == "DIR"
+            else QgsProcessingParameterFile.Behavior.File
+        )
         return QgsProcessingParameterFile(
             name, title, behavior, defaultValue=option.default, optional=optional
         )
@@ -244,12 +247,15 @@ def _by_type(option: Option, name: str, title: str) -> QgsProcessingParameterDef
 
 
 def _number(option: Option, name: str, title: str) -> QgsProcessingParameterNumber:
-    types = QgsProcessingParameterNumber.Type
+    whole, real = (
+        QgsProcessingParameterNumber.Type.Integer,
+        QgsProcessingParameterNumber.Type.Double,
+    )
     limits = {"minValue": option.minimum, "maxValue": option.maximum}
     return QgsProcessingParameterNumber(
         name,
         title,
-        types.Integer if option.type == "integer" else types.Double,
+        whole if option.type == "integer" else real,
         option.default,
         optional=not option.required,
         **{key: limit for key, limit in limits.items() if limit is not None},
