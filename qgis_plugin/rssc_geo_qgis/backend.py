@@ -125,8 +125,8 @@ def _options(program: str, _changed: float, command: str) -> frozenset[str]:
 
 
 def _commands(help_text: str) -> frozenset[str]:
-    _, _, listed = help_text.partition("Commands:")
-    return frozenset(re.findall(r"^  ([a-z][a-z-]*)\s", listed, flags=re.MULTILINE))
+    _, _, listed = help_text.partition("Commands")  # with a frame around them, or without
+    return frozenset(re.findall(r"^(?:│ |  )([a-z][a-z-]*)\s", listed, flags=re.MULTILINE))
 
 
 def _reason(error: Exception) -> str:

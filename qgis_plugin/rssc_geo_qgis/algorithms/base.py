@@ -101,7 +101,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             "A raster file or URL; a WMS, WMTS or XYZ layer with an extent.",
         )
         parameters, files = [], []
-        for option in shared.in_order(self.options()):
+        for option in self.options():
             if option.name not in shared.FROM_LAYER:
                 parameter = shared.parameter_of(option)
                 (files if parameter.isDestination() else parameters).append(parameter)

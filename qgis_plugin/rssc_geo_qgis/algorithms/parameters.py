@@ -42,17 +42,6 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """What the name of an output file may end with, by the form of its option; empty: anything."""
 
-_GROUPS = (
-    "Input",
-    "Labeled polygons",
-    "Tiles and cells",
-    "Raster",
-    "Model",
-    "Captions",
-    "Output",
-    "Computing",
-)
-"""Their order in the dialog; other groups follow."""
 _PLAIN_GROUPS = frozenset({"Input"})
 """Shown at once; the options of all other groups are among the advanced parameters."""
 _OUTPUT_GROUP = "Output"
@@ -154,12 +143,6 @@ def parameter_name(option: Option) -> str:
 def suffixes_of(option: Option) -> tuple[str, ...]:
     """What the name of the file that an option asks for ends with; empty: anything."""
     return OVERRIDES.get(option.name, _NONE).suffixes or SUFFIXES.get(option.form, ())
-
-
-def in_order(options: tuple[Option, ...]) -> list[Option]:
-    """The options as the dialog shows them."""
-    places = {group: place for place, group in enumerate(_GROUPS)}
-    return sorted(options, key=lambda option: places.get(option.group, len(places)))
 
 
 def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
