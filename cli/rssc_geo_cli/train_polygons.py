@@ -10,16 +10,15 @@ import click
 
 from rssc_geo_cli.options import (
     apply_options,
-    read_words,
     reading_options,
     set_up_logging,
     stretch_options,
 )
 from rssc_geo_cli.progress import Reporter, show_result
 
-_OWN = ("rasters", "labels", "column", "purity", "fine_tune", "words")
+_OWN = ("rasters", "labels", "field", "purity", "fine_tune", "class_words")
 _TILING = ("bands", "nodata", "assume_crs", "tile_size", "stretch", "min_valid")
-_CARD = ("start", "name", "version", "description", "license", "data")
+_CARD = ("name", "description", "license", "data")
 
 polygon_options = apply_options(
     click.option(
@@ -35,9 +34,7 @@ polygon_options = apply_options(
         metavar="FILE",
         help="Its labeled polygons; one for all rasters, or one each.",
     ),
-    click.option(
-        "--field", "column", default="class", show_default=True, help="Column of the class names."
-    ),
+    click.option("--field", default="class", show_default=True, help="Column of the class names."),
     click.option(
         "--purity",
         type=float,
@@ -51,7 +48,7 @@ polygon_options = apply_options(
         help="The image encoder learns too: minutes instead of seconds.",
     ),
     click.option(
-        "--words",
+        "--class-words",
         metavar="FILE",
         help="JSON {class: [words, …]}: what to go by where a class has few patches.",
     ),
@@ -79,8 +76,7 @@ def train_from_polygons(
     set_up_logging(verbose=verbose, quiet=show["quiet"])
 
     from rssc_geo.errors import UsageError
-    from rssc_geo.inference import TilingOptions
-    from rssc_geo.training import CustomOptions
+    from rssc_geo.options import TrainOnPolygonsOptions
     from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
 
     rasters, labels = polygons["rasters"], polygons["labels"]
@@ -88,12 +84,11 @@ def train_from_polygons(
         raise UsageError(
             "give a DATASET folder, or --raster with --labels, one for all rasters or one for each"
         )
-    chosen = CustomOptions(
-        column=polygons["column"],
-        purity=polygons["purity"],
-        fine_tune=polygons["fine_tune"],
-        words=None if polygons["words"] is None else read_words(polygons["words"]),
-        tiling=TilingOptions(**{name: polygons[name] for name in _TILING}),
+    chosen = TrainOnPolygonsOptions(
+        model=options["start"],
+        bundle_version=options["version"],
+        device=device,
+        **{name: polygons[name] for name in (*_OWN[2:], *_TILING)},
         **{name: options[name] for name in _CARD},
     )
     pairs = list(zip(rasters, labels * len(rasters) if len(labels) == 1 else labels, strict=True))
@@ -101,18 +96,11 @@ def train_from_polygons(
         result = train_on_polygons(
             pairs,
             output,
-            options=chosen,
-            device=device,
+            chosen,
             command=shlex.join(["rssc-geo", *sys.argv[1:]]),
             progress=reporter,
         )
-    values = {
-        "bundle": output,
-        "patches": dict(result.card.training["patches"]),
-        "scores": None if result.scores is None else result.scores.to_dict(),
-        "warnings": list(result.warnings),
-    }
-    show_result(values, **show, tell=_tell)
+    show_result(result.to_dict(), **show, tell=_tell)
 
 
 def _tell(values: dict[str, Any]) -> None:
