@@ -1,10 +1,13 @@
 from .errors import RsscGeoError as RsscGeoError
+from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evaluate import evaluate_on_polygons as evaluate_on_polygons
 from .inference.plan import TilingOptions as TilingOptions
 from .inference.plan import make_plan as make_plan
 from .models.bundle import load_card as load_card
 from .models.bundle import load_model as load_model
 from .models.named_classes import name_classes as name_classes
+from .options import EvaluateOptions as EvaluateOptions
 from .options import TrainOnPolygonsOptions as TrainOnPolygonsOptions
 from .pipelines.caption import caption as caption
 from .pipelines.classify import classify as classify

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,8 +15,8 @@ _OF_ONE_MODEL = (
     "field",
     "tile_size",
     "output",
-    "words",
-    "beam",
+    "caption_source",
+    "caption_beam",
     "part",
     "class_map",
     "robustness",
@@ -44,7 +41,7 @@ _OF_ONE_MODEL = (
     help="Also write JSON, confusion matrix, t-SNE and worst mistakes there.",
 )
 @click.option(
-    "--words",
+    "--caption-source",
     type=click.Choice(["own", "none", "human"]),
     default="own",
     show_default=True,
@@ -52,7 +49,6 @@ _OF_ONE_MODEL = (
 )
 @click.option(
     "--caption-beam",
-    "beam",
     type=click.IntRange(1),
     default=1,
     show_default=True,
@@ -77,7 +73,7 @@ _OF_ONE_MODEL = (
 )
 @click.option(
     "--class-map",
-    type=click.Path(path_type=Path),
+    metavar="FILE",
     help='JSON: {"class of the data set": "class of the model"}.',
 )
 @click.option(
@@ -92,7 +88,7 @@ _OF_ONE_MODEL = (
 )
 @click.option(
     "--work",
-    type=click.Path(path_type=Path),
+    metavar="DIR",
     help="With --baselines: the work folder of the training.",
 )
 @click.option(
@@ -110,47 +106,37 @@ def command(
     dataset: str | None,
     raster: str | None,
     labels: str | None,
-    class_map: Path | None,
+    output: str | None,
     seeds: int | None,
-    work: Path | None,
     as_json: bool,
     verbose: int,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Measure MODEL on DATASET, a folder of pictures with one folder a class, or on labeled polygons of a raster."""
+    """Measure MODEL on DATASET, a folder of pictures with one folder a class.
+
+    Or on labeled polygons of a raster: --raster scene.tif --labels polygons.gpkg.
+    """
     set_up_logging(verbose=verbose if seeds is None or quiet else max(verbose, 1), quiet=quiet)
 
     from rssc_geo.errors import UsageError
-    from rssc_geo.evaluation import write_report
-    from rssc_geo.evaluation.evaluate import evaluate
-    from rssc_geo.inference import choose_compute
-    from rssc_geo.models import load_model
+    from rssc_geo.options import EvaluateOptions, options_of
 
     if seeds is not None:
-        _compare(model, dataset, seeds, work, as_json=as_json, options=options)
+        _compare(model, dataset, seeds, as_json=as_json, options=options)
         return
     if (dataset is None) == (raster is None) or (raster is None) != (labels is None):
         raise UsageError("give a DATASET folder, or --raster together with --labels")
-    loaded = load_model(model, revision=options["revision"])
+
+    from rssc_geo.evaluation.evaluate import evaluate, evaluate_on_polygons
+
+    chosen = EvaluateOptions(**{o.name: options[o.name] for o in options_of(EvaluateOptions)})
     if dataset is not None:
-        data = _pictures(dataset, loaded.card, options)
+        result = evaluate(model, dataset, chosen, output=output)
     else:
-        data = _tiles(str(raster), str(labels), loaded.card, options)
-    result = evaluate(
-        loaded,
-        data,
-        words=options["words"],
-        class_map=_read_map(class_map) if class_map is not None else None,
-        robustness=options["robustness"],
-        beam=options["beam"],
-        device=choose_compute(options["device"]).device,
-    )
-    values = result.to_dict()
-    if options["output"]:
-        values["files"] = [
-            str(path) for path in write_report(result, options["output"], model=loaded)
-        ]
+        pairs = [(str(raster), str(labels))]
+        result = evaluate_on_polygons(model, pairs, chosen, output=output)
+    values = result.as_dict()
     if as_json:
         print_json(values)
     else:
@@ -158,22 +144,15 @@ def command(
 
 
 def _compare(
-    model: str,
-    dataset: str | None,
-    seeds: int,
-    work: Path | None,
-    *,
-    as_json: bool,
-    options: dict[str, Any],
+    model: str, dataset: str | None, seeds: int, *, as_json: bool, options: dict[str, Any]
 ) -> None:
     """Print the table of baselines."""
     from rssc_geo.errors import UsageError
-    from rssc_geo.evaluation import compare_on_folder
-    from rssc_geo.inference import choose_compute
-    from rssc_geo.models import load_model
+    from rssc_geo.evaluation import compare_baselines
+    from rssc_geo.options import BaselineOptions, options_of
 
-    if dataset is None or work is None or seeds < 2:
-        raise UsageError("--baselines needs at least 2 seeds, a DATASET folder and --work")
+    if dataset is None:
+        raise UsageError("--baselines needs a DATASET folder and --work")
     context = click.get_current_context()
     for option in context.command.params:
         if (
@@ -184,62 +163,13 @@ def _compare(
                 f"--baselines trains and measures networks of its own: {option.opts[-1]} means"
                 " nothing there"
             )
-    loaded = load_model(model, revision=options["revision"])
-    training = _training(loaded.card, options)
-    if options["fusion_epochs"] is not None:
-        training = dataclasses.replace(
-            training, fusion=training.fusion.shortened(options["fusion_epochs"])
-        )
-    device = choose_compute(options["device"]).device
-    table = compare_on_folder(
-        loaded, dataset, work=work, seeds=seeds, device=device, options=training
-    )
+    values = {"baselines": seeds, **options}
+    chosen = BaselineOptions(**{o.name: values[o.name] for o in options_of(BaselineOptions)})
+    table = compare_baselines(model, dataset, chosen)
     if as_json:
-        print_json(table.to_dict())
+        print_json(table.as_dict())
     else:
         click.echo(table.markdown())
-
-
-def _training(card: Any, options: dict[str, Any]) -> Any:
-    """How the model was trained, but for what the command line says of the split."""
-    from rssc_geo.training import trained_with
-
-    return dataclasses.replace(
-        trained_with(card),
-        **{k: options[k] for k in ("seed", "val", "test") if options[k] is not None},
-    )
-
-
-def _pictures(dataset: str, card: Any, options: dict[str, Any]) -> Any:
-    from rssc_geo.training import load_image_folder, stratified_split
-
-    data = load_image_folder(dataset, size=card.input_size[0])
-    if options["part"] == "all":
-        return data
-    split = _training(card, options)
-    return data.take(
-        stratified_split(data, seed=split.seed, val=split.val, test=split.test)[options["part"]]
-    )
-
-
-def _tiles(raster: str, labels: str, card: Any, options: dict[str, Any]) -> Any:
-    from rssc_geo.inference import TilingOptions, make_plan
-    from rssc_geo.training import labeled_tiles
-
-    plan = make_plan(raster, card, TilingOptions(tile_size=options["tile_size"]))
-    return labeled_tiles(
-        plan.scene, plan.grid, labels, field=options["field"], out_size=card.input_size
-    )
-
-
-def _read_map(path: Path) -> dict[str, str]:
-    from rssc_geo.errors import InputError
-
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): str(value) for key, value in values.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a JSON object of class names: {error}") from error
 
 
 def _tell(values: dict[str, Any]) -> None:

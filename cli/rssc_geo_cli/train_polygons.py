@@ -100,7 +100,7 @@ def train_from_polygons(
             command=shlex.join(["rssc-geo", *sys.argv[1:]]),
             progress=reporter,
         )
-    show_result(result.to_dict(), **show, tell=_tell)
+    show_result(result.as_dict(), **show, tell=_tell)
 
 
 def _tell(values: dict[str, Any]) -> None:

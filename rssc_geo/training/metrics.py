@@ -50,7 +50,7 @@ class Scores:
     per_class: dict[str, ClassScore]
     confusion: NDArray[np.int64]
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The figures as plain Python values for JSON, shares rounded to 4 places."""
         whole = ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error")
         figures = {name: round(float(getattr(self, name)), 4) for name in whole}

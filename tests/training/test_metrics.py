@@ -141,7 +141,7 @@ def test_score_by_hand_is_ready_for_json() -> None:
         },
         "confusion": CONFUSION,
     }
-    assert json.loads(json.dumps(scores.to_dict())) == expected
+    assert json.loads(json.dumps(scores.as_dict())) == expected
     assert list(scores.per_class) == ["Field", "Town", "River"]
 
 

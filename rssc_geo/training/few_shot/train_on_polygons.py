@@ -56,12 +56,12 @@ class TrainOnPolygonsResult:
     scores: Scores | None
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The result as plain data for JSON."""
         return {
             "bundle": str(self.bundle),
             "patches": dict(self.card.training["patches"]),
-            "scores": None if self.scores is None else self.scores.to_dict(),
+            "scores": None if self.scores is None else self.scores.as_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -247,7 +247,7 @@ def _card(
 ) -> ModelCard:
     """The start bundle's card with the new classes, for tiles as large as the patches were."""
     near, side_m = start.footprint, patches.side_m
-    figures = {} if scores is None else scores.to_dict()
+    figures = {} if scores is None else scores.as_dict()
     accuracy = {name: value for name, value in figures.items() if isinstance(value, float)}
     count = len(patches.classes)
     return dataclasses.replace(
