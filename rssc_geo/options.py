@@ -101,7 +101,6 @@ def choice(*names: str) -> Kind:
 
 def numbers(kind: type[int | float], form: str) -> Kind:
     """Numbers with commas between them, as many as ``form`` names (``X,Y``)."""
-
     count = form.count(",") + 1
 
     def parse(text: str) -> tuple[float, ...]:
