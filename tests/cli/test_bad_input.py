@@ -141,7 +141,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
         ["--tile-size", "64px", "--cell-size", "65px"],
         2,
-        "cell_size",
+        "--cell-size",
     ),
     "tile size in words": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
