@@ -20,7 +20,7 @@ import shapely
 
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import TileGrid, Window
-from rssc_geo.models import Model, load_model
+from rssc_geo.models import Model, load_bundle
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 
@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--bands-from", nargs=3, type=Path, metavar="FILE")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    model = load_model("compact")
+    model = load_bundle("compact")
     print(
         "| raster | map: classes by area | ground sampling, mask | cells of tiles | mean"
         " confidence, check |"
