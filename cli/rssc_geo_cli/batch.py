@@ -6,8 +6,9 @@ import contextlib
 import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +16,6 @@ from rssc_geo_cli.captioning import (
     caption_when_option,
     captioner_option,
     captioning_options,
-    take_caption_options,
 )
 from rssc_geo_cli.options import (
     Numbers,
@@ -31,9 +31,8 @@ from rssc_geo_cli.options import (
 from rssc_geo_cli.progress import echo_areas
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from rssc_geo.batch import BatchOptions, BatchProgress
+    from rssc_geo.batch import BatchProgress
+    from rssc_geo.options import BatchOptions
 
 _scene_options = apply_options(
     click.option(
@@ -76,7 +75,7 @@ _scene_options = apply_options(
     ),
     click.option(
         "--min-area",
-        "min_area_m2",
+        "min_area",
         type=float,
         default=0.0,
         metavar="M2",
@@ -157,12 +156,6 @@ def command() -> None:
 @click.option(
     "--dry-run", is_flag=True, help="Show what would be done, its size and an estimate of the time."
 )
-@click.option(
-    "--prometheus",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Keep figures for Prometheus in a text file.",
-)
 @click.option("--log-json", is_flag=True, help="Messages on stderr as JSON Lines.")
 @progress_option
 @json_option
@@ -170,6 +163,7 @@ def command() -> None:
 def run(
     *,
     inputs: tuple[str, ...],
+    output: str,
     dry_run: bool,
     log_json: bool,
     progress: str,
@@ -194,12 +188,13 @@ def run(
         _silence_dask()
     options = _options(values)
     if dry_run:
-        return _dry_run(inputs, options, as_json=as_json)
+        return _dry_run(inputs, output, options, as_json=as_json)
 
     from rssc_geo.batch import run_batch
 
-    with _Reporter(progress, quiet=quiet) as reporter:
-        result = run_batch(inputs, options, progress=reporter)
+    bar = progress == "bar" or (progress == "auto" and not quiet and sys.stderr.isatty())
+    report = _print_progress if progress == "json" else bar
+    result = run_batch(inputs, output, options, progress=report).as_dict()
     if progress == "json":
         print_json({"event": "result", **result})
     elif as_json:
@@ -258,7 +253,7 @@ def status(*, folder: Path, as_json: bool) -> None:
 def _silence_dask() -> None:
     """Our errors say in one line what Dask's messages repeat at length."""
     with contextlib.suppress(ImportError):  # said where it is needed
-        import distributed
+        pass
 
     for name in [
         name
@@ -269,35 +264,33 @@ def _silence_dask() -> None:
         logging.getLogger(name).handlers.clear()
 
 
+_CAPTIONS = {
+    "beam": "caption_beam",
+    "max_tokens": "caption_tokens",
+    "share": "share_captions",
+    "cache": "caption_cache",
+    "requests": "caption_requests",
+    "timeout_s": "caption_timeout",
+    "when": "caption_when",
+}
+
+
 def _options(values: dict[str, Any]) -> BatchOptions:
-    from rssc_geo.batch import BatchOptions, EngineSpec, SceneOptions
-    from rssc_geo.inference import TilingOptions
+    from rssc_geo.options import BatchOptions
 
-    def taken(names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: values.pop(name) for name in names if name in values}
-
-    captions = take_caption_options(values)
-    tiling = TilingOptions(**taken(TilingOptions.__slots__))
-    engine = EngineSpec(**taken(EngineSpec.__slots__), caption_options=captions)
-    scene = SceneOptions(tiling=tiling, **taken(SceneOptions.__slots__))
-    return BatchOptions(scene=scene, engine=engine, **values)
+    named = {_CAPTIONS.get(name, name): value for name, value in values.items()}
+    return BatchOptions(**{name: value for name, value in named.items() if value is not None})
 
 
-def _dry_run(inputs: tuple[str, ...], options: BatchOptions, *, as_json: bool) -> int:
-    from dataclasses import asdict
+def _dry_run(inputs: tuple[str, ...], output: str, options: BatchOptions, *, as_json: bool) -> int:
+    from rssc_geo.batch import duration, plan_batch
 
-    from rssc_geo.batch import plan_jobs, standings, totals
-    from rssc_geo.batch.estimate import estimate
-    from rssc_geo.models import load_card
-
-    card = load_card(options.engine.model, revision=options.engine.revision)
-    jobs = plan_jobs(inputs, options)
-    found = list(estimate(jobs, standings(jobs.jobs, options, card), card))
-    values = totals(found, card)
+    found = plan_batch(inputs, output, options)
+    values = found.as_dict()
     if as_json:
-        print_json({**values, "plan": [asdict(entry) for entry in found]})
+        print_json(values)
         return _failures(values["failed"])
-    for entry in found:
+    for entry in found.plan:
         if entry.size_px is not None:
             rows, cols = entry.size_px
             click.echo(
@@ -306,13 +299,13 @@ def _dry_run(inputs: tuple[str, ...], options: BatchOptions, *, as_json: bool) -
     seconds = values["estimated_seconds_on_cpu"]
     before = f" ({values['done_before']} are done)" if values["done_before"] else ""
     click.echo(
-        f"{values['cells']} scenes to do{before}, {values['tiles']} tiles,"
+        f"{values['scenes']} scenes to do{before}, {values['tiles']} tiles,"
         f" {values['bytes_in'] / 1e6:.1f} MB in, about {values['estimated_bytes_out'] / 1e6:.1f} MB"
         " out, "
         + (
             "time unknown: the model's card gives no rate"
             if seconds is None
-            else f"about {_duration(seconds)} on this processor"
+            else f"about {duration(seconds)} on this processor"
         )
     )
     return _failures(values["failed"])
@@ -333,9 +326,11 @@ def _failures(failed: list[dict[str, str]]) -> int:
 
 def _tell(values: dict[str, Any]) -> None:
     """A few lines for people."""
+    from rssc_geo.batch import duration
+
     click.echo(
-        f"{values['done']} of {values['cells']} scenes done ({values['done_before']} before),"
-        f" {_duration(values['seconds'])}"
+        f"{values['done']} of {values['scenes']} scenes done ({values['done_before']} before),"
+        f" {duration(values['seconds'])}"
     )
     if values["tiles"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in values["time_share"].items())
@@ -347,52 +342,9 @@ def _tell(values: dict[str, Any]) -> None:
         click.echo(path)
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02} min"
-        if hours
-        else f"{minutes} min {rest:02} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )
-
-
-class _Reporter:
-    """Progress over all scenes: a bar on a terminal, or JSON Lines on stdout."""
-
-    def __init__(self, kind: str, *, quiet: bool) -> None:
-        self._json = kind == "json"
-        self._wanted = kind == "bar" or (kind == "auto" and not quiet and sys.stderr.isatty())
-        self._bar: tqdm[None] | None = None
-
-    def __call__(self, now: BatchProgress) -> None:
-        if self._json:
-            from dataclasses import asdict
-
-            print_json({"event": "progress", "stage": "batch", "total": now.scenes, **asdict(now)})
-        elif self._wanted:
-            from tqdm import tqdm
-
-            if self._bar is None:
-                shape = "{percentage:3.0f}%|{bar}| {desc}"
-                self._bar = tqdm(total=1.0, file=sys.stderr, bar_format=shape)
-            left = "" if now.seconds_left is None else f", {_duration(now.seconds_left)} left"
-            failed = f", {now.failed} failed" if now.failed else ""
-            text = (
-                f"{now.done}/{now.scenes} scenes{failed}, {now.tiles} tiles,"
-                f" {now.tiles_per_s:.1f}/s{left}"
-            )
-            self._bar.n = now.done_share
-            self._bar.set_description_str(text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def _print_progress(now: BatchProgress) -> None:
+    """Progress over all scenes as JSON Lines on stdout."""
+    print_json({"event": "progress", "stage": "batch", "total": now.scenes, **asdict(now)})
 
 
 class _JsonLine(logging.Formatter):
