@@ -88,7 +88,7 @@ def run_batch(
             outcome = "failures" if result.failed else "done"
             return result
         finally:
-            with contextlib.suppress(OutputError):  # a full disk has been told already
+            with contextlib.suppress(OutputError):  # a full disk has been reported already
                 journal.end(outcome)
 
 

@@ -219,7 +219,7 @@ class DaskPool:
             )
         except CancelledError as error:
             done(self._lost(error))
-        except Exception as error:  # noqa: BLE001 -- told by whoever waits
+        except Exception as error:  # noqa: BLE001 -- handed to whoever waits
             done(error)
         finally:
             future.release()

@@ -174,11 +174,11 @@ def _make_job(entry: _Entry, template: str, options: BatchOptions) -> Job:
     stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
     name = entry.id or stem
     own = _scene_options(options, entry.row)
-    written = {key: getattr(own, key) for key in WRITTEN}
-    own = replace(
-        own,
-        **{key: text and _fill(text, stem=stem, id=name) for key, text in written.items()},
-    )
+    written: dict[str, Any] = {}
+    for key in WRITTEN:
+        template_of = getattr(own, key)
+        written[key] = template_of and _fill(template_of, stem=stem, id=name)
+    own = replace(own, **written)
     output = Path(entry.output or _fill(template, stem=stem, id=name))
     return Job(id=name, source=entry.source, output=output, options=own)
 

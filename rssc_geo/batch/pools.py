@@ -89,7 +89,7 @@ class LocalPool:
         worker = self._idle.get()
         try:
             done(worker.run(block))
-        except BaseException as error:  # noqa: BLE001 -- told by whoever waits
+        except BaseException as error:  # noqa: BLE001 -- handed to whoever waits
             done(error)
         finally:
             self._idle.put(worker)

@@ -344,7 +344,7 @@ class Runner:
         for executor in (self._opener, self._finisher):
             executor.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=True, cancel_futures=True)
-        with contextlib.suppress(OutputError):  # a full disk has been told already
+        with contextlib.suppress(OutputError):  # a full disk has been reported already
             self._write_records()
             self._journal.release_scenes()
         for opened in self._open:
