@@ -33,6 +33,8 @@ from typing import Any
 import numpy as np
 from common import CACHE, dense_scene, verdict
 
+from rssc_geo.options import CaptionerOptions
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
 import torch
@@ -43,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, NoCaptioner
 from rssc_geo.geometry import TileGrid
 from rssc_geo.inference import Compute, TileClassifier
-from rssc_geo.models import Model, PublishedClassifier, as_configuration, build_network, load_model
+from rssc_geo.models import Model, PublishedClassifier, as_configuration, build_network, load_bundle
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
@@ -84,7 +86,7 @@ def full_model(*, tiny: bool) -> Model:
 
     Its texts are cut up by the embedded model's tokenizer.
     """
-    compact = load_model("compact")
+    compact = load_bundle("compact")
     size = 32 if tiny else 224
     card = dataclasses.replace(
         compact.card,
@@ -222,8 +224,7 @@ def captions(options: argparse.Namespace, device: torch.device) -> bool:
             str(folder),
             prompt="Describe the land cover.",
             device=device,
-            max_new_tokens=tokens,
-            batch_size=size,
+            options=CaptionerOptions(caption_tokens=tokens, caption_batch_size=size),
         )
         batch = CaptionBatch(
             pixels[:asked], np.ones((asked, 64, 64), bool), torch.zeros(asked, 1, 1)

@@ -29,7 +29,7 @@ import torch
 from common import verdict
 from matplotlib.figure import Figure
 
-from rssc_geo.models import load_model
+from rssc_geo.models import load_bundle
 from rssc_geo.reports import Doubts, choose
 from rssc_geo.training import fit_head, load_image_folder
 
@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
 @torch.inference_mode()
 def embed(pixels: np.ndarray, name: str) -> np.ndarray:
     """The joint embeddings (N, D) without words."""
-    model = load_model(name)
+    model = load_bundle(name)
     found = []
     for part in np.array_split(pixels, -(-len(pixels) // 64)):
         tokens = model.network.encode_image(model.preprocess(part, np.ones(part.shape[:3], bool)))

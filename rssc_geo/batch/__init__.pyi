@@ -2,7 +2,6 @@ from .batch import plan_batch as plan_batch
 from .batch import read_status as read_status
 from .batch import run_batch as run_batch
 from .dask_pool import DaskPool as DaskPool
-from .inputs import Problem as Problem
 from .inputs import collect_jobs as collect_jobs
 from .journal import LOCK as LOCK
 from .journal import NAME as NAME
@@ -10,12 +9,9 @@ from .pools import Done as Done
 from .pools import LocalPool as LocalPool
 from .pools import Pool as Pool
 from .pools import PoolLostError as PoolLostError
-from .progress import BatchPlan as BatchPlan
 from .progress import BatchProgress as BatchProgress
 from .progress import BatchResult as BatchResult
 from .progress import Tracker as Tracker
-from .progress import duration as duration
 from .worker import Block as Block
 from .worker import BlockResult as BlockResult
-from .worker import LoadWorker as LoadWorker
 from .worker import Worker as Worker

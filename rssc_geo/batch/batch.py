@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.batch._interim import PredictorSpec
 from rssc_geo.batch.inputs import collect_jobs, output_folder
 from rssc_geo.batch.job import job_state
 from rssc_geo.batch.journal import NAME, STATES, Journal, key_of, read_journal
@@ -23,7 +22,9 @@ from rssc_geo.batch.progress import (
     reporting,
 )
 from rssc_geo.batch.runner import Runner
+from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, load_card
 from rssc_geo.options import BatchOptions, CaptionerOptions, options_of, values_of
 
@@ -65,6 +66,7 @@ def run_batch(
     _check(options)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     card = load_card(options.model, revision=options.revision)
+    check_captioner(options, card)
     folder = output_folder(str(output), options)
     with (
         reporting(progress) as report,
@@ -104,6 +106,7 @@ def plan_batch(
     _check(options)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     card = load_card(options.model, revision=options.revision)
+    check_captioner(options, card)
     folder = output_folder(str(output), options)
     scenes = read_journal(folder)["scenes"] if (folder / NAME).is_file() else []
     rows = {scene["output"]: scene for scene in scenes}

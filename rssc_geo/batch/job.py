@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.batch._interim import Extras, PredictorSpec, SceneRun, make_plan, make_target
 from rssc_geo.batch.journal import (
     SceneFigures,
     Signatures,
@@ -20,11 +19,12 @@ from rssc_geo.batch.journal import (
     unchanged,
 )
 from rssc_geo.batch.worker import BATCHES, Block, BlockResult, cut_blocks
-from rssc_geo.inference import Plan
+from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
 from rssc_geo.models import ModelCard
 from rssc_geo.options import OutputOptions, SceneOptions, options_of, values_of
-from rssc_geo.output import LandUseSummary
+from rssc_geo.output import LandUseSummary, make_target
 from rssc_geo.raster import is_remote
+from rssc_geo.reports import Extras
 
 WRITTEN = tuple(found.name for found in options_of(OutputOptions) if found.declaration.path)
 """Options of a scene that name a file to write; other paths name files to read."""

@@ -25,20 +25,18 @@ from rssc_geo.batch.inputs import Jobs
 from rssc_geo.batch.journal import Journal, signatures, unchanged
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import geodesic_area_m2
-from rssc_geo.options import BatchOptions
+from rssc_geo.options import BatchOptions, OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
     LANDUSE_FIELDS,
     Field,
     Layer,
-    OutputOptions,
-    Workshop,
-    check_output,
-    document,
-    format_of,
-    furnish,
+    OutputTarget,
+    describe_geopackage,
+    make_target,
     probability_fields,
+    provenance_document,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ def _hash(parts: Sequence[Part], rule: str) -> str:
 
 def _merged_files(output: Path) -> tuple[Path, ...]:
     """The files of a merged map, the main one first."""
-    return tuple(reversed(OutputOptions(path=output).results))
+    return tuple(reversed(OutputTarget(output).results))
 
 
 def merge_scenes(
@@ -142,10 +140,11 @@ def merge_scenes(
     Raises ``InputError`` for a part that cannot be read, ``OutputError`` when the result cannot be
     written.
     """
-    options = OutputOptions(path=output, overwrite=overwrite)
-    check_output(options)
+    target = make_target(
+        output, OutputOptions(), overwrite=overwrite, inputs=[part.path for part in parts]
+    )
     merger = _Merger(parts, rule=rule, classes=classes)
-    provenance = document(
+    provenance = provenance_document(
         {
             "scenes": [part.name for part in parts],
             "scenes_missing": list(missing),
@@ -153,18 +152,17 @@ def merge_scenes(
             "rssc_geo": version("rssc-geo"),
         }
     )
-    output_format = format_of(output)
     # In this order: what cells lose is known before regions are cut.
     layers = (merger.cells(), merger.landuse())
-    with Workshop(options) as workshop:
+    with target.staged() as staging:
         for layer in layers:
-            output_format.write(
-                layer, workshop.temporary(output_format.layer_path(output, layer.name)), provenance
-            )
-        if output_format.multilayer:
+            path = staging.place(target.format.layer_path(output, layer.name))
+            target.format.write(layer, path, provenance)
+        if target.format.multilayer:
             present = [entry for entry in classes if entry.name in merger.present]
-            furnish(workshop.temporary(output), layers, classes=present, provenance=provenance)
-        workshop.publish()
+            describe_geopackage(
+                staging.place(output), layers, classes=present, provenance=provenance
+            )
     return _merged_files(output)
 
 

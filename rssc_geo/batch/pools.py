@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from rssc_geo.batch._interim import PredictorSpec
 from rssc_geo.batch.worker import Block, BlockResult, LoadWorker, Worker, load_worker, processors
 from rssc_geo.errors import RsscGeoError
+from rssc_geo.inference import PredictorSpec
 from rssc_geo.options import PredictorOptions
 
 Done = Callable[[BlockResult | BaseException], None]

@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.batch._interim import PredictorSpec, SceneRun
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import CellMap, TileResult
+from rssc_geo.inference import CellMap, PredictorSpec, SceneRun, TileResult
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import Radiometry, Scene, TileData, TileReader
 
 if TYPE_CHECKING:
-    from rssc_geo.batch._interim import TilePredictor
-    from rssc_geo.inference import Prediction
+    from rssc_geo.inference import Prediction, TilePredictor
 
 BATCHES = 8
 """Model batches a block.
@@ -183,7 +181,7 @@ class Worker:
         Raises ``InputError`` where the raster cannot be read, ``RsscGeoError`` when the block is
         for another model or version.
         """
-        from rssc_geo.batch._interim import predict_tiles
+        from rssc_geo.inference import predict_tiles
 
         if block.spec_hash != self._spec_hash:
             raise RsscGeoError(
@@ -237,7 +235,7 @@ def load_worker(
     """
     import torch
 
-    from rssc_geo.batch._interim import load_predictor
+    from rssc_geo.inference import load_predictor
 
     torch.set_num_threads(min(torch.get_num_threads(), threads))
     predictor = load_predictor(options)

@@ -1,12 +1,10 @@
 from .extras import check_extra as check_extra
-from .extras import make_extras as make_extras
 from .overview import draw_preview as draw_preview
 from .page import length_label as length_label
 from .page import round_length as round_length
 from .panel import Panel as Panel
 from .panel import write_panel as write_panel
 from .preview import write_preview as write_preview
-from .report_content import make_report as make_report
 from .review import Doubts as Doubts
 from .review import add_review as add_review
 from .review import check_review as check_review

@@ -20,18 +20,16 @@ _SIDE = 1200  # pixels of the longer side that are read; the picture shows about
 def read_overview(
     plan: Plan, radiometry: Radiometry, *, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The whole raster, its longer side at most ``side`` pixels: uint8 (H, W, 3) and its mask (True
-    = valid).
+    """Read the whole raster, its longer side at most ``side`` pixels.
 
-    Raises ``InputError`` when it cannot be read.
+    Returns uint8 (H, W, 3) and its mask, bool (H, W), True = valid. Raises ``InputError`` when it
+    cannot be read.
     """
     scene = plan.scene
     reduction = max(1.0, max(scene.shape) / side)
     rows, cols = (max(1, round(length / reduction)) for length in scene.shape)
-    with scene.open() as handle:
-        colors, valid = scene.pixel_reader(handle).read(
-            Window(0, 0, scene.height, scene.width), (rows, cols)
-        )
+    with scene.pixel_reader() as reader:
+        colors, valid = reader.read(Window(0, 0, scene.height, scene.width), (rows, cols))
     return radiometry.apply(colors, valid), np.ones((rows, cols), bool) if valid is None else valid
 
 

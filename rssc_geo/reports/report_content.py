@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rssc_geo.inference import Maker, Plan, TilingOptions, describe_options
+from rssc_geo.inference import Maker, Plan
+from rssc_geo.options import TilingOptions, describe_options
 from rssc_geo.output import GEOMETRY, LandUseSummary, Layer, read_cells, timestamp
 from rssc_geo.raster import Radiometry, TileReader
 from rssc_geo.reports.overview import read_overview

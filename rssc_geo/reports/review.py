@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from rssc_geo.errors import UsageError
-from rssc_geo.output import OutputOptions, check_file, read_cells
+from rssc_geo.options import OutputOptions
+from rssc_geo.output import check_file, read_cells
 from rssc_geo.reports.review_layer import review_path, write_review
 
 POOL = 20  # cells of small margin a cell wanted

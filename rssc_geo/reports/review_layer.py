@@ -14,12 +14,12 @@ import pyarrow as pa
 import shapely
 from pyproj import CRS
 
+from rssc_geo.options import OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
     Field,
     Layer,
-    OutputOptions,
     Workshop,
     add_aliases,
     add_style,

@@ -27,10 +27,9 @@ from rssc_geo.batch import (
     collect_jobs,
     run_batch,
 )
-from rssc_geo.batch._interim import PredictorSpec
 from rssc_geo.errors import InputError, RsscGeoError, UsageError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import Prediction, TileResult
+from rssc_geo.inference import Prediction, PredictorSpec, TileResult
 from rssc_geo.models import load_card
 from rssc_geo.options import BatchOptions, PredictorOptions, SceneOptions, options_of
 

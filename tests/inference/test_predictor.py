@@ -12,7 +12,7 @@ import torch
 from rssc_geo.captioning import CaptionBatch, CompactCaptioner, NoCaptioner
 from rssc_geo.errors import RsscGeoError, UsageError
 from rssc_geo.inference import Compute, TileClassifier, choose_compute
-from rssc_geo.models import Model, load_model
+from rssc_geo.models import Model, load_bundle
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def tiles() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def compact() -> Model:
-    return load_model("compact")
+    return load_bundle("compact")
 
 
 def classifier(model: Model, batch_size: int, *, captions: bool = True) -> TileClassifier:
@@ -113,10 +113,10 @@ def test_other_errors_are_not_taken_for_memory(
 
 
 def test_half_precision_stays_close(tiles: tuple[np.ndarray, np.ndarray]) -> None:
-    model = load_model("compact")
+    model = load_bundle("compact")
     exact = classifier(model, 13, captions=False)(*tiles).probabilities
     rough = TileClassifier(
-        load_model("compact"), NoCaptioner(), Compute(torch.device("cpu"), torch.bfloat16, 13)
+        load_bundle("compact"), NoCaptioner(), Compute(torch.device("cpu"), torch.bfloat16, 13)
     )(*tiles)
     np.testing.assert_allclose(rough.probabilities, exact, atol=0.15)
     assert rough.probabilities.dtype == np.float32

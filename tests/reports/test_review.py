@@ -21,7 +21,8 @@ from pyproj import CRS
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass
-from rssc_geo.output import CellBatch, LandUseWriter, OutputOptions, read_cells
+from rssc_geo.options import OutputOptions
+from rssc_geo.output import CellBatch, LandUseWriter, read_cells
 from rssc_geo.reports import Doubts, add_review, check_review, choose
 
 SHAPE = (12, 10)
