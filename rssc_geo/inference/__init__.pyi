@@ -2,6 +2,7 @@ from .aggregate import CellAggregator as CellAggregator
 from .aggregate import CellMap as CellMap
 from .aggregate import TileResult as TileResult
 from .plan import Plan as Plan
+from .plan import PredictorSpec as PredictorSpec
 from .plan import Source as Source
 from .plan import describe_run as describe_run
 from .plan import estimated_seconds as estimated_seconds

@@ -1,6 +1,9 @@
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer
 from .formats import format_of as format_of
+from .geopackage import describe_geopackage as describe_geopackage
+from .geopackage import describe_layer as describe_layer
+from .geopackage import provenance_document as provenance_document
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
 from .landuse import CellBatch as CellBatch
@@ -18,11 +21,13 @@ from .partfile import Row as Row
 from .placement import GeoGrid as GeoGrid
 from .placement import Placement as Placement
 from .styles import CONFIDENCE_STEPS as CONFIDENCE_STEPS
+from .styles import LayerStyle as LayerStyle
 from .styles import Rgb as Rgb
 from .styles import class_qml as class_qml
 from .styles import class_sld as class_sld
 from .styles import confidence_qml as confidence_qml
 from .styles import confidence_sld as confidence_sld
+from .styles import review_qml as review_qml
 from .styles import rgb as rgb
 from .styles import xml_text as xml_text
 from .target import OutputTarget as OutputTarget

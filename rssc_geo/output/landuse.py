@@ -235,7 +235,7 @@ class LandUseWriter:
         )
         inside = regions.labels >= 0
         labels, count = regions.labels[inside], len(regions)
-        area = np.bincount(labels, weights=areas[inside], minlength=count)
+        area = np.bincount(labels, weights=areas[inside], minlength=count).astype(np.float64)
         weighted = np.bincount(labels, weights=areas[inside] * confidence[inside], minlength=count)
         cells = np.bincount(labels, minlength=count)
         mean = weighted / area
