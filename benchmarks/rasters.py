@@ -28,7 +28,7 @@ MIN_VALID = 0.5
 
 
 def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
-    """Valid cells without a polygon, and polygons where too little is valid or that do not lie on their cell."""
+    """Valid cells without a polygon; polygons that are no cell or of which too little is valid."""
     scenes = gpd.read_file(result, layer="cells")
     found = {
         (int(r), int(c)): g
@@ -38,8 +38,8 @@ def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
     grid = TileGrid(
         scene.shape, tuple(provenance["tile_size_px"]), tuple(provenance["cell_size_px"])
     )
-    with scene.open() as handle:
-        valid = scene.pixel_reader(handle).valid_at_full_resolution(Window(0, 0, *scene.shape))
+    with scene.pixel_reader() as reader:
+        valid = reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
     missing = extra = 0
     for cell in grid.cells():
         wanted = valid[cell.window.slices].mean() >= MIN_VALID

@@ -3,7 +3,6 @@ from .base import CaptionBatch as CaptionBatch
 from .base import Captioner as Captioner
 from .base import NoCaptioner as NoCaptioner
 from .base import caption_threshold as caption_threshold
-from .base import check_numbers as check_numbers
 from .base import tile_image as tile_image
 from .cache import FOLDER_VARIABLE as FOLDER_VARIABLE
 from .cache import CachedCaptioner as CachedCaptioner

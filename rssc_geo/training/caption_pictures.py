@@ -12,10 +12,10 @@ import numpy as np
 
 from rssc_geo.captioning import NoCaptioner, make_captioner
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import check_writable
 from rssc_geo.inference import TileClassifier, choose_compute
 from rssc_geo.models import load_bundle
 from rssc_geo.options import CaptionerOptions
-from rssc_geo.output import check_file
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import load_image_folder
@@ -48,7 +48,7 @@ def caption_pictures(
     target = Path(output)
     if target.suffix.lower() != ".jsonl":
         raise UsageError(f"{target.name}: captions of pictures are written as .jsonl")
-    check_file(target, overwrite=overwrite)
+    check_writable(target, overwrite=overwrite)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
     loaded = load_bundle(model, revision=revision)
     asked = replace(caption_options or CaptionerOptions(), captioner=captioner)
