@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from rssc_geo import TrainOnPolygonsOptions, classify, train_on_polygons
+from rssc_geo import ClassifyOptions, TrainOnPolygonsOptions, classify, train_on_polygons
 
 
 def main(raster: str, labels: str, column: str, bundle: str, output: str) -> None:
@@ -21,7 +21,7 @@ def main(raster: str, labels: str, column: str, bundle: str, output: str) -> Non
             f"right for {trained.scores.overall_accuracy:.0%} of patches that the model had not"
             " seen, nor their neighbors"
         )
-    result = classify(raster, output, model=bundle, overwrite=True)
+    result = classify(raster, output, ClassifyOptions(model=bundle, overwrite=True))
     print(*(f"{total.name}: {total.cells} cells" for total in result.summary.classes), sep="\n")
 
 

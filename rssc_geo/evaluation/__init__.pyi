@@ -1,15 +1,13 @@
 from .baselines import GENERATED as GENERATED
 from .baselines import IMAGE_ONLY as IMAGE_ONLY
 from .baselines import ArmData as ArmData
-from .baselines import Comparison as Comparison
 from .baselines import Concatenation as Concatenation
 from .baselines import TextOnly as TextOnly
 from .baselines import compare_arms as compare_arms
 from .baselines import compare_baselines as compare_baselines
 from .caption_metrics import caption_scores as caption_scores
 from .caption_metrics import tokenize as tokenize
-from .corruptions import corruptions as corruptions
-from .evaluate import Evaluation as Evaluation
+from .corruptions import all_corruptions as all_corruptions
 from .evaluate import Predictions as Predictions
 from .evaluate import evaluate_on_polygons as evaluate_on_polygons
 from .evaluate import match_classes as match_classes

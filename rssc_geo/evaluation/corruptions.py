@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 Corruption = Callable[[Pixels], Pixels]
 
 
-def corruptions() -> dict[str, Corruption]:
+def all_corruptions() -> dict[str, Corruption]:
     """Functions of uint8 (B, H, W, 3) that give the same shape, by what they do.
 
     A footprint of 1/2 is the picture's center enlarged; one of 2 shows the picture at half its

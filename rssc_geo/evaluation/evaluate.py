@@ -323,7 +323,7 @@ def _measure(
         require_plots()
         _make_folder(output)
 
-    from rssc_geo.evaluation.corruptions import corruptions
+    from rssc_geo.evaluation.corruptions import all_corruptions
     from rssc_geo.inference import choose_compute
     from rssc_geo.models import load_bundle
 
@@ -333,7 +333,7 @@ def _measure(
     found = predict(model, data, options, device=device)
     robustness = {}
     if options.robustness:
-        for name, corrupt in corruptions().items():
+        for name, corrupt in all_corruptions().items():
             corrupted = predict(model, data, options, device=device, corrupt=corrupt)
             robustness[name] = float((corrupted.classes == data.labels).mean())
     described = [place for place, texts in enumerate(data.captions) if texts]

@@ -20,7 +20,6 @@ from .few_shot.learner import without_captions as without_captions
 from .few_shot.learner import word_prior as word_prior
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import labeled_tiles as labeled_tiles
-from .few_shot.train_on_polygons import TrainOnPolygonsResult as TrainOnPolygonsResult
 from .layers import train_layers as train_layers
 from .metrics import ClassScore as ClassScore
 from .metrics import McNemar as McNemar

@@ -23,9 +23,9 @@ from rssc_geo.evaluation import (
     Concatenation,
     Predictions,
     TextOnly,
+    all_corruptions,
     compare_arms,
     compare_baselines,
-    corruptions,
     evaluate_on_polygons,
     match_classes,
 )
@@ -132,7 +132,7 @@ def test_classes_are_matched_by_name(small_model: Model, data: SceneImages) -> N
 
 def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
     pixels = data.pixels[::10]
-    for name, corrupt in corruptions().items():
+    for name, corrupt in all_corruptions().items():
         changed = corrupt(pixels)
         assert changed.dtype == np.uint8, name
         assert changed.shape == pixels.shape, name
@@ -140,16 +140,16 @@ def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
         np.testing.assert_array_equal(changed, corrupt(pixels), err_msg=name)
     center = np.zeros((1, 64, 64, 3), np.uint8)
     center[:, 24:40, 24:40] = 200
-    assert (corruptions()["footprint 1/4"](center)[0, 4:60, 4:60] == 200).all()
-    assert corruptions()["footprint 2"](center)[0, 28:36, 28:36].min() == 200
-    assert corruptions()["footprint 2"](center)[0, 17:26, 17:47].max() == 0
+    assert (all_corruptions()["footprint 1/4"](center)[0, 4:60, 4:60] == 200).all()
+    assert all_corruptions()["footprint 2"](center)[0, 28:36, 28:36].min() == 200
+    assert all_corruptions()["footprint 2"](center)[0, 17:26, 17:47].max() == 0
 
 
 def test_report_files(small_model: Model, data: SceneImages, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra 'train' is not installed")
     options = EvaluateOptions(robustness=True, device="cpu")
     found = evaluate(small_model, data, options, output=tmp_path / "new" / "out")
-    assert set(found.robustness) == set(corruptions())
+    assert set(found.robustness) == set(all_corruptions())
     names = [path.name for path in found.files]
     assert names[:3] == ["evaluation.json", "confusion.png", "embedding.png"]
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(names)

@@ -232,10 +232,10 @@ def test_mistakes_need_one_title_each(tmp_path: Path, count: int, titles: list[s
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         confusion_png(np.eye(2, dtype=int), ("a", "b"), path=tmp_path / "none" / "c.png")
     (tmp_path / "c.png").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         confusion_png(np.eye(2, dtype=int), ("a", "b"), path=tmp_path / "c.png")
     assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
 

@@ -17,7 +17,7 @@ from shapely.geometry import LineString, Point, box
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import load_bundle
-from rssc_geo.options import TrainOnPolygonsOptions
+from rssc_geo.options import ClassifyOptions, TrainOnPolygonsOptions
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 from rssc_geo.training import (
@@ -280,7 +280,9 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     assert "\\<b\\>" in readme
     assert "<b>" not in readme
     mapped = classify(
-        tmp_path / "scene.tif", tmp_path / "map.gpkg", model=tmp_path / "mine", device="cpu"
+        tmp_path / "scene.tif",
+        tmp_path / "map.gpkg",
+        ClassifyOptions(model=str(tmp_path / "mine"), device="cpu"),
     )
     assert mapped.summary.cells == 64
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
