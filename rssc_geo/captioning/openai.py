@@ -279,7 +279,7 @@ class ServerCaptioner:
             return RsscGeoError(f"{base} refuses access ({answer}); {hint}")
         return RsscGeoError(
             f"{base} refuses the request ({answer}); is the address right, is there a model"
-            f" {self._server.model!r}, and does it take pictures?"
+            f" {self._server.model!r}, and does it take images?"
         )
 
 

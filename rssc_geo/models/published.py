@@ -268,8 +268,8 @@ def _fill(
         ),
     }
     if any(wrong.values()):
-        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
-        raise BundleError(f"{path} does not fit the published network; {told}")
+        lists = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        raise BundleError(f"{path} does not fit the published network; {lists}")
     network.load_state_dict(placed, strict=False)
 
 

@@ -285,7 +285,7 @@ def word_prior(
 ) -> LinearProbe:
     """Named classes as a probe of the embedding without attention.
 
-    Its logits are those of :class:`rssc_geo.models.NamedClasses` but for one thing: the lengths of
+    Its logits are those of :class:`rssc_geo.models.ZeroShotHead` but for one thing: the lengths of
     the pictures' vectors, which a linear probe cannot divide by, are all taken for their mean.
 
     Parameters
