@@ -44,7 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, NoCaptioner
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import Compute, TileClassifier
+from rssc_geo.inference import Compute, Predictor
 from rssc_geo.models import Model, PublishedClassifier, as_configuration, build_network, load_bundle
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
@@ -180,7 +180,7 @@ def pipeline(options: argparse.Namespace, device: torch.device) -> bool:
     path, tile = dense_scene(options.side), 256
     model = full_model(tiny=options.tiny)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    classifier = TileClassifier(model, NoCaptioner(), Compute(device, dtype, options.batch))
+    classifier = Predictor(model, NoCaptioner(), Compute(device, dtype, options.batch))
     scene = open_scene(path)
     grid = TileGrid((scene.height, scene.width), (tile, tile))
     with TileReader(scene, grid, fit_radiometry(scene), out_size=model.card.input_size) as reader:

@@ -36,36 +36,43 @@ def check_captioner(options: CaptionerOptions, card: ModelCard) -> None:
     captions where there would be none.
     """
     check_numbers(options)
-    threshold = caption_threshold(options)
-    name = options.captioner
-    kind, _, rest = (name or "").partition(":")
-    if kind in ("hf", "openai") and name != kind:
-        if options.caption_beam > 1:
-            raise _beam_without_effect()
-        make_prompt(options.prompt, [scene_class.name for scene_class in card.classes])
-        if kind == "openai":
-            from rssc_geo.captioning.openai import parse_address
-
-            parse_address(rest)
-        if threshold is not None and card.needs_captions:
-            raise UsageError(
-                f"--caption-when {options.caption_when}: the model {card.name!r} classifies nothing"
-                " without captions"
-            )
-        return
-    if name not in (None, "none", "compact"):
+    caption_threshold(options)
+    if options.captioner in (None, "none", "compact"):
+        _check_own(options, card)
+    elif options.captioner.startswith(("hf:", "openai:")):
+        _check_large(options, card)
+    else:
         raise UsageError(
-            f"--captioner {name!r} is unknown; use compact, none, hf:<id or folder> or"
+            f"--captioner {options.captioner!r} is unknown; use compact, none, hf:<id or folder> or"
             " openai:<address>#<model>"
         )
+
+
+def _check_large(options: CaptionerOptions, card: ModelCard) -> None:
+    if options.caption_beam > 1:
+        raise _beam_without_effect()
+    make_prompt(options.prompt, [scene_class.name for scene_class in card.classes])
+    kind, _, address = (options.captioner or "").partition(":")
+    if kind == "openai":
+        from rssc_geo.captioning.openai import parse_address
+
+        parse_address(address)
+    if caption_threshold(options) is not None and card.needs_captions:
+        raise UsageError(
+            f"--caption-when {options.caption_when}: the model {card.name!r} classifies nothing"
+            " without captions"
+        )
+
+
+def _check_own(options: CaptionerOptions, card: ModelCard) -> None:
     large = values_of(options, CaptionerOptions) | {"captioner": None, "caption_beam": 1}
     if large != values_of(_DEFAULTS, CaptionerOptions):
         raise UsageError(
             "options of captions need a captioner that heeds them: --captioner hf:… or openai:…"
         )
-    if name == "compact" and card.captioner is None:
+    if options.captioner == "compact" and card.captioner is None:
         raise _no_own_captioner(card)
-    if name == "none" or card.captioner is None:
+    if options.captioner == "none" or card.captioner is None:
         if card.needs_captions:
             raise UsageError(
                 f"the model {card.name!r} needs captions; use --captioner hf:… or openai:…"

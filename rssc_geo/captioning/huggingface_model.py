@@ -146,7 +146,7 @@ def _measure(files: ModelFiles) -> FileSizes:
         for path in _weight_files(files):
             # It maps the file read-only, so that it may be larger than the memory.
             with safe_open(path, "np") as opened:
-                for key in opened.keys():
+                for key in opened.keys():  # noqa: SIM118 -- it is no mapping
                     piece = opened.get_slice(key)
                     kind, count = piece.get_dtype(), math.prod(piece.get_shape())
                     if kind.startswith(("F", "BF")):

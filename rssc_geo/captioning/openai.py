@@ -230,7 +230,8 @@ class ServerCaptioner:
                 wait_s = self._backoff_s * 2 ** (attempt - 1)
                 attempt += 1
             log.info("%s: %s; again in %.1f s", self._server.base, reason, wait_s)
-            stop.wait(wait_s * random.uniform(1.0, 1.3))
+            # Drawn, so that requests do not come all at once.
+            stop.wait(wait_s * random.uniform(1.0, 1.3))  # noqa: S311 -- no secret
         raise _StoppedError
 
     def _answer(self, client: httpx2.Client, request: dict[str, object]) -> str:

@@ -3,11 +3,11 @@ from .aggregate import CellMap as CellMap
 from .aggregate import TileResult as TileResult
 from .plan import Plan as Plan
 from .plan import PredictorSpec as PredictorSpec
-from .plan import RunDescription as RunDescription
 from .plan import Source as Source
 from .plan import describe_run as describe_run
 from .plan import estimated_seconds as estimated_seconds
 from .plan import make_plan as make_plan
+from .predictor import Compute as Compute
 from .predictor import Prediction as Prediction
 from .predictor import Predictor as Predictor
 from .predictor import choose_compute as choose_compute

@@ -82,6 +82,7 @@ class StaticTextEncoder(nn.Module):
         Each depends on its token alone. A vector's length says how much its word counts in a mean
         (:meth:`embed`); for attention all words are equally long.
         """
+        del token_mask
         return F.layer_norm(self._lookup(token_ids), (self.width,), eps=1e-12)
 
     def _lookup(self, token_ids: torch.Tensor) -> torch.Tensor:

@@ -63,17 +63,17 @@ class DualAttentionLevel(nn.Module):
 
         ``padding``: bool (B, S), True where the text has no token.
         """
-        pixels = self.image_proj(image)  # (B, N, I) → (B, N, E)
+        patches = self.image_proj(image)  # (B, N, I) → (B, N, E)
         text, _ = self.text_self_attention(
             text, text, text, key_padding_mask=padding, need_weights=False
         )  # (B, S, E)
         from_image, _ = self.text_cross_attention(
-            text, pixels, pixels, need_weights=False
+            text, patches, patches, need_weights=False
         )  # queries (B, S, E), keys and values (B, N, E) → (B, S, E)
         text = self.text_norm(text + from_image)  # (B, S, E)
         words = self.mlp(text)  # (B, S, E)
         from_text, _ = self.image_cross_attention(
-            pixels, words, words, key_padding_mask=padding, need_weights=False
+            patches, words, words, key_padding_mask=padding, need_weights=False
         )  # queries (B, N, E), keys and values (B, S, E) → (B, N, E)
         image = self.image_norm(image + self.back_proj(from_text))  # (B, N, I)
         return image, text
@@ -272,16 +272,16 @@ class PublishedClassifier(DualAttentionClassifier):
         """
         level, image = self.level, image_tokens  # (B, N, I)
         text = self._embed_padded(token_ids, token_mask)  # (B, S, E), S = text_length
-        pixels = level.image_proj(image)  # (B, N, E), for all levels
+        patches = level.image_proj(image)  # (B, N, E), for all levels
         for _ in range(self.levels):
             text = _attend_to_itself(level.text_self_attention, text)  # (B, S, E)
             from_image, _ = level.text_cross_attention(
-                text, pixels, pixels, need_weights=False
+                text, patches, patches, need_weights=False
             )  # (B, S, E)
             text = level.text_norm(text + from_image)  # (B, S, E)
             words = level.mlp(text)  # (B, S, E)
             from_text, _ = level.image_cross_attention(
-                pixels, words, words, need_weights=False
+                patches, words, words, need_weights=False
             )  # (B, N, E)
             image = level.image_norm(image + level.back_proj(from_text))  # (B, N, I)
         return torch.cat([text.mean(1), image.mean(1)], dim=1)  # (B, E + I)

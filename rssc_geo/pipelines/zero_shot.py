@@ -142,7 +142,7 @@ def refine_classes(named: Model, plan: Plan) -> Model:
     refined = ZeroShotHead(inner, moved[:count], background)
     # The name is part of what tells runs apart.
     card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
-    return dataclasses.replace(named, card=card, network=refined)
+    return dataclasses.replace(named, card=card, network=refined)  # type: ignore[arg-type]
 
 
 def _pooled_tokens(model: Model, plan: Plan) -> torch.Tensor:

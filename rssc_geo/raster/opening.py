@@ -169,7 +169,7 @@ class _View:
 
     @contextlib.contextmanager
     def over(self, dataset: rasterio.DatasetReader) -> Iterator[rasterio.DatasetReader]:
-        """The view of an open dataset; a second dataset comes into being for a VRT or warp alone."""
+        """The view of an open dataset; a second one comes into being for a VRT or a warp alone."""
         if self.vrt:
             with rasterio.open(self.vrt) as handle:
                 yield handle

@@ -12,10 +12,10 @@ import numpy as np
 
 from rssc_geo.captioning import NoCaptioner, make_captioner
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import check_writable
 from rssc_geo.inference import TileClassifier, choose_compute
 from rssc_geo.models import load_bundle
 from rssc_geo.options import CaptionerOptions
-from rssc_geo.files import check_writable
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import load_image_folder

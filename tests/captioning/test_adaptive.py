@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rssc_geo.captioning import AdaptiveCaptioner, CaptionBatch, make_captioner, perceptual_hash
-from rssc_geo.inference import Compute, TileClassifier
+from rssc_geo.inference import Compute, Predictor
 from rssc_geo.models import CaptionSource, Model
 
 
@@ -36,7 +36,7 @@ def pixels() -> np.ndarray:
 def run(
     model: Model, captioner: object, pixels: np.ndarray, batch_size: int = 16
 ) -> tuple[np.ndarray, list[str]]:
-    classifier = TileClassifier(
+    classifier = Predictor(
         model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size)
     )  # type: ignore[arg-type]
     found = classifier(pixels, np.ones(pixels.shape[:3], bool))

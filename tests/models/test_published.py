@@ -133,18 +133,19 @@ def _as_version(state: dict[str, torch.Tensor], version: int) -> dict[str, torch
     """The names that transformers 4 or 5 gives, whichever is installed."""
     renamed = {}
     for name, value in state.items():
+        key = name
         for new, old in OLD_NAMES:
-            if name.startswith("image_encoder.") or new.startswith("text_encoder."):
-                name = name.replace(old, new)
-                name = name.replace(new, old) if version == 4 else name
-        if name.startswith("image_encoder."):
+            if key.startswith("image_encoder.") or new.startswith("text_encoder."):
+                key = key.replace(old, new)
+                key = key.replace(new, old) if version == 4 else key
+        if key.startswith("image_encoder."):
             for new, old in (
                 (".mlp.fc1.", ".intermediate.dense."),
                 (".mlp.fc2.", ".output.dense."),
             ):
-                if ".attention.output" not in name:
-                    name = name.replace(new, old) if version == 4 else name.replace(old, new)
-        renamed[name] = value
+                if ".attention.output" not in key:
+                    key = key.replace(new, old) if version == 4 else key.replace(old, new)
+        renamed[key] = value
     return renamed
 
 

@@ -32,7 +32,7 @@ from rssc_geo.models import (
 )
 from rssc_geo.models.attribution import _as_map
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from demo_scene.plan import draw_scene
 
