@@ -59,12 +59,12 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what is written there becomes ``path`` at the end.
+    r"""Yield a temporary path beside ``path``; what is written there becomes ``path`` at the end.
 
     Nothing is left when the block raises. Raises ``OutputError`` for what the file system says.
 
     >>> with atomic_write(Path("areas.csv")) as made:  # doctest: +SKIP
-    ...     made.write_text("class,area\\n", encoding="utf-8")
+    ...     made.write_text("class,area\n", encoding="utf-8")
     """
     made = _hidden(path)
     try:

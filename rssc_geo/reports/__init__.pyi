@@ -2,7 +2,6 @@ from .extras import Extras as Extras
 from .panel import Panel as Panel
 from .panel import write_panel as write_panel
 from .preview import Overview as Overview
-from .preview import draw_preview as draw_preview
 from .preview import length_label as length_label
 from .preview import round_length as round_length
 from .preview import write_preview as write_preview

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -95,6 +97,10 @@ def test_the_report_shows_the_map_it_stands_beside(
     page = Page(report)
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert len(page.ids) == len(set(page.ids))
+    # The policy lets the page's own script run, and no other.
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, flags=re.DOTALL)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in page.source
     scenes = gpd.read_file(target, layer="cells") if suffix == "gpkg" else gpd.read_file(beside[0])
     present = set(scenes["class"])
     # A name with a tag in it is text wherever it stands.

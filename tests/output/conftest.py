@@ -16,6 +16,7 @@ from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass
 from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 
+NORTH_UP = Affine(10, 0, 500000, 0, -10, 5200000)
 NAMES = (
     "Dense residential",
     "Water, \"deep\" & 'blue'",
@@ -81,7 +82,7 @@ class Case:
 def make_case() -> Callable[..., Case]:
     def make(
         crs: object = "EPSG:32632",
-        transform: Affine = Affine(10, 0, 500000, 0, -10, 5200000),
+        transform: Affine = NORTH_UP,
         cells: tuple[int, int] = (9, 7),
         names: tuple[str, ...] = NAMES,
         void: float = 0.1,
