@@ -35,13 +35,18 @@ class Kind:
     """What an option's text means: ``parse`` raises ``ValueError`` for one that cannot be meant.
 
     ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
-    it; ``choices``: all that is allowed, if that is a list.
+    it; ``choices``: all that is allowed, if that is a list; ``expected``: what a text should have
+    been, for the message about one that cannot be meant; ``minimum`` and ``maximum``: the limits of
+    a number, themselves allowed.
     """
 
     name: str
     parse: Callable[[str], Any]
     json_type: str = "string"
     choices: tuple[str, ...] = ()
+    expected: str = "a text"
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 def _parse_flag(text: str) -> bool:
@@ -90,19 +95,21 @@ def choice(*names: str) -> Kind:
             raise ValueError(text)
         return text
 
-    return Kind("|".join(names), parse, choices=names)
+    expected = f"one of {', '.join(filter(None, names))}"
+    return Kind("|".join(names), parse, choices=names, expected=expected)
 
 
 def numbers(kind: type[int | float], form: str) -> Kind:
     """Numbers with commas between them, as many as ``form`` names (``X,Y``)."""
+    count = form.count(",") + 1
 
     def parse(text: str) -> tuple[float, ...]:
         values = tuple(kind(part) for part in text.split(","))
-        if len(values) != form.count(",") + 1:
+        if len(values) != count:
             raise ValueError(text)
         return values
 
-    return Kind(form, parse, "array")
+    return Kind(form, parse, "array", expected=f"{count} numbers, {form}")
 
 
 TEXT = Kind("TEXT", str)
@@ -113,13 +120,17 @@ CRS = Kind("CRS", str)
 SIZE = Kind("SIZE", str)
 RANGE = Kind("LOW,HIGH", str)
 DEVICE = Kind("DEVICE", str)
-FLAG = Kind("true|false", _parse_flag, "boolean")
-INTEGER = Kind("N", int, "integer")
-COUNT = Kind("N", _parse_count, "integer")
-NUMBER = Kind("NUMBER", float, "number")
-SHARE = Kind("SHARE", _parse_share, "number")
-SCHEDULE = Kind("EPOCHSxPIXELS,…", _parse_schedule, "string")
-LAYERS = Kind("none|N|all", _parse_layers, "string")
+FLAG = Kind("true|false", _parse_flag, "boolean", expected="true or false")
+INTEGER = Kind("N", int, "integer", expected="a whole number")
+COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more", minimum=1)
+NUMBER = Kind("NUMBER", float, "number", expected="a number")
+SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1", minimum=0, maximum=1)
+SCHEDULE = Kind(
+    "EPOCHSxPIXELS,…",
+    _parse_schedule,
+    expected="EPOCHSxPIXELS,… with at least 1 epoch and 32 pixels each, such as 6x128,8x160",
+)
+LAYERS = Kind("none|N|all", _parse_layers, expected="none, all or a number")
 
 
 # How an option is declared.
@@ -245,7 +256,7 @@ class Option:
         try:
             return kind.parse(text)
         except ValueError:
-            raise UsageError(f"{self.flag} {text!r} is not {kind.name}") from None
+            raise UsageError(f"{self.flag} {text!r} is not {kind.expected}") from None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the QGIS plugin and the options page read."""
@@ -261,6 +272,8 @@ class Option:
             "type": kind.json_type,
             "form": kind.name,
             "choices": list(kind.choices) or None,
+            "minimum": kind.minimum,
+            "maximum": kind.maximum,
             "unit": declaration.unit or None,
             "default": list(self.default) if isinstance(self.default, tuple) else self.default,
             "multiple": declaration.multiple,
@@ -613,7 +626,7 @@ class OutputOptions:
     min_area: float = option(
         "Smaller regions join a neighbor.",
         OUTPUT,
-        Kind("M2", float, "number"),
+        Kind("M2", float, "number", expected="a number", minimum=0),
         default=0.0,
         unit="m²",
         row=True,

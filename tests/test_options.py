@@ -183,10 +183,10 @@ def test_command_line_before_environment_before_file_before_default(
         ("tile-sise = '1m'", "tile-sise is unknown; did you mean tile-size?"),
         ("[clasify]\ntile-size = '1m'", "[clasify] is unknown; did you mean classify?"),
         ("[classify]\nchunk = 1", "chunk in [classify] is unknown"),
-        ("[classify]\nmin-valid = 3", "--min-valid '3' is not SHARE"),
-        ("bands = [1, 2]", "--bands '1,2' is not R,G,B"),
+        ("[classify]\nmin-valid = 3", "--min-valid '3' is not a share from 0 to 1"),
+        ("bands = [1, 2]", "--bands '1,2' is not 3 numbers, R,G,B"),
         ("x = = 1", "is no TOML"),
-        ("config = 'other.toml'", "config is unknown"),
+        ("config = 'other.toml'", "--config is given on the command line alone"),
     ],
 )
 def test_mistakes_in_a_file_are_one_line(content: str, message: str, tmp_path: Path) -> None:

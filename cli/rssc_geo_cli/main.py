@@ -94,9 +94,8 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(arguments, prog_name="rssc-geo", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.ctx.command.get_help(error.ctx)
-        return 2
+    except SystemExit as stop:  # rich-click has shown the help
+        return int(stop.code or 0)
     except click.ClickException as error:
         _print_error(error.format_message())
         return 2 if isinstance(error, click.UsageError) else 1

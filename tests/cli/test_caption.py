@@ -234,8 +234,8 @@ def test_nothing_to_describe(rssc: Rssc, tmp_path: Path) -> None:
     )
     for name in ("captions.gpkg", "captions.jsonl"):
         done = rssc("caption", raster, "-o", tmp_path / name)
-        assert done.code == 1
-        assert "nothing to describe" in done.message
+        assert done.code == 3
+        assert "nothing to classify" in done.message
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tif"]
 
 
