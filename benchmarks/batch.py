@@ -6,13 +6,13 @@
 ``loop``: one ``batch run`` of many small scenes against a shell loop that calls ``classify`` for
 each (a sample of the loop is measured). ``workers``: two Dask workers of one thread against this
 process with two threads, same scenes, models loaded. ``scaling``: 1 and 16 workers whose model
-sleeps, so that only the engine is measured. ``sparse``: memory of scheduler and client and the
+sleeps, so that only the loop is measured. ``sparse``: memory of scheduler and client and the
 number of tasks for a 100,000 × 100,000 scene.
 
 ``resume``: the command is killed (SIGKILL) when half of the tiles were begun, and given again. What
 that costs of the work is counted, not timed, since on a busy machine two runs of the same differ by
 more than the target: tiles that were begun twice, as a share of all, plus the seconds that a run
-takes to find out what is done (measured on the finished batch: inputs, journal, the files' stamps),
+takes to find out what is done (measured on the finished batch: inputs, journal, files' signatures),
 as a share of the undisturbed run. The elapsed times of the same three runs are printed beside it:
 their excess also holds the second start of Python and the loading of the model, which is named, and
 the noise.
@@ -92,7 +92,7 @@ class SleepingWorker:
 
 
 class Sleepy:
-    """Makes sleeping workers; told apart by its words, since the plugin of a cluster stays."""
+    """Makes sleeping workers; told apart by its repr, since the plugin of a cluster stays."""
 
     def __init__(self, seconds_a_tile: float) -> None:
         self.seconds_a_tile = seconds_a_tile

@@ -1,4 +1,4 @@
-from .batch.batch import BatchResult as BatchResult
+from .batch.progress import BatchResult as BatchResult
 from .batch.batch import run_batch as run_batch
 from .errors import BundleError as BundleError
 from .errors import GeoreferenceError as GeoreferenceError

@@ -247,7 +247,7 @@ DOORS = """
 import json, os, sys
 from pathlib import Path
 import rssc_geo.pipelines.classify as pipeline
-from rssc_geo.batch.inputs import collect_jobs
+from rssc_geo.batch import collect_jobs
 from rssc_geo.options import BatchOptions, describe_options
 from rssc_geo_cli.main import run
 sys.path.insert(0, "docs")

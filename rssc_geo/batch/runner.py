@@ -297,7 +297,7 @@ class Runner:
         log.error("%s: %s", job.id, message)
         self._tracker.fail(job, message, key=key)
 
-    # What the journal is told.
+    # What goes into the journal.
 
     def _record(
         self,

@@ -41,7 +41,7 @@ def cluster(fork_server: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
                     n_workers=workers,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address=":0",  # None would want port 8787
                     preload=[str(tmp_path / "preload.py")],
                     local_directory=str(tmp_path / "dask"),
                 )

@@ -134,7 +134,7 @@ def test_bad_inputs_are_named_and_the_others_go_on(
         "columns.csv: no column 'input' (there is: file, tile-size)",
         "option.csv: unknown column(s) 'tilesize'",
         "x.gpkg is that of",
-        "--nodata 'none' is not NUMBER",
+        "--nodata 'none' is not a number",
         "c.tif",
         "d.tif",
         "e.tif has no CRS",
