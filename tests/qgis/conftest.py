@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "qgis_plugin"
-BACKEND = Path(os.environ.get("RSSC_GEO_TEST_BACKEND", ROOT / ".venv" / "bin" / "rssc-geo"))
+BACKEND = Path(os.environ.get("RSSC_TEST_BACKEND", ROOT / ".venv" / "bin" / "rssc-geo"))
 PYTHON = ROOT / ".venv" / "bin" / "python"
 DEPENDENCIES = next((ROOT / ".venv" / "lib").glob("python3.*/site-packages"), None)
 PROCESSING = "/usr/share/qgis/python/plugins"
@@ -80,7 +80,7 @@ def backend(application: object) -> Iterator[Path]:
     if not BACKEND.is_file():
         pytest.fail(
             f"{BACKEND} is not there: make the project's .venv first (make test), or set"
-            " RSSC_GEO_TEST_BACKEND"
+            " RSSC_TEST_BACKEND"
         )
     for name in (settings.DEVICE, settings.CACHE, settings.INSTALL_FROM):
         settings.put(name, "")
@@ -188,7 +188,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a wheel, built from a copy: a build leaves files in its source."""
     if DEPENDENCIES is None:
         pytest.skip("the project's .venv is not there (make test)")
-    project = Path(os.environ.get("RSSC_GEO_TEST_SOURCE", ROOT))
+    project = Path(os.environ.get("RSSC_TEST_SOURCE", ROOT))
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("rssc_geo", "cli"):
         shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

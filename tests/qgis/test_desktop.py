@@ -1,7 +1,7 @@
 """A QGIS desktop with nothing but the zip: offer, install, toolbox, dialog, styled result, cancel,
 closed during a run.
 
-RSSC_GEO_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are in docs/images.
+RSSC_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are in docs/images.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_from_nothing_but_the_zip_to_a_styled_map(
     ]
     ended = subprocess.run(desktop, env=environment, check=False, timeout=600, capture_output=True)
     told = json.loads((home / "told.json").read_text("utf-8"))
-    screenshots = os.environ.get("RSSC_GEO_SCREENSHOTS")
+    screenshots = os.environ.get("RSSC_SCREENSHOTS")
     for file in home.glob("qgis-*.png") if screenshots else ():
         shutil.copy(file, ROOT / screenshots)
 
