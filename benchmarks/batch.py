@@ -304,7 +304,7 @@ def sparse(arguments: argparse.Namespace) -> bool:
             watching.join()
         finally:
             for process in (worker, scheduler):
-                process.kill()  # a worker whose scheduler goes may wait for another, whatever it is asked
+                process.kill()  # a worker without its scheduler waits for another
                 process.wait()
     client_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

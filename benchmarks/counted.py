@@ -1,4 +1,4 @@
-"""The program as a process that notes what it begins, so that a kill can be timed and what it cost be counted."""
+"""The program as a process that notes what it begins: a kill can be timed, its cost counted."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Accuracy against the number of labeled pictures a class, on classes that the model has never
-seen.
+"""Accuracy against the number of labeled pictures of classes that the model has never seen.
 
     python benchmarks/few_shot.py AID_FOLDER --weights IMAGENET.safetensors --sentence-encoder
     MINILM_FOLDER --work DIR

@@ -22,8 +22,8 @@ from .conftest import NORTH_UP, Outcome, texture, write_raster
 
 Rssc = Callable[..., Outcome]
 MOON = (
-    'GEOGCS["Moon'
-    ' 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
+    'GEOGCS["Moon 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],'
+    'PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
 )
 
 

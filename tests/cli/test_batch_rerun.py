@@ -1,4 +1,4 @@
-"""What a second ``rssc-geo batch run`` makes of what the first has left, and what its tables say of it."""
+"""What a second ``rssc-geo batch run`` makes of what the first has left, and its tables."""
 
 from __future__ import annotations
 
