@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from rssc_geo.evaluation.evaluate import evaluate
-from rssc_geo.models import Model, load_model
+from rssc_geo.models import Model, load_bundle
 from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.01)
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="of the test part; default all")
     options = parser.parse_args()
 
-    model = load_model(options.model)
+    model = load_bundle(options.model)
     data = load_image_folder(options.dataset, size=model.card.input_size[0])
     test = stratified_split(data, seed=options.seed)["test"]
     if options.pictures is not None:

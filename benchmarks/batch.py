@@ -54,8 +54,9 @@ from rssc_geo.batch import (
     pack,
     run_batch,
 )
-from rssc_geo.inference import Maker, TileResult, TilingOptions
+from rssc_geo.inference import Maker, TileResult
 from rssc_geo.models import load_card
+from rssc_geo.options import TilingOptions
 
 PROGRAM = [sys.executable, "-c", "from rssc_geo_cli.main import main; main()"]
 TILE = "128px"

@@ -22,7 +22,7 @@ import torch
 
 from rssc_geo.captioning import CaptionBatch, CompactCaptioner
 from rssc_geo.evaluation import caption_scores
-from rssc_geo.models import load_model
+from rssc_geo.models import load_bundle
 from rssc_geo.training import load_image_folder, stratified_split
 
 BATCH = 64
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
 
-    model = load_model(options.model)
+    model = load_bundle(options.model)
     data = load_image_folder(options.dataset, size=model.card.input_size[0])
     data = data.take(stratified_split(data, seed=0)[options.part])
     told = [place for place, texts in enumerate(data.captions) if texts]

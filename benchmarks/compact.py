@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, befo
 
 import torch
 
-from rssc_geo.models import DualAttentionClassifier, load_model
+from rssc_geo.models import DualAttentionClassifier, load_bundle
 from rssc_geo.pipelines.classify import classify
 
 BATCH, WORDS, BATCHES = 8, 77, 4
@@ -50,7 +50,7 @@ def published() -> DualAttentionClassifier:
 def main() -> int:
     options = rate_options(__doc__)
     path = dense_scene(options.side)
-    model, network = load_model("compact"), published()
+    model, network = load_bundle("compact"), published()
     images = torch.randn(BATCH, 3, 224, 224)
     ids, mask = torch.randint(1, 49408, (BATCH, WORDS)), torch.ones(BATCH, WORDS, dtype=torch.bool)
 

@@ -15,6 +15,8 @@ import os
 import sys
 from pathlib import Path
 
+from rssc_geo.models import ReadCaption
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -22,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from common import verdict
 
-from rssc_geo.models import Model, find_reasons, load_model
+from rssc_geo.models import Model, attribute, load_bundle
 from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
@@ -46,10 +48,9 @@ def curves(model: Model, pixels: np.ndarray, random: np.random.Generator) -> dic
     """The class's probability, (pictures, deletion or insertion, shares), for each kind of map."""
     whole = np.ones(pixels.shape[:3], bool)
     class_ids = probabilities(model, pixels, whole).argmax(1)
+    nothing = ReadCaption("", "generated", read=False)
     reasons = [
-        find_reasons(
-            model, picture, mask, class_id=int(k), caption="", source="generated", words_read=False
-        )
+        attribute(model, picture, mask, class_id=int(k), caption=nothing)
         for picture, mask, k in zip(pixels, whole, class_ids, strict=True)
     ]
     tokens = torch.from_numpy(random.random((len(pixels), 1, RANDOM_TOKENS, RANDOM_TOKENS)))
@@ -89,7 +90,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--model", default="compact")
     options = parser.parse_args()
-    model = load_model(options.model)
+    model = load_bundle(options.model)
     data = load_image_folder(options.data, size=model.card.input_size[0])
     rows = balanced(data, stratified_split(data, seed=0)["test"], options.pictures)
     random = np.random.default_rng(0)

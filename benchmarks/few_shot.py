@@ -27,7 +27,7 @@ import numpy as np
 from common import verdict
 from zero_shot import CPU, PHRASES, mean_tokens, options_of, train_without
 
-from rssc_geo.models import Model, class_vectors
+from rssc_geo.models import Model, class_embeddings
 from rssc_geo.training import (
     Features,
     Head,
@@ -124,7 +124,7 @@ def main() -> int:
             colors=colors(held.pixels)[None],
         )
     embeddings = dict(np.load(saved))
-    texts = class_vectors(model, {data.classes[k]: PHRASES[data.classes[k]] for k in unseen})
+    texts = class_embeddings(model, {data.classes[k]: PHRASES[data.classes[k]] for k in unseen})
     accuracy: dict[tuple[str, int], list[float]] = {}
     tuned: list[tuple[float, float, float]] = []
     for draw in range(DRAWS):

@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 from common import CACHE, dense_scene, verdict
 
+from rssc_geo.options import CaptionerOptions
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
 import torch
@@ -41,8 +43,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, NoCaptioner
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import Compute, TileClassifier
-from rssc_geo.models import Model, PublishedClassifier, as_configuration, build_network, load_model
+from rssc_geo.inference import Compute, Predictor
+from rssc_geo.models import Model, PublishedClassifier, as_configuration, build_network, load_bundle
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
@@ -83,7 +85,7 @@ def full_model(*, tiny: bool) -> Model:
 
     Its texts are cut up by the embedded model's tokenizer.
     """
-    compact = load_model("compact")
+    compact = load_bundle("compact")
     size = 32 if tiny else 224
     card = dataclasses.replace(
         compact.card,
@@ -177,7 +179,7 @@ def pipeline(options: argparse.Namespace, device: torch.device) -> bool:
     path, tile = dense_scene(options.side), 256
     model = full_model(tiny=options.tiny)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    classifier = TileClassifier(model, NoCaptioner(), Compute(device, dtype, options.batch))
+    classifier = Predictor(model, NoCaptioner(), Compute(device, dtype, options.batch))
     scene = open_scene(path)
     grid = TileGrid((scene.height, scene.width), (tile, tile))
     with TileReader(scene, grid, fit_radiometry(scene), out_size=model.card.input_size) as reader:
@@ -222,8 +224,7 @@ def captions(options: argparse.Namespace, device: torch.device) -> bool:
             str(folder),
             prompt="Describe the land cover.",
             device=device,
-            max_new_tokens=tokens,
-            batch_size=size,
+            options=CaptionerOptions(caption_tokens=tokens, caption_batch_size=size),
         )
         batch = CaptionBatch(
             pixels[:asked], np.ones((asked, 64, 64), bool), torch.zeros(asked, 1, 1)

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from rssc_geo.evaluation.evaluate import Evaluation, evaluate
-from rssc_geo.models import Model, load_model
+from rssc_geo.models import Model, load_bundle
 from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--model", default="compact")
     options = parser.parse_args()
 
-    model = load_model(options.model)
+    model = load_bundle(options.model)
     size = model.card.input_size[0]
     whole = load_image_folder(options.dataset, size=size)
     part = {

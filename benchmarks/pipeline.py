@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, befo
 
 from rssc_geo.captioning import make_captioner
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import TileClassifier, choose_compute
-from rssc_geo.models import load_model
+from rssc_geo.inference import Predictor, choose_compute
+from rssc_geo.models import load_bundle
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
@@ -31,9 +31,9 @@ from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 def main() -> int:
     options = rate_options(__doc__)
     path = dense_scene(options.side)
-    model = load_model("compact")
+    model = load_bundle("compact")
     compute = choose_compute()
-    classifier = TileClassifier(model, make_captioner("compact", model), compute)
+    classifier = Predictor(model, make_captioner(model), compute)
 
     scene = open_scene(path)
     grid = TileGrid((scene.height, scene.width), (options.tile, options.tile))

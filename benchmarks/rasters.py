@@ -20,7 +20,7 @@ import shapely
 
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import TileGrid, Window
-from rssc_geo.models import Model, load_model
+from rssc_geo.models import Model, load_bundle
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 
@@ -38,8 +38,8 @@ def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
     grid = TileGrid(
         scene.shape, tuple(provenance["tile_size_px"]), tuple(provenance["cell_size_px"])
     )
-    with scene.open() as handle:
-        valid = scene.pixel_reader(handle).valid_at_full_resolution(Window(0, 0, *scene.shape))
+    with scene.pixel_reader() as reader:
+        valid = reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
     missing = extra = 0
     for cell in grid.cells():
         wanted = valid[cell.window.slices].mean() >= MIN_VALID
@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--bands-from", nargs=3, type=Path, metavar="FILE")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    model = load_model("compact")
+    model = load_bundle("compact")
     print(
         "| raster | map: classes by area | ground sampling, mask | cells of tiles | mean"
         " confidence, check |"

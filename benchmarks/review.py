@@ -29,20 +29,20 @@ import torch
 from common import verdict
 from matplotlib.figure import Figure
 
-from rssc_geo.models import load_model
-from rssc_geo.reports import Doubts, choose
+from rssc_geo.models import load_bundle
+from rssc_geo.reports import Candidates, choose_cells
 from rssc_geo.training import fit_head, load_image_folder
 
 CLASSES, START, ADDED, ROUNDS, DRAWS = 10, 2, 20, 6, 10
 Rule = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
-def doubts(probabilities: np.ndarray) -> Doubts:
+def candidates(probabilities: np.ndarray) -> Candidates:
     """The two most probable classes of pictures (N, C), which have no place."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     top = np.take_along_axis(probabilities, order, axis=1)
     places = np.zeros((len(probabilities), 2))
-    return Doubts(
+    return Candidates(
         first=order[:, 0],
         second=order[:, 1],
         confidence=top[:, 0],
@@ -52,9 +52,9 @@ def doubts(probabilities: np.ndarray) -> Doubts:
 
 
 RULES: dict[str, Rule] = {
-    "review": lambda probabilities, count, _: choose(doubts(probabilities), count),
+    "review": lambda probabilities, count, _: choose_cells(candidates(probabilities), count),
     "margin": lambda probabilities, count, _: np.argsort(
-        doubts(probabilities).margin, kind="stable"
+        candidates(probabilities).margin, kind="stable"
     )[:count],
     "random": lambda probabilities, count, random: random.choice(
         len(probabilities), count, replace=False
@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
 @torch.inference_mode()
 def embed(pixels: np.ndarray, name: str) -> np.ndarray:
     """The joint embeddings (N, D) without words."""
-    model = load_model(name)
+    model = load_bundle(name)
     found = []
     for part in np.array_split(pixels, -(-len(pixels) // 64)):
         tokens = model.network.encode_image(model.preprocess(part, np.ones(part.shape[:3], bool)))

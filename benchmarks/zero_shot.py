@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from common import verdict
 
-from rssc_geo.models import Model, class_vectors, refine_texts
+from rssc_geo.models import Model, class_embeddings, refine_texts
 from rssc_geo.training import (
     Features,
     SceneImages,
@@ -119,7 +119,7 @@ def by_words(
 ) -> tuple[float, float]:
     """Accuracy on mean tokens ``(N, I)``, and after refining on them without their labels."""
     assert model.alignment is not None
-    texts = class_vectors(model, words)
+    texts = class_embeddings(model, words)
     refined = refine_texts(model.alignment, texts, pooled)
     with torch.inference_mode():
         before, after = (

@@ -1,14 +1,21 @@
-"""What mkdocs.yml hooks into the building of the site: pages that lie elsewhere, and our form of docstrings."""
+"""What mkdocs.yml hooks into the building of the site.
+
+Pages that lie elsewhere, the page of all options, and our form of docstrings.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+if TYPE_CHECKING:
+    from rssc_geo.options import Option
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
@@ -21,12 +28,76 @@ ELSEWHERE = {
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside docs/."""
+    """Add the pages that lie outside docs/, and the one of the options."""
+    files.append(File.generated(config, "options.md", content=options_page()))
     for page, source in ELSEWHERE.items():
         files.append(
             File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8"))
         )
     return files
+
+
+def options_page() -> str:
+    """The page of all options, from their declarations."""
+    from rssc_geo.options import COMMANDS, all_options, options_of
+
+    commands: dict[str, list[str]] = {}
+    for name, group in COMMANDS.items():
+        for option in options_of(group):
+            commands.setdefault(option.flag, []).append(f"`{name}`")
+    lines = [_OPTIONS_HEAD]
+    heading = ""
+    for option in sorted(all_options(), key=_place):
+        declaration = option.declaration
+        if declaration.group != heading:
+            heading = declaration.group
+            lines += [f"## {heading}", "", "| option | value | default | what it is | of |"]
+            lines.append("|---|---|---|---|---|")
+        flags = [f"`{text}`" for text in (option.flag, declaration.negative) if text]
+        value = declaration.words or declaration.kind.name
+        if declaration.unit:
+            value += f", {declaration.unit}"
+        default = "" if option.default in (None, "", ()) else f"`{option.default}`"
+        marks = " *Command line and Python alone.*" if declaration.commandline_only else ""
+        marks += " *A row of a manifest may set it.*" if declaration.row else ""
+        cells = (
+            " / ".join(flags),
+            value,
+            default,
+            declaration.help + marks,
+            ", ".join(commands[option.flag]),
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _place(option: Option) -> int:
+    from rssc_geo.options import GROUPS
+
+    return GROUPS.index(option.declaration.group)
+
+
+_OPTIONS_HEAD = """# Options
+
+Every option can be given on the command line (`--tile-size 400m`), in the environment
+(`RSSC_GEO_TILE_SIZE=400m`), in a configuration file (`--config FILE.toml`), and in Python
+(`ClassifyOptions(tile_size="400m")`). What is given on the command line counts before the
+environment, that before the file, that before the default.
+
+A configuration file is TOML. Keys at the top hold for every command that has the option, those in a
+table for that command alone:
+
+```toml
+device = "cpu"
+
+[classify]
+cell-size = "100m"
+bands = [4, 3, 2]
+```
+
+Options that destroy, override a refusal or run code are taken from the command line and from Python
+alone. Paths are meant from the working folder; those in a batch manifest from the manifest's.
+"""
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:

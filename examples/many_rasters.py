@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rssc_geo import RsscGeoError, classify, load_model
+from rssc_geo import RsscGeoError, classify, load_bundle
 
 
 def main(folder: str, *rasters: str) -> None:
     """Map each of ``rasters`` into ``folder``."""
-    model = load_model("compact")
+    model = load_bundle("compact")
     Path(folder).mkdir(parents=True, exist_ok=True)
     for raster in rasters:
         output = Path(folder) / f"{Path(raster).stem}.gpkg"

@@ -51,14 +51,3 @@ class OutputError(RsscGeoError):
 
 class BundleError(RsscGeoError):
     """A model bundle that is missing, incomplete, altered or unsafe."""
-
-
-def not_fetched(
-    what: str, repository: str, error: BaseException, *, revision: str | None = None
-) -> BundleError:
-    """The error for ``what``, a hub id for which there is no folder and the hub gives nothing."""
-    at = f" --revision {revision}" if revision else ""
-    return BundleError(
-        f"{what}: no such folder here, and the hub gave nothing ({one_line(error)}); "
-        f"fetch it beforehand with 'hf download {repository}{at}', or pass a folder"
-    )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +35,15 @@ class Kind:
     """What an option's text means: ``parse`` raises ``ValueError`` for one that cannot be meant.
 
     ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
-    it; ``choices``: all that is allowed, if that is a list.
+    it; ``choices``: all that is allowed, if that is a list; ``expected``: what a text should have
+    been, for the message about one that cannot be meant.
     """
 
     name: str
     parse: Callable[[str], Any]
     json_type: str = "string"
     choices: tuple[str, ...] = ()
+    expected: str = "a text"
 
 
 def _parse_flag(text: str) -> bool:
@@ -89,19 +92,22 @@ def choice(*names: str) -> Kind:
             raise ValueError(text)
         return text
 
-    return Kind("|".join(names), parse, choices=names)
+    expected = f"one of {', '.join(filter(None, names))}"
+    return Kind("|".join(names), parse, choices=names, expected=expected)
 
 
 def numbers(kind: type[int | float], form: str) -> Kind:
     """Numbers with commas between them, as many as ``form`` names (``X,Y``)."""
 
+    count = form.count(",") + 1
+
     def parse(text: str) -> tuple[float, ...]:
         values = tuple(kind(part) for part in text.split(","))
-        if len(values) != form.count(",") + 1:
+        if len(values) != count:
             raise ValueError(text)
         return values
 
-    return Kind(form, parse, "array")
+    return Kind(form, parse, "array", expected=f"{count} numbers, {form}")
 
 
 TEXT = Kind("TEXT", str)
@@ -112,13 +118,17 @@ CRS = Kind("CRS", str)
 SIZE = Kind("SIZE", str)
 RANGE = Kind("LOW,HIGH", str)
 DEVICE = Kind("DEVICE", str)
-FLAG = Kind("true|false", _parse_flag, "boolean")
-INTEGER = Kind("N", int, "integer")
-COUNT = Kind("N", _parse_count, "integer")
-NUMBER = Kind("NUMBER", float, "number")
-SHARE = Kind("SHARE", _parse_share, "number")
-SCHEDULE = Kind("EPOCHSxPIXELS,…", _parse_schedule, "string")
-LAYERS = Kind("none|N|all", _parse_layers, "string")
+FLAG = Kind("true|false", _parse_flag, "boolean", expected="true or false")
+INTEGER = Kind("N", int, "integer", expected="a whole number")
+COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more")
+NUMBER = Kind("NUMBER", float, "number", expected="a number")
+SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1")
+SCHEDULE = Kind(
+    "EPOCHSxPIXELS,…",
+    _parse_schedule,
+    expected="EPOCHSxPIXELS,… with at least 1 epoch and 32 pixels each, such as 6x128,8x160",
+)
+LAYERS = Kind("none|N|all", _parse_layers, expected="none, all or a number")
 
 
 # How an option is declared.
@@ -164,28 +174,27 @@ class Declaration:
 
 
 _KEY = "option"
-INPUT, RASTER, TILES, MODEL, COMPUTING, CAPTIONS, OUTPUT, CHOICE, RUN = (
-    "Input",
-    "Raster",
-    "Tiles and cells",
-    "Model",
-    "Computing",
-    "Captions",
-    "Output",
-    "Choice of cells",
-    "This run",
+GROUPS = (
+    INPUT := "Input",
+    OUTPUT := "Output",
+    TILES := "Tiles and cells",
+    RASTER := "Raster",
+    MODEL := "Model",
+    CAPTIONS := "Captions",
+    COMPUTING := "Computing",
+    CHOICE := "Choice of cells",
+    BATCH := "Batch",
+    POLYGONS := "Labeled polygons",
+    SPLIT := "Parts of the data set",
+    LEARNING := "Learning",
+    FULL_SIZE := "Training end to end",
+    CARD := "Model card",
+    RUN := "This run",
 )
-SPLIT, LEARNING, FULL_SIZE, POLYGONS, CARD, BATCH = (
-    "Parts of the data set",
-    "Learning",
-    "Training end to end",
-    "Labeled polygons",
-    "Model card",
-    "Batch",
-)
+"""Headings of the help, in their order."""
 
 
-class Extras(TypedDict, total=False):
+class Settings(TypedDict, total=False):
     """The attributes of a ``Declaration`` that few options need."""
 
     unit: str
@@ -207,10 +216,10 @@ def option(
     kind: Kind = TEXT,
     *,
     default: T,
-    **extras: Unpack[Extras],
+    **settings: Unpack[Settings],
 ) -> T:
     """A dataclass field that is an option; see ``Declaration``."""
-    declaration = Declaration(help, group, kind, **extras)
+    declaration = Declaration(help, group, kind, **settings)
     return dataclasses.field(default=default, metadata={_KEY: declaration})
 
 
@@ -245,7 +254,7 @@ class Option:
         try:
             return kind.parse(text)
         except ValueError:
-            raise UsageError(f"{self.flag} {text!r} is not {kind.name}") from None
+            raise UsageError(f"{self.flag} {text!r} is not {kind.expected}") from None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the QGIS plugin and the options page read."""
@@ -273,13 +282,15 @@ class Option:
 
 @functools.lru_cache(maxsize=64)
 def options_of(group: type) -> tuple[Option, ...]:
-    """The options of a dataclass, in the order of their declaration."""
-    found = (
-        Option(field.name, field.default, field.metadata[_KEY])
-        for field in dataclasses.fields(group)
-        if _KEY in field.metadata
-    )
-    return tuple(found)
+    """The options of a dataclass: by heading, then in the order of their declaration."""
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    names = dict.fromkeys(name for base in group.__mro__ for name in inspect.get_annotations(base))
+    found = [
+        Option(name, fields[name].default, fields[name].metadata[_KEY])
+        for name in names
+        if name in fields and _KEY in fields[name].metadata
+    ]
+    return tuple(sorted(found, key=lambda option: GROUPS.index(option.declaration.group)))
 
 
 def values_of(options: object, group: type) -> dict[str, Any]:
@@ -296,8 +307,8 @@ def narrowed(options: object, group: type[T]) -> T:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How one command runs and what it prints; on the command line alone."""
+class PrintOptions:
+    """What a command prints, and the file that sets its other options."""
 
     config: str | None = option(
         "Options from a file: TOML, keys as the options; [classify] for one command.",
@@ -306,19 +317,35 @@ class RunOptions:
         default=None,
         path=True,
     )
+    json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
+    verbose: int = option(
+        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
+    )
+    quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
+    log_json: bool = option("Messages on stderr as JSON Lines.", RUN, FLAG, default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PrintOptions):
+    """How a command that takes its time runs."""
+
     progress: str = option(
         "json: JSON Lines on stdout.",
         RUN,
         choice("auto", "bar", "json", "none"),
         default="auto",
     )
-    json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
-    verbose: int = option(
-        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
-    )
-    quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
     exit_on_stdin_eof: bool = option(
         "Stop when standard input closes (for parents).", RUN, FLAG, default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRunOptions(RunOptions):
+    """How a batch runs."""
+
+    dry_run: bool = option(
+        "Show what would be done, its size and an estimate of the time.", RUN, FLAG, default=False
     )
 
 
@@ -337,11 +364,72 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionSourceOptions(SourceOptions):
+    """What is described."""
+
+    pictures: bool = option(
+        "RASTER is a folder of pictures, one folder a class; writes a line a picture.",
+        INPUT,
+        FLAG,
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolygonSourceOptions:
+    """Labeled polygons, instead of a data set of pictures."""
+
+    raster: tuple[str, ...] = option(
+        "Instead of DATASET: a raster; may be repeated.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+    labels: tuple[str, ...] = option(
+        "Its labeled polygons; one file for all rasters, or one each.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetOptions:
     """Where the result goes."""
 
+    output: str = option(
+        "The result.", OUTPUT, Kind("PATH", str), default="", short="o", path=True, required=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTargetOptions:
+    """Where figures and pictures of an evaluation go."""
+
     output: str | None = option(
-        "The result.", OUTPUT, Kind("PATH", str), default=None, short="o", path=True, required=True
+        "Also write JSON, confusion matrix, t-SNE and worst mistakes into this folder.",
+        OUTPUT,
+        Kind("PATH", str),
+        default=None,
+        short="o",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassNamesOptions:
+    """Which classes."""
+
+    classes: str = option(
+        "Names of the classes, or a file: JSON {name: [words, …]}, or text, a name a line.",
+        MODEL,
+        Kind("A,B,…|FILE", str),
+        default="",
+        required=True,
     )
 
 
@@ -534,7 +622,7 @@ class OutputOptions:
     min_area: float = option(
         "Smaller regions join a neighbor.",
         OUTPUT,
-        Kind("M2", float, "number"),
+        Kind("M2", float, "number", expected="a number"),
         default=0.0,
         unit="m²",
         row=True,
@@ -762,8 +850,8 @@ class BaselineOptions(SplitOptions, DeviceOptions):
     """Options of ``evaluate --baselines``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
-    baselines: int = option(
-        "Train the paper's baselines so many times.", LEARNING, COUNT, default=3
+    baselines: int | None = option(
+        "Train the paper's baselines beside it, so many times.", LEARNING, COUNT, default=None
     )
     work: str | None = option(
         "The work folder of the training.", LEARNING, FOLDER, default=None, path=True
@@ -941,7 +1029,11 @@ class ImportOptions:
     """Options of ``models import``."""
 
     levels: int = option(
-        "Levels it was trained with; the published command has 2.", MODEL, COUNT, default=2
+        "Levels it was trained with; the published command has 2.",
+        MODEL,
+        COUNT,
+        default=2,
+        required=True,
     )
     heads: int = option("Heads of the dual attention.", MODEL, COUNT, default=4)
     variant: str = option(

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from rssc_geo_cli.captioning import (
-    caption_when_option,
-    captioner_option,
-    captioning_options,
-    take_caption_options,
-)
-from rssc_geo_cli.mapping import map_land_use, mapping_options
-from rssc_geo_cli.options import scene_options
+from rssc_geo.options import ClassifyOptions, RunOptions, SourceOptions, TargetOptions
+from rssc_geo_cli.console import echo_areas, running, set_up_logging, show_result
+from rssc_geo_cli.options import command
+from rssc_geo_cli.source import raster_argument, source_of
 
 
-@click.command("classify")
-@scene_options
-@captioner_option
-@caption_when_option
-@captioning_options
-@mapping_options
-def command(**options: Any) -> None:
+@command("classify", SourceOptions, TargetOptions, ClassifyOptions, RunOptions)
+@raster_argument
+def classify_command(
+    source: SourceOptions,
+    target: TargetOptions,
+    options: ClassifyOptions,
+    run: RunOptions,
+    *,
+    raster: str | None,
+) -> None:
     """Classify RASTER into land-use polygons.
 
-    Writes two layers, `landuse` (regions) and `cells` (one polygon a cell, with its caption),
-    styled for QGIS. A run that was stopped goes on when the same command is given again.
+    The result's suffix is its format: .gpkg, .fgb, .geojson, .parquet or .shp. It has two layers,
+    `landuse` (regions) and `cells` (one polygon a cell, with its caption), styled for QGIS. A run
+    that was stopped goes on when the same command is given again.
     """
-    map_land_use(caption_options=take_caption_options(options), **options)
+    set_up_logging(run)
+    scene = source_of(raster, source)
+
+    from rssc_geo.pipelines.classify import classify
+
+    with running(run) as progress:
+        result = classify(scene, target.output, options, progress=progress)
+    show_result(result.as_dict(), run, tell_map)
+
+
+def tell_map(values: Mapping[str, Any]) -> None:
+    """A few lines for people: what covers most, and where the results are."""
+    click.echo(f"{values['cells']} cells in {values['regions']} regions, {values['seconds']:.1f} s")
+    echo_areas({entry["name"]: entry["area_m2"] for entry in values["classes"]})
+    for path in values["outputs"]:
+        click.echo(path)

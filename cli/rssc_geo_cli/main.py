@@ -10,43 +10,42 @@ import sys
 from types import FrameType
 
 import click
+from rich_click import RichGroup
 
 _COMMANDS = {
-    "classify": "classify a raster into land-use polygons",
-    "zero-shot": "map a raster into classes named by words",
-    "caption": "describe the tiles of a raster in words",
-    "explain": "show why cells are given their class",
-    "batch": "map many scenes, on this machine or a cluster",
-    "info": "show what the program sees in a raster and what it would do",
-    "models": "list model bundles, show a model's card; the cache of captions",
-    "evaluate": "measure a model on labeled pictures or polygons",
-    "train": "train a model on a folder of pictures, one folder a class",
-    "tile": "export a raster's tiles as georeferenced chips",
+    "classify": ("classify", "classify_command"),
+    "zero-shot": ("zero_shot", "zero_shot_command"),
+    "caption": ("caption", "caption_command"),
+    "explain": ("explain", "explain_command"),
+    "batch": ("batch", "batch_group"),
+    "info": ("info", "info_command"),
+    "models": ("models", "models_group"),
+    "evaluate": ("evaluate", "evaluate_command"),
+    "train": ("train", "train_command"),
+    "tile": ("tile", "tile_command"),
 }
+"""Module and name of each command, in the order of the help."""
 INTERRUPTED = 130
 
 
-class _LazyGroup(click.Group):
-    """A group that knows its commands' names and help, and imports a command only to run it."""
+class _LazyGroup(RichGroup):
+    """A group that imports a command only to run it or to show its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(
-            f"rssc_geo_cli.{cmd_name.replace('-', '_')}"
-        ).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+        module, name = _COMMANDS[cmd_name]
+        found: click.Command = getattr(importlib.import_module(f"rssc_geo_cli.{module}"), name)
+        return found
 
 
-def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
-    if asked:
+def _print_version(ctx: click.Context, _param: click.Parameter, value: object) -> None:
+    if value:
         from importlib.metadata import version
 
         click.echo(f"rssc-geo {version('rssc-geo')}")
@@ -71,46 +70,52 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the program; the exit code is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the program.
+
+    The exit code is 0 done, 1 failed, 2 wrong usage, 3 nothing to classify, 130 interrupted.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # Interpreter shutdown waits for library threads; after an interruption the promise is "within a
-    # second".
-    os._exit(code) if code == INTERRUPTED else sys.exit(code)
+    if code == INTERRUPTED:
+        # Interpreter shutdown waits for library threads; after an interruption the promise is
+        # "within a second".
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every failure is one line on stderr."""
     from rssc_geo.errors import RsscGeoError
 
-    # Torch's threads else spin while they wait for each other, which slows a machine that has other
-    # work fivefold.
+    # Torch's threads else spin while they wait for each other, which slows a machine that has
+    # other work fivefold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(arguments, prog_name="rssc-geo", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return 2
+    except SystemExit as stop:  # rich-click has shown the help
+        return int(stop.code or 0)
     except click.ClickException as error:
-        _say(error.format_message())
+        _print_error(error.format_message())
         return 2 if isinstance(error, click.UsageError) else 1
     except RsscGeoError as error:
-        _say(str(error))
+        _print_error(str(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
-        _say(str(error) or "interrupted; run the same command again to go on where it stopped")
+        _print_error(
+            str(error) or "interrupted; run the same command again to go on where it stopped"
+        )
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        _say("out of memory; close other programs or use smaller batches (--batch-size)")
+        _print_error("out of memory; close other programs or use smaller batches (--batch-size)")
         return 1
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
         logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        _say(
+        _print_error(
             f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
             " traceback)"
         )
@@ -118,7 +123,7 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     click.echo(f"rssc-geo: error: {' '.join(message.split())}", err=True)
 
 

@@ -1,219 +1,268 @@
-"""Options that several commands share, and the values they turn into."""
+"""From the declarations in ``rssc_geo.options`` to click.
+
+Every command's parameters, their environment variables and the keys of a configuration file are
+made here. What was given on the command line counts before the environment, that before the file,
+that before the default.
+"""
 
 from __future__ import annotations
 
-import copy
-import json
+import difflib
 import logging
-import sys
-from collections.abc import Callable
+import os
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
+from click.core import ParameterSource
+from rich_click import RichCommand, RichOption
 
-F = TypeVar("F", bound=Callable[..., Any])
+from rssc_geo.errors import UsageError
+from rssc_geo.options import (
+    COMMANDS,
+    ENVIRONMENT_PREFIX,
+    GROUPS,
+    Option,
+    all_options,
+    options_of,
+)
 
+log = logging.getLogger(__name__)
 
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """Comma-separated numbers, ``count`` of them if given."""
-
-    def __init__(self, kind: type[int | float], *, count: int | None = None, metavar: str) -> None:
-        self._kind = kind
-        self._count = count
-        self.name = metavar
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Text such as ``4,3,2`` → numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(self._kind(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not {self.name}", param, ctx)
-        if self._count is not None and len(numbers) != self._count:
-            self.fail(
-                f"{value!r} has {len(numbers)} numbers, wanted {self._count} ({self.name})",
-                param,
-                ctx,
-            )
-        return numbers
+_OTHER_VARIABLES = {"RSSC_GEO_API_KEY", "RSSC_GEO_CACHE"}
 
 
-_READING = [
-    click.option(
-        "--bands",
-        type=Numbers(int, metavar="R,G,B"),
-        help="Bands to use as red, green, blue, counted from 1.",
-    ),
-    click.option(
-        "--nodata", type=float, help="A value that counts as nodata, with or without a tag."
-    ),
-    click.option(
-        "--assume-crs", metavar="CRS", help="The raster's CRS, where it says none or a wrong one."
-    ),
-    click.option(
-        "--tile-size",
-        metavar="SIZE",
-        help="Side of a tile: 256px, 400m. Default: by the model card.",
-    ),
-]
-_SCENE = [
-    click.argument("raster", required=False),
-    click.option(
-        "--bands-from",
-        nargs=3,
-        metavar="RED GREEN BLUE",
-        help="Three single-band rasters as one scene.",
-    ),
-    *_READING,
-    click.option(
-        "--cell-size",
-        metavar="SIZE",
-        help="Side of a cell, at most the tile's. Default: the tile's.",
-    ),
-    click.option(
-        "--aoi",
-        metavar="FILE",
-        help="Vector file of polygons: only cells with their center inside.",
-    ),
-    click.option(
-        "--bounds",
-        type=Numbers(float, count=4, metavar="MINX,MINY,MAXX,MAXY"),
-        help="The same, a box in its CRS.",
-    ),
-]
-_STRETCH = [
-    click.option(
-        "--stretch",
-        metavar="LOW,HIGH",
-        help="Scaling to 8 bit: '2%,98%' (default beyond 8 bit), '0,3000', 'minmax'.",
-    ),
-    click.option(
-        "--min-valid",
-        type=float,
-        default=0.5,
-        show_default=True,
-        help="Share of valid pixels a cell needs.",
-    ),
-]
-_MODEL = [
-    click.option(
-        "--model",
-        default="compact",
-        show_default=True,
-        help="Embedded name, bundle folder or hub id.",
-    ),
-    click.option("--revision", help="Revision of a hub id."),
-]
-_LOGS = [
-    click.option("-v", "--verbose", count=True, help="More messages; -vv: all of them."),
-    click.option("-q", "--quiet", is_flag=True, help="Errors only."),
-]
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """A command that does one of two things, each with its own options.
+
+    ``first``, ``second``: the dataclasses; ``hints``: when to use each, for the message about an
+    option of the other.
+    """
+
+    first: type
+    second: type
+    hints: tuple[str, str]
 
 
-def apply_options(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """One decorator for several, in the order of the help."""
+class Chosen:
+    """What a callback gets for ``Alternatives``: called with a dataclass, it gives its options."""
 
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
+    def __init__(self, alternatives: Alternatives) -> None:
+        self._alternatives = alternatives
+
+    def __call__(self, group: type) -> Any:
+        """The options of ``group``; ``UsageError`` where one of the other alone was given."""
+        both = self._alternatives
+        other, hint = (
+            (both.second, both.hints[1]) if group is both.first else (both.first, both.hints[0])
+        )
+        own = {found.name for found in options_of(group)}
+        context = click.get_current_context()
+        for found in options_of(other):
+            given = context.get_parameter_source(found.name) is ParameterSource.COMMANDLINE
+            if found.name not in own and given:
+                raise UsageError(f"{found.flag} {hint}")
+        return _build(group, context.params)
+
+
+def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., Any]], RichCommand]:
+    """Make a click command of a function.
+
+    The function is called with one instance of each group, in their order, and with the command's
+    click arguments by keyword. It returns the exit code, or None for 0.
+    """
+
+    def decorate(function: Callable[..., Any]) -> RichCommand:
+        def callback(**values: Any) -> Any:
+            made = [
+                Chosen(group) if isinstance(group, Alternatives) else _build(group, values)
+                for group in groups
+            ]
+            names = {found.name for found in _options(groups)}
+            arguments = {key: value for key, value in values.items() if key not in names}
+            return function(*made, **arguments)
+
+        arguments = getattr(function, "__click_params__", [])
+        parameters = [*reversed(arguments), *map(_parameter, _options(groups))]
+        return _Command(name=name, callback=callback, params=parameters, help=function.__doc__)
 
     return decorate
 
 
-reading_options = apply_options(*_READING)
-scene_options = apply_options(*_SCENE)
-stretch_options = apply_options(*_STRETCH)
-model_options = apply_options(*_MODEL)
-log_options = apply_options(*_LOGS)
-progress_option = click.option(
-    "--progress",
-    type=click.Choice(["auto", "bar", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="json: JSON Lines on stdout.",
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
-)
-run_options = apply_options(
-    progress_option,
-    click.option(
-        "--exit-on-stdin-eof",
-        "watch_stdin",
-        is_flag=True,
-        help="Stop when standard input closes (for parents).",
-    ),
-    json_option,
-    log_options,
-)
+class _Command(RichCommand):
+    """A command that looks at the environment before it is parsed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = [parameter for parameter in self.params if isinstance(parameter, _Parameter)]
+        _check_environment([parameter.declaration for parameter in own])
+        return super().parse_args(ctx, args)
 
 
-def source_of(raster: str | None, bands_from: tuple[str, str, str] | None) -> str | tuple[str, ...]:
-    """The one raster or the three files, exactly one of which must be given."""
-    if bool(raster) == bool(bands_from):
-        raise click.UsageError(
-            "give a raster, or three single-band ones with --bands-from RED GREEN BLUE"
-        )
-    return bands_from or str(raster)
+class _Parameter(RichOption):
+    """A click option that knows its declaration."""
+
+    declaration: Option
 
 
-def set_up_logging(*, verbose: int, quiet: bool) -> None:
-    """Messages of the program on stderr: warnings by default.
+class _Type(click.ParamType["Any"]):
+    """Text to value as the declaration says; values of a configuration file pass."""
 
-    -v adds information, -vv everything.
-    """
-    level = (
-        logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _OneLine(
-            "%(levelname)s: %(message)s"
-            if verbose < 2
-            else "%(asctime)s %(name)s %(levelname)s: %(message)s"
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level if verbose >= 2 else max(level, logging.WARNING))
-    logging.getLogger("rssc_geo").setLevel(level)
-    if verbose < 2:
-        # GDAL's and the hub's own messages repeat what our errors say in one line.
-        for name in ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    def __init__(self, option: Option) -> None:
+        self._option = option
+        self.name = option.declaration.kind.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """``UsageError`` for a text that cannot be meant."""
+        del param, ctx
+        return self._option.parse(value) if isinstance(value, str) else value
 
 
-class _OneLine(logging.Formatter):
-    """``warning: …``, in lower case as the errors are."""
+def _parameter(option: Option) -> _Parameter:
+    declaration = option.declaration
+    names = [
+        option.name,
+        option.flag + (f"/{declaration.negative}" if declaration.negative else ""),
+    ]
+    if declaration.short:
+        names.append(f"-{declaration.short}")
+    settings: dict[str, Any] = {
+        "help": declaration.help + (f" In {declaration.unit}." if declaration.unit else ""),
+        "panel": declaration.group,
+        "envvar": option.variable,
+        "required": declaration.required,
+    }
+    if isinstance(option.default, bool):
+        settings |= {"is_flag": True, "default": option.default}
+        settings |= {"show_default": bool(declaration.negative)}
+    elif declaration.count:
+        settings |= {"count": True}
+    else:
+        shown = option.default not in (None, "", ())
+        settings |= {"type": _Type(option), "multiple": declaration.multiple}
+        settings |= {"metavar": declaration.words or declaration.kind.name, "show_default": shown}
+        if not declaration.required:
+            settings["default"] = option.default
+        if declaration.words:
+            settings["nargs"] = len(declaration.words.split())
+    if option.name == "config":
+        settings |= {"is_eager": True, "callback": _read_config}
+    made = _Parameter(names, **settings)
+    made.declaration = option
+    return made
 
-    def format(self, record: logging.LogRecord) -> str:
-        shown = copy.copy(record)  # other handlers see the record too
-        shown.levelname = record.levelname.lower()
-        return super().format(shown)
+
+def _options(groups: Sequence[type | Alternatives]) -> list[Option]:
+    """The options of all groups, each flag once."""
+    found: dict[str, Option] = {}
+    for group in groups:
+        members = (group.first, group.second) if isinstance(group, Alternatives) else (group,)
+        for member in members:
+            for option in options_of(member):
+                found.setdefault(option.flag, option)
+    return sorted(found.values(), key=lambda option: GROUPS.index(option.declaration.group))
 
 
-def print_json(value: object) -> None:
-    """One JSON object on one line of stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+def _build(group: type, values: Mapping[str, Any]) -> Any:
+    return group(**{found.name: values[found.name] for found in options_of(group)})
 
 
-def read_words(path: str) -> dict[str, list[str]]:
-    """The words of classes: a JSON file ``{"class": ["word or phrase", …], …}``."""
-    from rssc_geo.errors import InputError
+# The environment.
 
+
+def _check_environment(own: Sequence[Option]) -> None:
+    """Refuse what the environment must not set; warn of variables that set nothing."""
+    known = _OTHER_VARIABLES | {found.variable for found in own if found.variable}
+    known |= {found.variable for found in all_options() if found.variable}
+    for name in sorted(os.environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in known:
+            continue
+        flag = "--" + name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("_", "-")
+        if any(found.flag == flag for found in own):
+            raise UsageError(f"{name}: {flag} is given on the command line alone")
+        if not any(found.flag == flag for found in all_options()):
+            close = difflib.get_close_matches(name, [text for text in known if text], 1)
+            hint = f"; {close[0]} is" if close else ""
+            log.warning("the environment variable %s is no option%s", name, hint)
+
+
+# The configuration file.
+
+
+def _read_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Make the file's values the defaults of the command."""
+    if value is None:
+        return None
+    own = [p.declaration for p in ctx.command.params if isinstance(p, _Parameter)]
+    ctx.default_map = {**(ctx.default_map or {}), **dict(_config_values(value, own, ctx))}
+    return value
+
+
+def _config_values(
+    file: str, own: Sequence[Option], ctx: click.Context
+) -> Iterator[tuple[str, Any]]:
+    """Names and values of the command's options in the file; its table counts before the rest."""
+    content = _load_toml(file)
+    table = ctx.command_path.split()[1]
+    tables = {name.split()[0] for name in COMMANDS} | {"models"}
+    by_key = {found.key: found for found in own}
+    known = {found.key for found in all_options()} | set(by_key)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            _check_known(file, f"[{key}]", key, tables)
+        else:
+            _check_known(file, key, _plain(key), known)
+            values[_plain(key)] = value
+    for key, value in content.get(table, {}).items():
+        _check_known(file, f"{key} in [{table}]", _plain(key), by_key)
+        values[_plain(key)] = value
+    for key, value in values.items():
+        if key in by_key:
+            yield by_key[key].name, _config_value(file, by_key[key], value)
+
+
+def _load_toml(file: str) -> dict[str, Any]:
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    alike = isinstance(values, dict) and all(
-        isinstance(words, list) and all(isinstance(word, str) for word in words)
-        for words in values.values()
-    )
-    if not alike:
-        raise InputError(f'{path}: expected {{"class": ["word or phrase", …], …}}')
-    return {str(name): words for name, words in values.items()}
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {file} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {file} is no TOML: {error}") from error
+
+
+def _check_known(file: str, label: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, list(known), 1)
+        hint = f"did you mean {close[0]}?" if close else "see the options page of the docs"
+        raise UsageError(f"{file}: {label} is unknown; {hint}")
+
+
+def _config_value(file: str, option: Option, value: Any) -> Any:
+    if option.declaration.commandline_only or option.name == "config":
+        raise UsageError(f"{file}: {option.flag} is given on the command line alone")
+    try:
+        if option.declaration.multiple or option.declaration.words:
+            items = value if isinstance(value, list) else [value]
+            return tuple(option.parse(_text(item)) for item in items)
+        if option.declaration.count and isinstance(value, int):
+            return value
+        return option.parse(_text(value))
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
+
+
+def _text(value: Any) -> str:
+    """A TOML value as it is written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    return str(value)
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", "-")

@@ -2,151 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import shlex
 import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from rssc_geo_cli.options import Numbers, run_options, set_up_logging
-from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
-from rssc_geo_cli.train_full import full_options, full_recipe, take_full_options
-from rssc_geo_cli.train_polygons import polygon_options, take_polygon_options, train_from_polygons
+from rssc_geo.errors import UsageError
+from rssc_geo.options import (
+    PolygonSourceOptions,
+    RunOptions,
+    TargetOptions,
+    TrainOnPolygonsOptions,
+    TrainOptions,
+)
+from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.options import Alternatives, Chosen, command
+
+_EITHER = Alternatives(
+    TrainOptions,
+    TrainOnPolygonsOptions,
+    ("is for training on a DATASET of pictures", "is for training on polygons, with --raster"),
+)
 
 
-class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
-    """``6x128,8x160``: epochs and pixels a side of each part."""
-
-    name = "EPOCHSxPIXELS,…"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[int, int], ...]:
-        try:
-            parts = tuple(
-                (int(a), int(b)) for a, b in (part.split("x") for part in str(value).split(","))
-            )
-        except ValueError:
-            self.fail(f"{value!r} is not {self.name}, such as 6x128,8x160", param, ctx)
-        if any(epochs < 1 or size < 32 for epochs, size in parts):
-            self.fail(f"{value!r}: at least 1 epoch and 32 pixels each", param, ctx)
-        return parts
-
-
-@click.command("train")
-@click.argument("dataset", type=click.Path(), required=False)
-@polygon_options
-@click.option("-o", "--output", required=True, metavar="DIR", help="The bundle to write.")
-@click.option(
-    "--work", metavar="DIR", help="Where the stages keep what they made. Default: OUTPUT.work."
-)
-@click.option(
-    "--model", "start", default="compact", show_default=True, help="Bundle to start from."
-)
-@click.option(
-    "--image-encoder",
-    "architecture",
-    metavar="NAME",
-    help="Another timm model, with --weights; at full size: see below.",
-)
-@click.option("--weights", type=click.Path(path_type=Path), help="Its weights, safetensors.")
-@click.option(
-    "--pad-type",
-    type=click.Choice(["", "same"]),
-    default="",
-    help="Padding of TensorFlow-born timm models.",
-)
-@click.option(
-    "--sentence-encoder",
-    type=click.Path(path_type=Path),
-    help="Folder of a sentence encoder to distill the text encoder from.",
-)
-@click.option(
-    "--whole-sentence-encoder",
-    is_flag=True,
-    help="Keep it whole as the text encoder, instead of distilling it.",
-)
-@click.option(
-    "--schedule",
-    type=_Schedule(),
-    help="Parts of the image encoder's training. Default: 6x128,8x160,6x192.",
-)
-@click.option(
-    "--learning-rate", type=float, help="Of the image encoder's heads; at full size of all."
-)
-@click.option("--caption-epochs", type=int, help="Epochs of each captioner.")
-@click.option(
-    "--fusion-epochs",
-    type=int,
-    help="Epochs of the fusion: so many, then half as many for the words.",
-)
-@click.option("--folds", type=int, default=2, show_default=True, help="Of the captioners.")
-@click.option(
-    "--views",
-    type=int,
-    default=4,
-    show_default=True,
-    help="Copies of each picture, the first as it is.",
-)
-@click.option(
-    "--val", type=float, default=0.1, show_default=True, help="Share of the validation part."
-)
-@click.option(
-    "--test",
-    type=float,
-    default=0.1,
-    show_default=True,
-    help="Share of the test part, looked at once.",
-)
-@click.option(
-    "--footprint",
-    type=Numbers(float, count=3, metavar="MIN,PREFERRED,MAX"),
-    help="Metres a picture covers.",
-)
-@click.option(
-    "--gsd-range",
-    "gsd_range_m",
-    type=Numbers(float, count=2, metavar="MIN,MAX"),
-    help="Metres a pixel of rasters.",
-)
-@full_options
-@click.option("--name", default="trained", show_default=True, help="Of the bundle.")
-@click.option("--bundle-version", "version", default="1", show_default=True, help="Of the bundle.")
-@click.option("--description", default="", help="One line for the card.")
-@click.option("--license", default="unspecified", help="Of the weights.")
-@click.option("--data", default="", help="What the data set is and its license, for the card.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: the fastest there is.")
-@run_options
-def command(
+@command("train", PolygonSourceOptions, TargetOptions, _EITHER, RunOptions)
+@click.argument("dataset", required=False)
+def train_command(
+    polygons: PolygonSourceOptions,
+    target: TargetOptions,
+    chosen: Chosen,
+    run: RunOptions,
     *,
     dataset: str | None,
-    output: str,
-    work: str | None,
-    architecture: str | None,
-    pad_type: str,
-    schedule: tuple[tuple[int, int], ...] | None,
-    learning_rate: float | None,
-    caption_epochs: int | None,
-    fusion_epochs: int | None,
-    footprint: tuple[float, float, float] | None,
-    device: str | None,
-    progress: str,
-    watch_stdin: bool,
-    as_json: bool,
-    verbose: int,
-    quiet: bool,
-    **options: Any,
 ) -> None:
-    """Train a model on DATASET, a folder of pictures with one folder a class (and captions.jsonl,
-    if there is one).
+    """Train a model on DATASET, a folder of pictures with one folder a class.
 
-    A run that was stopped goes on when the same command is given again. The default model is made
-    with AID's pictures at about two hours on two processor cores.
+    Captions are read from its captions.jsonl, if there is one. A run that was stopped goes on when
+    the same command is given again. The default model is made with AID's pictures at about two
+    hours on two processor cores.
 
     With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any
     size. Encoders are folders or hub ids of transformers or timm; without any, --model's network
@@ -156,98 +52,57 @@ def command(
     --field class. The encoders of --model stay as they are then (but with --fine-tune), and a new
     classifying layer is learned.
     """
-    if watch_stdin:
-        exit_on_stdin_eof()
-    polygons = take_polygon_options(options)
-    full = take_full_options(options)
-    if dataset is None or polygons["rasters"]:
-        if any(value for name, value in full.items() if not name.endswith("_layers")):
-            raise click.UsageError(
-                "options of training at full size are for a DATASET of pictures, not for --raster"
-            )
-        show = {"progress": progress, "as_json": as_json, "quiet": quiet}
-        train_from_polygons(
-            dataset, output, polygons, device=device, verbose=verbose, show=show, options=options
-        )
-        return
-    set_up_logging(verbose=max(verbose, 0 if quiet else 1), quiet=quiet)
+    made_by = shlex.join(["rssc-geo", *sys.argv[1:]])
+    if dataset is None or polygons.raster:
+        set_up_logging(run)
+        options = chosen(TrainOnPolygonsOptions)
+        pairs = pairs_of(dataset, polygons)
 
-    from rssc_geo.errors import UsageError
-    from rssc_geo.inference import choose_compute
-    from rssc_geo.models import Footprint, load_card, timm_colors
-    from rssc_geo.training import TrainOptions
+        from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
+
+        with running(run) as progress:
+            learned = train_on_polygons(
+                pairs, target.output, options, command=made_by, progress=progress
+            )
+        show_result({"bundle": target.output, **learned.as_dict()}, run, _tell_polygons)
+        return
+    set_up_logging(run, least=1)
+    options = chosen(TrainOptions)
+
     from rssc_geo.training.train import train
 
-    chosen_full = full_recipe(
-        full,
-        image_encoder=architecture,
-        weights=options["weights"],
-        start=options["start"],
-        learning_rate=learning_rate,
-    )
-    if chosen_full is None and (architecture is None) != (options["weights"] is None):
-        raise UsageError(
-            "--image-encoder and --weights go together: the name of the timm model and its weights"
-        )
-    start = load_card(options["start"])
-    encoder = dict(start.network["image_encoder"])
-    if chosen_full is None and architecture is None and "architecture" not in encoder:
-        raise UsageError(
-            f"{options['start']} has an image encoder of transformers; it goes on learning with"
-            " --recipe full"
-        )
-    defaults = TrainOptions()
-    mean, std = start.mean, start.std
-    if chosen_full is None and architecture is not None:
-        mean, std = timm_colors(architecture)
-    recipe = dataclasses.replace(
-        defaults.encoder,
-        architecture=architecture or encoder.get("architecture", ""),
-        kwargs=(
-            ({"pad_type": pad_type} if pad_type else {})
-            if architecture
-            else encoder.get("kwargs", {})
-        ),
-        mean=mean,
-        std=std,
-        **_given(schedule=schedule, learning_rate=learning_rate),
-    )
-    chosen = dataclasses.replace(
-        defaults,
-        encoder=recipe,
-        captioner=dataclasses.replace(defaults.captioner, **_given(epochs=caption_epochs)),
-        fusion=(
-            defaults.fusion if fusion_epochs is None else defaults.fusion.shortened(fusion_epochs)
-        ),
-        footprint=None if footprint is None else Footprint(*footprint),
-        full=chosen_full,
-        **options,
-    )
-    with Reporter(progress, quiet=quiet) as reporter:
-        card = train(
-            dataset,
-            output,
-            options=chosen,
-            work=work,
-            device=choose_compute(device).device,
-            command=shlex.join(["rssc-geo", *sys.argv[1:]]),
-            progress=reporter,
-        )
-    if int(os.environ.get("RANK", "0")):
-        return  # of several processes the first one tells
-    values = {"bundle": output, "accuracy": json.loads(card.to_json())["accuracy"]}
-    show_result(values, progress=progress, as_json=as_json, quiet=quiet, tell=_tell)
+    with running(run) as progress:
+        trained = train(dataset, target.output, options, command=made_by, progress=progress)
+    if not int(os.environ.get("RANK", "0")):  # of several processes the first one tells
+        show_result({"bundle": target.output, **trained.as_dict()}, run, _tell)
 
 
-def _tell(values: dict[str, Any]) -> None:
+def pairs_of(dataset: str | None, polygons: PolygonSourceOptions) -> list[tuple[str, str]]:
+    """The rasters with their labels; ``UsageError`` where they do not go together."""
+    rasters, labels = polygons.raster, polygons.labels
+    if dataset is not None or not rasters or len(labels) not in {1, len(rasters)}:
+        raise UsageError(
+            "give a DATASET folder, or --raster with --labels, one for all rasters or one for each"
+        )
+    return list(zip(rasters, labels * len(rasters) if len(labels) == 1 else labels, strict=True))
+
+
+def _tell(values: Mapping[str, Any]) -> None:
     for part, figures in values["accuracy"].items():
-        click.echo(
-            f"{part.replace('_', ' '):<20} "
-            + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items())
-        )
+        told = ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items())
+        click.echo(f"{part.replace('_', ' '):<20} {told}")
     click.echo(values["bundle"])
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    """What was given on the command line; the rest keeps its default."""
-    return {key: value for key, value in values.items() if value is not None}
+def _tell_polygons(values: Mapping[str, Any]) -> None:
+    scores = values["scores"]
+    if scores is None:
+        click.echo("not measured: all labels lie in one place")
+    else:
+        click.echo(f"{'class':<24} {'precision':>9} {'recall':>7} {'F1':>7} {'patches':>8}")
+        for name, row in scores["per_class"].items():
+            figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
+            click.echo(f"{name:<24} {figures} {row['support']:>8}")
+        accuracy = scores["overall_accuracy"]
+        click.echo(f"overall accuracy {accuracy:.3f}, by cross-validation in blocks of space")
+    click.echo(values["bundle"])

@@ -1,13 +1,10 @@
 from .batch import BatchOptions as BatchOptions
-from .batch import plan_jobs as plan_jobs
 from .batch import run_batch as run_batch
-from .batch import standings as standings
 from .blocks import Block as Block
 from .blocks import BlockResult as BlockResult
 from .blocks import pack as pack
 from .blocks import unpack as unpack
 from .dask_pool import DaskPool as DaskPool
-from .estimate import totals as totals
 from .journal import LOCK as LOCK
 from .journal import NAME as NAME
 from .journal import read_status as read_status

@@ -24,19 +24,18 @@ from pyproj import CRS
 from rssc_geo.batch.stamps import stamp
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.options import OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
     LANDUSE_FIELDS,
     Field,
     Layer,
-    OutputOptions,
-    Workshop,
-    check_output,
-    document,
-    format_of,
-    furnish,
+    OutputTarget,
+    describe_geopackage,
+    make_target,
     probability_fields,
+    provenance_document,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def made_of(parts: Sequence[Part], *, rule: str) -> str:
 
 def merged_files(output: Path) -> tuple[Path, ...]:
     """The files of a merged map, the main one first."""
-    return tuple(reversed(OutputOptions(path=output).results))
+    return tuple(reversed(OutputTarget(output).results))
 
 
 def merge_scenes(
@@ -101,10 +100,10 @@ def merge_scenes(
     names of scenes that are not there, for the provenance. Raises ``InputError`` for a part that
     cannot be read, ``OutputError`` when the result cannot be written.
     """
-    options = OutputOptions(path=output, overwrite=overwrite)
-    check_output(options)
+    inputs = [part.path for part in parts]
+    target = make_target(output, OutputOptions(), overwrite=overwrite, inputs=inputs)
     merger = _Merger(parts, rule=rule, classes=classes)
-    provenance = document(
+    provenance = provenance_document(
         {
             "scenes": [part.name for part in parts],
             "scenes_missing": list(missing),
@@ -112,20 +111,19 @@ def merge_scenes(
             "rssc_geo": version("rssc-geo"),
         }
     )
-    output_format = format_of(output)
+    output_format = target.format
     layers = (
         merger.cells(),
         merger.landuse(),
     )  # in this order: what cells lose is known before regions are cut
-    with Workshop(options) as workshop:
+    with target.staged() as staging:
         for layer in layers:
-            output_format.write(
-                layer, workshop.temporary(output_format.layer_path(output, layer.name)), provenance
-            )
+            path = staging.place(output_format.layer_path(output, layer.name))
+            output_format.write(layer, path, provenance)
         if output_format.multilayer:
             present = [entry for entry in classes if entry.name in merger.present]
-            furnish(workshop.temporary(output), layers, classes=present, provenance=provenance)
-        workshop.publish()
+            path = staging.place(output)
+            describe_geopackage(path, layers, classes=present, provenance=provenance)
     return merged_files(output)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rssc_geo.batch.stamps import named_from
 from rssc_geo.errors import UsageError
-from rssc_geo.inference import TilingOptions, describe_options
+from rssc_geo.options import TilingOptions, describe_options
 
 
 def _numbers(kind: type[int | float]) -> Callable[[str], tuple[float, ...]]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rssc_geo.batch.blocks import Block, BlockResult, maker_key, pack
-from rssc_geo.captioning import CaptionOptions
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.inference import CellMap, Maker
+from rssc_geo.options import CaptionerOptions
 from rssc_geo.raster import TileData, TileReader
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class EngineSpec:
     model: str = "compact"
     revision: str | None = None
     captioner: str | None = None
-    caption_options: CaptionOptions = field(default_factory=CaptionOptions)
+    caption_options: CaptionerOptions = field(default_factory=CaptionerOptions)
     device: str | None = None
     dtype: str | None = None
     batch_size: int | None = None
@@ -128,13 +128,16 @@ def load_engine(spec: EngineSpec, *, reading_threads: int = 1, name: str = "") -
 
     from rssc_geo.captioning import describe_captioner, make_captioner
     from rssc_geo.inference import TileClassifier, choose_compute
-    from rssc_geo.models import load_model
+    from rssc_geo.models import load_bundle
 
     torch.set_num_threads(min(torch.get_num_threads(), spec.threads or processors()))
     compute = choose_compute(spec.device, dtype=spec.dtype, batch_size=spec.batch_size)
-    model = load_model(spec.model, revision=spec.revision)
+    model = load_bundle(spec.model, revision=spec.revision)
     captioner = make_captioner(
-        spec.captioner, model, spec.caption_options, device=compute.device, dtype=compute.dtype
+        model,
+        replace(spec.caption_options, captioner=spec.captioner),
+        device=compute.device,
+        dtype=compute.dtype,
     )
     maker = Maker(
         model.card, describe_captioner(captioner), str(compute.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""What a captioner is: pictures in, one sentence or more a picture out."""
+"""What a captioner is: tiles in, one caption each out. No torch here."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
+from rssc_geo.errors import UsageError
+from rssc_geo.options import CaptionerOptions
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from rssc_geo.models import CaptionSource
+
+_DEFAULT_THRESHOLD = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionBatch:
     """Tiles to describe.
 
-    ``pixels``: uint8 ``(B, H, W, 3)`` RGB; ``mask``: bool ``(B, H, W)``, True = valid;
-    ``image_tokens``: ``(B, N, I)`` of the classifier's image encoder, for a captioner that reads
-    them.
+    Attributes
+    ----------
+    pixels : RGB (B, H, W, 3)
+    mask : (B, H, W), True = valid
+    image_tokens : (B, N, I) of the classifier's image encoder, for a captioner that reads them
     """
 
-    pixels: np.ndarray
-    mask: np.ndarray
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
     image_tokens: torch.Tensor
 
 
@@ -36,7 +45,7 @@ class Captioner(Protocol):
 
     @property
     def source(self) -> CaptionSource:
-        """Whose words they are to the network."""
+        """Who writes the captions, for the network that reads them."""
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         """``B`` captions; an empty string where there is nothing to say."""
@@ -51,3 +60,81 @@ class NoCaptioner:
     def caption(self, batch: CaptionBatch) -> list[str]:
         """Empty strings."""
         return [""] * len(batch.pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveCaptioner:
+    """``--caption-when uncertain``: a large captioner for the tiles that the model is not sure of.
+
+    ``first`` describes every tile, ``second`` those whose class is then less likely than
+    ``threshold``. The predictor asks the two in turn: it alone knows how sure the model is. Asked
+    directly, it is ``second``.
+    """
+
+    first: Captioner
+    second: Captioner
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold {self.threshold} is not a probability above 0")
+
+    @property
+    def name(self) -> str:
+        """That of ``second``."""
+        return self.second.name
+
+    @property
+    def source(self) -> CaptionSource:
+        """That of ``second``."""
+        return self.second.source
+
+    def caption(self, batch: CaptionBatch) -> list[str]:
+        """The captions of ``second``."""
+        return self.second.caption(batch)
+
+
+def caption_threshold(options: CaptionerOptions) -> float | None:
+    """Tiles under this confidence are captioned (``caption_when``); None: all are.
+
+    Raises ``UsageError`` where it is neither "always" nor "uncertain[:THRESHOLD]".
+    """
+    when = options.caption_when
+    if when == "always":
+        return None
+    word, _, number = when.partition(":")
+    try:
+        threshold = float(number) if number else _DEFAULT_THRESHOLD
+    except ValueError:
+        threshold = -1.0
+    if word != "uncertain" or not 0 < threshold <= 1:
+        raise UsageError(
+            f"--caption-when {when!r} is not always, uncertain or uncertain:0.8 (above 0, up to 1)"
+        )
+    return threshold
+
+
+def check_numbers(options: CaptionerOptions) -> None:
+    """Refuse numbers of a captioner that are not positive: ``UsageError``."""
+    batch_size = 1 if options.caption_batch_size is None else options.caption_batch_size
+    counts = (options.caption_tokens, options.caption_requests, batch_size)
+    if min(counts) < 1 or not options.caption_timeout > 0:
+        raise UsageError(
+            f"--caption-tokens {options.caption_tokens}, --caption-requests"
+            f" {options.caption_requests}, --caption-timeout {options.caption_timeout:g},"
+            f" --caption-batch-size {options.caption_batch_size}: all must be positive"
+        )
+    if options.caption_beam < 1:
+        raise UsageError(f"--caption-beam {options.caption_beam}: a beam has at least 1 sentence")
+
+
+def tile_image(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
+    """A tile (H, W, 3) and its mask (H, W), True = valid, as an RGB image for a large model.
+
+    Invalid pixels get the mean color of the valid ones: black ones would be described.
+    """
+    from PIL import Image
+
+    if mask.any() and not mask.all():
+        pixels = np.where(mask[..., None], pixels, pixels[mask].mean(0).round().astype(np.uint8))
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -1,9 +1,8 @@
-"""Captions that large models have written, kept in an SQLite file that all runs and processes of a
-user share.
+"""The cache of captions that large models have written.
 
-The key of a caption is a hash of all it depends on: the tile's pixels and mask, captioner, prompt
-and parameters. A cache is a comfort: whatever is wrong with the file costs a warning, never the
-run.
+It is an SQLite file that all runs and processes of a user share. The key of a caption is a hash of
+all it depends on: the tile's pixels and mask, captioner, prompt and parameters. Whatever is wrong
+with the file costs a warning, never the run.
 """
 
 from __future__ import annotations
@@ -16,15 +15,17 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from rssc_geo.captioning.base import CaptionBatch, Captioner
-from rssc_geo.captioning.likeness import likeness
 from rssc_geo.errors import OutputError
-from rssc_geo.models import CaptionSource
+
+if TYPE_CHECKING:
+    from rssc_geo.models import CaptionSource
 
 log = logging.getLogger(__name__)
 
@@ -38,61 +39,56 @@ _CREATE = """
         key BLOB PRIMARY KEY, caption TEXT NOT NULL, captioner TEXT NOT NULL
     ) WITHOUT ROWID
 """
-_MANY = 500  # values in one query, fewer than any SQLite allows
+_QUERY_VALUES = 500  # in one query, fewer than any SQLite allows
+# Of the perceptual hash: parts a side, and steps of color and texture.
+_PARTS, _COLOR_STEP, _TEXTURE_STEP = 4, 16, 8
 
 
 class LargeCaptioner(Captioner, Protocol):
-    """A captioner worth a cache.
-
-    ``parameters``: what its captions depend on beside the tile and the name.
-    """
+    """A captioner worth a cache."""
 
     @property
     def parameters(self) -> Mapping[str, str | int | float | None]:
-        """Plain values by name."""
+        """What its captions depend on beside the tile and the name."""
 
 
 @runtime_checkable
 class StreamingCaptioner(Protocol):
-    """A captioner that gives each caption when it comes, so that none is lost when a later one fails."""
+    """A captioner that gives each caption when it has it: none is lost when a later one fails."""
 
-    def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
+    def stream_captions(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         """Places in the batch with their captions, in any order."""
 
 
 def default_path() -> Path:
     """Where the cache lies: in $RSSC_GEO_CACHE, else in the platform's folder for caches."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    return (
-        Path(folder).expanduser() if folder else user_cache_path("rssc-geo", appauthor=False)
-    ) / _FILE
+    given = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(given).expanduser() if given else user_cache_path("rssc-geo", appauthor=False)
+    return folder / _FILE
 
 
 class CaptionCache:
     """Captions by key.
 
-    Every call opens the file anew: processes, threads and network folders get along with that.
+    ``path``: of the file; by default that of ``default_path``. Every call opens it anew, which
+    processes, threads and network folders can live with.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        """``path``: of the file; by default that of ``default_path``."""
         self.path = default_path() if path is None else Path(path)
         self._given_up = False
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, str]:
-        """Those of the captions that are there."""
+        """The captions of those keys that are there."""
         wanted = list(keys)
 
         def read(connection: sqlite3.Connection) -> dict[bytes, str]:
             found: dict[bytes, str] = {}
-            for start in range(0, len(wanted), _MANY):
-                some = wanted[start : start + _MANY]
+            for start in range(0, len(wanted), _QUERY_VALUES):
+                some = wanted[start : start + _QUERY_VALUES]
                 marks = ", ".join("?" * len(some))
-                found |= dict(
-                    connection.execute(
-                        f"SELECT key, caption FROM captions WHERE key IN ({marks})", some
-                    )
-                )
+                query = f"SELECT key, caption FROM captions WHERE key IN ({marks})"  # noqa: S608 -- question marks alone
+                found |= dict(connection.execute(query, some))
             return found
 
         return self._try(read) or {}
@@ -109,11 +105,11 @@ class CaptionCache:
     def info(self) -> dict[str, Any]:
         """Path, size in bytes, number of captions, and of each captioner's.
 
-        ``OutputError`` where it cannot be read.
+        Raises ``OutputError`` where it cannot be read.
         """
         counts: dict[str, int] = {}
         if self.path.exists():
-            with self._told() as connection:
+            with self._opened_or_error() as connection:
                 counts = dict(
                     connection.execute(
                         "SELECT captioner, count(*) FROM captions GROUP BY captioner ORDER BY 1"
@@ -128,14 +124,14 @@ class CaptionCache:
         }
 
     def clear(self) -> int:
-        """Forget all captions, also a damaged file set aside; how many there were.
+        """Delete all captions, also a damaged file set aside; how many there were.
 
-        ``OutputError`` where that fails.
+        Raises ``OutputError`` where that fails.
         """
         self._aside.unlink(missing_ok=True)
         if not self.path.exists():
             return 0
-        with self._told() as connection:
+        with self._opened_or_error() as connection:
             count = connection.execute("DELETE FROM captions").rowcount
             connection.commit()
             connection.execute("VACUUM")
@@ -149,7 +145,7 @@ class CaptionCache:
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """A connection; what was changed is committed at the end.
 
-        A rollback journal: WAL fails on network folders.
+        With a rollback journal, since WAL fails on network folders.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection, connection:
@@ -157,8 +153,8 @@ class CaptionCache:
             yield connection
 
     @contextmanager
-    def _told(self) -> Iterator[sqlite3.Connection]:
-        """A connection for what a user asked for: failures are errors."""
+    def _opened_or_error(self) -> Iterator[sqlite3.Connection]:
+        """A connection for what a user asked for: failures are ``OutputError``."""
         try:
             with self._opened() as connection:
                 yield connection
@@ -168,7 +164,7 @@ class CaptionCache:
             ) from error
 
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What ``work`` returns, None where there is no cache to be had.
+        """The result of ``work``; None where the cache cannot be used.
 
         A damaged file is set aside first.
         """
@@ -187,9 +183,8 @@ class CaptionCache:
                     error,
                     self._aside.name,
                 )
-                self.path.with_name(self.path.name + "-journal").unlink(
-                    missing_ok=True
-                )  # else it is played into the new file
+                # Else the journal is played into the new file.
+                self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
                 self.path.replace(self._aside)
                 with self._opened() as connection:
                     return work(connection)
@@ -202,9 +197,9 @@ class CaptionCache:
 class CachedCaptioner:
     """A captioner that is asked only for what the cache does not know.
 
-    ``share``: wholly valid tiles that look the same (``likeness``) share one caption, that of the
-    first one met, in this run or an earlier one with the same cache. Which tile that is depends on
-    what was captioned before.
+    ``share``: wholly valid tiles that look the same (``perceptual_hash``) share one caption, that
+    of the first one met, in this run or an earlier one with the same cache. Which tile that is
+    depends on what was captioned before.
     """
 
     def __init__(
@@ -217,7 +212,7 @@ class CachedCaptioner:
             "shared": share,
         }
         self._identity = json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()
-        self._shared: dict[bytes, str] = {}  # of this run: sharing does not hang on the cache
+        self._shared: dict[bytes, str] = {}  # of this run: sharing works without the cache too
         self.asked = 0
 
     @property
@@ -236,10 +231,7 @@ class CachedCaptioner:
         return self._captioner.parameters
 
     def caption(self, batch: CaptionBatch) -> list[str]:
-        """One caption a tile.
-
-        Each new one is kept as soon as it is there, whatever becomes of the others.
-        """
+        """One caption a tile; each new one is kept at once, even if a later one fails."""
         keys = [
             self._key(pixels, mask) for pixels, mask in zip(batch.pixels, batch.mask, strict=True)
         ]
@@ -259,7 +251,7 @@ class CachedCaptioner:
         """New captions, kept one by one where the captioner gives them so."""
         if isinstance(self._captioner, StreamingCaptioner):
             written = {}
-            for place, caption in self._captioner.captions_as_they_come(batch):
+            for place, caption in self._captioner.stream_captions(batch):
                 written[keys[place]] = caption
                 self._cache.put({keys[place]: caption}, captioner=self.name)
         else:
@@ -268,13 +260,31 @@ class CachedCaptioner:
         self.asked += len(written)
         return written
 
-    def _key(self, pixels: np.ndarray, mask: np.ndarray) -> bytes:
-        """32 bytes that stand for all that the caption depends on."""
+    def _key(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:
+        """32 bytes of a hash of all that the caption depends on."""
         digest = hashlib.sha256(self._identity)
         if self.share and mask.all():
-            digest.update(b"like" + likeness(pixels))
+            digest.update(b"like" + perceptual_hash(pixels))
         else:
             digest.update(
                 json.dumps(pixels.shape).encode() + pixels.tobytes() + np.packbits(mask).tobytes()
             )
         return digest.digest()
+
+
+def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
+    """Coarse color and texture of 4 × 4 parts of a tile (H, W, 3): 64 bytes.
+
+    Equal bytes mean near-identical tiles: open water, one field, bare sand. The usual hashes
+    (dHash, pHash) compare a pixel with its neighbors or with the mean, which is noise in just those
+    tiles; color and spread are not. Like any quantization this separates some tiles that look the
+    same, and costs a caption more then. Tiles under 4 pixels a side are told apart by every pixel.
+    """
+    rows, cols = (side // _PARTS for side in pixels.shape[:2])
+    if min(rows, cols) == 0:
+        return pixels.tobytes()
+    whole = pixels[: rows * _PARTS, : cols * _PARTS].astype(np.float32)
+    parts = whole.reshape(_PARTS, rows, _PARTS, cols, 3)
+    color = parts.mean((1, 3)) // _COLOR_STEP  # (4, 4, 3)
+    texture = parts.std((1, 3)).mean(-1) // _TEXTURE_STEP  # (4, 4)
+    return np.concatenate([color.ravel(), texture.ravel()]).astype(np.uint8).tobytes()

@@ -1,127 +1,154 @@
-"""Captioners by name."""
+"""Captioners by name: which one the options ask for, whether they can be meant, and what it is.
+
+torch is imported by what needs it, so that options are checked without.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from typing import TYPE_CHECKING
 
-import torch
-
-from rssc_geo.captioning.adaptive import AdaptiveCaptioner
-from rssc_geo.captioning.base import Captioner, NoCaptioner
+from rssc_geo.captioning.base import (
+    AdaptiveCaptioner,
+    Captioner,
+    NoCaptioner,
+    caption_threshold,
+    check_numbers,
+)
 from rssc_geo.captioning.cache import CachedCaptioner, CaptionCache, LargeCaptioner
-from rssc_geo.captioning.compact import CompactCaptioner
-from rssc_geo.captioning.options import CaptionOptions
 from rssc_geo.captioning.prompts import make_prompt
 from rssc_geo.errors import UsageError
-from rssc_geo.models import Model
+from rssc_geo.options import CaptionerOptions, values_of
 
-_DEFAULTS = CaptionOptions()
+if TYPE_CHECKING:
+    import torch
+
+    from rssc_geo.models import Model, ModelCard
+
+_DEFAULTS = CaptionerOptions()
+
+
+def check_captioner(options: CaptionerOptions, card: ModelCard) -> None:
+    """Refuse options that cannot be meant for a model, before anything is loaded.
+
+    Raises ``UsageError`` for an unknown captioner, a number, prompt or address that cannot be
+    meant, options without effect, no own captioner where it is asked for, and a model that needs
+    captions where there would be none.
+    """
+    check_numbers(options)
+    caption_threshold(options)
+    if options.captioner in (None, "none", "compact"):
+        _check_own(options, card)
+    elif options.captioner.startswith(("hf:", "openai:")):
+        _check_large(options, card)
+    else:
+        raise UsageError(
+            f"--captioner {options.captioner!r} is unknown; use compact, none, hf:<id or folder> or"
+            " openai:<address>#<model>"
+        )
+
+
+def _check_large(options: CaptionerOptions, card: ModelCard) -> None:
+    if options.caption_beam > 1:
+        raise _beam_without_effect()
+    make_prompt(options.prompt, [scene_class.name for scene_class in card.classes])
+    kind, _, address = (options.captioner or "").partition(":")
+    if kind == "openai":
+        from rssc_geo.captioning.openai import parse_address
+
+        parse_address(address)
+    if caption_threshold(options) is not None and card.needs_captions:
+        raise UsageError(
+            f"--caption-when {options.caption_when}: the model {card.name!r} classifies nothing"
+            " without captions"
+        )
+
+
+def _check_own(options: CaptionerOptions, card: ModelCard) -> None:
+    large = values_of(options, CaptionerOptions) | {"captioner": None, "caption_beam": 1}
+    if large != values_of(_DEFAULTS, CaptionerOptions):
+        raise UsageError(
+            "options of captions need a captioner that heeds them: --captioner hf:… or openai:…"
+        )
+    if options.captioner == "compact" and card.captioner is None:
+        raise _no_own_captioner(card)
+    if options.captioner == "none" or card.captioner is None:
+        if card.needs_captions:
+            raise UsageError(
+                f"the model {card.name!r} needs captions; use --captioner hf:… or openai:…"
+            )
+        if options.caption_beam > 1:
+            raise _beam_without_effect()
 
 
 def make_captioner(
-    name: str | None,
     model: Model,
-    options: CaptionOptions = _DEFAULTS,
+    options: CaptionerOptions = _DEFAULTS,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Captioner:
-    """The captioner called ``name``.
+    """The captioner that ``options.captioner`` names.
 
     Parameters
     ----------
-    name : ``compact`` (the bundle's own, the default where it has one), ``none``,
-        ``hf:<id[@revision] or folder>`` or ``openai:<address>#<model>``; the last two keep their
-        captions in a cache
-    model : whose classes the prompt may list, and whose own captioner is used for the tiles that
-        the large one is not asked about
-    options : ``beam`` is of the model's own captioner, the others are of the large ones; what the
-        captioner does not heed must be the default
+    model : whose classes the prompt may list, and whose own captioner is used for the tiles that a
+        large one is not asked about
+    options : what the captioner does not heed must be the default. ``captioner`` is ``compact``
+        (the bundle's own, the default where it has one), ``none``, ``hf:<id[@revision] or folder>``
+        or ``openai:<address>#<model>``; the last two keep their captions in a cache
     device, dtype : where an ``hf:`` model runs, and in which precision
 
-    Raises ``UsageError`` for another name, options without effect, or no own captioner where it is
-    asked for, and what the captioners themselves raise.
+    Raises ``UsageError`` as ``check_captioner`` does, and what the captioners themselves raise.
     """
-    large = _large(name, model, options, device=device, dtype=dtype)
-    if large is not None:
-        cached = CachedCaptioner(large, CaptionCache(options.cache), share=options.share)
-        if options.threshold is None:
-            return cached
-        if model.card.needs_captions:
-            raise UsageError(
-                f"--caption-when {options.when}: the model {model.card.name!r} classifies nothing"
-                " without captions"
-            )
-        return AdaptiveCaptioner(make_captioner(None, model), cached, options.threshold)
-    if dataclasses.replace(options, beam=1) != _DEFAULTS:
-        raise UsageError(
-            "options of captions need a captioner that heeds them: --captioner hf:… or openai:…"
+    check_captioner(options, model.card)
+    kind, _, rest = (options.captioner or "").partition(":")
+    if kind in ("hf", "openai"):
+        large = _make_large(kind, rest, model, options, device=device, dtype=dtype)
+        cached = CachedCaptioner(
+            large, CaptionCache(options.caption_cache), share=options.share_captions
         )
-    if name == "none" or (name is None and model.decoder is None):
-        if model.card.needs_captions:
-            raise UsageError(
-                f"the model {model.card.name!r} needs captions; use --captioner hf:… or openai:…"
-            )
-        if options.beam > 1:
-            raise _beamless()
+        threshold = caption_threshold(options)
+        if threshold is None:
+            return cached
+        return AdaptiveCaptioner(make_captioner(model), cached, threshold)
+    if kind == "none" or (options.captioner is None and model.decoder is None):
         return NoCaptioner()
-    if name in (None, "compact"):
-        if model.decoder is None or model.vocabulary is None:
-            raise UsageError(
-                f"the model {model.card.name!r} brings no captioner of its own; use --captioner"
-                " none"
-            )
-        return CompactCaptioner(model.decoder, model.vocabulary, beam=options.beam)
-    raise UsageError(
-        f"--captioner {name!r} is unknown; use compact, none, hf:<id or folder> or"
-        " openai:<address>#<model>"
-    )
+    if model.decoder is None or model.vocabulary is None:
+        raise _no_own_captioner(model.card)
+    from rssc_geo.captioning.compact import CompactCaptioner
+
+    return CompactCaptioner(model.decoder, model.vocabulary, beam=options.caption_beam)
 
 
-def _large(
-    name: str | None,
+def _make_large(
+    kind: str,
+    name: str,
     model: Model,
-    options: CaptionOptions,
+    options: CaptionerOptions,
     *,
     device: torch.device | str,
     dtype: torch.dtype | None,
-) -> LargeCaptioner | None:
-    """The large captioner of that name; None where the name is another's."""
-    kind, _, what = (name or "").partition(":")
-    if kind not in ("hf", "openai"):
-        return None
-    if options.beam > 1:
-        raise _beamless()
-    prompt = make_prompt(
-        options.prompt, [scene_class.name for scene_class in model.card.classes]
-    ).text
+) -> LargeCaptioner:
+    classes = [scene_class.name for scene_class in model.card.classes]
+    prompt = make_prompt(options.prompt, classes).text
     if kind == "openai":
         from rssc_geo.captioning.openai import ServerCaptioner
 
-        return ServerCaptioner(
-            what,
-            prompt=prompt,
-            max_tokens=options.max_tokens,
-            requests=options.requests,
-            timeout_s=options.timeout_s,
-        )
+        return ServerCaptioner(name, prompt=prompt, options=options)
     from rssc_geo.captioning.huggingface import HuggingFaceCaptioner
 
-    return HuggingFaceCaptioner(
-        what,
-        prompt=prompt,
-        device=device,
-        dtype=dtype,
-        max_new_tokens=options.max_tokens,
-        batch_size=options.batch_size,
-        quantize=options.quantize,
-        trust_remote_code=options.trust_remote_code,
-    )
+    return HuggingFaceCaptioner(name, prompt=prompt, options=options, device=device, dtype=dtype)
 
 
-def _beamless() -> UsageError:
+def _beam_without_effect() -> UsageError:
     return UsageError("--caption-beam is for the model's own captioner: --captioner compact")
+
+
+def _no_own_captioner(card: ModelCard) -> UsageError:
+    return UsageError(
+        f"the model {card.name!r} brings no captioner of its own; use --captioner none"
+    )
 
 
 def describe_captioner(captioner: Captioner) -> str:
@@ -134,10 +161,10 @@ def describe_captioner(captioner: Captioner) -> str:
         return f"{first}; where less sure than {captioner.threshold:g}: {second}"
     if isinstance(captioner, CachedCaptioner):
         shared = {"shared": True} if captioner.share else {}
-        return (
-            f"{captioner.name}"
-            f" {json.dumps({**captioner.parameters, **shared}, sort_keys=True, ensure_ascii=False)}"
-        )
+        parameters = {**captioner.parameters, **shared}
+        return f"{captioner.name} {json.dumps(parameters, sort_keys=True, ensure_ascii=False)}"
+    from rssc_geo.captioning.compact import CompactCaptioner
+
     if isinstance(captioner, CompactCaptioner) and captioner.beam > 1:
         return f"{captioner.name}, beam of {captioner.beam}"
     return captioner.name

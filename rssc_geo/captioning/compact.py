@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer
 
 from rssc_geo.captioning.base import CaptionBatch
@@ -9,9 +11,9 @@ from rssc_geo.models import END, PAD, CaptionDecoder, CaptionSource
 
 
 class CompactCaptioner:
-    """``--captioner compact``: the bundle's own decoder and vocabulary; ``beam``.
+    """The bundle's own decoder and vocabulary.
 
-    Sentences followed at a time.
+    ``beam``: width of the beam search; 1 decodes greedily.
     """
 
     name = "compact"
@@ -30,7 +32,7 @@ class CompactCaptioner:
             if self.beam == 1
             else self._decoder.beam(image, width=self.beam)
         )
-        return [tidy(self._words(row)) for row in ids.tolist()]
+        return [detokenize(self._words(row)) for row in ids.tolist()]
 
     def _words(self, row: list[int]) -> list[str]:
         return [
@@ -38,10 +40,10 @@ class CompactCaptioner:
         ]
 
 
-def tidy(words: list[str]) -> str:
+def detokenize(words: Sequence[str]) -> str:
     """Words of the vocabulary as a sentence: capital, no space before punctuation, full stop.
 
-    >>> tidy(["many", "planes", ",", "parked", "."])
+    >>> detokenize(["many", "planes", ",", "parked", "."])
     'Many planes, parked.'
     """
     text = ""

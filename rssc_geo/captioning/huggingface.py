@@ -19,14 +19,21 @@ import torch
 from PIL import Image
 
 from rssc_geo.batching import ShrinkingBatches, out_of_memory
-from rssc_geo.captioning.base import CaptionBatch
-from rssc_geo.captioning.huggingface_files import check_files, find_files, quiet
-from rssc_geo.captioning.huggingface_loading import check_quantize, load_model, load_processor
-from rssc_geo.captioning.pictures import picture
+from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
+from rssc_geo.captioning.huggingface_model import (
+    check_files,
+    check_quantize,
+    find_files,
+    load_model,
+    load_processor,
+    quiet,
+)
 from rssc_geo.captioning.prompts import tidy_answer
 from rssc_geo.errors import BundleError, RsscGeoError, UsageError, one_line
 from rssc_geo.models import CaptionSource
+from rssc_geo.options import CaptionerOptions
 
+_DEFAULTS = CaptionerOptions()
 _BATCH_SIZE = {"cpu": 4, "mps": 4, "cuda": 32}
 
 # How models without a chat template are asked: their papers' forms. Florence-2 was only trained on
@@ -40,15 +47,36 @@ _LLAVA_FORM = "USER: {image}\n{prompt} ASSISTANT:"
 _LLAVA_STOP = "USER:"
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen: greedily (temperature 0), or sampled.
+
+    Samples depend on ``seed`` and the tile alone. Raises ``UsageError`` for a negative temperature.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UsageError(f"a temperature of {self.temperature}: it must be positive or 0")
+
+
+_GREEDY = Sampling()
+
+
 class HuggingFaceCaptioner:
     """Asks a model about each tile, in batches that shrink when memory runs out.
 
-    ``name_or_folder``: a folder is looked at first, then a hub id, "owner/name" or
-    "owner/name@revision"; ``prompt``: what is asked; ``dtype``: bfloat16 on CUDA and float32
-    elsewhere by default; ``max_new_tokens`` of an answer; ``batch_size``: tiles; ``temperature``: 0
-    takes the likeliest word each time, else words are drawn, by ``seed`` and the tile alone;
-    ``quantize``: "4bit" or "8bit", through bitsandbytes; ``trust_remote_code``: let the model run
-    code of its own.
+    Parameters
+    ----------
+    name : a folder, or a hub id, "owner/name" or "owner/name@revision"
+    prompt : what is asked
+    device : where the model runs
+    dtype : its precision; bfloat16 on CUDA and float32 elsewhere by default
+    options : ``caption_tokens``, ``caption_batch_size``, ``quantize`` (through bitsandbytes) and
+        ``trust_remote_code`` are read
+    sampling : how tokens are chosen
 
     The weights are loaded with the first caption, so that a run whose captions are all known needs
     none. Raises ``UsageError`` and ``BundleError``, one line, for a model that is not there, is
@@ -59,37 +87,25 @@ class HuggingFaceCaptioner:
 
     def __init__(
         self,
-        name_or_folder: str,
+        name: str,
         *,
         prompt: str,
         device: torch.device | str,
-        revision: str | None = None,
         dtype: torch.dtype | None = None,
-        max_new_tokens: int = 192,
-        batch_size: int | None = None,
-        temperature: float = 0.0,
-        seed: int = 0,
-        quantize: str | None = None,
-        trust_remote_code: bool = False,
+        options: CaptionerOptions = _DEFAULTS,
+        sampling: Sampling = _GREEDY,
     ) -> None:
-        if max_new_tokens < 1 or temperature < 0 or (batch_size is not None and batch_size < 1):
-            raise UsageError(
-                f"{max_new_tokens} tokens, a batch of {batch_size} tiles, a temperature of"
-                f" {temperature}: all must be positive"
-            )
+        check_numbers(options)
         self._device = torch.device(device)
         self._dtype = dtype or (torch.bfloat16 if self._device.type == "cuda" else torch.float32)
-        self._prompt, self._max_new_tokens = prompt, max_new_tokens
-        self._temperature, self._seed = temperature, seed
-        self._quantize = check_quantize(quantize)
-        self._trust = trust_remote_code
-        self._files = find_files(
-            name_or_folder, revision=revision, trust_remote_code=trust_remote_code
-        )
-        self._config, self._sizes = check_files(self._files, trust_remote_code=trust_remote_code)
-        self._batches = ShrinkingBatches(
-            batch_size or _BATCH_SIZE.get(self._device.type, 4), device=self._device
-        )
+        self._prompt, self._max_new_tokens = prompt, options.caption_tokens
+        self._sampling = sampling
+        self._quantize = check_quantize(options.quantize)
+        self._trust = options.trust_remote_code
+        self._files = find_files(name, trust_remote_code=self._trust)
+        self._config, self._sizes = check_files(self._files, trust_remote_code=self._trust)
+        batch_size = options.caption_batch_size or _BATCH_SIZE.get(self._device.type, 4)
+        self._batches = ShrinkingBatches(batch_size, device=self._device)
         self._loaded: _Loaded | None = None
 
     @property
@@ -106,15 +122,15 @@ class HuggingFaceCaptioner:
             "max_new_tokens": self._max_new_tokens,
             "dtype": str(self._dtype).removeprefix("torch."),
             "quantize": self._quantize,
-            "temperature": self._temperature,
-            "seed": self._seed if self._temperature else None,
+            "temperature": self._sampling.temperature,
+            "seed": self._sampling.seed if self._sampling.temperature else None,
         }
 
     def caption(self, batch: CaptionBatch) -> list[str]:
-        """One caption a tile; see ``captions_as_they_come``."""
-        return [text for _, text in self.captions_as_they_come(batch)]
+        """One caption a tile; see ``stream_captions``."""
+        return [text for _, text in self.stream_captions(batch)]
 
-    def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
+    def stream_captions(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         """Places in the batch with their captions, in order.
 
         Raises ``RsscGeoError`` where the model cannot be loaded, fails, or a single tile does not
@@ -125,15 +141,16 @@ class HuggingFaceCaptioner:
         loaded = self._loaded = self._loaded or self._load()
 
         def write(part: slice) -> list[str]:
-            pictures = [
-                picture(pixels, mask)
+            images = [
+                tile_image(pixels, mask)
                 for pixels, mask in zip(batch.pixels[part], batch.mask[part], strict=True)
             ]
-            return self._write(loaded, pictures)
+            return self._write(loaded, images)
 
         yield from enumerate(chain.from_iterable(self._batches(write, len(batch.pixels))))
 
     def _load(self) -> _Loaded:
+        """Processor and model, and how they are asked for an answer."""
         processor = load_processor(self._files, trust_remote_code=self._trust)
         model = load_model(
             self._files,
@@ -171,25 +188,21 @@ class HuggingFaceCaptioner:
         )
         return _Loaded(model, processor, text, generation, frozenset(ends))
 
-    def _write(self, loaded: _Loaded, pictures: list[Image.Image]) -> list[str]:
+    def _write(self, loaded: _Loaded, images: list[Image.Image]) -> list[str]:
         """The captions of one batch."""
         try:
-            inputs = loaded.inputs(pictures)
+            inputs = loaded.inputs(images)
             inputs = {
                 key: value.to(self._device, self._dtype if value.is_floating_point() else None)
                 for key, value in inputs.items()
                 if isinstance(value, torch.Tensor)
             }
             how: dict[str, Any] = {}
-            if self._temperature:
-                how["logits_processor"] = [
-                    _Draw(pictures, temperature=self._temperature, seed=self._seed)
-                ]
+            if self._sampling.temperature:
+                how["logits_processor"] = [_GumbelSampling(images, self._sampling)]
             with torch.inference_mode(), quiet():
                 tokens = loaded.model.generate(**inputs, generation_config=loaded.generation, **how)
-        except (
-            Exception
-        ) as error:  # whatever a processor that is not the model's makes the library raise
+        except Exception as error:  # whatever parts of two models make the library raise
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
             raise RsscGeoError(
@@ -203,7 +216,7 @@ class HuggingFaceCaptioner:
 class _Loaded:
     """A model ready to be asked.
 
-    ``text`` is the question in the model's own form, ``ends`` the tokens that end an answer.
+    ``text``: the question in the model's own form; ``ends``: the tokens that end an answer.
     """
 
     model: Any
@@ -212,15 +225,16 @@ class _Loaded:
     generation: Any
     ends: frozenset[int]
 
-    def inputs(self, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+    def inputs(self, images: Sequence[Image.Image]) -> dict[str, Any]:
+        """What the model takes: the question about each image."""
         begin = self.processor.tokenizer.bos_token
         marked = {"add_special_tokens": False} if begin and self.text.startswith(begin) else {}
         # One list a question: where a question may hold several images, a flat list would all
         # belong to the first.
         return dict(
             self.processor(
-                images=[[image] for image in pictures],
-                text=[self.text] * len(pictures),
+                images=[[image] for image in images],
+                text=[self.text] * len(images),
                 return_tensors="pt",
                 padding=True,
                 **marked,
@@ -228,7 +242,7 @@ class _Loaded:
         )
 
     def new(self, tokens: torch.Tensor, asked: torch.Tensor) -> list[list[int]]:
-        """The answers' tokens ``(B, T)`` without the question's, which most models repeat."""
+        """The answers' tokens out of all (B, T); most models repeat the question's (B, Q)."""
         length = asked.shape[1]
         if torch.equal(tokens[:, :length], asked):
             return tokens[:, length:].tolist()
@@ -237,7 +251,7 @@ class _Loaded:
         return tokens.tolist()
 
     def answer(self, row: list[int]) -> str:
-        """One line; what stands after the first end is padding."""
+        """The answer as one line; tokens after the first end are padding."""
         length = next((place for place, token in enumerate(row) if token in self.ends), None)
         text = self.processor.tokenizer.decode(row[:length], skip_special_tokens=True)
         turn, next_turn, _ = text.partition(_LLAVA_STOP)
@@ -259,18 +273,18 @@ def _question(processor: Any, model_type: str, prompt: str) -> str | None:
     return _LLAVA_FORM.format(image=image, prompt=prompt) if image else None
 
 
-class _Draw:
-    """Draws the next word from the softmax of ``scores / temperature``, as a logits processor.
+class _GumbelSampling:
+    """Samples the next token from the softmax of ``scores / temperature``, as a logits processor.
 
-    Noise of Gumbel's distribution is added, after which the likeliest word is a draw (Maddison,
-    Tarlow and Minka, A* sampling, 2014). Each tile has a generator of its own, so that its words do
+    Gumbel noise is added, after which the most likely token is a sample (Maddison, Tarlow and
+    Minka, "A* Sampling", NeurIPS 2014). Each tile has a generator of its own, so that its tokens do
     not depend on the batch.
     """
 
-    def __init__(self, pictures: Sequence[Image.Image], *, temperature: float, seed: int) -> None:
-        self._temperature = temperature
+    def __init__(self, images: Sequence[Image.Image], sampling: Sampling) -> None:
+        self._temperature, seed = sampling.temperature, sampling.seed
         self._generators = []
-        for image in pictures:
+        for image in images:
             digest = hashlib.sha256(
                 f"{seed} {image.size} ".encode() + np.asarray(image).tobytes()
             ).digest()
@@ -279,7 +293,7 @@ class _Draw:
             )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores ``(B, V)`` with noise."""
+        """Scores (B, V) with noise."""
         del input_ids
         noise = torch.stack(
             [torch.empty(scores.shape[1]).exponential_(generator=one) for one in self._generators]

@@ -18,41 +18,48 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from datetime import datetime, timezone, UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 import httpx2
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.captioning.base import CaptionBatch
-from rssc_geo.captioning.pictures import picture
+from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
 from rssc_geo.captioning.prompts import tidy_answer
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
-from rssc_geo.models import CaptionSource
+from rssc_geo.options import CaptionerOptions
+
+if TYPE_CHECKING:
+    from rssc_geo.models import CaptionSource
 
 log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "RSSC_GEO_API_KEY"
 ATTEMPTS = 5  # of each tile, waits that the server asks for not counted
+_DEFAULTS = CaptionerOptions()
 _CONNECT_S = 10.0
 _LONGEST_WAIT_S = 300.0  # that a server may ask for, all the waits of a tile together
 _ANSWER_BYTES = 1 << 20
 _GO_ON = "see to the server and run the same command again; it goes on where it stopped"
-_AGAIN = frozenset(
-    {408, 425, 429}
-)  # worth another attempt, as are 500 and above (RFC 9110, RFC 6585, RFC 8470)
+# Worth another attempt, as are 500 and above (RFC 9110, RFC 6585, RFC 8470).
+_TRANSIENT = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """``base`` is the address that ``/chat/completions`` is added to, ``model`` what the server calls the model."""
+    """A server and a model of it.
+
+    ``base``: the address that ``/chat/completions`` is added to; ``model``: its name there.
+    """
 
     base: str
     model: str
 
 
 def parse_address(text: str) -> ServerAddress:
-    """``http://host:port/v1#model`` → its parts.
+    """The parts of ``http://host:port/v1#model``.
 
     Raises ``UsageError`` where there is no http(s) host or no model, and for a password or a query
     in the address: addresses are written to the output.
@@ -74,7 +81,7 @@ def parse_address(text: str) -> ServerAddress:
     return ServerAddress(str(url).rstrip("/"), model.strip())
 
 
-class _AgainError(Exception):
+class _TransientError(Exception):
     """Worth another attempt, after ``wait_s`` seconds where the server named them."""
 
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
@@ -89,9 +96,12 @@ class _StoppedError(Exception):
 class ServerCaptioner:
     """Asks a server about each tile, several at a time.
 
-    ``address``: see ``parse_address``; ``prompt``: what is asked; ``max_tokens`` of an answer;
-    ``requests``: at most so many at a time; ``timeout_s``: of one attempt; ``backoff_s``: wait
-    after the first failure, doubled after each one.
+    Parameters
+    ----------
+    address : see ``parse_address``
+    prompt : what is asked
+    options : ``caption_tokens``, ``caption_requests`` and ``caption_timeout`` are read
+    backoff_s : wait after the first failure, doubled after each one
     """
 
     source: CaptionSource = "written"
@@ -101,18 +111,18 @@ class ServerCaptioner:
         address: str,
         *,
         prompt: str,
-        max_tokens: int = 192,
-        requests: int = 8,
-        timeout_s: float = 120.0,
+        options: CaptionerOptions = _DEFAULTS,
         backoff_s: float = 0.5,
     ) -> None:
+        check_numbers(options)
         self._server = parse_address(address)
-        self._prompt, self._max_tokens = prompt, max_tokens
-        self._requests, self._timeout_s, self._backoff_s = requests, timeout_s, backoff_s
+        self._prompt, self._max_tokens = prompt, options.caption_tokens
+        self._requests, self._timeout_s = options.caption_requests, options.caption_timeout
+        self._backoff_s = backoff_s
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UsageError(f"{KEY_VARIABLE} holds characters that no key has")
-        self._open_at = 0.0  # on the monotonic clock: until then the server wants no request
+        self._open_at = 0.0  # on the monotonic clock: no request before
 
     @property
     def name(self) -> str:
@@ -125,11 +135,11 @@ class ServerCaptioner:
         return {"prompt": self._prompt, "max_tokens": self._max_tokens, "temperature": 0.0}
 
     def caption(self, batch: CaptionBatch) -> list[str]:
-        """One caption a tile; see ``captions_as_they_come``."""
-        written = dict(self.captions_as_they_come(batch))
+        """One caption a tile; see ``stream_captions``."""
+        written = dict(self.stream_captions(batch))
         return [written[index] for index in range(len(batch.pixels))]
 
-    def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
+    def stream_captions(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         """Places in the batch with their captions, in any order.
 
         Raises ``RsscGeoError`` where a tile has none after all attempts: after the requests that
@@ -160,12 +170,13 @@ class ServerCaptioner:
             raise failure
 
     def _ask(
-        self, client: httpx2.Client, pixels: np.ndarray, mask: np.ndarray, stop: threading.Event
+        self,
+        client: httpx2.Client,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        stop: threading.Event,
     ) -> str:
-        """The caption of one tile.
-
-        Sets ``stop`` where there is none, so that no other tile is begun.
-        """
+        """The caption of one tile; where there is none, ``stop`` is set: no other is begun."""
         try:
             return self._try_again(client, pixels, mask, stop)
         except BaseException:
@@ -173,7 +184,11 @@ class ServerCaptioner:
             raise
 
     def _try_again(
-        self, client: httpx2.Client, pixels: np.ndarray, mask: np.ndarray, stop: threading.Event
+        self,
+        client: httpx2.Client,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        stop: threading.Event,
     ) -> str:
         """The caption of one tile, after as many attempts as it takes."""
         request = {
@@ -195,7 +210,7 @@ class ServerCaptioner:
         while not stop.wait(max(0.0, self._open_at - time.monotonic())):
             try:
                 return self._answer(client, request)
-            except _AgainError as error:
+            except _TransientError as error:
                 reason, wait_s = str(error), error.wait_s
             if wait_s is not None:
                 wait_s = max(wait_s, self._backoff_s)
@@ -204,9 +219,8 @@ class ServerCaptioner:
                     raise RsscGeoError(
                         f"{self._server.base} asks to wait {wait_s:.0f} s ({reason}): {_GO_ON}"
                     )
-                self._open_at = max(
-                    self._open_at, time.monotonic() + wait_s
-                )  # for all requests, not for this one alone
+                # For all requests, not for this one alone.
+                self._open_at = max(self._open_at, time.monotonic() + wait_s)
             elif attempt == ATTEMPTS:
                 raise RsscGeoError(
                     f"{self._server.base} gave no caption in {attempt} attempts ({reason}):"
@@ -216,7 +230,8 @@ class ServerCaptioner:
                 wait_s = self._backoff_s * 2 ** (attempt - 1)
                 attempt += 1
             log.info("%s: %s; again in %.1f s", self._server.base, reason, wait_s)
-            stop.wait(wait_s * random.uniform(1.0, 1.3))
+            # Drawn, so that requests do not come all at once.
+            stop.wait(wait_s * random.uniform(1.0, 1.3))  # noqa: S311 -- no secret
         raise _StoppedError
 
     def _answer(self, client: httpx2.Client, request: dict[str, object]) -> str:
@@ -232,11 +247,11 @@ class ServerCaptioner:
                     # A server that sends now and then a byte never exceeds the time-out of a single
                     # read.
                     if time.monotonic() > latest or len(body) > _ANSWER_BYTES:
-                        raise _AgainError("the answer does not end")
+                        raise _TransientError("the answer does not end")
         except httpx2.TimeoutException as error:
-            raise _AgainError(f"no answer within {self._timeout_s:g} s") from error
+            raise _TransientError(f"no answer within {self._timeout_s:g} s") from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _AgainError(one_line(error)) from error
+            raise _TransientError(one_line(error)) from error
         if response.status_code != httpx2.codes.OK:
             raise self._refusal(response, bytes(body))
         return _read_caption(bytes(body))
@@ -244,11 +259,13 @@ class ServerCaptioner:
     def _refusal(self, response: httpx2.Response, body: bytes) -> Exception:
         """What to raise for a status that is not 200."""
         status, base = response.status_code, self._server.base
-        said = f"{status} {response.reason_phrase}".strip()
+        answer = f"{status} {response.reason_phrase}".strip()
         if message := _message(body):
-            said += f": {message.replace(self._key, '…') if self._key else message}"
-        if status in _AGAIN or status >= 500:
-            return _AgainError(said, wait_s=_retry_after_s(response.headers.get("Retry-After")))
+            answer += f": {message.replace(self._key, '…') if self._key else message}"
+        if status in _TRANSIENT or status >= 500:
+            return _TransientError(
+                answer, wait_s=_retry_after_s(response.headers.get("Retry-After"))
+            )
         if response.has_redirect_location:
             return RsscGeoError(
                 f"{base} redirects ({status}), which is not followed: give the final address"
@@ -259,44 +276,45 @@ class ServerCaptioner:
                 if self._key
                 else f"it wants a key: set {KEY_VARIABLE}"
             )
-            return RsscGeoError(f"{base} refuses access ({said}); {hint}")
+            return RsscGeoError(f"{base} refuses access ({answer}); {hint}")
         return RsscGeoError(
-            f"{base} refuses the request ({said}); is the address right, is there a model"
+            f"{base} refuses the request ({answer}); is the address right, is there a model"
             f" {self._server.model!r}, and does it take pictures?"
         )
 
 
-def _data_url(pixels: np.ndarray, mask: np.ndarray) -> str:
+def _data_url(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
     """The tile as a PNG in a data URL (RFC 2397)."""
     file = io.BytesIO()
-    picture(pixels, mask).save(file, format="png")
+    tile_image(pixels, mask).save(file, format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _read_caption(body: bytes) -> str:
+    """The caption in a chat completion; ``_TransientError`` where there is none."""
     try:
         choice = json.loads(body)["choices"][0]
         text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _AgainError("the answer is not a chat completion") from error
+        raise _TransientError("the answer is not a chat completion") from error
     if text is not None and not isinstance(text, str):
-        raise _AgainError("the answer is not text")
+        raise _TransientError("the answer is not text")
     caption = tidy_answer(text or "", cut=cut)
     if not caption:
-        raise _AgainError("the answer is empty")
+        raise _TransientError("the answer is empty")
     return caption
 
 
 def _message(body: bytes) -> str:
-    """What a refusal says, in the forms in which servers say it; empty where it is not JSON."""
+    """The message of a refusal, in any of the usual forms; empty where it is not JSON."""
     try:
-        said = json.loads(body)
+        found = json.loads(body)
     except ValueError:
         return ""
     for name in ("error", "message", "detail"):
-        if isinstance(said, dict) and name in said:
-            said = said[name]
-    return one_line(said) if isinstance(said, str) else ""
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+    return one_line(found) if isinstance(found, str) else ""
 
 
 def _retry_after_s(value: str | None) -> float | None:

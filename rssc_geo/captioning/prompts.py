@@ -32,9 +32,11 @@ _PRESETS = {
     ),
 }
 PRESETS = tuple(_PRESETS)
-"""What ``--prompt`` knows by name: ``published`` ends with a class in the model's own words, as the
-paper's captions
-(arXiv 2412.02531) do, ``closed`` with one of the classifier's classes, ``free`` only describes."""
+"""Names for ``--prompt``.
+
+``published`` asks for a class in the model's own words at the end, as the paper's captions have it
+(arXiv 2412.02531), ``closed`` for one of the classifier's classes, ``free`` only for a description.
+"""
 
 # The end of a sentence: a stop that is not a list's "1." and after which comes nothing, or blank
 # and no small letter.
@@ -43,9 +45,9 @@ _SENTENCE_END = re.compile(r"(?<!\b\d)[.!?][\"'”’)\]]*(?=$|\s+[^\sa-z])")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``name``: a preset's, or "own"; ``text``.
+    """What a model is asked, the same for every tile.
 
-    What the model is asked, the same for every tile.
+    ``name``: a preset's, or "own".
     """
 
     name: str
@@ -83,10 +85,9 @@ def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
 
 
 def tidy_answer(answer: str, *, cut: bool = False) -> str:
-    r"""A model's answer as one line of text; an answer without a letter or digit becomes the empty
-    caption.
+    r"""A model's answer as one line of text; one without a letter or digit as the empty caption.
 
-    ``cut``: the model was stopped by the limit on its words. An unfinished last sentence is then
+    ``cut``: the model was stopped by the limit on its tokens. An unfinished last sentence is then
     dropped, if a finished one stands before it.
 
     >>> tidy_answer(" Rows of houses\nand trees. Overall, this sc", cut=True)

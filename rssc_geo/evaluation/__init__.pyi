@@ -3,7 +3,6 @@ from .baselines import IMAGE_ONLY as IMAGE_ONLY
 from .baselines import Concatenation as Concatenation
 from .baselines import TextOnly as TextOnly
 from .baselines import compare as compare
-from .baselines import compare_on_folder as compare_on_folder
 from .caption_metrics import caption_scores as caption_scores
 from .caption_metrics import tokenize as tokenize
 from .evaluate import match_classes as match_classes

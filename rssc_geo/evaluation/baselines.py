@@ -60,7 +60,7 @@ class TextOnly(DualAttentionClassifier):
     ) -> torch.Tensor:
         """The embedding ``(B, E + I)`` without the picture."""
         nothing = torch.zeros_like(image_tokens)
-        text, present = self._text(nothing, token_ids, token_mask)
+        text, present = self.embed_text(nothing, token_ids, token_mask)
         read, _ = self.level.text_self_attention(
             text, text, text, key_padding_mask=~present, need_weights=False
         )
@@ -77,7 +77,7 @@ class Concatenation(DualAttentionClassifier):
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The embedding ``(B, E + I)``."""
-        text, present = self._text(image_tokens, token_ids, token_mask)
+        text, present = self.embed_text(image_tokens, token_ids, token_mask)
         return torch.cat([_mean(text, present), image_tokens.mean(1)], dim=1)
 
 

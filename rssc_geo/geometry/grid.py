@@ -1,18 +1,28 @@
-"""Cells, tiles and how they belong together: pure integer geometry, no I/O.
+"""Cells, tiles, how they belong together, and how large they are: pure arithmetic, no I/O.
 
-*Cells* are the cell_size × cell_size rectangles that tessellate a raster exactly once from its
-origin, the last row and column clipped to its edge. *Tiles* are the windows the network looks at.
-Along each axis tile ``k`` starts at ``min(k · cell_size, length − size)``, duplicates removed; an
-axis shorter than the tile has one tile, clipped to the axis (the reader pads it). Every cell is
-wholly contained in at least one tile.
+*Cells* are the rectangles that tessellate a raster exactly once from its origin, the last row and
+column clipped to its edge. *Tiles* are the windows the network looks at. Along each axis tile ``k``
+starts at ``min(k · cell_size, length − size)``, duplicates removed; an axis shorter than the tile
+has one tile, clipped to the axis (the reader pads it). Every cell is wholly contained in at least
+one tile.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
+from rssc_geo.errors import UsageError
+
+_ENOUGH_CELLS = 24
+_LEAST_PIXELS = 64
+"""Under 64 source pixels a side a tile shows texture, no scene."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[x×]\s*(\d+(?:\.\d+)?))?\s*(px|m|km)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A rectangle of the partition; ``row`` and ``col`` count cells."""
+    """A rectangle that is written; ``row`` and ``col`` count cells."""
 
     row: int
     col: int
@@ -55,7 +65,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """One axis of the grid: tiles and cells of a line of ``length`` pixels."""
+    """One axis of the grid: tiles and cells along a line of ``length`` pixels."""
 
     length: int
     size: int
@@ -87,21 +97,19 @@ class _Axis:
         start = self.cell_start(cell)
         end = start + self.cell_length(cell)
         last_tile = self.tile_count - 1
-        # Tile k < last ends at k·cell_size + size; the last one ends at length and always reaches
+        # Tile k < last ends at k · cell_size + size; the last one ends at length and always reaches
         # the cell's end.
         first = min(max(0, -(-(end - self.size) // self.cell_size)), last_tile)
-        # Tiles up to cell start; the shifted last tile may start after the cell or before its
-        # k·cell_size.
+        # Tiles up to the cell's start; the shifted last tile may start after the cell or before
+        # k · cell_size.
         last = min(cell, last_tile)
         if last == last_tile and self.tile_start(last) > start:
             last -= 1
         return range(first, last + 1)
 
     def nearest_tile(self, cell: int) -> int:
-        """The containing tile whose center is nearest to the cell's.
-
-        Doubled coordinates keep it exact.
-        """
+        """The containing tile whose center is nearest to the cell's."""
+        # Doubled coordinates keep it exact.
         center = 2 * self.cell_start(cell) + self.cell_length(cell)
         return min(
             self.tiles_of_cell(cell),
@@ -127,7 +135,7 @@ class TileGrid:
     size : (rows, cols) of a tile, in pixels
     cell_size : (rows, cols) of a cell, in pixels; at most ``size`` on each axis. Default: ``size``.
 
-    Raises ``ValueError`` naming the values when one is below 1 or the cell_size exceeds the size.
+    Raises ``ValueError`` naming the values when one is below 1 or the cell is larger than the tile.
     """
 
     shape: tuple[int, int]
@@ -141,9 +149,9 @@ class TileGrid:
         for name in ("shape", "size", "cell_size"):
             if min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} has a side under 1 pixel")
-        if any(step > side for step, side in zip(self.cell_size, self.size, strict=True)):
+        if any(cell > tile for cell, tile in zip(self.cell_size, self.size, strict=True)):
             raise ValueError(
-                f"cell_size {self.cell_size} is larger than the tile {self.size}: parts would be"
+                f"a cell of {self.cell_size} is larger than the tile of {self.size}: parts would be"
                 " skipped"
             )
         rows, cols = (
@@ -178,10 +186,7 @@ class TileGrid:
         return (self.tile(index) for index in range(self.tiles_shape[0] * self.tiles_shape[1]))
 
     def cell(self, row: int, col: int) -> Cell:
-        """The cell in the given row and column of the partition.
-
-        ``IndexError`` when there is none.
-        """
+        """The cell in the given row and column; ``IndexError`` when there is none."""
         if not (0 <= row < self.cells_shape[0] and 0 <= col < self.cells_shape[1]):
             raise IndexError(f"cell ({row}, {col}) of {self.cells_shape}")
         rows, cols = self._axes
@@ -198,12 +203,12 @@ class TileGrid:
             for col in range(self.cells_shape[1])
         )
 
-    def nearest_tiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each cell row and each cell column, the row or column of the containing tile whose
-        center is nearest.
+    def nearest_tiles(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each cell row (column) the row (column) of the nearest tile that contains it.
 
-        Two int64 arrays, ``(cell rows,)`` and ``(cell columns,)``: the axes are independent, since
-        the tiles that contain a cell form a rectangle. The lower index wins a tie.
+        Nearest by the distance of the centers; the lower index wins a tie. Two int64 arrays,
+        ``(cell rows,)`` and ``(cell columns,)``: the axes are independent, since the tiles that
+        contain a cell form a rectangle.
         """
         rows, cols = (
             np.array([axis.nearest_tile(k) for k in range(axis.cell_count)], np.int64)
@@ -211,10 +216,10 @@ class TileGrid:
         )
         return rows, cols
 
-    def tile_spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """First and last row (column) of the tiles that contain each cell row (column).
+    def tile_spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each cell row (column) the first and last row (column) of the tiles that contain it.
 
-        Int64 ``(cells, 2)`` an axis.
+        Two int64 arrays, ``(cell rows, 2)`` and ``(cell columns, 2)``.
         """
         spans = ([axis.tiles_of_cell(k) for k in range(axis.cell_count)] for axis in self._axes)
         rows, cols = (np.array([(span[0], span[-1]) for span in axis], np.int64) for axis in spans)
@@ -225,20 +230,233 @@ class TileGrid:
         return self._axes[0].tiles_of_cell(row), self._axes[1].tiles_of_cell(col)
 
     def cells_of_tile(self, tile: Tile) -> tuple[range, range]:
-        """Rows and columns of the cells wholly contained in a tile.
-
-        May be empty for neither axis.
-        """
+        """Rows and columns of the cells wholly contained in a tile; never empty."""
         return self._axes[0].cells_of_tile(tile.row), self._axes[1].cells_of_tile(tile.col)
 
-    def row_edges(self) -> np.ndarray:
+    def row_edges(self) -> NDArray[np.int64]:
         """Pixel rows of the cell borders, int64 ``(cell rows + 1,)``."""
         return _edges(self._axes[0])
 
-    def col_edges(self) -> np.ndarray:
+    def col_edges(self) -> NDArray[np.int64]:
         """Pixel columns of the cell borders, int64 ``(cell columns + 1,)``."""
         return _edges(self._axes[1])
 
 
-def _edges(axis: _Axis) -> np.ndarray:
+def _edges(axis: _Axis) -> NDArray[np.int64]:
     return np.minimum(np.arange(axis.cell_count + 1, dtype=np.int64) * axis.cell_size, axis.length)
+
+
+@dataclass(frozen=True, slots=True)
+class TileChoice:
+    """The size of a tile, and why.
+
+    Attributes
+    ----------
+    size : (rows, columns) in pixels
+    footprint_m : metres on the ground that they cover
+    reason : in words
+    warnings : what the user should know
+    """
+
+    size: tuple[int, int]
+    footprint_m: tuple[float, float]
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+
+def choose_tile_size(
+    shape: tuple[int, int],
+    gsd_m: tuple[float, float],
+    *,
+    footprint_m: tuple[float, float, float],
+    requested: str | None = None,
+) -> TileChoice:
+    """Choose the size of a tile.
+
+    By default the tile covers the ground that the model prefers; less where that would give under
+    24 cells, first within the range the model was trained on, then below it with a warning; never
+    under 64 source pixels a side.
+
+    Parameters
+    ----------
+    shape, gsd_m : (rows, columns) of the raster in pixels, and metres a pixel along each
+    footprint_m : smallest, preferred and largest side of a tile on the ground that suits the model,
+        metres
+    requested : ``"256px"`` (or ``"256"``), ``"256x128px"`` (rows × columns), ``"400m"``,
+        ``"0.5km"``
+
+    Raises ``UsageError`` for a request that is no size.
+    """
+    least, _, most = footprint_m
+    if requested is not None:
+        size = _parse_size(requested, gsd_m, option="--tile-size")
+        choice = _choice(size, gsd_m, f"as asked for (--tile-size {requested})")
+        notes = [
+            *_outside_range(choice.footprint_m, least, most),
+            *_larger_than_raster(size, shape),
+        ]
+        return _choice(size, gsd_m, choice.reason, *notes)
+    return _default_choice(shape, gsd_m, footprint_m)
+
+
+def parse_cell_size(
+    text: str, size: tuple[int, int], gsd_m: tuple[float, float]
+) -> tuple[int, int]:
+    """(rows, columns) of a cell in pixels, from the text of ``--cell-size``.
+
+    Parameters
+    ----------
+    text : in the units of ``choose_tile_size``'s ``requested``
+    size, gsd_m : (rows, columns) of a tile in pixels, and metres a pixel along each
+
+    Raises ``UsageError`` for a text that is no size, or a cell larger than the tile.
+    """
+    cell_size = _parse_size(text, gsd_m, option="--cell-size")
+    if cell_size[0] > size[0] or cell_size[1] > size[1]:
+        raise UsageError(
+            f"--cell-size {text} is {_pixels(cell_size)}, larger than the tile of {_pixels(size)}:"
+            " parts would be skipped; make --cell-size at most the tile's side"
+        )
+    return cell_size
+
+
+def _default_choice(
+    shape: tuple[int, int], gsd_m: tuple[float, float], footprint_m: tuple[float, float, float]
+) -> TileChoice:
+    least, _, most = footprint_m
+    floor = _LEAST_PIXELS * max(gsd_m)
+    notes: list[str] = []
+    if floor > most:
+        side, reason = floor, f"{_LEAST_PIXELS} px, the smallest tile that shows a scene"
+        notes.append(
+            f"a pixel covers {_meters(max(gsd_m))}, so that the smallest useful tile"
+            f" ({_LEAST_PIXELS} px) covers {_meters(floor)}, more than the {_range(least, most)}"
+            " the model was trained on: expect less certain classes"
+        )
+    else:
+        side, reason, note = _within_range(shape, gsd_m, footprint_m, floor)
+        notes += [note] if note else []
+    size = _to_pixels((side, side), gsd_m)
+    cells = _count_cells(shape, gsd_m, side)
+    if cells < _ENOUGH_CELLS:
+        notes.append(
+            f"the raster of {_pixels(shape)} gives {cells} cell{'' if cells == 1 else 's'} only,"
+            f" since a tile has at least {_LEAST_PIXELS} px a side; --tile-size or --cell-size make"
+            " more of it"
+        )
+    return _choice(size, gsd_m, reason, *notes, *_larger_than_raster(size, shape))
+
+
+def _within_range(
+    shape: tuple[int, int],
+    gsd_m: tuple[float, float],
+    footprint_m: tuple[float, float, float],
+    floor: float,
+) -> tuple[float, str, str]:
+    """The side in metres, why, and a warning or "", where ``floor`` is within the model's range."""
+    least, preferred, most = footprint_m
+    extent = tuple(length * gsd for length, gsd in zip(shape, gsd_m, strict=True))
+    lowest, wanted = max(least, floor), max(preferred, floor)
+    # Rather a smaller tile within the range than a padded one.
+    side = min(wanted, max(min(extent), lowest))
+    if _count_cells(shape, gsd_m, side) < _ENOUGH_CELLS:
+        side = _largest_with_enough_cells(shape, gsd_m, lowest, side)
+    if _count_cells(shape, gsd_m, side) < _ENOUGH_CELLS:
+        side = _largest_with_enough_cells(shape, gsd_m, floor, lowest)
+        side = min(side, max(min(extent), floor))
+    note = ""
+    if side < least:
+        note = (
+            f"tiles of {_meters(side)} are smaller than the {_range(least, most)} the model was"
+            f" trained on, since the raster covers only {_meters(extent[0])} ×"
+            f" {_meters(extent[1])}: expect less certain classes"
+        )
+    if side == preferred:
+        return side, f"{_meters(side)}, the side that the model prefers", note
+    if side == floor:
+        return side, f"{_meters(side)}, {_LEAST_PIXELS} px of this raster", note
+    return (
+        side,
+        f"{_meters(side)} instead of {_meters(wanted)}, to suit the size of the raster",
+        note,
+    )
+
+
+def _largest_with_enough_cells(
+    shape: tuple[int, int], gsd_m: tuple[float, float], low: float, high: float
+) -> float:
+    """The largest side in [low, high] metres that gives enough cells; ``low`` if none does."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _count_cells(shape, gsd_m, middle) >= _ENOUGH_CELLS:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _count_cells(shape: tuple[int, int], gsd_m: tuple[float, float], side: float) -> int:
+    rows, cols = _to_pixels((side, side), gsd_m)
+    return -(-shape[0] // rows) * -(-shape[1] // cols)
+
+
+def _to_pixels(side_m: tuple[float, float], gsd_m: tuple[float, float]) -> tuple[int, int]:
+    rows, cols = (max(1, round(side / gsd)) for side, gsd in zip(side_m, gsd_m, strict=True))
+    return rows, cols
+
+
+def _choice(
+    size: tuple[int, int], gsd_m: tuple[float, float], reason: str, *warnings: str
+) -> TileChoice:
+    return TileChoice(size, (size[0] * gsd_m[0], size[1] * gsd_m[1]), reason, warnings)
+
+
+def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[int, int]:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"{option} {text!r} is no size: give pixels (256px, 256x128px as rows x columns) or"
+            " ground units (400m, 0.5km)"
+        )
+    sides = float(match[1]), float(match[2] or match[1])
+    unit = (match[3] or "px").lower()
+    if unit == "px":
+        if min(sides) < 1 or any(side != int(side) for side in sides):
+            raise UsageError(f"{option} {text}: pixels are whole numbers from 1 up")
+        return int(sides[0]), int(sides[1])
+    sides_m = tuple(side * (1000 if unit == "km" else 1) for side in sides)
+    if any(side < gsd for side, gsd in zip(sides_m, gsd_m, strict=True)):
+        raise UsageError(
+            f"{option} {text} is less than one pixel of the raster ({_meters(max(gsd_m))})"
+        )
+    return _to_pixels((sides_m[0], sides_m[1]), gsd_m)
+
+
+def _outside_range(footprint_m: tuple[float, float], least: float, most: float) -> list[str]:
+    # A pixel's rounding is no departure from the range.
+    if min(footprint_m) >= least * 0.99 and max(footprint_m) <= most * 1.01:
+        return []
+    covered = " × ".join(_meters(side) for side in footprint_m)
+    note = f"a tile covers {covered}, outside the {_range(least, most)} the model was trained on"
+    return [note + ": expect less certain classes"]
+
+
+def _larger_than_raster(size: tuple[int, int], shape: tuple[int, int]) -> list[str]:
+    if size[0] <= shape[0] and size[1] <= shape[1]:
+        return []
+    note = f"a tile of {_pixels(size)} is larger than the raster of {_pixels(shape)}"
+    return [note + ": the rest is filled by reflection"]
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]} px"
+
+
+def _range(least: float, most: float) -> str:
+    return f"{least:g}–{most:g} m"
+
+
+def _meters(value: float) -> str:
+    if value >= 10_000:
+        return f"{value / 1000:.3g} km"
+    return f"{value:.3g} m" if value < 1000 else f"{value:.0f} m"

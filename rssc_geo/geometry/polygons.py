@@ -1,5 +1,4 @@
-"""From cells to polygons: outlines of cells and of regions of one class, and small regions merged
-away.
+"""From cells to polygons: outlines of cells and of regions, and small regions merged away.
 
 Everything is built on integer cell corners and mapped once, through the cells' pixel edges and the
 affine, so that neighbors share their corners to the last bit. Regions are 4-connected. Cell classes
@@ -12,13 +11,17 @@ from __future__ import annotations
 import heapq
 from array import array
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import shapely
 from affine import Affine
-from scipy import ndimage
+from numpy.typing import NDArray
 
 from rssc_geo.geometry.grid import TileGrid
+
+_Integers = NDArray[np.integer[Any]]
+_Integer = TypeVar("_Integer", bound=np.integer[Any])
 
 # Directions of a region's outline, the region on its left (x = column, y = row): +x, +y, -x, -y.
 # The corner of a cell at which its edge in that direction starts, as (row, col) offsets.
@@ -28,26 +31,32 @@ _START_COL = np.array([0, 1, 1, 0])
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The 4-connected regions of one class, in the order in which their first cells appear
-    (row-major).
+    """The 4-connected regions of one class, in the row-major order of their first cells.
 
-    ``labels`` is int32 (cell rows, cell columns), the region of each cell or -1; ``class_ids`` (n,)
-    the class of each region. The outlines are kept as corner coordinates in the raster's CRS, some
-    20 bytes a corner, and become shapely polygons only where asked for.
+    The outlines are kept as corner coordinates in the raster's CRS, some 20 bytes a corner, and
+    become shapely polygons only where asked for.
+
+    Attributes
+    ----------
+    labels : int32 (cell rows, cell columns), the region of each cell or -1
+    class_ids : (n,), the class of each region
     """
 
-    labels: np.ndarray
-    class_ids: np.ndarray
-    _xy: np.ndarray
-    _ring_ends: np.ndarray
-    _region_ends: np.ndarray
+    labels: NDArray[np.int32]
+    class_ids: _Integers
+    _xy: NDArray[np.float64]
+    _ring_ends: NDArray[np.int64]
+    _region_ends: NDArray[np.int64]
     _reverse: bool
 
     def __len__(self) -> int:
         return len(self.class_ids)
 
-    def polygons(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Polygons (with holes) of the regions ``start`` to ``stop``, exteriors counter-clockwise."""
+    def polygons(self, start: int = 0, stop: int | None = None) -> NDArray[np.object_]:
+        """Polygons, with holes, of the regions from ``start`` up to ``stop``.
+
+        Exteriors run counter-clockwise.
+        """
         stop = len(self) if stop is None else min(stop, len(self))
         if start >= stop:
             return np.empty(0, object)
@@ -59,25 +68,32 @@ class Regions:
             self._xy[first_corner : ends[-1]], indices=np.repeat(np.arange(len(ends)), corners)
         )
         counts = np.diff(self._region_ends[start:stop], prepend=first_ring)
-        polygons: np.ndarray = shapely.polygons(
+        polygons: NDArray[np.object_] = shapely.polygons(
             rings, indices=np.repeat(np.arange(stop - start), counts)
         )
         return shapely.reverse(polygons) if self._reverse else polygons
 
 
 def cell_polygons(
-    grid: TileGrid, transform: Affine, rows: np.ndarray, cols: np.ndarray
-) -> np.ndarray:
-    """Rectangles of the cells (``rows[i]``, ``cols[i]``) as shapely polygons, counter-clockwise.
+    grid: TileGrid, transform: Affine, rows: _Integers, cols: _Integers
+) -> NDArray[np.object_]:
+    """Make the cells (``rows[i]``, ``cols[i]``) rectangles, counter-clockwise.
 
-    Every corner is ``transform * (pixel column, pixel row)`` exactly; a rotated transform gives
+    Every corner is ``transform @ (pixel column, pixel row)`` exactly; a rotated transform gives
     rotated cells.
+
+    Parameters
+    ----------
+    transform : affine of the raster, from (column, row) to its CRS
+    rows, cols : integers (n,)
+
+    Returns shapely polygons (n,).
     """
     row_step = np.array([0, 0, 1, 1] if transform.determinant >= 0 else [0, 1, 1, 0])
     col_step = np.array([0, 1, 1, 0] if transform.determinant >= 0 else [0, 0, 1, 1])
     rows, cols = np.asarray(rows, np.int64), np.asarray(cols, np.int64)
     corners = _to_crs(grid, transform, rows=rows[:, None] + row_step, cols=cols[:, None] + col_step)
-    polygons: np.ndarray = shapely.polygons(corners)
+    polygons: NDArray[np.object_] = shapely.polygons(corners)
     return polygons
 
 
@@ -85,7 +101,7 @@ def dissolve(
     grid: TileGrid,
     transform: Affine,
     *,
-    classes: np.ndarray,
+    classes: _Integers,
     nothing: int,
     keep_corners: bool = False,
 ) -> Regions:
@@ -93,6 +109,7 @@ def dissolve(
 
     Parameters
     ----------
+    transform : affine of the raster, from (column, row) to its CRS
     classes : integers (cell rows, cell columns); ``nothing`` marks cells that belong to no region
     keep_corners : keep every cell corner along an outline, not only those where it turns. For
         outlines that are reprojected: neighbors then go on sharing their vertices.
@@ -108,8 +125,8 @@ def dissolve(
 
 
 def merge_small(
-    classes: np.ndarray, cell_areas: np.ndarray, *, min_area: float, nothing: int
-) -> np.ndarray:
+    classes: NDArray[_Integer], cell_areas: NDArray[np.float64], *, min_area: float, nothing: int
+) -> NDArray[_Integer]:
     """Give every region smaller than ``min_area`` to a neighbor; the smallest go first.
 
     The neighbor is the one with the longest shared border, counted in cell sides; of equals the
@@ -172,7 +189,7 @@ def _root(parent: list[int], region: int) -> int:
     return region
 
 
-def _borders(labels: np.ndarray, count: int) -> list[dict[int, int]]:
+def _borders(labels: NDArray[np.int32], count: int) -> list[dict[int, int]]:
     """For every region its neighbors and the number of cell sides shared with each."""
     pairs = []
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
@@ -191,7 +208,7 @@ def _borders(labels: np.ndarray, count: int) -> list[dict[int, int]]:
     return borders
 
 
-def _label(classes: np.ndarray, nothing: int) -> np.ndarray:
+def _label(classes: _Integers, nothing: int) -> NDArray[np.int32]:
     """Region of every cell, int32, -1 for none.
 
     One labeling pass for all classes: on a grid of cells and the sides between them, where a side
@@ -203,19 +220,23 @@ def _label(classes: np.ndarray, nothing: int) -> np.ndarray:
     links[::2, ::2] = filled
     links[::2, 1::2] = filled[:, 1:] & (classes[:, 1:] == classes[:, :-1])
     links[1::2, ::2] = filled[1:] & (classes[1:] == classes[:-1])
+    from scipy import ndimage  # a tenth of a second that what comes before needs not wait for
+
     labels, _ = ndimage.label(links)
     return np.ascontiguousarray(labels[::2, ::2], np.int32) - np.int32(1)
 
 
 def _outlines(
-    labels: np.ndarray, *, keep_corners: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rings around the regions: corner rows and columns, ring ends (in corners), region ends (in
-    rings).
+    labels: NDArray[np.int32], *, keep_corners: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Trace the rings around the regions.
 
     Rings are ordered by region, the exterior first. Where two cells of a region touch at a corner
     only, the outline crosses over to the other cell: since regions are 4-connected, each ring is
     then simple and rings meet in points only, which is what makes the polygons valid.
+
+    Returns corner rows and columns (corners,), where each ring ends among the corners (rings,), and
+    where each region ends among the rings (regions,), all int64.
     """
     width = labels.shape[1] + 2
     flat = np.pad(labels, 1, constant_values=-1).ravel()
@@ -223,9 +244,8 @@ def _outlines(
     ahead, right = (1, width, -1, -width), (-width, 1, width, -1)
     own = [cells[flat[cells + right[turn]] != flat[cells]] for turn in range(4)]
     first = np.cumsum([0, *(len(edges) for edges in own)])
-    number = np.full(
-        (4, flat.size), -1, np.int32
-    )  # edge of a cell in a direction -> its running number
+    # Edge of a cell in a direction -> its running number.
+    number = np.full((4, flat.size), -1, np.int32)
     for turn in range(4):
         number[turn, own[turn]] = np.arange(first[turn], first[turn + 1])
     following = np.empty(first[4], np.int32)
@@ -265,7 +285,9 @@ def _outlines(
     return rows, cols, ring_ends, region_ends
 
 
-def _rings(following: np.ndarray, *, starts: int) -> tuple[np.ndarray, np.ndarray]:
+def _rings(
+    following: NDArray[np.int32], *, starts: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Edges in the order in which the rings run, and where each ring ends.
 
     Every ring has an edge among the first ``starts`` (those in +x), so that rings are looked for
@@ -286,8 +308,10 @@ def _rings(following: np.ndarray, *, starts: int) -> tuple[np.ndarray, np.ndarra
     return np.asarray(order, np.int64), np.asarray(ends, np.int64)
 
 
-def _to_crs(grid: TileGrid, transform: Affine, *, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Coordinates (..., 2) of cell corners, computed term by term as the affine itself does for one point."""
+def _to_crs(
+    grid: TileGrid, transform: Affine, *, rows: _Integers, cols: _Integers
+) -> NDArray[np.float64]:
+    """Coordinates (..., 2) of cell corners (...), as the affine computes them for one point."""
     x, y = grid.col_edges()[cols].astype(np.float64), grid.row_edges()[rows].astype(np.float64)
     return np.stack(
         [

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rssc_geo.geometry import Tile, TileGrid
 from rssc_geo.output import CellBatch
@@ -24,8 +25,8 @@ class TileResult:
 
     tile: Tile
     valid_fraction: float
-    cell_fractions: np.ndarray
-    probabilities: np.ndarray | None
+    cell_fractions: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
     caption: str
 
 
@@ -39,7 +40,7 @@ class CellMap:
     result.
     """
 
-    def __init__(self, grid: TileGrid, selected: np.ndarray, *, min_valid: float) -> None:
+    def __init__(self, grid: TileGrid, selected: NDArray[np.bool_], *, min_valid: float) -> None:
         if selected.shape != grid.cells_shape:
             raise ValueError(f"selection of shape {selected.shape} for {grid.cells_shape} cells")
         self.grid = grid
@@ -48,7 +49,7 @@ class CellMap:
         self.near_rows, self.near_cols = grid.nearest_tiles()
         self.span_rows, self.span_cols = grid.tile_spans()
 
-    def tiles(self) -> np.ndarray:
+    def tiles(self) -> NDArray[np.int64]:
         """Indices, ascending, of the tiles that contain a selected cell: int64."""
         rows, cols = self.grid.tiles_shape
         needed = np.zeros((rows, cols), bool)
@@ -63,20 +64,22 @@ class CellMap:
                 needed[first : last + 1] |= np.cumsum(steps[:-1]) > 0
         return np.flatnonzero(needed)
 
-    def near(self, tile: Tile) -> np.ndarray:
+    def near(self, tile: Tile) -> NDArray[np.bool_]:
         """Which of the tile's cells have it as their nearest: bool ``(cell rows, cell cols)``."""
         rows, cols = self.grid.cells_of_tile(tile)
         own_rows = self.near_rows[rows.start : rows.stop] == tile.row
         own_cols = self.near_cols[cols.start : cols.stop] == tile.col
         return np.asarray(own_rows[:, None] & own_cols)
 
-    def wanted(self, tile: Tile, valid_fraction: float, cell_fractions: np.ndarray) -> bool:
+    def wanted(
+        self, tile: Tile, valid_fraction: float, cell_fractions: NDArray[np.float32]
+    ) -> bool:
         """Whether the tile is worth the network's time."""
         if valid_fraction >= self.min_valid and valid_fraction > 0:
             return True
         return bool((self.near(tile) & self.valid(cell_fractions)).any())
 
-    def valid(self, fractions: np.ndarray) -> np.ndarray:
+    def valid(self, fractions: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which valid shares are enough for a cell to be written."""
         return np.asarray((fractions >= self.min_valid) & (fractions > 0))
 
@@ -105,9 +108,9 @@ class CellMap:
 class _Row:
     """Running sums of one row of cells."""
 
-    sums: np.ndarray  # float64 (cells, C)
-    counts: np.ndarray  # int64 (cells,)
-    valid: np.ndarray  # bool (cells,)
+    sums: NDArray[np.float64]  # (cells, C)
+    counts: NDArray[np.int64]  # (cells,)
+    valid: NDArray[np.bool_]  # (cells,)
     captions: dict[int, str]
 
 
@@ -134,7 +137,7 @@ class CellAggregator:
             captions=list(captions),
         )
 
-    def _add(self, result: TileResult) -> list[tuple[int, int, np.ndarray, str]]:
+    def _add(self, result: TileResult) -> list[tuple[int, int, NDArray[np.float64], str]]:
         cells, tile = self._cells, result.tile
         rows, cols = cells.grid.cells_of_tile(tile)
         near = cells.near(tile)
@@ -166,9 +169,9 @@ class CellAggregator:
 
     def _complete(
         self, tile: Tile, rows: range, cols: range
-    ) -> list[tuple[int, int, np.ndarray, str]]:
+    ) -> list[tuple[int, int, NDArray[np.float64], str]]:
         cells = self._cells
-        complete: list[tuple[int, int, np.ndarray, str]] = []
+        complete: list[tuple[int, int, NDArray[np.float64], str]] = []
         for row in rows:
             if cells.span_rows[row, 1] != tile.row:
                 continue

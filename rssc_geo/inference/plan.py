@@ -1,72 +1,81 @@
-"""What would be done with a raster, before any of it is: scene, tiles, selection. No torch here."""
+"""What would be done with a raster, before any of it is: scene, tiles, cells. No torch here."""
 
 from __future__ import annotations
 
-import logging
+import functools
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import UsageError
 from rssc_geo.geometry import TileChoice, TileGrid, choose_tile_size, parse_cell_size
 from rssc_geo.inference.aggregate import CellMap
 from rssc_geo.models import ModelCard
-from rssc_geo.raster import Radiometry, Scene, bounds_polygon, cells_inside, open_scene, read_aoi
-
-log = logging.getLogger(__name__)
+from rssc_geo.options import TilingOptions, values_of
+from rssc_geo.raster import (
+    Radiometry,
+    Scene,
+    TileReader,
+    bounds_polygon,
+    cells_inside,
+    fit_radiometry,
+    open_scene,
+    read_aoi,
+)
 
 Source = str | Path | Sequence[str | Path]
+"""A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TilingOptions:
-    """How a raster is read and cut; the defaults are those of the command line.
+@dataclass(frozen=True)
+class Plan:
+    """A scene, its grid, and the cells that are asked for.
 
-    ``bands``: 1-based bands used as red, green, blue; ``nodata``: a value that counts as nodata;
-    ``assume_crs``: the raster's CRS where it says none or a wrong one; ``tile_size``,
-    ``cell_size``: "256px", "400m", None = by the model card; ``min_valid``: share of valid pixels a
-    cell needs; ``stretch``: see ``fit_radiometry``; ``aoi``: a vector file, ``bounds``: (min x, min
-    y, max x, max y) in the raster's CRS: only cells with their center inside.
+    Attributes
+    ----------
+    options : those that it was made with
+    tiling : the tile's size and why it was chosen
+    selected : bool (cell rows, cell columns), the cells that are asked for
+    area : the area of interest in the raster's CRS, None for the whole raster
+    warnings : what the user should know
     """
 
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    assume_crs: str | None = None
-    tile_size: str | None = None
-    cell_size: str | None = None
-    min_valid: float = 0.5
-    stretch: str | None = None
-    aoi: str | None = None
-    bounds: tuple[float, float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_valid <= 1:
-            raise UsageError(
-                f"--min-valid {self.min_valid:g} is not a share; give a number above 0 and up to 1"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A scene, its grid, which cells are asked for (bool, cells_shape), and what the user should know."""
-
     scene: Scene
+    options: TilingOptions
     tiling: TileChoice
     grid: TileGrid
-    selected: np.ndarray
+    selected: NDArray[np.bool_]
     area: BaseGeometry | None
     warnings: tuple[str, ...]
 
-    def cpu_seconds(self, card: ModelCard) -> float | None:
-        """A rough time on this machine's processor, from the rate measured for the card on one core."""
-        if card.cpu_tiles_per_s is None:
-            return None
-        return float(self.selected.sum()) / (card.cpu_tiles_per_s * (os.cpu_count() or 1))
+    @functools.cached_property
+    def cells(self) -> CellMap:
+        """How the tiles and the selected cells depend on each other."""
+        return CellMap(self.grid, self.selected, min_valid=self.options.min_valid)
+
+    @functools.cached_property
+    def radiometry(self) -> Radiometry:
+        """The scene-wide scaling to 8 bit; reads a bounded sample when it is first asked for.
+
+        Raises ``InputError`` when the raster cannot be read, ``UsageError`` for an odd --stretch.
+        """
+        return fit_radiometry(self.scene, stretch=self.options.stretch)
+
+    def reader(self, tiles: Iterable[int], *, out_size: tuple[int, int]) -> TileReader:
+        """Tiles by index, resampled to ``out_size`` (rows, columns): a context manager."""
+        return TileReader(self.scene, self.grid, self.radiometry, out_size=out_size, tiles=tiles)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The files that are read and must not be replaced."""
+        aoi = self.options.aoi
+        return (*self.scene.files, *(() if aoi is None else (str(aoi),)))
 
 
 def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
@@ -78,32 +87,28 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    shape = (scene.height, scene.width)
     footprint = card.footprint
     tiling = choose_tile_size(
-        shape,
+        scene.shape,
         scene.gsd_m,
         footprint_m=(footprint.minimum_m, footprint.preferred_m, footprint.maximum_m),
         requested=options.tile_size,
     )
-    cell_size = (
-        tiling.size
-        if options.cell_size is None
-        else parse_cell_size(options.cell_size, tiling.size, scene.gsd_m)
-    )
-    grid = TileGrid(shape, tiling.size, cell_size)
+    cell_size = tiling.size
+    if options.cell_size is not None:
+        cell_size = parse_cell_size(options.cell_size, tiling.size, scene.gsd_m)
+    grid = TileGrid(scene.shape, tiling.size, cell_size)
     area = _area(scene, options)
-    if area is None:
-        selected = np.ones(grid.cells_shape, bool)
-    else:
+    selected = np.ones(grid.cells_shape, bool)
+    if area is not None:
         selected = cells_inside(grid, scene.transform, area)
         if not selected.any():
             raise UsageError(
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
-    warnings = (*scene.warnings, *tiling.warnings, *_resolution(scene, tiling, card))
-    return Plan(scene, tiling, grid, selected, area, warnings)
+    warnings = (*scene.warnings, *tiling.warnings, *_resolution_warnings(scene, tiling, card))
+    return Plan(scene, options, tiling, grid, selected, area, warnings)
 
 
 def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
@@ -111,7 +116,8 @@ def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
     if options.aoi is not None:
         parts.append(read_aoi(options.aoi, scene))
     if options.bounds is not None:
-        parts.append(bounds_polygon(options.bounds, scene))
+        min_x, min_y, max_x, max_y = options.bounds
+        parts.append(bounds_polygon((min_x, min_y, max_x, max_y), scene))
     if len(parts) == 2:
         both = parts[0].intersection(parts[1])
         if both.is_empty:
@@ -120,7 +126,7 @@ def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
     return parts[0] if parts else None
 
 
-def _resolution(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
+def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
     """A warning when what the network will see is coarser or finer than what it was trained on.
 
     A raster finer than the card's range is no problem by itself: its tiles are read reduced.
@@ -134,49 +140,111 @@ def _resolution(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
         gsd * max(1.0, size / wanted)
         for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True)
     )
-    if read < low and not tiling.warnings:  # else the tile's own warning has said why
-        return [
-            f"tiles are read at {read:.3g} m a pixel, {trained}: expect less certain classes"
-            " (larger tiles: --tile-size)"
-        ]
+    if read < low and not tiling.warnings:  # else the tile's own warning has told why
+        hint = "expect less certain classes (larger tiles: --tile-size)"
+        return [f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"]
     return []
 
 
-def describe_options(options: TilingOptions) -> Mapping[str, Any]:
-    """The options as plain data, for provenance and for telling runs apart."""
-    return {name: getattr(options, name) for name in TilingOptions.__slots__}
+@dataclass(frozen=True, slots=True)
+class PredictorSpec:
+    """What decides about a result beside the scene: the model, the captioner, the precision.
+
+    ``captioner``: name and parameters in one line; ``dtype``: "float32", "bfloat16", "float16".
+    """
+
+    card: ModelCard
+    captioner: str
+    dtype: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, the program's version included: equal only for equal results."""
+        return {
+            "model": {
+                "name": self.card.name,
+                "version": self.card.version,
+                "sha256": dict(self.card.sha256),
+                "classes": {c.name: c.description for c in self.card.classes},
+            },
+            "captioner": self.captioner,
+            "dtype": self.dtype,
+            "rssc_geo": version("rssc-geo"),
+        }
 
 
-def describe_plan(plan: Plan, card: ModelCard, radiometry: Radiometry) -> dict[str, Any]:
-    """What ``rssc-geo info`` shows: plain data, in the order in which a user asks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDescription:
+    """What is known of a run: `info` prints it, provenance keeps it, the report shows it.
+
+    ``options``: those given, defaults left out; ``tiles`` and ``cells``: how many are asked for.
+    """
+
+    input: str
+    size_px: tuple[int, int]
+    dtype: str
+    bands: tuple[int, ...]
+    bands_by: str
+    mask: str
+    crs: str
+    gsd_m: tuple[float, float]
+    bounds_lonlat: tuple[float, float, float, float]
+    overviews: tuple[int, ...]
+    scaling: Mapping[str, Any]
+    tile_size_px: tuple[int, int]
+    tile_size_m: tuple[float, float]
+    tile_size_by: str
+    cell_size_px: tuple[int, int]
+    tiles: int
+    cells: int
+    model: str
+    license: str
+    options: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, in the order in which a user asks."""
+        return asdict(self)
+
+
+def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
+    """All that is known before the first tile is classified."""
     scene, grid = plan.scene, plan.grid
-    tiles = CellMap(grid, plan.selected, min_valid=0.5).tiles()
-    seconds = plan.cpu_seconds(card)
     authority = scene.crs.to_authority()
-    west, south, east, north = scene.bounds_lonlat()
-    return {
-        "input": scene.source,
-        "size_px": [scene.height, scene.width],
-        "dtype": scene.dtype,
-        "bands": list(scene.bands),
-        "bands_by": scene.bands_reason,
-        "mask": scene.mask,
-        "crs": ":".join(authority) if authority else scene.crs.name,
-        "gsd_m": [round(value, 6) for value in scene.gsd_m],
-        "bounds_lonlat": [round(value, 6) for value in (west, south, east, north)],
-        "overviews": list(scene.overviews),
-        "scaling": radiometry.method,
-        "scaling_low": list(radiometry.low),
-        "scaling_high": list(radiometry.high),
-        "model": f"{card.name} {card.version}",
-        "tile_size_px": list(grid.size),
-        "tile_size_m": [
-            round(size * gsd, 3) for size, gsd in zip(grid.size, scene.gsd_m, strict=True)
-        ],
-        "tile_size_by": plan.tiling.reason,
-        "cell_size_px": list(grid.cell_size),
-        "tiles": len(tiles),
-        "cells": int(plan.selected.sum()),
-        "estimated_seconds_on_cpu": None if seconds is None else round(seconds, 1),
-        "warnings": list(plan.warnings),
+    west, south, east, north = (round(value, 6) for value in scene.bounds_lonlat())
+    defaults = values_of(TilingOptions(), TilingOptions)
+    given = {
+        name: value
+        for name, value in values_of(plan.options, TilingOptions).items()
+        if value != defaults[name]
     }
+    rows_m, cols_m = (size * gsd for size, gsd in zip(grid.size, scene.gsd_m, strict=True))
+    return RunDescription(
+        input=scene.source,
+        size_px=scene.shape,
+        dtype=scene.dtype,
+        bands=scene.bands,
+        bands_by=scene.bands_reason,
+        mask=scene.mask,
+        crs=":".join(authority) if authority else scene.crs.name,
+        gsd_m=(round(scene.gsd_m[0], 6), round(scene.gsd_m[1], 6)),
+        bounds_lonlat=(west, south, east, north),
+        overviews=scene.overviews,
+        scaling=asdict(plan.radiometry),
+        tile_size_px=grid.size,
+        tile_size_m=(round(rows_m, 3), round(cols_m, 3)),
+        tile_size_by=plan.tiling.reason,
+        cell_size_px=grid.cell_size,
+        tiles=len(plan.cells.tiles()),
+        cells=int(plan.selected.sum()),
+        model=f"{card.name} {card.version}",
+        license=card.license,
+        options=given,
+        warnings=plan.warnings,
+    )
+
+
+def estimated_seconds(plan: Plan, card: ModelCard) -> float | None:
+    """A rough time on this machine's processor, from the card's rate on one core, if it has one."""
+    if card.cpu_tiles_per_s is None:
+        return None
+    return float(plan.selected.sum()) / (card.cpu_tiles_per_s * (os.cpu_count() or 1))

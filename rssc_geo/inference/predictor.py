@@ -1,26 +1,39 @@
-"""Where the network runs: device, precision, batch size, and what to do when memory runs out."""
+"""A model with its captioner on a device: loaded once, then asked for many pictures or tiles."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from rssc_geo.batching import ShrinkingBatches
-from rssc_geo.captioning import AdaptiveCaptioner, CaptionBatch, Captioner
+from rssc_geo.captioning import (
+    AdaptiveCaptioner,
+    CaptionBatch,
+    Captioner,
+    describe_captioner,
+    make_captioner,
+)
 from rssc_geo.errors import UsageError, one_line
 from rssc_geo.inference.aggregate import CellMap, TileResult
-from rssc_geo.models import Model
+from rssc_geo.inference.plan import PredictorSpec
+from rssc_geo.models import Model, ModelCard, load_bundle
+from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import TileData
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH_SIZE = {"cpu": 16, "mps": 64, "cuda": 256}
+_PENDING = 16384
+"""Tiles without data (some 300 bytes each) that may wait for a batch to fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +55,8 @@ def choose_compute(
     under 1.
     """
     if device in (None, "auto"):
-        device = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         chosen = torch.device(str(device))
         torch.empty(1, device=chosen)
@@ -65,23 +73,27 @@ def choose_compute(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``probabilities`` float32 ``(B, C)``, calibrated by the card's temperature, and ``B`` ``captions``."""
+    """``probabilities`` float32 (B, C), calibrated by the card's temperature; ``captions``: B."""
 
-    probabilities: np.ndarray
+    probabilities: NDArray[np.float32]
     captions: list[str]
 
 
-class TileClassifier:
-    """Tiles in, probabilities and captions out; each tile's result is a function of that tile
-    alone.
+class Predictor:
+    """Pictures in, probabilities and captions out; a picture's result depends on it alone.
 
     When memory runs out the batch is halved, for this and all later batches, and the work goes on.
+
+    Attributes
+    ----------
+    model, captioner, compute : what it is made of
+    spec : what decides about its results, for provenance and for telling runs apart
     """
 
     def __init__(self, model: Model, captioner: Captioner, compute: Compute) -> None:
-        self._model = model
-        self._captioner = captioner
-        self._compute = compute
+        self.model, self.captioner, self.compute = model, captioner, compute
+        dtype = str(compute.dtype).removeprefix("torch.")
+        self.spec = PredictorSpec(model.card, describe_captioner(captioner), dtype)
         self._batches = ShrinkingBatches(compute.batch_size, device=compute.device)
         model.network.to(device=compute.device, dtype=compute.dtype)
         if compute.device.type == "cpu":
@@ -90,27 +102,65 @@ class TileClassifier:
             model.decoder.to(device=compute.device, dtype=compute.dtype)
 
     @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self.model.card
+
+    @property
     def batch_size(self) -> int:
         """Tiles a batch, as memory has allowed so far."""
         return self._batches.size
 
-    def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
-        """``pixels`` uint8 ``(B, H, W, 3)``, ``mask`` bool ``(B, H, W)``, True = valid; any B.
+    def predict(
+        self, images: NDArray[np.uint8], masks: NDArray[np.bool_] | None = None
+    ) -> Prediction:
+        """Classify and describe pictures.
 
-        Raises ``RsscGeoError`` when a single tile does not fit into memory.
+        Parameters
+        ----------
+        images : uint8 (B, H, W, 3), RGB; pictures of another size than the card's are resampled
+        masks : bool (B, H, W), True = valid; None: all pixels are
+
+        Raises ``UsageError`` for an array that is no such thing, ``RsscGeoError`` when a single
+        picture does not fit into memory.
+
+        >>> from rssc_geo import load_model
+        >>> found = load_model("compact").predict(np.zeros((2, 64, 64, 3), np.uint8))
+        >>> found.probabilities.shape, len(found.captions)
+        ((2, 30), 2)
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise UsageError(
+                f"images of type {images.dtype} and shape {images.shape}: uint8 (B, H, W, 3) is"
+                " wanted"
+            )
+        if masks is None:
+            masks = np.ones(images.shape[:3], bool)
+        if masks.dtype != bool or masks.shape != images.shape[:3]:
+            raise UsageError(
+                f"masks of type {masks.dtype} and shape {masks.shape}: bool {images.shape[:3]} is"
+                " wanted"
+            )
+        if images.shape[1:3] != self.card.input_size:
+            images, masks = _resampled(images, masks, self.card.input_size)
+        return self(images, masks)
+
+    def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
+        """Classify pictures of the card's input size.
+
+        ``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W), True = valid; any B. Raises
+        ``RsscGeoError`` when a single picture does not fit into memory.
         """
         parts = list(self._batches(lambda part: self._run(pixels[part], mask[part]), len(pixels)))
         if len(parts) == 1:
             return parts[0]
-        classes = len(self._model.card.classes)
-        probabilities = np.concatenate(
-            [np.empty((0, classes), np.float32), *(part.probabilities for part in parts)]
-        )
+        none = np.empty((0, len(self.card.classes)), np.float32)
+        probabilities = np.concatenate([none, *(part.probabilities for part in parts)])
         return Prediction(probabilities, [text for part in parts for text in part.captions])
 
     @torch.inference_mode()
-    def _run(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
-        compute, model, captioner = self._compute, self._model, self._captioner
+    def _run(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
+        compute, model, captioner = self.compute, self.model, self.captioner
         images = model.preprocess(pixels, mask).to(
             device=compute.device, dtype=compute.dtype, non_blocking=True
         )
@@ -120,46 +170,82 @@ class TileClassifier:
         found = self._read(captioner.first, CaptionBatch(pixels, mask, tokens))
         unsure = np.flatnonzero(found.probabilities.max(1) < captioner.threshold).tolist()
         if unsure:
-            better = self._read(
-                captioner.second, CaptionBatch(pixels[unsure], mask[unsure], tokens[unsure])
-            )
+            batch = CaptionBatch(pixels[unsure], mask[unsure], tokens[unsure])
+            better = self._read(captioner.second, batch)
             found.probabilities[unsure] = better.probabilities
             for place, caption in zip(unsure, better.captions, strict=True):
                 found.captions[place] = caption
         return found
 
     def _read(self, captioner: Captioner, batch: CaptionBatch) -> Prediction:
-        """Caption and classify tiles whose image tokens are known."""
-        model = self._model
+        """Caption and classify pictures whose image tokens are known."""
+        model = self.model
         captions = captioner.caption(batch)
         read = captions if model.reads(captioner.source) else [""] * len(captions)
         ids, present = (
-            values.to(self._compute.device)
+            values.to(self.compute.device)
             for values in model.tokenize(read, source=captioner.source)
         )
         logits = model.network.classify(batch.image_tokens, ids, present).float()
         return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)
 
 
-class Classifies(Protocol):
-    """What looks at batches of tiles, as ``TileClassifier`` does.
+def load_predictor(options: PredictorOptions) -> Predictor:
+    """Load the model and the captioner that the options name.
 
-    ``batch_size`` may shrink while it works.
+    Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device or
+    captioner that is not there, and what captioners raise.
     """
+    compute = choose_compute(options.device, dtype=options.dtype, batch_size=options.batch_size)
+    model = load_bundle(options.model, revision=options.revision)
+    captioner = make_captioner(model, options, device=compute.device, dtype=compute.dtype)
+    return Predictor(model, captioner, compute)
+
+
+def load_model(
+    name: str | Path = "compact",
+    *,
+    revision: str | None = None,
+    captioner: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+) -> Predictor:
+    """Load a model once, for many pictures or rasters.
+
+    Parameters
+    ----------
+    name, revision : embedded name, bundle folder or hub id, and the hub id's revision
+    captioner : ``compact``, ``none``, ``hf:…`` or ``openai:…``; default: the model's own
+    device, dtype, batch_size : see :func:`choose_compute`
+
+    Raises what :func:`load_predictor` does, which takes all options of captioners.
+    """
+    return load_predictor(
+        PredictorOptions(
+            model=str(name),
+            revision=revision,
+            captioner=captioner,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
+    )
+
+
+class TilePredictor(Protocol):
+    """What looks at batches of tiles, as ``Predictor`` does; ``batch_size`` may shrink."""
 
     @property
     def batch_size(self) -> int:
         """Tiles a batch."""
 
-    def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
-        """``pixels`` uint8 ``(B, H, W, 3)``, ``mask`` bool ``(B, H, W)``."""
+    def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
+        """``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W)."""
 
 
-_PENDING = 16384  # tiles without data (some 300 bytes each) that may wait for a batch to fill before it is run as it is
-
-
-def classify_tiles(
-    tiles: Iterable[TileData], cells: CellMap, classifier: Classifies
+def predict_tiles(
+    tiles: Iterable[TileData], cells: CellMap, predictor: TilePredictor
 ) -> Iterator[list[TileResult]]:
     """Runs of consecutive tiles with their results, a model batch in each.
 
@@ -175,28 +261,37 @@ def classify_tiles(
             pending.append(
                 TileResult(data.tile, data.valid_fraction, data.cell_fractions, None, "")
             )
-        if wanted >= classifier.batch_size or len(pending) >= _PENDING + wanted:
-            yield _classify_batch(pending, classifier)
+        if wanted >= predictor.batch_size or len(pending) >= _PENDING + wanted:
+            yield _predict_batch(pending, predictor)
             pending, wanted = [], 0
     if pending:
-        yield _classify_batch(pending, classifier)
+        yield _predict_batch(pending, predictor)
 
 
-def _classify_batch(
-    pending: list[TileData | TileResult], classifier: Classifies
+def _predict_batch(
+    pending: list[TileData | TileResult], predictor: TilePredictor
 ) -> list[TileResult]:
     looked = [data for data in pending if isinstance(data, TileData)]
     if not looked:
         return [result for result in pending if isinstance(result, TileResult)]
-    found = classifier(
+    found = predictor(
         np.stack([data.pixels for data in looked]), np.stack([data.mask for data in looked])
     )
     rows = iter(zip(found.probabilities, found.captions, strict=True))
     return [
-        (
-            item
-            if isinstance(item, TileResult)
-            else TileResult(item.tile, item.valid_fraction, item.cell_fractions, *next(rows))
-        )
+        TileResult(item.tile, item.valid_fraction, item.cell_fractions, *next(rows))
+        if isinstance(item, TileData)
+        else item
         for item in pending
     ]
+
+
+def _resampled(
+    images: NDArray[np.uint8], masks: NDArray[np.bool_], size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Pictures of ``size`` (rows, columns), averaged where reduced; masks by the nearest pixel."""
+    colors = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    colors = F.interpolate(colors, size, mode="bilinear", antialias=True, align_corners=False)
+    valid = F.interpolate(torch.from_numpy(masks)[:, None].float(), size, mode="nearest-exact")
+    pixels = colors.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return pixels.contiguous().numpy(), valid[:, 0].bool().numpy()

@@ -1,183 +1,108 @@
-"""A scene between its plan and its map: what is left to classify, what came back, what is made of
-it. No torch here.
+"""One scene on its way from the plan to the map, for ``classify`` and for batches. No torch here.
 
-Who classifies is left open: the same job is fed by a loop in this process, by several devices or by
-other machines.
+Who classifies is left open: a run is fed by a loop in this process, by several devices or by other
+machines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import pyproj
-from pyproj.exceptions import CRSError
+import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.errors import InputError, UsageError
-from rssc_geo.inference.aggregate import CellAggregator, CellMap, TileResult
-from rssc_geo.inference.plan import Plan, TilingOptions, describe_options
-from rssc_geo.inference.sink import CellSink
-from rssc_geo.models import ModelCard
-from rssc_geo.output import LandUseSummary, LandUseWriter, OutputOptions, check_output
-from rssc_geo.raster import fit_radiometry
+from rssc_geo.errors import InputError, NothingToClassifyError
+from rssc_geo.inference.aggregate import CellAggregator, TileResult
+from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run
+from rssc_geo.options import TilingOptions, values_of
+from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
+from rssc_geo.progress import Progress
 
 if TYPE_CHECKING:
-    from typing import Self
+    from rssc_geo.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """What of the model, the captioner (by name) and the precision ("float32") decides about a result."""
-
-    card: ModelCard
-    captioner: str
-    dtype: str
-
-    def describe(self) -> dict[str, Any]:
-        """All that decides, the program included, as plain data.
-
-        For provenance and for telling runs apart.
-        """
-        return {
-            "model": {
-                "name": self.card.name,
-                "version": self.card.version,
-                "sha256": dict(self.card.sha256),
-                "classes": {c.name: c.description for c in self.card.classes},
-            },
-            "captioner": self.captioner,
-            "dtype": self.dtype,
-            "program": version("rssc-geo"),
-        }
+_WAITING = 4
+"""Batches that may wait to be written: enough to hide a slow disk, too few to fill memory."""
 
 
-def output_options(
-    plan: Plan,
-    output: str | Path,
-    *,
-    crs: str | None = None,
-    aoi_clip: bool = False,
-    min_area_m2: float = 0.0,
-    probabilities: bool = False,
-    class_raster: str | Path | None = None,
-    overwrite: bool = False,
-) -> OutputOptions:
-    """What is written of a scene and where, checked; the arguments are those of ``classify``.
-
-    Raises ``UsageError`` and ``OutputError`` for what cannot be written, or would replace the
-    raster itself.
-    """
-    if aoi_clip and plan.area is None:
-        raise UsageError("--aoi-clip needs --aoi or --bounds to clip to")
-    wanted = OutputOptions(
-        path=Path(output),
-        crs=_parse_crs(crs),
-        min_area_m2=min_area_m2,
-        probabilities=probabilities,
-        overwrite=overwrite,
-        aoi_clip=plan.area if aoi_clip else None,
-        class_raster=None if class_raster is None else Path(class_raster),
-    )
-    check_output(wanted)
-    spare_the_input(plan, *wanted.results)
-    return wanted
-
-
-def spare_the_input(plan: Plan, *results: Path) -> None:
-    """Refuse to replace the raster that is being read, whatever ``overwrite`` says."""
-    inputs = {Path(file).resolve() for file in plan.scene.files}
-    for path in results:
-        if path.resolve() in inputs:
-            raise UsageError(f"{path} is the input itself; choose another name for the result")
-
-
-class SceneJob:
+class SceneRun:
     """Holds a scene's part file from making to closing; a context manager.
 
     Attributes
     ----------
-    plan, radiometry, classes : the scene, its scaling, and what it is classified into
-    cells : how its tiles and cells depend on each other
-    tiles, todo : indices of all tiles that matter, and of those that an earlier run has left;
-        int64, ascending
+    plan, target, spec : the scene and its cells, where the map goes, who classifies
+    tiles, remaining : int64, ascending: indices of all tiles that matter, and of those that an
+        earlier run has left
     watermark : the tile before which the earlier run was done; 0 for a fresh one
 
     Raises ``OutputError`` when another process writes the same target.
     """
 
-    def __init__(
-        self, plan: Plan, options: TilingOptions, wanted: OutputOptions, maker: Maker
-    ) -> None:
-        self.plan = plan
-        self.radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
-        self.classes = maker.card.classes
-        self.cells = CellMap(plan.grid, plan.selected, min_valid=options.min_valid)
-        self.tiles = self.cells.tiles()
+    def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
+        self.plan, self.target, self.spec = plan, target, spec
+        self.tiles: NDArray[np.int64] = plan.cells.tiles()
         self._fingerprint = plan.scene.fingerprint()
-        run = {
-            "input": self._fingerprint,
-            "options": {
-                **describe_options(options),
-                "aoi": None,
-                "selected": hashlib.sha256(plan.selected.tobytes()).hexdigest(),
-            },
-            "scaling": asdict(self.radiometry),
-            **maker.describe(),
-            "probabilities": wanted.probabilities,
-        }
         self._writer = LandUseWriter(
-            wanted,
-            grid=plan.grid,
-            transform=plan.scene.transform,
-            crs=plan.scene.crs,
-            classes=maker.card.classes,
-            run_key=run,
-            provenance=self._provenance(maker.card, run),
+            target,
+            GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
+            classes=spec.card.classes,
+            run_key=self._key(),
+            provenance=self._provenance(),
         )
         self.watermark = self._writer.watermark
-        self.todo = (
-            self.tiles[self.tiles >= self.cells.restart(self.watermark)]
-            if self.watermark
-            else self.tiles
-        )
-        self._aggregator = CellAggregator(
-            self.cells, classes=len(maker.card.classes), done=self.watermark
-        )
+        self.remaining = self.tiles
         if self.watermark:
-            log.info(
-                "going on after %d of %d tiles",
-                int((self.tiles < self.watermark).sum()),
-                len(self.tiles),
-            )
+            self.remaining = self.tiles[self.tiles >= plan.cells.restart(self.watermark)]
+            done = int((self.tiles < self.watermark).sum())
+            log.info("going on after %d of %d tiles", done, len(self.tiles))
+        self._aggregator = CellAggregator(
+            plan.cells, classes=len(spec.card.classes), done=self.watermark
+        )
 
-    def sink(self) -> CellSink:
-        """A thread into which the tiles of ``todo`` go, in their order.
+    def classify(self, predictor: Predictor, progress: Progress) -> int:
+        """Classify the remaining tiles here; the number that the network looked at.
 
-        A context manager, once a job.
+        Reading, the network and writing each wait for none of the others. Raises ``InputError``
+        where the raster cannot be read, ``OutputError`` where the part file cannot be written.
         """
-        return CellSink(self._aggregator, self._writer.append)
+        from rssc_geo.inference.predictor import predict_tiles
+
+        done = len(self.tiles) - len(self.remaining)
+        looked = 0
+        progress("classify", done, len(self.tiles))
+        size = self.spec.card.input_size
+        with (
+            self.plan.reader(self.remaining.tolist(), out_size=size) as reader,
+            _WriterThread(self.take) as writer,
+        ):
+            for results in predict_tiles(reader, self.plan.cells, predictor):
+                writer.put(results)
+                done += len(results)
+                looked += sum(result.probabilities is not None for result in results)
+                progress("classify", done, len(self.tiles))
+        return looked
 
     def take(self, results: Sequence[TileResult]) -> None:
-        """Keep the next tiles of ``todo``, from any one thread at a time.
-
-        Instead of ``sink``, not beside it.
-        """
-        self._writer.append(self._aggregator.add(results), results[-1].tile.index + 1)
+        """Keep the results of the next tiles, in their order; from one thread at a time."""
+        cells: CellBatch = self._aggregator.add(results)
+        self._writer.append(cells, results[-1].tile.index + 1)
 
     def finish(self, extra_provenance: Mapping[str, object]) -> LandUseSummary:
-        """Make the map once all tiles went into the sink.
+        """Make the map once all tiles were taken.
 
-        Raises ``InputError`` for a raster that changed in the meantime or has no valid cell
-        (nothing is kept then), ``OutputError`` when the map cannot be written (the part file is
-        kept).
+        Raises ``InputError`` for a raster that changed in the meantime and
+        ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
+        ``OutputError`` when the map cannot be written (the part file is kept).
         """
         scene = self.plan.scene
         if scene.fingerprint() != self._fingerprint:
@@ -188,10 +113,7 @@ class SceneJob:
             )
         if not len(self._writer):
             self._writer.discard()
-            raise InputError(
-                f"{scene.source}: no cell has {self.cells.min_valid:.0%} valid pixels, so there is"
-                " nothing to classify (--min-valid lowers the share, --nodata names another value)"
-            )
+            raise nothing_to_classify(self.plan)
         return self._writer.finish(extra_provenance)
 
     def close(self) -> None:
@@ -209,35 +131,81 @@ class SceneJob:
     ) -> None:
         self.close()
 
-    def _provenance(self, card: ModelCard, run: Mapping[str, Any]) -> dict[str, Any]:
-        """What a reader of the output needs to know where it comes from."""
-        scene, grid = self.plan.scene, self.plan.grid
+    def _key(self) -> dict[str, Any]:
+        """All that decides about the cells: a part file of another key is not gone on with."""
+        options = values_of(self.plan.options, TilingOptions)
+        selected = hashlib.sha256(self.plan.selected.tobytes()).hexdigest()
         return {
-            "input": scene.source,
-            "input_fingerprint": run["input"],
-            "bands": list(scene.bands),
-            "bands_reason": scene.bands_reason,
-            "mask": scene.mask,
-            "gsd_m": list(scene.gsd_m),
-            "tile_size_px": list(grid.size),
-            "cell_size_px": list(grid.cell_size),
-            "scaling": asdict(self.radiometry),
-            "options": run["options"],
-            "model": {**run["model"], "license": card.license, "accuracy": dict(card.accuracy)},
-            "captioner": run["captioner"],
-            "dtype": run["dtype"],
-            "rssc_geo": run["program"],
-            "versions": {
-                name: version(name) for name in ("torch", "rasterio", "pyogrio", "shapely")
-            },
-            "warnings": list(self.plan.warnings),
+            "input": self._fingerprint,
+            "options": {**options, "aoi": None, "selected": selected},
+            "scaling": asdict(self.plan.radiometry),
+            **self.spec.as_dict(),
+            "probabilities": self.target.probabilities,
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        """What a reader of the map needs to know of its making."""
+        card, made_by = self.spec.card, self.spec.as_dict()
+        libraries = ("torch", "rasterio", "pyogrio", "shapely")
+        return {
+            **describe_run(self.plan, card).as_dict(),
+            **made_by,
+            "model": {**made_by["model"], "license": card.license, "accuracy": dict(card.accuracy)},
+            "input_fingerprint": self._fingerprint,
+            "versions": {name: version(name) for name in libraries},
         }
 
 
-def _parse_crs(text: str | None) -> pyproj.CRS | None:
-    if text is None:
-        return None
-    try:
-        return pyproj.CRS.from_user_input(text)
-    except CRSError:
-        raise UsageError(f"--crs {text!r} is not a CRS; give for example EPSG:4326") from None
+def nothing_to_classify(plan: Plan) -> NothingToClassifyError:
+    """The error for a raster of which no cell has enough valid pixels."""
+    return NothingToClassifyError(
+        f"{plan.scene.source}: no cell has {plan.options.min_valid:.0%} valid pixels, so there is"
+        " nothing to classify (--min-valid lowers the share, --nodata names another value)"
+    )
+
+
+class _WriterThread:
+    """A thread that stores results while the model works; leaving it waits until all is stored.
+
+    An error in the thread is raised by the next ``put`` or on leaving.
+    """
+
+    def __init__(self, take: Callable[[Sequence[TileResult]], None]) -> None:
+        self._take = take
+        self._queue: queue.Queue[Sequence[TileResult] | None] = queue.Queue(_WAITING)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="rssc-geo writer", daemon=True)
+
+    def put(self, results: Sequence[TileResult]) -> None:
+        """Hand over tiles in ascending order; waits while too many are unwritten."""
+        self._raise()
+        if results:
+            self._queue.put(results)
+
+    def _work(self) -> None:
+        while (results := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # keep emptying the queue, so that nobody waits for a place in it
+            try:
+                self._take(results)
+            except BaseException as error:  # noqa: BLE001 -- raised in the main thread
+                self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()

@@ -1,14 +1,14 @@
-"""Why a picture was given its class: evidence of its parts, attention between its parts and words,
-effect of words.
+"""Why an image was given its class: evidence of its parts, attention, and the effect of words.
 
 *Evidence* is integrated gradients (Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep
-Networks", ICML 2017) of the class's log-odds over the image tokens, from those of a blank picture
-(the card's mean, which also fills invalid pixels) to the picture's own. It is signed, and what the
-tokens are given adds up to what the picture adds to the log-odds.
+Networks", ICML 2017) of the class's log-odds over the image tokens, from those of a blank image
+(the card's mean, which also fills invalid pixels) to the image's own. It is signed, and what the
+tokens are given adds up to what the image adds to the log-odds.
 
-*Attention* is what the network's own cross-attentions weigh, as a mean over heads and levels: where
-the words and learned queries look in the picture, and which words the picture looks up. It says
-what was read, not what it changed (Jain and Wallace, "Attention is not Explanation", NAACL 2019).
+*Attention* are the weights of the network's own cross-attentions, as a mean over heads and levels:
+from the words and learned queries to the image tokens, and from the image tokens to the words. It
+says what was read, not what it changed (Jain and Wallace, "Attention is not Explanation", NAACL
+2019).
 
 The *effect* of a word is what the log-odds lose when it is left out (Li, Monroe and Jurafsky,
 "Understanding Neural Networks through Representation Erasure", arXiv 1612.08220, 2016).
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from rssc_geo.errors import UsageError
@@ -31,19 +32,38 @@ from rssc_geo.models.bundle import Model
 from rssc_geo.models.caption_decoder import CaptionSource
 from rssc_geo.models.network import DualAttentionClassifier, DualAttentionLevel
 
-_STEPS = 16  # of the integral: the parts then add up to the whole within a few per cent
+_STEPS = 16  # of the integral: the parts then add up to the whole within a few percent
 _TOP_WORDS = 5
 _PUNCTUATION = ".,;:!?\"'()"
 _TOP_SHARE = 0.25  # of the largest effect: a word under it is not among the top words
 
 
 @dataclass(frozen=True, slots=True)
+class ReadCaption:
+    """The caption of a tile and what the network did with it.
+
+    Attributes
+    ----------
+    text : empty where there is none
+    source : who wrote it
+    read : whether the class was found with it; if not, words and their effect are what they would
+        have been with it
+    """
+
+    text: str
+    source: CaptionSource
+    read: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """A word of the caption.
 
-    ``effect``: what the class's log-odds lose without it; below 0: the word speaks against the
-    class. ``attention``: its share of what the picture's attention gives the words; None where that
-    is not known.
+    Attributes
+    ----------
+    text : as it stands in the caption
+    effect : what the class's log-odds lose without it; below 0: it speaks against the class
+    attention : its share of the image tokens' attention to the words; None where it is not known
     """
 
     text: str
@@ -52,25 +72,25 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Reasons:
-    """What spoke for a class in a picture of H × W pixels.
+class Attribution:
+    """What spoke for a class in an image of H × W pixels.
 
-    ``evidence`` float32 (H, W): scaled so that its mean over the picture is about ``total``, what
-    the picture as a whole adds to the log-odds of a blank one. ``attention`` float32 (H, W), of
-    mean 1; None for a network without attention. ``words``: those of the caption in its order.
+    Attributes
+    ----------
+    evidence : (H, W), scaled so that its mean over the image is about ``total``
+    attention : (H, W), of mean 1; None for a network without attention
+    total : what the image as a whole adds to the log-odds of a blank one
+    words : those of the caption in its order
     """
 
-    evidence: np.ndarray
-    attention: np.ndarray | None
+    evidence: NDArray[np.float32]
+    attention: NDArray[np.float32] | None
     total: float
     words: tuple[Word, ...]
 
     @property
     def top_words(self) -> tuple[str, ...]:
-        """The words that speak most for the class, the strongest first.
-
-        A word that comes twice is named once.
-        """
+        """The words that speak most for the class, the strongest first, each once."""
         largest = max((word.effect for word in self.words), default=0.0)
         strong = sorted(
             (w for w in self.words if w.effect > 0 and w.effect >= _TOP_SHARE * largest),
@@ -80,22 +100,18 @@ class Reasons:
         return tuple(name for name in names if name)[:_TOP_WORDS]
 
 
-def find_reasons(
+def attribute(
     model: Model,
-    pixels: np.ndarray,
-    mask: np.ndarray,
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
     *,
     class_id: int,
-    caption: str,
-    source: CaptionSource,
-    words_read: bool,
-) -> Reasons:
-    """The reasons for one class of one tile, on the device where the model is; best in float32.
+    caption: ReadCaption,
+) -> Attribution:
+    """What spoke for one class of one tile, on the device where the model is; best in float32.
 
-    ``pixels`` uint8 ``(H, W, 3)``, ``mask`` bool ``(H, W)``, True = valid. ``words_read``: whether
-    the network found the class with the ``caption``; if not, words and their effect are what they
-    would have been with it. The model has two classes or more. Raises ``UsageError`` where its
-    image tokens are not laid out as a grid.
+    ``pixels`` (H, W, 3); ``mask`` (H, W), True = valid. The model has two classes or more. Raises
+    ``UsageError`` where its image tokens are not laid out as a grid.
     """
     network = model.network
     weight = next(network.parameters())
@@ -108,21 +124,21 @@ def find_reasons(
     tokens, blank = both[:1], both[1:]
     read = [
         values.to(weight.device)
-        for values in model.tokenize([caption if words_read else ""], source=source)
+        for values in model.tokenize([caption.text if caption.read else ""], source=caption.source)
     ]
     shares, total = _integrated_gradients(model, tokens, blank, read=read, class_id=class_id)
     shape = pixels.shape[:2]
-    with torch.no_grad(), _attention(network) as seen:
+    with torch.no_grad(), _attention_weights(network) as recorded:
         network.classify(tokens, *read)
-    looks = _looks(network, seen["picture"], read[1])
+    to_image = _attention_to_image(network, recorded["image"], read[1])
     evidence = _as_map(shares * len(shares), shape)
-    attention = None if looks is None else _as_map(looks * len(looks), shape)
-    words = _words(model, tokens, caption=caption, source=source, class_id=class_id)
-    return Reasons(evidence, attention, total, words)
+    attention = None if to_image is None else _as_map(to_image * len(to_image), shape)
+    words = _words(model, tokens, caption=caption, class_id=class_id)
+    return Attribution(evidence, attention, total, words)
 
 
 def _log_odds(model: Model, logits: torch.Tensor, class_id: int) -> torch.Tensor:
-    """Log p / (1 − p) of the class, ``(B,)``: unlike the probability it does not saturate."""
+    """Logits (B, C) → log p / (1 − p) of the class (B,), which does not saturate as p does."""
     scaled = logits.float() / model.card.temperature
     others = torch.cat([scaled[:, :class_id], scaled[:, class_id + 1 :]], dim=1)
     return scaled[:, class_id] - others.logsumexp(1)
@@ -136,9 +152,9 @@ def _integrated_gradients(
     read: list[torch.Tensor],
     class_id: int,
 ) -> tuple[torch.Tensor, float]:
-    """What each image token adds ``(N,)``, and all of them together.
+    """What each image token adds (N,), and what all of them add together.
 
-    Midpoints of equal steps on the straight way.
+    ``tokens``, ``blank``: (1, N, I). The path integral by midpoints of equal steps.
     """
     way = (torch.arange(_STEPS, device=tokens.device, dtype=tokens.dtype) + 0.5).view(
         -1, 1, 1
@@ -159,38 +175,41 @@ def _integrated_gradients(
 
 
 @contextmanager
-def _attention(network: nn.Module) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Weights (B, asking, asked) of the attentions to the picture and to the words, level by level, while it is open."""
-    seen: dict[str, list[torch.Tensor]] = {"picture": [], "words": []}
+def _attention_weights(network: nn.Module) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Record the weights (B, queries, keys) of the attentions, level by level, while it is open.
+
+    "image": from the text to the image tokens; "words": from the image tokens to the text.
+    """
+    recorded: dict[str, list[torch.Tensor]] = {"image": [], "words": []}
     handles = []
 
-    def ask(
+    def want_weights(
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {**kwargs, "need_weights": True}
 
     def keep(name: str) -> Any:
-        return lambda _module, _args, output: seen[name].append(output[1].float())
+        return lambda _module, _args, output: recorded[name].append(output[1].float())
 
     for level in network.modules():
         if isinstance(level, DualAttentionLevel):
             for name, attention in (
-                ("picture", level.text_cross_attention),
+                ("image", level.text_cross_attention),
                 ("words", level.image_cross_attention),
             ):
-                handles.append(attention.register_forward_pre_hook(ask, with_kwargs=True))
+                handles.append(attention.register_forward_pre_hook(want_weights, with_kwargs=True))
                 handles.append(attention.register_forward_hook(keep(name)))
     try:
-        yield seen
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _looks(
+def _attention_to_image(
     network: nn.Module, levels: list[torch.Tensor], present: torch.Tensor
 ) -> torch.Tensor | None:
-    """Where all that stands in the text looks: ``(N,)``, of sum 1.
+    """Mean attention of queries and words to the image tokens: (N,), of sum 1.
 
     ``present`` (1, T): which tokens are words.
     """
@@ -198,9 +217,9 @@ def _looks(
         return None
     weights = torch.stack(levels).mean(0)[0]  # (S, N)
     queries = _queries(network)
-    asking = present.new_ones(len(weights))
-    asking[queries : queries + present.shape[1]] = present[0]
-    return weights[asking].mean(0)
+    used = present.new_ones(len(weights))  # (S,)
+    used[queries : queries + present.shape[1]] = present[0]
+    return weights[used].mean(0)
 
 
 def _queries(network: nn.Module) -> int:
@@ -213,13 +232,13 @@ def _queries(network: nn.Module) -> int:
 
 
 def _words(
-    model: Model, tokens: torch.Tensor, *, caption: str, source: CaptionSource, class_id: int
+    model: Model, tokens: torch.Tensor, *, caption: ReadCaption, class_id: int
 ) -> tuple[Word, ...]:
-    """The caption's words, as blanks part them.
+    """The caption's words, separated by blanks.
 
     A word that stands alone is not left out: its effect is 0.
     """
-    words = caption.split()
+    words = caption.text.split()
     if not words:
         return ()
     texts = (
@@ -229,20 +248,20 @@ def _words(
     )
     ids, present = (
         values.to(tokens.device)
-        for values in model.tokenize([" ".join(words), *texts], source=source)
+        for values in model.tokenize([" ".join(words), *texts], source=caption.source)
     )
-    with torch.no_grad(), _attention(model.network) as seen:
+    with torch.no_grad(), _attention_weights(model.network) as recorded:
         logits = model.network.classify(tokens.expand(len(ids), -1, -1), ids, present)
     odds = _log_odds(model, logits, class_id)
     effects = (odds[0] - odds[1:]).tolist() or [0.0]
-    shares = _shares(model, words, ids[0, present[0]].tolist(), seen["words"])
+    shares = _shares(model, words, ids[0, present[0]].tolist(), recorded["words"])
     return tuple(Word(*values) for values in zip(words, effects, shares, strict=True))
 
 
 def _shares(
     model: Model, words: list[str], ids: list[int], levels: list[torch.Tensor]
 ) -> Sequence[float | None]:
-    """Each word's share of the picture's attention to all words; its pieces are summed.
+    """Each word's share of the image tokens' attention to all words; its pieces are summed.
 
     None where the network has no such attention, or has not read the whole caption (longer than
     ``max_tokens``).
@@ -256,28 +275,23 @@ def _shares(
     ]
     if not levels or not starts or not pieces.ids:
         return [None] * len(words)
-    weights = (
-        torch.stack(levels).mean(0)[0].mean(0)[_queries(model.network) + starts[0] :].cpu().numpy()
-    )  # (T,)
-    counts = np.array(
-        [any(map(str.isalnum, text[start:end])) for start, end in pieces.offsets]
-    )  # not punctuation
-    ends = np.cumsum(
-        [len(word) + 1 for word in words]
-    )  # of the words in the text, each with the blank behind it
-    of_word = np.searchsorted(
-        ends, [(start + end - 1) // 2 for start, end in pieces.offsets], side="right"
-    )
+    mean = torch.stack(levels).mean(0)[0].mean(0)  # (S,)
+    weights = mean[_queries(model.network) + starts[0] :].cpu().numpy()  # (T,)
+    # Punctuation does not count.
+    counts = np.array([any(map(str.isalnum, text[start:end])) for start, end in pieces.offsets])
+    # Ends of the words in the text, each with the blank behind it.
+    ends = np.cumsum([len(word) + 1 for word in words])
+    centers = [(start + end - 1) // 2 for start, end in pieces.offsets]
+    of_word = np.searchsorted(ends, centers, side="right")
     sums = np.bincount(of_word, weights=weights[: len(of_word)] * counts, minlength=len(words))
     return [float(value) for value in sums / max(sums.sum(), 1e-12)]
 
 
-def _as_map(values: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """Values of the image tokens ``(N,)``, spread smoothly over a picture of ``shape``: float32 (H,
-    W).
+def _as_map(values: torch.Tensor, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Values of the image tokens (N,), interpolated over an image of ``shape``: (H, W).
 
     Tokens that stand for no place (a vision transformer's first ones) are left out: the others form
-    a grid of the picture's proportions.
+    a grid of the image's proportions. Raises ``UsageError`` where they form none.
     """
     rows, cols = (
         int((len(values) * side / other) ** 0.5 + 1e-6) for side, other in (shape, shape[::-1])

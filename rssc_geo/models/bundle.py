@@ -1,44 +1,53 @@
-"""Model bundles: find one by name, folder or hub id; check it; load it; save one."""
+"""Model bundles: find one by name, folder or hub id; check it; load it; save one.
+
+torch is imported by what needs it, so that a card is read without.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.errors import BundleError, not_fetched
-from rssc_geo.models.caption_decoder import CaptionSource
+from rssc_geo.errors import BundleError
+from rssc_geo.files import atomic_write
+from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
-from rssc_geo.models.keys import fit_keys
-from rssc_geo.models.words import caption_ids
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-    from rssc_geo.models.alignment import Alignment
-    from rssc_geo.models.caption_decoder import CaptionDecoder
-    from rssc_geo.models.network import DualAttentionClassifier
+    from rssc_geo.models.caption_decoder import CaptionDecoder, CaptionSource
+    from rssc_geo.models.network import Alignment, DualAttentionClassifier
 
 EMBEDDED = Path(__file__).with_name("bundles")
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 VOCABULARY = "captioner.json"
+_FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SENTENCE_ENDS = (".", "!", "?", "。")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded bundle: the network in evaluation mode, its card and tokenizer.
+    """A loaded bundle.
 
-    Its captioner and its alignment, if any.
+    Attributes
+    ----------
+    card : what the bundle says of itself
+    network : in evaluation mode
+    tokenizer : of the captions that the network reads
+    decoder, vocabulary : the model's own captioner, if it has one
+    alignment : of images and texts, if the model can name classes by words
     """
 
     card: ModelCard
@@ -53,14 +62,16 @@ class Model:
             raise ValueError("a captioner needs its decoder and its vocabulary")
 
     def reads(self, source: CaptionSource) -> bool:
-        """Whether the class is found with words of that source, or they only go to the output."""
+        """Whether the class is found with captions of that source.
+
+        Otherwise they only go to the output.
+        """
         return source == "written" or self.card.reads_own_captions
 
-    def preprocess(self, pixels: np.ndarray, mask: np.ndarray) -> torch.Tensor:
-        """uint8 ``(B, H, W, 3)`` and bool ``(B, H, W)`` (True = valid) → normalized float32 ``(B,
-        3, H, W)``.
+    def preprocess(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> torch.Tensor:
+        """Pixels (B, H, W, 3) and mask (B, H, W) → normalized images, float32 (B, 3, H, W).
 
-        Invalid pixels become the card's mean, which is 0 after normalization.
+        ``mask``: True = valid. Invalid pixels become the card's mean, which is 0 then.
         """
         import torch
 
@@ -78,14 +89,13 @@ class Model:
         *,
         source: CaptionSource | Sequence[CaptionSource] | None = "written",
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Captions → ids int64 ``(B, T)`` and mask bool ``(B, T)``, T = the card's ``max_tokens``
-        at most.
+        """Captions → token ids, int64 (B, T), and their mask, bool (B, T), True = a token.
 
-        ``source`` says whose words they are, of all or of each: "generated" by the bundle's own
-        captioner, or "written" by people or a large model. Where the vocabulary has a mark for it,
-        the mark leads the words, so that the network can trust them accordingly (None: no mark). An
-        empty caption has no tokens; one that is too long keeps its conclusion (see
-        :func:`caption_ids`).
+        T is the card's ``max_tokens`` at most. ``source`` says where all or each of them come from:
+        "generated" by the bundle's own captioner, or "written" by people or a large model. Where
+        the vocabulary has a mark for it, the mark leads the words, so that the network can trust
+        them accordingly (None: no mark). An empty caption has no tokens; one that is too long keeps
+        its conclusion (:func:`caption_ids`).
         """
         import torch
 
@@ -114,64 +124,74 @@ class Model:
         return ids, mask
 
 
+def caption_ids(
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    room: int,
+    special_tokens: bool = False,
+    keep_conclusion: bool = True,
+) -> list[int]:
+    """Token ids of a caption, ``room`` at most; none for an empty text.
+
+    Parameters
+    ----------
+    special_tokens : whether the text stands between the tokenizer's marks of begin and end, as an
+        encoder such as CLIP's was trained
+    keep_conclusion : a text that is too long loses whole words, the ones before its last sentence
+        first, since large models end with what they conclude ("Overall, this scene can be
+        classified as …"), and then that sentence's first. Without it the text is cut at its end, as
+        the published code does; the mark of the end stays
+    """
+    words = text.split()
+    if not words:
+        return []
+
+    def encode(chosen: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(chosen, add_special_tokens=special_tokens).ids
+        return ids
+
+    def without(dropped: int) -> str:
+        return " ".join(words[: max(0, sentence - dropped)] + words[max(sentence, dropped) :])
+
+    ids = encode(text)
+    if len(ids) > room and keep_conclusion:
+        ends = (place + 1 for place, word in enumerate(words[:-1]) if word.endswith(_SENTENCE_ENDS))
+        sentence = max(ends, default=0)  # where the last sentence begins
+        enough = bisect_left(
+            range(len(words) - 1), -room, key=lambda dropped: -len(encode(without(dropped)))
+        )
+        ids = encode(without(enough))
+    last = ids[-1:] if special_tokens else []
+    return ids if len(ids) <= room else ids[: room - len(last)] + last
+
+
 def embedded_names() -> list[str]:
     """Names of the bundles that come with the program."""
     return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
 
 
-def find_bundle(name: str | Path, *, revision: str | None = None) -> Path:
-    """The folder of a bundle: an existing folder first, then an embedded name, then a hub id.
-
-    ``BundleError`` says what was tried. A hub id is fetched into the hub's cache;
-    ``HF_HUB_OFFLINE`` is honored.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if str(name) in embedded_names():
-        return EMBEDDED / str(name)
-    if _HUB_ID.fullmatch(str(name)) and not folder.exists():
-        return _fetch(str(name), revision)
-    kind = (
-        "is a file, not a bundle folder"
-        if folder.is_file()
-        else "is no folder, hub id (owner/name) or embedded model"
-    )
-    raise BundleError(f"model {str(name)!r} {kind}; embedded: {', '.join(embedded_names())}")
-
-
-def _fetch(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = ["config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md"]
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        raise not_fetched(f"model {repository!r}", repository, error, revision=revision) from error
-
-
 def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
-    """The card alone, without importing torch."""
-    return read_card(find_bundle(name, revision=revision))
+    """The card alone, without importing torch; arguments and errors as of ``load_bundle``."""
+    return read_card(_find(name, revision))
 
 
-def load_model(name: str | Path = "compact", *, revision: str | None = None) -> Model:
-    """Load a bundle by embedded name, folder or hub id.
+def load_bundle(name: str | Path = "compact", *, revision: str | None = None) -> Model:
+    """Load a bundle by folder, embedded name or hub id (``revision``: of the hub id).
 
     Weights are safetensors only, compared with the card's sha256; nothing is unpickled, no remote
-    code runs. Weights stored in half precision are computed in float32. ``BundleError``, one line,
-    when the folder is incomplete, altered, or holds pickled weights.
+    code runs. Weights stored in half precision are computed in float32. Raises ``BundleError``, one
+    line, where there is no such bundle, or it is incomplete, altered, or holds pickled weights.
     """
-    folder = find_bundle(name, revision=revision)
+    folder = _find(name, revision)
     card = read_card(folder)
     _check_files(folder, card)
 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from rssc_geo.models.alignment import Alignment
     from rssc_geo.models.caption_decoder import CaptionDecoder
+    from rssc_geo.models.network import Alignment
 
     try:
         weights = {
@@ -203,71 +223,20 @@ def load_model(name: str | Path = "compact", *, revision: str | None = None) -> 
 
 
 def build_network(card: ModelCard) -> DualAttentionClassifier:
-    """The card's network with random weights.
-
-    Ours, or the authors' where the card says "as-published".
-    """
-    from rssc_geo.models.network import DualAttentionClassifier
-    from rssc_geo.models.published import PublishedClassifier
+    """The card's network with random weights: ours, or the authors' ("as-published")."""
+    from rssc_geo.models.network import DualAttentionClassifier, PublishedClassifier
 
     settings = {name: value for name, value in card.network.items() if name != "variant"}
     kind = PublishedClassifier if card.variant == AS_PUBLISHED else DualAttentionClassifier
     return kind(classes=len(card.classes), **settings)
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise BundleError(f"{path} is not a tokenizer: {error}") from error
-
-
-def _files(card: ModelCard) -> list[str]:
-    """What the card's checksums have to cover."""
-    return [WEIGHTS, TOKENIZER, VOCABULARY] if card.captioner is not None else [WEIGHTS, TOKENIZER]
-
-
-def _check_files(folder: Path, card: ModelCard) -> None:
-    for file in _files(card):
-        path = folder / file
-        if not path.is_file():
-            pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
-            hint = (
-                f" ({', '.join(pickled)} is pickled and never loaded; convert it to safetensors)"
-                if pickled
-                else ""
-            )
-            raise BundleError(f"{folder}: {file} is missing{hint}")
-        expected = card.sha256.get(file)
-        if expected is None:
-            raise BundleError(f"{folder}: config.json gives no sha256 for {file}")
-        if digest(path) != expected:
-            raise BundleError(
-                f"{path} does not have the checksum of config.json: the bundle is damaged or"
-                " altered; get it anew"
-            )
-
-
-def _fill(
-    module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str, folder: Path
-) -> None:
-    own = {
-        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
-    }
-    try:
-        module.load_state_dict(fit_keys(own, module.state_dict()))
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise BundleError(f"{folder}: {WEIGHTS} does not fit config.json: {first}") from error
-
-
 def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = True) -> ModelCard:
-    """Write a bundle folder: weights in float16, tokenizer, README, and the card with the files'
-    checksums.
+    """Write weights, tokenizers, README and card into a folder, which is made where it is not.
 
-    ``half``: False keeps the weights as they are. Returns the card as written.
+    Each file appears whole or not at all; the card comes last, with the checksums of the others.
+    ``half``: weights in float16; False keeps them as they are. Returns the card as written. Raises
+    ``OutputError`` for what the file system says.
     """
     import torch
     from safetensors.torch import save
@@ -284,18 +253,81 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
             key: value.to(torch.float16) if value.is_floating_point() else value
             for key, value in states.items()
         }
-    (target / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in states.items()}))
-    model.tokenizer.save(str(target / TOKENIZER), pretty=False)
+    with atomic_write(target / WEIGHTS) as made:
+        made.write_bytes(save({key: value.contiguous() for key, value in states.items()}))
+    with atomic_write(target / TOKENIZER) as made:
+        model.tokenizer.save(str(made), pretty=False)
     if model.vocabulary is not None:
-        model.vocabulary.save(str(target / VOCABULARY), pretty=False)
-    card = dataclasses.replace(
-        model.card, sha256={file: digest(target / file) for file in _files(model.card)}
-    )
-    (target / "config.json").write_text(card.to_json(), encoding="utf-8")
-    (target / "README.md").write_text(readme, encoding="utf-8")
+        with atomic_write(target / VOCABULARY) as made:
+            model.vocabulary.save(str(made), pretty=False)
+    with atomic_write(target / "README.md") as made:
+        made.write_text(readme, encoding="utf-8")
+    checksums = {file: _sha256(target / file) for file in _checked_files(model.card)}
+    card = dataclasses.replace(model.card, sha256=checksums)
+    with atomic_write(target / "config.json") as made:
+        made.write_text(card.to_json(), encoding="utf-8")
     return card
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file, as hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _find(name: str | Path, revision: str | None) -> Path:
+    """The folder of a bundle, fetched if need be."""
+    embedded = {name: EMBEDDED / name for name in embedded_names()}
+    what = f"model {str(name)!r}"
+    return fetch(name, _FILES, what=what, revision=revision, embedded=embedded)
+
+
+def _checked_files(card: ModelCard) -> list[str]:
+    """What the card's checksums have to cover."""
+    return [WEIGHTS, TOKENIZER, VOCABULARY] if card.captioner is not None else [WEIGHTS, TOKENIZER]
+
+
+def _check_files(folder: Path, card: ModelCard) -> None:
+    """Refuse a bundle that lacks a file, or holds another than its card says: ``BundleError``."""
+    for file in _checked_files(card):
+        path = folder / file
+        if not path.is_file():
+            pickled = sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern))
+            hint = (
+                f" ({', '.join(pickled)} is pickled and never loaded; convert it to safetensors)"
+                if pickled
+                else ""
+            )
+            raise BundleError(f"{folder}: {file} is missing{hint}")
+        expected = card.sha256.get(file)
+        if expected is None:
+            raise BundleError(f"{folder}: config.json gives no sha256 for {file}")
+        if _sha256(path) != expected:
+            raise BundleError(
+                f"{path} does not have the checksum of config.json: the bundle is damaged or"
+                " altered; get it anew"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise BundleError(f"{path} is not a tokenizer: {error}") from error
+
+
+def _fill(
+    module: torch.nn.Module, weights: dict[str, torch.Tensor], prefix: str, folder: Path
+) -> None:
+    """Load those weights into a module whose names start with ``prefix``; ``BundleError``."""
+    from rssc_geo.models.encoders import fit_keys
+
+    own = {
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
+    }
+    try:
+        module.load_state_dict(fit_keys(own, module.state_dict()))
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise BundleError(f"{folder}: {WEIGHTS} does not fit config.json: {first}") from error

@@ -30,7 +30,12 @@ def in_words(name: str) -> str:
 class SceneClass:
     """One class of a model.
 
-    ``id`` is its place in the network's output, ``color`` is ``#rrggbb``.
+    Attributes
+    ----------
+    id : its place in the network's output
+    name : unique in its model
+    color : ``#rrggbb``
+    description : one phrase, for people
     """
 
     id: int
@@ -47,7 +52,7 @@ class SceneClass:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Side of a tile on the ground, in metres: the range trained for and the size to prefer."""
+    """Side of a tile on the ground, in meters: the range trained for and the size to prefer."""
 
     minimum_m: float
     preferred_m: float
@@ -62,15 +67,28 @@ class Footprint:
 class ModelCard:
     """What a bundle is, and how its network wants to be fed.
 
-    ``input_size`` is (rows, cols) in pixels; ``mean`` and ``std`` apply to RGB in [0, 1];
-    ``gsd_range_m`` is the ground sampling distance of the rasters it was trained for, metres a
-    pixel; ``network`` holds the arguments of the architecture, ``captioner`` those of the embedded
-    captioner, ``alignment`` those of the alignment of pictures and texts (None: there is none);
-    logits are divided by ``temperature`` before the softmax; ``reads_own_captions`` says whether
-    the class is better for reading the embedded captioner's words (else they only go to the
-    output); ``cpu_tiles_per_s`` is the rate measured on one core of a laptop-class processor,
-    captions included, for estimates; ``special_tokens`` says whether captions stand between the
-    tokenizer's marks of begin and end; ``sha256`` maps each file to its digest.
+    Attributes
+    ----------
+    name, version, description, license : of the bundle
+    classes : in the order of the network's output
+    input_size : (rows, cols) in pixels
+    mean, std : of RGB in [0, 1], for normalization
+    bands : what the three channels are
+    gsd_range_m : ground sampling distance of the rasters it was trained for, meters a pixel
+    footprint : side of its tiles on the ground
+    network : arguments of the architecture, and its ``variant``
+    captioner : arguments of the embedded captioner; None: there is none
+    prompt : that the captions of its training were written for
+    max_tokens : longest caption that is read, its mark included
+    temperature : logits are divided by it before the softmax
+    alignment : arguments of the alignment of images and texts; None: there is none
+    reads_own_captions : whether the class is better for reading the embedded captioner's words;
+        else they only go to the output
+    cpu_tiles_per_s : tiles per second on one core of a laptop-class processor, captions included,
+        for estimates
+    special_tokens : whether captions stand between the tokenizer's marks of begin and end
+    training, accuracy : how it was trained, and what was measured
+    sha256 : digest of each file by its name
     """
 
     name: str
@@ -120,7 +138,10 @@ class ModelCard:
 
     @property
     def variant(self) -> str:
-        """Whose network it is, "as-published" (the authors', defects included) or "corrected" (ours): figures are not shared."""
+        """Whose network it is: "as-published" (the authors', with its defects) or "corrected".
+
+        Figures of one say nothing of the other.
+        """
         return str(self.network.get("variant", "corrected"))
 
     @property
@@ -134,9 +155,9 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> ModelCard:
-        """Parse ``config.json``.
+        """The card of a ``config.json``.
 
-        ``BundleError`` naming ``where`` and the first thing wrong with it.
+        Raises ``BundleError`` that names ``where`` and the first thing wrong with it.
         """
         try:
             data = json.loads(text)
@@ -161,7 +182,7 @@ def _check_format(data: Any) -> None:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a bundle folder; ``BundleError`` when there is none or it is not valid."""
+    """The card of a bundle folder; ``BundleError`` where there is none or it is not valid."""
     path = folder / "config.json"
     try:
         text = path.read_text(encoding="utf-8")

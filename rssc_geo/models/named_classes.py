@@ -1,37 +1,35 @@
-"""A classifier whose classes are named by words: a picture's likeness to their texts."""
+"""Zero-shot classes: an image's logits are its similarities to the texts that name the classes."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.alignment import Alignment
 from rssc_geo.models.bundle import Model
 from rssc_geo.models.card import SceneClass, in_words
+from rssc_geo.models.network import Alignment
 from rssc_geo.models.palette import scene_classes
 
-log = logging.getLogger(__name__)
-
 OTHER = "other"
-_ALIKE = 0.4
-"""Own classes of the bundle whose words are this like a named class's (cosine) do not speak for "other"."""
-_SAMPLE = 4096
-_ROUNDS, _PULL, _SHARP = 10, 2.0, 50.0
-_BATCH = 32
+# Own classes of the bundle whose text is this similar to a named class's (cosine) are not part of
+# the background that "other" is told by.
+_SAME_CLASS = 0.4
+# Of the soft k-means that moves texts towards images: rounds, weight of the means, and inverse
+# temperature.
+_ROUNDS, _MEAN_WEIGHT, _SHARPNESS = 10, 2.0, 50.0
 
 
-class NamedClasses(nn.Module):
-    """Stands in for the classifying half of a network: a picture's logits are its likeness to the
-    classes' texts.
+class ZeroShotHead(nn.Module):
+    """Stands in for a network: its image encoder, and a head of text embeddings.
 
-    ``texts``: unit vectors ``(C, X)``; ``background``: those of what else there may be ``(K, X)``,
-    which together are the last class; None: there is no such class.
+    ``texts``: unit vectors (C, X); ``background``: those of what else there may be, (K, X), which
+    together are the last class, "other"; None: there is no such class.
     """
 
     def __init__(self, model: Model, texts: torch.Tensor, background: torch.Tensor | None) -> None:
@@ -44,7 +42,7 @@ class NamedClasses(nn.Module):
         self.background: torch.Tensor | None
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """Image tokens ``(B, N, I)``."""
+        """Normalized images (B, 3, H, W) → image tokens (B, N, I)."""
         return self.network.encode_image(images)
 
     def classify(
@@ -53,30 +51,36 @@ class NamedClasses(nn.Module):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits ``(B, C)``, or ``(B, C + 1)`` with "other"; captions are not read."""
+        """Image tokens (B, N, I) → logits (B, C), or (B, C + 1) with "other".
+
+        Captions are not read.
+        """
         del token_ids, token_mask
         pooled = image_tokens.mean(1)  # (B, I)
-        logits: torch.Tensor = self.alignment(pooled, self.texts)  # type: ignore[misc]
+        logits: torch.Tensor = self.alignment(pooled, self.texts)  # type: ignore[misc]  # (B, C)
         if self.background is None:
             return logits
-        rest = self.alignment(pooled, self.background).logsumexp(1, keepdim=True)  # type: ignore[misc]
-        many = math.log(len(self.texts) / len(self.background))  # not to gain by being many
-        return torch.cat([logits, rest + many + self.alignment.other], dim=1)  # type: ignore[union-attr]
+        background = self.alignment(pooled, self.background)  # type: ignore[misc]  # (B, K)
+        rest = background.logsumexp(1, keepdim=True)  # (B, 1)
+        # The sum over K texts must not win by their number.
+        correction = math.log(len(self.texts) / len(self.background))
+        other = rest + correction + self.alignment.other  # type: ignore[union-attr]  # (B, 1)
+        return torch.cat([logits, other], dim=1)  # (B, C + 1)
 
 
 def name_classes(
     model: Model, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool = True
 ) -> Model:
-    """The same model with other classes, to be used as any model is: ``classify(…,
-    model=name_classes(…))``.
+    """The same model with classes named by words, to be used as any model is.
 
     Parameters
     ----------
+    model : one with an alignment
     classes : names ("solar park"; "SolarPark" is read as two words), or names with the words and
-        sentences that stand for them, whose vectors are averaged: ``{"water": ["lake", "river",
+        sentences that stand for them, whose embeddings are averaged: ``{"water": ["lake", "river",
         "sea"]}``
-    other : also a last class "other" for what is more like one of the bundle's own classes; not
-        added where a class of that name is there already
+    other : also a last class "other" for what is more similar to one of the bundle's own classes;
+        not added where a class of that name is there already
 
     Raises ``UsageError`` for fewer than two classes (one will do with ``other``), names twice,
     words that the text encoder does not know, or a model that was trained without captions.
@@ -92,11 +96,11 @@ def name_classes(
             "at least two different classes are needed, got"
             f" {', '.join(map(repr, classes)) or 'none'}"
         )
-    texts = class_vectors(model, words)
+    texts = class_embeddings(model, words)  # (C, X)
     background = None
     if other:
-        own = class_vectors(model, {c.name: [c.name] for c in model.card.classes})
-        background = own[(own @ texts.T).max(1).values < _ALIKE]
+        own = class_embeddings(model, {c.name: [c.name] for c in model.card.classes})
+        background = own[(own @ texts.T).max(1).values < _SAME_CLASS]  # (K, X)
         if not len(background):
             raise UsageError(
                 "the named classes are all that the model knows: nothing is left to tell 'other' by"
@@ -115,65 +119,64 @@ def name_classes(
         temperature=1.0,
         accuracy={},
     )
-    return dataclasses.replace(model, card=card, network=NamedClasses(model, texts, background))  # type: ignore[arg-type]
+    head = ZeroShotHead(model, texts, background)
+    return dataclasses.replace(model, card=card, network=head)  # type: ignore[arg-type]
 
 
 def refine_texts(alignment: Alignment, texts: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-    """Vectors ``(C, X)`` of the classes, moved towards the pictures that are likest to them.
+    """Text embeddings (C, X) of classes, moved towards the images most similar to them.
 
-    ``pooled``: mean image tokens ``(N, I)`` of unlabeled pictures. Soft k-means that starts from
-    the texts and never leaves them: each round assigns the pictures by text and mean together, then
-    takes the means anew (in the manner of TransCLIP: Zanella et al., 2024, NeurIPS). Deterministic.
+    ``pooled``: mean image tokens (N, I) of unlabeled images. Soft k-means that starts from the
+    texts and never leaves them: each round assigns the images by text and mean together, then takes
+    the means anew, in the manner of TransCLIP (Zanella et al., "Boosting Vision-Language Models
+    with Transduction", NeurIPS 2024). Deterministic.
     """
     with torch.inference_mode():
-        seen = alignment.embed(pooled) - alignment.center  # (N, X)
-        unit = nn.functional.normalize(seen, dim=1)
-        share = (_SHARP * seen @ texts.T).softmax(1)  # (N, C)
+        centered = alignment.embed(pooled) - alignment.center  # (N, X)
+        unit = F.normalize(centered, dim=1)  # (N, X)
+        share = (_SHARPNESS * centered @ texts.T).softmax(1)  # (N, C)
         for _ in range(_ROUNDS):
-            means = nn.functional.normalize(share.T @ unit, dim=1)  # (C, X)
-            share = (_SHARP * (seen @ texts.T + _PULL * unit @ means.T)).softmax(1)
-    return nn.functional.normalize(texts + _PULL * means, dim=1).clone()
+            means = F.normalize(share.T @ unit, dim=1)  # (C, X)
+            scores = centered @ texts.T + _MEAN_WEIGHT * unit @ means.T  # (N, C)
+            share = (_SHARPNESS * scores).softmax(1)  # (N, C)
+    return F.normalize(texts + _MEAN_WEIGHT * means, dim=1).clone()
 
 
-def _wordless(model: Model) -> UsageError:
-    return UsageError(
-        f"the model {model.card.name!r} was trained without captions and cannot name classes by"
-        " words"
-    )
+def class_embeddings(model: Model, words: Mapping[str, Sequence[str]]) -> torch.Tensor:
+    """Unit vectors (C, X) of classes by their phrases; see :func:`class_embedding`.
 
-
-def class_vectors(model: Model, words: Mapping[str, Sequence[str]]) -> torch.Tensor:
-    """Unit vectors ``(C, X)`` of classes, see :func:`class_vector`.
-
-    ``UsageError`` also for a model trained without captions.
+    Raises ``UsageError`` also for a model trained without captions.
     """
     if model.alignment is None:
-        raise _wordless(model)
-    return torch.stack([class_vector(model, name, phrases) for name, phrases in words.items()])
+        raise UsageError(
+            f"the model {model.card.name!r} was trained without captions and cannot name classes by"
+            " words"
+        )
+    return torch.stack([class_embedding(model, name, phrases) for name, phrases in words.items()])
 
 
-def class_vector(model: Model, name: str, phrases: Sequence[str]) -> torch.Tensor:
-    """The unit vector ``(X,)`` of a class: the mean of its phrases'; "SolarPark" is read as two
-    words.
+def class_embedding(model: Model, name: str, phrases: Sequence[str]) -> torch.Tensor:
+    """The unit vector (X,) of a class: the mean over its phrases.
 
-    Raises ``UsageError`` for words that the text encoder does not know.
+    "SolarPark" is read as two words. Raises ``UsageError`` for words that the text encoder does not
+    know.
     """
-    vectors = _vectors(model, phrases)
+    vectors = _embed(model, phrases)
     if not len(vectors) or not bool(vectors.any(1).all()):
         raise UsageError(
             f"class {name!r}: {', '.join(map(repr, phrases)) or 'no words'} holds no word the text"
             " encoder knows"
         )
-    return nn.functional.normalize(vectors.mean(0), dim=0)
+    return F.normalize(vectors.mean(0), dim=0)
 
 
-def knows_words(model: Model, name: str) -> bool:
+def in_vocabulary(model: Model, name: str) -> bool:
     """Whether the text encoder knows a word of a class's name."""
-    return bool(_vectors(model, [name]).any())
+    return bool(_embed(model, [name]).any())
 
 
-def _vectors(model: Model, phrases: Sequence[str]) -> torch.Tensor:
-    """Unit vectors ``(N, X)`` of phrases; zeros where the vocabulary knows no part of one."""
+def _embed(model: Model, phrases: Sequence[str]) -> torch.Tensor:
+    """Unit vectors (N, X) of phrases; zeros where the vocabulary knows no part of one."""
     encoder = model.network.text_encoder
     plain = [" ".join(in_words(phrase).split()) for phrase in phrases]
     if not plain:
@@ -185,7 +188,5 @@ def _vectors(model: Model, phrases: Sequence[str]) -> torch.Tensor:
         vectors = encoder.embed(ids, mask).cpu()
     unknown = model.tokenizer.token_to_id("[UNK]")
     pieces = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in plain]
-    return (
-        vectors
-        * torch.tensor([any(piece != unknown for piece in found) for found in pieces])[:, None]
-    )
+    known = [any(piece != unknown for piece in found) for found in pieces]
+    return vectors * torch.tensor(known)[:, None]

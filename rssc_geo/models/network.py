@@ -1,19 +1,20 @@
-"""The multimodal dual-attention network: picture and words read each other, then vote together.
+"""The multimodal dual-attention network: image and text attend to each other, then vote together.
 
 After Cai, Meng, Yang and Shao, "Multimodal Remote Sensing Scene Classification Using VLMs and
-Dual-Cross Attention Networks" (arXiv 2412.02531, 2024), section 3. What differs from the authors'
-code, and why:
+Dual-Cross Attention Networks" (arXiv 2412.02531, 2024), section 3. From top to bottom: one level of
+dual attention, the classifier, the authors' own version of it, and the alignment with texts that
+zero-shot classes need. What differs from the authors' code, and why:
 
 * attention is batch-first everywhere: a sample attends to its own tokens, never to those of its
   batch;
-* padding is masked in the text encoder, in both attentions that read words, and in the mean over
-  words;
+* padding is masked in the text encoder, in both attentions that read text, and in the mean over
+  text;
 * the image is projected inside the level loop, so each level asks with the image as the last one
   left it;
 * ``learned_queries`` stand before the words. They are the same for every image and always present,
-  so that a picture without a caption is read too (with 0 of them the text must not be empty);
-* a ``gate`` scales the words of each picture by how far they can be trusted, seen from the words
-  and the picture.
+  so that an image without a caption is read too (with 0 of them the text must not be empty);
+* a ``gate`` scales the words of each image by how far they can be trusted, judged by the words and
+  the image.
 
 Letters in the comments: B samples, N image tokens, T words, Q learned queries, S = Q + T,
 I, X widths of the image and text encoders, E width of the attention, C classes.
@@ -21,34 +22,20 @@ I, X widths of the image and text encoders, E width of the attention, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rssc_geo.errors import UsageError
 from rssc_geo.models.encoders import make_image_encoder, make_text_encoder
 
 
-def refuse_silence(token_ids: torch.Tensor | None, token_mask: torch.Tensor | None) -> torch.Tensor:
-    """The token ids.
-
-    ``UsageError`` for a picture without any, which a network without learned queries cannot read.
-    """
-    if token_ids is None or (token_mask is not None and not token_mask.any(1).all()):
-        raise UsageError(
-            "this model has no learned queries and reads no picture without a caption: choose a"
-            " --captioner"
-        )
-    return token_ids
-
-
 class DualAttentionLevel(nn.Module):
-    """One level: the text attends to itself, then to the image.
-
-    The image then attends to the text.
-    """
+    """One level: text attends to itself, then text attends to the image, then image to the text."""
 
     def __init__(self, *, image_width: int, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -72,24 +59,28 @@ class DualAttentionLevel(nn.Module):
     def forward(
         self, image: torch.Tensor, text: torch.Tensor, padding: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``image`` (B, N, I), ``text`` (B, S, E), ``padding`` (B, S) True = nothing there → both, new."""
-        seen = self.image_proj(image)  # (B, N, E)
+        """Image (B, N, I) and text (B, S, E) → both, updated.
+
+        ``padding``: bool (B, S), True where the text has no token.
+        """
+        patches = self.image_proj(image)  # (B, N, I) → (B, N, E)
         text, _ = self.text_self_attention(
             text, text, text, key_padding_mask=padding, need_weights=False
         )  # (B, S, E)
-        asked, _ = self.text_cross_attention(text, seen, seen, need_weights=False)  # (B, S, E)
-        text = self.text_norm(text + asked)  # (B, S, E)
+        from_image, _ = self.text_cross_attention(
+            text, patches, patches, need_weights=False
+        )  # queries (B, S, E), keys and values (B, N, E) → (B, S, E)
+        text = self.text_norm(text + from_image)  # (B, S, E)
         words = self.mlp(text)  # (B, S, E)
-        read, _ = self.image_cross_attention(
-            seen, words, words, key_padding_mask=padding, need_weights=False
-        )  # (B, N, E)
-        image = self.image_norm(image + self.back_proj(read))  # (B, N, I)
+        from_text, _ = self.image_cross_attention(
+            patches, words, words, key_padding_mask=padding, need_weights=False
+        )  # queries (B, N, E), keys and values (B, S, E) → (B, N, E)
+        image = self.image_norm(image + self.back_proj(from_text))  # (B, N, I)
         return image, text
 
 
 class DualAttentionClassifier(nn.Module):
-    """Image encoder + text encoder + ``levels`` passes through one dual-attention level + linear
-    classifier.
+    """Image encoder, text encoder, ``levels`` passes through one level, and a linear classifier.
 
     Parameters
     ----------
@@ -98,7 +89,7 @@ class DualAttentionClassifier(nn.Module):
         configuration with its ``model_type``
     text_encoder : a transformers configuration with its ``model_type``, or "static" with its sizes
     width, heads : width E and heads of the attention (512 and 4 in the paper)
-    levels : passes L through the level; its weights are shared, as published (2 in the paper)
+    levels : passes through the level; its weights are shared, as published (2 in the paper)
     learned_queries : Q (0 in the paper)
     gate : whether words are gated (not in the paper)
     dropout : in attention, in the MLP and before the classifier
@@ -137,18 +128,17 @@ class DualAttentionClassifier(nn.Module):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits ``(B, C)``.
+        """Logits (B, C).
 
-        ``images``: normalized, float ``(B, 3, H, W)``. ``token_ids``: int64 ``(B, T)``; None = no
-        captions. ``token_mask``: bool ``(B, T)``, True = a token, False = padding; None = all are
-        tokens.
+        ``images``: normalized, float (B, 3, H, W). ``token_ids``: int64 (B, T); None = no captions.
+        ``token_mask``: bool (B, T), True = a token, False = padding; None = all are tokens.
         """
         return self.classify(self.encode_image(images), token_ids, token_mask)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """Image tokens ``(B, N, I)``, for the captioner and for ``classify``.
+        """Normalized images (B, 3, H, W) → image tokens (B, N, I).
 
-        Computed once for both.
+        Computed once, for the captioner and for ``classify``.
         """
         tokens: torch.Tensor = self.image_encoder(images)
         return tokens
@@ -159,8 +149,9 @@ class DualAttentionClassifier(nn.Module):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits ``(B, C)`` from image tokens ``(B, N, I)`` and words as in ``forward``."""
-        logits: torch.Tensor = self.classifier(self.fuse(image_tokens, token_ids, token_mask))
+        """Image tokens (B, N, I) and words as in ``forward`` → logits (B, C)."""
+        joint = self.fuse(image_tokens, token_ids, token_mask)  # (B, E + I)
+        logits: torch.Tensor = self.classifier(joint)  # (B, C)
         return logits
 
     def fuse(
@@ -169,35 +160,173 @@ class DualAttentionClassifier(nn.Module):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The joint embedding ``(B, E + I)``.
+        """Image tokens (B, N, I) and words → the joint embedding (B, E + I).
 
-        Mean over the words beside the mean over the image tokens.
+        The mean over the text beside the mean over the image tokens.
         """
         image = image_tokens  # (B, N, I)
-        text, present = self._text(image, token_ids, token_mask)  # (B, S, E), (B, S)
+        text, present = self.embed_text(image, token_ids, token_mask)  # (B, S, E), (B, S)
         for _ in range(self.levels):
-            image, text = self.level(image, text, ~present)
+            image, text = self.level(image, text, ~present)  # (B, N, I), (B, S, E)
         weight = present.unsqueeze(2).to(text.dtype)  # (B, S, 1)
-        words = (text * weight).sum(1) / weight.sum(1)  # (B, E)
-        return torch.cat([words, image.mean(1)], dim=1)  # (B, E + I)
+        words = (text * weight).sum(1) / weight.sum(1)  # (B, S, E) → (B, E)
+        return torch.cat([words, image.mean(1)], dim=1)  # (B, E), (B, I) → (B, E + I)
 
-    def _text(
+    def embed_text(
         self, image: torch.Tensor, token_ids: torch.Tensor | None, token_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Learned queries, then the words: states (B, S, E) and where there is something (B, S)."""
+        """Learned queries, then the words: states (B, S, E), and where there is a token (B, S)."""
         count = len(image)
         queries = self.queries.expand(count, -1, -1).to(image.dtype)  # (B, Q, E)
         present = torch.ones(queries.shape[:2], dtype=torch.bool, device=image.device)  # (B, Q)
         if not len(self.queries):
-            refuse_silence(token_ids, token_mask)
+            require_captions(token_ids, token_mask)
         if token_ids is None:
             return queries, present
         if token_mask is None:
-            token_mask = torch.ones_like(token_ids, dtype=torch.bool)
-        words = self.text_proj(self.text_encoder(token_ids, token_mask))  # (B, T, X) → (B, T, E)
+            token_mask = torch.ones_like(token_ids, dtype=torch.bool)  # (B, T)
+        states = self.text_encoder(token_ids, token_mask)  # (B, T) → (B, T, X)
+        words = self.text_proj(states)  # (B, T, E)
         if self.gate is not None:
-            given = token_mask.unsqueeze(2).to(words.dtype)  # (B, T, 1)
-            said = (words * given).sum(1) / given.sum(1).clamp(min=1)  # (B, E)
-            trust = self.gate(torch.cat([said, image.mean(1)], dim=1)).sigmoid()  # (B, 1)
+            weight = token_mask.unsqueeze(2).to(words.dtype)  # (B, T, 1)
+            mean = (words * weight).sum(1) / weight.sum(1).clamp(min=1)  # (B, E)
+            trust = self.gate(torch.cat([mean, image.mean(1)], dim=1)).sigmoid()  # (B, 1)
             words = words * trust.unsqueeze(2)  # (B, T, E)
         return torch.cat([queries, words], dim=1), torch.cat([present, token_mask], dim=1)
+
+
+def require_captions(
+    token_ids: torch.Tensor | None, token_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """The token ids (B, T) of a network that has no learned queries to read instead.
+
+    Raises ``UsageError`` for an image without any token.
+    """
+    if token_ids is None or (token_mask is not None and not token_mask.any(1).all()):
+        raise UsageError(
+            "this model has no learned queries and reads no image without a caption: choose a"
+            " --captioner"
+        )
+    return token_ids
+
+
+class PublishedClassifier(DualAttentionClassifier):
+    """The network of the authors' code (github.com/CJR7/MultiAtt-RSSC), a batch of one each.
+
+    It is here to reproduce their checkpoints, not to map with: what is wrong with it is kept.
+    Against ``DualAttentionClassifier``
+
+    * the text is filled up to ``text_length`` tokens with ``padding_token`` and nothing is masked:
+      padding is attended to and pooled;
+    * the image is projected once, before the levels, so all levels read and ask with the encoder's
+      image;
+    * the text attends to itself across the samples of a batch, since their module takes the batch
+      for the sequence. In a batch of one each token therefore attends to itself alone, and
+      attention over one key is that key's projected value. That is computed here for every sample,
+      whatever its batch: the result equals theirs for a batch of one. In their larger batches a
+      sample's logits depend on the other samples, and no function of one tile can equal that.
+
+    There are no learned queries: every image needs a caption. The text encoder's width has to be
+    ``width``; the other arguments are those of ``DualAttentionClassifier``.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        image_encoder: Mapping[str, Any],
+        text_encoder: Mapping[str, Any],
+        width: int = 512,
+        heads: int = 4,
+        levels: int = 2,
+        text_length: int = 77,
+        padding_token: int = 49407,
+    ) -> None:
+        super().__init__(
+            classes=classes,
+            image_encoder=image_encoder,
+            text_encoder=text_encoder,
+            width=width,
+            heads=heads,
+            levels=levels,
+            learned_queries=0,
+            gate=False,
+        )
+        if self.text_encoder.width != width:
+            raise ValueError(
+                f"the text encoder is {self.text_encoder.width} wide, the attention {width}: they"
+                " have to be equal"
+            )
+        self.text_proj = nn.Identity()  # type: ignore[assignment]
+        self._text_length, self._padding_token = text_length, padding_token
+
+    def fuse(
+        self,
+        image_tokens: torch.Tensor,
+        token_ids: torch.Tensor | None = None,
+        token_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Image tokens (B, N, I) and words → the joint embedding (B, E + I).
+
+        Raises ``UsageError`` for an image without a caption.
+        """
+        level, image = self.level, image_tokens  # (B, N, I)
+        text = self._embed_padded(token_ids, token_mask)  # (B, S, E), S = text_length
+        patches = level.image_proj(image)  # (B, N, E), for all levels
+        for _ in range(self.levels):
+            text = _attend_to_itself(level.text_self_attention, text)  # (B, S, E)
+            from_image, _ = level.text_cross_attention(
+                text, patches, patches, need_weights=False
+            )  # (B, S, E)
+            text = level.text_norm(text + from_image)  # (B, S, E)
+            words = level.mlp(text)  # (B, S, E)
+            from_text, _ = level.image_cross_attention(
+                patches, words, words, need_weights=False
+            )  # (B, N, E)
+            image = level.image_norm(image + level.back_proj(from_text))  # (B, N, I)
+        return torch.cat([text.mean(1), image.mean(1)], dim=1)  # (B, E + I)
+
+    def _embed_padded(
+        self, token_ids: torch.Tensor | None, token_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The words and the padding behind them, unmasked: states (B, S, E)."""
+        ids = require_captions(token_ids, token_mask)  # (B, T)
+        filled = ids.new_full((len(ids), self._text_length), self._padding_token)  # (B, S)
+        given = ids.shape[1]
+        filled[:, :given] = ids if token_mask is None else ids.where(token_mask, filled[:, :given])
+        states: torch.Tensor = self.text_encoder(filled, torch.ones_like(filled, dtype=torch.bool))
+        return states
+
+
+def _attend_to_itself(attention: nn.MultiheadAttention, text: torch.Tensor) -> torch.Tensor:
+    """Attention of each token of (B, S, E) over itself alone: the softmax over one key is 1."""
+    weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
+    values = F.linear(text, weight, bias)  # (B, S, E)
+    output: torch.Tensor = attention.out_proj(values)  # (B, S, E)
+    return output
+
+
+class Alignment(nn.Module):
+    """Maps the mean image token into the space of text embeddings, for classes named by words.
+
+    ``center`` is the mean embedding of the training images: what all images have in common says
+    nothing about any class. ``log_scale`` and ``other`` are fitted on validation images: the
+    logarithm of what similarities are multiplied by, as in CLIP (Radford et al., 2021), and the
+    bias of the class "other" (:func:`rssc_geo.models.named_classes.name_classes`).
+    """
+
+    def __init__(self, *, image_width: int, text_width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(image_width, text_width)
+        self.center: torch.Tensor
+        self.register_buffer("center", torch.zeros(text_width))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.other = nn.Parameter(torch.tensor(0.0))
+
+    def embed(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → unit vectors (B, X)."""
+        return F.normalize(self.project(pooled), dim=1)
+
+    def forward(self, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) and unit text embeddings (C, X) → logits (B, C)."""
+        return self.log_scale.exp() * (self.embed(pooled) - self.center) @ texts.T  # (B, C)

@@ -1,6 +1,7 @@
-"""Map colors and descriptions of classes.
+"""Map colors and descriptions of classes: those of AID, and colors for any others.
 
-Those of AID (Xia et al., 2017), and colors for any others.
+AID: Xia et al., "AID: A Benchmark Data Set for Performance Evaluation of Aerial Scene
+Classification", IEEE TGRS 2017.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import colorsys
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rssc_geo.models.card import SceneClass, in_words
 
@@ -62,22 +64,18 @@ _USUAL = (
     (("vineyard", "orchard", "olive"), "#7b3294"),
     (("snow", "ice", "glacier"), "#d0ecf7"),
 )
-"""What maps usually show such land in.
-
-The first class with such a word in its name gets the color.
-"""
+"""Words and the color of such land on usual maps; the first class with a word gets the color."""
+# Squared distance of two colors, in RGB of 0 to 255, under which they are taken for one another.
 _APART = 50**2
-"""Squared distance of two colors, in RGB of 0 to 255, under which they are taken for one another."""
 _CANDIDATES = 400
-_GOLDEN = 0.618034
-"""Steps of the golden ratio spread any number of hues evenly."""
+_GOLDEN = 0.618034  # steps of the golden ratio spread any number of hues evenly
 
 
 def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
-    """The classes in order: a name of AID (in any case) has its color and description.
+    """The classes in order, with colors and descriptions.
 
-    Others have the usual color of such land where a word of the name tells, once each, or one far
-    from all others.
+    A name of AID (in any case) has its own. Others have the usual color of such land where a word
+    of the name tells, once each, or one far from all others.
     """
     candidates = np.array(
         [_candidate(number) for number in range(max(_CANDIDATES, 4 * len(names)))]
@@ -116,7 +114,10 @@ def _words(name: str) -> set[str]:
     return set(in_words(name).lower().replace("_", " ").replace("-", " ").split())
 
 
-def _take(color: np.ndarray, candidates: np.ndarray, nearest: np.ndarray) -> None:
+def _take(
+    color: NDArray[np.int64], candidates: NDArray[np.int64], nearest: NDArray[np.float64]
+) -> None:
+    """Update the squared distance of each candidate to the nearest color that is taken."""
     np.minimum(nearest, ((candidates - color) ** 2).sum(1), out=nearest)
 
 
@@ -127,5 +128,5 @@ def _candidate(number: int) -> list[int]:
     return [round(channel * 255) for channel in channels]
 
 
-def _numbers(color: str) -> np.ndarray:
+def _numbers(color: str) -> NDArray[np.int64]:
     return np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)])

@@ -1,6 +1,6 @@
-"""Pretrained encoders.
+"""Pretrained encoders: read once from a folder or the hub, kept in our bundles.
 
-Found in a folder or on the hub, read once, kept as configuration and weights in our bundles.
+A bundle holds their configuration and weights, and needs neither folder nor hub afterwards.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from timm.data import resolve_data_config
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rssc_geo.errors import BundleError, not_fetched, one_line
-from rssc_geo.models.encoders import make_image_encoder, make_text_encoder, text_class
-from rssc_geo.models.keys import fit_keys
+from rssc_geo.errors import BundleError, one_line
+from rssc_geo.hub import fetch_file
+from rssc_geo.models.encoders import (
+    fit_keys,
+    make_image_encoder,
+    make_text_encoder,
+    text_class,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_UNLIMITED = 512
-"""Tokens of a text whose encoder names no limit (T5)."""
-_NOT_OURS = (
+_DEFAULT_TOKENS = 512  # of a text whose encoder names no limit (T5)
+_NO_LIMIT = 1_000_000  # transformers writes a number at least so large for "no limit"
+# What a configuration says of its making, not of its network.
+_PROVENANCE_KEYS = (
     "_name_or_path",
     "architectures",
     "auto_map",
@@ -41,8 +47,12 @@ _NOT_OURS = (
 class PretrainedImageEncoder:
     """What a bundle needs of an image encoder.
 
-    ``configuration``: for the card; ``weights``: of ``make_image_encoder(configuration)``;
-    ``size``: pixels a side of its input; ``mean``, ``std``: for RGB in [0, 1].
+    Attributes
+    ----------
+    configuration : for the card
+    weights : state dict of ``make_image_encoder(configuration)``
+    size : side of its input, in pixels
+    mean, std : of RGB in [0, 1]
     """
 
     configuration: Mapping[str, Any]
@@ -54,9 +64,13 @@ class PretrainedImageEncoder:
 
 @dataclass(frozen=True, slots=True)
 class PretrainedTokenizer:
-    """``padding``: the id that fills short texts up; ``longest``.
+    """A tokenizer that a bundle can hold.
 
-    Tokens that it was made for, marks included, if it says.
+    Attributes
+    ----------
+    tokenizer : without padding and truncation
+    padding : id of the token that fills short texts up
+    longest : tokens that it was made for, marks of begin and end included; None: it does not say
     """
 
     tokenizer: Tokenizer
@@ -66,9 +80,14 @@ class PretrainedTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class PretrainedTextEncoder:
-    """``weights``: of ``make_text_encoder(configuration)``; ``max_tokens``.
+    """What a bundle needs of a text encoder.
 
-    Longest text, marks included.
+    Attributes
+    ----------
+    configuration : for the card
+    weights : state dict of ``make_text_encoder(configuration)``
+    tokenizer : its own
+    max_tokens : longest text, marks of begin and end included
     """
 
     configuration: Mapping[str, Any]
@@ -78,18 +97,17 @@ class PretrainedTextEncoder:
 
 
 def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedImageEncoder:
-    """The image encoder ``name``: a folder (of transformers or timm), a timm model's name, or a hub
-    id.
+    """The image encoder of a folder (transformers or timm), a timm model's name, or a hub id.
 
-    Of a model of pictures and texts such as CLIP its vision part is taken. ``weights``: safetensors
-    of a timm model named, instead of the hub's. ``BundleError``, one line, when there is none, or
-    it cannot be read safely.
+    Of a model of images and texts such as CLIP the vision part is taken. ``weights``: safetensors
+    of the timm model ``name``, instead of the hub's. Raises ``BundleError``, one line, where there
+    is none, or it cannot be read safely.
     """
     if weights is not None or timm.is_model(name):
         return _named_timm(name, weights)
-    where = _file(name, "config.json", kind="image encoder")
+    where = fetch_file(name, "config.json", what=f"image encoder {name!r}", other="timm model")
     if "architecture" in _json(where):
-        return _timm_encoder(name, name)
+        return _timm_repository(name, name)
     config, model = _transformers(name, "vision_config", kind="image encoder")
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
@@ -106,17 +124,16 @@ def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedI
             f" ({one_line(error)})"
         ) from error
     if len(mean) != 3 or len(std) != 3:
-        raise BundleError(
-            f"image encoder {name!r} takes pictures of {len(mean)} channels, not of 3"
-        )
+        raise BundleError(f"image encoder {name!r} takes images of {len(mean)} channels, not of 3")
     configuration = as_configuration(config)
     filled = _fill(make_image_encoder(configuration), model.state_dict())
     return PretrainedImageEncoder(configuration, filled, _side(size), mean, std)
 
 
-def timm_colors(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation, for RGB in [0, 1], of the pictures that a timm model was trained
-    on.
+def timm_normalization(
+    name: str,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of RGB in [0, 1] that a timm model was trained with.
 
     Raises ``BundleError`` for a name that timm does not know.
     """
@@ -129,12 +146,12 @@ def timm_colors(name: str) -> tuple[tuple[float, float, float], tuple[float, flo
 
 
 def load_text_encoder(name: str) -> PretrainedTextEncoder:
-    """The text encoder ``name``: a folder of transformers or a hub id, with its tokenizer.
+    """The text encoder of a folder (transformers) or a hub id, with its tokenizer.
 
-    Of a model of pictures and texts its text part is taken, of an encoder–decoder its encoder.
-    ``BundleError`` as for :func:`load_image_encoder`.
+    Of a model of images and texts the text part is taken, of an encoder–decoder the encoder. Raises
+    ``BundleError`` as ``load_image_encoder`` does.
     """
-    _file(name, "config.json", kind="text encoder")
+    fetch_file(name, "config.json", what=f"text encoder {name!r}")
     config, model = _transformers(name, "text_config", kind="text encoder")
     words = load_tokenizer(name)
     limits = [
@@ -145,16 +162,16 @@ def load_text_encoder(name: str) -> PretrainedTextEncoder:
     configuration = as_configuration(config)
     filled = _fill(make_text_encoder(configuration), model.state_dict())
     return PretrainedTextEncoder(
-        configuration, filled, words.tokenizer, min(limits, default=_UNLIMITED)
+        configuration, filled, words.tokenizer, min(limits, default=_DEFAULT_TOKENS)
     )
 
 
 def load_tokenizer(name: str) -> PretrainedTokenizer:
     """The tokenizer of a folder or hub id.
 
-    ``BundleError``, one line, where there is none that a bundle can hold.
+    Raises ``BundleError``, one line, where there is none that a bundle can hold.
     """
-    _file(name, "tokenizer_config.json", kind="tokenizer")
+    fetch_file(name, "tokenizer_config.json", what=f"tokenizer {name!r}")
     try:
         loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer = loaded.backend_tokenizer
@@ -164,33 +181,34 @@ def load_tokenizer(name: str) -> PretrainedTokenizer:
         ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    longest = (
-        loaded.model_max_length if loaded.model_max_length < 1_000_000 else None
-    )  # else: "no limit"
+    longest = loaded.model_max_length
     return PretrainedTokenizer(
-        tokenizer, 0 if loaded.pad_token_id is None else loaded.pad_token_id, longest
+        tokenizer,
+        padding=0 if loaded.pad_token_id is None else loaded.pad_token_id,
+        longest=longest if longest < _NO_LIMIT else None,
     )
 
 
 def as_configuration(config: Any) -> dict[str, Any]:
-    """A transformers configuration as a card holds it.
-
-    Plain values, nothing about where it came from.
-    """
+    """A transformers configuration as a card holds it: plain values, nothing of its making."""
     return {
         key: value
         for key, value in json.loads(config.to_json_string()).items()
-        if key not in _NOT_OURS
+        if key not in _PROVENANCE_KEYS
     }
 
 
 def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Module]:
-    """Configuration and model of one part of what lies there, from safetensors alone and complete."""
+    """Configuration and model of one part (``text_config``, ``vision_config``) or the whole.
+
+    From safetensors alone, and complete; else ``BundleError``.
+    """
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         config = getattr(config, part, None) or config
         previous = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()  # it names the other half of the model weight by weight
+        # It would name the other half of the model weight by weight.
+        transformers_logging.set_verbosity_error()
         try:
             model, report = text_class(config).from_pretrained(
                 name,
@@ -221,7 +239,7 @@ def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Mod
 
 
 def _named_timm(name: str, weights: Path | None) -> PretrainedImageEncoder:
-    """A timm model's name, perhaps with a tag, and its weights: a file's or the hub's."""
+    """A timm model by its name, perhaps with a tag; weights of a file, or of the hub."""
     if not timm.is_model(name):
         raise BundleError(f"image encoder {name!r} is no timm model, and --weights are for those")
     try:
@@ -237,16 +255,14 @@ def _named_timm(name: str, weights: Path | None) -> PretrainedImageEncoder:
             f"image encoder {name!r}: the hub has no weights of this timm model; give them with"
             " --weights"
         )
-    return _timm_encoder(preset.hf_hub_id, name)
+    return _timm_repository(preset.hf_hub_id, name)
 
 
-def _timm_encoder(repository: str, name: str) -> PretrainedImageEncoder:
-    """A timm model in timm's own layout.
-
-    Config.json with its architecture, and model.safetensors.
-    """
-    settings = _json(_file(repository, "config.json", kind="image encoder"))
-    weights = _file(repository, "model.safetensors", kind="image encoder")
+def _timm_repository(repository: str, name: str) -> PretrainedImageEncoder:
+    """A timm model in timm's own layout: config.json with its architecture, model.safetensors."""
+    what = f"image encoder {repository!r}"
+    settings = _json(fetch_file(repository, "config.json", what=what))
+    weights = fetch_file(repository, "model.safetensors", what=what)
     arguments = dict(settings.get("model_args", {}))
     preset = {**settings, **settings.get("pretrained_cfg", {})}
     return _timm(str(settings.get("architecture", name)), arguments, preset, weights)
@@ -255,6 +271,7 @@ def _timm_encoder(repository: str, name: str) -> PretrainedImageEncoder:
 def _timm(
     architecture: str, arguments: dict[str, Any], preset: Mapping[str, Any], file: Path
 ) -> PretrainedImageEncoder:
+    """A timm model with the weights of a file; ``preset`` tells how its images are normalized."""
     from safetensors.torch import load_file
 
     data = resolve_data_config(
@@ -290,41 +307,10 @@ def _timm(
 
 
 def _fill(encoder: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights under the encoder's names; a pooler that it has no use for is left out."""
+    """The weights under the encoder's names; a pooler that is not used is left out."""
     own = encoder.state_dict()
     named = fit_keys({f"backbone.{name}": value for name, value in weights.items()}, own)
     return {name: named[name] for name in own}
-
-
-def _file(name: str, file: str, *, kind: str) -> Path:
-    """A file of a folder, or of a hub repository: fetched into the hub's cache."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / file).is_file():
-            raise BundleError(f"{kind} {name!r}: the folder holds no {file}")
-        return folder / file
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
-
-    try:
-        return Path(hf_hub_download(name, file))
-    except HFValidationError:
-        raise BundleError(
-            f"{kind} {name!r} is no folder, no hub id (owner/name) and no timm model"
-        ) from None
-    except LocalEntryNotFoundError as error:
-        raise BundleError(
-            f"{kind} {name!r}: no such folder here, and the hub cannot be reached; "
-            f"fetch it beforehand with 'hf download {name}' or pass a folder"
-        ) from error
-    except EntryNotFoundError as error:
-        raise BundleError(f"{kind} {name!r}: the hub's repository holds no {file}") from error
-    except Exception as error:  # gated, unknown, or whatever the network makes the library raise
-        raise not_fetched(f"{kind} {name!r}", name, error) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -338,7 +324,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _side(size: Any) -> int:
-    """Pixels a side, of a number, a pair, or a mapping with height or shortest_edge."""
+    """Side in pixels: of a number, a pair, or a mapping with height or shortest_edge."""
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge")
     return int(size[0] if isinstance(size, (list, tuple)) else size)

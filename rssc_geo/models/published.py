@@ -1,108 +1,290 @@
-"""The authors' network as they published it, for their checkpoints (github.com/CJR7/MultiAtt-RSSC).
+"""Import of checkpoints that the authors' code (github.com/CJR7/MultiAtt-RSSC) has written.
 
-It is here to reproduce, not to map with: what is wrong with it is kept. Against
-``DualAttentionClassifier``
-
-* the text is filled up to its full length (77 tokens) and nothing is masked: padding is attended to
-  and pooled;
-* the image is projected once, before the levels, so all levels read and ask with the encoder's
-  image;
-* the text attends to itself across the samples of a batch, since their module takes the batch for
-  the sequence. In a batch of one each token therefore sees itself alone, and attention over one key
-  is that key's projected value. That is what is computed here for every sample, whatever its batch:
-  the result equals theirs for a batch of one. In their larger batches a sample's logits depend on
-  the other samples, and no function of one tile can equal that.
-
-There are no learned queries: every picture needs a caption.
+``rssc-geo models import best.pth -o bundle/ --classes … --levels 2``. Their network is
+:class:`rssc_geo.models.network.PublishedClassifier`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import CLIPTextConfig, ViTConfig
 
-from rssc_geo.models.network import DualAttentionClassifier, refuse_silence
+from rssc_geo.errors import BundleError, UsageError, one_line
+from rssc_geo.models.bundle import Model, build_network, load_card, save_bundle
+from rssc_geo.models.card import AS_PUBLISHED, ModelCard
+from rssc_geo.models.encoders import fit_keys
+from rssc_geo.models.network import DualAttentionClassifier
+from rssc_geo.models.palette import scene_classes
+from rssc_geo.models.pretrained import as_configuration, load_tokenizer
+from rssc_geo.options import ImportOptions
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+# Of both encoders at every size; the number of heads is not in a state dict.
+_HEAD_WIDTH = 64
+# Their names of modules, and ours.
+_LEVEL = (
+    "image_proj",
+    "back_proj",
+    "text_self_attention",
+    "text_cross_attention",
+    "image_cross_attention",
+    "mlp",
+)
+_MODULES = {
+    "image_encoder": "image_encoder.backbone",
+    "text_encoder": "text_encoder.backbone",
+    **{name: f"level.{name}" for name in _LEVEL},
+    "text_layer_norm": "level.text_norm",
+    "image_layer_norm": "level.image_norm",
+}
+# The pooler's output is not read; old versions of transformers stored the positions' numbers.
+_UNUSED = ("image_encoder.pooler.", "position_ids")
 
 
-class PublishedClassifier(DualAttentionClassifier):
-    """The network of the authors' code, each sample computed as a batch of one.
+def import_checkpoint(
+    path: str | Path,
+    output: str | Path,
+    classes: Sequence[str],
+    options: ImportOptions,
+) -> ModelCard:
+    """Make a bundle of a checkpoint of the authors' code; its card.
 
-    Letters as in ``dual_attention``. ``text_length``: tokens that every text is filled up to, with
-    ``padding_token``; the other arguments are those of ``DualAttentionClassifier``. The text
-    encoder's width has to be ``width``.
+    Parameters
+    ----------
+    path : state dict as ``torch.save`` wrote it (read without running anything of it) or
+        safetensors
+    output : the bundle's folder
+    classes : the class names in the order they were trained in (their code sorts them)
+    options : levels and heads, which are not in the checkpoint; tokenizer, a folder or hub id of
+        CLIP's; name of the bundle. The variant "as-published" computes what their code computes for
+        a batch of one; "corrected" is our network with the same weights, as a start for training:
+        its learned queries and its gate are new and have not learned anything
+
+    Raises ``BundleError`` for a file that is no such checkpoint, with the names that are missing or
+    unexpected, and ``UsageError`` where ``classes`` does not fit it.
     """
-
-    def __init__(
-        self,
-        *,
-        classes: int,
-        image_encoder: Mapping[str, Any],
-        text_encoder: Mapping[str, Any],
-        width: int = 512,
-        heads: int = 4,
-        levels: int = 2,
-        text_length: int = 77,
-        padding_token: int = 49407,
-    ) -> None:
-        super().__init__(
-            classes=classes,
-            image_encoder=image_encoder,
-            text_encoder=text_encoder,
-            width=width,
-            heads=heads,
-            levels=levels,
-            learned_queries=0,
-            gate=False,
+    if (Path(output) / "config.json").exists():
+        raise BundleError(f"{output} holds a bundle already; choose another folder or remove it")
+    weights = read_state_dict(Path(path))
+    if options.levels < 1:
+        raise UsageError(f"--levels {options.levels}: at least 1 is needed")
+    rows = weights.get("classifier.0.weight")
+    if rows is not None and len(rows) != len(classes):
+        raise UsageError(
+            f"{path} was trained for {len(rows)} classes, and --classes names {len(classes)}"
         )
-        if self.text_encoder.width != width:
-            raise ValueError(
-                f"the text encoder is {self.text_encoder.width} wide, the attention {width}: they"
-                " have to be equal"
+    words = load_tokenizer(options.tokenizer)
+    try:
+        settings, size = _settings(weights, levels=options.levels, heads=options.heads)
+    except (KeyError, IndexError, ValueError) as error:
+        raise BundleError(
+            f"{path} is no checkpoint of MultiAtt-RSSC: what it lacks or holds otherwise: {error}"
+        ) from error
+    if options.variant == AS_PUBLISHED:
+        settings |= {
+            "variant": AS_PUBLISHED,
+            "text_length": size["tokens"],
+            "padding_token": words.padding,
+        }
+    else:
+        settings |= {"learned_queries": 8, "gate": True}
+    card = dataclasses.replace(
+        load_card("compact"),
+        name=options.bundle_name or Path(path).stem,
+        version="1",
+        description=(
+            f"weights of MultiAtt-RSSC (arXiv 2412.02531), {options.variant},"
+            f" {len(classes)} classes"
+        ),
+        license="unspecified",
+        classes=scene_classes(classes),
+        input_size=(size["pixels"], size["pixels"]),
+        mean=_CLIP_MEAN,  # as their code normalizes, though the backbone had learned with 0.5
+        std=_CLIP_STD,
+        network=settings,
+        captioner=None,
+        alignment=None,
+        max_tokens=size["tokens"],
+        temperature=1.0,
+        reads_own_captions=False,
+        cpu_tiles_per_s=None,
+        special_tokens=True,
+        training={},
+        accuracy={},
+        sha256={},
+    )
+    network = build_network(card)
+    with torch.no_grad():
+        _initialize(network)
+    _fill(network, weights, path=Path(path))
+    return save_bundle(
+        output,
+        Model(card, network.eval(), words.tokenizer),
+        readme=_readme(card, Path(path)),
+        half=False,
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name, without what training scripts wrap around them.
+
+    Nothing in the file is run. Raises ``BundleError`` for a file that is no plain state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        raise BundleError(
+            f"{path} is no plain state dict: reading it could run code, which is refused"
+        ) from error
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        raise BundleError(f"{path} cannot be read as a state dict ({one_line(error)})") from error
+    for wrapping in ("model_state_dict", "state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(wrapping), Mapping):
+            found = found[wrapping]
+    if not isinstance(found, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in found.values()
+    ):
+        raise BundleError(f"{path} holds no state dict: expected tensors by name")
+    return {str(key).removeprefix("module."): value for key, value in found.items()}
+
+
+def _settings(
+    weights: Mapping[str, torch.Tensor], *, levels: int, heads: int
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The network's arguments and the sizes of its inputs, by the shapes of the weights."""
+    shapes = {
+        name.removeprefix("text_encoder.text_model."): tuple(value.shape)
+        for name, value in weights.items()
+    }
+    shapes |= {
+        name.removeprefix("text_encoder."): tuple(value.shape) for name, value in weights.items()
+    }
+    image_width, _, patch, _ = shapes["image_encoder.embeddings.patch_embeddings.projection.weight"]
+    places = shapes["image_encoder.embeddings.position_embeddings"][1] - 1
+    vocabulary, text_width = shapes["embeddings.token_embedding.weight"]
+    tokens = shapes["embeddings.position_embedding.weight"][0]
+    pixels = round(places**0.5) * patch
+    image = ViTConfig(
+        hidden_size=image_width,
+        intermediate_size=_inner(
+            shapes,
+            (
+                "image_encoder.layers.0.mlp.fc1.weight",
+                "image_encoder.encoder.layer.0.intermediate.dense.weight",
+            ),
+        ),
+        num_hidden_layers=_layers(weights, "image_encoder."),
+        num_attention_heads=max(1, image_width // _HEAD_WIDTH),
+        image_size=pixels,
+        patch_size=patch,
+    )
+    text = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=text_width,
+        intermediate_size=_inner(shapes, ("encoder.layers.0.mlp.fc1.weight",)),
+        num_hidden_layers=_layers(weights, "text_encoder."),
+        num_attention_heads=max(1, text_width // _HEAD_WIDTH),
+        max_position_embeddings=tokens,
+    )
+    network = {
+        "image_encoder": as_configuration(image),
+        "text_encoder": as_configuration(text),
+        "width": shapes["image_proj.weight"][0],
+        "heads": heads,
+        "levels": levels,
+    }
+    return network, {"pixels": pixels, "tokens": tokens}
+
+
+def _inner(shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> int:
+    """Width of the MLP, by the first of the names that is there."""
+    return next((shapes[name][0] for name in names if name in shapes), 0) or shapes[names[0]][0]
+
+
+def _layers(weights: Mapping[str, torch.Tensor], encoder: str) -> int:
+    """Number of an encoder's layers, by the numbers in the names."""
+    numbers = [
+        int(part)
+        for name in weights
+        if name.startswith(encoder)
+        for part in name.split(".")
+        if part.isdecimal()
+    ]
+    return max(numbers) + 1
+
+
+def _initialize(network: DualAttentionClassifier) -> None:
+    """Weights that the checkpoint lacks: words pass unchanged, and the gate is almost open."""
+    if isinstance(network.text_proj, torch.nn.Linear):
+        torch.nn.init.eye_(network.text_proj.weight)
+        network.text_proj.bias.zero_()
+    if isinstance(network.gate, torch.nn.Linear):
+        network.gate.weight.zero_()
+        network.gate.bias.fill_(4.0)
+
+
+def _fill(
+    network: DualAttentionClassifier, weights: Mapping[str, torch.Tensor], *, path: Path
+) -> None:
+    """Load the weights under our names.
+
+    ``BundleError`` lists names that are missing, unexpected or of another shape.
+    """
+    own = network.state_dict()
+    text_width = network.level.text_norm.normalized_shape[0]
+    placed = {}
+    for name, value in weights.items():
+        first, _, rest = name.partition(".")
+        if any(part in name for part in _UNUSED):
+            continue
+        if name == "classifier.0.weight":  # theirs reads the image first, ours the words
+            placed["classifier.1.weight"] = torch.cat(
+                [value[:, -text_width:], value[:, :-text_width]], dim=1
             )
-        self.text_proj = nn.Identity()  # type: ignore[assignment]
-        self._text_length, self._padding_token = text_length, padding_token
-
-    def fuse(
-        self,
-        image_tokens: torch.Tensor,
-        token_ids: torch.Tensor | None = None,
-        token_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The joint embedding ``(B, E + I)``.
-
-        Raises ``UsageError`` for a picture without a caption.
-        """
-        level, image = self.level, image_tokens  # (B, N, I)
-        text = self._read(token_ids, token_mask)  # (B, S, E)
-        seen = level.image_proj(image)  # (B, N, E), for all levels
-        for _ in range(self.levels):
-            text = _attend_to_itself(level.text_self_attention, text)  # (B, S, E)
-            asked, _ = level.text_cross_attention(text, seen, seen, need_weights=False)  # (B, S, E)
-            text = level.text_norm(text + asked)  # (B, S, E)
-            words = level.mlp(text)  # (B, S, E)
-            read, _ = level.image_cross_attention(
-                seen, words, words, need_weights=False
-            )  # (B, N, E)
-            image = level.image_norm(image + level.back_proj(read))  # (B, N, I)
-        return torch.cat([text.mean(1), image.mean(1)], dim=1)  # (B, E + I)
-
-    def _read(
-        self, token_ids: torch.Tensor | None, token_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The words and the padding behind them, unmasked: states (B, S, E)."""
-        ids = refuse_silence(token_ids, token_mask)
-        filled = ids.new_full((len(ids), self._text_length), self._padding_token)  # (B, S)
-        given = ids.shape[1]
-        filled[:, :given] = ids if token_mask is None else ids.where(token_mask, filled[:, :given])
-        states: torch.Tensor = self.text_encoder(filled, torch.ones_like(filled, dtype=torch.bool))
-        return states
+        elif name == "classifier.0.bias":
+            placed["classifier.1.bias"] = value
+        else:
+            placed[f"{_MODULES.get(first, first)}.{rest}"] = value
+    placed = fit_keys(placed, own)
+    ours = {name for name in own if name.split(".")[0] in ("text_proj", "queries", "gate")}
+    wrong = {
+        "missing": sorted(own.keys() - placed.keys() - ours),
+        "unexpected": sorted(placed.keys() - own.keys()),
+        "of another shape": sorted(
+            name for name in own.keys() & placed.keys() if own[name].shape != placed[name].shape
+        ),
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        raise BundleError(f"{path} does not fit the published network; {told}")
+    network.load_state_dict(placed, strict=False)
 
 
-def _attend_to_itself(attention: nn.MultiheadAttention, text: torch.Tensor) -> torch.Tensor:
-    """Attention of each token over itself alone: the softmax over one key is 1."""
-    value = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
-    seen: torch.Tensor = attention.out_proj(nn.functional.linear(text, *value))
-    return seen
+def _readme(card: ModelCard, path: Path) -> str:
+    what = (
+        "Our network with the authors' weights, as a start for training: queries and gate have not"
+        " learned anything."
+    )
+    if card.variant == AS_PUBLISHED:
+        what = (
+            "The network is computed as in the authors' code for a batch of one, defects included "
+            "(see rssc_geo/models/network.py). It needs a caption for every tile."
+        )
+    return (
+        f"# {card.name}\n\n{card.description}\n\nImported from {path.name}. {what}\n\nNothing was"
+        " measured. Figures of the as-published and of the corrected variant belong to two"
+        " different models.\n"
+    )

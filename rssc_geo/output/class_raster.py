@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio
 from affine import Affine
-from pyproj import CRS
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from rssc_geo.geometry import TileGrid
-from rssc_geo.output.failures import not_written
+from rssc_geo.files import write_error
+from rssc_geo.output.placement import GeoGrid
 from rssc_geo.output.styles import rgb
 
 if TYPE_CHECKING:
@@ -24,30 +24,16 @@ _OPAQUE = 255
 
 
 def write_class_raster(
-    path: Path,
-    class_grid: np.ndarray,
-    *,
-    grid: TileGrid,
-    transform: Affine,
-    crs: CRS,
-    classes: Sequence[SceneClass],
+    path: Path, class_grid: NDArray[np.int32], geo: GeoGrid, classes: Sequence[SceneClass]
 ) -> None:
-    """Write the class of every cell, below 0 for none, as a uint8 COG with a color table and nodata
-    255.
+    """Write the class of every cell as a uint8 COG with a color table and nodata 255.
 
-    The names of the classes go to the band's tags, ``CLASS_<id>``. Where the raster's sides are no
-    multiples of the cell_size, the last row and column of pixels reach beyond its edge, as pixels
-    are all of one size. Raises ``OutputError`` when it cannot be written.
+    ``class_grid``: (cell rows, cell columns), below 0 for no class. The names of the classes go to
+    the band's tags, ``CLASS_<id>``. Where the raster's sides are no multiples of the cell's, the
+    last row and column of pixels reach beyond its edge, as pixels are all of one size. Raises
+    ``OutputError`` when it cannot be written.
     """
-    rows, cols = grid.cell_size
-    cell_transform = Affine(
-        transform.a * cols,
-        transform.b * rows,
-        transform.c,
-        transform.d * cols,
-        transform.e * rows,
-        transform.f,
-    )
+    rows, cols = geo.grid.cell_size
     pixels = np.where(class_grid >= 0, class_grid, _NODATA).astype(np.uint8)
     try:
         with rasterio.open(
@@ -59,8 +45,8 @@ def write_class_raster(
             count=1,
             dtype="uint8",
             nodata=_NODATA,
-            crs=crs.to_wkt(),
-            transform=cell_transform,
+            crs=geo.crs.to_wkt(),
+            transform=geo.transform @ Affine.scale(cols, rows),
             compress="DEFLATE",
             overview_resampling="MODE",
         ) as raster:
@@ -73,4 +59,4 @@ def write_class_raster(
                 1, **{f"CLASS_{scene_class.id}": scene_class.name for scene_class in classes}
             )
     except (RasterioError, OSError) as error:
-        raise not_written(path, error) from error
+        raise write_error(path, str(error)) from error

@@ -1,39 +1,49 @@
-"""The output formats: what each suffix means and how the layers are written."""
+"""The output formats: what each suffix means, and how a layer becomes a file."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import UsageError
-from rssc_geo.output.fields import Field, short_names
-from rssc_geo.output.geoparquet import write_geoparquet
-from rssc_geo.output.layers import Layer
-from rssc_geo.output.ogr import write_ogr
+from rssc_geo.files import write_error
+from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 WGS84 = CRS.from_epsg(4326)
 _SHAPEFILE_TEXT_BYTES = 254
+_TAIL_BYTES = 64
 # Indexes and remains of other programs, wrong beside a new Shapefile.
 _SHAPEFILE_REMAINS = (".qix", ".sbn", ".sbx", ".qpj", ".shp.xml", ".idm", ".ind")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A vector format. ``write(layer, path, provenance)`` writes one layer, the second time into
-    the same file if ``multilayer``.
+    """A vector format.
 
-    ``files`` are the suffixes of what it writes, the one that makes the result visible last;
-    ``remains`` those to delete where a file is replaced; ``max_fields`` bounds the fields of a
-    layer.
+    Attributes
+    ----------
+    name : for people
+    write : write(layer, path, provenance) writes one layer, the second time into the same file if
+        ``multilayer``; ``OutputError`` when not all of it arrives
+    files : suffixes of what it writes, the one that makes the result visible last
+    multilayer : whether one file holds all layers
+    wgs84 : whether it is in WGS84 unless another CRS is asked for
+    max_fields : how many fields a layer may have, None for any number
+    remains : suffixes of what is deleted where a file is replaced
     """
 
     name: str
@@ -45,15 +55,19 @@ class Format:
     remains: tuple[str, ...] = ()
 
     def layer_path(self, output: Path, layer: str) -> Path:
-        """Where a layer goes when ``output`` was asked for.
+        """The file of a layer of the map ``output``: that itself, or ``x_cells.ext`` for cells."""
+        if self.multilayer or layer == "landuse":
+            return output
+        return output.with_name(f"{output.stem}_{layer}{output.suffix}")
 
-        ``x.ext`` for landuse, ``x_cells.ext`` for cells.
-        """
-        return (
-            output
-            if self.multilayer or layer == "landuse"
-            else output.with_name(f"{output.stem}_{layer}{output.suffix}")
-        )
+    def files_of(self, path: Path) -> list[Path]:
+        """All files of the layer's file ``path``, which comes last."""
+        beside = [path.with_name(path.stem + suffix) for suffix in self.files[:-1]]
+        return [*beside, path]
+
+    def remains_of(self, path: Path) -> list[Path]:
+        """What is deleted where ``path`` is replaced."""
+        return [path.with_name(path.stem + suffix) for suffix in self.remains]
 
 
 def format_of(output: Path) -> Format:
@@ -69,19 +83,14 @@ def format_of(output: Path) -> Format:
 
 def _write_gpkg(layer: Layer, path: Path, _provenance: Mapping[str, object]) -> None:
     second = path.exists()
-    write_ogr(
-        layer,
-        path,
-        driver="GPKG",
-        layer_options={
-            "IDENTIFIER": layer.title,
-            "DESCRIPTION": layer.description,
-            "SPATIAL_INDEX": "YES",
-        },
-        # 1.3: newer GDAL would write 1.4, of which GDAL 3.6 and the QGIS built with it warn.
-        dataset_options=None if second else {"VERSION": "1.3"},
-        append=second,
-    )
+    options = {
+        "IDENTIFIER": layer.title,
+        "DESCRIPTION": layer.description,
+        "SPATIAL_INDEX": "YES",
+    }
+    # 1.3: newer GDAL would write 1.4, of which GDAL 3.6 and the QGIS built with it warn.
+    dataset_options = None if second else {"VERSION": "1.3"}
+    _write_ogr(layer, path, "GPKG", options, dataset_options=dataset_options, append=second)
 
 
 def _write_flatgeobuf(layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:
@@ -90,16 +99,15 @@ def _write_flatgeobuf(layer: Layer, path: Path, provenance: Mapping[str, object]
         "DESCRIPTION": _described(layer, provenance),
         "TEMPORARY_DIR": str(path.parent),
     }
-    write_ogr(layer, path, driver="FlatGeobuf", layer_options=options)
+    _write_ogr(layer, path, "FlatGeobuf", options)
 
 
 def _write_geojson(layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:
     options = {"DESCRIPTION": _described(layer, provenance)}
     if layer.crs == WGS84:
-        # RFC 7946 advises 7 digits (1 cm); cells of drone images are smaller than that leaves room
-        # for.
+        # RFC 7946 advises 7 digits (1 cm): too few for the cells of drone images.
         options |= {"RFC7946": "YES", "COORDINATE_PRECISION": "9"}
-    write_ogr(layer, path, driver="GeoJSON", layer_options=options)
+    _write_ogr(layer, path, "GeoJSON", options)
 
 
 def _write_shapefile(layer: Layer, path: Path, _provenance: Mapping[str, object]) -> None:
@@ -117,10 +125,10 @@ def _write_shapefile(layer: Layer, path: Path, _provenance: Mapping[str, object]
         replace(field, name=name) for field, name in zip(layer.fields, names, strict=True)
     )
     shortened = replace(layer, name=path.stem, fields=fields, batches=batches)
-    write_ogr(shortened, path, driver="ESRI Shapefile", layer_options={"ENCODING": "UTF-8"})
+    _write_ogr(shortened, path, "ESRI Shapefile", {"ENCODING": "UTF-8"})
     _write_field_table(path.with_name(f"{path.stem}_fields.csv"), layer.fields, names)
     if layer.name == "landuse":
-        logger.warning(
+        log.warning(
             "Shapefile: field names are cut to 10 characters and texts to %d bytes; %s_fields.csv"
             " lists the full names",
             _SHAPEFILE_TEXT_BYTES,
@@ -129,13 +137,16 @@ def _write_shapefile(layer: Layer, path: Path, _provenance: Mapping[str, object]
 
 
 def _write_field_table(path: Path, fields: Sequence[Field], names: Sequence[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["shapefile_name", "name", "alias", "description"])
-        table.writerows(
-            [name, field.name, field.alias, field.description]
-            for name, field in zip(names, fields, strict=True)
-        )
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["shapefile_name", "name", "alias", "description"])
+            table.writerows(
+                [name, field.name, field.alias, field.description]
+                for name, field in zip(names, fields, strict=True)
+            )
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def _cut(texts: pa.Array) -> pa.Array:
@@ -153,13 +164,113 @@ def _described(layer: Layer, provenance: Mapping[str, object]) -> str:
     return f"{layer.description} Provenance: {json.dumps(provenance, ensure_ascii=False)}"
 
 
+def _write_geoparquet(layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:
+    """GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/), as a stream through pyarrow.
+
+    The provenance goes to the file's metadata as ``rssc_geo``.
+    """
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    kinds: set[str] = set()
+    try:
+        with pq.ParquetWriter(path, layer.schema, compression="zstd") as writer:
+            for batch in layer.batches():
+                if len(batch):
+                    column = batch.column(GEOMETRY).to_numpy(zero_copy_only=False)
+                    geometries = shapely.from_wkb(column)
+                    bounds = shapely.total_bounds(geometries)
+                    low, high = np.minimum(low, bounds[:2]), np.maximum(high, bounds[2:])
+                    kinds.update(polygon.geom_type for polygon in geometries)
+                writer.write_batch(batch)
+            geometry: dict[str, object] = {
+                "encoding": "WKB",
+                "geometry_types": sorted(kinds),
+                "crs": layer.crs.to_json_dict(),
+            }
+            if kinds:
+                geometry["bbox"] = [*low.tolist(), *high.tolist()]
+            geo = {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: geometry}}
+            writer.add_key_value_metadata(
+                {"geo": json.dumps(geo), "rssc_geo": json.dumps(provenance, ensure_ascii=False)}
+            )
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _write_ogr(
+    layer: Layer,
+    path: Path,
+    driver: str,
+    layer_options: Mapping[str, str],
+    *,
+    dataset_options: Mapping[str, str] | None = None,
+    append: bool = False,
+) -> None:
+    """Write a layer through GDAL to ``path``, or with ``append`` into the file there.
+
+    Raises ``OutputError`` when not every feature arrives (a full disk); an exception in the layer's
+    own stream goes through as it is.
+    """
+    stream = _Counted(layer.batches)
+    try:
+        pyogrio.write_arrow(
+            pa.RecordBatchReader.from_batches(layer.schema, stream.batches()),
+            path,
+            layer=layer.name,
+            driver=driver,
+            geometry_name=GEOMETRY,
+            geometry_type=layer.geometry_type,
+            crs=layer.crs.to_wkt(),
+            append=append,
+            dataset_options=dataset_options,
+            layer_options=layer_options,
+        )
+        arrived = _features(path, layer.name, driver=driver, expected=stream.count)
+    # RuntimeError: base of pyogrio's errors.
+    except (RuntimeError, OSError, pa.ArrowException) as error:
+        if stream.failure is not None:
+            raise stream.failure from error
+        raise write_error(path, str(error)) from error
+    if stream.failure is not None:
+        raise stream.failure
+    if arrived != stream.count:
+        raise write_error(path, f"{arrived} of {stream.count} features arrived")
+
+
+class _Counted:
+    """Counts a stream's features and keeps its exception, of which GDAL gives only the message."""
+
+    def __init__(self, batches: Callable[[], Iterator[pa.RecordBatch]]) -> None:
+        self.count = 0
+        self.failure: BaseException | None = None
+        self._batches = batches
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches():
+                self.count += len(batch)
+                yield batch
+        except GeneratorExit:
+            raise  # GDAL stopped reading: its own error says why
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def _features(path: Path, layer: str, *, driver: str, expected: int) -> int:
+    """Features that can be read back; GeoJSON's end alone says whether it is whole."""
+    if driver == "GeoJSON":
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES), os.SEEK_SET)
+            return expected if file.read().rstrip().endswith(b"}") else 0
+    return int(pyogrio.read_info(path, layer=layer, force_feature_count=True)["features"])
+
+
 FORMATS: Mapping[str, Format] = {
-    ".gpkg": Format(
-        "GeoPackage", _write_gpkg, (".gpkg",), multilayer=True, max_fields=1998
-    ),  # SQLite: 2000 columns
+    # SQLite: 2000 columns, two of which are the id and the geometry.
+    ".gpkg": Format("GeoPackage", _write_gpkg, (".gpkg",), multilayer=True, max_fields=1998),
     ".fgb": Format("FlatGeobuf", _write_flatgeobuf, (".fgb",)),
     ".geojson": Format("GeoJSON", _write_geojson, (".geojson",), wgs84=True),
-    ".parquet": Format("GeoParquet", write_geoparquet, (".parquet",)),
+    ".parquet": Format("GeoParquet", _write_geoparquet, (".parquet",)),
     ".shp": Format(
         "Shapefile",
         _write_shapefile,

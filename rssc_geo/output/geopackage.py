@@ -1,6 +1,6 @@
-"""What a GeoPackage carries beyond its layers.
+"""What a GeoPackage carries beyond its layers: styles, aliases, provenance.
 
-Styles, aliases and provenance (GeoPackage 1.3, OGC 12-128r17).
+GeoPackage 1.3, OGC 12-128r17.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
-from rssc_geo.output.failures import not_written
+from rssc_geo.files import write_error
 from rssc_geo.output.layers import GEOMETRY, Layer
-from rssc_geo.output.provenance import qgis_metadata, timestamp
-from rssc_geo.output.sld import class_sld, confidence_sld
-from rssc_geo.output.styles import class_qml, confidence_qml
+from rssc_geo.output.styles import LayerStyle, map_styles, xml_text
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -27,16 +27,18 @@ _QGIS_URI = "http://mrcc.com/qgis.dtd"
 # The columns that QGIS writes itself.
 _STYLES = """
     CREATE TABLE layer_styles (
-        id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
-        f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
-        useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), update_time DATETIME DEFAULT CURRENT_TIMESTAMP
+        id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
+        f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
+        styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT,
+        owner TEXT(30), ui TEXT(30), update_time DATETIME DEFAULT CURRENT_TIMESTAMP
     )
 """
 # Annexes F.8 (metadata) and F.9 (schema).
 _METADATA = """
     CREATE TABLE IF NOT EXISTS gpkg_metadata (
-        id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL, md_scope TEXT NOT NULL DEFAULT 'dataset',
-        md_standard_uri TEXT NOT NULL, mime_type TEXT NOT NULL DEFAULT 'text/xml', metadata TEXT NOT NULL DEFAULT ''
+        id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL,
+        md_scope TEXT NOT NULL DEFAULT 'dataset', md_standard_uri TEXT NOT NULL,
+        mime_type TEXT NOT NULL DEFAULT 'text/xml', metadata TEXT NOT NULL DEFAULT ''
     )
 """
 _METADATA_REFERENCE = """
@@ -50,15 +52,16 @@ _METADATA_REFERENCE = """
 """
 _DATA_COLUMNS = """
     CREATE TABLE IF NOT EXISTS gpkg_data_columns (
-        table_name TEXT NOT NULL, column_name TEXT NOT NULL, name TEXT, title TEXT, description TEXT, mime_type TEXT,
-        constraint_name TEXT, CONSTRAINT pk_gdc PRIMARY KEY (table_name, column_name),
+        table_name TEXT NOT NULL, column_name TEXT NOT NULL, name TEXT, title TEXT,
+        description TEXT, mime_type TEXT, constraint_name TEXT,
+        CONSTRAINT pk_gdc PRIMARY KEY (table_name, column_name),
         CONSTRAINT gdc_tn UNIQUE (table_name, name)
     )
 """
 _CONSTRAINTS = """
     CREATE TABLE IF NOT EXISTS gpkg_data_column_constraints (
-        constraint_name TEXT NOT NULL, constraint_type TEXT NOT NULL, value TEXT, min NUMERIC, min_is_inclusive BOOLEAN,
-        max NUMERIC, max_is_inclusive BOOLEAN, description TEXT,
+        constraint_name TEXT NOT NULL, constraint_type TEXT NOT NULL, value TEXT, min NUMERIC,
+        min_is_inclusive BOOLEAN, max NUMERIC, max_is_inclusive BOOLEAN, description TEXT,
         CONSTRAINT gdcc_ntv UNIQUE (constraint_name, constraint_type, value)
     )
 """
@@ -78,7 +81,7 @@ _EXTENSIONS = (
 )
 
 
-def furnish(
+def describe_geopackage(
     path: Path,
     layers: Sequence[Layer],
     *,
@@ -100,49 +103,84 @@ def furnish(
                     (table, name, definition),
                 )
             for layer in layers:
-                _add_styles(connection, layer, classes)
-                add_aliases(connection, layer)
+                for style in map_styles(layer, classes):
+                    _add_style(connection, layer, style)
+                _add_aliases(connection, layer)
             _add_provenance(connection, layers, provenance)
     except sqlite3.OperationalError as error:
-        raise not_written(path, error) from error
+        raise write_error(path, str(error)) from error
 
 
-def _add_styles(
-    connection: sqlite3.Connection, layer: Layer, classes: Sequence[SceneClass]
-) -> None:
-    class_look = class_qml(layer.name, layer.fields, classes), class_sld(layer.name, classes)
-    confidence_look = confidence_qml(layer.name, layer.fields), confidence_sld(layer.name)
-    for name, (qml, sld), default, description in (
-        ("class", class_look, True, "Classes in the colors of the model"),
-        ("confidence", confidence_look, False, "Confidence in five steps"),
-    ):
-        add_style(
-            connection, layer, name=name, qml=qml, sld=sld, default=default, description=description
-        )
+def describe_layer(path: Path, layer: Layer, style: LayerStyle) -> None:
+    """Add a style and the aliases of one more layer to a GeoPackage that has been described.
+
+    Raises ``OutputError`` when it cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            _add_style(connection, layer, style)
+            _add_aliases(connection, layer)
+    except sqlite3.OperationalError as error:
+        raise write_error(path, str(error)) from error
 
 
-def add_style(
-    connection: sqlite3.Connection,
-    layer: Layer,
-    *,
-    name: str,
-    qml: str,
-    sld: str,
-    default: bool,
-    description: str,
-) -> None:
-    """A style of a layer in a GeoPackage that has QGIS's table for them."""
+def provenance_document(*parts: Mapping[str, object]) -> dict[str, object]:
+    """What a result says of its making: the parts, the later prevailing, and when (``created``).
+
+    Raises ``TypeError`` when a part is not made of JSON values: better now than in the middle of
+    writing.
+    """
+    merged: dict[str, object] = {}
+    for part in parts:
+        merged |= part
+    merged["created"] = timestamp()
+    # File names that are not UTF-8 come as lone surrogates, which no format can hold.
+    text = json.dumps(merged, ensure_ascii=False).encode("utf-8", "replace")
+    result: dict[str, object] = json.loads(text)
+    return result
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a GeoPackage says of its making; empty where it says nothing, or is none."""
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return {}
+    try:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
+            found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
+        document: dict[str, Any] = json.loads(found[0]) if found else {}
+    except (sqlite3.Error, ValueError):
+        return {}
+    return document
+
+
+def timestamp() -> str:
+    """Now in UTC, in the form GeoPackage asks for: ``2026-01-31T12:00:00.000Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _add_style(connection: sqlite3.Connection, layer: Layer, style: LayerStyle) -> None:
     # Catalog and schema are empty texts: QGIS does not apply a style where they are NULL.
     connection.execute(
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name,"
         " f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner,"
         " update_time) VALUES ('', '', ?, ?, ?, ?, ?, ?, ?, '', ?)",
-        (layer.name, GEOMETRY, name, qml, sld, int(default), description, timestamp()),
+        (
+            layer.name,
+            GEOMETRY,
+            style.name,
+            style.qml,
+            style.sld,
+            int(style.default),
+            style.description,
+            timestamp(),
+        ),
     )
 
 
-def add_aliases(connection: sqlite3.Connection, layer: Layer) -> None:
-    """Readable names and descriptions of a layer's fields in a GeoPackage that has the table for them."""
+def _add_aliases(connection: sqlite3.Connection, layer: Layer) -> None:
+    """Readable names and descriptions of a layer's fields."""
     connection.executemany(
         "INSERT OR REPLACE INTO gpkg_data_columns (table_name, column_name, name, title,"
         " description) VALUES (?, ?, ?, ?, ?)",
@@ -156,7 +194,7 @@ def add_aliases(connection: sqlite3.Connection, layer: Layer) -> None:
 def _add_provenance(
     connection: sqlite3.Connection, layers: Sequence[Layer], provenance: Mapping[str, object]
 ) -> None:
-    """The document once, referred to by file and layers, and for each layer what QGIS shows in its properties."""
+    """The document once, referred to by file and layers, and what QGIS shows of each layer."""
     text = json.dumps(provenance, ensure_ascii=False, indent=1)
     names = [layer.name for layer in layers]
     _add_metadata(connection, PROVENANCE_URI, "application/json", text, tables=[None, *names])
@@ -165,7 +203,7 @@ def _add_provenance(
             connection,
             _QGIS_URI,
             "text/xml",
-            qgis_metadata(layer.title, layer.description, provenance),
+            _qgis_metadata(layer.title, layer.description, provenance),
             tables=[layer.name],
         )
 
@@ -188,3 +226,20 @@ def _add_metadata(
         " VALUES (?, ?, ?, ?)",
         [("geopackage" if table is None else "table", table, timestamp(), row) for table in tables],
     )
+
+
+def _qgis_metadata(title: str, abstract: str, provenance: Mapping[str, object]) -> str:
+    """The XML that QGIS shows in a layer's properties, a history line each of the provenance."""
+    root = Element("qgis", version="3.22.0")
+    for tag, text in (
+        ("identifier", ""),
+        ("language", "ENG"),
+        ("type", "dataset"),
+        ("title", title),
+        ("abstract", abstract),
+    ):
+        SubElement(root, tag).text = text
+    for key, value in provenance.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        SubElement(root, "history").text = xml_text(f"{key}: {text}")
+    return tostring(root, encoding="unicode")

@@ -1,4 +1,4 @@
-"""The writer of a run's result: cells in, a land-use map out, resumable and all or nothing."""
+"""The writer of a land-use map: cells in, a finished map out, resumable and all or nothing."""
 
 from __future__ import annotations
 
@@ -9,47 +9,39 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from affine import Affine
-from pyproj import CRS
+from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.geometry import Regions, TileGrid, cell_polygons, dissolve, merge_small
+from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import write_class_raster
-from rssc_geo.output.formats import WGS84, format_of
-from rssc_geo.output.geopackage import furnish
+from rssc_geo.output.formats import WGS84
+from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import PartFile, Row
-from rssc_geo.output.placement import Placement
-from rssc_geo.output.provenance import document
-from rssc_geo.output.target import OutputOptions, Workshop, check_output
+from rssc_geo.output.placement import GeoGrid, Placement
+from rssc_geo.output.target import OutputTarget
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
-__all__ = [
-    "NOTHING",
-    "CellBatch",
-    "ClassTotal",
-    "LandUseSummary",
-    "LandUseWriter",
-    "OutputOptions",
-    "check_output",
-]
-
-NOTHING = -1  # in class grids: a cell without a class
+_NOTHING = -1  # in class grids: a cell without a class
 _CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class CellBatch:
-    """Classified cells.
+    """n classified cells.
 
-    ``rows`` and ``cols`` int32 (n,), ``probabilities`` float32 (n, classes), n captions.
+    Attributes
+    ----------
+    rows, cols : int32 (n,)
+    probabilities : float32 (n, classes)
+    captions : n texts
     """
 
-    rows: np.ndarray
-    cols: np.ndarray
-    probabilities: np.ndarray
+    rows: NDArray[np.int32]
+    cols: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
     captions: list[str]
 
     def __post_init__(self) -> None:
@@ -74,28 +66,28 @@ class ClassTotal:
 
 @dataclass(frozen=True, slots=True)
 class LandUseSummary:
-    """What was written: ``paths`` with the main file first, totals of every class of the model in
-    its order.
+    """What was written.
 
-    ``class_grid`` is int32 (cell rows, cell columns), the landuse layer's classes, -1 where there
-    is none.
+    Attributes
+    ----------
+    paths : the files, the main one first
+    cells, regions : how many features the layers hold
+    classes : totals of every class of the model, in its order
+    class_grid : int32 (cell rows, cell columns), the landuse layer's classes, -1 for none
     """
 
     paths: tuple[Path, ...]
     cells: int
     regions: int
     classes: tuple[ClassTotal, ...]
-    class_grid: np.ndarray = field(repr=False, compare=False)
+    class_grid: NDArray[np.int32] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """The landuse map before it is written.
+    """A map before it is written; ``classes`` are those of its cells before any merging."""
 
-    ``classes`` are those of its cells, before any merging.
-    """
-
-    class_grid: np.ndarray
+    class_grid: NDArray[np.int32]
     regions: Regions
     values: RegionValues
     classes: tuple[SceneClass, ...]
@@ -106,53 +98,49 @@ class LandUseWriter:
 
     Parameters
     ----------
-    grid, transform, crs : of the raster
+    target : where the map goes, checked by ``make_target``
+    geo : the raster's grid
     classes : of the model, in the order of its outputs
     run_key : everything that defines the cells (input, model, options), as JSON values; a part file
         of a run with the same key is resumed
     provenance : what the result says of its making, as JSON values
 
-    Raises what ``check_output`` does, and ``OutputError`` when another process writes the same
-    target.
+    Raises ``UsageError`` for classes that the formats cannot hold, and ``OutputError`` when another
+    process writes the same target.
     """
 
     def __init__(
         self,
-        options: OutputOptions,
+        target: OutputTarget,
+        geo: GeoGrid,
         *,
-        grid: TileGrid,
-        transform: Affine,
-        crs: CRS,
         classes: Sequence[SceneClass],
         run_key: Mapping[str, object],
         provenance: Mapping[str, object],
     ) -> None:
-        if [scene_class.id for scene_class in classes] != list(range(len(classes))):
-            raise ValueError(
-                f"class ids {[scene_class.id for scene_class in classes]} do not count from 0"
-            )
+        ids = [scene_class.id for scene_class in classes]
+        if ids != list(range(len(classes))):
+            raise ValueError(f"class ids {ids} do not count from 0")
         names = [scene_class.name for scene_class in classes]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"two classes are named {twice[0]!r}: give each its own name")
-        check_output(options, class_count=len(classes))
-        self._options, self._grid, self._transform, self._crs = options, grid, transform, crs
+        target.check_classes(len(classes))
+        self._target, self._geo = target, geo
         self._classes, self._provenance = tuple(classes), provenance
-        self._format = format_of(options.path)
         self._placement = Placement(
-            crs,
-            options.crs or (WGS84 if self._format.wgs84 else crs),
-            grid=grid,
-            transform=transform,
-            clip=options.aoi_clip,
-            wrap=self._format.wgs84,
+            geo,
+            target.crs or (WGS84 if target.format.wgs84 else geo.crs),
+            clip=target.clip,
+            wrap=target.format.wgs84,
         )
+        grid = geo.grid
         key = {
             "run": run_key,
             "grid": [grid.shape, grid.size, grid.cell_size],
             "classes": names,
-            "probabilities": options.probabilities,
+            "probabilities": target.probabilities,
         }
-        self._part = PartFile(options.part_path, key)
+        self._part = PartFile(target.part_path, key)
 
     @property
     def watermark(self) -> int:
@@ -164,41 +152,30 @@ class LandUseWriter:
         return len(self._part)
 
     def append(self, batch: CellBatch, watermark: int) -> None:
-        """Keep a batch of cells, each given once in a run, and the watermark, in one transaction."""
-        self._part.append(_rows(batch, probabilities=self._options.probabilities), watermark)
+        """Keep cells, each given once in a run, and the watermark, in one transaction."""
+        self._part.append(_rows(batch, probabilities=self._target.probabilities), watermark)
 
     def finish(self, extra_provenance: Mapping[str, object] | None = None) -> LandUseSummary:
         """Make the result of the cells appended, put it in place and remove the part file.
 
         Raises ``OutputError`` when it cannot be written; the part file is then kept.
         """
-        options, classes = self._options, self._classes
-        made_of = document(self._provenance, extra_provenance or {})
+        target = self._target
+        provenance = provenance_document(self._provenance, extra_provenance or {})
         result = self._map()
         layers = self._layers(result)
-        with Workshop(options) as workshop:
+        with target.staged() as staging:
             for layer in layers:
-                path = self._format.layer_path(options.path, layer.name)
-                self._format.write(layer, workshop.temporary(path), made_of)
-            if self._format.multilayer:
-                furnish(
-                    workshop.temporary(options.path),
-                    layers,
-                    classes=result.classes,
-                    provenance=made_of,
-                )
-            if options.class_raster is not None:
-                write_class_raster(
-                    workshop.temporary(options.class_raster),
-                    result.class_grid,
-                    grid=self._grid,
-                    transform=self._transform,
-                    crs=self._crs,
-                    classes=classes,
-                )
-            workshop.publish()
+                path = staging.place(target.format.layer_path(target.path, layer.name))
+                target.format.write(layer, path, provenance)
+            if target.format.multilayer:
+                path = staging.place(target.path)
+                describe_geopackage(path, layers, classes=result.classes, provenance=provenance)
+            if target.class_raster is not None:
+                path = staging.place(target.class_raster)
+                write_class_raster(path, result.class_grid, self._geo, self._classes)
         self._part.remove()
-        return _summary(options, result, classes)
+        return _summary(target, result, self._classes)
 
     def close(self) -> None:
         """Stop, keeping the part file so that the next identical run goes on from it."""
@@ -220,59 +197,60 @@ class LandUseWriter:
         self.close()
 
     def _layers(self, result: _Map) -> tuple[Layer, Layer]:
+        classes, placement = self._classes, self._placement
         return (
-            landuse_layer(
-                result.regions, result.values, classes=self._classes, placement=self._placement
-            ),
+            landuse_layer(result.regions, result.values, classes=classes, placement=placement),
             cells_layer(
                 self._part,
-                self._grid,
-                transform=self._transform,
-                classes=self._classes,
-                placement=self._placement,
-                probabilities=self._options.probabilities,
+                classes=classes,
+                placement=placement,
+                probabilities=self._target.probabilities,
             ),
         )
 
     def _map(self) -> _Map:
         """The map of the cells in the part file. Held whole: three numbers a cell."""
-        class_grid = np.full(self._grid.cells_shape, NOTHING, np.int32)
-        confidence = np.zeros(self._grid.cells_shape, np.float32)
-        areas = np.zeros(self._grid.cells_shape, np.float64)
+        shape = self._geo.grid.cells_shape
+        class_grid = np.full(shape, _NOTHING, np.int32)
+        confidence = np.zeros(shape, np.float32)
+        areas = np.zeros(shape, np.float64)
         for chunk in self._part.read("row, col, class_id, confidence"):
             rows, cols, class_ids, confidences = (
                 np.array(column) for column in zip(*chunk, strict=True)
             )
             class_grid[rows, cols] = class_ids
             confidence[rows, cols] = confidences
-            areas[rows, cols] = self._placement.areas_m2(
-                cell_polygons(self._grid, self._transform, rows, cols)
-            )
-        present = tuple(self._classes[index] for index in np.unique(class_grid) if index != NOTHING)
-        if self._options.min_area_m2 > 0:
+            areas[rows, cols] = self._placement.areas_m2(self._geo.polygons(rows, cols))
+        present = np.unique(class_grid[class_grid != _NOTHING])
+        if self._target.min_area > 0:
             class_grid = merge_small(
-                class_grid, areas, min_area=self._options.min_area_m2, nothing=NOTHING
+                class_grid, areas, min_area=self._target.min_area, nothing=_NOTHING
             )
         regions = dissolve(
-            self._grid,
-            self._transform,
+            self._geo.grid,
+            self._geo.transform,
             classes=class_grid,
-            nothing=NOTHING,
+            nothing=_NOTHING,
             keep_corners=self._placement.reprojects,
         )
         inside = regions.labels >= 0
         labels, count = regions.labels[inside], len(regions)
-        area: np.ndarray = np.bincount(labels, weights=areas[inside], minlength=count)
+        area = np.bincount(labels, weights=areas[inside], minlength=count).astype(np.float64)
         weighted = np.bincount(labels, weights=areas[inside] * confidence[inside], minlength=count)
         cells = np.bincount(labels, minlength=count)
-        confidence_of_region = weighted / area
-        if self._options.aoi_clip is not None:
-            clipped_area = np.zeros(count)
-            for start in range(0, count, _CHUNK):
-                polygons = self._placement.clip(regions.polygons(start, start + _CHUNK))
-                clipped_area[start : start + _CHUNK] = self._placement.areas_m2(polygons)
-            area = clipped_area
-        return _Map(class_grid, regions, RegionValues(confidence_of_region, area, cells), present)
+        mean = weighted / area
+        if self._target.clip is not None:
+            area = self._clipped_areas(regions)
+        values = RegionValues(mean, area, cells)
+        return _Map(class_grid, regions, values, tuple(self._classes[i] for i in present))
+
+    def _clipped_areas(self, regions: Regions) -> NDArray[np.float64]:
+        """What a clip leaves of each region, in m²."""
+        areas = np.zeros(len(regions))
+        for start in range(0, len(regions), _CHUNK):
+            polygons = self._placement.clip(regions.polygons(start, start + _CHUNK))
+            areas[start : start + _CHUNK] = self._placement.areas_m2(polygons)
+        return areas
 
 
 def _rows(batch: CellBatch, *, probabilities: bool) -> list[Row]:
@@ -299,21 +277,15 @@ def _rows(batch: CellBatch, *, probabilities: bool) -> list[Row]:
     )
 
 
-def _summary(options: OutputOptions, result: _Map, classes: Sequence[SceneClass]) -> LandUseSummary:
+def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) -> LandUseSummary:
     regions, values, count = result.regions, result.values, len(classes)
     cells = np.bincount(regions.class_ids, weights=values.cells, minlength=count).astype(int)
     area = np.bincount(regions.class_ids, weights=values.area_m2, minlength=count)
     regions_of_class = np.bincount(regions.class_ids, minlength=count)
     totals = tuple(
-        ClassTotal(
-            scene_class.id,
-            scene_class.name,
-            int(cells[i]),
-            int(regions_of_class[i]),
-            float(area[i]),
-        )
-        for i, scene_class in enumerate(classes)
+        ClassTotal(c.id, c.name, int(cells[i]), int(regions_of_class[i]), float(area[i]))
+        for i, c in enumerate(classes)
     )
     return LandUseSummary(
-        tuple(reversed(options.results)), int(cells.sum()), len(regions), totals, result.class_grid
+        tuple(reversed(target.results)), int(cells.sum()), len(regions), totals, result.class_grid
     )

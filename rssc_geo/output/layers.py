@@ -1,19 +1,20 @@
-"""The two layers as streams of Arrow record batches, whatever the format they go to."""
+"""The layers of a map: their fields, and streams of Arrow record batches for any format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import shapely
-from affine import Affine
+from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.geometry import Regions, TileGrid, cell_polygons
-from rssc_geo.output.fields import CELL_FIELDS, LANDUSE_FIELDS, Field, probability_fields
+from rssc_geo.geometry import Regions
 from rssc_geo.output.partfile import PartFile
 from rssc_geo.output.placement import Placement
 
@@ -26,10 +27,68 @@ _DECIMALS = 6  # of probabilities: beyond lies the noise of float32
 _AREA_DECIMALS = 4
 _TYPES = {"text": pa.string(), "integer": pa.int32(), "real": pa.float64()}
 
+Kind = Literal["text", "integer", "real"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a layer: ``alias`` is what people read, ``description`` explains it."""
+
+    name: str
+    alias: str
+    kind: Kind
+    description: str
+
+
+_CLASS = Field("class", "Class", "text", "Name of the most probable class")
+_CLASS_ID = Field(
+    "class_id", "Class number", "integer", "Number of the class in the model card, from 0"
+)
+
+LANDUSE_FIELDS: tuple[Field, ...] = (
+    _CLASS,
+    _CLASS_ID,
+    Field(
+        "confidence",
+        "Confidence",
+        "real",
+        "Probability of each cell's own class, mean over the region's cells weighted by area",
+    ),
+    Field("area_m2", "Area (m²)", "real", "Geodesic area in square metres"),
+    Field("cells", "Cells", "integer", "Number of grid cells in the region"),
+)
+
+CELL_FIELDS: tuple[Field, ...] = (
+    _CLASS,
+    _CLASS_ID,
+    Field("confidence", "Confidence", "real", "Probability of the class"),
+    Field("runner_up", "Runner-up", "text", "Name of the second most probable class"),
+    Field("margin", "Margin", "real", "Probability of the class less that of the runner-up"),
+    Field("caption", "Caption", "text", "What the captioner says about the scene"),
+    Field("row", "Cell row", "integer", "Row of the cell in the grid, from 0"),
+    Field("col", "Cell column", "integer", "Column of the cell in the grid, from 0"),
+)
+
+
+def probability_fields(classes: Sequence[SceneClass]) -> tuple[Field, ...]:
+    """One ``p_<class>`` field a class, in their order; the class's real name is the alias."""
+    slugs = _unique(
+        (f"p_{_slug(scene_class.name) or scene_class.id}" for scene_class in classes), longest=60
+    )
+    return tuple(
+        Field(slug, f"P({scene_class.name})", "real", f"Probability of {scene_class.name}")
+        for slug, scene_class in zip(slugs, classes, strict=True)
+    )
+
+
+def short_names(fields: Sequence[Field]) -> list[str]:
+    """Names of at most 10 characters, unique whatever the case, for a Shapefile's table."""
+    return _unique((field.name for field in fields), longest=10)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer to write; ``batches`` starts the stream anew at every call."""
+    """A layer to write or read; ``batches`` starts the stream anew at every call."""
 
     name: str
     title: str
@@ -53,23 +112,24 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class RegionValues:
-    """What the landuse layer says of each region.
+    """What the landuse layer says of each of n regions.
 
-    Area-weighted confidence, area in m², number of cells; (n,) each.
+    Attributes
+    ----------
+    confidence : (n,), of each cell's own class, mean weighted by area
+    area_m2 : (n,)
+    cells : (n,), how many
     """
 
-    confidence: np.ndarray
-    area_m2: np.ndarray
-    cells: np.ndarray
+    confidence: NDArray[np.float64]
+    area_m2: NDArray[np.float64]
+    cells: NDArray[np.int64]
 
 
 def landuse_layer(
     regions: Regions, values: RegionValues, *, classes: Sequence[SceneClass], placement: Placement
 ) -> Layer:
-    """The ``landuse`` layer: one feature a region.
-
-    Regions of which a clip leaves nothing are left out.
-    """
+    """The ``landuse`` layer: one feature a region, but for those of which a clip leaves nothing."""
     names = np.array([scene_class.name for scene_class in classes], object)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -100,21 +160,14 @@ def landuse_layer(
 
 
 def cells_layer(
-    part: PartFile,
-    grid: TileGrid,
-    *,
-    transform: Affine,
-    classes: Sequence[SceneClass],
-    placement: Placement,
-    probabilities: bool,
+    part: PartFile, *, classes: Sequence[SceneClass], placement: Placement, probabilities: bool
 ) -> Layer:
     """The ``cells`` layer: one feature a cell, straight from the part file.
 
-    What a clip leaves nothing of is left out.
+    Cells of which a clip leaves nothing are left out.
     """
-    names = np.array(
-        [*(scene_class.name for scene_class in classes), None], object
-    )  # -1: no runner-up
+    # -1: no runner-up
+    names = np.array([*(scene_class.name for scene_class in classes), None], object)
 
     def batches() -> Iterator[pa.RecordBatch]:
         columns = "row, col, class_id, confidence, coalesce(runner_up, -1), margin, caption"
@@ -123,7 +176,7 @@ def cells_layer(
                 *cells, strict=True
             )
             row, col = np.array(rows, np.int32), np.array(cols, np.int32)
-            polygons = placement.clip(cell_polygons(grid, transform, row, col))
+            polygons = placement.clip(placement.geo.polygons(row, col))
             kept = np.flatnonzero(~shapely.is_missing(polygons))
             classes_here = np.array(class_ids, np.int32)[kept]
             arrays = [
@@ -137,13 +190,11 @@ def cells_layer(
                 pa.array(col[kept], pa.int32()),
             ]
             if probabilities:
-                table = np.frombuffer(b"".join(blobs[0]), np.float32).reshape(
-                    len(cells), len(classes)
-                )[kept]
+                table = np.frombuffer(b"".join(blobs[0]), np.float32)
+                table = table.reshape(len(cells), len(classes))[kept]
                 arrays += [_real(table[:, index]) for index in range(len(classes))]
-            yield pa.record_batch(
-                [*arrays, _wkb(placement.place(polygons[kept]))], schema=layer.schema
-            )
+            placed = placement.place(polygons[kept])
+            yield pa.record_batch([*arrays, _wkb(placed)], schema=layer.schema)
 
     layer = Layer(
         "cells",
@@ -158,10 +209,30 @@ def cells_layer(
     return layer
 
 
-def _real(values: np.ndarray, decimals: int = _DECIMALS) -> pa.Array:
+def _real(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> pa.Array:
     """Numbers as float64, NaN as null."""
     return pa.array(np.round(values.astype(np.float64), decimals), pa.float64(), from_pandas=True)
 
 
-def _wkb(polygons: np.ndarray) -> pa.Array:
+def _wkb(polygons: NDArray[np.object_]) -> pa.Array:
     return pa.array(shapely.to_wkb(polygons), pa.binary())
+
+
+def _slug(name: str) -> str:
+    """The name in lower-case ASCII letters, digits and underscores; empty where none is left."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
+
+
+def _unique(names: Iterable[str], *, longest: int) -> list[str]:
+    """The names cut to length; one met before gets the first free number as its end."""
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        candidate, number = name[:longest], 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name[: longest - len(str(number)) - 1]}_{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

@@ -13,27 +13,28 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-
-from rssc_geo.errors import OutputError
 from typing import Self
 
-logger = logging.getLogger(__name__)
+from rssc_geo.errors import OutputError
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _FETCH = 8192
 _CREATE = """
     CREATE TABLE meta (format INTEGER NOT NULL, run_key TEXT NOT NULL, watermark INTEGER NOT NULL);
     CREATE TABLE cells (
-        row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL, confidence REAL NOT NULL,
-        runner_up INTEGER, margin REAL NOT NULL, caption TEXT NOT NULL, probabilities BLOB,
+        row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL,
+        confidence REAL NOT NULL, runner_up INTEGER, margin REAL NOT NULL, caption TEXT NOT NULL,
+        probabilities BLOB,
         PRIMARY KEY (row, col)
     ) WITHOUT ROWID;
 """
 
 Row = tuple[int, int, int, float, int | None, float, str, bytes | None]
-"""A cell.
+"""A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities.
 
-Row, col, class id, confidence, runner-up's id, margin, caption, float32 probabilities.
+The probabilities are float32 bytes, or None where they are not asked for.
 """
 
 
@@ -58,7 +59,7 @@ class PartFile:
             self._connection.close()
             raise self._failure(error) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            logger.warning("%s cannot be resumed (%s): starting anew", path, error)
+            log.warning("%s cannot be resumed (%s): starting anew", path, error)
             self._connection.close()
             self._start_anew(key)
 
@@ -80,7 +81,7 @@ class PartFile:
             if found == (_FORMAT, key):
                 run("COMMIT")
                 return
-            logger.warning(
+            log.warning(
                 "%s is from a run with another input, model or other options: starting anew",
                 self.path,
             )
@@ -132,7 +133,9 @@ class PartFile:
 
     def read(self, columns: str) -> Iterator[list[tuple[object, ...]]]:
         """The named columns of all cells in row-major order, in lists of some thousand rows."""
-        cursor = self._connection.execute(f"SELECT {columns} FROM cells ORDER BY row, col")
+        # The columns are named by this package alone.
+        query = f"SELECT {columns} FROM cells ORDER BY row, col"  # noqa: S608
+        cursor = self._connection.execute(query)
         while chunk := cursor.fetchmany(_FETCH):
             yield chunk
 

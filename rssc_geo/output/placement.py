@@ -1,18 +1,40 @@
-"""Where polygons go: from the raster's CRS to the output's, clipped and cut where asked."""
+"""Where cells and polygons lie: on the ground, and in the output's CRS."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from rssc_geo.errors import OutputError
-from rssc_geo.geometry import TileGrid, antimeridian, geodesic_area_m2
+from rssc_geo.geometry import (
+    TileGrid,
+    cell_polygons,
+    crosses_antimeridian,
+    geodesic_area_m2,
+    split_at_antimeridian,
+)
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
 _BORDER_POINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GeoGrid:
+    """A raster's grid of cells with its place: ``transform`` turns (col, row) into ``crs``."""
+
+    grid: TileGrid
+    transform: Affine
+    crs: CRS
+
+    def polygons(self, rows: NDArray[np.int32], cols: NDArray[np.int32]) -> NDArray[np.object_]:
+        """The cells at (n,) rows and columns as polygons in ``crs``."""
+        return cell_polygons(self.grid, self.transform, rows, cols)
 
 
 class Placement:
@@ -20,39 +42,34 @@ class Placement:
 
     Parameters
     ----------
-    source, target : CRS of the raster and of the output
-    clip : polygon or multipolygon in ``source`` to which polygons are cut, or None
+    geo : the raster's grid
+    target : CRS of the output
+    clip : polygon or multipolygon in the raster's CRS to which polygons are cut, or None
     wrap : cut polygons at the antimeridian even when nothing is reprojected, as GeoJSON asks for
 
-    Raises ``OutputError`` when the target cannot be reached from the source.
+    Raises ``OutputError`` when the target cannot be reached from the raster's CRS.
     """
 
     def __init__(
         self,
-        source: CRS,
+        geo: GeoGrid,
         target: CRS,
         *,
-        grid: TileGrid,
-        transform: Affine,
-        clip: shapely.Geometry | None,
-        wrap: bool,
+        clip: shapely.Geometry | None = None,
+        wrap: bool = False,
     ) -> None:
-        self.source, self.target = source, target
+        self.geo, self.target = geo, target
         self._clip = clip
         self._to_target = None
-        if not source.equals(target, ignore_axis_order=True):
+        if not geo.crs.equals(target, ignore_axis_order=True):
             try:
-                self._to_target = Transformer.from_crs(source, target, always_xy=True)
+                self._to_target = Transformer.from_crs(geo.crs, target, always_xy=True)
             except ProjError as error:
                 raise OutputError(
-                    f"{source.name!r} cannot be converted to {target.name!r} ({error}): choose"
+                    f"{geo.crs.name!r} cannot be converted to {target.name!r} ({error}): choose"
                     " another --crs"
                 ) from error
-        self._splits = (
-            target.is_geographic
-            and (wrap or self.reprojects)
-            and self._border_crosses(grid, transform)
-        )
+        self._splits = target.is_geographic and (wrap or self.reprojects) and self._border_crosses()
         if clip is not None:
             shapely.prepare(clip)
 
@@ -66,7 +83,7 @@ class Placement:
         """Type of the layer that holds the placed polygons."""
         return "MultiPolygon" if self._splits or self._clip is not None else "Polygon"
 
-    def clip(self, polygons: np.ndarray) -> np.ndarray:
+    def clip(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
         """Polygons cut to the clip geometry; None where nothing is left. Unchanged without one."""
         if self._clip is None:
             return polygons
@@ -77,11 +94,11 @@ class Placement:
         ]
         return clipped
 
-    def areas_m2(self, clipped: np.ndarray) -> np.ndarray:
+    def areas_m2(self, clipped: NDArray[np.object_]) -> NDArray[np.float64]:
         """Geodesic areas of polygons given in the raster's CRS."""
-        return geodesic_area_m2(clipped, self.source)
+        return geodesic_area_m2(clipped, self.geo.crs)
 
-    def place(self, clipped: np.ndarray) -> np.ndarray:
+    def place(self, clipped: NDArray[np.object_]) -> NDArray[np.object_]:
         """Clipped polygons in the output's CRS, of the layer's geometry type.
 
         Raises ``OutputError`` where a corner has no position there.
@@ -95,25 +112,28 @@ class Placement:
                     " --crs"
                 )
         if self._splits:
-            placed = antimeridian.split(placed, wrapped=not self.source.is_geographic)
+            placed = split_at_antimeridian(placed, wrapped=not self.geo.crs.is_geographic)
         if self.geometry_type == "MultiPolygon":
             single = shapely.get_type_id(placed) == _POLYGON
             placed = placed.copy()
             placed[single] = shapely.multipolygons(placed[single], indices=np.arange(single.sum()))
         return placed
 
-    def _border_crosses(self, grid: TileGrid, transform: Affine) -> bool:
+    def _border_crosses(self) -> bool:
+        """Whether the raster's border crosses the antimeridian in the output's CRS."""
         steps = np.linspace(0, 1, _BORDER_POINTS)
         zero, one = np.zeros(_BORDER_POINTS), np.ones(_BORDER_POINTS)
-        x = np.concatenate([steps, one, steps[::-1], zero]) * grid.shape[1]
-        y = np.concatenate([zero, steps, one, steps[::-1]]) * grid.shape[0]
+        x = np.concatenate([steps, one, steps[::-1], zero]) * self.geo.grid.shape[1]
+        y = np.concatenate([zero, steps, one, steps[::-1]]) * self.geo.grid.shape[0]
+        transform = self.geo.transform
         lon, lat = (
             transform.a * x + transform.b * y + transform.c,
             transform.d * x + transform.e * y + transform.f,
         )
         if self._to_target is not None:
             lon, lat = self._to_target.transform(lon, lat)
-        return antimeridian.crosses(lon[np.isfinite(lon)], wrapped=not self.source.is_geographic)
+        wrapped = not self.geo.crs.is_geographic
+        return crosses_antimeridian(lon[np.isfinite(lon)], wrapped=wrapped)
 
 
 def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry | None:

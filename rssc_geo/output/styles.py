@@ -1,28 +1,33 @@
-"""How the layers look: QGIS styles (QML, for QGIS 3.22 and later) for classes and for confidence.
+"""How the layers look: styles of QGIS (QML, for 3.22 and later), and SLD 1.0.0 for map servers.
 
-Both are written as QGIS writes them itself, reduced to what differs from its defaults: the
-renderer, aliases and the map tip. Class names come from people and may hold anything; ElementTree
-escapes them.
+QML is written as QGIS writes it itself, reduced to what differs from its defaults. Class names come
+from people and may hold anything; ElementTree escapes them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from rssc_geo.output.fields import Field
+from rssc_geo.output.layers import Field, Layer
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
-FILL_OPACITY = 0.6  # the imagery below stays readable
+_FILL_OPACITY = 0.6  # the imagery below stays readable
 _OUTLINE_SHADE = 0.6
 _OUTLINE_MM = {"landuse": 0.26, "cells": 0.1}
 _OTHER = "#9e9e9e"
 _CATEGORIES = "Symbology|Fields|MapTips"
+_NAMESPACES = {"xmlns": "http://www.opengis.net/sld", "xmlns:ogc": "http://www.opengis.net/ogc"}
+# Of the review layer: bright outlines and no fill, as who labels has to see the ground.
+_REVIEW_LOOKS = (
+    ("to label", '"label" IS NULL OR trim("label") = \'\'', "255,0,200,255"),
+    ("labeled", "ELSE", "0,220,90,255"),
+)
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -49,11 +54,38 @@ CONFIDENCE_STEPS = (
 )
 
 
-def class_qml(layer: str, fields: Sequence[Field], classes: Sequence[SceneClass]) -> str:
-    """The style by class.
+@dataclass(frozen=True, slots=True)
+class LayerStyle:
+    """A style that a GeoPackage keeps for one of its layers; ``sld`` may be empty."""
 
-    One category a class in its color, and a gray one for values that edits may bring.
-    """
+    name: str
+    description: str
+    qml: str
+    sld: str = ""
+    default: bool = False
+
+
+def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, LayerStyle]:
+    """The styles of a map's layer: by class, the default, and by confidence."""
+    return (
+        LayerStyle(
+            "class",
+            "Classes in the colors of the model",
+            class_qml(layer.name, layer.fields, classes),
+            class_sld(layer.name, classes),
+            default=True,
+        ),
+        LayerStyle(
+            "confidence",
+            "Confidence in five steps",
+            confidence_qml(layer.name, layer.fields),
+            confidence_sld(layer.name),
+        ),
+    )
+
+
+def class_qml(layer: str, fields: Sequence[Field], classes: Sequence[SceneClass]) -> str:
+    """The style by class: one category each, and a gray one for values that edits may bring."""
     root = Element("qgis", version="3.22.0", styleCategories=_CATEGORIES)
     renderer = SubElement(
         root,
@@ -112,15 +144,71 @@ def confidence_qml(layer: str, fields: Sequence[Field]) -> str:
     return _finished(root, fields)
 
 
+def review_qml(fields: Sequence[Field]) -> str:
+    """The style of cells to review.
+
+    Outlines by whether the cell has a label, its rank in the middle, and what the model says as a
+    map tip.
+    """
+    root = Element(
+        "qgis",
+        version="3.22.0",
+        styleCategories="Symbology|Labeling|Fields|MapTips",
+        labelsEnabled="1",
+    )
+    renderer = SubElement(root, "renderer-v2", type="RuleRenderer", enableorderby="0")
+    renderer.set("forceraster", "0")
+    renderer.set("symbollevels", "0")
+    rules, symbols = SubElement(renderer, "rules", key="review"), SubElement(renderer, "symbols")
+    for index, (label, condition, color) in enumerate(_REVIEW_LOOKS):
+        rule = SubElement(rules, "rule", key=f"review-{index}", symbol=str(index), label=label)
+        rule.set("filter", condition)
+        outlined = {"style": "no", "outline_color": color, "outline_width": "0.7"}
+        _fill_symbol(symbols, str(index), outlined)
+    settings = SubElement(
+        SubElement(root, "labeling", type="simple"), "settings", calloutType="simple"
+    )
+    style = SubElement(
+        settings, "text-style", fieldName="rank", isExpression="0", fontSize="9", fontWeight="75"
+    )
+    style.set("textColor", "40,40,40,255")
+    SubElement(style, "text-buffer", bufferDraw="1", bufferSize="1", bufferColor="255,255,255,255")
+    SubElement(root, "layerOpacity").text = "1"
+    _add_aliases(root, fields)
+    SubElement(root, "previewExpression").text = '"rank"'
+    tip = " ".join(f"{_escaped(name)}<br>" for name in ("reason", "caption"))
+    SubElement(root, "mapTip", enabled="1").text = tip
+    return _DOCTYPE + tostring(root, encoding="unicode")
+
+
+def class_sld(layer: str, classes: Sequence[SceneClass]) -> str:
+    """The style by class: one rule each."""
+    root, rules = _sld(layer, "Class")
+    for scene_class in classes:
+        name = xml_text(scene_class.name)
+        condition = _rule(rules, name, scene_class.color)
+        _compare(condition, "PropertyIsEqualTo", "class", name)
+    return tostring(root, encoding="unicode")
+
+
+def confidence_sld(layer: str) -> str:
+    """The style by confidence; a value between two steps belongs to the upper one."""
+    root, rules = _sld(layer, "Confidence")
+    for step in CONFIDENCE_STEPS:
+        both = SubElement(_rule(rules, step.label, step.color), "ogc:And")
+        _compare(both, "PropertyIsGreaterThanOrEqualTo", "confidence", str(step.lower))
+        below = (
+            "PropertyIsLessThan"
+            if step is not CONFIDENCE_STEPS[-1]
+            else "PropertyIsLessThanOrEqualTo"
+        )
+        _compare(both, below, "confidence", str(step.upper))
+    return tostring(root, encoding="unicode")
+
+
 def rgb(color: str) -> Rgb:
     """``#rrggbb`` as numbers."""
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-def outline(color: str) -> Rgb:
-    """A darker shade of a fill's color."""
-    red, green, blue = (round(_OUTLINE_SHADE * channel) for channel in rgb(color))
-    return red, green, blue
 
 
 def xml_text(text: str) -> str:
@@ -131,15 +219,31 @@ def xml_text(text: str) -> str:
 def _finished(root: Element, fields: Sequence[Field]) -> str:
     SubElement(root, "layerOpacity").text = "1"
     SubElement(root, "blendMode").text = "0"
-    aliases = SubElement(root, "aliases")
-    for index, field in enumerate(fields, start=1):  # 0 is fid
-        SubElement(aliases, "alias", field=field.name, index=str(index), name=xml_text(field.alias))
+    _add_aliases(root, fields)
     SubElement(root, "previewExpression").text = '"class"'
     SubElement(root, "mapTip", enabled="1").text = _map_tip(fields)
     return _DOCTYPE + tostring(root, encoding="unicode")
 
 
+def _add_aliases(root: Element, fields: Sequence[Field]) -> None:
+    aliases = SubElement(root, "aliases")
+    for index, field in enumerate(fields, start=1):  # 0 is fid
+        SubElement(aliases, "alias", field=field.name, index=str(index), name=xml_text(field.alias))
+
+
 def _symbol(parent: Element, name: str, color: str, *, outline_mm: float) -> None:
+    """A translucent fill with a darker outline."""
+    values = {
+        "color": _rgba(rgb(color), _FILL_OPACITY),
+        "joinstyle": "miter",
+        "outline_color": _rgba(_outline(color), 0.8),
+        "outline_width": str(outline_mm),
+        "style": "solid",
+    }
+    _fill_symbol(parent, name, values)
+
+
+def _fill_symbol(parent: Element, name: str, values: Mapping[str, str]) -> None:
     symbol = SubElement(
         parent, "symbol", type="fill", name=name, alpha="1", clip_to_extent="1", force_rhr="0"
     )
@@ -147,17 +251,14 @@ def _symbol(parent: Element, name: str, color: str, *, outline_mm: float) -> Non
         symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"}
     )
     options = SubElement(layer, "Option", type="Map")
-    values = {
-        "color": _rgba(rgb(color), FILL_OPACITY),
-        "joinstyle": "miter",
-        "outline_color": _rgba(outline(color), 0.8),
-        "outline_style": "solid",
-        "outline_width": str(outline_mm),
-        "outline_width_unit": "MM",
-        "style": "solid",
-    }
-    for key, value in values.items():
+    for key, value in {**values, "outline_style": "solid", "outline_width_unit": "MM"}.items():
         SubElement(options, "Option", type="QString", name=key, value=value)
+
+
+def _outline(color: str) -> Rgb:
+    """A darker shade of a fill's color."""
+    red, green, blue = (round(_OUTLINE_SHADE * channel) for channel in rgb(color))
+    return red, green, blue
 
 
 def _rgba(color: Rgb, opacity: float) -> str:
@@ -165,10 +266,7 @@ def _rgba(color: Rgb, opacity: float) -> str:
 
 
 def _map_tip(fields: Sequence[Field]) -> str:
-    """HTML with QGIS expressions.
-
-    The values are escaped where QGIS fills them in: it does not do so itself.
-    """
+    """HTML with QGIS expressions, in which values are escaped: QGIS does not do so itself."""
     names = {field.name for field in fields}
     lines = [f"<b>{_escaped('class')}</b>", 'Confidence [% round(100 * "confidence") %] %']
     if "runner_up" in names:
@@ -182,3 +280,36 @@ def _map_tip(fields: Sequence[Field]) -> str:
 
 def _escaped(field: str) -> str:
     return f"[% replace(replace(coalesce(\"{field}\", ''), '&', '&amp;'), '<', '&lt;') %]"
+
+
+def _sld(layer: str, title: str) -> tuple[Element, Element]:
+    root = Element("StyledLayerDescriptor", {**_NAMESPACES, "version": "1.0.0"})
+    named = SubElement(root, "NamedLayer")
+    SubElement(named, "Name").text = layer
+    style = SubElement(named, "UserStyle")
+    SubElement(style, "Title").text = title
+    return root, SubElement(style, "FeatureTypeStyle")
+
+
+def _rule(rules: Element, title: str, color: str) -> Element:
+    """A rule that draws in ``color``; returns its filter, still empty."""
+    rule = SubElement(rules, "Rule")
+    SubElement(rule, "Title").text = title
+    condition = SubElement(rule, "ogc:Filter")
+    symbolizer = SubElement(rule, "PolygonSymbolizer")
+    fill, stroke = SubElement(symbolizer, "Fill"), SubElement(symbolizer, "Stroke")
+    red, green, blue = _outline(color)
+    for parent, name, value in (
+        (fill, "fill", color),
+        (fill, "fill-opacity", str(_FILL_OPACITY)),
+        (stroke, "stroke", f"#{red:02x}{green:02x}{blue:02x}"),
+        (stroke, "stroke-width", "0.5"),
+    ):
+        SubElement(parent, "CssParameter", name=name).text = value
+    return condition
+
+
+def _compare(parent: Element, operator: str, field: str, value: str) -> None:
+    comparison = SubElement(parent, f"ogc:{operator}")
+    SubElement(comparison, "ogc:PropertyName").text = field
+    SubElement(comparison, "ogc:Literal").text = value

@@ -1,49 +1,56 @@
-"""The place of the result.
-
-Checked before any work, written under temporary names, put in place at the end.
-"""
+"""Where a map goes: checked once, before any work; its files are put in place together."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import shapely
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.output.formats import format_of
-from typing import Self
+from rssc_geo.files import StagingFolder, check_not_input, check_writable
+from rssc_geo.options import OutputOptions
+from rssc_geo.output.formats import Format, format_of
+from rssc_geo.output.layers import CELL_FIELDS
 
 _RASTER_CLASSES = 255  # uint8, of which 255 says nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
-_ESCAPE = re.compile(
-    "%[0-9A-Fa-f]{2}"
-)  # QGIS opens a GeoPackage by a URI that GDAL does not escape (NOLOCK): SQLite decodes it
-_CELL_FIELDS = 8  # fields that the cells have without probabilities
+# QGIS opens a GeoPackage by a URI that GDAL does not escape (NOLOCK): SQLite decodes it.
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class OutputOptions:
-    """What is written and where.
+class OutputTarget:
+    """What is written of a map and where; made and checked by ``make_target``.
 
-    ``crs`` None: that of the raster (GeoJSON: WGS84). ``min_area_m2`` 0: no region is merged away.
-    ``probabilities``: one ``p_<class>`` field a class in the cells. ``aoi_clip``: polygon or
-    multipolygon in the raster's CRS to which the polygons are cut. ``class_raster``: path of a COG
-    of the cells' classes.
+    Attributes
+    ----------
+    path : the main file; its suffix chooses the format
+    crs : of the result; None: that of the raster (GeoJSON: WGS84)
+    min_area : m²; smaller regions join a neighbor in the ``landuse`` layer, 0: none do
+    probabilities : one ``p_<class>`` field a class in the ``cells`` layer
+    overwrite : whether files that are there are replaced
+    clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
+    class_raster : path of a COG of the cells' classes, or None
     """
 
     path: Path
     crs: CRS | None = None
-    min_area_m2: float = 0.0
+    min_area: float = 0.0
     probabilities: bool = False
     overwrite: bool = False
-    aoi_clip: shapely.Geometry | None = None
+    clip: shapely.Geometry | None = None
     class_raster: Path | None = None
+
+    @property
+    def format(self) -> Format:
+        """By the suffix; ``UsageError`` for an unknown one."""
+        return format_of(self.path)
 
     @property
     def part_path(self) -> Path:
@@ -53,65 +60,104 @@ class OutputOptions:
     @property
     def layer_paths(self) -> tuple[Path, ...]:
         """The files of the layers, ``path`` last: it shows that the result is complete."""
-        output_format = format_of(self.path)
-        return tuple(
-            dict.fromkeys(
-                output_format.layer_path(self.path, layer) for layer in ("cells", "landuse")
-            )
-        )
+        layers = ("cells", "landuse")
+        return tuple(dict.fromkeys(self.format.layer_path(self.path, layer) for layer in layers))
 
     @property
     def results(self) -> tuple[Path, ...]:
         """All that is put in place, ``path`` last."""
         return (*(() if self.class_raster is None else (self.class_raster,)), *self.layer_paths)
 
-
-def check_output(options: OutputOptions, *, class_count: int | None = None) -> None:
-    """Refuse at once what would fail at the end.
-
-    Raises ``UsageError`` for an unknown suffix or too many probability fields, ``OutputError`` when
-    the target exists without ``overwrite``, is a folder, is open elsewhere, or lies where nothing
-    can be written.
-    """
-    output_format = format_of(options.path)
-    if class_count is not None and options.probabilities and output_format.max_fields is not None:
-        room = output_format.max_fields - _CELL_FIELDS
-        if class_count > room:
+    def check_classes(self, count: int) -> None:
+        """Refuse, with ``UsageError``, more classes than the formats asked for can hold."""
+        if self.probabilities and self.format.max_fields is not None:
+            room = self.format.max_fields - len(CELL_FIELDS)
+            if count > room:
+                raise UsageError(
+                    f"--probabilities: {count} classes, but a {self.format.name} holds at most"
+                    f" {room}"
+                )
+        if self.class_raster is not None and count > _RASTER_CLASSES:
             raise UsageError(
-                f"--probabilities: {class_count} classes, but a {output_format.name} holds at most"
-                f" {room}"
+                f"--class-raster holds at most {_RASTER_CLASSES} classes, the model has {count}:"
+                " leave it out"
             )
-    raster = options.class_raster
+
+    @contextmanager
+    def staged(self, results: Sequence[Path] | None = None) -> Iterator[StagingFolder]:
+        """Yield a folder to make files in; they replace the results when the block ends well.
+
+        ``results``: those that are made, the main one last; by default all. What the format writes
+        beside a layer's file goes with it. Raises ``OutputError`` when they cannot be written, or
+        a GeoPackage was opened elsewhere meanwhile; nothing is replaced then.
+        """
+        results = self.results if results is None else results
+        layers = [path for path in results if path != self.class_raster]
+        files = [path for path in results if path == self.class_raster]
+        files += [file for path in layers for file in self.format.files_of(path)]
+        with StagingFolder(self.path) as staging:
+            yield staging
+            for path in layers:
+                check_closed(path)
+            remains = [file for path in layers for file in self.format.remains_of(path)]
+            staging.publish(files, obsolete=remains)
+
+
+def make_target(
+    path: str | Path,
+    options: OutputOptions,
+    *,
+    overwrite: bool,
+    area: shapely.Geometry | None = None,
+    inputs: Iterable[str | Path] = (),
+) -> OutputTarget:
+    """Say what is written of a map and where; refuse at once what would fail at the end.
+
+    Parameters
+    ----------
+    path : .gpkg, .fgb, .geojson, .parquet or .shp
+    overwrite : whether results that are there may be replaced
+    area : the area of interest, in the raster's CRS, or None
+    inputs : files that must not be replaced, whatever ``overwrite`` says
+
+    Raises
+    ------
+    UsageError
+        An unknown suffix, a name or CRS that cannot be meant, ``aoi_clip`` without an area, a
+        result that is an input.
+    OutputError
+        A result that is there without ``overwrite``, is a folder, is open elsewhere, or lies where
+        nothing can be written.
+    """
+    if options.aoi_clip and area is None:
+        raise UsageError("--aoi-clip needs --aoi or --bounds to clip to")
+    target = OutputTarget(
+        path=Path(path),
+        crs=_parse_crs(options.crs),
+        min_area=options.min_area,
+        probabilities=options.probabilities,
+        overwrite=overwrite,
+        clip=area if options.aoi_clip else None,
+        class_raster=None if options.class_raster is None else Path(options.class_raster),
+    )
+    raster = target.class_raster
     if raster is not None and raster.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(
             f"--class-raster {raster.name}: the class raster is a GeoTIFF, name it .tif"
         )
-    if raster is not None and class_count is not None and class_count > _RASTER_CLASSES:
-        raise UsageError(
-            f"--class-raster holds at most {_RASTER_CLASSES} classes, the model has {class_count}:"
-            " leave it out"
-        )
-    for path in options.results:
-        if set(path.name) & _SEPARATORS:
-            raise UsageError(
-                f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose"
-                " another name"
-            )
-        if path.suffix.lower() == ".gpkg" and (escape := _ESCAPE.search(path.name)):
-            raise UsageError(
-                f"{path.name!r}: QGIS cannot open a GeoPackage with {escape[0]!r} in its name,"
-                " choose another name"
-            )
-        _check_free(path, overwrite=options.overwrite)
-    refuse_if_open(options.path)
-    for folder in dict.fromkeys(path.parent for path in options.results):
-        _check_folder(folder)
+    for result in target.results:
+        _check_name(result)
+    check_not_input(target.results, inputs)
+    for result in target.results:
+        check_writable(result, overwrite=overwrite)
+    check_closed(target.path)
+    return target
 
 
-def refuse_if_open(path: Path) -> None:
-    """Raise ``OutputError`` when a GeoPackage has a journal beside it.
+def check_closed(path: Path) -> None:
+    """Raise ``OutputError`` for a GeoPackage that another program has open.
 
-    It is open, and replacing it would ruin it.
+    A journal lies beside it then; replacing the file would ruin it.
     """
     for journal in (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal")):
         if path.suffix.lower() == ".gpkg" and journal.exists():
@@ -122,118 +168,23 @@ def refuse_if_open(path: Path) -> None:
             )
 
 
-def _check_free(path: Path, *, overwrite: bool) -> None:
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file in it")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
+def _check_name(path: Path) -> None:
+    if set(path.name) & _SEPARATORS:
+        raise UsageError(
+            f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose"
+            " another name"
+        )
+    if path.suffix.lower() == ".gpkg" and (escape := _ESCAPE.search(path.name)):
+        raise UsageError(
+            f"{path.name!r}: QGIS cannot open a GeoPackage with {escape[0]!r} in its name,"
+            " choose another name"
+        )
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is not an existing folder: create it first")
-    probe = folder / f".rssc-geo-{os.getpid()}.probe"
+def _parse_crs(text: str | None) -> CRS | None:
+    if text is None:
+        return None
     try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"cannot write in {folder} ({error.strerror}): choose a folder that is writable"
-        ) from error
-
-
-class Workshop:
-    """A hidden folder beside the target in which the result is made; gone when the block ends."""
-
-    def __init__(self, options: OutputOptions) -> None:
-        self._options = options
-        self.folder = options.path.with_name(f".{options.path.name}.tmp")
-
-    def __enter__(self) -> Self:
-        # A killed run may have left one; the part file's lock says that nobody works in it.
-        shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            self.folder.mkdir()
-        except OSError as error:
-            raise OutputError(
-                f"cannot write in {self.folder.parent} ({error.strerror}): make it writable"
-            ) from error
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def temporary(self, path: Path) -> Path:
-        """Where a result that will be ``path`` is made."""
-        return self.folder / path.name
-
-    def publish(self) -> None:
-        """Sync everything made and move it to its final names, the main file last."""
-        options = self._options
-        output_format = format_of(options.path)
-        moves = [
-            (self.temporary(path), path) for path in options.results if path == options.class_raster
-        ]
-        for path in options.layer_paths:
-            siblings = [path.with_name(path.stem + suffix) for suffix in output_format.files[:-1]]
-            moves += [(self.temporary(sibling), sibling) for sibling in siblings]
-            moves.append((self.temporary(path), path))
-        refuse_if_open(options.path)
-        try:
-            for made, _ in moves:
-                _sync(made)
-            for path in options.layer_paths:
-                for suffix in output_format.remains:
-                    path.with_name(path.stem + suffix).unlink(missing_ok=True)
-            for made, path in moves:
-                _move(made, path)
-            for folder in dict.fromkeys(path.parent for path in options.results):
-                _sync_folder(folder)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {options.path} ({error.strerror}): make it writable, then run the"
-                " same command again to go on"
-            ) from error
-
-
-def _move(made: Path, path: Path) -> None:
-    """Rename; across file systems (a class raster elsewhere) copy beside the target first."""
-    if made.stat().st_dev == path.parent.stat().st_dev:
-        made.replace(path)
-        return
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        shutil.copyfile(made, beside)
-        _sync(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable where folders can be opened (not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def check_file(path: Path, *, overwrite: bool) -> None:
-    """Refuse before the work starts a single file that could not be written at its end.
-
-    ``OutputError``.
-    """
-    _check_free(path, overwrite=overwrite)
-    _check_folder(path.parent)
+        return CRS.from_user_input(text)
+    except CRSError:
+        raise UsageError(f"--crs {text!r} is not a CRS; give for example EPSG:4326") from None

@@ -1,2 +1,2 @@
 from .caption import CaptionResult as CaptionResult
-from .zero_shot import refine_classes as refine_classes
+from .zero_shot import read_classes as read_classes

@@ -4,56 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import shapely
 
-from rssc_geo.captioning import (
-    Captioner,
-    CaptionOptions,
-    NoCaptioner,
-    describe_captioner,
-    make_captioner,
-)
-from rssc_geo.errors import InputError, OutputError, UsageError
-from rssc_geo.geometry import Tile, cell_polygons
-from rssc_geo.inference import (
-    CellMap,
-    Plan,
-    Source,
-    TileClassifier,
-    TileResult,
-    TilingOptions,
-    choose_compute,
-    classify_tiles,
-    make_plan,
-    output_options,
-    spare_the_input,
-)
-from rssc_geo.models import Model, load_card, load_model
+from rssc_geo.captioning import check_captioner
+from rssc_geo.errors import UsageError
+from rssc_geo.files import atomic_write, check_not_input, check_writable
+from rssc_geo.geometry import Tile
+from rssc_geo.inference import Plan, Source, TileResult, make_plan, nothing_to_classify
+from rssc_geo.models import load_card
+from rssc_geo.options import CaptionOptions, OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
+    GeoGrid,
     Layer,
-    OutputOptions,
+    OutputTarget,
     Placement,
-    Workshop,
-    check_file,
-    format_of,
+    make_target,
 )
-from rssc_geo.progress import Progress
-from rssc_geo.raster import TileReader, fit_radiometry
+from rssc_geo.progress import Progress, reporting
+
+if TYPE_CHECKING:
+    from rssc_geo.inference import Predictor
 
 log = logging.getLogger(__name__)
 
 _SUFFIXES = (".gpkg", ".jsonl")
-_FIELDS = tuple(field for field in CELL_FIELDS if field.name in ("caption", "row", "col"))
+_FIELDS = tuple(field for field in CELL_FIELDS if field.name in {"caption", "row", "col"})
 _CHUNK = 8192
 
 
@@ -81,135 +65,111 @@ class CaptionResult:
 def caption(
     source: Source,
     output: str | Path,
+    options: CaptionOptions | None = None,
     *,
-    model: str | Path | Model = "compact",
-    revision: str | None = None,
-    captioner: str | Captioner | None = None,
-    caption_options: CaptionOptions | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    batch_size: int | None = None,
-    crs: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    **tiling: Any,
+    model: Predictor | None = None,
+    progress: Progress | bool | None = None,
 ) -> CaptionResult:
-    """Describe a raster's tiles in words; ``classify`` with the same captioner and tiling then
-    finds the captions cached.
+    """Describe a raster's tiles in words.
 
-    ``output``: a .gpkg with the layer ``captions``, one polygon a cell with ``caption``, ``row``
-    and ``col`` of the cell, its caption being that of the tile whose center is nearest; or a .jsonl
-    with one object a tile: ``row`` and ``col`` of the tile, ``bounds`` (min x, min y, max x, max y)
-    in ``crs``, the raster's, and ``caption``. The other arguments are those of ``classify``.
+    ``classify`` with the same captioner and tiling then finds the captions cached.
+
+    Parameters
+    ----------
+    source, model, progress : as for :func:`rssc_geo.classify`
+    output : a .gpkg with the layer ``captions``, one polygon a cell with ``caption``, ``row`` and
+        ``col`` of the cell, its caption being that of the tile whose center is nearest; or a .jsonl
+        with one object a tile: ``row`` and ``col`` of the tile, ``bounds`` (min x, min y, max x,
+        max y) in ``crs``, the raster's, and ``caption``
+    options : all that the command line has; its defaults
 
     Raises ``RsscGeoError``, one clear line; captions that a large captioner wrote by then stay in
     the cache.
+
+    >>> from rssc_geo import caption
+    >>> caption("scene.tif", "captions.jsonl").tiles
+    9
     """
     started = time.monotonic()
-    target = Path(output)
-    if target.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"{target.name}: captions are written as {' or '.join(_SUFFIXES)}")
-    options = TilingOptions(**tiling)
-    plan = make_plan(
-        source,
-        model.card if isinstance(model, Model) else load_card(model, revision=revision),
-        options,
-    )
+    options = options or CaptionOptions()
+    path = Path(output)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{path.name}: captions are written as {' or '.join(_SUFFIXES)}")
+    if options.captioner == "none":
+        raise UsageError("--captioner none writes no captions; name one that does")
+    card = model.card if model else load_card(options.model, revision=options.revision)
+    if model is None:
+        check_captioner(options, card)
+    plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
-    lines = target.suffix.lower() == ".jsonl"
-    wanted = None if lines else output_options(plan, target, crs=crs, overwrite=overwrite)
-    if lines:
-        _check_lines(plan, target, crs=crs, overwrite=overwrite)
-    compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
-    loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
-    writes = captioner
-    if writes is None or isinstance(writes, str):
-        writes = make_captioner(
-            writes,
-            loaded,
-            caption_options or CaptionOptions(),
-            device=compute.device,
-            dtype=compute.dtype,
-        )
-    if isinstance(writes, NoCaptioner):
-        raise UsageError("--captioner none writes no captions; name one that does")
-    cells = CellMap(plan.grid, plan.selected, min_valid=options.min_valid)
-    results = _results(
-        plan, options, cells, TileClassifier(loaded, writes, compute), loaded, progress
-    )
-    count = (
-        _write_lines(target, plan, results)
-        if wanted is None
-        else _write_layer(wanted, plan, cells, results, writes)
-    )
-    if not count:
-        raise InputError(
-            f"{plan.scene.source}: no cell has {options.min_valid:.0%} valid pixels, so there is"
-            " nothing to describe (--min-valid lowers the share, --nodata names another value)"
-        )
+    target = _check_output(path, options, plan)
+
+    from rssc_geo.captioning import NoCaptioner
+    from rssc_geo.inference import load_predictor
+
+    predictor = model or load_predictor(options)
+    if isinstance(predictor.captioner, NoCaptioner):
+        raise UsageError("the model brings no captioner of its own; name one with --captioner")
+    with reporting(progress) as report:
+        results = _results(plan, predictor, report)
+        if target is None:
+            count = _write_lines(path, plan, results)
+        else:
+            count = _write_layer(target, plan, results, predictor.spec.captioner)
     return CaptionResult(
-        target, count, time.monotonic() - started, str(compute.device), plan.warnings
+        path, count, time.monotonic() - started, str(predictor.compute.device), plan.warnings
     )
 
 
-def _results(
-    plan: Plan,
-    options: TilingOptions,
-    cells: CellMap,
-    classifier: TileClassifier,
-    model: Model,
-    progress: Progress | None,
-) -> Iterator[TileResult]:
-    """The tiles that were looked at."""
-    tiles = cells.tiles()
-    radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
-    done = 0
-    with TileReader(
-        plan.scene, plan.grid, radiometry, out_size=model.card.input_size, tiles=tiles.tolist()
-    ) as reader:
-        for results in classify_tiles(reader, cells, classifier):
-            yield from (result for result in results if result.probabilities is not None)
-            done += len(results)
-            if progress is not None:
-                progress("caption", done, len(tiles))
-
-
-def _check_lines(plan: Plan, path: Path, *, crs: str | None, overwrite: bool) -> None:
-    """Refuse before the work starts what could not be written at its end."""
-    if crs is not None:
+def _check_output(path: Path, options: CaptionOptions, plan: Plan) -> OutputTarget | None:
+    """Refuse before the work starts what could not be written; the target of a GeoPackage."""
+    if path.suffix.lower() != ".jsonl":
+        return make_target(
+            path,
+            OutputOptions(crs=options.crs),
+            overwrite=options.overwrite,
+            area=plan.area,
+            inputs=plan.inputs(),
+        )
+    if options.crs is not None:
         raise UsageError(
             "--crs is for a GeoPackage; the bounds in JSON Lines are in the raster's CRS"
         )
-    check_file(path, overwrite=overwrite)
-    spare_the_input(plan, path)
+    check_writable(path, overwrite=options.overwrite)
+    check_not_input([path], plan.inputs())
+    return None
+
+
+def _results(plan: Plan, predictor: Predictor, progress: Progress) -> Iterator[TileResult]:
+    """The tiles that were looked at; ``NothingToClassifyError`` where there are none."""
+    from rssc_geo.inference import predict_tiles
+
+    tiles = plan.cells.tiles()
+    done = looked = 0
+    with plan.reader(tiles.tolist(), out_size=predictor.card.input_size) as reader:
+        for results in predict_tiles(reader, plan.cells, predictor):
+            for result in results:
+                if result.probabilities is not None:
+                    looked += 1
+                    yield result
+            done += len(results)
+            progress("caption", done, len(tiles))
+    if not looked:
+        raise nothing_to_classify(plan)
 
 
 def _write_lines(path: Path, plan: Plan, results: Iterator[TileResult]) -> int:
-    """Write a line a tile; the file appears whole or not at all."""
+    """Write a line a tile; the number of tiles."""
     crs = ":".join(plan.scene.crs.to_authority() or ()) or plan.scene.crs.to_wkt()
-    part = path.with_name(path.name + ".part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for result in results:
-                tile = result.tile
-                bounds = _bounds(plan, tile)
-                values = {
-                    "row": tile.row,
-                    "col": tile.col,
-                    "bounds": bounds,
-                    "crs": crs,
-                    "caption": result.caption,
-                }
-                file.write(json.dumps(values, ensure_ascii=False) + "\n")
-                count += 1
-        if count:
-            os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as made, made.open("w", encoding="utf-8") as file:
+        for result in results:
+            tile, bounds = result.tile, _bounds(plan, result.tile)
+            values = {"row": tile.row, "col": tile.col, "bounds": bounds, "crs": crs}
+            line = {**values, "caption": result.caption}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 
@@ -225,11 +185,7 @@ def _bounds(plan: Plan, tile: Tile) -> list[float]:
 
 
 def _write_layer(
-    wanted: OutputOptions,
-    plan: Plan,
-    cells: CellMap,
-    results: Iterator[TileResult],
-    captioner: Captioner,
+    target: OutputTarget, plan: Plan, results: Iterator[TileResult], captioner: str
 ) -> int:
     """Write the layer ``captions``; the number of tiles."""
     found: list[tuple[int, int, str]] = []
@@ -237,49 +193,39 @@ def _write_layer(
     for result in results:
         rows, cols = plan.grid.cells_of_tile(result.tile)
         asked = plan.selected[rows.start : rows.stop, cols.start : cols.stop]
-        own = cells.near(result.tile) & cells.valid(result.cell_fractions) & asked
-        found += [
-            (rows.start + int(row), cols.start + int(col), result.caption)
-            for row, col in np.argwhere(own)
-        ]
+        own = plan.cells.near(result.tile) & plan.cells.valid(result.cell_fractions) & asked
+        for row, col in np.argwhere(own).tolist():
+            found.append((rows.start + row, cols.start + col, result.caption))
         count += 1
-    if found:
-        layer = _layer(wanted, plan, sorted(found), captioner)
-        with Workshop(wanted) as workshop:
-            format_of(wanted.path).write(layer, workshop.temporary(wanted.path), {})
-            workshop.publish()
-    return count if found else 0
+    layer = _layer(target, plan, sorted(found), captioner)
+    with target.staged() as staging:
+        target.format.write(layer, staging.place(target.path), {})
+    return count
 
 
 def _layer(
-    wanted: OutputOptions, plan: Plan, found: Sequence[tuple[int, int, str]], captioner: Captioner
+    target: OutputTarget, plan: Plan, found: Sequence[tuple[int, int, str]], captioner: str
 ) -> Layer:
-    crs, transform = plan.scene.crs, plan.scene.transform
-    placement = Placement(
-        crs, wanted.crs or crs, grid=plan.grid, transform=transform, clip=None, wrap=False
-    )
+    crs = plan.scene.crs
+    geo = GeoGrid(plan.grid, plan.scene.transform, crs)
+    placement = Placement(geo, target.crs or crs)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(found), _CHUNK):
             rows, cols, captions = zip(*found[start : start + _CHUNK], strict=True)
-            polygons = placement.place(
-                cell_polygons(
-                    plan.grid, transform, np.array(rows, np.int32), np.array(cols, np.int32)
-                )
-            )
+            polygons = geo.polygons(np.array(rows, np.int32), np.array(cols, np.int32))
             columns = [
                 pa.array(captions, pa.string()),
                 pa.array(rows, pa.int32()),
                 pa.array(cols, pa.int32()),
-                pa.array(shapely.to_wkb(polygons), pa.binary()),
+                pa.array(shapely.to_wkb(placement.place(polygons)), pa.binary()),
             ]
             yield pa.record_batch(columns, schema=layer.schema)
 
     layer = Layer(
         "captions",
         "Captions",
-        f"What rssc-geo's captioner says about each cell of {plan.scene.name}:"
-        f" {describe_captioner(captioner)}",
+        f"What rssc-geo's captioner says about each cell of {plan.scene.name}: {captioner}",
         _FIELDS,
         placement.geometry_type,
         placement.target,

@@ -1,7 +1,4 @@
-"""The main job.
-
-Read → caption → classify → aggregate → write, each waiting for none of the others.
-"""
+"""The main job: a raster becomes a map of land use."""
 
 from __future__ import annotations
 
@@ -9,41 +6,32 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rssc_geo.captioning import Captioner, CaptionOptions, describe_captioner, make_captioner
-from rssc_geo.inference import (
-    Maker,
-    SceneJob,
-    Source,
-    TileClassifier,
-    TilingOptions,
-    choose_compute,
-    classify_tiles,
-    make_plan,
-    output_options,
-)
-from rssc_geo.models import Model, load_card, load_model
-from rssc_geo.output import LandUseSummary
-from rssc_geo.progress import Progress
-from rssc_geo.raster import TileReader
-from rssc_geo.reports import (
-    add_review,
-    check_extra,
-    check_review,
-    draw_preview,
-    make_extras,
-    make_report,
-)
+from rssc_geo.captioning import check_captioner
+from rssc_geo.inference import Plan, SceneRun, Source, make_plan
+from rssc_geo.models import ModelCard, load_card
+from rssc_geo.options import ClassifyOptions, MapOptions
+from rssc_geo.output import LandUseSummary, make_target, read_layer
+from rssc_geo.progress import Progress, reporting
+from rssc_geo.reports import Extras
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from rssc_geo.inference import Predictor
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """What a run did: counts, areas, where the results lie, how long it took."""
+    """What a run did.
+
+    ``summary``: files, cells, regions, areas; ``tiles`` of the scene, those that the network looked
+    at in this run, and the tile from which an interrupted run was gone on with.
+    """
 
     summary: LandUseSummary
     tiles: int
@@ -71,29 +59,18 @@ class ClassifyResult:
             "warnings": list(self.warnings),
         }
 
+    def to_geopandas(self, layer: str = "landuse") -> gpd.GeoDataFrame:
+        """The layer ``landuse`` (regions) or ``cells`` of the map, read back."""
+        return read_layer(self.summary.paths[0], layer)
+
 
 def classify(
     source: Source,
     output: str | Path,
+    options: ClassifyOptions | None = None,
     *,
-    model: str | Path | Model = "compact",
-    revision: str | None = None,
-    captioner: str | Captioner | None = None,
-    caption_options: CaptionOptions | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    batch_size: int | None = None,
-    crs: str | None = None,
-    aoi_clip: bool = False,
-    min_area_m2: float = 0.0,
-    probabilities: bool = False,
-    class_raster: str | Path | None = None,
-    preview: str | Path | None = None,
-    report: str | Path | None = None,
-    review: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    **tiling: Any,
+    model: Predictor | None = None,
+    progress: Progress | bool | None = None,
 ) -> ClassifyResult:
     """Classify a raster into land-use polygons and write them.
 
@@ -101,127 +78,70 @@ def classify(
     ----------
     source : path, URL or /vsi path of a raster; a sequence of single-band ones as red, green, blue
     output : .gpkg, .fgb, .geojson, .parquet or .shp
-    model : embedded name, bundle folder or hub id (``revision``: of the hub id), or a loaded one
-        for many rasters
-    captioner, caption_options : see ``make_captioner``; or a loaded captioner for many rasters
-    device, dtype, batch_size : see ``choose_compute``
-    crs : CRS of the output; the raster's by default
-    aoi_clip : also clip the polygons to ``aoi``
-    min_area_m2 : regions below this area join a neighbor, in the ``landuse`` layer
-    probabilities : one p_<class> column each in the ``cells`` layer
-    class_raster, preview, report : also write a COG of classes, a PNG picture, an HTML page
-    review : also write a layer of so many cells that are worth labeling (see
-        ``inference/review.py``)
-    overwrite : replace existing results
-    progress : called from this thread, see ``Progress``
-    **tiling : the fields of ``TilingOptions``
+    options : all that the command line has; its defaults
+    model : a loaded one (:func:`rssc_geo.load_model`), for many rasters; the options of model,
+        computing and captions then have no effect
+    progress : True for a bar on stderr, or a function, called from this thread, see ``Progress``
 
     Raises
     ------
     RsscGeoError
         One clear line; whatever was classified so far stays in ``<output>.part`` and the same call
         goes on there.
+
+    >>> from rssc_geo import ClassifyOptions, classify
+    >>> result = classify("scene.tif", "landuse.gpkg", ClassifyOptions(cell_size="200m"))
+    >>> result.to_geopandas()["class"].unique()  # doctest: +SKIP
+    """
+    options = options or ClassifyOptions()
+    card = model.card if model else load_card(options.model, revision=options.revision)
+    if model is None:
+        check_captioner(options, card)
+
+    def load(_plan: Plan) -> Predictor:
+        from rssc_geo.inference import load_predictor
+
+        return model or load_predictor(options)
+
+    with reporting(progress) as report:
+        return map_scene(source, output, options, card, load, report)
+
+
+def map_scene(
+    source: Source,
+    output: str | Path,
+    options: MapOptions,
+    card: ModelCard,
+    load: Callable[[Plan], Predictor],
+    progress: Progress,
+) -> ClassifyResult:
+    """Map a scene with what ``load`` gives once all is checked that can be without it.
+
+    ``card``: of that predictor's model, but for the classes.
     """
     started = time.monotonic()
-    options = TilingOptions(**tiling)
-    card = model.card if isinstance(model, Model) else load_card(model, revision=revision)
     plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
-    wanted = output_options(
-        plan,
-        output,
-        crs=crs,
-        aoi_clip=aoi_clip,
-        min_area_m2=min_area_m2,
-        probabilities=probabilities,
-        class_raster=class_raster,
-        overwrite=overwrite,
+    target = make_target(
+        output, options, overwrite=options.overwrite, area=plan.area, inputs=plan.inputs()
     )
-    for option, extra in (("--preview", preview), ("--report", report)):
-        if extra is not None:
-            check_extra(option, Path(extra), plan=plan, overwrite=overwrite)
-    if review is not None:
-        check_review(wanted, review)
-    compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
-    loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
-    writes = captioner
-    if writes is None or isinstance(writes, str):
-        writes = make_captioner(
-            writes,
-            loaded,
-            caption_options or CaptionOptions(),
-            device=compute.device,
-            dtype=compute.dtype,
-        )
-    classifier = TileClassifier(loaded, writes, compute)
-    maker = Maker(
-        loaded.card, describe_captioner(writes), str(compute.dtype).removeprefix("torch.")
-    )
-    tell = progress or _silent
-    with SceneJob(plan, options, wanted, maker) as job:
-        classified = _run(job, classifier, loaded.card.input_size, tell)
-        tell("write", 0, 1)
-        summary = job.finish(
-            {"seconds": round(time.monotonic() - started, 1), "tiles_classified": classified}
-        )
-        makers: dict[str, Callable[[], Path | None]] = {}
-        if preview is not None:
-            makers["the preview"] = partial(
-                draw_preview,
-                Path(preview),
-                plan=plan,
-                radiometry=job.radiometry,
-                class_grid=summary.class_grid,
-                classes=loaded.card.classes,
-            )
-        if review is not None:
-            makers["the review"] = partial(
-                add_review, wanted, review, cells_shape=plan.grid.cells_shape
-            )
-        if report is not None:
-            makers["the report"] = partial(
-                make_report,
-                Path(report),
-                plan=plan,
-                options=options,
-                radiometry=job.radiometry,
-                maker=maker,
-                output=wanted.path,
-                summary=summary,
-            )
-        extras = make_extras(wanted.path, makers)
-        tell("write", 1, 1)
+    extras = Extras(options, target, plan)
+    predictor = load(plan)
+    with SceneRun(plan, target, predictor.spec) as run:
+        looked = run.classify(predictor, progress)
+        progress("write", 0, 1)
+        seconds = round(time.monotonic() - started, 1)
+        summary = run.finish({"seconds": seconds, "tiles_classified": looked})
+        files = extras.write(summary, predictor.spec)
+        progress("write", 1, 1)
     return ClassifyResult(
-        replace(summary, paths=tuple(dict.fromkeys([*summary.paths, *extras]))),
-        tiles=len(job.tiles),
-        tiles_classified=classified,
-        resumed_at=job.watermark,
+        replace(summary, paths=tuple(dict.fromkeys([*summary.paths, *files]))),
+        tiles=len(run.tiles),
+        tiles_classified=looked,
+        resumed_at=run.watermark,
         seconds=time.monotonic() - started,
-        device=str(compute.device),
-        dtype=maker.dtype,
+        device=str(predictor.compute.device),
+        dtype=predictor.spec.dtype,
         warnings=plan.warnings,
     )
-
-
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """No one watches."""
-
-
-def _run(job: SceneJob, classifier: TileClassifier, size: tuple[int, int], report: Progress) -> int:
-    """Classify all tiles that an earlier run has not; the number that were looked at."""
-    done = len(job.tiles) - len(job.todo)
-    looked = 0
-    report("classify", done, len(job.tiles))
-    with (
-        TileReader(
-            job.plan.scene, job.plan.grid, job.radiometry, out_size=size, tiles=job.todo.tolist()
-        ) as reader,
-        job.sink() as sink,
-    ):
-        for results in classify_tiles(reader, job.cells, classifier):
-            sink.put(results)
-            done += len(results)
-            looked += sum(result.probabilities is not None for result in results)
-            report("classify", done, len(job.tiles))
-    return looked

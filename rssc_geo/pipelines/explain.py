@@ -7,43 +7,43 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import geopandas as gpd
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.captioning import Captioner, make_captioner
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.captioning import check_captioner
+from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import atomic_folder
-from rssc_geo.inference import (
-    CellAggregator,
-    CellMap,
-    Plan,
-    Source,
-    TileClassifier,
-    TilingOptions,
-    choose_compute,
-    classify_tiles,
-    make_plan,
+from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
+from rssc_geo.models import ModelCard, load_card
+from rssc_geo.options import (
+    ExplainOptions,
+    PredictorOptions,
 )
-from rssc_geo.models import Model, find_reasons, load_card, load_model
 from rssc_geo.output import rgb
-from rssc_geo.pipelines.explain_cells import (
-    Choice,
+from rssc_geo.pipelines.cell_choice import (
+    CellChoice,
     cells_at,
-    cells_of_result,
-    same_reading,
+    cells_of_map,
+    options_of_map,
     warn_of_differences,
 )
 from rssc_geo.pipelines.explanation import (
+    LAYER,
     Explanation,
     content_shape,
     panel_of,
     write_heat_map,
     write_index,
 )
-from rssc_geo.progress import Progress
-from rssc_geo.raster import Radiometry, TileData, TileReader, fit_radiometry
+from rssc_geo.progress import Progress, reporting
+from rssc_geo.raster import TileData
 from rssc_geo.reports import write_panel
+
+if TYPE_CHECKING:
+    from rssc_geo.inference import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -71,84 +71,73 @@ class ExplainResult:
             "warnings": list(self.warnings),
         }
 
+    def to_geopandas(self) -> gpd.GeoDataFrame:
+        """The explained cells as polygons with their words, read back."""
+        return gpd.read_file(self.index, layer=LAYER)
+
 
 def explain(
     source: Source,
     output: str | Path,
+    options: ExplainOptions,
     *,
-    at: Sequence[tuple[float, float]] = (),
-    at_crs: str | None = None,
-    result: str | Path | None = None,
-    cells: int | None = None,
-    where: str | None = None,
-    model: str | Path | Model = "compact",
-    revision: str | None = None,
-    captioner: str | None = None,
-    device: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    **tiling: Any,
+    model: Predictor | None = None,
+    progress: Progress | bool | None = None,
 ) -> ExplainResult:
-    """Explain the classes of some cells into a folder: ``explain.gpkg``, and a picture and a heat
-    map (GeoTIFF) each.
+    """Explain the classes of some cells.
+
+    Writes a folder with ``explain.gpkg``, and a picture and a heat map (GeoTIFF) of each cell. All
+    is computed in float32.
 
     Parameters
     ----------
-    source : as for ``classify``
+    source, progress : as for :func:`rssc_geo.classify`
     output : the folder, which appears whole or not at all
-    at, at_crs : points (x, y) in the raster's CRS or in ``at_crs`` (x = east or longitude): the
-        cells under them
-    result, cells, where : instead, a map that ``classify`` wrote of the raster: its ``cells`` (20)
-        least certain ones, of those that ``where`` finds, an OGR attribute filter over the
-        ``cells`` layer. Options that are not given are those of that run, if the map is a
-        GeoPackage
-    model, revision, captioner, device : as for ``classify``; always computed in float32
-    overwrite : replace an earlier explanation
-    progress : called from this thread, see ``Progress``
-    **tiling : the fields of ``TilingOptions``
+    options : ``at`` and ``at_crs``: points (x, y; x = east or longitude), the cells under them; or
+        ``result``: a map that ``classify`` wrote of the raster, of which ``cells`` (20) are
+        explained, the least certain ones of those that ``where`` finds, an OGR attribute filter
+        over the ``cells`` layer. Options that are not given are then those of that run, if the map
+        is a GeoPackage
+    model : a loaded one in float32, whose options of model, computing and captions then have no
+        effect
 
-    Raises ``UsageError`` for points or filters that mean no cell, ``InputError`` for a cell without
-    enough valid pixels or a map of another raster, ``OutputError`` when the folder exists or cannot
-    be written.
+    Raises ``UsageError`` for points or filters that mean no cell, ``NothingToClassifyError`` for a
+    cell without enough valid pixels, ``InputError`` for a map of another raster, ``OutputError``
+    when the folder exists or cannot be written.
+
+    >>> from rssc_geo import ExplainOptions, explain
+    >>> why = explain("scene.tif", "why", ExplainOptions(at=((500300.0, 4999700.0),)))
+    >>> why.cells[0].class_name in {"Farmland", "River"}  # doctest: +SKIP
     """
     started = time.monotonic()
-    _check_asked(at=bool(at), at_crs=at_crs, result=result is not None, cells=cells, where=where)
-    card = model.card if isinstance(model, Model) else load_card(model, revision=revision)
+    _check_choice(options)
+    card = model.card if model else load_card(options.model, revision=options.revision)
     if len(card.classes) < 2:
         raise UsageError(
             f"the model {card.name!r} knows one class only: there is nothing to explain"
         )
-    options = TilingOptions(**tiling)
-    if result is not None:
-        options = same_reading(Path(result), card, options)
-    plan = make_plan(source, card, options)
-    for warning in plan.warnings:
-        log.warning("%s", warning)
-    if result is None:
-        choices = cells_at(at, plan, crs=at_crs)
-    else:
-        choices = cells_of_result(Path(result), plan, count=cells or _CELLS, where=where)
-    _spare_inputs(Path(output), [*plan.scene.files, *([] if result is None else [result])])
-    with atomic_folder(Path(output), index=INDEX, overwrite=overwrite) as folder:
-        compute = choose_compute(device, dtype="float32")
-        loaded = model if isinstance(model, Model) else load_model(model, revision=revision)
-        writes = make_captioner(captioner, loaded, device=compute.device, dtype=compute.dtype)
-        job = _Job(plan, choices, options, loaded, writes)
-        classifier = TileClassifier(loaded, writes, compute)
-        radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
-        found = {
-            (cell.row, cell.col): cell for cell in job.run(folder, classifier, radiometry, progress)
-        }
+    if model is None:
+        check_captioner(_predictor_options(options), card)
+    plan, choices = _plan_cells(source, card, options)
+    _check_folder(Path(output), [*plan.inputs(), *_given(options.result)])
+    with (
+        atomic_folder(Path(output), index=INDEX, overwrite=options.overwrite) as folder,
+        reporting(progress) as report,
+    ):
+        from rssc_geo.inference import load_predictor
+
+        predictor = model or load_predictor(_predictor_options(options))
+        work = _ChosenCells(plan, choices, predictor)
+        found = {(cell.row, cell.col): cell for cell in work.explain(folder, report)}
         missing = [choice for choice in choices if (choice.row, choice.col) not in found]
         if missing:
-            raise InputError(
-                f"{missing[0].words}: less than {options.min_valid:.0%} of the cell's pixels are"
-                " valid, so it has no class (--min-valid lowers the share)"
+            raise NothingToClassifyError(
+                f"{missing[0].label}: less than {plan.options.min_valid:.0%} of the cell's pixels"
+                " are valid, so it has no class (--min-valid lowers the share)"
             )
-        if result is not None:
-            warn_of_differences(
-                choices, {key: cell.class_name for key, cell in found.items()}, result=str(result)
-            )
+        if options.result is not None:
+            classes = {place: cell.class_name for place, cell in found.items()}
+            warn_of_differences(choices, classes, result=options.result)
         explained = tuple(found[choice.row, choice.col] for choice in choices)
         write_index(folder / INDEX, explained, plan)
     target = Path(output)
@@ -157,26 +146,54 @@ def explain(
     )
 
 
-def _check_asked(
-    *, at: bool, at_crs: str | None, result: bool, cells: int | None, where: str | None
-) -> None:
-    """Refuse options that do not say which cells are meant."""
-    if at == result:
+def _plan_cells(
+    source: Source, card: ModelCard, options: ExplainOptions
+) -> tuple[Plan, list[CellChoice]]:
+    """The plan of the raster, and the cells of it that are meant."""
+    if options.result is None:
+        plan = make_plan(source, card, options)
+        choices = cells_at(options.at, plan, crs=options.at_crs)
+    else:
+        result = Path(options.result)
+        plan = make_plan(source, card, options_of_map(result, card, options))
+        choices = cells_of_map(result, plan, count=options.cells or _CELLS, where=options.where)
+    for warning in plan.warnings:
+        log.warning("%s", warning)
+    return plan, choices
+
+
+def _predictor_options(options: ExplainOptions) -> PredictorOptions:
+    return PredictorOptions(
+        model=options.model,
+        revision=options.revision,
+        captioner=options.captioner,
+        device=options.device,
+        dtype="float32",
+    )
+
+
+def _check_choice(options: ExplainOptions) -> None:
+    """Refuse options that do not tell which cells are meant."""
+    if bool(options.at) == (options.result is not None):
         raise UsageError(
             "say which cells to explain: either points (--at X,Y) or a map that classify wrote"
             " (--result FILE)"
         )
-    if not result and (cells is not None or where is not None):
+    if options.result is None and (options.cells is not None or options.where is not None):
         raise UsageError(
             "--cells and --where choose from a map that classify wrote: give it with --result FILE"
         )
-    if result and at_crs is not None:
+    if options.result is not None and options.at_crs is not None:
         raise UsageError("--at-crs is the CRS of points: give them with --at X,Y")
-    if cells is not None and cells < 1:
-        raise UsageError(f"--cells {cells} is not a number of cells; give 1 or more")
+    if options.cells is not None and options.cells < 1:
+        raise UsageError(f"--cells {options.cells} is not a number of cells; give 1 or more")
 
 
-def _spare_inputs(folder: Path, inputs: Sequence[str | Path]) -> None:
+def _given(result: str | None) -> list[str]:
+    return [] if result is None else [result]
+
+
+def _check_folder(folder: Path, inputs: Sequence[str]) -> None:
     """Refuse a folder that holds what is being read, as it may be replaced."""
     for path in inputs:
         if Path(path).resolve().is_relative_to(folder.resolve()):
@@ -185,81 +202,66 @@ def _spare_inputs(folder: Path, inputs: Sequence[str | Path]) -> None:
             )
 
 
-class _Job:
-    """The chosen cells of a scene.
+class _ChosenCells:
+    """The chosen cells of a scene: classified exactly as by ``classify``, then explained."""
 
-    Classified exactly as by ``classify``, then explained one by one.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        choices: Sequence[Choice],
-        options: TilingOptions,
-        model: Model,
-        captioner: Captioner,
-    ) -> None:
-        self._plan, self._model, self._captioner = plan, model, captioner
-        self._selected = np.zeros(plan.grid.cells_shape, bool)
+    def __init__(self, plan: Plan, choices: Sequence[CellChoice], predictor: Predictor) -> None:
+        self._plan, self._predictor = plan, predictor
+        self._selected: NDArray[np.bool_] = np.zeros(plan.grid.cells_shape, bool)
         self._selected[[c.row for c in choices], [c.col for c in choices]] = True
-        self._cells = CellMap(plan.grid, self._selected, min_valid=options.min_valid)
+        self._cells = CellMap(plan.grid, self._selected, min_valid=plan.options.min_valid)
         self._tiles: dict[tuple[int, int], TileData] = {}
 
-    def run(
-        self,
-        folder: Path,
-        classifier: TileClassifier,
-        radiometry: Radiometry,
-        progress: Progress | None,
-    ) -> Iterator[Explanation]:
+    def explain(self, folder: Path, progress: Progress) -> Iterator[Explanation]:
         """The cells that have enough valid pixels, each once its files are written."""
-        plan, card = self._plan, self._model.card
+        from rssc_geo.inference import predict_tiles
+
+        card = self._predictor.card
         tiles = self._cells.tiles().tolist()
         aggregator = CellAggregator(self._cells, classes=len(card.classes))
-        count = int(self._selected.sum())
-        done = 0
-        with TileReader(
-            plan.scene, plan.grid, radiometry, out_size=card.input_size, tiles=tiles
-        ) as reader:
-            for results in classify_tiles(map(self._keep, reader), self._cells, classifier):
+        count, done = int(self._selected.sum()), 0
+        with self._plan.reader(tiles, out_size=card.input_size) as reader:
+            for results in predict_tiles(map(self._keep, reader), self._cells, self._predictor):
                 batch = aggregator.add(results)
-                rows, cols = batch.rows.tolist(), batch.cols.tolist()
-                for row, col, probabilities, caption in zip(
-                    rows, cols, batch.probabilities, batch.captions, strict=True
+                places = zip(batch.rows.tolist(), batch.cols.tolist(), strict=True)
+                for place, probabilities, caption in zip(
+                    places, batch.probabilities, batch.captions, strict=True
                 ):
-                    yield self._explain(folder, row, col, probabilities, caption)
+                    yield self._explain(folder, place, probabilities, caption)
                     done += 1
-                    if progress is not None:
-                        progress("explain", done, count)
+                    progress("explain", done, count)
 
     def _keep(self, data: TileData) -> TileData:
         """Hold on to the tile for those chosen cells that it is the nearest of."""
         rows, cols = self._plan.grid.cells_of_tile(data.tile)
-        wanted = (
-            self._cells.near(data.tile)
-            & self._selected[rows.start : rows.stop, cols.start : cols.stop]
-        )
-        for row, col in np.argwhere(wanted).tolist():
+        selected = self._selected[rows.start : rows.stop, cols.start : cols.stop]
+        for row, col in np.argwhere(self._cells.near(data.tile) & selected).tolist():
             self._tiles[rows.start + row, cols.start + col] = data
         return data
 
     def _explain(
-        self, folder: Path, row: int, col: int, probabilities: np.ndarray, caption: str
+        self,
+        folder: Path,
+        place: tuple[int, int],
+        probabilities: NDArray[np.float32],
+        caption: str,
     ) -> Explanation:
-        card, data = self._model.card, self._tiles.pop((row, col))
+        """Write the files of a cell; ``place``: its (row, column)."""
+        from rssc_geo.models import ReadCaption, attribute
+
+        model, source = self._predictor.model, self._predictor.captioner.source
+        card, data = model.card, self._tiles.pop(place)
         order = np.argsort(-probabilities, kind="stable")
         best, second = int(order[0]), int(order[1])
-        source = self._captioner.source
-        words_read = bool(caption) and self._model.reads(source)
-        reasons = find_reasons(
-            self._model,
+        words_read = bool(caption) and model.reads(source)
+        reasons = attribute(
+            model,
             data.pixels,
             data.mask,
             class_id=best,
-            caption=caption,
-            source=source,
-            words_read=words_read,
+            caption=ReadCaption(caption, source, words_read),
         )
+        row, col = place
         name = f"cell_{row:05d}_{col:05d}"
         explanation = Explanation(
             row=row,
@@ -277,8 +279,7 @@ class _Job:
         )
         shape = content_shape(self._plan.grid, data)
         write_heat_map(folder / explanation.heat_map, self._plan, data, explanation, shape)
-        write_panel(
-            folder / explanation.panel,
-            panel_of(self._plan, data, explanation, shape, rgb(card.classes[best].color)),
-        )
+        color = rgb(card.classes[best].color)
+        panel = panel_of(self._plan, data, explanation, shape, color)
+        write_panel(folder / explanation.panel, panel)
         return explanation

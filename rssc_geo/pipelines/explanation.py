@@ -14,7 +14,7 @@ from affine import Affine
 
 from rssc_geo.geometry import TileGrid, Window, cell_polygons
 from rssc_geo.inference import Plan
-from rssc_geo.models import Reasons
+from rssc_geo.models import Attribution
 from rssc_geo.output import Rgb
 from rssc_geo.raster import TileData
 from rssc_geo.reports import Panel
@@ -41,7 +41,7 @@ class Explanation:
     margin: float
     caption: str
     words_read: bool
-    reasons: Reasons
+    reasons: Attribution
     panel: str
     heat_map: str
 

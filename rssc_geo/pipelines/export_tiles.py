@@ -12,12 +12,13 @@ import rasterio
 from affine import Affine
 from shapely.geometry import Polygon
 
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.errors import NothingToClassifyError
 from rssc_geo.files import atomic_folder
-from rssc_geo.inference import CellMap, Plan, Source, TilingOptions, make_plan
+from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import load_card
-from rssc_geo.progress import Progress
-from rssc_geo.raster import TileData, TileReader, fit_radiometry
+from rssc_geo.options import TileOptions
+from rssc_geo.progress import Progress, reporting
+from rssc_geo.raster import TileData
 
 INDEX = "tiles.gpkg"
 _DRIVERS = {
@@ -28,84 +29,89 @@ _DRIVERS = {
 
 @dataclass(frozen=True, slots=True)
 class TileExport:
-    """Folder, index file, chips written, and tiles left out because too little of them is valid."""
+    """Folder, index file, chips written, and tiles left out: too little of them is valid."""
 
     folder: Path
     index: Path
     chips: int
     left_out: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "folder": str(self.folder),
+            "index": str(self.index),
+            "chips": self.chips,
+            "left_out": self.left_out,
+        }
+
+    def to_geopandas(self) -> gpd.GeoDataFrame:
+        """The chips' names and places, read back."""
+        return gpd.read_file(self.index, layer="tiles")
+
 
 def export_tiles(
     source: Source,
     folder: str | Path,
+    options: TileOptions | None = None,
     *,
-    model: str | Path = "compact",
-    revision: str | None = None,
-    size_px: int | None = None,
-    image_format: str = "tif",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    **tiling: Any,
+    progress: Progress | bool | None = None,
 ) -> TileExport:
-    """Write ``folder/<name>_<row>_<col>.tif`` (or .png with a world file) and
-    ``folder/tiles.gpkg``.
+    """Write ``folder/<name>_<row>_<col>.tif`` (or .png with a world file) and ``tiles.gpkg``.
 
     Chips hold what a model would be shown: the three chosen bands in 8 bit, with the scene-wide
-    scaling, and the mask. ``size_px``: side of a chip in pixels; default: the tile's own pixels.
-    ``model``: whose card decides the default tile size. ``**tiling``: the fields of
-    ``TilingOptions``. The folder appears whole or not at all.
+    scaling, and the mask. The folder appears whole or not at all.
 
-    Raises ``UsageError`` for an unknown format or size, ``OutputError`` where the folder exists
-    (unless ``overwrite``) or cannot be written, ``InputError`` for a raster that cannot be used.
+    Parameters
+    ----------
+    source, progress : as for :func:`rssc_geo.classify`
+    options : ``size``: side of a chip in pixels, default the tile's own; ``format``: tif or png;
+        ``model``: whose card decides the default tile size
+
+    Raises ``OutputError`` where the folder exists (unless ``overwrite``) or cannot be written,
+    ``InputError`` for a raster that cannot be used, ``NothingToClassifyError`` for one without a
+    valid tile.
+
+    >>> from rssc_geo import TileOptions, export_tiles
+    >>> export_tiles("scene.tif", "chips", TileOptions(format="png")).chips
+    9
     """
-    if image_format not in _DRIVERS:
-        raise UsageError(f"--format {image_format!r} is unknown; use one of {', '.join(_DRIVERS)}")
-    if size_px is not None and size_px < 1:
-        raise UsageError(f"--size {size_px} is not a number of pixels; give 1 or more")
+    options = options or TileOptions()
     target = Path(folder)
-    options = TilingOptions(**tiling)
-    with atomic_folder(target, index=INDEX, overwrite=overwrite) as part:
-        plan = make_plan(source, load_card(model, revision=revision), options)
-        records, left_out = _write_chips(
-            plan, options, part, size_px=size_px, image_format=image_format, progress=progress
-        )
+    card = load_card(options.model, revision=options.revision)
+    with (
+        atomic_folder(target, index=INDEX, overwrite=options.overwrite) as made,
+        reporting(progress) as report,
+    ):
+        plan = make_plan(source, card, options)
+        records, left_out = _write_chips(plan, options, made, report)
         if not records:
-            raise InputError(
+            raise NothingToClassifyError(
                 f"{plan.scene.source}: no tile has {options.min_valid:.0%} valid pixels, so there"
                 " is nothing to export"
             )
-        gpd.GeoDataFrame(records, crs=plan.scene.crs).to_file(
-            part / INDEX, layer="tiles", driver="GPKG", VERSION="1.3"
-        )
+        table = gpd.GeoDataFrame(records, crs=plan.scene.crs)
+        table.to_file(made / INDEX, layer="tiles", driver="GPKG", VERSION="1.3")
     return TileExport(target, target / INDEX, len(records), left_out)
 
 
 def _write_chips(
-    plan: Plan,
-    options: TilingOptions,
-    folder: Path,
-    *,
-    size_px: int | None,
-    image_format: str,
-    progress: Progress | None,
+    plan: Plan, options: TileOptions, folder: Path, progress: Progress
 ) -> tuple[list[dict[str, Any]], int]:
-    cells = CellMap(plan.grid, plan.selected, min_valid=options.min_valid)
-    tiles = cells.tiles()
-    size = plan.grid.size if size_px is None else (size_px, size_px)
-    radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
+    """The index's rows, and the number of tiles that were left out."""
+    tiles = plan.cells.tiles()
+    size = plan.grid.size if options.size is None else (options.size, options.size)
     records: list[dict[str, Any]] = []
-    with TileReader(
-        plan.scene, plan.grid, radiometry, out_size=size, tiles=tiles.tolist()
-    ) as reader:
+    with plan.reader(tiles.tolist(), out_size=size) as reader:
         for done, data in enumerate(reader, start=1):
-            if cells.wanted(data.tile, data.valid_fraction, data.cell_fractions):
-                name = f"{plan.scene.name}_{data.tile.row:05d}_{data.tile.col:05d}.{image_format}"
+            if plan.cells.wanted(data.tile, data.valid_fraction, data.cell_fractions):
+                tile = data.tile
+                name = f"{plan.scene.name}_{tile.row:05d}_{tile.col:05d}.{options.format}"
                 transform = _chip_transform(plan, data)
-                _write(folder / name, data, transform, plan.scene.crs.to_wkt(), image_format)
+                crs = plan.scene.crs.to_wkt()
+                _write(folder / name, data, transform, crs, options.format)
                 records.append(_record(name, plan, data))
-            if progress is not None:
-                progress("export", done, len(tiles))
+            progress("export", done, len(tiles))
     return records, len(tiles) - len(records)
 
 

@@ -1,70 +1,163 @@
-"""Zero-shot maps: classes named by words, moved towards the tiles of a raster if wanted."""
+"""Maps of classes that are named by words."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from rssc_geo.errors import UsageError
-from rssc_geo.inference import CellMap, Source, TilingOptions, make_plan
-from rssc_geo.models import Model, NamedClasses, refine_texts
-from rssc_geo.raster import TileReader, fit_radiometry
+from rssc_geo.errors import InputError, UsageError
+from rssc_geo.inference import Plan, Source
+from rssc_geo.models import load_card
+from rssc_geo.options import (
+    ComputeOptions,
+    ModelOptions,
+    PredictorOptions,
+    ZeroShotOptions,
+    values_of,
+)
+from rssc_geo.pipelines.classify import ClassifyResult, map_scene
+from rssc_geo.progress import Progress, reporting
+
+if TYPE_CHECKING:
+    import torch
+
+    from rssc_geo.inference import Predictor
+    from rssc_geo.models import Model
 
 log = logging.getLogger(__name__)
 
 _SAMPLE = 4096
+"""Tiles that classes are refined on, at most."""
 _BATCH = 32
 
 
-def refine_classes(named: Model, source: Source, **tiling: Any) -> Model:
-    """The named classes, moved towards the clusters that the tiles of a raster form
-    (:func:`refine_texts`).
+def zero_shot(
+    source: Source,
+    output: str | Path,
+    classes: Sequence[str] | Mapping[str, Sequence[str]],
+    options: ZeroShotOptions | None = None,
+    *,
+    model: Predictor | None = None,
+    progress: Progress | bool | None = None,
+) -> ClassifyResult:
+    """Map a raster into classes that are named by words.
+
+    Parameters
+    ----------
+    source, output, progress : as for :func:`rssc_geo.classify`
+    classes : names ("solar park"), or names with the words and sentences that stand for them, whose
+        vectors are averaged: ``{"water": ["lake", "river", "sea"]}``
+    options : all that the command line has; its defaults
+    model : a loaded one, whose options of model and computing then have no effect; it must have
+        been trained with captions
+
+    Raises ``UsageError`` for classes that mean nothing to the model, and what ``classify`` does.
+
+    >>> from rssc_geo import zero_shot
+    >>> result = zero_shot("scene.tif", "water.gpkg", ["water", "forest", "houses"])
+    """
+    options = options or ZeroShotOptions()
+    card = model.card if model else load_card(options.model, revision=options.revision)
+
+    def load(plan: Plan) -> Predictor:
+        from rssc_geo.inference import Predictor, load_predictor
+        from rssc_geo.models import name_classes
+
+        loaded = model or load_predictor(
+            PredictorOptions(
+                **values_of(options, ModelOptions), **values_of(options, ComputeOptions)
+            )
+        )
+        named = name_classes(loaded.model, classes, other=options.other)
+        if options.refine:
+            named = refine_classes(named, plan)
+        return Predictor(named, loaded.captioner, loaded.compute)
+
+    with reporting(progress) as report:
+        return map_scene(source, output, options, card, load, report)
+
+
+def read_classes(text: str) -> list[str] | dict[str, list[str]]:
+    """Classes as ``--classes`` has them.
+
+    ``a,b,c``; a JSON file of names and their words (:func:`read_class_words`); or another file, a
+    name a line. Raises ``InputError`` for a file that cannot be read.
+    """
+    if text.lower().endswith(".json"):
+        return read_class_words(text)
+    names = text.split(",")
+    if Path(text).is_file():
+        try:
+            names = Path(text).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{text} cannot be read as text: {error}") from error
+    return [name.strip() for name in names if name.strip()]
+
+
+def read_class_words(path: str | Path) -> dict[str, list[str]]:
+    """The words of classes: a JSON file ``{"class": ["word or phrase", …], …}``.
+
+    Raises ``InputError`` for a file that is no such thing.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict) or not all(
+        isinstance(words, list) and all(isinstance(word, str) for word in words)
+        for words in values.values()
+    ):
+        raise InputError(f'{path}: expected {{"class": ["word or phrase", …], …}}')
+    return {str(name): words for name, words in values.items()}
+
+
+def refine_classes(named: Model, plan: Plan) -> Model:
+    """The named classes, moved towards the clusters that the tiles of a raster form.
 
     Up to some 4,000 tiles are looked at, spread evenly; what a tile is called then depends on that
-    raster too, but not on its batch. ``tiling``: the fields of ``TilingOptions``. Raises
-    ``UsageError`` when no tile has data.
+    raster too, but not on its batch. Raises ``UsageError`` when no tile has data.
     """
+    import torch
+
+    from rssc_geo.models import ZeroShotHead, refine_texts
+
     network = named.network
-    assert isinstance(network, NamedClasses)
-    pooled = _sample(named, source, TilingOptions(**tiling))
-    vectors = (
-        network.texts
-        if network.background is None
-        else torch.cat([network.texts, network.background])
-    )
-    moved = refine_texts(network.alignment, vectors, pooled)  # type: ignore[arg-type]
+    assert isinstance(network, ZeroShotHead)  # noqa: S101 -- what name_classes returns
+    pooled = _pooled_tokens(named, plan)
+    vectors = network.texts
+    if network.background is not None:
+        vectors = torch.cat([network.texts, network.background])
+    assert network.alignment is not None  # noqa: S101 -- name_classes refuses models without
+    moved = refine_texts(network.alignment, vectors, pooled)
     count = len(network.texts)
     background = None if network.background is None else moved[count:]
-    refined = NamedClasses(
-        dataclasses.replace(named, network=network.network), moved[:count], background
-    )
-    card = dataclasses.replace(
-        named.card, name=f"{named.card.name}, refined"
-    )  # part of what tells runs apart
+    inner = dataclasses.replace(named, network=network.network)
+    refined = ZeroShotHead(inner, moved[:count], background)
+    # The name is part of what tells runs apart.
+    card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
     return dataclasses.replace(named, card=card, network=refined)  # type: ignore[arg-type]
 
 
-def _sample(model: Model, source: Source, options: TilingOptions) -> torch.Tensor:
-    """Mean image tokens ``(N, I)`` of the selected tiles of a raster, some thousands at most."""
-    plan = make_plan(source, model.card, options)
-    tiles = CellMap(plan.grid, plan.selected, min_valid=options.min_valid).tiles()
-    tiles = tiles[
-        np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), _SAMPLE)).astype(np.int64))
-    ]
-    radiometry = fit_radiometry(plan.scene, stretch=options.stretch)
+def _pooled_tokens(model: Model, plan: Plan) -> torch.Tensor:
+    """Mean image tokens (N, I) of the selected tiles of a raster, some thousands at most."""
+    import torch
+
+    tiles = plan.cells.tiles()
+    count = min(len(tiles), _SAMPLE)
+    tiles = tiles[np.unique(np.linspace(0, len(tiles) - 1, count).astype(np.int64))]
     found: list[torch.Tensor] = []
     with (
-        TileReader(
-            plan.scene, plan.grid, radiometry, out_size=model.card.input_size, tiles=tiles.tolist()
-        ) as reader,
+        plan.reader(tiles.tolist(), out_size=model.card.input_size) as reader,
         torch.inference_mode(),
     ):
-        valid = (tile for tile in reader if tile.valid_fraction >= options.min_valid)
+        valid = (tile for tile in reader if tile.valid_fraction >= plan.options.min_valid)
         while batch := list(itertools.islice(valid, _BATCH)):
             images = model.preprocess(
                 np.stack([tile.pixels for tile in batch]), np.stack([tile.mask for tile in batch])

@@ -2,11 +2,12 @@ from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
+from .mask import PixelReader as PixelReader
+from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry
 from .radiometry import fit_radiometry as fit_radiometry
+from .radiometry import sample_pixels as sample_pixels
+from .reader import TileData as TileData
 from .reader import TileReader as TileReader
-from .sample import sample_pixels as sample_pixels
 from .scene import Scene as Scene
 from .scene import open_scene as open_scene
-from .tiles import TileData as TileData
-from .virtual import is_remote as is_remote

@@ -13,6 +13,7 @@ import pyogrio
 import pyproj
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import CRSError, ProjError
 from shapely.affinity import translate
@@ -20,14 +21,15 @@ from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import TileGrid
+from rssc_geo.raster.opening import is_remote
 from rssc_geo.raster.scene import Scene
-from rssc_geo.raster.virtual import is_remote
 
 log = logging.getLogger(__name__)
 
 _EDGE_PARTS = 200
-"""Edges are cut to this part of the raster's extent before they are reprojected, since straight lines become curves."""
-_CENTRES_AT_ONCE = 1 << 20
+"""Edges are cut to this part of the raster's extent before they are reprojected: they bend."""
+
+_CENTERS_AT_ONCE = 1 << 20
 
 
 def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
@@ -83,16 +85,21 @@ def bounds_polygon(bounds: Sequence[float], scene: Scene) -> BaseGeometry:
     return rectangle
 
 
-def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> np.ndarray:
-    """Tell the cells whose center lies in (or on the border of) a geometry of the raster's CRS.
+def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> NDArray[np.bool_]:
+    """Select the cells whose center lies in a geometry or on its border.
 
-    Bool (rows, cols).
+    Parameters
+    ----------
+    transform : affine of the raster, from (column, row) to its CRS
+    geometry : in the raster's CRS
+
+    Returns bool (cell rows, cell columns).
     """
     shapely.prepare(geometry)
     row_edges, col_edges = grid.row_edges(), grid.col_edges()
     rows, cols = (row_edges[:-1] + row_edges[1:]) / 2, (col_edges[:-1] + col_edges[1:]) / 2
     inside = np.empty(grid.cells_shape, dtype=bool)
-    step = max(1, _CENTRES_AT_ONCE // len(cols))
+    step = max(1, _CENTERS_AT_ONCE // len(cols))
     for start in range(0, len(rows), step):
         row, col = np.meshgrid(rows[start : start + step], cols, indexing="ij")
         x = transform.a * col + transform.b * row + transform.c
@@ -109,7 +116,7 @@ def footprint(transform: Affine, shape: tuple[int, int]) -> BaseGeometry:
     )
 
 
-def _read_polygons(path: str) -> tuple[np.ndarray, pyproj.CRS]:
+def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     """Polygons of the first layer that has some, and the layer's CRS."""
     if not is_remote(path) and not Path(path).exists():
         raise InputError(f"--aoi {path} does not exist")
@@ -131,7 +138,7 @@ def _read_polygons(path: str) -> tuple[np.ndarray, pyproj.CRS]:
     raise InputError(f"{path} has no polygons: an area of interest is one or more polygons")
 
 
-def _parts(geometries: np.ndarray) -> np.ndarray:
+def _parts(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
     """All single polygons, also those in collections; neither missing nor empty ones."""
     geometries = shapely.get_parts(shapely.get_parts(geometries[~shapely.is_missing(geometries)]))
     kinds = shapely.get_type_id(geometries)
@@ -187,7 +194,7 @@ def _surroundings(bounds: tuple[float, float, float, float]) -> BaseGeometry:
 
 
 def _all_turns(geometry: BaseGeometry, crs: pyproj.CRS) -> BaseGeometry:
-    """Repeat a geometry in degrees a turn to the east and west.
+    """Repeat a geometry in degrees a turn (360°) to the east and west.
 
     190° and -170° are the same place.
     """

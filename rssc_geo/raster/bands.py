@@ -11,15 +11,19 @@ from rasterio.enums import ColorInterp
 
 from rssc_geo.errors import InputError, UsageError
 
-RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _Match = Callable[[list[str], str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class BandChoice:
-    """Three 1-based bands as red, green, blue, and why.
+    """Which bands are taken as red, green and blue.
 
-    ``warning`` is empty when there is nothing to say.
+    Attributes
+    ----------
+    bands : 1-based
+    reason : why these, in words
+    warning : what the user should know, or empty
     """
 
     bands: tuple[int, int, int]
@@ -43,9 +47,9 @@ def is_paletted(dataset: rasterio.DatasetReader) -> bool:
 def check_bands(
     bands: Sequence[int], count: int, *, alpha: int | None, source: str
 ) -> tuple[int, int, int]:
-    """The user's choice of bands, or ``UsageError``.
+    """Return the user's choice of bands: three of 1 to ``count``, repeats allowed, no alpha.
 
-    Three of 1…``count``, repeats allowed, no alpha.
+    Raises ``UsageError`` for any other.
     """
     if len(bands) != 3:
         raise UsageError(
@@ -69,7 +73,7 @@ def check_bands(
 def choose_bands(
     dataset: rasterio.DatasetReader, *, bands: Sequence[int] | None, source: str
 ) -> BandChoice:
-    """Bands by the user's choice, by color interpretation, by description, else the first three.
+    """Choose bands: the user's, by color interpretation, by description, else the first three.
 
     Raises ``UsageError`` for a choice that the raster cannot give and ``InputError`` for a raster
     with fewer than three color bands.
@@ -85,10 +89,10 @@ def choose_bands(
         return described
     usable = [index for index in range(1, dataset.count + 1) if index != alpha]
     if len(usable) < 3:
+        shown = (usable[0], usable[0], usable[-1]) if usable else (1, 1, 1)
         raise InputError(
             f"{source} has {len(usable)} color band{'' if len(usable) == 1 else 's'}, and the model"
-            " looks at red, green and blue: give an RGB raster, or --bands"
-            f" {usable[0] if usable else 1},{usable[0] if usable else 1},{usable[-1] if usable else 1}"
+            f" looks at red, green and blue: give an RGB raster, or --bands {_words(shown)}"
             " to show it the bands there are as a picture"
         )
     first = usable[0], usable[1], usable[2]
@@ -102,9 +106,9 @@ def choose_bands(
 
 def _by_interpretation(colorinterp: Sequence[ColorInterp]) -> tuple[int, int, int] | None:
     meanings = list(colorinterp)
-    if any(color not in meanings for color in RGB):
+    if any(color not in meanings for color in _RGB):
         return None
-    red, green, blue = (meanings.index(color) + 1 for color in RGB)
+    red, green, blue = (meanings.index(color) + 1 for color in _RGB)
     return red, green, blue
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.raster.sample import sample_pixels
+from rssc_geo.geometry import Window
+from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.scene import Scene
 
 _DEFAULT = "2%,98%"
@@ -23,25 +27,38 @@ _RANGE = re.compile(rf"\s*({_NUMBER})\s*(%?)\s*,\s*({_NUMBER})\s*(%?)\s*")
 _CONSTANT = 127
 """Where a band has one value only there is nothing to stretch: mid-gray."""
 
+_SAMPLE_PIXELS = 1 << 20
+_SIDE = 256
+_BLOCKS = 64
+_ROUNDS = 4
+_ENOUGH = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Radiometry:
-    """Values of red, green and blue that become 0 and 255.
+    """One linear scaling of each band to 8 bit.
 
-    ``method`` in words, "none" where pixels pass unchanged.
+    Attributes
+    ----------
+    low, high : values of red, green and blue that become 0 and 255
+    method : in words how they were found, "none" where pixels pass unchanged
     """
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
     method: str
 
-    def apply(self, pixels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-        """Pixels (H, W, 3) of any type as uint8 (H, W, 3); 0 where the mask ``valid`` (H, W) is
-        False.
+    def apply(
+        self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
+        """Scale pixels (H, W, 3) of any type to uint8 (H, W, 3), 0 where they are invalid.
 
-        ``None`` for ``valid`` means all. Values beyond low and high are clipped and NaN becomes 0.
-        The input is never changed, and returned as it is where nothing has to be done; the layout
-        in memory is that of the input.
+        Values beyond low and high are clipped and NaN becomes 0. The input is never changed, and
+        returned as it is where nothing has to be done; the layout in memory is that of the input.
+
+        Parameters
+        ----------
+        valid : mask (H, W), True = valid; None means all
         """
         if self.method == "none":
             scaled = pixels
@@ -53,14 +70,13 @@ class Radiometry:
                     scaled[..., band] = _table(low, high, values.dtype.name)[values]
                 else:
                     scaled[..., band] = _scale(values, low, high)
-        return (
-            scaled
-            if valid is None or valid.all()
-            else np.multiply(scaled, valid[..., None], dtype=np.uint8)
-        )
+        if valid is None or valid.all():
+            return scaled
+        masked: NDArray[np.uint8] = np.multiply(scaled, valid[..., None], dtype=np.uint8)
+        return masked
 
 
-def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Scale a band in double precision to uint8, rounded to the nearest."""
     if high <= low:
         return np.select(
@@ -71,7 +87,7 @@ def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _table(low: float, high: float, dtype: str) -> np.ndarray:
+def _table(low: float, high: float, dtype: str) -> NDArray[np.uint8]:
     """The scaling of every value of an unsigned integer type.
 
     Looking up is several times quicker than computing.
@@ -80,7 +96,7 @@ def _table(low: float, high: float, dtype: str) -> np.ndarray:
 
 
 def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
-    """The scaling of a scene.
+    """Find the scaling of a scene.
 
     Parameters
     ----------
@@ -111,20 +127,74 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
         elif values.size:
             low, high = np.percentile(values, [first, last])
             if low == high:
-                # Nearly all pixels have one value; what there is beside it would be lost at 0 and
-                # 255.
+                # Nearly all pixels have one value; what is beside it would be lost at 0 and 255.
                 low, high = values.min(), values.max()
             lows.append(float(low))
             highs.append(float(high))
         else:
-            # No valid pixel was met: there is nothing to scale by, and no tile will be looked at
-            # either.
+            # No valid pixel was met: there is nothing to scale by, and no tile will be seen either.
             lows.append(0.0)
             highs.append(_type_maximum(scene.dtype))
     name = text or _DEFAULT
     return Radiometry(
         _triple(lows), _triple(highs), name if name == "minmax" else f"percentiles {name}"
     )
+
+
+def sample_pixels(scene: Scene) -> NDArray[Any]:
+    """Valid pixels (n, 3) of the scene in its own type, about a million at most.
+
+    From the overview of about that size if there is one; the whole raster if it is that small; else
+    from 64 windows of at most 256 × 256 pixels spread over the raster, in up to four rounds where
+    they meet nodata only. The sample depends on the raster alone.
+    """
+    height, width = scene.shape
+    with scene.pixel_reader() as reader:
+        for factor in (1, *scene.overviews):
+            shape = (-(-height // factor), -(-width // factor))
+            if shape[0] * shape[1] <= _SAMPLE_PIXELS:
+                return _valid_pixels(reader, Window(0, 0, height, width), shape)
+        chunks: list[NDArray[Any]] = []
+        for number, window in enumerate(_spread(scene, reader), start=1):
+            chunks.append(_valid_pixels(reader, window, (window.height, window.width)))
+            if number % _BLOCKS == 0 and sum(len(chunk) for chunk in chunks) >= _ENOUGH:
+                break
+        return np.concatenate(chunks) if chunks else np.empty((0, 3), dtype=scene.dtype)
+
+
+def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -> NDArray[Any]:
+    colors, valid = reader.read(window, shape)
+    return colors.reshape(-1, 3) if valid is None else colors[valid]
+
+
+def _spread(scene: Scene, reader: PixelReader) -> Iterator[Window]:
+    """Windows at the corners of blocks, in an order that covers the raster evenly from the start.
+
+    Where a sparse file tells which blocks it holds, only those are drawn from.
+    """
+    sides = [min(_SIDE, length) for length in scene.shape]
+    # A strip as wide as the raster is cut; any other block larger than a window gives one window.
+    steps = [
+        side if block >= length else max(side, block)
+        for side, block, length in zip(sides, scene.opening.block_shape, scene.shape, strict=True)
+    ]
+    across = -(-scene.width // steps[1])
+    count = -(-scene.height // steps[0]) * across
+    # Multiples of the golden ratio modulo 1 fill the sequence of blocks evenly at every length,
+    # without a random seed.
+    places = (np.arange(1, count + 1) * 0.6180339887498949 % 1.0 * count).astype(np.int64)
+    drawn = 0
+    for place in dict.fromkeys(places.tolist()):
+        row, col = place // across * steps[0], place % across * steps[1]
+        window = Window(
+            row, col, min(sides[0], scene.height - row), min(sides[1], scene.width - col)
+        )
+        if reader.is_missing(window):
+            continue
+        yield window
+        drawn += 1
+        if drawn == _BLOCKS * _ROUNDS:
+            return
 
 
 def _unchanged(scene: Scene) -> Radiometry:

@@ -15,37 +15,55 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
-from rssc_geo.geometry import TileGrid
-from rssc_geo.raster.plan import plan_reading
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from rssc_geo.errors import InputError, one_line
+from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.raster.scene import Scene
-from rssc_geo.raster.tiles import TileData, TileMaker
-from rssc_geo.raster.virtual import gdal_env, gdal_errors
 
-if TYPE_CHECKING:
-    from typing import Self
+_RUN_TILES = 16
+"""Tiles of a run: enough that handing runs over costs little, few enough that queues stay small."""
 
-__all__ = ["TileData", "TileReader"]
+_QUEUE_RUNS = 4
+"""Finished runs a thread may hold: with 2, a thread that is ahead waits too often for the other."""
 
-_Finished = tuple[list[TileData], BaseException | None] | None
+_MOST_QUEUE_RUNS = 32
+_LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 128 << 20, 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
-    """What a thread has finished: runs (with the error that ended the last), ``None`` when closed.
+class TileData:
+    """A tile as the network sees it.
 
-    And free places.
+    Attributes
+    ----------
+    tile : where it lies
+    pixels : uint8 (H, W, 3) of the reader's out_size, 0 where invalid; may be shared and read-only.
+        In memory it lies band by band: numpy stacks such tiles without interleaving them, and a
+        network's (N, 3, H, W) is a view of the stack
+    mask : bool (H, W), True = valid; may be shared and read-only
+    valid_fraction : of the tile's real pixels, padding not counted
+    cell_fractions : float32 (cell rows, cell columns), valid fraction of the cells wholly contained
+        in the tile, in the order of ``grid.cells_of_tile``; may be shared and read-only
     """
 
-    finished: SimpleQueue[_Finished]
-    free: threading.Semaphore
+    tile: Tile
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    valid_fraction: float
+    cell_fractions: NDArray[np.float32]
 
 
 class TileReader:
-    """Reads tiles in the order of ``tiles``; a context manager and an iterator of
-    :class:`TileData`.
+    """Reads tiles in a given order, ahead of the consumer, with several threads.
+
+    A context manager and an iterator of :class:`TileData`.
 
     Parameters
     ----------
@@ -54,7 +72,6 @@ class TileReader:
         where there are some
     tiles : indices of the tiles wanted; default all, row by row
     threads : reading threads; default up to 4, as there are processors
-    queue_size : finished runs each thread may hold; default 4, more for rasters stored in strips
 
     Raises ``InputError`` while iterating, at the tile that could not be read.
     """
@@ -68,31 +85,28 @@ class TileReader:
         out_size: tuple[int, int],
         tiles: Iterable[int] | None = None,
         threads: int | None = None,
-        queue_size: int | None = None,
     ) -> None:
         if grid.shape != scene.shape:
             raise ValueError(f"a grid of {grid.shape} does not fit a scene of {scene.shape}")
         count = threads if threads is not None else max(1, min(4, os.cpu_count() or 1))
-        if count < 1 or (queue_size is not None and queue_size < 1) or min(out_size) < 1:
-            raise ValueError(
-                f"threads {count}, queue_size {queue_size}, out_size {out_size}: each must be at"
-                " least 1"
-            )
+        if count < 1 or min(out_size) < 1:
+            raise ValueError(f"threads {count}, out_size {out_size}: each must be at least 1")
         self._scene = scene
-        self._plan = plan_reading(
-            grid, tiles, block_shape=scene.block_shape, pixel_bytes=scene.pixel_bytes, threads=count
+        self._grid, self._radiometry, self._out_size = grid, radiometry, out_size
+        self._order = _reading_order(
+            grid,
+            tiles,
+            block_shape=scene.opening.block_shape,
+            pixel_bytes=scene.opening.pixel_bytes,
+            threads=count,
         )
         self._stopped = threading.Event()
-        depth = queue_size if queue_size is not None else self._plan.queue_size
-        self._lanes = [
-            _Lane(SimpleQueue(), threading.Semaphore(depth)) for _ in range(self._plan.threads)
-        ]
-        self._grid, self._radiometry, self._out_size = grid, radiometry, out_size
+        self._queues = [_Queue(self._order.queue_runs) for _ in range(self._order.threads)]
         self._threads = [
             threading.Thread(
                 target=self._work, args=(number,), name=f"rssc-geo reader {number}", daemon=True
             )
-            for number in range(self._plan.threads)
+            for number in range(self._order.threads)
         ]
         self._started = False
 
@@ -116,12 +130,25 @@ class TileReader:
             thread.start()
         return self._deliver()
 
+    def close(self) -> None:
+        """Stop the threads and wait for them: at most as long as the read in progress.
+
+        May be called again.
+        """
+        self._stopped.set()
+        for queue in self._queues:
+            queue.free.release()
+            queue.finished.put(None)
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join()
+
     def _deliver(self) -> Iterator[TileData]:
         try:
-            for lane_number in self._plan.lanes.tolist():
-                lane = self._lanes[lane_number]
-                finished = lane.finished.get()
-                lane.free.release()
+            for number in self._order.thread_of_run.tolist():
+                queue = self._queues[number]
+                finished = queue.finished.get()
+                queue.free.release()
                 if finished is None:
                     return
                 tiles, error = finished
@@ -133,38 +160,227 @@ class TileReader:
 
     def _work(self, number: int) -> None:
         """A thread: its runs one after another, until done, stopped or failed."""
-        lane, plan = self._lanes[number], self._plan
+        queue, order = self._queues[number], self._order
         tiles: list[TileData] = []
         try:
-            source, dataset = self._scene.source, self._scene.opening.dataset
-            with (
-                gdal_errors(source),
-                gdal_env(dataset, cache_bytes=plan.cache_bytes),
-                self._scene.open() as handle,
-            ):
-                maker = TileMaker(
-                    self._scene, handle, self._grid, self._radiometry, out_size=self._out_size
+            with self._scene.pixel_reader(cache_bytes=order.cache_bytes) as pixels:
+                loader = _TileLoader(
+                    pixels, self._grid, self._radiometry, self._out_size, self._scene.source
                 )
-                for run in (plan.lanes == number).nonzero()[0].tolist():
-                    lane.free.acquire()
+                for run in (order.thread_of_run == number).nonzero()[0].tolist():
+                    queue.free.acquire()
                     tiles = []
-                    for index in plan.run(run):
+                    for index in order.run(run):
                         if self._stopped.is_set():
                             return
-                        tiles.append(maker.tile(index))
-                    lane.finished.put((tiles, None))
-        except BaseException as error:
-            lane.finished.put((tiles, error))
+                        tiles.append(loader.load(index))
+                    queue.finished.put((tiles, None))
+        except BaseException as error:  # noqa: BLE001 -- raised again where the tiles are consumed
+            queue.finished.put((tiles, error))
 
-    def close(self) -> None:
-        """Stop the threads and wait for them: at most as long as the read in progress.
 
-        May be called again.
+class _Queue:
+    """Runs that a thread has finished, and how many more it may finish before they are taken.
+
+    A run comes with the error that ended it, if any; None says that the reader is closed.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.finished: SimpleQueue[tuple[list[TileData], BaseException | None] | None]
+        self.finished = SimpleQueue()
+        self.free = threading.Semaphore(runs)
+
+
+class _TileLoader:
+    """Loads one tile after another, on one handle: read, scaled, padded, with valid fractions."""
+
+    def __init__(
+        self,
+        pixels: PixelReader,
+        grid: TileGrid,
+        radiometry: Radiometry,
+        out_size: tuple[int, int],
+        source: str,
+    ) -> None:
+        self._pixels, self._source = pixels, source
+        self._grid, self._radiometry, self._out_size = grid, radiometry, out_size
+        # What all wholly valid or invalid tiles have in common is made once.
+        self._nothing = _read_only(np.zeros((3, *out_size), dtype=np.uint8).transpose(1, 2, 0))
+        self._masks = {value: _read_only(np.full(out_size, value)) for value in (False, True)}
+        self._fractions: dict[tuple[int, int, float], NDArray[np.float32]] = {}
+
+    def load(self, index: int) -> TileData:
+        """The tile ``index`` of the grid.
+
+        Raises ``InputError`` naming file and window when it cannot be read.
         """
-        self._stopped.set()
-        for lane in self._lanes:
-            lane.free.release()
-            lane.finished.put(None)
-        for thread in self._threads:
-            if thread.ident is not None and thread is not threading.current_thread():
-                thread.join()
+        tile = self._grid.tile(index)
+        window = tile.window
+        if self._pixels.is_missing(window):
+            return self._invalid(tile)
+        content = self._content_shape((window.height, window.width))
+        try:
+            colors, valid = self._pixels.read(window, content)
+            if valid is None:
+                pixels = self._padded(self._radiometry.apply(colors))
+                return TileData(
+                    tile, pixels, self._masks[True], 1.0, self._uniform_fractions(tile, 1.0)
+                )
+            if not valid.any():
+                return self._invalid(tile)
+            at_full = content == (window.height, window.width)
+            full = valid if at_full else self._pixels.valid_at_full_resolution(window)
+        except RasterioError as error:
+            raise InputError(
+                f"{self._source} cannot be read at rows {window.row} to"
+                f" {window.row + window.height - 1}, columns {window.col} to"
+                f" {window.col + window.width - 1}: {one_line(error.__cause__ or error)}"
+            ) from error
+        pixels = self._padded(self._radiometry.apply(colors, valid))
+        return TileData(
+            tile, pixels, self._padded(valid), float(full.mean()), self._cell_fractions(tile, full)
+        )
+
+    def _invalid(self, tile: Tile) -> TileData:
+        return TileData(
+            tile, self._nothing, self._masks[False], 0.0, self._uniform_fractions(tile, 0.0)
+        )
+
+    def _content_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of the output that show the raster; the rest is padding.
+
+        All of them, but for an axis shorter than the tile.
+        """
+        rows, cols = (
+            max(1, round(length / size * out))
+            for length, size, out in zip(shape, self._grid.size, self._out_size, strict=True)
+        )
+        return rows, cols
+
+    def _padded(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Extend pixels (H, W, 3) or a mask (H, W) to out_size, reflected at the far edges."""
+        missing = [out - length for out, length in zip(self._out_size, pixels.shape, strict=False)]
+        if not any(missing):
+            return pixels
+        # numpy repeats the reflection as often as needed, and repeats the edge of an axis of a
+        # single pixel.
+        added = [(0, missing[0]), (0, missing[1])]
+        if pixels.ndim == 2:
+            return np.pad(pixels, added, mode="reflect")
+        planes = np.pad(pixels.transpose(2, 0, 1), [(0, 0), *added], mode="reflect")
+        return planes.transpose(1, 2, 0)
+
+    def _uniform_fractions(self, tile: Tile, value: float) -> NDArray[np.float32]:
+        rows, cols = self._grid.cells_of_tile(tile)
+        key = (len(rows), len(cols), value)
+        if key not in self._fractions:
+            self._fractions[key] = _read_only(np.full(key[:2], value, dtype=np.float32))
+        return self._fractions[key]
+
+    def _cell_fractions(self, tile: Tile, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Valid fractions of the tile's cells, from its mask (H, W) at full resolution."""
+        rows, cols = self._grid.cells_of_tile(tile)
+        fractions = np.empty((len(rows), len(cols)), dtype=np.float32)
+        for i, row in enumerate(rows):
+            for j, col in enumerate(cols):
+                cell = self._grid.cell(row, col).window
+                top, left = cell.row - tile.window.row, cell.col - tile.window.col
+                fractions[i, j] = valid[top : top + cell.height, left : left + cell.width].mean()
+        return fractions
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadingOrder:
+    """Runs of tiles in the order of delivery, and which thread reads which.
+
+    Attributes
+    ----------
+    tiles : int64 tile indices in order
+    bounds : int64 (runs + 1,), run ``k`` is ``tiles[bounds[k]:bounds[k + 1]]``
+    thread_of_run : int64 (runs,)
+    threads, queue_runs : how many threads, and the finished runs each may hold
+    cache_bytes : block cache that keeps a block from being decoded for every tile it is part of
+    """
+
+    tiles: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+    thread_of_run: NDArray[np.int64]
+    threads: int
+    queue_runs: int
+    cache_bytes: int
+
+    def run(self, number: int) -> list[int]:
+        """The tile indices of a run."""
+        indices: list[int] = self.tiles[self.bounds[number] : self.bounds[number + 1]].tolist()
+        return indices
+
+
+def _reading_order(
+    grid: TileGrid,
+    tiles: Iterable[int] | None,
+    *,
+    block_shape: tuple[int, int],
+    pixel_bytes: int,
+    threads: int,
+) -> _ReadingOrder:
+    """Cut the tiles into runs within a tile row and deal the runs to threads by their place.
+
+    In tiled rasters a thread keeps its columns; a raster stored in strips is dealt out by whole
+    rows, since every tile of a row decodes the same strips. ``pixel_bytes`` is what a pixel takes
+    of the block cache. Raises ``IndexError`` for a tile that the grid does not have.
+    """
+    rows, cols = grid.tiles_shape
+    wanted = range(rows * cols) if tiles is None else tiles
+    indices = (
+        np.asarray(wanted, dtype=np.int64)
+        if isinstance(wanted, range)
+        else np.fromiter(wanted, dtype=np.int64)
+    )
+    if indices.size and (indices.min() < 0 or indices.max() >= rows * cols):
+        raise IndexError(f"tiles {indices.min()} to {indices.max()} of a grid of {rows * cols}")
+    in_strips = block_shape[1] >= grid.shape[1] and cols > 1
+    cache_bytes = (grid.size[0] + block_shape[0]) * grid.shape[1] * pixel_bytes
+    if in_strips:
+        # Each thread's handle has strips of its own; a cache too small for a row would decode it
+        # for every tile.
+        threads = max(1, min(threads, _MOST_CACHE_BYTES // cache_bytes))
+        cache_bytes = max(_LEAST_CACHE_BYTES, threads * cache_bytes)
+    else:
+        cache_bytes = min(max(_LEAST_CACHE_BYTES, cache_bytes), _MOST_CACHE_BYTES // 2)
+    if indices.size == 0:
+        return _ReadingOrder(
+            indices, np.zeros(1, np.int64), np.zeros(0, np.int64), 1, 1, cache_bytes
+        )
+    tile_row, tile_col = np.divmod(indices, cols)
+    first_col = int(tile_col.min())
+    across = int(tile_col.max()) - first_col + 1
+    # As many runs for each thread: what does not divide evenly would leave one waiting for the
+    # other in every row.
+    sharing = 1 if in_strips else threads
+    runs_across = sharing * -(-across // (sharing * _RUN_TILES))
+    run_length = -(-across // runs_across)
+    run_col = (tile_col - first_col) // run_length
+    runs_across = -(-across // run_length)
+    starts = np.concatenate(
+        [[0], np.flatnonzero((np.diff(tile_row) != 0) | (np.diff(run_col) != 0)) + 1]
+    )
+    bounds = np.append(starts, len(indices)).astype(np.int64)
+    queue_runs = _QUEUE_RUNS
+    if in_strips:
+        # Rows that share a strip stay with one thread, which must hold a row for the other to read
+        # the next one.
+        rows_a_strip = max(1, block_shape[0] // grid.cell_size[0])
+        thread_of_run = tile_row[starts] // rows_a_strip % threads
+        queue_runs = max(_QUEUE_RUNS, min(runs_across * rows_a_strip, _MOST_QUEUE_RUNS))
+    elif runs_across < threads:
+        thread_of_run = (tile_row[starts] * runs_across + run_col[starts]) % threads
+    else:
+        thread_of_run = run_col[starts] % threads
+    return _ReadingOrder(
+        indices, bounds, thread_of_run.astype(np.int64), threads, queue_runs, cache_bytes
+    )

@@ -6,12 +6,18 @@ None of it can harm the map.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
-from rssc_geo.inference import Plan, spare_the_input
-from rssc_geo.output import check_file
+from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.inference import Plan, PredictorSpec
+from rssc_geo.options import OutputOptions, ReportOptions
+from rssc_geo.output import LandUseSummary, OutputTarget
+from rssc_geo.reports.preview import draw_preview
+from rssc_geo.reports.report import write_report
+from rssc_geo.reports.review import add_review, check_review
 
 log = logging.getLogger(__name__)
 
@@ -21,37 +27,70 @@ _FORMS = {
 }
 
 
-def check_extra(option: str, path: Path, *, plan: Plan, overwrite: bool) -> None:
-    """Refuse before the work starts the file of ``--preview`` or ``--report`` that could not be written at its end."""
-    suffixes, form = _FORMS[option]
-    if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{option} {path}: {form}")
-    check_file(path, overwrite=overwrite)
-    spare_the_input(plan, path)
+class Extras:
+    """What is asked for beside the map of a scene; checked when made, written when the map is done.
 
+    Parameters
+    ----------
+    options : ``preview``; where they are ``ReportOptions`` too, ``report`` and ``review``
+    target : of the map
+    plan : of the scene
 
-def make_extras(output: Path, makers: Mapping[str, Callable[[], Path | None]]) -> list[Path]:
-    """Make all that can be made, by what people call it ("the report"); the files that belong to
-    the results.
-
-    Raises ``OutputError`` that says what is missing, and that the map ``output`` is complete.
+    Raises ``UsageError`` and ``OutputError`` for what could not be written at the end.
     """
-    files, missing = [], []
-    for name, make in makers.items():
-        try:
-            file = make()
-        except (RsscGeoError, OSError) as error:
-            log.debug("traceback", exc_info=error)
-            missing.append(f"{name} could not be made ({_reason(error)})")
-            continue
-        if file is not None:
-            files.append(file)
-    if missing:
-        raise OutputError(
-            f"{output} is complete, but {' and '.join(missing)}: mend that, then make all anew with"
-            " --overwrite"
-        )
-    return files
+
+    def __init__(self, options: OutputOptions, target: OutputTarget, plan: Plan) -> None:
+        self._target, self._plan = target, plan
+        self._preview = options.preview
+        self._report = options.report if isinstance(options, ReportOptions) else None
+        self._review = options.review if isinstance(options, ReportOptions) else None
+        for option, path in (("--preview", self._preview), ("--report", self._report)):
+            if path is not None:
+                self._check(option, Path(path))
+        if self._review is not None:
+            check_review(target, self._review)
+
+    def write(self, summary: LandUseSummary, spec: PredictorSpec) -> list[Path]:
+        """Make all that can be made of the finished map; the files that belong to the results.
+
+        Raises ``OutputError`` that says what is missing, and that the map is complete.
+        """
+        files, missing = [], []
+        for name, make in self._tasks(summary, spec).items():
+            try:
+                files.append(make())
+            except (RsscGeoError, OSError) as error:
+                log.debug("traceback", exc_info=error)
+                missing.append(f"{name} could not be made ({_reason(error)})")
+        if missing:
+            raise OutputError(
+                f"{self._target.path} is complete, but {' and '.join(missing)}: mend that, then"
+                " make all anew with --overwrite"
+            )
+        return files
+
+    def _tasks(self, summary: LandUseSummary, spec: PredictorSpec) -> dict[str, Callable[[], Path]]:
+        """What makes each, by what people call it."""
+        tasks: dict[str, Callable[[], Path]] = {}
+        plan, target = self._plan, self._target
+        if self._preview is not None:
+            tasks["the preview"] = partial(
+                draw_preview, Path(self._preview), plan, summary.class_grid, spec.card.classes
+            )
+        if self._review is not None:
+            tasks["the review"] = partial(
+                add_review, target, self._review, cells_shape=plan.grid.cells_shape
+            )
+        if self._report is not None:
+            tasks["the report"] = partial(write_report, Path(self._report), plan, summary, spec)
+        return tasks
+
+    def _check(self, option: str, path: Path) -> None:
+        suffixes, form = _FORMS[option]
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{option} {path}: {form}")
+        check_not_input([path], self._plan.inputs())
+        check_writable(path, overwrite=self._target.overwrite)
 
 
 def _reason(error: BaseException) -> str:

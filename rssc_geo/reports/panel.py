@@ -1,36 +1,40 @@
-"""The picture that explains a cell.
-
-The tile, what spoke for its class, where the network looked, and the words.
-"""
+"""The picture that explains a cell: its tile, what spoke for its class, and the words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rssc_geo.output import Rgb
-from rssc_geo.reports.page import fitted, page_font, scale_bar
-
-_PAPER, _INK, _FAINT, _RULE, _VOID = (
-    (255, 255, 255),
-    (28, 32, 36),
-    (96, 104, 112),
-    (214, 219, 224),
-    (232, 235, 238),
+from rssc_geo.reports.preview import (
+    GAP,
+    INK,
+    MARGIN,
+    PAPER,
+    RULE,
+    SMALL,
+    TITLE,
+    filled,
+    fitted,
+    page_font,
+    scale_bar,
 )
-_MARGIN, _GAP, _SIDE = 44, 28, 440
-_TITLE, _TEXT, _SMALL = 36, 23, 18
+
+_FAINT = (96, 104, 112)
+_SIDE, _TEXT = 440, 23
 _LINE, _WORD_HEIGHT, _WORD_PAD, _WORD_GAP = 44, 36, 8, 5
 _SWATCH = 30
 _BAR_SHARE = 0.4  # of a picture's width, at most
 # Orange and blue: told apart with any color vision.
 FOR, AGAINST, LOOK = (230, 97, 1), (33, 102, 172), (123, 50, 148)
 _OPACITY = 0.8  # where a map is strongest
-_GREY = 0.85  # of the picture below a map, so that its colors are not taken for the map's
+_GRAY = 0.85  # of the picture below a map, so that its colors are not taken for the map's
 _FAINTEST = 0.05  # share of the strongest word: fainter ones stay white
 
 
@@ -38,19 +42,23 @@ _FAINTEST = 0.05  # share of the strongest word: fainter ones stay white
 class Panel:
     """What a picture shows.
 
-    ``pixels`` uint8 (H, W, 3) and ``mask`` bool (H, W), True = valid: the tile as the network saw
-    it; ``metres_a_pixel`` of it, across; ``cell``: (top, left, bottom, right) in these pixels, None
-    where it is the whole tile. ``evidence`` and ``attention``: float (H, W), the latter None where
-    there is none. ``words``: each with its effect, below 0 against the class. ``title``,
-    ``detail``, ``evidence_note``, ``words_note``: lines of text; ``color``: of the class.
+    Attributes
+    ----------
+    pixels, mask : uint8 (H, W, 3) and bool (H, W), True = valid: the tile as the network saw it
+    metres_a_pixel : of it, across
+    cell : (top, left, bottom, right) in these pixels, None where it is the whole tile
+    evidence, attention : float (H, W); attention is None where there is none
+    words : each with its effect, below 0 against the class
+    title, detail, evidence_note, words_note : lines of text
+    color : of the class
     """
 
-    pixels: np.ndarray
-    mask: np.ndarray
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
     metres_a_pixel: float
     cell: tuple[float, float, float, float] | None
-    evidence: np.ndarray
-    attention: np.ndarray | None
+    evidence: NDArray[np.floating[Any]]
+    attention: NDArray[np.floating[Any]] | None
     words: Sequence[tuple[str, float]]
     title: str
     detail: str
@@ -75,81 +83,76 @@ def write_panel(path: Path, panel: Panel) -> None:
         pictures.append((_laid_over(panel, [(_relative(above), LOOK)]), "Where the network looked"))
     scale = _SIDE / max(panel.mask.shape)
     size = max(1, round(scale * panel.mask.shape[1])), max(1, round(scale * panel.mask.shape[0]))
-    step = _SIDE + _GAP
-    inner = step * len(pictures) - _GAP
+    step = _SIDE + GAP
+    inner = step * len(pictures) - GAP
     rows = _wrapped([word for word, _ in panel.words], inner)
-    top = _MARGIN + _TITLE + 14 + _TEXT + _GAP
-    below = top + size[1] + 14 + _SMALL + _GAP
+    top = MARGIN + TITLE + 14 + _TEXT + GAP
+    below = top + size[1] + 14 + SMALL + GAP
     page = Image.new(
-        "RGB", (inner + 2 * _MARGIN, below + len(rows) * _LINE + 6 + _SMALL + _MARGIN), _PAPER
+        "RGB", (inner + 2 * MARGIN, below + len(rows) * _LINE + 6 + SMALL + MARGIN), PAPER
     )
     draw = ImageDraw.Draw(page)
-    draw.rectangle((_MARGIN, _MARGIN, _MARGIN + _SWATCH, _MARGIN + _SWATCH), panel.color, _FAINT)
-    heading = page_font(_TITLE)
+    draw.rectangle((MARGIN, MARGIN, MARGIN + _SWATCH, MARGIN + _SWATCH), panel.color, _FAINT)
+    heading = page_font(TITLE)
     draw.text(
-        (_MARGIN + _SWATCH + 14, _MARGIN),
+        (MARGIN + _SWATCH + 14, MARGIN),
         fitted(panel.title, heading, inner - _SWATCH - 14),
-        _INK,
+        INK,
         heading,
         anchor="lt",
     )
     text = page_font(_TEXT)
     draw.text(
-        (_MARGIN, _MARGIN + _TITLE + 14),
+        (MARGIN, MARGIN + TITLE + 14),
         fitted(panel.detail, text, inner),
         _FAINT,
         text,
         anchor="lt",
     )
     for index, (picture, note) in enumerate(pictures):
-        left = _MARGIN + index * step
+        left = MARGIN + index * step
         page.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
-        draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=_RULE)
+        draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=RULE)
         _outline(draw, panel.cell, (left, top), scale)
         draw.text(
             (left, top + size[1] + 14),
-            fitted(note, page_font(_SMALL), _SIDE),
+            fitted(note, page_font(SMALL), _SIDE),
             _FAINT,
-            page_font(_SMALL),
+            page_font(SMALL),
             anchor="lt",
         )
     # Under the first picture, whose note leaves room for it.
     longest, y = int(size[0] * _BAR_SHARE) - 60, top + size[1] + 11
     scale_bar(
         draw,
-        right=_MARGIN + size[0],
+        right=MARGIN + size[0],
         y=y,
         metres_a_pixel=panel.metres_a_pixel / scale,
         longest=longest,
     )
     _write_words(draw, panel.words, rows, y=below)
-    note = fitted(panel.words_note, page_font(_SMALL), inner)
-    draw.text(
-        (_MARGIN, below + len(rows) * _LINE + 6), note, _FAINT, page_font(_SMALL), anchor="lt"
-    )
+    note = fitted(panel.words_note, page_font(SMALL), inner)
+    draw.text((MARGIN, below + len(rows) * _LINE + 6), note, _FAINT, page_font(SMALL), anchor="lt")
     page.save(path, format="PNG")
 
 
 def _ground(panel: Panel) -> Image.Image:
-    return Image.fromarray(
-        np.where(panel.mask[..., None], panel.pixels, np.array(_VOID, np.uint8)).astype(np.uint8)
-    )
+    return Image.fromarray(filled(panel.pixels, panel.mask))
 
 
-def _laid_over(panel: Panel, shades: Sequence[tuple[np.ndarray, Rgb]]) -> Image.Image:
-    """The tile, nearly gray, under layers of color; each (H, W) of 0 to 1.
-
-    Invalid pixels stay bare.
-    """
+def _laid_over(
+    panel: Panel, shades: Sequence[tuple[NDArray[np.floating[Any]], Rgb]]
+) -> Image.Image:
+    """The tile, nearly gray, under layers of color, each (H, W) of 0 to 1; void stays bare."""
     ground = _ground(panel)
-    ground = Image.blend(ground, ground.convert("L").convert("RGB"), _GREY)
+    ground = Image.blend(ground, ground.convert("L").convert("RGB"), _GRAY)
     for strength, color in shades:
         opacity = np.where(panel.mask, _OPACITY * strength, 0.0)
         ground.paste(color, (0, 0), Image.fromarray(np.round(255 * opacity).astype(np.uint8)))
     return ground
 
 
-def _shades(evidence: np.ndarray) -> list[tuple[np.ndarray, Rgb]]:
+def _shades(evidence: NDArray[np.floating[Any]]) -> list[tuple[NDArray[np.floating[Any]], Rgb]]:
     strength = _relative(np.abs(evidence))
     return [
         (np.where(evidence > 0, strength, 0.0), FOR),
@@ -157,7 +160,7 @@ def _shades(evidence: np.ndarray) -> list[tuple[np.ndarray, Rgb]]:
     ]
 
 
-def _relative(values: np.ndarray) -> np.ndarray:
+def _relative(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Values from 0 up, as shares of the largest."""
     largest = float(values.max())
     return values / largest if largest > 0 else np.zeros_like(values)
@@ -177,7 +180,7 @@ def _outline(
     draw.rectangle(box, outline=(0, 0, 0), width=4)
     draw.rectangle(
         tuple(value + inset for value, inset in zip(box, (1, 1, -1, -1), strict=True)),
-        outline=_PAPER,
+        outline=PAPER,
         width=2,
     )
 
@@ -203,9 +206,9 @@ def _write_words(
     """The words on a ground of their effect's color, the deeper the stronger."""
     font = page_font(_TEXT)
     strongest = max((abs(effect) for _, effect in words), default=0.0)
-    room = draw.im.size[0] - 2 * _MARGIN - 2 * _WORD_PAD
+    room = draw.im.size[0] - 2 * MARGIN - 2 * _WORD_PAD
     for line in lines:
-        x = float(_MARGIN)
+        x = float(MARGIN)
         for number in line:
             word, effect = words[number]
             share = abs(effect) / strongest if strongest > 0 else 0.0
@@ -215,7 +218,7 @@ def _write_words(
             text = fitted(word, font, room)
             width = font.getlength(text) + 2 * _WORD_PAD
             draw.rounded_rectangle((x, y, x + width, y + _WORD_HEIGHT), 6, ground)
-            ink = _PAPER if weight > 0.6 else _INK
+            ink = PAPER if weight > 0.6 else INK
             draw.text((x + _WORD_PAD, y + _WORD_HEIGHT / 2), text, ink, font, anchor="lm")
             x += width + _WORD_GAP
         y += _LINE

@@ -1,44 +1,118 @@
-"""A picture of a result: the scene, the scene under its classes, a legend and a scale bar."""
+"""The preview: the scene beside the scene under its classes, with a legend and a scale bar."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from rssc_geo.errors import OutputError
-from rssc_geo.geometry import TileGrid
-from rssc_geo.output import rgb
-from rssc_geo.reports.page import Entry, compose, length_label
+from rssc_geo.files import atomic_write
+from rssc_geo.geometry import TileGrid, Window
+from rssc_geo.inference import Plan
+from rssc_geo.output import GeoGrid, Rgb, rgb
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
+_SIDE = 1200  # pixels of the longer side that are read; the picture shows about as many
 _PANEL_WIDTH, _PANEL_HEIGHT = 820, 900  # at most
 _STACKED_WIDTH = 1400
 _WIDE = 1.9  # width : height from which the panels stand one above the other
 _SMOOTHING = 2  # classes are drawn this much larger and shrunk, for smooth edges
-_GREY, _DARKEST, _BRIGHTEST = 0.7, 60, 250  # the scene below the classes
+_GRAY, _DARKEST, _BRIGHTEST = 0.7, 60, 250  # the scene below the classes
 _FILL_OPACITY, _LINE_OPACITY = 0.55, 0.9
-_VOID, _LINE = (232, 235, 238), (255, 255, 255)
+VOID = (232, 235, 238)
+_LINE = (255, 255, 255)
+PAPER, INK, RULE = (255, 255, 255), (28, 32, 36), (214, 219, 224)
+_FAINT = (108, 116, 124)
+MARGIN, GAP = 44, 28
+TITLE, SMALL = 36, 18
+_TEXT = 21
+_ROW, _SWATCH = 36, 22
+_COLUMN = 230, 480  # of the legend, at least and at most
+_SHARE = 80  # room for a percentage
+_NARROWEST = 660
+_BAR_SHARE = 0.3  # of the panel's width, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A reduced read of a scene.
+
+    Attributes
+    ----------
+    pixels : uint8 (H, W, 3)
+    mask : bool (H, W), True = valid
+    transform : (column, row) of ``pixels`` into the scene's CRS
+    gsd_m : metres a pixel along (row axis, column axis)
+    """
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    transform: Affine
+    gsd_m: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the legend; ``share`` of the classified area."""
+
+    name: str
+    color: Rgb
+    share: float
+
+
+def read_overview(plan: Plan, *, side: int) -> Overview:
+    """The whole scene, its longer side at most ``side`` pixels; ``InputError`` if unreadable."""
+    scene = plan.scene
+    reduction = max(1.0, max(scene.shape) / side)
+    rows, cols = (max(1, round(length / reduction)) for length in scene.shape)
+    with scene.pixel_reader() as reader:
+        colors, valid = reader.read(Window(0, 0, scene.height, scene.width), (rows, cols))
+    return Overview(
+        plan.radiometry.apply(colors, valid),
+        np.ones((rows, cols), bool) if valid is None else valid,
+        scene.transform @ Affine.scale(scene.width / cols, scene.height / rows),
+        (scene.gsd_m[0] * scene.height / rows, scene.gsd_m[1] * scene.width / cols),
+    )
+
+
+def draw_preview(
+    path: Path, plan: Plan, class_grid: NDArray[np.int32], classes: Sequence[SceneClass]
+) -> Path:
+    """Write the picture of a finished map to ``path``, which is returned.
+
+    ``class_grid``: integers (cell rows, cell columns), below 0 where there is no class.
+
+    Raises ``InputError`` when the raster cannot be read, ``OutputError`` when the file cannot be
+    written.
+    """
+    scene = plan.scene
+    write_preview(
+        path,
+        read_overview(plan, side=_SIDE),
+        class_grid=class_grid,
+        geo=GeoGrid(plan.grid, scene.transform, scene.crs),
+        classes=classes,
+        title=scene.name,
+    )
+    return path
 
 
 def write_preview(
     path: Path,
+    overview: Overview,
     *,
-    scene_rgb: np.ndarray,
-    scene_mask: np.ndarray,
-    transform: Affine,
-    gsd_m: tuple[float, float],
-    class_grid: np.ndarray,
-    grid: TileGrid,
-    grid_transform: Affine,
+    class_grid: NDArray[np.int32],
+    geo: GeoGrid,
     classes: Sequence[SceneClass],
     title: str,
 ) -> None:
@@ -46,59 +120,48 @@ def write_preview(
 
     Parameters
     ----------
-    scene_rgb, scene_mask : uint8 (H, W, 3) and bool (H, W), True = valid: the scene, best at about
-        1000 pixels a side
-    transform : of that array; rasters that are not north-up are turned to be so
-    gsd_m : metres a pixel of that array, (row axis, column axis)
+    overview : best at about 1000 pixels a side; rasters that are not north-up are turned to be so
     class_grid : integers (cell rows, cell columns), below 0 where there is no class
-    grid, grid_transform : of the raster; the transform in the same CRS as ``transform``
+    geo : the grid of these cells, in the CRS of the overview
 
     Raises ``OutputError`` when the file cannot be written.
     """
-    scene, to_scene, pixel_m = _north_up(scene_rgb, scene_mask, transform, gsd_m)
+    scene, to_scene, pixel_m = _north_up(overview)
     ground_m = scene.height * pixel_m[0], scene.width * pixel_m[1]
     size, stacked = _panel_size(ground_m)
     left = scene.resize(
         size, Image.Resampling.NEAREST if size[0] > 3 * scene.width else Image.Resampling.LANCZOS
     )
     to_grid = (
-        ~grid_transform
-        @ transform
+        ~geo.transform
+        @ overview.transform
         @ to_scene
         @ Affine.scale(scene.width / size[0], scene.height / size[1])
     )
-    right = _with_classes(left, _sample(class_grid, grid, to_grid, size=size), classes)
-    entries = _entries(class_grid, grid, classes)
+    right = _with_classes(left, _sample(class_grid, geo.grid, to_grid, size=size), classes)
     cells = int((class_grid >= 0).sum())
     subtitle = (
         f"{length_label(ground_m[1])} by {length_label(ground_m[0])}  ·  {cells:,}"
         f" {'cell' if cells == 1 else 'cells'}"
     )
-    picture = compose(
+    picture = _compose(
         (left, right),
         stacked=stacked,
         metres_a_pixel=ground_m[1] / size[0],
-        entries=entries,
-        title=title,
-        subtitle=subtitle,
+        entries=_entries(class_grid, geo.grid, classes),
+        heading=(title, subtitle),
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        picture.save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {path} ({error.strerror or error}): choose a writable place with room"
-        ) from error
+    with atomic_write(path) as made:
+        picture.save(made, format="PNG")
 
 
-def _north_up(
-    pixels: np.ndarray, mask: np.ndarray, transform: Affine, gsd_m: tuple[float, float]
-) -> tuple[Image.Image, Affine, tuple[float, float]]:
-    """The scene north-up with its void filled, the affine from its pixels to the array's, its metres a pixel (row, column)."""
-    filled = np.where(mask[..., None], pixels, np.array(_VOID, np.uint8)).astype(np.uint8)
-    image = Image.fromarray(filled)
+def _north_up(overview: Overview) -> tuple[Image.Image, Affine, tuple[float, float]]:
+    """The scene north-up, its void filled.
+
+    Also the affine from its pixels to the overview's, and its metres a pixel (row, column).
+    """
+    transform, gsd_m = overview.transform, overview.gsd_m
+    image = Image.fromarray(filled(overview.pixels, overview.mask))
     if transform.b == transform.d == 0 and transform.a > 0 > transform.e:
         return image, Affine.identity(), gsd_m
     step = math.sqrt(abs(transform.determinant))
@@ -112,7 +175,7 @@ def _north_up(
     )
     to_array = ~transform @ north_up
     turned = image.transform(
-        size, Image.Transform.AFFINE, tuple(to_array)[:6], Image.Resampling.BICUBIC, fillcolor=_VOID
+        size, Image.Transform.AFFINE, tuple(to_array)[:6], Image.Resampling.BICUBIC, fillcolor=VOID
     )
     if transform.b == transform.d == 0:
         return turned, to_array, gsd_m
@@ -121,7 +184,10 @@ def _north_up(
 
 
 def _panel_size(ground_m: tuple[float, float]) -> tuple[tuple[int, int], bool]:
-    """(width, height) of a panel in pixels for the ground's (height, width), and whether the panels are stacked."""
+    """(width, height) of a panel in pixels, and whether the panels are stacked.
+
+    ``ground_m``: (height, width) of the scene.
+    """
     stacked = ground_m[1] / ground_m[0] > _WIDE
     limit = (_STACKED_WIDTH, _PANEL_HEIGHT // 2) if stacked else (_PANEL_WIDTH, _PANEL_HEIGHT)
     scale = min(limit[0] / ground_m[1], limit[1] / ground_m[0])
@@ -129,8 +195,8 @@ def _panel_size(ground_m: tuple[float, float]) -> tuple[tuple[int, int], bool]:
 
 
 def _sample(
-    class_grid: np.ndarray, grid: TileGrid, to_grid: Affine, *, size: tuple[int, int]
-) -> np.ndarray:
+    class_grid: NDArray[np.int32], grid: TileGrid, to_grid: Affine, *, size: tuple[int, int]
+) -> NDArray[np.int32]:
     """The class at every point of a panel, enlarged for smoothing; -1 for none."""
     col, row = np.meshgrid(*((np.arange(side * _SMOOTHING) + 0.5) / _SMOOTHING for side in size))
     x = to_grid.a * col + to_grid.b * row + to_grid.c
@@ -142,7 +208,7 @@ def _sample(
 
 
 def _with_classes(
-    scene: Image.Image, sampled: np.ndarray, classes: Sequence[SceneClass]
+    scene: Image.Image, sampled: NDArray[np.int32], classes: Sequence[SceneClass]
 ) -> Image.Image:
     """The scene under translucent classes with thin lines between them."""
     palette = np.array(
@@ -161,7 +227,7 @@ def _with_classes(
         scene.size, Image.Resampling.BOX
     )
     # Faded, so that a class looks alike over dark and bright ground and as in the legend.
-    gray = Image.blend(scene, scene.convert("L").convert("RGB"), _GREY)
+    gray = Image.blend(scene, scene.convert("L").convert("RGB"), _GRAY)
     faded = gray.point(
         [_DARKEST + value * (_BRIGHTEST - _DARKEST) // 255 for value in range(256)] * 3
     )
@@ -170,14 +236,156 @@ def _with_classes(
     return drawn
 
 
-def _entries(class_grid: np.ndarray, grid: TileGrid, classes: Sequence[SceneClass]) -> list[Entry]:
+def _entries(
+    class_grid: NDArray[np.int32], grid: TileGrid, classes: Sequence[SceneClass]
+) -> list[_Entry]:
     """The classes present, the largest first."""
     cell_area = np.outer(np.diff(grid.row_edges()), np.diff(grid.col_edges()))
     found = class_grid >= 0
     area = np.bincount(class_grid[found], weights=cell_area[found], minlength=len(classes))
     order = np.argsort(-area, kind="stable")
     return [
-        Entry(classes[i].name, rgb(classes[i].color), area[i] / area.sum())
+        _Entry(classes[i].name, rgb(classes[i].color), area[i] / area.sum())
         for i in order
         if area[i] > 0
     ]
+
+
+def _compose(
+    panels: tuple[Image.Image, Image.Image],
+    *,
+    stacked: bool,
+    metres_a_pixel: float,
+    entries: Sequence[_Entry],
+    heading: tuple[str, str],
+) -> Image.Image:
+    """The page: both panels, of one size, side by side or stacked, under title and subtitle."""
+    width, height = panels[0].size
+    across, down = (1, 2) if stacked else (2, 1)
+    block = across * width + (across - 1) * GAP
+    inner = max(block, _NARROWEST)
+    columns = max(1, (inner + GAP) // _column_width(entries))
+    rows = max(1, math.ceil(len(entries) / columns))
+    top = MARGIN + TITLE + 14 + SMALL + GAP
+    bottom = top + down * height + (down - 1) * GAP
+    legend_top = bottom + 16 + _ROW + GAP
+    page = Image.new(
+        "RGB", (inner + 2 * MARGIN, legend_top + rows * _ROW + MARGIN - (_ROW - _SWATCH)), PAPER
+    )
+    draw = ImageDraw.Draw(page)
+    font = page_font(TITLE)
+    draw.text((MARGIN - 1, MARGIN), fitted(heading[0], font, inner), INK, font, anchor="lt")
+    draw.text((MARGIN, MARGIN + TITLE + 14), heading[1], _FAINT, page_font(SMALL), anchor="lt")
+    left = MARGIN + (inner - block) // 2
+    for index, panel in enumerate(panels):
+        x = left if stacked else left + index * (width + GAP)
+        y = top + index * (height + GAP) if stacked else top
+        page.paste(panel, (x, y))
+        draw.rectangle((x - 1, y - 1, x + width, y + height), outline=RULE)
+    scale_bar(
+        draw,
+        right=left + block,
+        y=bottom + 16,
+        metres_a_pixel=metres_a_pixel,
+        longest=int(width * _BAR_SHARE),
+    )
+    draw.text(
+        (left, bottom + 18), "Share of the classified area", _FAINT, page_font(SMALL), anchor="lt"
+    )
+    _legend(draw, entries, (MARGIN, legend_top), rows=rows, step=(inner + GAP) // columns)
+    return page
+
+
+def length_label(metres: float) -> str:
+    """A length for people: ``85 cm``, ``850 m``, ``8.5 km``, ``85 km``."""
+    if metres >= 1000:
+        return f"{_rounded(metres / 1000)} km"
+    if metres >= 1:
+        return f"{_rounded(metres)} m"
+    return f"{_rounded(metres * 100)} cm"
+
+
+def round_length(longest_m: float) -> float:
+    """The longest of 1, 2 and 5 times a power of ten that is no longer than ``longest_m``."""
+    power = 10.0 ** math.floor(math.log10(longest_m))
+    # 0.5: the logarithm may round up to the next power.
+    return max(step * power for step in (0.5, 1, 2, 5) if step * power <= longest_m)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def scale_bar(
+    draw: ImageDraw.ImageDraw, *, right: int, y: int, metres_a_pixel: float, longest: int
+) -> None:
+    """A bar of a round length, at most ``longest`` pixels, that ends at ``right``."""
+    metres = round_length(max(longest, 1) * metres_a_pixel)
+    start = right - round(metres / metres_a_pixel)
+    middle = y + 12
+    draw.line((start, middle, right, middle), INK, 3)
+    for x in (start, right):
+        draw.line((x, middle - 7, x, middle + 7), INK, 3)
+    draw.text((start - 12, middle), length_label(metres), INK, page_font(SMALL), anchor="rm")
+
+
+def _column_width(entries: Sequence[_Entry]) -> int:
+    font = page_font(_TEXT)
+    longest = max((font.getlength(entry.name) for entry in entries), default=0.0)
+    return round(min(max(_SWATCH + 12 + longest + 14 + _SHARE + GAP, _COLUMN[0]), _COLUMN[1]))
+
+
+def _legend(
+    draw: ImageDraw.ImageDraw,
+    entries: Sequence[_Entry],
+    corner: tuple[int, int],
+    *,
+    rows: int,
+    step: int,
+) -> None:
+    """Entries down the columns, the largest share first."""
+    text, small = page_font(_TEXT), page_font(SMALL)
+    for index, entry in enumerate(entries):
+        column, row = divmod(index, rows)
+        x, y = corner[0] + column * step, corner[1] + row * _ROW
+        draw.rectangle(
+            (x, y, x + _SWATCH, y + _SWATCH),
+            entry.color,
+            tuple(round(0.7 * c) for c in entry.color),
+        )
+        share = "< 0.1 %" if entry.share < 0.001 else f"{100 * entry.share:.1f} %"
+        end = x + step - GAP
+        room = end - small.getlength(share) - 14 - (x + _SWATCH + 12)
+        draw.text(
+            (x + _SWATCH + 12, y + _SWATCH / 2),
+            fitted(entry.name, text, room),
+            INK,
+            text,
+            anchor="lm",
+        )
+        draw.text((end, y + _SWATCH / 2), share, _FAINT, small, anchor="rm")
+
+
+def fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """The text on one line, cut with an ellipsis where it is longer than the room."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(f"{text}…") > room:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def page_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of all pictures, ``size`` pixels high."""
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise OutputError(
+            "this Pillow was built without FreeType, which --preview needs: reinstall it"
+        )
+    return font
+
+
+def filled(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) with gray where the mask (H, W) is False."""
+    return np.where(mask[..., None], pixels, np.array(VOID, np.uint8)).astype(np.uint8)

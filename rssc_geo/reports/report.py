@@ -1,315 +1,393 @@
-"""The report of a run: one HTML file with the map, the areas, how sure the model is, patches to
-look at, and provenance.
+"""The report of a run: one HTML page with the map, areas, confidence, patches and provenance.
 
 The page holds everything it shows and asks no network for anything: a content security policy
 forbids it to, and lets no script run but its own. Without scripts it is still complete; they only
-add zooming and switching classes.
+add zooming and switching classes. What it says stands in ``templates/report.html``.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-import os
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jinja2
 import numpy as np
+import pyarrow as pa
+import shapely
+from affine import Affine
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
 
-from rssc_geo.errors import OutputError
-from rssc_geo.geometry import Window
-from rssc_geo.output import CONFIDENCE_STEPS, LandUseSummary
-from rssc_geo.reports.markup import data_uri, text
-from rssc_geo.reports.page import length_label
-from rssc_geo.reports.report_assets import SCRIPT, STYLE
-from rssc_geo.reports.report_map import Page
+from rssc_geo.files import atomic_write
+from rssc_geo.geometry import TileGrid, Window, dissolve
+from rssc_geo.inference import Plan, PredictorSpec, describe_run
+from rssc_geo.output import (
+    CONFIDENCE_STEPS,
+    GEOMETRY,
+    LandUseSummary,
+    Layer,
+    read_cells,
+    timestamp,
+    xml_text,
+)
+from rssc_geo.reports.preview import filled, length_label, read_overview
+from rssc_geo.reports.review import candidates_of, choose_cells, farthest_first, least_certain
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
 BINS = 20  # of the confidence histogram: the borders of the confidence style fall on theirs
 _CHART = 640, 190, 44, 24  # width, height, room on the left, room below
+_SIDE, _PATCH_SIDE = 1600, 176  # pixels of the map's and the patches' longer sides
+_QUALITY = 82
+_CLASSES = 40  # shown with examples, the largest first: a phone cannot hold thousands
+_EXAMPLES, _LEAST_CERTAIN = 3, 12  # patches a class, and of the least certain ones
+_SURE = 12  # most confident cells of a class from which its examples are picked
+_MAP_SIDE = 1000.0  # units of the map's longer side
+_MAP_CELLS = 250_000  # drawn at most: of a finer grid every k-th cell is shown, k × k as large
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patch:
-    """A cell to look at.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one pass over all cells finds.
 
-    What the model says, ``window`` in the raster's pixels, a JPEG of the tile it was seen in.
+    ``histogram`` int (BINS,) by confidence from 0 to 1; tables of the surest cells of each class
+    and of the least certain ones.
     """
 
-    name: str
-    confidence: float
-    runner_up: str | None
-    margin: float
-    caption: str
-    row: int
-    col: int
-    window: Window
-    jpeg: bytes
+    histogram: NDArray[np.int64]
+    sure: pa.Table
+    least_certain: pa.Table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportContent:
-    """What a report shows.
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """The sheet of the map, north up.
 
-    ``map`` is the ``svg`` element laid out on ``page``; ``histogram`` int (BINS,), cells by
-    confidence from 0 to 1; ``examples`` patches by class number, ``doubtful`` the least certain
-    ones; ``facts`` say where it all comes from, by label.
+    ``to_sheet`` turns (pixel column, pixel row) into its units, so that rotated and south-up
+    rasters lie right without being resampled; ``size`` (width, height) in units.
     """
 
-    title: str
-    ground_m: tuple[float, float]
-    page: Page
-    map: str
-    classes: Sequence[SceneClass]
-    summary: LandUseSummary
-    histogram: np.ndarray
-    examples: Mapping[int, Sequence[Patch]]
-    doubtful: Sequence[Patch]
-    facts: Mapping[str, str]
-    warnings: Sequence[str]
+    to_sheet: Affine
+    size: tuple[float, float]
+    metres_a_unit: float
 
-    def __post_init__(self) -> None:
-        if self.histogram.shape != (BINS,):
-            raise ValueError(f"a histogram of {self.histogram.shape}, not of {BINS} bins")
+    @classmethod
+    def of(cls, shape: tuple[int, int], transform: Affine, gsd_m: tuple[float, float]) -> _Sheet:
+        """The sheet of a raster of ``shape`` (rows, columns); metres a pixel (row, column)."""
+        if transform.b == transform.d == 0:
+            turned = Affine.scale(
+                np.copysign(gsd_m[1], transform.a), np.copysign(gsd_m[0], -transform.e)
+            )
+        else:
+            # One scale for both axes, as only their mean is known to hold in every direction.
+            scale = float(np.sqrt(gsd_m[0] * gsd_m[1] / abs(transform.determinant)))
+            turned = Affine.scale(scale, -scale) @ Affine(
+                transform.a, transform.b, 0, transform.d, transform.e, 0
+            )
+        corners = [turned @ (col, row) for col in (0, shape[1]) for row in (0, shape[0])]
+        x, y = zip(*corners, strict=True)
+        width_m, height_m = max(x) - min(x), max(y) - min(y)
+        unit = max(width_m, height_m) / _MAP_SIDE
+        to_sheet = Affine.scale(1 / unit) @ Affine.translation(-min(x), -min(y)) @ turned
+        return cls(to_sheet, (width_m / unit, height_m / unit), unit)
+
+    def place(self, window: Window) -> tuple[float, float, float]:
+        """The middle (x, y) and the side of a pixel window on the sheet."""
+        x, y = self.to_sheet @ (window.col + window.width / 2, window.row + window.height / 2)
+        side = max(window.width, window.height) * np.sqrt(abs(self.to_sheet.determinant))
+        return x, y, float(side)
 
 
-def write_report(path: Path, content: ReportContent) -> None:
-    """Write the page; ``OutputError`` when it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(_document(content), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {path} ({error.strerror or error}): choose a writable place with room"
-        ) from error
+def write_report(path: Path, plan: Plan, summary: LandUseSummary, spec: PredictorSpec) -> Path:
+    """Write the report of a finished map to ``path``, which is returned.
+
+    The cells are read back from the map, so that those of an interrupted run count; memory does not
+    grow with their number beyond the class grid of ``summary``. Raises ``InputError`` when map or
+    raster cannot be read, ``OutputError`` when the page cannot be written.
+    """
+    scene, classes, output = plan.scene, spec.card.classes, summary.paths[0]
+    sheet = _Sheet.of(scene.shape, scene.transform, scene.gsd_m)
+    largest = sorted((t for t in summary.classes if t.cells), key=lambda t: -t.area_m2)
+    found = _search(read_cells(output), shown=[total.id for total in largest[:_CLASSES]])
+    chosen = choose_cells(candidates_of(found.least_certain, plan.grid.cells_shape), _LEAST_CERTAIN)
+    doubtful = found.least_certain.take(chosen)
+    with_cells = set(found.sure.column("class_id").to_pylist())
+    sure = {t.id: _spread(found.sure, t.id, plan.grid) for t in largest if t.id in with_cells}
+    pictures = _pictures([*sure.values(), doubtful], plan)
+    patches = functools.partial(_patches, pictures=pictures, grid=plan.grid, sheet=sheet)
+    whole = sum(total.area_m2 for total in largest)
+    values: dict[str, Any] = {
+        "title": scene.name,
+        "width_m": scene.gsd_m[1] * scene.width,
+        "height_m": scene.gsd_m[0] * scene.height,
+        "cells": summary.cells,
+        "regions": summary.regions,
+        "warnings": plan.warnings,
+        "map": _map(plan, sheet, summary.class_grid, classes),
+        "areas": [
+            {
+                "id": total.id,
+                "name": total.name,
+                "color": classes[total.id].color,
+                "bar": f"{100 * total.area_m2 / (largest[0].area_m2 or 1.0):.1f}",
+                "area_m2": total.area_m2,
+                "share": total.area_m2 / (whole or 1.0),
+            }
+            for total in largest
+        ],
+        "total_m2": whole,
+        "chart": _chart(found.histogram),
+        "examples": [
+            {"name": classes[i].name, "color": classes[i].color, "patches": patches(cells)}
+            for i, cells in sure.items()
+        ],
+        "least_certain": patches(doubtful),
+        "facts": _facts(plan, spec, output),
+    }
+    page = _render(values)
+    with atomic_write(path) as made:
+        made.write_text(page, encoding="utf-8")
+    return path
 
 
-def _document(content: ReportContent) -> str:
-    script_hash = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
-        f" 'sha256-{script_hash}'"
+def _render(values: Mapping[str, Any]) -> str:
+    """The page; all values are escaped, but for our own style sheet and script."""
+    assets = files("rssc_geo.reports") / "templates"
+    style, script = (
+        (assets / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
     )
-    title = text(content.title)
-    warnings = "\n".join(f'<p class="warning">{text(line)}</p>' for line in content.warnings)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Land use of {title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>Land use of {title}</h1>
-<p class="faint">{_subtitle(content)}</p>
-</header>
-{warnings}
-<main>
-<div class="columns">
-<section aria-label="Map">
-<div class="frame">
-{content.map}
-<div id="scale" hidden></div>
-</div>
-<div class="tools" data-script hidden>
-<span><button type="button" id="nearer" aria-label="Zoom in">+</button>
-<button type="button" id="farther" aria-label="Zoom out">−</button>
-<button type="button" id="whole">Whole map</button></span>
-<label>Classes <input type="range" id="opacity" min="0" max="100" value="55" aria-label="Opacity of the classes"></label>
-</div>
-</section>
-{_areas(content)}
-</div>
-{_confidence(content.histogram)}
-{_examples(content)}
-{_doubtful(content)}
-{_facts(content.facts)}
-</main>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
-
-
-def _subtitle(content: ReportContent) -> str:
-    height_m, width_m = content.ground_m
-    cells, regions = content.summary.cells, content.summary.regions
-    return (
-        f"{length_label(width_m)} by {length_label(height_m)} · {cells:,}"
-        f" {'cell' if cells == 1 else 'cells'} in {regions:,}"
-        f" {'region' if regions == 1 else 'regions'}"
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rssc_geo.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        # Names and captions may hold control characters, which HTML cannot.
+        finalize=lambda value: (
+            xml_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
     )
+    environment.filters |= {
+        "distance": length_label,
+        "hectares": _hectares,
+        "number_of": lambda count, noun: f"{count:,} {noun}{'' if count == 1 else 's'}",
+        "percent": lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
+        "share": lambda share: "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %",
+    }
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("report.html")
+    return template.render(values, style=style, script=script, script_hash=script_hash)
 
 
-def _areas(content: ReportContent) -> str:
-    """The legend: a row a class, the largest first, with its area and a switch."""
-    present = sorted(
-        (total for total in content.summary.classes if total.cells),
-        key=lambda total: -total.area_m2,
+def _facts(plan: Plan, spec: PredictorSpec, output: Path) -> dict[str, str]:
+    """What a reader asks about the making, by label."""
+    run, scene, card = describe_run(plan, spec.card), plan.scene, spec.card
+    scaling = plan.radiometry
+    ranges = ", ".join(
+        f"{low:g} to {high:g}" for low, high in zip(scaling.low, scaling.high, strict=True)
     )
-    whole = sum(total.area_m2 for total in present) or 1.0
-    largest = max((total.area_m2 for total in present), default=0.0) or 1.0
-    rows = "\n".join(
-        '<tr><td><label><input type="checkbox" checked data-script hidden'
-        f' data-class="class-{total.id}"><span class="swatch" style="background:'
-        f' {color}"></span><span>{text(total.name)}</span></label><span class="bar" style="width:'
-        f' {100 * total.area_m2 / largest:.1f}%; background: {color}"></span></td><td'
-        f' class="number">{_hectares(total.area_m2)}</td><td'
-        f' class="number">{_share(total.area_m2 / whole)}</td></tr>'
-        for total in present
-        for color in [content.classes[total.id].color]
+    libraries = ("rssc-geo", "torch", "rasterio", "shapely")
+    (rows, cols), (cell_rows, cell_cols) = run.tile_size_px, run.cell_size_px
+    return {
+        "Input": run.input,
+        "Size": (
+            f"{run.size_px[0]} rows, {run.size_px[1]} columns, {scene.gsd_m[0]:.3g} by"
+            f" {scene.gsd_m[1]:.3g} m a pixel"
+        ),
+        "Coordinates": scene.crs.name,
+        "Bands": f"{', '.join(map(str, run.bands))} as red, green, blue ({run.bands_by})",
+        "Invalid pixels": run.mask,
+        "Scaling to 8 bit": (
+            scaling.method if scaling.method == "none" else f"{scaling.method}: {ranges}"
+        ),
+        "Tiles": (
+            f"{rows} by {cols} pixels ({run.tile_size_by}), cells {cell_rows} by {cell_cols}"
+        ),
+        "Options": ", ".join(f"{name} {value}" for name, value in run.options.items()) or "none",
+        "Model": f"{run.model}, {len(card.classes)} classes, {run.license}",
+        "Captioner": spec.captioner,
+        "Precision": spec.dtype,
+        "Map": str(output),
+        "Made": timestamp(),
+        "With": ", ".join(f"{name} {version(name)}" for name in libraries),
+    }
+
+
+def _search(layer: Layer, *, shown: Sequence[int]) -> _Found:
+    """One pass over all cells that keeps some tens of them a class."""
+    histogram = np.zeros(BINS, np.int64)
+    nothing = layer.schema.empty_table().drop_columns([GEOMETRY])
+    sure, doubtful = nothing, nothing
+    for batch in layer.batches():
+        cells = pa.Table.from_batches([batch]).drop_columns([GEOMETRY])
+        confidence = cells.column("confidence").to_numpy()
+        # The borders 0.05, 0.1 … are no binary numbers: a share that is written as 0.85 belongs to
+        # the bin from there.
+        bins = np.floor(confidence * BINS + 1e-9).astype(int).clip(0, BINS - 1)
+        histogram += np.bincount(bins, minlength=BINS)
+        wanted = cells.filter(pa.array(np.isin(cells.column("class_id").to_numpy(), shown)))
+        sure = _surest(pa.concat_tables([sure, wanted]))
+        doubtful = least_certain(pa.concat_tables([doubtful, cells]), _LEAST_CERTAIN)
+    return _Found(histogram, sure, doubtful)
+
+
+def _surest(cells: pa.Table) -> pa.Table:
+    """The most confident cells of each class, the first of equals."""
+    row, col, class_ids, confidence = (
+        cells.column(name).to_numpy() for name in ("row", "col", "class_id", "confidence")
     )
-    return f"""<section aria-label="Areas">
-<div class="scroll">
-<table>
-<thead><tr><th>Class</th><th class="number">ha</th><th class="number">Share</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-<tfoot><tr><th>All</th><td class="number">{_hectares(whole if present else 0.0)}</td><td class="number">100 %</td></tr></tfoot>
-</table>
-</div>
-<div class="tools" data-script hidden><button type="button" id="all">All classes on or off</button></div>
-</section>"""
+    order = np.lexsort([col, row, -confidence, class_ids])
+    _, starts, counts = np.unique(class_ids[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(starts, counts)
+    return cells.take(order[rank < _SURE])
 
 
-def _confidence(histogram: np.ndarray) -> str:
-    """Bars of the histogram in the colors of the confidence style, and the two figures to remember."""
+def _spread(sure: pa.Table, index: int, grid: TileGrid) -> pa.Table:
+    """Examples of a class that lie far from each other, from its surest cells; the surest first."""
+    cells = sure.filter(pa.array(sure.column("class_id").to_numpy() == index))
+    places = np.stack([cells.column(name).to_numpy() for name in ("row", "col")], axis=1)
+    places = places * np.array(grid.cell_size, float)
+
+    def apart(at: int) -> NDArray[np.float64]:
+        return np.asarray(((places - places[at]) ** 2).sum(axis=1))
+
+    return cells.take(sorted(farthest_first(np.ones(len(cells)), apart, _EXAMPLES)))
+
+
+def _tile_of(cell: Mapping[str, int], grid: TileGrid) -> int:
+    """The tile that the cell's caption is of."""
+    rows, cols = grid.nearest_tiles()
+    return int(rows[cell["row"]]) * grid.tiles_shape[1] + int(cols[cell["col"]])
+
+
+def _pictures(tables: Sequence[pa.Table], plan: Plan) -> dict[int, str]:
+    """The tiles in which the cells were seen, as JPEGs in URIs, by tile."""
+    cells = [cell for table in tables for cell in table.select(["row", "col"]).to_pylist()]
+    tiles = sorted({_tile_of(cell, plan.grid) for cell in cells})
+    longest = max(plan.grid.size)
+    rows, cols = (max(1, round(_PATCH_SIDE * side / longest)) for side in plan.grid.size)
+    with plan.reader(tiles, out_size=(rows, cols)) as reader:
+        return {data.tile.index: _jpeg(data.pixels, data.mask) for data in reader}
+
+
+def _patches(
+    cells: pa.Table, *, pictures: Mapping[int, str], grid: TileGrid, sheet: _Sheet
+) -> list[dict[str, Any]]:
+    """Cells to look at: what the model says, their pixels, their place on the sheet."""
+    patches = []
+    for cell in cells.to_pylist():
+        window = grid.cell(cell["row"], cell["col"]).window
+        names = ("confidence", "runner_up", "margin", "caption", "row", "col")
+        patch = {name: cell[name] for name in names}
+        patch["name"] = cell["class"]
+        patch["box"] = f"{window.col} {window.row} {window.width} {window.height}"
+        patch["at"] = " ".join(f"{value:.3f}" for value in sheet.place(window))
+        patch["picture"] = pictures[_tile_of(cell, grid)]
+        patches.append(patch)
+    return patches
+
+
+def _map(
+    plan: Plan, sheet: _Sheet, class_grid: NDArray[np.int32], classes: Sequence[SceneClass]
+) -> dict[str, Any]:
+    """What the SVG map needs: the scene's picture and one path a class, in the raster's pixels."""
+    overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet
+    numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
+    return {
+        "width": f"{sheet.size[0]:.2f}",
+        "height": f"{sheet.size[1]:.2f}",
+        "metres_a_unit": f"{sheet.metres_a_unit:.9g}",
+        "matrix": " ".join(f"{number:.9g}" for number in numbers),
+        "rows": plan.scene.height,
+        "cols": plan.scene.width,
+        "picture": _jpeg(overview.pixels, overview.mask),
+        "shapes": [
+            {"id": i, "path": path, "color": classes[i].color, "name": classes[i].name}
+            for i, path in _paths(class_grid, plan.grid)
+        ],
+    }
+
+
+def _paths(class_grid: NDArray[np.int32], grid: TileGrid) -> list[tuple[int, str]]:
+    """Of each class present its number and the outline of all its cells, in pixels."""
+    step = max(1, int(np.ceil(np.sqrt(class_grid.size / _MAP_CELLS))))
+    if step > 1:
+        rows, cols = (
+            np.minimum(np.arange(-(-count // step)) * step + step // 2, count - 1)
+            for count in class_grid.shape
+        )
+        class_grid = class_grid[np.ix_(rows, cols)]
+        grid = TileGrid(grid.shape, (grid.cell_size[0] * step, grid.cell_size[1] * step))
+    regions = dissolve(grid, Affine.identity(), classes=class_grid, nothing=-1)
+    found: dict[int, list[str]] = {}
+    for index, polygon in zip(regions.class_ids.tolist(), regions.polygons(), strict=True):
+        found.setdefault(index, []).extend(_ring(ring) for ring in shapely.get_rings(polygon))
+    return [(index, "".join(rings)) for index, rings in sorted(found.items())]
+
+
+def _ring(ring: shapely.LinearRing) -> str:
+    """A ring of sides along the axes as SVG commands."""
+    corners = shapely.get_coordinates(ring).astype(int)
+    steps = np.diff(corners, axis=0)[:-1]  # the last side is drawn by closing
+    sides = "".join(f"h{x}" if x else f"v{y}" for x, y in steps.tolist())
+    return f"M{corners[0, 0]} {corners[0, 1]}{sides}z"
+
+
+def _chart(histogram: NDArray[np.int64]) -> dict[str, Any]:
+    """Bars of the histogram in the colors of the confidence style, and two shares to remember."""
     width, height, left, below = _CHART
     most, cells = max(int(histogram.max()), 1), max(int(histogram.sum()), 1)
-    step, room = (width - left) / BINS, height - below - 14
+    step, base = (width - left) / BINS, height - below
     bars = []
     for index, count in enumerate(histogram.tolist()):
         lower = index / BINS
         color = next(
             look.color for look in reversed(CONFIDENCE_STEPS) if lower >= look.lower - 1e-9
         )
-        tall = room * count / most
+        tall = (base - 14) * count / most
         bars.append(
-            f'<rect x="{left + index * step + 1:.1f}" y="{height - below - tall:.1f}"'
-            f' width="{step - 2:.1f}" height="{tall:.1f}" fill="{color}"'
-            f' stroke="#0000004d"><title>{100 * lower:.0f} to {100 * (index + 1) / BINS:.0f} %:'
-            f" {count:,} cells</title></rect>"
+            {
+                "x": f"{left + index * step + 1:.1f}",
+                "y": f"{base - tall:.1f}",
+                "width": f"{step - 2:.1f}",
+                "height": f"{tall:.1f}",
+                "color": color,
+                "title": f"{100 * lower:.0f} to {100 * (index + 1) / BINS:.0f} %: {count:,} cells",
+            }
         )
-    ticks = "".join(
-        f'<text x="{left + tick / 100 * (width - left):.1f}" y="{height - 6}"'
-        f' text-anchor="{anchor}">{tick} %</text>'
-        for tick, anchor in (
-            (0, "start"),
-            (25, "middle"),
-            (50, "middle"),
-            (75, "middle"),
-            (100, "end"),
-        )
-    )
-    low, high = int(histogram[: BINS // 2].sum()) / cells, int(histogram[-1]) / cells
-    words = (
-        f"{_share(low)} of the cells have a confidence under 50 %, {_share(high)} one of 95 % or"
-        " more."
-    )
-    return f"""<section>
-<h2>How sure the model is</h2>
-<p>{words}</p>
-<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Cells by confidence">
-<text x="{left - 6}" y="14" text-anchor="end" dominant-baseline="middle">{most:,}</text>
-<text x="{left - 6}" y="{height - below}" text-anchor="end">0</text>
-<line x1="{left}" x2="{width}" y1="{height - below}" y2="{height - below}" stroke="#1c2024"/>
-{"".join(bars)}
-{ticks}
-</svg>
-</section>"""
+    anchors = {0: "start", 25: "middle", 50: "middle", 75: "middle", 100: "end"}
+    return {
+        "width": width,
+        "height": height,
+        "left": left,
+        "base": base,
+        "most": most,
+        "bars": bars,
+        "ticks": [
+            {"x": f"{left + tick / 100 * (width - left):.1f}", "anchor": anchor, "percent": tick}
+            for tick, anchor in anchors.items()
+        ],
+        "low": int(histogram[: BINS // 2].sum()) / cells,
+        "high": int(histogram[-1]) / cells,
+    }
 
 
-def _examples(content: ReportContent) -> str:
-    """The surest cells of each class, the classes in the order of their areas."""
-    order = sorted(content.examples, key=lambda index: -content.summary.classes[index].area_m2)
-    groups = "\n".join(
-        '<div><h3><span class="swatch" style="display: inline-block; background:'
-        f' {content.classes[index].color}"></span> '
-        f"{text(content.classes[index].name)}</h3>\n{_figures(content.examples[index], page=content.page, named=False)}</div>"
-        for index in order
-    )
-    return f"""<section>
-<h2>Examples of each class</h2>
-{_about(len(order), content)}
-<div class="groups">
-{groups}
-</div>
-</section>"""
-
-
-def _about(shown: int, content: ReportContent) -> str:
-    words = (
-        "Cells of which the model is most certain, far from each other. A tap on one shows it on"
-        " the map."
-    )
-    present = sum(1 for total in content.summary.classes if total.cells)
-    if shown < present:
-        words += f" Shown for the {shown} largest of {present} classes."
-    return f'<p class="faint">{words}</p>'
-
-
-def _doubtful(content: ReportContent) -> str:
-    figures = _figures(content.doubtful, page=content.page, named=True)
-    words = (
-        "Cells where the two most probable classes are nearly equal, unlike each other: the first"
-        " to check."
-    )
-    return f'<section>\n<h2>Least certain</h2>\n<p class="faint">{words}</p>\n{figures}\n</section>'
-
-
-def _figures(patches: Sequence[Patch], *, page: Page, named: bool) -> str:
-    return (
-        '<div class="patches">\n'
-        + "\n".join(_figure(patch, page, named=named) for patch in patches)
-        + "\n</div>"
-    )
-
-
-def _figure(patch: Patch, page: Page, *, named: bool) -> str:
-    window = patch.window
-    x, y = page.center(window)
-    side = max(window.width, window.height) * np.sqrt(abs(page.to_page.determinant))
-    says = [f"{100 * patch.confidence:.0f}&nbsp;%"]
-    if named:
-        says = [f"<b>{text(patch.name)}</b> {says[0]}"]
-        if patch.runner_up is not None:
-            says.append(
-                f"<b>{text(patch.runner_up)}</b>"
-                f" {100 * (patch.confidence - patch.margin):.0f}&nbsp;%"
-            )
-    place = f'<span class="faint">row {patch.row}, col {patch.col}</span>'
-    lines = [" or ".join(says), *([text(patch.caption)] if patch.caption else []), place]
-    return (
-        f'<figure><button type="button" data-box="{window.col} {window.row} {window.width}'
-        f' {window.height}" '
-        f'data-at="{x:.3f} {y:.3f} {side:.3f}" title="Show on the map">'
-        f'<img src="{data_uri(patch.jpeg)}" alt="{text(patch.name)}, cell row {patch.row}, column'
-        f' {patch.col}"></button>'
-        f"<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
-    )
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "\n".join(
-        f"<dt>{text(label)}</dt><dd>{text(value)}</dd>" for label, value in facts.items()
-    )
-    return f"<section>\n<h2>Where this comes from</h2>\n<dl>\n{rows}\n</dl>\n</section>"
+def _jpeg(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
+    """uint8 (H, W, 3) with its mask (True = valid) as a JPEG in a URI, the void in gray."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(filled(pixels, mask))
+    picture.save(buffer, format="JPEG", quality=_QUALITY, optimize=True, progressive=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _hectares(area_m2: float) -> str:
     hectares = area_m2 / 1e4
     return f"{hectares:,.1f}" if hectares >= 10 else f"{hectares:.2g}"
-
-
-def _share(share: float) -> str:
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"

@@ -12,34 +12,67 @@ Approach, ICLR 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
 
 from rssc_geo.errors import UsageError
-from rssc_geo.output import OutputOptions, check_file, read_cells
-from rssc_geo.reports.review_layer import review_path, write_review
+from rssc_geo.files import check_writable, write_error
+from rssc_geo.output import (
+    CELL_FIELDS,
+    GEOMETRY,
+    Field,
+    Layer,
+    LayerStyle,
+    OutputTarget,
+    describe_layer,
+    provenance_document,
+    read_cells,
+    review_qml,
+)
 
-POOL = 20  # cells of small margin a cell wanted
+POOL_FACTOR = 20  # cells of small margin a cell wanted
+_MULTIPOLYGON = 6  # shapely's type id
+
+_CELL = {field.name: field for field in CELL_FIELDS}
+REVIEW_FIELDS: tuple[Field, ...] = (
+    Field("rank", "Rank", "integer", "Order in which the cells are worth a look, from 1"),
+    *(_CELL[name] for name in ("class", "runner_up", "confidence", "margin", "caption")),
+    Field("reason", "Reason", "text", "Between which classes the model hesitates"),
+    Field(
+        "label",
+        "Your label",
+        "text",
+        "To be filled in: what is really there; empty cells are not learned from",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubts:
+class Candidates:
     """What is known of n cells.
 
-    ``first``, ``second`` (n,): the two most probable classes, as any values that tell classes
-    apart; ``confidence``, ``margin`` (n,): the probability of the first, and how much that of the
-    second is below it; ``places`` (n, 2): where they lie, in units of the scene's diagonal.
+    Attributes
+    ----------
+    first, second : (n,), the two most probable classes, as any values that tell classes apart
+    confidence : (n,), the probability of the first
+    margin : (n,), how much that of the second is below it
+    places : (n, 2), where they lie, in units of the scene's diagonal
     """
 
-    first: np.ndarray
-    second: np.ndarray
-    confidence: np.ndarray
-    margin: np.ndarray
-    places: np.ndarray
+    first: NDArray[Any]
+    second: NDArray[Any]
+    confidence: NDArray[np.floating[Any]]
+    margin: NDArray[np.floating[Any]]
+    places: NDArray[np.floating[Any]]
 
     def __post_init__(self) -> None:
         shapes = [
@@ -50,16 +83,15 @@ class Doubts:
             raise ValueError(f"not n cells: {shapes}")
 
 
-def choose(cells: Doubts, count: int) -> np.ndarray:
-    """Indices of the ``count`` cells to look at, the most useful first; all of them where there are
-    fewer.
+def choose_cells(cells: Candidates, count: int) -> NDArray[np.intp]:
+    """Indices of the ``count`` cells to look at, or of all; the most useful first.
 
     The first is the one of the smallest margin. Each further one has the largest (1 − margin) · d,
     d being its distance to the nearest one picked: half the squared distance between their class
     probabilities, of which only the two largest are known, plus the squared distance between their
     places. The earlier of equals goes first.
     """
-    pool = np.argsort(cells.margin, kind="stable")[: POOL * count]
+    pool = np.argsort(cells.margin, kind="stable")[: POOL_FACTOR * count]
     names, ids = np.unique(
         np.concatenate([cells.first[pool], cells.second[pool]]), return_inverse=True
     )
@@ -69,7 +101,7 @@ def choose(cells: Doubts, count: int) -> np.ndarray:
     runner = np.where(first == second, 0.0, top - cells.margin[pool])
     squares, places = top**2 + runner**2, cells.places[pool]
 
-    def apart(at: int) -> np.ndarray:
+    def apart(at: int) -> NDArray[np.float64]:
         belief = np.zeros(len(names))
         belief[first[at]] += top[at]
         belief[second[at]] += runner[at]
@@ -79,9 +111,10 @@ def choose(cells: Doubts, count: int) -> np.ndarray:
     return np.asarray(pool[farthest_first(1.0 - cells.margin[pool], apart, count)])
 
 
-def farthest_first(weight: np.ndarray, apart: Callable[[int], np.ndarray], count: int) -> list[int]:
-    """Indices of ``count`` points, or all: the first, then always the one with the largest weight ×
-    distance.
+def farthest_first(
+    weight: NDArray[np.floating[Any]], apart: Callable[[int], NDArray[np.float64]], count: int
+) -> list[int]:
+    """Indices of ``count`` points, or all: the first, then the largest weight × distance each time.
 
     ``weight`` (n,), above 0; ``apart(i)`` gives the squared distances (n,) to point ``i``; distance
     means that to the nearest point picked. The first of equals is taken.
@@ -97,54 +130,59 @@ def farthest_first(weight: np.ndarray, apart: Callable[[int], np.ndarray], count
     return chosen
 
 
-def check_review(options: OutputOptions, count: int) -> None:
+def check_review(target: OutputTarget, count: int) -> None:
     """Refuse before the work starts what could not be written at its end."""
     if count < 1:
         raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
-    check_file(review_path(options.path), overwrite=options.overwrite)
+    path = _review_path(target)
+    if path != target.path:
+        check_writable(path, overwrite=target.overwrite)
 
 
-def add_review(options: OutputOptions, count: int, *, cells_shape: tuple[int, int]) -> Path:
-    """Choose ``count`` cells of the finished map and add them to it as the layer ``review``; the
-    file that holds it.
+def add_review(target: OutputTarget, count: int, *, cells_shape: tuple[int, int]) -> Path:
+    """Choose ``count`` cells of the finished map and add them to it as the layer ``review``.
 
-    ``cells_shape``: (rows, columns) of the grid. Memory is bounded by ``count``, whatever the size
-    of the map.
+    ``cells_shape``: (rows, columns) of the grid. Returns the file that holds the layer. Memory is
+    bounded by ``count``, whatever the size of the map. Raises ``OutputError`` when it cannot be
+    written, or the map was opened elsewhere meanwhile; the map stays as it was.
     """
-    cells = read_cells(options.path)
+    cells = read_cells(target.path)
     pool = cells.schema.empty_table()
     for batch in cells.batches():
-        pool = pa.concat_tables([pool, pa.Table.from_batches([batch])])
-        # By place among equals: the order in the file, which differs between formats, has no say.
-        order = np.lexsort([pool.column(name).to_numpy() for name in ("col", "row", "margin")])
-        pool = pool.take(order[: POOL * count])
-    chosen = pool.take(choose(doubts(pool, cells_shape), count))
-    reasons = [
-        _reason(cell)
-        for cell in chosen.select(["class", "runner_up", "confidence", "margin"]).to_pylist()
-    ]
-    ranked = chosen.append_column("rank", pa.array(range(1, len(chosen) + 1), pa.int32()))
-    filled = ranked.append_column("reason", pa.array(reasons, pa.string()))
-    labeled = filled.append_column("label", pa.nulls(len(chosen), pa.string()))
-    return write_review(options, labeled, crs=cells.crs)
+        pool = least_certain(pa.concat_tables([pool, pa.Table.from_batches([batch])]), count)
+    chosen = pool.take(choose_cells(candidates_of(pool, cells_shape), count))
+    values = chosen.select(["class", "runner_up", "confidence", "margin"]).to_pylist()
+    columns = {
+        "rank": pa.array(range(1, len(chosen) + 1), pa.int32()),
+        "reason": pa.array([_reason(cell) for cell in values], pa.string()),
+        "label": pa.nulls(len(chosen), pa.string()),
+    }
+    for name, column in columns.items():
+        chosen = chosen.append_column(name, column)
+    return _write_review(target, chosen, crs=cells.crs)
 
 
-def doubts(cells: pa.Table, cells_shape: tuple[int, int]) -> Doubts:
-    """What is known of cells in a table with the cells' fields.
+def least_certain(cells: pa.Table, count: int) -> pa.Table:
+    """The pool from which ``count`` cells are chosen: those of the smallest margins.
 
-    ``cells_shape`` is (rows, columns) of the whole grid.
+    By place among equals: the order in a file, which differs between formats, has no say.
     """
+    order = np.lexsort([cells.column(name).to_numpy() for name in ("col", "row", "margin")])
+    return cells.take(order[: POOL_FACTOR * count])
+
+
+def candidates_of(cells: pa.Table, cells_shape: tuple[int, int]) -> Candidates:
+    """A table with the cells' fields as candidates; ``cells_shape`` (rows, columns) of the grid."""
     classes = cells.column("class").to_pylist()
     runners = cells.column("runner_up").to_pylist()
-    return Doubts(
+    seconds = [runner or own for own, runner in zip(classes, runners, strict=True)]
+    places = np.stack([cells.column(name).to_numpy() for name in ("row", "col")], axis=1)
+    return Candidates(
         first=np.array(classes, object),
-        second=np.array(
-            [runner or own for own, runner in zip(classes, runners, strict=True)], object
-        ),
+        second=np.array(seconds, object),
         confidence=cells.column("confidence").to_numpy(),
         margin=cells.column("margin").to_numpy(),
-        places=np.stack([cells.column(name).to_numpy() for name in ("row", "col")], axis=1)
-        / np.hypot(*cells_shape),
+        places=places / np.hypot(*cells_shape),
     )
 
 
@@ -155,3 +193,40 @@ def _reason(cell: Mapping[str, object]) -> str:
     if cell["runner_up"] is None:
         return own
     return f"{own} or {100 * (confidence - margin):.0f} % {cell['runner_up']}"
+
+
+def _review_path(target: OutputTarget) -> Path:
+    """Where the review of a map goes: into it, or for one-layer formats to ``x_review.ext``."""
+    return target.format.layer_path(target.path, "review")
+
+
+def _write_review(target: OutputTarget, cells: pa.Table, *, crs: CRS) -> Path:
+    """Add the layer; ``cells`` has a column each of ``REVIEW_FIELDS``, and WKB in ``crs``."""
+    kinds = shapely.get_type_id(shapely.from_wkb(cells.column(GEOMETRY).to_numpy()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from cells.select(layer.schema.names).cast(layer.schema).to_batches()
+
+    layer = Layer(
+        "review",
+        "Review",
+        "Cells worth a look, the most useful first: fill in the field label.",
+        REVIEW_FIELDS,
+        "MultiPolygon" if (kinds == _MULTIPOLYGON).any() else "Polygon",
+        crs,
+        batches,
+    )
+    path = _review_path(target)
+    with target.staged([path]) as staging:
+        made = staging.place(path)
+        if target.format.multilayer:
+            try:
+                shutil.copyfile(path, made)
+            except OSError as error:
+                raise write_error(made, error) from error
+        target.format.write(layer, made, provenance_document({"review_of": target.path.name}))
+        if target.format.multilayer:
+            looks = "Outlines, green once a cell is labeled"
+            style = LayerStyle("review", looks, review_qml(REVIEW_FIELDS), default=True)
+            describe_layer(made, layer, style)
+    return path

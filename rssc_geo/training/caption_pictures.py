@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from rssc_geo.captioning import CaptionOptions, NoCaptioner, make_captioner
+from rssc_geo.captioning import NoCaptioner, make_captioner
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import check_writable
 from rssc_geo.inference import TileClassifier, choose_compute
-from rssc_geo.models import load_model
-from rssc_geo.output import check_file
+from rssc_geo.models import load_bundle
+from rssc_geo.options import CaptionerOptions
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import load_image_folder
@@ -26,7 +28,7 @@ def caption_pictures(
     model: str | Path = "compact",
     revision: str | None = None,
     captioner: str | None = None,
-    caption_options: CaptionOptions | None = None,
+    caption_options: CaptionerOptions | None = None,
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -46,16 +48,11 @@ def caption_pictures(
     target = Path(output)
     if target.suffix.lower() != ".jsonl":
         raise UsageError(f"{target.name}: captions of pictures are written as .jsonl")
-    check_file(target, overwrite=overwrite)
+    check_writable(target, overwrite=overwrite)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
-    loaded = load_model(model, revision=revision)
-    writes = make_captioner(
-        captioner,
-        loaded,
-        caption_options or CaptionOptions(),
-        device=compute.device,
-        dtype=compute.dtype,
-    )
+    loaded = load_bundle(model, revision=revision)
+    asked = replace(caption_options or CaptionerOptions(), captioner=captioner)
+    writes = make_captioner(loaded, asked, device=compute.device, dtype=compute.dtype)
     if isinstance(writes, NoCaptioner):
         raise UsageError("--captioner none writes no captions; name one that does")
     data = load_image_folder(folder, size=loaded.card.input_size[0])

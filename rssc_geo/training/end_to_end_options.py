@@ -15,9 +15,9 @@ from rssc_geo.models import (
     PretrainedImageEncoder,
     PretrainedTextEncoder,
     build_network,
+    load_bundle,
     load_card,
     load_image_encoder,
-    load_model,
     load_text_encoder,
     scene_classes,
 )
@@ -176,7 +176,7 @@ def new_full_model(
 
 def _go_on(start: str, told: dict[str, Any]) -> Model:
     """The start bundle's network; what classifies is new unless the classes are the same."""
-    model = load_model(start)
+    model = load_bundle(start)
     if model.card.variant == AS_PUBLISHED:
         raise UsageError(
             f"{start} is as published, which is for comparison; import the checkpoint with"

@@ -17,8 +17,8 @@ from rssc_geo.models import (
     Model,
     ModelCard,
     PretrainedTextEncoder,
+    load_bundle,
     load_card,
-    load_model,
     load_text_encoder,
     scene_classes,
 )
@@ -121,7 +121,7 @@ def initial_weights(options: TrainOptions) -> dict[str, torch.Tensor]:
     """The image encoder's, from ``options.weights`` or the bundle to start from."""
     if options.weights is not None:
         return load_file(options.weights)
-    start = load_model(options.start)
+    start = load_bundle(options.start)
     architecture = start.card.network["image_encoder"]["architecture"]
     if architecture != options.encoder.architecture:
         raise UsageError(
@@ -175,7 +175,7 @@ def new_model(options: TrainOptions, data: SceneImages) -> Model:
 def _text_encoder(options: TrainOptions) -> tuple[PretrainedTextEncoder, bool]:
     """What reads the words, and whether they stand between the tokenizer's marks of begin and end."""
     if options.sentence_encoder is None:
-        start = load_model(options.start)
+        start = load_bundle(options.start)
         weights, configuration = (
             start.network.text_encoder.state_dict(),
             start.card.network["text_encoder"],

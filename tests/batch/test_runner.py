@@ -28,8 +28,9 @@ from rssc_geo.batch import (
 )
 from rssc_geo.errors import InputError, RsscGeoError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import Maker, Prediction, TileResult, TilingOptions
+from rssc_geo.inference import Maker, Prediction, TileResult
 from rssc_geo.models import load_card
+from rssc_geo.options import TilingOptions
 
 from .conftest import content, states, write_scene
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rssc_geo.captioning import AdaptiveCaptioner, CaptionBatch, make_captioner
-from rssc_geo.captioning.likeness import likeness
-from rssc_geo.inference import Compute, TileClassifier
+from rssc_geo.captioning import AdaptiveCaptioner, CaptionBatch, make_captioner, perceptual_hash
+from rssc_geo.inference import Compute, Predictor
 from rssc_geo.models import CaptionSource, Model
 
 
@@ -37,7 +36,7 @@ def pixels() -> np.ndarray:
 def run(
     model: Model, captioner: object, pixels: np.ndarray, batch_size: int = 16
 ) -> tuple[np.ndarray, list[str]]:
-    classifier = TileClassifier(
+    classifier = Predictor(
         model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size)
     )  # type: ignore[arg-type]
     found = classifier(pixels, np.ones(pixels.shape[:3], bool))
@@ -47,7 +46,7 @@ def run(
 def test_uncertain_tiles_are_those_of_always_and_the_others_those_of_never(
     small_model: Model, pixels: np.ndarray
 ) -> None:
-    own = make_captioner(None, small_model)
+    own = make_captioner(small_model)
     alone, own_captions = run(small_model, own, pixels)
     always, large_captions = run(small_model, Large(), pixels)
     confidence = np.sort(alone.max(1))
@@ -74,16 +73,16 @@ def test_uncertain_tiles_are_those_of_always_and_the_others_those_of_never(
 
 def test_nobody_is_asked_where_all_are_certain(small_model: Model, pixels: np.ndarray) -> None:
     large = Large()
-    run(small_model, AdaptiveCaptioner(make_captioner(None, small_model), large, 1e-6), pixels)
+    run(small_model, AdaptiveCaptioner(make_captioner(small_model), large, 1e-6), pixels)
     assert large.asked == []
     with pytest.raises(ValueError, match="threshold"):
         AdaptiveCaptioner(large, large, 0.0)
 
 
-def test_likeness_of_water_and_of_houses() -> None:
+def test_the_perceptual_hash_of_water_and_of_houses() -> None:
     random = np.random.default_rng(1)
     water = [random.normal(104, 5, (50, 50, 3)).astype(np.uint8) for _ in range(3)]
-    assert len({likeness(tile) for tile in water}) == 1
+    assert len({perceptual_hash(tile) for tile in water}) == 1
     house = water[0].copy()
     house[20:30, 20:30] = 230
     others = [
@@ -92,5 +91,7 @@ def test_likeness_of_water_and_of_houses() -> None:
         water[0] // 2,
         random.normal(104, 25, (50, 50, 3)).clip(0, 255).astype(np.uint8),
     ]
-    assert len({likeness(tile) for tile in [water[0], *others]}) == 5
-    assert likeness(np.zeros((3, 3, 3), np.uint8)) != likeness(np.ones((3, 3, 3), np.uint8))
+    assert len({perceptual_hash(tile) for tile in [water[0], *others]}) == 5
+    assert perceptual_hash(np.zeros((3, 3, 3), np.uint8)) != perceptual_hash(
+        np.ones((3, 3, 3), np.uint8)
+    )

@@ -51,7 +51,7 @@ class Counting:
 class Failing(Counting):
     """Gives two captions, the last first, and then fails."""
 
-    def captions_as_they_come(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
+    def stream_captions(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         yield len(batch.pixels) - 1, "last"
         yield 0, "first"
         raise ConnectionError

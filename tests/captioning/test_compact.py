@@ -10,7 +10,7 @@ import itertools
 import pytest
 import torch
 
-from rssc_geo.captioning import tidy
+from rssc_geo.captioning import detokenize
 from rssc_geo.models import BEGIN, END, PAD, UNKNOWN, CaptionDecoder
 
 
@@ -119,5 +119,5 @@ def test_a_wider_beam_is_likelier_and_does_not_see_its_batch(decoder: CaptionDec
         (["."], ""),
     ],
 )
-def test_tidy(words: list[str], text: str) -> None:
-    assert tidy(words) == text
+def test_detokenize(words: list[str], text: str) -> None:
+    assert detokenize(words) == text

@@ -6,7 +6,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone, UTC
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from rssc_geo.captioning import ATTEMPTS, KEY_VARIABLE, CaptionBatch, ServerCaptioner
 from rssc_geo.errors import RsscGeoError, UsageError
+from rssc_geo.options import CaptionerOptions
 from tests.chat_server import ChatServer, completion, refusal
 
 
@@ -32,9 +33,14 @@ def tiles(count: int) -> CaptionBatch:
     return CaptionBatch(pixels, np.ones((count, 24, 32), bool), torch.zeros(count, 1, 1))
 
 
-def ask(server: ChatServer, **settings: object) -> ServerCaptioner:
-    given = {"prompt": "What is there?", "timeout_s": 0.4, "backoff_s": 0.01, **settings}
-    return ServerCaptioner(server.captioner.removeprefix("openai:"), **given)  # type: ignore[arg-type]
+def ask(
+    server: ChatServer, *, requests: int = 8, tokens: int = 192, timeout_s: float = 0.4
+) -> ServerCaptioner:
+    options = CaptionerOptions(
+        caption_requests=requests, caption_tokens=tokens, caption_timeout=timeout_s
+    )
+    address = server.captioner.removeprefix("openai:")
+    return ServerCaptioner(address, prompt="What is there?", options=options, backoff_s=0.01)
 
 
 def color(shade: int) -> str:
@@ -42,7 +48,7 @@ def color(shade: int) -> str:
 
 
 def test_each_tile_gets_its_own_caption(server: ChatServer) -> None:
-    captioner = ask(server, requests=3, max_tokens=77)
+    captioner = ask(server, requests=3, tokens=77)
     assert captioner.caption(tiles(9)) == [color(10 * k) for k in range(1, 10)]
     assert server.most_at_once <= 3
     request = server.requests[0]
@@ -117,7 +123,7 @@ def test_what_came_before_a_failure_is_given(server: ChatServer) -> None:
     server.faults = deque([refusal(500)] * ATTEMPTS)
     came: dict[int, str] = {}
     with pytest.raises(RsscGeoError, match=f"no caption in {ATTEMPTS} attempts"):
-        for place, text in ask(server, requests=1).captions_as_they_come(tiles(3)):
+        for place, text in ask(server, requests=1).stream_captions(tiles(3)):
             came |= {place: text}
     assert came == {}
     assert len(server.requests) == ATTEMPTS  # the tiles that waited are not asked about
@@ -125,7 +131,7 @@ def test_what_came_before_a_failure_is_given(server: ChatServer) -> None:
     server.requests.clear()
     server.faults = deque([completion("One."), completion("Two."), *[refusal(400, "too blue")]])
     with pytest.raises(RsscGeoError, match="too blue"):
-        for place, text in ask(server, requests=1).captions_as_they_come(tiles(4)):
+        for place, text in ask(server, requests=1).stream_captions(tiles(4)):
             came |= {place: text}
     assert came == {0: "One.", 1: "Two."}
 

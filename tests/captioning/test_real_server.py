@@ -18,6 +18,7 @@ import torch
 
 from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, ServerCaptioner
 from rssc_geo.errors import RsscGeoError
+from rssc_geo.options import CaptionerOptions
 from tests.captioning.test_huggingface import llava_next, save
 
 _NEEDED = ("fastapi", "openai", "uvicorn")
@@ -77,11 +78,12 @@ def test_the_server_says_what_the_model_says_here(address: str, folder: Path) ->
         // np.array([1, 2, 4, 8], np.uint8)[:, None, None, None]
     )
     batch = CaptionBatch(pixels, np.ones((4, 56, 56), bool), torch.zeros(4, 1, 1))
+    options = CaptionerOptions(caption_tokens=12, caption_requests=2)
     asked = ServerCaptioner(
-        f"{address}#{folder}", prompt="river and field .", max_tokens=12, requests=2
+        f"{address}#{folder}", prompt="river and field .", options=options
     ).caption(batch)
     here = HuggingFaceCaptioner(
-        str(folder), prompt="river and field .", device="cpu", max_new_tokens=12
+        str(folder), prompt="river and field .", device="cpu", options=options
     ).caption(batch)
     assert asked == here
     assert len(set(asked)) > 1

@@ -89,7 +89,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
         ["--bands", "1,2"],
         2,
-        "three",
+        "--bands '1,2' is not 3 numbers",
     ),
     "band out of range": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
@@ -141,7 +141,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
         ["--tile-size", "64px", "--cell-size", "65px"],
         2,
-        "cell_size",
+        "larger than the tile",
     ),
     "tile size in words": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),

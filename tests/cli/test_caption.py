@@ -42,7 +42,7 @@ def test_caption_fills_what_classify_needs(rssc: Rssc, server: ChatServer, tmp_p
     assert json.loads(done.out)["tiles"] == 18 == len(server.requests)
     layer = gpd.read_file(tmp_path / "captions.gpkg", layer="captions")
     assert layer.crs.to_epsg() == 32632
-    assert set(layer["caption"].str[:18]) == {"A field of color "}
+    assert set(layer["caption"].str[:17]) == {"A field of color "}
     places = list(zip(layer["row"], layer["col"], strict=True))
     assert places == sorted((r, c) for r in range(5) for c in range(4) if r > 1 or c > 0)
     for row in layer.itertuples():
@@ -234,8 +234,8 @@ def test_nothing_to_describe(rssc: Rssc, tmp_path: Path) -> None:
     )
     for name in ("captions.gpkg", "captions.jsonl"):
         done = rssc("caption", raster, "-o", tmp_path / name)
-        assert done.code == 1
-        assert "nothing to describe" in done.message
+        assert done.code == 3
+        assert "nothing to classify" in done.message
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tif"]
 
 

@@ -135,7 +135,7 @@ def test_all_nodata_is_refused_and_leaves_nothing(rssc: Rssc, tmp_path: Path) ->
         tmp_path / "empty.tif", np.zeros((3, 300, 300), np.uint8), nodata=0, photometric="rgb"
     )
     done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
-    assert done.code == 1
+    assert done.code == 3
     assert "nothing to classify" in done.message
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.tif"]
 

@@ -137,13 +137,13 @@ def test_maps_of_one_layer(
         (["--at", INSIDE, "--result", "{result}"], "say which cells to explain"),
         (["--at", INSIDE, "--cells", "3"], "--cells and --where choose from a map"),
         (["--result", "{result}", "--at-crs", "EPSG:4326"], "--at-crs is the CRS of points"),
-        (["--result", "{result}", "--cells", "0"], "--cells 0 is not a number of cells"),
+        (["--result", "{result}", "--cells", "0"], "--cells '0' is not a whole number; give 1 or more"),
         (
             ["--at", "9,45"],
             "--at 9,45 lies outside the raster, whose bounds are 500000,4998400,501200,5000000",
         ),
         (["--at", "nan,1"], "has no place in the raster's CRS"),
-        (["--at", "1;2"], "is not X,Y"),
+        (["--at", "1;2"], "is not 2 numbers, X,Y"),
         (["--at", INSIDE, "--at-crs", "EPSG:1"], "--at-crs 'EPSG:1' is not a CRS"),
         (
             ["--at", "500010,4999900"],
@@ -203,7 +203,7 @@ def test_bad_input_is_one_line(
     if "--result" not in filled:
         filled += ["--tile-size", "200px"]
     done = rssc("explain", scene, "-o", tmp_path / "why", *filled)
-    assert done.code in {1, 2}
+    assert done.code in {1, 2, 3}
     assert message in done.message, done.message
     assert not list(tmp_path.glob("why*"))
 

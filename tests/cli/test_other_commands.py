@@ -29,7 +29,7 @@ def test_info_tells_what_classify_does(rssc: Rssc, scene: Path, tmp_path: Path) 
     assert values["crs"] == "EPSG:32632"
     assert values["bands"] == [1, 2, 3]
     assert values["gsd_m"] == pytest.approx([2, 2], rel=1e-3)
-    assert values["scaling"] == "none"
+    assert values["scaling"]["method"] == "none"
     assert values["cells"] >= 24
     assert values["tile_size_by"]
     classified = json.loads(
@@ -111,8 +111,8 @@ def test_chips_never_replace_a_folder_of_other_things(
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--format", "gif"], "tif, png"),
-        (["--size", "0"], "--size 0"),
+        (["--format", "gif"], "--format 'gif' is not one of tif, png"),
+        (["--size", "0"], "--size '0' is not a whole number; give 1 or more"),
         (["--tile-size", "x"], "'x'"),
     ],
 )

@@ -14,7 +14,10 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
+from rssc_geo.captioning import make_captioner
+from rssc_geo.inference import Predictor, choose_compute
 from rssc_geo.models import Model
+from rssc_geo.options import ClassifyOptions
 from rssc_geo.pipelines.classify import classify
 
 from .conftest import NORTH_UP, Outcome, texture, write_raster
@@ -129,17 +132,12 @@ def test_an_interrupted_run_gives_the_same_report_and_review(
             if stop_at is not None and stage == "classify" and done >= stop_at:
                 raise KeyboardInterrupt
 
-        classify(
-            scene,
-            target,
-            model=small_model,
-            device="cpu",
-            batch_size=4,
-            tile_size="100px",
-            report=target.with_suffix(".html"),
-            review=6,
-            progress=progress,
+        options = ClassifyOptions(
+            tile_size="100px", report=str(target.with_suffix(".html")), review=6
         )
+        compute = choose_compute("cpu", batch_size=4)
+        predictor = Predictor(small_model, make_captioner(small_model), compute)
+        classify(scene, target, options, model=predictor, progress=progress)
         page = target.with_suffix(".html").read_text(encoding="utf-8")
         return re.sub(r"<dt>(Made|Map)</dt><dd>.*</dd>", "", page), gpd.read_file(
             target, layer="review"
@@ -159,7 +157,7 @@ def test_an_interrupted_run_gives_the_same_report_and_review(
         (["--report", "map.pdf"], "name it .html"),
         (["--report", "there.html"], "there.html exists"),
         (["--report", "missing/map.html"], "not an existing folder"),
-        (["--review", "0"], "--review 0 is not a number of cells"),
+        (["--review", "0"], "--review '0' is not a whole number; give 1 or more"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_work(

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from shapely import box
 
-from rssc_geo.models import load_card, load_model, load_text_encoder
+from rssc_geo.models import load_bundle, load_card, load_text_encoder
 
 from .conftest import NORTH_UP, Outcome
 
@@ -126,7 +126,7 @@ def test_a_whole_sentence_encoder_reads_and_names_classes(
     assert "--whole-sentence-encoder needs a --sentence-encoder" in lost.message
     done = rssc(*words, "--sentence-encoder", sentence_encoder)
     assert done.code == 0, done.err
-    model = load_model(tmp_path / "mine")
+    model = load_bundle(tmp_path / "mine")
     assert (model.card.network["text_encoder"]["model_type"], model.card.special_tokens) == (
         "bert",
         True,

@@ -1,4 +1,4 @@
-"""The grid's promises, for any shape, size and cell_size."""
+"""The grid's promises, for any raster, tile and cell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rssc_geo.geometry import TileGrid, Window
+from rssc_geo.errors import UsageError
+from rssc_geo.geometry import (
+    TileChoice,
+    TileGrid,
+    Window,
+    choose_tile_size,
+    parse_cell_size,
+)
 
 sides = st.integers(1, 60)
 
@@ -108,7 +115,7 @@ def test_edges_bound_the_cells(grid: TileGrid) -> None:
         )
 
 
-def test_stride_defaults_to_size() -> None:
+def test_a_cell_is_as_large_as_a_tile_by_default() -> None:
     assert TileGrid((10, 10), (3, 4)).cell_size == (3, 4)
 
 
@@ -134,3 +141,119 @@ def test_indices_outside_are_refused() -> None:
         grid.tile(4)
     with pytest.raises(IndexError):
         grid.cell(2, 0)
+
+
+# --- sizes
+
+FOOTPRINT = (300.0, 400.0, 4800.0)
+
+
+def count_cells(shape: tuple[int, int], choice: TileChoice) -> int:
+    return -(-shape[0] // choice.size[0]) * -(-shape[1] // choice.size[1])
+
+
+def default(shape: tuple[int, int], gsd_m: tuple[float, float]) -> TileChoice:
+    return choose_tile_size(shape, gsd_m, footprint_m=FOOTPRINT)
+
+
+@given(
+    st.tuples(st.integers(1, 30_000), st.integers(1, 30_000)), st.floats(0.01, 1000), st.floats(0.5, 2),
+)  # fmt: skip
+def test_default_promises(shape, gsd, ratio) -> None:
+    gsd_m = (gsd, gsd * ratio)
+    choice = default(shape, gsd_m)
+    least, _, most = FOOTPRINT
+    assert min(choice.size) >= 64
+    if max(choice.footprint_m) > most * 1.02:
+        assert min(choice.size) == 64
+        assert any("4800 m" in text for text in choice.warnings)
+    if min(choice.footprint_m) < least * 0.97:
+        assert any("smaller than the 300–4800 m" in text for text in choice.warnings)
+    if count_cells(shape, choice) < 24:
+        assert any("cell" in text for text in choice.warnings)
+        assert min(choice.size) == 64
+    if choice.size[0] > shape[0] or choice.size[1] > shape[1]:
+        assert any("larger than the raster" in text for text in choice.warnings)
+    assert choice.footprint_m == pytest.approx(
+        (choice.size[0] * gsd_m[0], choice.size[1] * gsd_m[1])
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "gsd", "size", "words"),
+    [
+        ((20480, 20480), 1.0, (400, 400), "prefers"),
+        ((1600, 2000), 1.0, (399, 399), "instead of 400 m"),
+        ((3660, 3660), 10.0, (64, 64), "64 px of this raster"),
+        ((790, 779), 300.0, (64, 64), "smallest tile that shows a scene"),
+        ((100, 5000), 1.0, (100, 100), "instead of 400 m"),
+    ],
+)
+def test_default_sizes(shape, gsd, size, words) -> None:
+    choice = default(shape, (gsd, gsd))
+    assert choice.size == size
+    assert words in choice.reason
+
+
+def test_a_square_on_the_ground_where_pixels_are_not_square() -> None:
+    assert default((20_000, 20_000), (1.0, 2.0)).size == (400, 200)
+
+
+def test_shrinks_within_the_range_before_below_it() -> None:
+    within = default((1500, 1500), (1.0, 1.0))
+    assert (within.size, within.warnings) == ((374, 374), ())
+    below = default((1000, 1000), (1.0, 1.0))
+    assert count_cells((1000, 1000), below) >= 24
+    assert "only 1000 m × 1000 m" in below.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("requested", "size"),
+    [
+        ("256px", (256, 256)),
+        ("256", (256, 256)),
+        ("256x128px", (256, 128)),
+        ("300×200 PX", (300, 200)),
+        ("400m", (400, 800)),
+        ("0.5km", (500, 1000)),
+        ("400x300m", (400, 600)),
+        (" 64 px ", (64, 64)),
+    ],
+)
+def test_requested_sizes(requested, size) -> None:
+    choice = choose_tile_size((3000, 3000), (1.0, 0.5), footprint_m=FOOTPRINT, requested=requested)
+    assert choice.size == size
+    assert requested in choice.reason
+
+
+def test_requests_outside_the_range_or_the_raster_are_granted_with_a_warning() -> None:
+    choice = choose_tile_size((100, 100), (1.0, 1.0), footprint_m=FOOTPRINT, requested="128px")
+    assert choice.size == (128, 128)
+    assert len(choice.warnings) == 2
+    assert "300–4800 m" in choice.warnings[0]
+    assert "larger than the raster" in choice.warnings[1]
+    assert (
+        choose_tile_size(
+            (5000, 5000), (1.0, 1.0), footprint_m=FOOTPRINT, requested="512px"
+        ).warnings
+        == ()
+    )
+
+
+@pytest.mark.parametrize(
+    "requested",
+    ["big", "", "0px", "-5", "12.5px", "256pxx", "1e3m", "0.1m", "0m", "4x5x6", "nan", "inf m"],
+)
+def test_requests_that_are_no_size(requested) -> None:
+    with pytest.raises(UsageError, match="--tile-size"):
+        choose_tile_size((1000, 1000), (1.0, 0.5), footprint_m=FOOTPRINT, requested=requested)
+
+
+def test_cell_size() -> None:
+    assert parse_cell_size("32", (64, 64), (1.0, 1.0)) == (32, 32)
+    assert parse_cell_size("50m", (64, 64), (1.0, 2.0)) == (50, 25)
+    assert parse_cell_size("64px", (64, 64), (1.0, 1.0)) == (64, 64)
+    with pytest.raises(UsageError, match=r"--cell-size 65px.*larger than the tile of 64 × 64 px"):
+        parse_cell_size("65px", (64, 64), (1.0, 1.0))
+    with pytest.raises(UsageError, match="--cell-size"):
+        parse_cell_size("some", (64, 64), (1.0, 1.0))

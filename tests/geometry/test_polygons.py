@@ -13,16 +13,13 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyproj import CRS, Geod
 from scipy import ndimage
 
-from rssc_geo.errors import GeoreferenceError
 from rssc_geo.geometry import (
     Regions,
     TileGrid,
     cell_polygons,
     dissolve,
-    geodesic_area_m2,
     merge_small,
 )
 
@@ -224,76 +221,6 @@ def test_the_smallest_go_first_and_merged_regions_count_as_one() -> None:
     ).tolist() == [[4] * 7]
     bridge = np.array([[3, 3, 5, 3, 3]])
     assert merge_small(bridge, np.ones((1, 5)), min_area=5, nothing=NOTHING).tolist() == [[3] * 5]
-
-
-@pytest.mark.parametrize(
-    ("crs", "origin", "step"),
-    [
-        ("EPSG:32632", (500000, 5200000), 100.0),
-        ("EPSG:4326", (9.0, 47.0), 0.001),
-        ("EPSG:32760", (834000, 8000000), 500.0),
-    ],
-)
-def test_areas_are_those_of_pyproj_also_across_the_antimeridian(
-    crs: str, origin: tuple[float, float], step: float
-) -> None:
-    grid = TileGrid((30, 30), (10, 10))
-    transform = Affine(step, 0, origin[0], 0, -step, origin[1])
-    classes = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]])
-    ring, middle = dissolve(
-        grid, transform, classes=classes, nothing=NOTHING, keep_corners=True
-    ).polygons()
-    cells = cell_polygons(grid, transform, *(axis.ravel() for axis in np.indices((3, 3))))
-    each = geodesic_area_m2(cells, CRS(crs))
-    both = geodesic_area_m2(np.array([ring, middle]), CRS(crs))
-    assert both[0] == pytest.approx(each.sum() - each[4], rel=1e-6)
-    assert both[1] == pytest.approx(each[4], rel=1e-9)
-    if crs == "EPSG:4326":
-        expected = Geod(ellps="WGS84").geometry_area_perimeter(cells[4])[0]
-        assert each[4] == pytest.approx(expected, rel=1e-12)
-
-
-def _authalic_q(lat: float) -> float:
-    """Snyder (1987), Map projections, equation 3-12, on WGS 84."""
-    e = CRS(4326).get_geod().es ** 0.5
-    sine = np.sin(np.radians(lat))
-    return float(
-        (1 - e**2)
-        * (sine / (1 - (e * sine) ** 2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))
-    )
-
-
-def test_areas_of_wide_cells_follow_the_parallels() -> None:
-    box = shapely.box(0, 60, 30, 61)
-    exact = 6378137.0**2 * np.radians(30) * (_authalic_q(61) - _authalic_q(60)) / 2
-    assert geodesic_area_m2(np.array([box]), CRS(4326))[0] == pytest.approx(exact, rel=1e-4)
-    between_corners = Geod(ellps="WGS84").geometry_area_perimeter(box)[0]
-    assert between_corners != pytest.approx(
-        exact, rel=1e-3
-    )  # what it would be without vertices added
-
-
-def test_areas_on_the_moon_in_grads_of_multipolygons_and_of_none() -> None:
-    moon = CRS.from_proj4("+proj=longlat +R=1737400 +no_defs")
-    square = np.array([shapely.box(0, 0, 0.1, 0.1)])
-    assert geodesic_area_m2(square, moon)[0] == pytest.approx(
-        (np.radians(0.1) * 1737400) ** 2, rel=1e-5
-    )
-    paris = CRS("EPSG:4807")  # in grads
-    assert geodesic_area_m2(square, paris)[0] == pytest.approx(
-        (np.radians(0.09) * 6378249) ** 2, rel=1e-2
-    )
-    parts = shapely.multipolygons([shapely.box(0, 0, 0.1, 0.1), shapely.box(1, 0, 1.1, 0.1)])
-    areas = geodesic_area_m2(np.array([parts, None]), CRS(4326))
-    assert areas[0] == pytest.approx(2 * geodesic_area_m2(square, CRS(4326))[0])
-    assert areas[1] == 0
-    assert len(geodesic_area_m2(np.empty(0, object), CRS(4326))) == 0
-
-
-def test_a_crs_without_ellipsoid_is_refused() -> None:
-    local = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
-    with pytest.raises(GeoreferenceError, match="no ellipsoid"):
-        geodesic_area_m2(np.array([shapely.box(0, 0, 1, 1)]), local)
 
 
 @settings(max_examples=5, deadline=None)

@@ -11,8 +11,8 @@ import torch
 
 from rssc_geo.captioning import CaptionBatch, CompactCaptioner, NoCaptioner
 from rssc_geo.errors import RsscGeoError, UsageError
-from rssc_geo.inference import Compute, TileClassifier, choose_compute
-from rssc_geo.models import Model, load_model
+from rssc_geo.inference import Compute, Predictor, choose_compute
+from rssc_geo.models import Model, load_bundle
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,16 @@ def tiles() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def compact() -> Model:
-    return load_model("compact")
+    return load_bundle("compact")
 
 
-def classifier(model: Model, batch_size: int, *, captions: bool = True) -> TileClassifier:
+def classifier(model: Model, batch_size: int, *, captions: bool = True) -> Predictor:
     captioner = (
         CompactCaptioner(model.decoder, model.vocabulary)
         if captions and model.decoder
         else NoCaptioner()
     )
-    return TileClassifier(model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size))
+    return Predictor(model, captioner, Compute(torch.device("cpu"), torch.float32, batch_size))
 
 
 def test_results_do_not_depend_on_the_batch(
@@ -83,7 +83,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     compact: Model, tiles: tuple[np.ndarray, np.ndarray]
 ) -> None:
     whole = classifier(compact, 13)(*tiles)
-    squeezed = TileClassifier(
+    squeezed = Predictor(
         compact, _SmallMemory(compact, 3), Compute(torch.device("cpu"), torch.float32, 12)
     )
     found = squeezed(*tiles)
@@ -96,7 +96,7 @@ def test_a_single_tile_too_many_is_one_clear_line(
     compact: Model, tiles: tuple[np.ndarray, np.ndarray]
 ) -> None:
     with pytest.raises(RsscGeoError, match="single tile"):
-        TileClassifier(
+        Predictor(
             compact, _SmallMemory(compact, 0), Compute(torch.device("cpu"), torch.float32, 4)
         )(*tiles)
 
@@ -109,14 +109,14 @@ def test_other_errors_are_not_taken_for_memory(
             raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        TileClassifier(compact, Broken(), Compute(torch.device("cpu"), torch.float32, 4))(*tiles)
+        Predictor(compact, Broken(), Compute(torch.device("cpu"), torch.float32, 4))(*tiles)
 
 
 def test_half_precision_stays_close(tiles: tuple[np.ndarray, np.ndarray]) -> None:
-    model = load_model("compact")
+    model = load_bundle("compact")
     exact = classifier(model, 13, captions=False)(*tiles).probabilities
-    rough = TileClassifier(
-        load_model("compact"), NoCaptioner(), Compute(torch.device("cpu"), torch.bfloat16, 13)
+    rough = Predictor(
+        load_bundle("compact"), NoCaptioner(), Compute(torch.device("cpu"), torch.bfloat16, 13)
     )(*tiles)
     np.testing.assert_allclose(rough.probabilities, exact, atol=0.15)
     assert rough.probabilities.dtype == np.float32

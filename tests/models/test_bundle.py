@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,11 +10,19 @@ import pytest
 import torch
 
 from rssc_geo.errors import BundleError
-from rssc_geo.models import EMBEDDED, Model, ModelCard, embedded_names, load_card, load_model
+from rssc_geo.models import (
+    EMBEDDED,
+    Model,
+    ModelCard,
+    embedded_names,
+    load_bundle,
+    load_card,
+    save_bundle,
+)
 
 
 def test_round_trip(bundle: Path, small_model: Model) -> None:
-    loaded = load_model(bundle)
+    loaded = load_bundle(bundle)
     assert loaded.card.classes == small_model.card.classes
     images = torch.randn(2, 3, 64, 64)
     inputs = loaded.tokenize(["A green field.", "Trees."])
@@ -21,10 +30,24 @@ def test_round_trip(bundle: Path, small_model: Model) -> None:
         assert torch.allclose(
             loaded.network(images, *inputs), small_model.network(images, *inputs), atol=0.05
         )
-    again = load_model(str(bundle))
+    again = load_bundle(str(bundle))
     for key, value in loaded.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
     assert not loaded.network.training
+
+
+def test_a_bundle_may_be_written_over_and_beside_other_files(
+    bundle: Path, small_model: Model
+) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    before = set(bundle.iterdir())
+    card = save_bundle(bundle, small_model, readme="# again\n", half=False)
+    assert set(bundle.iterdir()) == before, "nothing temporary is left"
+    assert (bundle / "README.md").read_text() == "# again\n"
+    assert load_card(bundle) == card
+    loaded = load_bundle(bundle).network.state_dict()
+    for key, value in small_model.network.state_dict().items():
+        assert torch.equal(value, loaded[key])
 
 
 def test_card_survives_json(small_model: Model) -> None:
@@ -62,7 +85,7 @@ def test_broken_bundles_are_refused_in_one_line(bundle: Path, name: str) -> None
     damage, message = BREAKAGES[name]
     damage(bundle)
     with pytest.raises(BundleError, match=message) as caught:
-        load_model(bundle)
+        load_bundle(bundle)
     assert "\n" not in str(caught.value)
 
 
@@ -71,7 +94,7 @@ def test_weights_of_another_shape_are_refused(bundle: Path) -> None:
     data["network"]["width"] = 64
     (bundle / "config.json").write_text(json.dumps(data))
     with pytest.raises(BundleError, match="does not fit") as caught:
-        load_model(bundle)
+        load_bundle(bundle)
     assert "\n" not in str(caught.value)
 
 
@@ -79,28 +102,26 @@ def test_pickled_weights_are_named_and_never_loaded(bundle: Path) -> None:
     (bundle / "model.safetensors").unlink()
     (bundle / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
     with pytest.raises(BundleError, match=r"pytorch_model.bin is pickled and never loaded"):
-        load_model(bundle)
+        load_bundle(bundle)
 
 
 def test_a_pickle_named_safetensors_is_refused(bundle: Path) -> None:
-    import hashlib
-
     payload = b"\x80\x04cos\nsystem\n." * 20
     (bundle / "model.safetensors").write_bytes(payload)
     data = json.loads((bundle / "config.json").read_text())
     data["sha256"]["model.safetensors"] = hashlib.sha256(payload).hexdigest()
     (bundle / "config.json").write_text(json.dumps(data))
     with pytest.raises(BundleError, match="not a readable safetensors"):
-        load_model(bundle)
+        load_bundle(bundle)
 
 
 def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="embedded: compact"):
-        load_model("nonsense")
+        load_bundle("nonsense")
     file = tmp_path / "weights.pth"
     file.write_bytes(b"x")
     with pytest.raises(BundleError, match="is a file"):
-        load_model(file)
+        load_bundle(file)
 
 
 def test_a_hub_id_without_a_network_says_how_to_fetch_it(
@@ -111,7 +132,7 @@ def test_a_hub_id_without_a_network_says_how_to_fetch_it(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BundleError, match="hf download nobody/nothing") as caught:
-        load_model("nobody/nothing")
+        load_bundle("nobody/nothing")
     assert "\n" not in str(caught.value)
 
 
@@ -123,7 +144,7 @@ def test_folders_come_before_names(bundle: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_embedded_bundle_is_whole() -> None:
     assert embedded_names() == ["compact"]
-    model = load_model("compact")
+    model = load_bundle("compact")
     assert len(model.card.classes) == 30
     assert sum(p.stat().st_size for p in (EMBEDDED / "compact").iterdir()) <= 25_000_000
     assert model.card.accuracy["validation"]["overall_accuracy"] >= 0.90

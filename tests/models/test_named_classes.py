@@ -16,7 +16,7 @@ from rssc_geo.models import (
     DualAttentionClassifier,
     Model,
     SceneClass,
-    load_model,
+    load_bundle,
     name_classes,
     refine_texts,
     save_bundle,
@@ -138,7 +138,7 @@ def test_the_alignment_is_kept_in_the_bundle(
 ) -> None:
     model, tokens, _ = spoken
     save_bundle(tmp_path / "bundle", model, readme="")
-    again = load_model(tmp_path / "bundle")
+    again = load_bundle(tmp_path / "bundle")
     with torch.inference_mode():
         logits = [
             name_classes(m, ["green field", "river"], other=False).network.classify(

@@ -18,8 +18,8 @@ from transformers import T5Config, T5EncoderModel, T5Model
 
 from rssc_geo.errors import BundleError, UsageError
 from rssc_geo.models import (
+    load_bundle,
     load_image_encoder,
-    load_model,
     load_text_encoder,
     load_tokenizer,
     make_image_encoder,
@@ -155,7 +155,7 @@ def test_a_bundle_of_them_loads_without_them(
     save_bundle(tmp_path / "bundle", model, readme="")
     for source in (vit_folder, clip_folder):
         shutil.rmtree(tmp_path / source.name)
-    loaded = load_model(tmp_path / "bundle")
+    loaded = load_bundle(tmp_path / "bundle")
     assert loaded.card.special_tokens
     ids, mask = loaded.tokenize(
         ["a field", "", " ".join(["this is a river."] * 9) + " Overall a field."]
@@ -247,7 +247,7 @@ def test_what_cannot_be_read_is_one_line(name: str, vit_folder: Path, tmp_path: 
     [
         ("google/vit-base-patch16-224-in21k", "hf download google/vit-base-patch16-224-in21k"),
         ("vit_base_patch16_224", "hf download timm/vit_base_patch16_224"),
-        ("no such model", "is no folder, no hub id .* and no timm model"),
+        ("no such model", "is no folder, hub id .* or timm model"),
     ],
 )
 def test_without_a_network_the_line_says_what_to_fetch(

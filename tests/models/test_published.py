@@ -17,7 +17,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
 
 from rssc_geo.errors import BundleError, UsageError
-from rssc_geo.models import import_checkpoint, load_model
+from rssc_geo.models import import_checkpoint, load_bundle
+from rssc_geo.options import ImportOptions
 
 CLASSES = ["Beach", "Forest", "Port"]
 TEXT, IMAGE, TOKENS = 64, 128, 11
@@ -132,18 +133,19 @@ def _as_version(state: dict[str, torch.Tensor], version: int) -> dict[str, torch
     """The names that transformers 4 or 5 gives, whichever is installed."""
     renamed = {}
     for name, value in state.items():
+        key = name
         for new, old in OLD_NAMES:
-            if name.startswith("image_encoder.") or new.startswith("text_encoder."):
-                name = name.replace(old, new)
-                name = name.replace(new, old) if version == 4 else name
-        if name.startswith("image_encoder."):
+            if key.startswith("image_encoder.") or new.startswith("text_encoder."):
+                key = key.replace(old, new)
+                key = key.replace(new, old) if version == 4 else key
+        if key.startswith("image_encoder."):
             for new, old in (
                 (".mlp.fc1.", ".intermediate.dense."),
                 (".mlp.fc2.", ".output.dense."),
             ):
-                if ".attention.output" not in name:
-                    name = name.replace(new, old) if version == 4 else name.replace(old, new)
-        renamed[name] = value
+                if ".attention.output" not in key:
+                    key = key.replace(new, old) if version == 4 else key.replace(old, new)
+        renamed[key] = value
     return renamed
 
 
@@ -171,14 +173,13 @@ def test_as_published_equals_their_network_for_a_batch_of_one(
         tmp_path / "best.pth",
         tmp_path / "bundle",
         classes=CLASSES,
-        levels=2,
-        tokenizer=str(clip_tokenizer),
+        options=ImportOptions(levels=2, tokenizer=str(clip_tokenizer)),
     )
     assert card.variant == "as-published"
     assert card.needs_captions
     assert not card.accuracy
     assert card.input_size == (32, 32)
-    model = load_model(tmp_path / "bundle")
+    model = load_bundle(tmp_path / "bundle")
     pixels = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         wanted = _tell(authors, pixels, TEXTS)
@@ -213,13 +214,11 @@ def test_corrected_takes_the_same_weights_and_forgets_the_defects(
         tmp_path / "best.pth",
         tmp_path / "bundle",
         classes=CLASSES,
-        levels=2,
-        variant="corrected",
-        tokenizer=str(clip_tokenizer),
+        options=ImportOptions(levels=2, variant="corrected", tokenizer=str(clip_tokenizer)),
     )
     assert card.variant == "corrected"
     assert not card.needs_captions
-    network = load_model(tmp_path / "bundle").network
+    network = load_bundle(tmp_path / "bundle").network
     theirs = authors.state_dict()
     ours = network.state_dict()
     assert torch.equal(ours["level.text_norm.weight"], theirs["text_layer_norm.weight"])
@@ -271,8 +270,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(
             tmp_path / "best.pth",
             tmp_path / "b",
             classes=CLASSES,
-            levels=2,
-            tokenizer=str(clip_tokenizer),
+            options=ImportOptions(levels=2, tokenizer=str(clip_tokenizer)),
         )
     assert "\n" not in str(caught.value)
     assert "ran" not in capfd.readouterr().out
@@ -287,13 +285,19 @@ def test_files_that_are_none_and_tokenizers_that_are_not_there(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BundleError, match="no such file"):
-        import_checkpoint(tmp_path / "none.pth", tmp_path / "b", classes=CLASSES, levels=2)
+        import_checkpoint(
+            tmp_path / "none.pth", tmp_path / "b", classes=CLASSES, options=ImportOptions()
+        )
     (tmp_path / "half.pth").write_bytes(pickle.dumps(1)[:-2])
     with pytest.raises(BundleError):
-        import_checkpoint(tmp_path / "half.pth", tmp_path / "b", classes=CLASSES, levels=2)
+        import_checkpoint(
+            tmp_path / "half.pth", tmp_path / "b", classes=CLASSES, options=ImportOptions()
+        )
     torch.save(state, tmp_path / "best.pth")
     with pytest.raises(BundleError, match="hf download openai/clip-vit-base-patch32"):
-        import_checkpoint(tmp_path / "best.pth", tmp_path / "b", classes=CLASSES, levels=2)
+        import_checkpoint(
+            tmp_path / "best.pth", tmp_path / "b", classes=CLASSES, options=ImportOptions()
+        )
 
 
 def test_the_card_says_its_variant(authors: Authors, clip_tokenizer: Path, tmp_path: Path) -> None:
@@ -302,8 +306,7 @@ def test_the_card_says_its_variant(authors: Authors, clip_tokenizer: Path, tmp_p
         tmp_path / "best.pth",
         tmp_path / "b",
         classes=CLASSES,
-        levels=1,
-        tokenizer=str(clip_tokenizer),
+        options=ImportOptions(levels=1, tokenizer=str(clip_tokenizer)),
     )
     assert (
         json.loads((tmp_path / "b" / "config.json").read_text())["network"]["variant"]

@@ -14,7 +14,7 @@ from pyproj import CRS
 
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass
-from rssc_geo.output import CellBatch, LandUseSummary, LandUseWriter, OutputOptions
+from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 
 NAMES = (
     "Dense residential",
@@ -46,10 +46,8 @@ class Case:
         self, path: Path, run_key: dict[str, object] | None = None, **options: object
     ) -> LandUseWriter:
         return LandUseWriter(
-            OutputOptions(path, **options),  # type: ignore[arg-type]
-            grid=self.grid,
-            transform=self.transform,
-            crs=self.crs,
+            OutputTarget(path, **options),  # type: ignore[arg-type]
+            GeoGrid(self.grid, self.transform, self.crs),
             classes=self.classes,
             run_key=run_key or {"input": "abc"},
             provenance={"input": "scene <1>.tif", "options": {"cell_size": [8, 8]}},

@@ -51,7 +51,7 @@ def test_merged_regions_show_in_the_raster_and_it_may_lie_elsewhere(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     raster = tmp_path / "elsewhere" / "classes.tif"
-    summary = case.write(tmp_path / "map.gpkg", class_raster=raster, min_area_m2=1e9)
+    summary = case.write(tmp_path / "map.gpkg", class_raster=raster, min_area=1e9)
     with rasterio.open(raster) as file:
         pixels = file.read(1)
     assert (pixels == np.where(summary.class_grid < 0, 255, summary.class_grid)).all()

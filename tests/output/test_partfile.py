@@ -87,7 +87,7 @@ def test_another_run_and_corrupt_files_are_started_anew_with_a_warning(
 _CHILD = """
 import sys
 from pathlib import Path
-from rssc_geo.output.partfile import PartFile
+from rssc_geo.output import PartFile
 part = PartFile(Path(sys.argv[1]), {"input": "abc"})
 first = part.watermark
 while True:
@@ -143,7 +143,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from rssc_geo.errors import OutputError
-from rssc_geo.output.partfile import PartFile
+from rssc_geo.output import PartFile
 part = PartFile(Path(sys.argv[1]), {"input": "abc"})
 for index in range(5):
     part.append([(index, col, 1, 0.5, None, 0.5, "x" * 200, None) for col in range(20)], index + 1)

@@ -6,61 +6,106 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import shapely
+from pyproj import CRS
 
 from rssc_geo.errors import OutputError, RsscGeoError, UsageError
-from rssc_geo.output import OutputOptions, check_output
+from rssc_geo.options import OutputOptions
+from rssc_geo.output import OutputTarget, make_target
 
 if TYPE_CHECKING:
     from conftest import Case
 
 
-def refused(options: OutputOptions, kind: type[RsscGeoError], classes: int | None = None) -> str:
-    before = sorted(path.name for path in Path(options.path.parent).glob("*"))
+def refused(
+    path: Path,
+    kind: type[RsscGeoError],
+    *,
+    overwrite: bool = False,
+    inputs: tuple[Path, ...] = (),
+    **options: Any,
+) -> str:
+    before = sorted(file.name for file in path.parent.glob("*"))
     with pytest.raises(kind) as caught:
-        check_output(options, class_count=classes)
+        make_target(path, OutputOptions(**options), overwrite=overwrite, inputs=inputs)
     message = str(caught.value)
     assert "\n" not in message
-    assert sorted(path.name for path in Path(options.path.parent).glob("*")) == before
+    assert sorted(file.name for file in path.parent.glob("*")) == before
     return message
+
+
+def test_a_target_says_what_is_written_and_where(tmp_path: Path) -> None:
+    area = shapely.box(0, 0, 1, 1)
+    options = OutputOptions(
+        crs="EPSG:3035",
+        aoi_clip=True,
+        min_area=5.0,
+        probabilities=True,
+        class_raster=str(tmp_path / "classes.tif"),
+    )
+    target = make_target(str(tmp_path / "map.fgb"), options, overwrite=True, area=area)
+    assert target == OutputTarget(
+        tmp_path / "map.fgb", CRS(3035), 5.0, True, True, area, tmp_path / "classes.tif"
+    )
+    assert target.part_path == tmp_path / "map.fgb.part"
+    assert target.layer_paths == (tmp_path / "map_cells.fgb", tmp_path / "map.fgb")
+    assert target.results == (tmp_path / "classes.tif", *target.layer_paths)
+    plain = make_target(tmp_path / "map.gpkg", OutputOptions(), overwrite=False, area=area)
+    assert plain == OutputTarget(tmp_path / "map.gpkg")
+    assert plain.results == (tmp_path / "map.gpkg",)
+
+
+def test_options_that_cannot_be_meant(tmp_path: Path) -> None:
+    path = tmp_path / "map.gpkg"
+    assert "--crs 'nowhere' is not a CRS" in refused(path, UsageError, crs="nowhere")
+    assert "needs --aoi or --bounds" in refused(path, UsageError, aoi_clip=True)
+    assert "name it .tif" in refused(path, UsageError, class_raster=str(tmp_path / "map.png"))
+
+
+def test_an_input_is_not_replaced_whatever_is_asked_for(tmp_path: Path) -> None:
+    scene = tmp_path / "scene.tif"
+    area = tmp_path / "area.gpkg"
+    for path in (scene, area):
+        path.touch()
+        for result, options in ((area, {}), (tmp_path / "map.gpkg", {"class_raster": str(scene)})):
+            message = refused(result, UsageError, overwrite=True, inputs=(scene, area), **options)
+            assert "is the input itself" in message
 
 
 @pytest.mark.parametrize("name", ["map", "map.tif", "map.gpkg.zip", "map.json"])
 def test_unknown_suffixes_are_answered_with_the_known_ones(tmp_path: Path, name: str) -> None:
-    assert ".gpkg .fgb .geojson .parquet .shp" in refused(
-        OutputOptions(tmp_path / name), UsageError
-    )
+    assert ".gpkg .fgb .geojson .parquet .shp" in refused(tmp_path / name, UsageError)
+
+
+@pytest.mark.parametrize("name", ["a;b.gpkg", "a!b.fgb", "a%20b.gpkg"])
+def test_names_that_a_writer_or_qgis_takes_for_something_else(tmp_path: Path, name: str) -> None:
+    assert "choose another name" in refused(tmp_path / name, UsageError)
 
 
 def test_existing_results_need_overwrite(tmp_path: Path) -> None:
     (tmp_path / "map.gpkg").touch()
     (tmp_path / "map_cells.fgb").touch()
     for name in ("map.gpkg", "map.fgb"):
-        assert "--overwrite" in refused(OutputOptions(tmp_path / name), OutputError)
-        check_output(OutputOptions(tmp_path / name, overwrite=True))
-    (tmp_path / "classes.tif").touch()
-    message = refused(
-        OutputOptions(tmp_path / "new.gpkg", class_raster=tmp_path / "classes.tif"), OutputError
-    )
+        assert "--overwrite" in refused(tmp_path / name, OutputError)
+        make_target(tmp_path / name, OutputOptions(), overwrite=True)
+    raster = tmp_path / "classes.tif"
+    raster.touch()
+    message = refused(tmp_path / "new.gpkg", OutputError, class_raster=str(raster))
     assert "classes.tif exists" in message
 
 
 def test_folders_as_targets_and_missing_folders(tmp_path: Path) -> None:
     (tmp_path / "map.gpkg").mkdir()
-    assert "is a folder" in refused(
-        OutputOptions(tmp_path / "map.gpkg", overwrite=True), OutputError
-    )
-    assert "create it first" in refused(
-        OutputOptions(tmp_path / "missing" / "map.gpkg"), OutputError
-    )
-    raster = tmp_path / "missing" / "classes.tif"
-    assert "create it first" in refused(
-        OutputOptions(tmp_path / "a.gpkg", class_raster=raster), OutputError
-    )
+    assert "is a folder" in refused(tmp_path / "map.gpkg", OutputError, overwrite=True)
+    assert "create it first" in refused(tmp_path / "missing" / "map.gpkg", OutputError)
+    raster = str(tmp_path / "missing" / "classes.tif")
+    assert "create it first" in refused(tmp_path / "a.gpkg", OutputError, class_raster=raster)
 
 
 def test_a_file_open_elsewhere_is_not_replaced(case: Case, tmp_path: Path) -> None:
@@ -70,13 +115,11 @@ def test_a_file_open_elsewhere_is_not_replaced(case: Case, tmp_path: Path) -> No
         other.execute("PRAGMA journal_mode = WAL")
         other.execute("SELECT count(*) FROM landuse").fetchone()
         assert (tmp_path / "map.gpkg-wal").exists()
-        assert "open in another program" in refused(
-            OutputOptions(path, overwrite=True), OutputError
-        )
+        assert "open in another program" in refused(path, OutputError, overwrite=True)
         other.execute("PRAGMA journal_mode = DELETE")
-    check_output(OutputOptions(path, overwrite=True))
+    make_target(path, OutputOptions(), overwrite=True)
     (tmp_path / "map.gpkg-journal").touch()
-    assert "map.gpkg-journal" in refused(OutputOptions(path, overwrite=True), OutputError)
+    assert "map.gpkg-journal" in refused(path, OutputError, overwrite=True)
 
 
 def test_a_file_opened_during_the_run_is_not_replaced_either(case: Case, tmp_path: Path) -> None:
@@ -98,11 +141,12 @@ _AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from rssc_geo.errors import OutputError
-from rssc_geo.output.target import OutputOptions, check_output
+from rssc_geo.options import OutputOptions
+from rssc_geo.output import make_target
 os.setgid(65534)
 os.setuid(65534)  # root may write anywhere
 try:
-    check_output(OutputOptions(Path(sys.argv[1])))
+    make_target(sys.argv[1], OutputOptions(), overwrite=False)
 except OutputError as error:
     print(error)
 """
@@ -124,20 +168,23 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
         message = child.stdout.strip()
         assert not child.stderr
     else:
-        message = refused(OutputOptions(tmp_path / "map.gpkg"), OutputError)
+        message = refused(tmp_path / "map.gpkg", OutputError)
     assert message.startswith(f"cannot write in {tmp_path}")
     assert "\n" not in message
 
 
-def test_more_fields_or_classes_than_a_format_holds(tmp_path: Path) -> None:
-    assert "at most 247" in refused(
-        OutputOptions(tmp_path / "map.shp", probabilities=True), UsageError, classes=248
-    )
-    check_output(OutputOptions(tmp_path / "map.shp", probabilities=True), class_count=247)
-    check_output(OutputOptions(tmp_path / "map.shp"), class_count=248)
-    raster = OutputOptions(tmp_path / "map.gpkg", class_raster=tmp_path / "map.tif")
-    assert "at most 255" in refused(raster, UsageError, classes=256)
-    check_output(raster, class_count=255)
-    assert ".tif" in refused(
-        OutputOptions(tmp_path / "map.gpkg", class_raster=tmp_path / "map.png"), UsageError
-    )
+def test_more_fields_or_classes_than_a_format_holds(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    many = OutputTarget(tmp_path / "map.shp", probabilities=True)
+    with pytest.raises(UsageError, match="at most 247"):
+        many.check_classes(248)
+    many.check_classes(247)
+    OutputTarget(tmp_path / "map.shp").check_classes(248)
+    raster = OutputTarget(tmp_path / "map.gpkg", class_raster=tmp_path / "map.tif")
+    with pytest.raises(UsageError, match="at most 255"):
+        raster.check_classes(256)
+    raster.check_classes(255)
+    with pytest.raises(UsageError, match="at most 247"):  # the writer asks
+        make_case(names=tuple(map(str, range(248)))).writer(many.path, probabilities=True)
+    assert os.listdir(tmp_path) == []

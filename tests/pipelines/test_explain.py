@@ -21,10 +21,18 @@ from rasterio.coords import BoundingBox
 
 import rssc_geo
 from rssc_geo.errors import InputError, OutputError, UsageError
-from rssc_geo.models import Model, Reasons, Word, find_reasons, load_model, name_classes
+from rssc_geo.models import (
+    Attribution,
+    Model,
+    ReadCaption,
+    Word,
+    attribute,
+    load_bundle,
+    name_classes,
+)
 from rssc_geo.models.attribution import _as_map
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from demo_scene.plan import draw_scene
 
@@ -33,7 +41,7 @@ TRANSFORM = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
 
 @pytest.fixture(scope="module")
 def compact() -> Model:
-    return load_model("compact")
+    return load_bundle("compact")
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +81,10 @@ def log_odds(
 
 def reasons_of(
     model: Model, pixels: np.ndarray, class_id: int, caption: str = "", *, words_read: bool = False
-) -> Reasons:
+) -> Attribution:
     mask = np.ones(pixels.shape[:2], bool)
-    return find_reasons(
-        model, pixels, mask, class_id=class_id, caption=caption, source="generated", words_read=words_read
-    )  # fmt: skip
+    read = ReadCaption(caption, "generated", words_read)
+    return attribute(model, pixels, mask, class_id=class_id, caption=read)
 
 
 @pytest.mark.slow
@@ -134,9 +141,8 @@ def test_an_invalid_half_speaks_for_nothing(compact: Model, tiles: np.ndarray) -
     mask = np.ones((192, 192), bool)
     mask[:, 96:] = False
     class_id = int(probabilities(compact, tiles[:1], mask[None]).argmax())
-    half = find_reasons(
-        compact, tiles[0], mask, class_id=class_id, caption="", source="generated", words_read=False
-    )
+    nothing = ReadCaption("", "generated", read=False)
+    half = attribute(compact, tiles[0], mask, class_id=class_id, caption=nothing)
     # The last token column sees little of the valid half; the blank picture is what it is compared
     # with.
     assert np.abs(half.evidence[:, 176:]).mean() < 0.2 * np.abs(half.evidence[:, :96]).mean()
@@ -173,11 +179,11 @@ def test_top_words_are_those_for_the_class() -> None:
         Word("an", 0.05, None),
         Word("airport.", 0.3, None),
     )
-    reasons = Reasons(
+    reasons = Attribution(
         np.zeros((1, 1)), None, 0.0, (*words, Word("planes", 0.2, None), Word(".", 0.3, None))
     )
     assert reasons.top_words == ("planes", "airport")
-    assert Reasons(np.zeros((1, 1)), None, 0.0, ()).top_words == ()
+    assert Attribution(np.zeros((1, 1)), None, 0.0, ()).top_words == ()
 
 
 def test_classes_named_by_words_have_evidence_but_no_attention(

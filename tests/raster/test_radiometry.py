@@ -10,7 +10,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from rssc_geo.errors import UsageError
-from rssc_geo.raster import Radiometry, fit_radiometry, open_scene, sample_pixels
+from rssc_geo.raster import PixelReader, Radiometry, fit_radiometry, open_scene, sample_pixels
 
 
 def test_uint8_passes_unchanged(write, texture) -> None:
@@ -143,15 +143,13 @@ def test_stretch_that_cannot_be_meant(write, texture, stretch) -> None:
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Pixels handed over by each read of the sample."""
-    import rssc_geo.raster.validity as module
-
-    read, sizes = module.PixelReader.read, []
+    read, sizes = PixelReader.read, []
 
     def counting(self, window, out_shape):
         sizes.append(out_shape[0] * out_shape[1])
         return read(self, window, out_shape)
 
-    monkeypatch.setattr(module.PixelReader, "read", counting)
+    monkeypatch.setattr(PixelReader, "read", counting)
     return sizes
 
 

@@ -83,7 +83,7 @@ def test_tiles_equal_plain_rasterio(rasters: Path, name: str) -> None:
             if name == "cog_cmap.tif":
                 source = scene.open()
             wanted = source.read(
-                scene.read_indexes,
+                scene.opening.indexes,
                 window=window,
                 out_shape=(3, 100, 160),
                 resampling=Resampling.average,
@@ -148,7 +148,7 @@ def test_separate_naip_bands(rasters: Path) -> None:
     files = [rasters / f"NAIP-VA-b{i}.tiff" for i in (1, 2, 3)]
     scene = open_scene(files)
     with scene.open() as handle:
-        pixels = handle.read(scene.read_indexes)
+        pixels = handle.read(scene.opening.indexes)
     for band, file in zip(pixels, files, strict=True):
         with rasterio.open(file) as dataset:
             assert (band == dataset.read(1)).all()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,12 @@ from rssc_geo.raster import Scene, open_scene
 
 def colors(scene: Scene) -> np.ndarray:
     with scene.open() as handle:
-        return handle.read(scene.read_indexes)
+        return handle.read(scene.opening.indexes)
 
 
 def mask(scene: Scene) -> np.ndarray:
-    with scene.open() as handle:
-        return scene.pixel_reader(handle).valid_at_full_resolution(Window(0, 0, *scene.shape))
+    with scene.pixel_reader() as reader:
+        return reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
 
 
 # --- bands
@@ -224,8 +225,8 @@ def test_nodata_given_by_the_user_keeps_a_collar_out_of_reduced_reads(write, ove
         (512, 512),
         open_scene(path).transform,
     )
-    with scene.open() as handle:
-        reduced, valid = scene.pixel_reader(handle).read(Window(0, 0, 512, 512), (100, 100))
+    with scene.pixel_reader() as reader:
+        reduced, valid = reader.read(Window(0, 0, 512, 512), (100, 100))
     assert valid is not None
     assert (reduced[valid] == 200).all()
     assert (mask(scene) == (pixels[0] != 7)).all()
@@ -396,6 +397,84 @@ def test_rpcs_are_warped_virtually_at_their_mean_height(write, texture) -> None:
 # --- sources
 
 
+class Opens:
+    """Counts the datasets that rasterio opens, by what is opened: "vrt" for XML, else the name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        really = rasterio.open
+
+        def counting(dataset, *args, **options):
+            text = str(dataset)
+            self.names.append("vrt" if text.startswith("<") else Path(text).name)
+            return really(dataset, *args, **options)
+
+        monkeypatch.setattr(rasterio, "open", counting)
+
+
+@pytest.fixture
+def opens(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Opens]:
+    """Start counting."""
+    return lambda: Opens(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["plain", "nodata", "alpha", "mask"])
+def test_a_raster_is_opened_once(write, texture, opens, kind) -> None:
+    alpha = {"photometric": "rgb", "alpha": "yes"} if kind == "alpha" else {}
+    pixels = texture(64, 64, bands=4 if kind == "alpha" else 3)
+    path = write(pixels, nodata=0 if kind == "nodata" else None, **alpha)
+    if kind == "mask":
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(pixels[0] > 99)
+    counted = opens()
+    open_scene(path)
+    assert counted.names == ["scene.tif"]
+
+
+def test_a_virtual_raster_is_opened_once_over_the_source(write, texture, opens) -> None:
+    pixels = texture(64, 64)
+    path = write(pixels)
+    paletted = write(pixels[:1], "palette.tif")
+    with rasterio.open(paletted, "r+") as dataset:
+        dataset.write_colormap(1, {i: (i, 0, 0, 255) for i in range(256)})
+    counted = opens()
+    open_scene(path, nodata=5)
+    open_scene(paletted)
+    assert counted.names == ["scene.tif", "vrt", "palette.tif", "vrt"]
+
+
+def test_a_warp_opens_nothing_more(write, texture, opens) -> None:
+    points = [
+        GroundControlPoint(r, c, 11 + c * 1e-4, 48 - r * 1e-4) for r in (0, 9) for c in (0, 9)
+    ]
+    path = write(texture(10, 10), crs=None, transform=Affine.identity())
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = (points, CRS.from_epsg(4326))
+    counted = opens()
+    open_scene(path)
+    assert counted.names == ["scene.tif"]
+
+
+def test_separate_files_are_opened_once_each_and_their_virtual_raster(
+    write, texture, opens
+) -> None:
+    files = [write(texture(9, 9)[i : i + 1], f"{i}.tif") for i in range(3)]
+    counted = opens()
+    open_scene(files)
+    assert counted.names == ["0.tif", "1.tif", "2.tif", "vrt"]
+    counted.names.clear()
+    open_scene(files[:1], bands=(1, 1, 1))
+    assert counted.names == ["0.tif", "vrt"]
+
+
+def test_a_scene_is_opened_again_in_another_process(write, texture) -> None:
+    pixels = texture(20, 20)
+    for scene in (open_scene(write(pixels)), open_scene(write(pixels, "b.tif"), nodata=5)):
+        again = pickle.loads(pickle.dumps(scene))
+        assert again == scene
+        assert same_pixels(again, pixels)
+
+
 def test_bad_files_each_give_one_line(tmp_path: Path, write, texture) -> None:
     text = tmp_path / "notes.tif"
     text.write_text("no raster\n")
@@ -441,7 +520,7 @@ def test_bigtiff_vrt_zip_and_cog(write, texture, tmp_path: Path) -> None:
     cog = open_scene(tmp_path / "cog.tif")
     assert same_pixels(cog, pixels)
     assert cog.overviews[:2] == (2, 4)
-    assert cog.block_shape == (128, 128)
+    assert cog.opening.block_shape == (128, 128)
 
 
 def test_http_url(write, texture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

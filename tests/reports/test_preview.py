@@ -11,11 +11,13 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pyproj import CRS
 
 from rssc_geo.errors import OutputError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass
-from rssc_geo.reports import length_label, round_length, write_preview
+from rssc_geo.output import GeoGrid
+from rssc_geo.reports import Overview, length_label, round_length, write_preview
 
 CLASSES = [
     SceneClass(0, "Red", "#ff0000"),
@@ -41,15 +43,12 @@ def draw(
 ) -> np.ndarray:
     """Write a preview of a gray scene and return its pixels, int (H, W, 3)."""
     grid = TileGrid(shape, (-(-shape[0] // classes.shape[0]), -(-shape[1] // classes.shape[1])))
+    gray = np.full((*shape, 3), 128, np.uint8)
     write_preview(
         path,
-        scene_rgb=np.full((*shape, 3), 128, np.uint8),
-        scene_mask=np.ones(shape, bool),
-        transform=transform,
-        gsd_m=(2.0, 2.0),
+        Overview(gray, np.ones(shape, bool), transform, (2.0, 2.0)),
         class_grid=classes,
-        grid=grid,
-        grid_transform=transform,
+        geo=GeoGrid(grid, transform, CRS(32632)),
         classes=CLASSES,
         title="A scene",
     )

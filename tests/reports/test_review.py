@@ -18,13 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass
-from rssc_geo.output import CellBatch, LandUseWriter, OutputOptions, read_cells
-from rssc_geo.reports import Doubts, add_review, check_review, choose
+from rssc_geo.output import CellBatch, GeoGrid, LandUseWriter, OutputTarget, read_cells, read_layer
+from rssc_geo.reports import Candidates, add_review, check_review, choose_cells
 
 SHAPE = (12, 10)
+GEO = GeoGrid(
+    TileGrid((SHAPE[0] * 8, SHAPE[1] * 8), (8, 8)),
+    Affine(10, 0, 500000, 0, -10, 5200000),
+    CRS(32632),
+)
 CLASSES = tuple(
     SceneClass(i, name, f"#{60 * i:02x}4080")
     for i, name in enumerate(["Field", "Wood <b>", "Robert'); DROP TABLE x;--", "🌲"])
@@ -33,18 +38,16 @@ CLASSES = tuple(
 
 def write_map(
     path: Path, *, classes: int = 4, order: np.ndarray | None = None, **options: object
-) -> OutputOptions:
+) -> OutputTarget:
     """A finished map of random cells; ``order``: in which they were classified."""
     rows, cols = (axis.ravel().astype(np.int32) for axis in np.indices(SHAPE))
     probabilities = (
         np.random.default_rng(3).dirichlet(np.full(classes, 0.5), rows.size).astype(np.float32)
     )
-    wanted = OutputOptions(path, **options)  # type: ignore[arg-type]
+    wanted = OutputTarget(path, **options)  # type: ignore[arg-type]
     with LandUseWriter(
         wanted,
-        grid=TileGrid((SHAPE[0] * 8, SHAPE[1] * 8), (8, 8)),
-        transform=Affine(10, 0, 500000, 0, -10, 5200000),
-        crs=CRS(32632),
+        GEO,
         classes=CLASSES[:classes],
         run_key={},
         provenance={},
@@ -60,7 +63,7 @@ def write_map(
     return wanted
 
 
-def read_review(wanted: OutputOptions) -> gpd.GeoDataFrame:
+def read_review(wanted: OutputTarget) -> gpd.GeoDataFrame:
     path = wanted.path
     if path.suffix == ".gpkg":
         return gpd.read_file(path, layer="review")
@@ -131,11 +134,12 @@ def test_more_than_there_are_gives_all_and_one_class_has_no_other(tmp_path: Path
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "map_review.fgb").touch()
+    check_review(OutputTarget(tmp_path / "map.gpkg"), 5)
     with pytest.raises(OutputError, match="map_review.fgb exists"):
-        check_review(OutputOptions(tmp_path / "map.fgb"), 5)
-    check_review(OutputOptions(tmp_path / "map.fgb", overwrite=True), 5)
+        check_review(OutputTarget(tmp_path / "map.fgb"), 5)
+    check_review(OutputTarget(tmp_path / "map.fgb", overwrite=True), 5)
     with pytest.raises(UsageError, match="--review 0"):
-        check_review(OutputOptions(tmp_path / "map.gpkg"), 0)
+        check_review(OutputTarget(tmp_path / "map.gpkg"), 0)
 
 
 def test_a_failure_leaves_the_map_as_it_was(tmp_path: Path) -> None:
@@ -148,10 +152,10 @@ def test_a_failure_leaves_the_map_as_it_was(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "map.gpkg-wal"]
 
 
-def cells_of(probabilities: np.ndarray, places: np.ndarray) -> Doubts:
+def cells_of(probabilities: np.ndarray, places: np.ndarray) -> Candidates:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     top = np.take_along_axis(probabilities, order, axis=1)
-    return Doubts(
+    return Candidates(
         first=order[:, 0],
         second=order[:, 1],
         confidence=top[:, 0],
@@ -167,7 +171,7 @@ def test_the_rule_is_the_one_that_is_documented(
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(classes), n)
     cells = cells_of(probabilities, random.random((n, 2)))
-    chosen = choose(cells, count)
+    chosen = choose_cells(cells, count)
     assert len(set(chosen.tolist())) == len(chosen) == min(count, n)
     two = np.where(probabilities >= np.sort(probabilities, axis=1)[:, [-2]], probabilities, 0)
     pool = np.argsort(cells.margin, kind="stable")[: 20 * count]
@@ -199,7 +203,7 @@ def test_one_hesitation_is_not_asked_about_again_and_again(tmp_path: Path) -> No
     alike = np.tile([0.41, 0.39, 0.1, 0.1], (300, 1))
     other = np.tile([0.05, 0.05, 0.5, 0.4], (3, 1))
     places = np.concatenate([np.full((300, 2), 0.5), np.full((3, 2), 0.5)])
-    chosen = choose(cells_of(np.concatenate([alike, other]), places), 20)
+    chosen = choose_cells(cells_of(np.concatenate([alike, other]), places), 20)
     assert (chosen[:2] >= 300).sum() == 1
 
 
@@ -207,10 +211,18 @@ def test_cells_are_read_back_from_every_format_as_they_were_written(tmp_path: Pa
     tables = []
     for suffix in ("gpkg", "fgb", "geojson", "parquet", "shp"):
         wanted = write_map(tmp_path / f"map.{suffix}")
-        scenes = read_cells(wanted.path)
-        assert scenes.crs == (CRS(4326) if suffix == "geojson" else CRS(32632))
+        layer = read_cells(wanted.path)
+        assert layer.crs == (CRS(4326) if suffix == "geojson" else CRS(32632))
         cells = [
-            cell for batch in scenes.batches() for cell in batch.drop_columns(["geom"]).to_pylist()
+            cell for batch in layer.batches() for cell in batch.drop_columns(["geom"]).to_pylist()
         ]
         tables.append(sorted(cells, key=lambda cell: (cell["row"], cell["col"])))
+        frame = read_layer(wanted.path, "cells")
+        assert frame.crs == layer.crs
+        assert len(frame) == len(cells)
+        assert set(read_layer(wanted.path, "landuse")["class"]) == set(frame["class"])
     assert all(table == tables[0] for table in tables)
+    wanted.path.unlink()
+    for read in (read_cells, lambda path: read_layer(path, "landuse")):
+        with pytest.raises(InputError, match="cannot be read back"):
+            read(wanted.path.with_suffix(".gone.shp"))

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.models import load_model
+from rssc_geo.models import load_bundle
 from rssc_geo.training import PUBLISHED, FullRecipe, TrainOptions, load_image_folder
 from rssc_geo.training.train import train
 from tests.pretrained_folders import save_clip, save_vit
@@ -88,7 +88,7 @@ def test_it_learns_and_its_bundle_classifies(
     assert set(card.accuracy) == {"validation", "test", "test_no_captions"}
     assert card.training["captions"] == 60
     assert card.variant == "corrected"
-    model = load_model(tmp_path / "bundle")
+    model = load_bundle(tmp_path / "bundle")
     assert model.card == card
     data = load_image_folder(folder, size=32, captions=captions)
     images = model.preprocess(data.pixels, np.ones(data.pixels.shape[:3], bool))
@@ -132,8 +132,8 @@ def test_frozen_encoders_stay_and_accumulation_changes_little(
     for parts in (1, 2):
         options = TrainOptions(full=dataclasses.replace(frozen, accumulate=parts))
         train(folder, tmp_path / str(parts), options=options, device=CPU)
-        names[parts] = load_model(tmp_path / str(parts)).network.state_dict()
-    before = load_model(tmp_path / "1").network.image_encoder.state_dict()
+        names[parts] = load_bundle(tmp_path / str(parts)).network.state_dict()
+    before = load_bundle(tmp_path / "1").network.image_encoder.state_dict()
     from rssc_geo.models import load_image_encoder, load_text_encoder
 
     for name, value in load_image_encoder(str(recipe.image_encoder)).weights.items():
@@ -229,7 +229,7 @@ def test_two_processes_train_one_model(
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(told) == 1  # the first process alone tells
     assert len(_losses(tmp_path / "bundle.work")) == 2
-    card = load_model(tmp_path / "bundle").card
+    card = load_bundle(tmp_path / "bundle").card
     assert card.training["processes"] == 2
     assert card.accuracy == told[0]["accuracy"]
 

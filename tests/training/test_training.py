@@ -18,8 +18,8 @@ from rssc_geo.errors import InputError
 from rssc_geo.models import (
     Model,
     StaticTextEncoder,
+    load_bundle,
     load_card,
-    load_model,
     name_classes,
     scene_classes,
 )
@@ -428,7 +428,7 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
         "captioner 3 of 3",
         "fusion",
     ]
-    model = load_model(tmp_path / "bundle")
+    model = load_bundle(tmp_path / "bundle")
     assert model.card == card
     assert [c.name for c in card.classes] == sorted(COLORS)
     assert card.input_size == (48, 48)
@@ -495,7 +495,7 @@ def test_pictures_without_captions_make_a_bundle_without_a_captioner(
         plain.rename(folder / "images")
     assert card.captioner is None
     assert not card.reads_own_captions
-    model = load_model(tmp_path / "bundle")
+    model = load_bundle(tmp_path / "bundle")
     assert model.decoder is None
     assert not (tmp_path / "bundle" / "captioner.json").exists()
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models import Model, class_vectors
+from rssc_geo.models import Model, class_embeddings
 from rssc_geo.progress import Progress
 from rssc_geo.training.few_shot.blocks import blocked_folds
 from rssc_geo.training.few_shot.finetune import fine_tune
@@ -76,7 +76,9 @@ class Learner:
         self._patches, self._codes, self._classes = patches, codes, classes
         self._tune, self._device, self._report = tune, device, report
         self._words = (
-            None if words is None else class_vectors(start, {name: words[name] for name in classes})
+            None
+            if words is None
+            else class_embeddings(start, {name: words[name] for name in classes})
         )
         plain = without_attention(start)
         readers = (plain,) if tune or words is not None else (silent(start), plain)
@@ -154,7 +156,7 @@ def said(model: Model, texts: torch.Tensor, embedding: np.ndarray, counts: np.nd
     """What words say of the classes, as a layer on the embedding without attention; the less, the
     more patches there are.
 
-    The logits of named classes (:class:`rssc_geo.pipelines.zero_shot.NamedClasses`) but for one
+    The logits of named classes (:class:`rssc_geo.pipelines.zero_shot.ZeroShotHead`) but for one
     thing: the lengths of the pictures' vectors, which a layer cannot divide by, are all taken for
     their mean over ``embedding`` ``(N, D)``. ``texts``: unit vectors ``(C, X)``; ``counts``:
     patches of each class (C,), of which words weigh as one: 1 / (1 + count).

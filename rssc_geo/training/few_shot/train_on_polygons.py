@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.inference import TilingOptions, choose_compute, make_plan
-from rssc_geo.models import Footprint, ModelCard, load_model, save_bundle, scene_classes
+from rssc_geo.inference import choose_compute, make_plan
+from rssc_geo.models import Footprint, ModelCard, load_bundle, save_bundle, scene_classes
+from rssc_geo.options import TilingOptions
 from rssc_geo.progress import Progress
 from rssc_geo.training.few_shot.labels import read_labels
 from rssc_geo.training.few_shot.learner import Learner
@@ -108,7 +109,7 @@ def train_on_polygons(
     if (Path(output) / "config.json").exists():
         raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
     compute = choose_compute(device)
-    start = load_model(options.start)
+    start = load_bundle(options.start)
     parts = []
     for number, (raster, labels) in enumerate(sources):
         report("read", number, len(sources))

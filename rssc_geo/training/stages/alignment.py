@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
-from rssc_geo.models import Alignment, Model, class_vector, knows_words
+from rssc_geo.models import Alignment, Model, class_embedding, in_vocabulary
 from rssc_geo.training.metrics import fit_temperature
 from rssc_geo.training.schedule import one_cycle
 from rssc_geo.training.stages.features import Features
@@ -109,12 +109,12 @@ def calibrate_alignment(
     named, a third speaks for "other" and a third is unknown, some times over: "other" is to be
     wrong of the named ones as often as it is missed of the rest.
     """
-    known = [c for c in model.card.classes if knows_words(model, c.name)]
+    known = [c for c in model.card.classes if in_vocabulary(model, c.name)]
     places = {c.id: place for place, c in enumerate(known)}
     rows = rows[np.isin(labels[rows], list(places))]
     if len(known) < _THIRDS or not len(rows):
         return
-    texts = torch.stack([class_vector(model, c.name, [c.name]) for c in known])
+    texts = torch.stack([class_embedding(model, c.name, [c.name]) for c in known])
     pooled = torch.from_numpy(
         np.stack([features.tokens[0, row].mean(0, dtype=np.float32) for row in rows.tolist()])
     )

@@ -128,11 +128,11 @@ def write_captions(
 ) -> list[str]:
     """Captions of image tokens float16 ``(B, N, I)``."""
     captioner = CompactCaptioner(decoder, vocabulary)
-    nothing = np.empty((0,), np.uint8)
+    pixels, mask = np.empty((0,), np.uint8), np.empty((0,), np.bool_)  # the decoder reads tokens
     written: list[str] = []
     for start in range(0, len(tokens), _BATCH):
         image = torch.from_numpy(np.asarray(tokens[start : start + _BATCH])).float().to(device)
-        written += captioner.caption(CaptionBatch(nothing, nothing, image))
+        written += captioner.caption(CaptionBatch(pixels, mask, image))
     return written
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rssc_geo.errors import InputError
-from rssc_geo.models import ImageEncoder
+from rssc_geo.models import TimmImageEncoder
 from rssc_geo.training.augment import augment, soft_labels
 from rssc_geo.training.data import SceneImages
 
@@ -70,7 +70,7 @@ class _Pretext(nn.Module):
 
     def __init__(self, recipe: EncoderRecipe, classes: int, embedding: int) -> None:
         super().__init__()
-        self.encoder = ImageEncoder(recipe.architecture, recipe.kwargs)
+        self.encoder = TimmImageEncoder(recipe.architecture, recipe.kwargs)
         self.drop = nn.Dropout(0.2)
         self.classify = nn.Linear(self.encoder.width, classes)
         self.describe = nn.Linear(self.encoder.width, embedding) if embedding else None

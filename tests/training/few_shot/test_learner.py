@@ -13,8 +13,8 @@ import torch
 from affine import Affine
 
 from rssc_geo.errors import UsageError
-from rssc_geo.inference import TilingOptions
-from rssc_geo.models import Model, class_vectors, load_model
+from rssc_geo.models import Model, class_embeddings, load_bundle
+from rssc_geo.options import TilingOptions
 from rssc_geo.training import (
     CustomOptions,
     embed_views,
@@ -71,9 +71,9 @@ def test_tuning_changes_the_encoder_of_a_copy_the_same_way_each_time(
 
 def test_words_as_a_layer_are_the_named_classes(tmp_path: Path) -> None:
     """For one picture the mean length is its own, so that the layer is exact."""
-    model = load_model()
+    model = load_bundle()
     reader = without_attention(model)
-    texts = class_vectors(model, {"water": ["lake", "river"], "wood": ["forest"]})
+    texts = class_embeddings(model, {"water": ["lake", "river"], "wood": ["forest"]})
     embedding = embed_views([reader], patches(192, 1)[0][:1], CPU, views=1)[0][0]
     layer = said(reader, texts, embedding, np.zeros(2, int))
     assert model.alignment is not None
@@ -125,7 +125,7 @@ def test_a_model_from_polygons_with_words_and_a_tuned_encoder(
     )
     assert result.scores is not None
     assert result.scores.overall_accuracy > 0.95
-    made, start = load_model(tmp_path / "mine"), load_model()
+    made, start = load_bundle(tmp_path / "mine"), load_bundle()
     assert made.card.network["levels"] == 0
     changed = [
         not torch.equal(new.half(), old.half())

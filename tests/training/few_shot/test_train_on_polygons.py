@@ -15,8 +15,8 @@ from shapely.geometry import LineString, Point, box
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import TilingOptions
-from rssc_geo.models import load_model
+from rssc_geo.models import load_bundle
+from rssc_geo.options import TilingOptions
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 from rssc_geo.training import (
@@ -257,7 +257,7 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     assert [event for event in events if event[0] == "read"] == [("read", 0, 1), ("read", 1, 1)]
     learned = [done for name, done, _ in events if name == "learn"]
     assert learned == list(range(events[-1][2] + 1))
-    model = load_model(tmp_path / "mine")
+    model = load_bundle(tmp_path / "mine")
     assert tuple(c.name for c in model.card.classes) == tuple(sorted(names))
     assert model.card.footprint.preferred_m == pytest.approx(400, rel=0.01)
     readme = (tmp_path / "mine" / "README.md").read_text()

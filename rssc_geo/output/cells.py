@@ -1,5 +1,4 @@
-"""The cells layer of a finished map, read back as the stream it was written from, whatever the
-format.
+"""The layers of a finished map, read back whatever the format.
 
 What is made of all cells after a run (report, review) is read from here: the file holds the cells
 of an interrupted run beside those of the run that finished it, and no run has to keep them in
@@ -11,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,17 +18,18 @@ import pyogrio
 from pyproj import CRS
 
 from rssc_geo.errors import InputError
-from rssc_geo.output.fields import CELL_FIELDS
 from rssc_geo.output.formats import format_of
-from rssc_geo.output.layers import GEOMETRY, Layer
+from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Layer
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 _BATCH = 8192
 _OGR_GEOMETRY = "wkb_geometry"  # what GDAL calls a geometry column that has no name
 
 
 def read_cells(output: Path) -> Layer:
-    """The cells of the map ``output``, as a layer in its CRS; fields for probabilities are left
-    out.
+    """The cells of the map ``output`` as a layer in its CRS, without fields for probabilities.
 
     Here and while its batches are read: ``InputError`` when the file cannot be read.
     """
@@ -41,11 +42,8 @@ def read_cells(output: Path) -> Layer:
         try:
             for table in _parquet(path) if parquet else _ogr(path, inner):
                 yield from table.select(layer.schema.names).cast(layer.schema).to_batches()
-        except (
-            RuntimeError,
-            OSError,
-            pa.ArrowException,
-        ) as error:  # RuntimeError: base of pyogrio's errors
+        # RuntimeError: base of pyogrio's errors.
+        except (RuntimeError, OSError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
 
     try:
@@ -56,6 +54,20 @@ def read_cells(output: Path) -> Layer:
         "cells", "Cells", "Grid cells of a finished map.", CELL_FIELDS, "Unknown", crs, batches
     )
     return layer
+
+
+def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
+    """The layer ``landuse`` or ``cells`` of the map ``output``; ``InputError`` if unreadable."""
+    import geopandas as gpd
+
+    output_format = format_of(output)
+    path = output_format.layer_path(output, layer)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return gpd.read_parquet(path)
+        return gpd.read_file(path, layer=layer if output_format.multilayer else None)
+    except (RuntimeError, OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
 
 
 def _parquet(path: Path) -> Iterator[pa.Table]:

@@ -1,70 +1,3 @@
-"""Style sheet and script of a report, embedded in its page: nothing is fetched from anywhere."""
-
-from __future__ import annotations
-
-STYLE = """
-:root { color-scheme: light; --ink: #1c2024; --faint: #626a72; --rule: #d6dbe0; --back: #f5f6f7; }
-* { box-sizing: border-box; }
-[hidden] { display: none !important; }
-body { margin: 0 auto; max-width: 1320px; padding: 1.25rem; font: 1rem/1.45 system-ui, sans-serif; color: var(--ink); }
-h1 { margin: 0; font-size: 1.6rem; line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin: 2.2rem 0 .6rem; font-size: 1.2rem; }
-h3 { margin: 1.2rem 0 .4rem; font-size: 1rem; overflow-wrap: anywhere; }
-p { margin: .4rem 0; }
-.faint, figcaption, dt { color: var(--faint); }
-.warning { margin: .8rem 0; padding: .5rem .8rem; border-left: 4px solid #d98e04; background: #fff7e6; overflow-wrap: anywhere; }
-.columns { display: grid; grid-template-columns: minmax(0, 1fr) minmax(19rem, 26rem); gap: 1.5rem; align-items: start;
-  margin-top: 1.2rem; }
-.frame { position: relative; border: 1px solid var(--rule); background: var(--back); }
-#map { display: block; width: 100%; max-height: 78vh; cursor: grab; touch-action: pan-y; }
-#map:active { cursor: grabbing; }
-#map:focus-visible { outline: 3px solid #2f6fde; }
-#classes { opacity: .55; }
-#classes path { stroke: #fff; stroke-width: 1px; vector-effect: non-scaling-stroke; }
-#spot { fill: none; stroke: #ff00c8; stroke-width: 3px; vector-effect: non-scaling-stroke; }
-#scale { position: absolute; left: .7rem; bottom: .7rem; padding: 0 .4rem; border: 2px solid var(--ink); border-top: 0;
-  background: #ffffffc0; font-size: .8rem; text-align: center; pointer-events: none; white-space: nowrap; }
-.tools { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; margin-top: .5rem; }
-.tools label { display: flex; gap: .5rem; align-items: center; }
-button { font: inherit; color: inherit; background: #fff; border: 1px solid var(--rule); border-radius: 4px; cursor: pointer; }
-.tools button { min-width: 2.6rem; min-height: 2.4rem; padding: 0 .7rem; }
-table { width: 100%; border-collapse: collapse; }
-th, td { padding: .32rem .4rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: middle; }
-th { font-weight: 600; }
-th.number, td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-td label { display: flex; gap: .5rem; align-items: center; overflow-wrap: anywhere; }
-td input { flex: none; width: 1.1rem; height: 1.1rem; margin: 0; }
-.swatch { flex: none; width: 1rem; height: 1rem; border: 1px solid #00000060; }
-.bar { display: block; height: .35rem; margin-top: .2rem; }
-.scroll { max-height: 78vh; overflow: auto; }
-.chart { display: block; width: 100%; max-width: 44rem; }
-.chart text { font: 12px system-ui, sans-serif; fill: var(--faint); }
-.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: .4rem 2rem; }
-.groups .patches { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .8rem; }
-.patches { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: 1rem; }
-figure { margin: 0; }
-figure button { display: block; width: 100%; padding: 0; border: 0; border-radius: 0; }
-figure img { display: block; width: 100%; }
-figcaption { margin-top: .3rem; font-size: .87rem; line-height: 1.35; overflow-wrap: anywhere; }
-figcaption b { color: var(--ink); }
-dl { display: grid; grid-template-columns: minmax(8rem, 14rem) minmax(0, 1fr); gap: .25rem 1rem; margin: 0; }
-dd { margin: 0; overflow-wrap: anywhere; }
-pre { overflow: auto; padding: .8rem; background: var(--back); font-size: .8rem; }
-summary { margin-top: .8rem; cursor: pointer; }
-@media (max-width: 760px) {
-  body { padding: .8rem; }
-  .columns { grid-template-columns: minmax(0, 1fr); }
-  #map, .scroll { max-height: 65vh; }
-  .patches { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
-  .groups .patches { gap: .5rem; }
-  .chart text { font-size: 20px; }
-  dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
-  dd { margin-bottom: .5rem; }
-}
-@media print { .tools, #scale { display: none; } #map, .scroll { max-height: none; } figure { break-inside: avoid; } }
-"""
-
-SCRIPT = """
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
@@ -184,4 +117,3 @@ SCRIPT = """
   for (const box of boxes) toggle(box);
   show();
 })();
-"""

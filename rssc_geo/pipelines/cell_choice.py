@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -20,9 +16,10 @@ from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
-from rssc_geo.inference import Plan, TilingOptions
+from rssc_geo.inference import Plan
 from rssc_geo.models import ModelCard
-from rssc_geo.output import PROVENANCE_URI, format_of
+from rssc_geo.options import TilingOptions, values_of
+from rssc_geo.output import format_of, read_provenance
 from rssc_geo.raster import footprint
 
 log = logging.getLogger(__name__)
@@ -34,21 +31,21 @@ _TOLERANCE = 0.02  # of a cell's side, for reprojected coordinates
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A cell that was chosen, how it was named ("--at 3,4"), and what a finished map says of it, if it comes from one."""
+class CellChoice:
+    """A cell that was chosen: its place, how it was named ("--at 3,4"), its class in a map."""
 
     row: int
     col: int
-    words: str
+    label: str
     known_class: str | None = None
-    known_confidence: float | None = None
 
 
 def cells_at(
     points: Sequence[tuple[float, float]], plan: Plan, *, crs: str | None = None
-) -> list[Choice]:
-    """The cells under points (x, y) of the raster's CRS, or of ``crs`` with x = east or longitude;
-    each cell once.
+) -> list[CellChoice]:
+    """The cells under points (x, y) of the raster's CRS, or of ``crs``; each cell once.
+
+    x is east or longitude.
 
     Raises ``UsageError`` for a point that is no place, or lies outside the raster or the area of
     interest.
@@ -59,7 +56,7 @@ def cells_at(
         to_scene = pyproj.Transformer.from_crs(
             parse_crs(crs, option="--at-crs"), scene.crs, always_xy=True
         )
-    chosen: dict[tuple[int, int], Choice] = {}
+    chosen: dict[tuple[int, int], CellChoice] = {}
     for point in points:
         words = f"--at {point[0]:.12g},{point[1]:.12g}"
         x, y = point if to_scene is None else to_scene.transform(*point)
@@ -78,13 +75,14 @@ def cells_at(
         cell = int(row) // plan.grid.cell_size[0], int(col) // plan.grid.cell_size[1]
         if not plan.selected[cell]:
             raise UsageError(f"{words} lies in a cell outside the area of interest")
-        chosen.setdefault(cell, Choice(*cell, words))
+        chosen.setdefault(cell, CellChoice(*cell, words))
     return list(chosen.values())
 
 
-def cells_of_result(result: Path, plan: Plan, *, count: int, where: str | None) -> list[Choice]:
-    """The ``count`` least certain cells of a finished map, of those that ``where`` (an OGR
-    attribute filter) finds.
+def cells_of_map(result: Path, plan: Plan, *, count: int, where: str | None) -> list[CellChoice]:
+    """The ``count`` least certain cells of a finished map, of those that ``where`` finds.
+
+    ``where``: an OGR attribute filter.
 
     Raises ``InputError`` when the file, its layer or its fields are not there or its cells are not
     those of the plan; ``UsageError`` when the filter is not understood or finds nothing.
@@ -101,9 +99,8 @@ def cells_of_result(result: Path, plan: Plan, *, count: int, where: str | None) 
     table = table[inside].sort_values("confidence", kind="stable").head(count)
     table = _in_raster_crs(result, table, plan)
     chosen = []
-    for row, col, name, confidence, shape in zip(
-        *(table[column] for column in _COLUMNS), table.geometry, strict=True
-    ):
+    places = zip(table["row"], table["col"], table["class"], table.geometry, strict=True)
+    for row, col, name, shape in places:
         if not _fits(shape, plan, int(row), int(col)):
             raise InputError(
                 f"{result}: its cell (row {row}, column {col}) lies elsewhere than that of"
@@ -111,49 +108,40 @@ def cells_of_result(result: Path, plan: Plan, *, count: int, where: str | None) 
                 f" {plan.grid.cell_size[1]} pixels: give that run's raster, --tile-size and"
                 " --cell-size"
             )
-        chosen.append(
-            Choice(
-                int(row),
-                int(col),
-                f"cell (row {row}, column {col}) of {result}",
-                str(name),
-                float(confidence),
-            )
-        )
+        label = f"cell (row {row}, column {col}) of {result}"
+        chosen.append(CellChoice(int(row), int(col), label, str(name)))
     return chosen
 
 
-def same_reading(result: Path, card: ModelCard, options: TilingOptions) -> TilingOptions:
-    """The options of the run that made a GeoPackage, where others are not given: its tiles are to
-    be read again.
+def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> TilingOptions:
+    """The options of the run that made a GeoPackage, where others are not given.
 
-    Raises ``UsageError`` when it was made with another model. A map that does not tell (another
-    format) leaves the options.
+    Its tiles are to be read again as they were then. A map that tells nothing of its making
+    (another format) leaves the options as they are. Raises ``UsageError`` when it was made with
+    another model.
     """
-    made = _provenance(result)
+    made = read_provenance(result)
     model = made.get("model", {})
-    if model and (
-        dict(model["sha256"]) != dict(card.sha256)
-        or list(model["classes"]) != [c.name for c in card.classes]
-    ):
+    names = [c.name for c in card.classes]
+    if model and (dict(model["sha256"]) != dict(card.sha256) or list(model["classes"]) != names):
         raise UsageError(
             f"{result} was made with the model {model['name']} {model['version']}, not {card.name}"
             f" {card.version}: give that one with --model"
         )
-    defaults = {field.name: field.default for field in fields(TilingOptions)}
+    defaults = values_of(TilingOptions(), TilingOptions)
     given = {
-        name: getattr(options, name)
-        for name in defaults
-        if getattr(options, name) != defaults[name]
+        name: value
+        for name, value in values_of(options, TilingOptions).items()
+        if value != defaults[name]
     }
-    recorded = {name: value for name, value in made.get("options", {}).items() if name in _READING}
+    recorded = {k: v for k, v in made.get("options", {}).items() if k in _READING}
     if recorded.get("bands") is not None:
         recorded["bands"] = tuple(recorded["bands"])
     return TilingOptions(**{**recorded, **given})
 
 
 def warn_of_differences(
-    choices: Sequence[Choice], found: Mapping[tuple[int, int], str], *, result: str
+    choices: Sequence[CellChoice], found: Mapping[tuple[int, int], str], *, result: str
 ) -> None:
     """Say so when cells got another class than the map gives them.
 
@@ -165,10 +153,16 @@ def warn_of_differences(
     if others:
         first = others[0]
         log.warning(
-            "%s: %d of %d cells have another class there (row %d, column %d: %s, now %s): the raster, the captioner or the "
-            "options differ from that run's",
-            result, len(others), len(choices), first.row, first.col, first.known_class, found[first.row, first.col],
-        )  # fmt: skip
+            "%s: %d of %d cells have another class there (row %d, column %d: %s, now %s): the"
+            " raster, the captioner or the options differ from that run's",
+            result,
+            len(others),
+            len(choices),
+            first.row,
+            first.col,
+            first.known_class,
+            found[first.row, first.col],
+        )
 
 
 def _read(result: Path, where: str | None) -> gpd.GeoDataFrame:
@@ -203,22 +197,6 @@ def _read(result: Path, where: str | None) -> gpd.GeoDataFrame:
         if where is None:
             raise InputError(f"{path} cannot be read: {one_line(error)}") from error
         raise UsageError(f"--where {where!r} is not understood: {one_line(error)}") from error
-
-
-def _provenance(result: Path) -> dict[str, Any]:
-    """What a GeoPackage says of its making; nothing where it does not, or is none."""
-    if result.suffix.lower() != ".gpkg" or not result.is_file():
-        return {}
-    try:
-        with closing(
-            sqlite3.connect(f"{result.resolve().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
-            found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
-        made: dict[str, Any] = json.loads(found[0]) if found else {}
-    except (sqlite3.Error, ValueError):
-        return {}
-    return made
 
 
 def _selected(plan: Plan, row: int, col: int) -> bool:

@@ -1,0 +1,169 @@
+"""What people and other programs see: messages on stderr, progress, results on stdout."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from rssc_geo.options import PrintOptions, RunOptions
+from rssc_geo.progress import Progress, ProgressBar
+
+_SHOWN = 10
+"""Classes, the largest first."""
+_STEP = 0.01
+"""JSON events come when at least this share was done since the last one, and at a stage's ends."""
+_FOREIGN = ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm")
+"""Libraries whose own messages repeat what our errors tell in one line."""
+
+
+def set_up_logging(options: PrintOptions, *, least: int = 0) -> None:
+    """Messages of the program on stderr: warnings by default; -v adds information, -vv everything.
+
+    ``least``: what a long command takes for --verbose unless it is to be quiet.
+    """
+    verbose = max(options.verbose, 0 if options.quiet else least)
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    level = logging.ERROR if options.quiet else levels[min(verbose, 2)]
+    handler = logging.StreamHandler(sys.stderr)
+    if options.log_json:
+        handler.setFormatter(_JsonLine())
+    elif verbose < 2:
+        handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    else:
+        handler.setFormatter(_OneLine("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level if verbose >= 2 else max(level, logging.WARNING))
+    for name in ("rssc_geo", "rssc_geo_cli"):
+        logging.getLogger(name).setLevel(level)
+    if verbose < 2:
+        for name in _FOREIGN:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    """``warning: …``, in lower case as the errors are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy.copy(record)  # other handlers see the record too
+        shown.levelname = record.levelname.lower()
+        return super().format(shown)
+
+
+class _JsonLine(logging.Formatter):
+    """One JSON object a message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        values = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": " ".join(record.getMessage().split()),
+        }
+        return json.dumps(values, ensure_ascii=False)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on one line of stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def running(options: RunOptions) -> Iterator[Progress]:
+    """A long run: its progress as the options say; ends when the parent is gone, if asked to."""
+    if options.exit_on_stdin_eof:
+        _exit_on_stdin_eof()
+    if options.progress == "json":
+        yield _JsonProgress()
+    elif wants_bar(options):
+        bar = ProgressBar()
+        try:
+            yield bar
+        finally:
+            bar.close()
+    else:
+        yield _silent
+
+
+def wants_bar(options: RunOptions) -> bool:
+    """Whether a bar is drawn: where it is asked for, or on a terminal."""
+    automatic = options.progress == "auto" and not options.quiet
+    return options.progress == "bar" or (automatic and sys.stderr.isatty())
+
+
+class _JsonProgress:
+    """JSON Lines on stdout."""
+
+    def __init__(self) -> None:
+        self._stage, self._last = "", -1
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        step = done - self._last >= max(1, total * _STEP)
+        if stage != self._stage or done == total or step:
+            print_json({"event": "progress", "stage": stage, "done": done, "total": total})
+            self._last = done
+        self._stage = stage
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+def show_result(
+    values: Mapping[str, Any], options: PrintOptions, tell: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """What a command ends with.
+
+    The last event of JSON Lines, one JSON object, a few lines for people, or nothing.
+    """
+    if isinstance(options, RunOptions) and options.progress == "json":
+        print_json({"event": "result", **values})
+    elif options.json:
+        print_json(values)
+    elif not options.quiet:
+        tell(values)
+
+
+def echo_areas(areas_m2: Mapping[str, float]) -> None:
+    """What covers most, a line a class."""
+    total = sum(areas_m2.values()) or 1.0
+    largest = sorted(areas_m2.items(), key=lambda item: -item[1])
+    for name, area in largest[:_SHOWN]:
+        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+    if others := largest[_SHOWN:]:
+        area, name = sum(area for _, area in others), f"{len(others)} other classes"
+        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+
+
+def duration(seconds: float) -> str:
+    """``2 h 05 min``, ``3 min 07 s``, ``4.2 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def _exit_on_stdin_eof() -> None:
+    """End the run, as SIGTERM does, when the program at the other end of stdin is gone.
+
+    ``os.read`` on the descriptor, not ``sys.stdin``: a thread blocked in the buffered reader aborts
+    the interpreter.
+    """
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="rssc-geo stdin", daemon=True).start()

@@ -1,0 +1,233 @@
+"""Where things lie on Earth: CRS, ground sampling, areas, and the antimeridian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyproj
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj.exceptions import CRSError, ProjError
+
+from rssc_geo.errors import GeoreferenceError, UsageError, one_line
+
+_EARTH_RADIUS_M = (6.3e6, 6.4e6)
+_ASSUME = "if that CRS is wrong, name the right one with --assume-crs (for example EPSG:32633)"
+
+# Edges are measured as geodesics between vertices. On polygons wider than this a straight edge of
+# the CRS (a parallel, say) lies visibly off the geodesic between its ends, so vertices are added.
+_WIDE_DEGREES = 0.5
+_PARTS = 256
+
+
+def parse_crs(text: str, *, option: str) -> pyproj.CRS:
+    """Make a CRS of what a user wrote: EPSG code, WKT, PROJ string.
+
+    Raises ``UsageError`` naming the option.
+    """
+    try:
+        return pyproj.CRS.from_user_input(text)
+    except CRSError:
+        raise UsageError(
+            f"{option} {text!r} is not a CRS: give a code such as EPSG:32633, or WKT"
+        ) from None
+
+
+def check_earth(crs: pyproj.CRS, source: str) -> None:
+    """Raise ``GeoreferenceError`` unless the CRS places its coordinates on Earth."""
+    ellipsoid = crs.ellipsoid
+    if crs.geodetic_crs is None or ellipsoid is None:
+        raise GeoreferenceError(
+            f"{source}: its CRS {crs.name!r} is local and has no place on Earth; {_ASSUME}"
+        )
+    if not _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]:
+        raise GeoreferenceError(
+            f"{source}: its CRS {crs.name!r} is on a body of"
+            f" {ellipsoid.semi_major_metre / 1000:,.0f} km radius, not on Earth; {_ASSUME}"
+        )
+
+
+def ground_sampling(
+    crs: pyproj.CRS, transform: Affine, shape: tuple[int, int], source: str
+) -> tuple[float, float]:
+    """Measure the geodesic metres a pixel at the raster's center along (row, column).
+
+    One pixel's step along each axis is measured on the ellipsoid, so that it holds in degrees and
+    in CRSs whose own metres are stretched (EPSG:3857, EPSG:3395), for rotated and for non-square
+    pixels.
+
+    Raises ``GeoreferenceError`` where the center has no longitude and latitude.
+    """
+    row, col = shape[0] / 2, shape[1] / 2
+    points = [
+        transform @ xy
+        for xy in ((col, row - 0.5), (col, row + 0.5), (col - 0.5, row), (col + 0.5, row))
+    ]
+    try:
+        lon, lat = _to_lonlat(crs, [p[0] for p in points], [p[1] for p in points])
+    except ProjError as error:
+        raise GeoreferenceError(
+            f"{source}: its coordinates cannot be placed on Earth ({one_line(error)}); {_ASSUME}"
+        ) from None
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.abs(lat).max() > 90:
+        x, y = transform @ (col, row)
+        raise GeoreferenceError(
+            f"{source}: its center ({x:.10g}, {y:.10g}) lies outside its CRS {crs.name!r};"
+            f" {_ASSUME}"
+        )
+    _, _, metres = pyproj.Geod(ellps="WGS84").inv(
+        lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]]
+    )
+    if not all(math.isfinite(m) and m > 0 for m in metres):
+        raise GeoreferenceError(
+            f"{source}: its pixels have no size on the ground (transform {tuple(transform)[:6]});"
+            f" {_ASSUME}"
+        )
+    return float(metres[0]), float(metres[1])
+
+
+def lonlat_bounds(
+    crs: pyproj.CRS, transform: Affine, shape: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Bound a raster by west, south, east, north in WGS84 degrees.
+
+    West > east where the raster crosses the antimeridian.
+    """
+    rows, cols = shape
+    corners = [transform @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    west, south, east, north = transformer.transform_bounds(min(xs), min(ys), max(xs), max(ys))
+    return float(west), float(south), float(east), float(north)
+
+
+def _to_lonlat(
+    crs: pyproj.CRS, x: Sequence[float], y: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """WGS84 longitudes and latitudes (n,), degrees; infinite where the CRS cannot say."""
+    transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    lon, lat = transformer.transform(
+        np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    )
+    return lon, lat
+
+
+def geodesic_area_m2(polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.float64]:
+    """Measure polygons and multipolygons (n,) given in ``crs`` on its own ellipsoid.
+
+    After C. F. F. Karney, Algorithms for geodesics (2013), through pyproj: polygons may lie across
+    the antimeridian or around a pole.
+
+    Returns areas in m², float64 (n,), NaN where a vertex has no geographic position. Raises
+    ``GeoreferenceError`` for a CRS without an ellipsoid.
+    """
+    geod, geographic = crs.get_geod(), crs.geodetic_crs
+    if geod is None or geographic is None:
+        raise GeoreferenceError(
+            f"the CRS {crs.name!r} has no ellipsoid, so areas cannot be measured in it: assign"
+            " another CRS"
+        )
+    to_geographic = pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
+    # Not 1 where the CRS counts in grads.
+    degrees = math.degrees(geographic.axis_info[0].unit_conversion_factor)
+
+    def lonlat(
+        x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        lon, lat = to_geographic.transform(x, y)
+        if math.isclose(degrees, 1.0, rel_tol=1e-12):
+            return lon, lat
+        return lon * degrees, lat * degrees
+
+    polygons = np.array(polygons, object)
+    west, south, east, north = shapely.bounds(polygons).T
+    (lon_1, lat_1), (lon_2, lat_2) = lonlat(west, south), lonlat(east, north)
+    with np.errstate(invalid="ignore"):  # inf - inf outside the projection's domain
+        wide = np.maximum(np.abs(lon_2 - lon_1), np.abs(lat_2 - lat_1)) > _WIDE_DEGREES
+    polygons[wide] = shapely.segmentize(polygons[wide], shapely.length(polygons[wide]) / _PARTS)
+
+    parts, polygon_of_part = shapely.get_parts(polygons, return_index=True)
+    rings, part_of_ring = shapely.get_rings(parts, return_index=True)
+    lon, lat = lonlat(*np.ascontiguousarray(shapely.get_coordinates(rings).T))
+    ends = np.cumsum(shapely.get_num_coordinates(rings))
+    measured = np.empty(len(rings))
+    start = 0
+    for ring, end in enumerate(ends.tolist()):
+        measured[ring] = abs(geod.polygon_area_perimeter(lon[start:end], lat[start:end])[0])
+        start = end
+    is_hole = np.diff(part_of_ring, prepend=-1) == 0
+    areas = np.zeros(len(polygons))
+    np.add.at(areas, polygon_of_part[part_of_ring], np.where(is_hole, -measured, measured))
+    return areas
+
+
+def crosses_antimeridian(lon: NDArray[np.float64], *, wrapped: bool) -> bool:
+    """Whether a line through these longitudes (n,), in degrees, passes the antimeridian.
+
+    ``wrapped`` as in ``split_at_antimeridian``.
+    """
+    return bool((np.abs(lon) > 180).any() or (wrapped and (np.abs(np.diff(lon)) > 180).any()))
+
+
+def split_at_antimeridian(polygons: NDArray[np.object_], *, wrapped: bool) -> NDArray[np.object_]:
+    """Cut polygons in longitude and latitude at ±180° where they cross it (RFC 7946, 3.1.9).
+
+    Parameters
+    ----------
+    polygons : (n,), in degrees; those that do not cross are returned as they are
+    wrapped : longitudes lie in [-180, 180], as a projection's inverse gives them: neighboring
+        vertices more than 180° apart are joined across the antimeridian, and a polygon around a
+        pole gets its pole. Otherwise longitudes run on beyond ±180°.
+    """
+    result = np.array(polygons, object)
+    coordinates, owner = shapely.get_coordinates(polygons, return_index=True)
+    beyond = np.abs(coordinates[:, 0]) > 180
+    if wrapped:
+        beyond[1:] |= (np.abs(np.diff(coordinates[:, 0])) > 180) & (owner[1:] == owner[:-1])
+    for index in np.unique(owner[beyond]):
+        result[index] = _split_polygon(polygons[index], wrapped=wrapped)
+    return result
+
+
+def _split_polygon(geometry: shapely.Geometry, *, wrapped: bool) -> shapely.Geometry:
+    pieces = []
+    for polygon in shapely.get_parts(geometry):
+        outline, *holes = (
+            _unrolled(ring) if wrapped else shapely.polygons(ring)
+            for ring in shapely.get_rings(polygon)
+        )
+        # A hole may have been unrolled a whole turn away from its outline.
+        turns = [
+            shapely.transform(hole, _shifted(turn)) for hole in holes for turn in (-360, 0, 360)
+        ]
+        whole = shapely.difference(outline, shapely.union_all(turns)) if turns else outline
+        for turn in (-360, 0, 360):
+            box = shapely.box(turn - 180, -90, turn + 180, 90)
+            piece = shapely.transform(shapely.intersection(whole, box), _shifted(-turn))
+            pieces += [
+                part
+                for part in shapely.get_parts(piece)
+                if part.geom_type == "Polygon" and not part.is_empty
+            ]
+    # Around a pole two pieces share the meridian at which the ring was unrolled.
+    return shapely.orient_polygons(shapely.union_all(pieces))
+
+
+def _unrolled(ring: shapely.LinearRing) -> shapely.Polygon:
+    """The ring as a polygon whose longitudes run on beyond ±180° instead of jumping."""
+    coordinates = shapely.get_coordinates(ring)
+    steps = np.diff(coordinates[:, 0])
+    steps -= 360 * np.round(steps / 360)
+    lon = coordinates[0, 0] + np.concatenate(([0], np.cumsum(steps)))
+    points = np.column_stack([lon, coordinates[:, 1]])
+    if abs(lon[-1] - lon[0]) > 180:  # once around a pole: close the ring along it
+        pole = 90.0 if coordinates[:, 1].mean() > 0 else -90.0
+        points = np.vstack([points, [(lon[-1], pole), (lon[0], pole)]])
+    return shapely.polygons(points)
+
+
+def _shifted(degrees: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda coordinates: coordinates + np.array([degrees, 0.0])

@@ -1,0 +1,302 @@
+"""Results appear whole or not at all, and nothing that is not ours is touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import (
+    StagingFolder,
+    atomic_folder,
+    atomic_write,
+    check_not_input,
+    check_writable,
+    fingerprint,
+)
+
+posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_file_appears_at_the_end_and_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "areas.csv"
+    path.write_text("old")
+    with atomic_write(path) as made:
+        made.write_text("new")
+        assert path.read_text() == "old"
+        assert made.parent == path.parent
+        assert made.name.startswith(".areas.csv.")
+        assert made.name.endswith(".rssc-geo")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["areas.csv"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("x"), KeyboardInterrupt(), OSError(28, "full")])
+def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
+    expected = OutputError if isinstance(failure, OSError) else type(failure)
+    with pytest.raises(expected), atomic_write(tmp_path / "a.csv") as made:
+        made.write_text("half")
+        raise failure
+    with (
+        pytest.raises(expected),
+        atomic_folder(tmp_path / "a", index="i", overwrite=False) as folder,
+    ):
+        (folder / "i").write_text("half")
+        raise failure
+    with pytest.raises(type(failure)), StagingFolder(tmp_path / "a.gpkg") as staging:
+        staging.place(tmp_path / "a.gpkg").write_text("half")
+        raise failure
+    assert names(tmp_path) == []
+
+
+@posix
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_results_are_as_readable_as_the_umask_says(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "file") as made:
+            made.write_text("x")
+        with atomic_folder(tmp_path / "folder", index="i", overwrite=False) as folder:
+            (folder / "i").write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("name", ["missing/a.csv", "file/a.csv"])
+def test_a_place_that_takes_no_files_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / name
+    for write in (
+        lambda: atomic_write(target),
+        lambda: atomic_folder(target, index="i", overwrite=False),
+        lambda: StagingFolder(target),
+    ):
+        with pytest.raises(OutputError, match=r"cannot write a\.csv in ") as caught, write():
+            pass
+        assert str(target.parent) in one_line(caught)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_replaces_only_an_earlier_result(tmp_path: Path) -> None:
+    target = tmp_path / "tiles"
+    target.mkdir()  # empty: used
+    with atomic_folder(target, index="index.csv", overwrite=False) as folder:
+        (folder / "index.csv").write_text("1")
+        (folder / "old.tif").touch()
+    with (
+        pytest.raises(OutputError, match="exists"),
+        atomic_folder(target, index="index.csv", overwrite=False),
+    ):
+        pass
+    with atomic_folder(target, index="index.csv", overwrite=True) as folder:
+        (folder / "index.csv").write_text("2")
+    assert names(target) == ["index.csv"]
+    assert (target / "index.csv").read_text() == "2"
+    (target / "index.csv").unlink()
+    (target / "diary.txt").touch()
+    with (
+        pytest.raises(OutputError, match="not an earlier result"),
+        atomic_folder(target, index="index.csv", overwrite=True),
+    ):
+        pass
+    assert names(tmp_path) == ["tiles"]
+    assert names(target) == ["diary.txt"]
+
+
+def test_staged_files_appear_together_and_the_main_one_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, side, gone = tmp_path / "map.shp", tmp_path / "map.dbf", tmp_path / "map.qix"
+    gone.touch()
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(
+        Path, "replace", lambda made, path: moved.append(path) or replace(made, path)
+    )
+    with StagingFolder(main) as staging:
+        for path in (main, side):
+            staging.place(path).write_text(path.name)
+        assert names(tmp_path) == [".map.shp.rssc-geo", "map.qix"]
+        staging.publish([side, main], obsolete=[gone, tmp_path / "never.there"])
+    assert moved == [side, main]
+    assert names(tmp_path) == ["map.dbf", "map.shp"]
+    assert main.read_text() == "map.shp"
+
+
+def test_a_file_that_was_not_made_is_named(tmp_path: Path) -> None:
+    with StagingFolder(tmp_path / "map.shp") as staging:
+        staging.place(tmp_path / "map.shp").touch()
+        with pytest.raises(OutputError, match=r"cannot write map\.dbf in ") as caught:
+            staging.publish([tmp_path / "map.dbf", tmp_path / "map.shp"])
+    assert one_line(caught)
+    assert names(tmp_path) == []
+
+
+def test_a_result_may_lie_on_another_file_system(tmp_path: Path, small_disk: Path) -> None:
+    raster, main = small_disk / "classes.tif", tmp_path / "map.gpkg"
+    raster.write_text("old")
+    with StagingFolder(main) as staging:
+        for path in (raster, main):
+            staging.place(path).write_text(path.name)
+        staging.publish([raster, main])
+    assert raster.read_text() == "classes.tif"
+    assert names(small_disk) == ["classes.tif"]
+    with StagingFolder(main) as staging:
+        staging.place(raster).write_bytes(b"x" * 3_000_000)  # more than there is room for
+        staging.place(main).write_text("new")
+        with pytest.raises(OutputError, match=r"cannot write classes\.tif in .*No space left"):
+            staging.publish([raster, main])
+    assert (raster.read_text(), main.read_text()) == ("classes.tif", "map.gpkg")
+    assert names(small_disk) == ["classes.tif"]
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from rssc_geo.files import StagingFolder
+with StagingFolder(Path(sys.argv[1])) as staging:
+    staging.place(Path("map.gpkg")).write_text("half")
+    (staging.folder / "deeper").mkdir()
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "map.gpkg"
+    with subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(target)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "here\n"
+        child.send_signal(signal.SIGKILL)
+    assert names(tmp_path) == [".map.gpkg.rssc-geo"]
+    with StagingFolder(target) as staging:
+        assert not staging.place(target).exists()
+    assert names(tmp_path) == []
+    (tmp_path / ".map.gpkg.rssc-geo").mkdir()  # killed before the marker was there
+    with StagingFolder(target):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("marker", [None, "something else"])
+def test_a_foreign_folder_of_that_name_is_refused_and_kept(
+    tmp_path: Path, marker: str | None
+) -> None:
+    target, foreign = tmp_path / "map.gpkg", tmp_path / ".map.gpkg.rssc-geo"
+    foreign.mkdir()
+    (foreign / "diary.txt").write_text("mine")
+    if marker is not None:
+        (foreign / "staging.rssc-geo").write_text(marker)
+    before = names(foreign)
+    with pytest.raises(OutputError, match=r"is in the way .*rename") as caught:
+        StagingFolder(target).__enter__()
+    assert str(foreign) in one_line(caught)
+    assert names(foreign) == before
+
+
+@posix
+def test_a_link_or_file_of_that_name_is_refused_and_kept(tmp_path: Path) -> None:
+    with StagingFolder(tmp_path / "other") as ours:
+        link = tmp_path / ".map.gpkg.rssc-geo"
+        link.symlink_to(ours.folder, target_is_directory=True)
+        with pytest.raises(OutputError, match="is in the way"):
+            StagingFolder(tmp_path / "map.gpkg").__enter__()
+        assert ours.folder.is_dir()
+        link.unlink()
+        link.write_text("a file")
+        with pytest.raises(OutputError, match="is in the way"):
+            StagingFolder(tmp_path / "map.gpkg").__enter__()
+        assert link.read_text() == "a file"
+
+
+def test_what_could_not_be_written_at_the_end_is_refused_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    check_writable(path, overwrite=False)
+    assert names(tmp_path) == []
+    path.touch()
+    check_writable(path, overwrite=True)
+    for target, overwrite, words in (
+        (path, False, "exists: choose another name"),
+        (tmp_path, True, "is a folder"),
+        (tmp_path / "missing" / "a.csv", False, "create it first"),
+    ):
+        with pytest.raises(OutputError, match=words) as caught:
+            check_writable(target, overwrite=overwrite)
+        one_line(caught)
+
+
+_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from rssc_geo.errors import OutputError
+from rssc_geo.files import atomic_write, check_writable
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)  # root may write anywhere
+for write in (lambda: check_writable(Path(sys.argv[1]), overwrite=False),
+              lambda: atomic_write(Path(sys.argv[1])).__enter__()):
+    try:
+        write()
+    except OutputError as error:
+        print(error)
+"""
+
+
+@posix
+def test_a_read_only_folder_is_told_by_check_and_by_writing(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    if os.geteuid() == 0:
+        for folder in tmp_path.parents[:3]:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    child = subprocess.run(
+        [sys.executable, "-c", _AS_NOBODY, str(tmp_path / "a.csv")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    checked, written = child.stdout.splitlines()
+    assert checked.startswith(f"cannot write in {tmp_path} (Permission denied)")
+    assert written.startswith(f"cannot write a.csv in {tmp_path} (Permission denied)")
+    assert not child.stderr
+
+
+def test_the_input_is_never_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = tmp_path / "scene.tif"
+    scene.touch()
+    monkeypatch.chdir(tmp_path)
+    check_not_input([tmp_path / "map.tif"], [scene, "https://example.org/scene.tif"])
+    os.link(scene, tmp_path / "hard.tif")
+    for name in ("scene.tif", str(tmp_path / "x" / ".." / "scene.tif"), "hard.tif"):
+        with pytest.raises(UsageError, match="is the input itself"):
+            check_not_input([Path("map.gpkg"), Path(name)], ["other.tif", scene])
+
+
+def test_a_fingerprint_knows_content_and_urls(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(1, 1))
+    first = fingerprint([path])
+    assert first == fingerprint([str(path)])
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert fingerprint([path]) != first
+    assert fingerprint(["https://a"]) != fingerprint(["https://b"])
