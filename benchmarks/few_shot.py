@@ -7,8 +7,8 @@ Ten of the 30 classes are kept from the training of encoder and fusion (shorter 
 embedded model's). Then 1 to 32 pictures of each of the ten are drawn twenty times from one half of
 them; the layer of ``rssc-geo train --labels`` learns from these, upright, turned and mirrored, and
 the other half is classified, upright. It reads the trained encoder's mean token, that with the
-phrases of aid_phrases.json (--words), the joint embedding behind the attention (``train`` takes it
-where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet features
+phrases of aid_phrases.json (--class-words), the joint embedding behind the attention (``train``
+takes it where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet features
 of the same backbone before training, and plain color statistics. ``--tuned DRAWS``: the same mean
 token after --fine-tune, on so many of the draws at 8 a class.
 """
@@ -30,22 +30,22 @@ from zero_shot import CPU, PHRASES, mean_tokens, options_of, train_without
 from rssc_geo.models import Model, class_embeddings
 from rssc_geo.training import (
     Features,
-    Head,
+    LinearProbe,
     SceneImages,
     TrainOptions,
     embed_views,
     fine_tune,
-    fit_head,
+    fit_probe,
     initial_weights,
     load_image_folder,
     logits_of,
     new_model,
     overall_accuracy,
-    said,
-    silent,
     stratified_split,
     train_fusion,
     without_attention,
+    without_captions,
+    word_prior,
 )
 
 UNSEEN, DRAWS, SHOTS = 10, 20, (1, 2, 4, 8, 16, 32)
@@ -114,7 +114,7 @@ def main() -> int:
     reader = without_attention(model)
     if not saved.is_file():
         fuse(model, others, features, options)
-        joint, encoder = embed_views([silent(model), reader], held.pixels, CPU)
+        joint, encoder = embed_views([without_captions(model), reader], held.pixels, CPU)
         before = imagenet(held.pixels, data, options)
         np.savez(
             saved,
@@ -139,17 +139,17 @@ def main() -> int:
                 )
                 accuracy.setdefault((name, shots), []).append(float(right.mean()))
             views = embeddings["encoder"]
-            prior = said(reader, texts, views[0, chosen], np.full(UNSEEN, shots))
+            prior = word_prior(reader, texts, views[0, chosen], np.full(UNSEEN, shots))
             right = (
                 learned(views[:, chosen], labels[chosen], prior).logits(views[0, test]).argmax(1)
                 == labels[test]
             )
             accuracy.setdefault(("encoder and words", shots), []).append(float(right.mean()))
             if shots == 8 and draw < arguments.tuned:
-                head = learned(views[:, chosen], labels[chosen])
-                model = fine_tune(reader, head, held.pixels[chosen], labels[chosen], device=CPU)
-                head = learned(embed_views([model], held.pixels[chosen], CPU)[0], labels[chosen])
-                logits = head.logits(embed_views([model], held.pixels[test], CPU, views=1)[0][0])
+                probe = learned(views[:, chosen], labels[chosen])
+                model = fine_tune(reader, probe, held.pixels[chosen], labels[chosen], device=CPU)
+                probe = learned(embed_views([model], held.pixels[chosen], CPU)[0], labels[chosen])
+                logits = probe.logits(embed_views([model], held.pixels[test], CPU, views=1)[0][0])
                 found = float((logits.argmax(1) == labels[test]).mean())
                 tuned.append((found, *(accuracy[name, 8][-1] for name in ("encoder", "imagenet"))))
                 print(
@@ -189,9 +189,9 @@ def main() -> int:
     )
 
 
-def learned(views: np.ndarray, labels: np.ndarray, prior: Head | None = None) -> Head:
-    """The head of all views ``(V, N, D)``, as ``rssc-geo train --labels`` learns it."""
-    return fit_head(
+def learned(views: np.ndarray, labels: np.ndarray, prior: LinearProbe | None = None) -> LinearProbe:
+    """The probe of all views ``(V, N, D)``, as ``rssc-geo train --labels`` learns it."""
+    return fit_probe(
         views.reshape(-1, views.shape[-1]), np.tile(labels, len(views)), classes=UNSEEN, prior=prior
     )
 

@@ -1,5 +1,6 @@
-"""What the QGIS plugin costs: how much longer a run takes than its child process, beside the same
-run by the command line, in
+"""What the QGIS plugin costs.
+
+How much longer a run takes than its child process, beside the same run by the command line, in
 turn; how late QGIS's event loop comes during a run; how soon a cancelled run is gone.
 
 The difference to the child is hardly touched by what else the machine does; that of two runs is.
@@ -99,6 +100,8 @@ def main() -> None:
     parser.add_argument("--tile-size", default="400m")
     parser.add_argument("--backend", default=str(ROOT / ".venv" / "bin" / "rssc-geo"))
     options = parser.parse_args()
+    build = [sys.executable, ROOT / "qgis_plugin" / "build_zip.py", "--options"]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     application = QgsApplication([], GUIenabled=False)
     application.initQgis()
     from processing.core.Processing import Processing

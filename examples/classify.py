@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from rssc_geo import RsscGeoError, classify
+from rssc_geo import ClassifyOptions, RsscGeoError, classify
 
 
 def main(raster: str, output: str) -> None:
     """Map ``raster`` into ``output`` and print hectares by class."""
-    result = classify(
-        raster,
-        output,
-        overwrite=True,
-        progress=lambda stage, done, total: print(f"\r{stage} {done}/{total}", end=""),
-    )
-    print()
+    result = classify(raster, output, ClassifyOptions(overwrite=True), progress=True)
     classes = sorted(result.summary.classes, key=lambda total: -total.area_m2)
     for total in classes[:5]:
         print(f"{total.name:<20} {total.area_m2 / 1e4:>10,.1f} ha in {total.regions} regions")

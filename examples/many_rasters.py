@@ -10,17 +10,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rssc_geo import RsscGeoError, classify, load_bundle
+from rssc_geo import ClassifyOptions, RsscGeoError, classify, load_model
 
 
 def main(folder: str, *rasters: str) -> None:
     """Map each of ``rasters`` into ``folder``."""
-    model = load_bundle("compact")
+    model = load_model("compact")
+    options = ClassifyOptions(overwrite=True)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for raster in rasters:
         output = Path(folder) / f"{Path(raster).stem}.gpkg"
         try:
-            result = classify(raster, output, model=model, overwrite=True)
+            result = classify(raster, output, options, model=model)
         except RsscGeoError as error:
             print(f"{raster}: {error}")
         else:

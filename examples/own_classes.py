@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 
-from rssc_geo import CustomOptions, TilingOptions, classify, train_on_polygons
+from rssc_geo import ClassifyOptions, TrainOnPolygonsOptions, classify, train_on_polygons
 
 
 def main(raster: str, labels: str, column: str, bundle: str, output: str) -> None:
-    """Learn the classes in ``column`` of ``labels``, keep them as ``bundle``, and map ``raster`` into ``output``."""
-    options = CustomOptions(column=column, tiling=TilingOptions(tile_size="300m"))
-    trained = train_on_polygons([(raster, labels)], bundle, options=options)
+    """Learn the classes in ``column`` of ``labels`` as ``bundle``; map ``raster`` with it."""
+    options = TrainOnPolygonsOptions(field=column, tile_size="300m")
+    trained = train_on_polygons([(raster, labels)], bundle, options)
     for warning in trained.warnings:
         print("mind:", warning)
     if trained.scores is not None:
@@ -21,7 +21,7 @@ def main(raster: str, labels: str, column: str, bundle: str, output: str) -> Non
             f"right for {trained.scores.overall_accuracy:.0%} of patches that the model had not"
             " seen, nor their neighbors"
         )
-    result = classify(raster, output, model=bundle, overwrite=True)
+    result = classify(raster, output, ClassifyOptions(model=bundle, overwrite=True))
     print(*(f"{total.name}: {total.cells} cells" for total in result.summary.classes), sep="\n")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from rssc_geo import classify, load_bundle, name_classes, refine_classes
+from rssc_geo import ZeroShotOptions, zero_shot
 
 CLASSES = {
     "water": ["sea", "river", "lake"],
@@ -19,8 +19,8 @@ CLASSES = {
 
 def main(raster: str, output: str) -> None:
     """Map ``raster`` into the classes above, moved towards the groups that its own tiles form."""
-    named = name_classes(load_bundle("compact"), CLASSES)  # and "other"; without it: other=False
-    result = classify(raster, output, model=refine_classes(named, raster), overwrite=True)
+    options = ZeroShotOptions(refine=True, overwrite=True)  # and "other"; without it: other=False
+    result = zero_shot(raster, output, CLASSES, options)
     print(*(f"{total.name}: {total.cells} cells" for total in result.summary.classes), sep="\n")
 
 

@@ -36,7 +36,8 @@ class Kind:
 
     ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
     it; ``choices``: all that is allowed, if that is a list; ``expected``: what a text should have
-    been, for the message about one that cannot be meant.
+    been, for the message about one that cannot be meant; ``minimum`` and ``maximum``: the limits of
+    a number, themselves allowed.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Kind:
     json_type: str = "string"
     choices: tuple[str, ...] = ()
     expected: str = "a text"
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 def _parse_flag(text: str) -> bool:
@@ -98,7 +101,6 @@ def choice(*names: str) -> Kind:
 
 def numbers(kind: type[int | float], form: str) -> Kind:
     """Numbers with commas between them, as many as ``form`` names (``X,Y``)."""
-
     count = form.count(",") + 1
 
     def parse(text: str) -> tuple[float, ...]:
@@ -120,9 +122,9 @@ RANGE = Kind("LOW,HIGH", str)
 DEVICE = Kind("DEVICE", str)
 FLAG = Kind("true|false", _parse_flag, "boolean", expected="true or false")
 INTEGER = Kind("N", int, "integer", expected="a whole number")
-COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more")
+COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more", minimum=1)
 NUMBER = Kind("NUMBER", float, "number", expected="a number")
-SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1")
+SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1", minimum=0, maximum=1)
 SCHEDULE = Kind(
     "EPOCHSxPIXELS,…",
     _parse_schedule,
@@ -270,6 +272,8 @@ class Option:
             "type": kind.json_type,
             "form": kind.name,
             "choices": list(kind.choices) or None,
+            "minimum": kind.minimum,
+            "maximum": kind.maximum,
             "unit": declaration.unit or None,
             "default": list(self.default) if isinstance(self.default, tuple) else self.default,
             "multiple": declaration.multiple,
@@ -622,7 +626,7 @@ class OutputOptions:
     min_area: float = option(
         "Smaller regions join a neighbor.",
         OUTPUT,
-        Kind("M2", float, "number", expected="a number"),
+        Kind("M2", float, "number", expected="a number", minimum=0),
         default=0.0,
         unit="m²",
         row=True,

@@ -51,7 +51,8 @@ def evaluate_command(
     if (dataset is None) == (not polygons.raster) or len(polygons.raster) != len(polygons.labels):
         raise UsageError("give a DATASET folder, or --raster together with --labels")
 
-    from rssc_geo.evaluation.evaluate import evaluate, evaluate_on_polygons
+    from rssc_geo.evaluation import evaluate_on_polygons
+    from rssc_geo.evaluation.evaluate import evaluate
 
     if dataset is not None:
         result = evaluate(model, dataset, options)

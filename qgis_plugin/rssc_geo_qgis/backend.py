@@ -1,4 +1,4 @@
-"""Find the program ``rssc-geo``, ask it what it can do, and say in one line what is wrong with it."""
+"""Find the program ``rssc-geo``, ask it what it can do, and say in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Backend:
     commands: frozenset[str]
 
     def require(self, command: str, options: Iterable[str] = ()) -> None:
-        """Raise ``BackendError`` when the program has no such command, or not these options of it."""
+        """Raise ``BackendError`` when the program lacks the command, or these options of it."""
         missing = ""
         if command not in self.commands:
             missing = f"command '{command}'"
@@ -125,8 +125,8 @@ def _options(program: str, _changed: float, command: str) -> frozenset[str]:
 
 
 def _commands(help_text: str) -> frozenset[str]:
-    _, _, listed = help_text.partition("Commands:")
-    return frozenset(re.findall(r"^  ([a-z][a-z-]*)\s", listed, flags=re.MULTILINE))
+    _, _, listed = help_text.partition("Commands")  # with a frame around them, or without
+    return frozenset(re.findall(r"^(?:│ |  )([a-z][a-z-]*)\s", listed, flags=re.MULTILINE))
 
 
 def _reason(error: Exception) -> str:

@@ -35,10 +35,10 @@ def run_command(
         known = backend.options(arguments[0])
     except BackendError as error:
         raise QgsProcessingException(str(error)) from error
-    ways = ["--progress=json" if "--progress" in known else "--json"]
+    modes = ["--progress=json" if "--progress" in known else "--json"]
     # Processing has asked before it lets a file be replaced.
-    ways += [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
-    line = [backend.program, *arguments, *ways]
+    modes += [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
+    line = [backend.program, *arguments, *modes]
     feedback.pushCommandInfo(shlex.join(line))
     output = _Output(feedback)
     try:

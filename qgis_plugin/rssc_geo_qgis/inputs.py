@@ -140,7 +140,11 @@ def render(
 def write_polygons(
     source: QgsProcessingFeatureSource, path: str, title: str, field: str = ""
 ) -> None:
-    """Write the features of a source (only the selected ones where the user said so) to a GeoPackage, with one field or none."""
+    """Write the features of a source to a GeoPackage, with one field or none.
+
+    Only the selected ones where the user said so. Raises ``QgsProcessingException`` when there are
+    none.
+    """
     fields = QgsFields()
     wanted = source.fields().indexOf(field) if field else -1
     if wanted >= 0:
@@ -170,9 +174,9 @@ def write_polygons(
 
 
 def _ground_size(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> tuple[float, float]:
-    """Width and height in metres on the ground, through the middle.
+    """Width and height in meters on the ground, through the middle.
 
-    A metre of web maps is shorter there.
+    A meter of web maps is shorter there.
     """
     measure = QgsDistanceArea()
     measure.setSourceCrs(crs, QgsCoordinateTransformContext())

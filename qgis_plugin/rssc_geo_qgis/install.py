@@ -1,4 +1,4 @@
-"""Install the backend into a private virtual environment in the QGIS profile, and remove it again."""
+"""Install the backend into a virtual environment in the QGIS profile, and remove it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qgis.core import QgsApplication, QgsFeedback
 from .child import ask, run_child
 
 REQUIREMENT = "rssc-geo>=0.1,<1"
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 
 _NO_SPACE = ("No space left on device", "not enough space on the disk")
 _FULL_GB = 0.05
@@ -63,7 +63,7 @@ def python_path() -> str:
 
 
 def choose_build() -> Build:
-    """CUDA where NVIDIA's driver answers, Apple's on macOS, else the CPU build, which is a quarter of the size."""
+    """CUDA where NVIDIA's driver answers, Apple's on macOS, else CPU, a quarter of the size."""
     if sys.platform == "darwin":
         return APPLE
     try:
@@ -73,11 +73,11 @@ def choose_build() -> Build:
 
 
 def install(requirement: str, *, feedback: QgsFeedback, log: Log) -> None:
-    """Make the environment and install ``requirement`` (a name, wheel, folder or address that pip
-    understands) into it.
+    """Make the environment and install ``requirement`` into it.
 
-    A stopped installation goes on when it is started again: what pip has downloaded and installed
-    is kept. Raises ``InstallError``; returns early when ``feedback`` is cancelled.
+    The requirement is a name, wheel, folder or address that pip understands. A stopped
+    installation goes on when it is started again: what pip has downloaded and installed is kept.
+    Raises ``InstallError``; returns early when ``feedback`` is cancelled.
     """
     python, build = suitable_python(), choose_build()
     check_space(build)
@@ -186,7 +186,7 @@ def _candidates() -> Iterator[str]:
     for name in (
         *(("py", "python") if windows else ()),
         "python3",
-        *(f"python3.{minor}" for minor in range(10, 15)),
+        *(f"python3.{minor}" for minor in range(11, 15)),
     ):
         found = shutil.which(name, path=path)
         if found:

@@ -202,7 +202,7 @@ def _color(layer: QgsRasterLayer) -> None:
     renderer.setClassificationMax(strongest)
     clear = QgsGradientStop(0.5, QColor(255, 255, 255, 0))
     renderer.createShader(
-        QgsGradientColorRamp(QColor("#2166ac"), QColor("#e66101"), False, [clear])
+        QgsGradientColorRamp(QColor("#2166ac"), QColor("#e66101"), discrete=False, stops=[clear])
     )
     layer.setRenderer(renderer)
 

@@ -58,14 +58,17 @@ class BackendTask(QgsTask):
         self._feedback.cancel()
         super().cancel()
 
-    def finished(self, result: bool) -> None:
+    def finished(self, result: bool) -> None:  # noqa: FBT001 -- as QGIS calls it
         BackendTask.current = None
         forget()
         self.ended.emit(self.error or ("" if result else "Stopped. Start it again to go on."))
 
 
 def install_task() -> BackendTask:
-    """Install the backend, use it from then on instead of a program that was chosen in the settings, and check it."""
+    """Install the backend and check it.
+
+    From then on it is used instead of a program that was chosen in the settings.
+    """
 
     def work(feedback: QgsFeedback, log: Callable[[str], None]) -> None:
         install.install(

@@ -1,9 +1,8 @@
-"""What the fusion brings: the paper's baselines and the dual attention on the same pictures,
-captions and encoders.
+"""What the fusion brings: the paper's baselines beside the dual attention.
 
-All arms share the image encoder, its cached tokens, the text encoder, the classifier's form, the
-recipe and the split; they differ in what they read and how. Each is trained once a seed; what it
-answered is kept in the work folder, so that the same command goes on where it stopped.
+All arms share the pictures, captions, image encoder, its cached tokens, text encoder, form of the
+classifier, recipe and split; they differ in what they read and how. Each is trained once a seed;
+its logits are kept in the work folder, so that the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,22 +13,27 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
 
 from rssc_geo.errors import UsageError
+from rssc_geo.evaluation.evaluate import trained_as
 from rssc_geo.evaluation.folds import FoldCaptioners
-from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model
+from rssc_geo.files import atomic_write
+from rssc_geo.inference import choose_compute
+from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model, load_bundle
+from rssc_geo.options import BaselineOptions
 from rssc_geo.training import (
     Features,
     FusionRecipe,
     McNemar,
     SceneImages,
     Split,
-    TrainOptions,
     cache_features,
     load_image_folder,
     logits_of,
@@ -38,15 +42,18 @@ from rssc_geo.training import (
     share_work,
     stratified_split,
     train_fusion,
-    trained_with,
     write_captions,
 )
 
 log = logging.getLogger(__name__)
 
 IMAGE_ONLY = "image only, dual attention on learned queries"
+TEXT_ONLY = "text only, own captions"
 GENERATED = "dual attention, own captions"
 _HELD = ("val", "test")
+Captions = Literal["own", "none", "human"]
+Logits = Mapping[str, NDArray[np.float32]]
+"""Logits (N, C) of the parts "val" and "test"."""
 
 
 class TextOnly(DualAttentionClassifier):
@@ -58,7 +65,7 @@ class TextOnly(DualAttentionClassifier):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The embedding ``(B, E + I)`` without the picture."""
+        """The embedding (B, E + I) of words (B, T) alone; image tokens (B, N, I) are not read."""
         nothing = torch.zeros_like(image_tokens)
         text, present = self.embed_text(nothing, token_ids, token_mask)
         read, _ = self.level.text_self_attention(
@@ -76,12 +83,13 @@ class Concatenation(DualAttentionClassifier):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The embedding ``(B, E + I)``."""
+        """The embedding (B, E + I) of image tokens (B, N, I) and words (B, T)."""
         text, present = self.embed_text(image_tokens, token_ids, token_mask)
         return torch.cat([_mean(text, present), image_tokens.mean(1)], dim=1)
 
 
 def _mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Mean over the words that are there: (B, T, E) and bool (B, T) to (B, E)."""
     weight = present.unsqueeze(2).to(text.dtype)
     return (text * weight).sum(1) / weight.sum(1)
 
@@ -104,7 +112,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The table, and McNemar's test of own captions against image only on the test part, seed by seed."""
+    """The table of all arms, and how sure the difference is that own captions make.
+
+    ``paired``: McNemar's test, seed by seed, of own captions against image only on the test part.
+    """
 
     rows: tuple[Row, ...]
     paired: tuple[McNemar, ...]
@@ -124,7 +135,7 @@ class Comparison:
         ]
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The same, seed by seed, ready for JSON."""
         return {
             "rows": [asdict(row) for row in self.rows],
@@ -132,136 +143,120 @@ class Comparison:
         }
 
 
-def compare_on_folder(
-    model: Model,
-    dataset: str | Path,
-    *,
-    work: Path,
-    seeds: int,
-    device: torch.device,
-    options: TrainOptions | None = None,
-) -> Comparison:
-    """:func:`compare` on an image folder with captions.
+@dataclass(frozen=True, slots=True)
+class ArmData:
+    """What every arm is trained and measured on.
 
-    ``options``: split, folds, views and recipes; default those of the model's training, as its card
-    tells. ``work``: the work folder of that training, whose cached tokens and captioners are used;
-    another folder is filled anew.
+    Attributes
+    ----------
+    data : labels and captions of the pictures
+    features : their cached image tokens
+    split : rows of "train", "val" and "test"
+    generated : a caption for each view and picture, by a captioner that never saw the picture; of
+        the validation and the test part in the first view only
+    """
+
+    data: SceneImages
+    features: Features
+    split: Split
+    generated: Sequence[Sequence[str]]
+
+    def captions(self, rows: NDArray[np.int64], kind: Captions) -> list[str]:
+        """The captions of pictures that are read at the test."""
+        if kind == "own":
+            return [self.generated[0][row] for row in rows.tolist()]
+        if kind == "human":
+            return [" ".join(self.data.captions[row]) for row in rows.tolist()]
+        return [""] * len(rows)
+
+
+def compare_baselines(
+    model: str | Path | Model, dataset: str | Path, options: BaselineOptions
+) -> Comparison:
+    """Train the baselines and the dual attention on an image folder with captions, and compare.
+
+    Parameters
+    ----------
+    model : embedded name, bundle folder or hub id, or a loaded one; split, folds, views and recipes
+        are those of its training, as its card tells, unless the options say otherwise
+    dataset : a folder with one folder of pictures a class, and captions.jsonl
+    options : ``baselines``: how often each is trained, at least twice; ``work``: the work folder of
+        the model's training, whose cached tokens and captioners are used; another folder is filled
+        anew
 
     Raises ``UsageError`` for a model without a captioner, pictures without captions, or a split
     without a test part; ``InputError`` for a work folder of another split.
     """
+    seeds: int | None = options.baselines
+    if seeds is None or seeds < 2 or options.work is None:
+        raise UsageError("--baselines needs at least 2 seeds, a DATASET folder and --work")
+    if isinstance(model, str | Path):
+        model = load_bundle(model, revision=options.revision)
     if model.decoder is None or model.vocabulary is None:
         raise UsageError(
             f"the model {model.card.name!r} has no captioner: there are no own captions to compare"
         )
+    recipe = trained_as(model.card, options)
+    if options.fusion_epochs is not None:
+        fusion = recipe.fusion.shortened(options.fusion_epochs)
+        recipe = dataclasses.replace(recipe, fusion=fusion)
+    work, device = Path(options.work), choose_compute(options.device).device
     data = load_image_folder(dataset, size=model.card.input_size[0])
     if not any(data.captions):
         raise UsageError(f"{dataset} has no captions.jsonl: there is nothing to compare")
-    options = options or trained_with(model.card)
-    seed = options.seed
-    split = stratified_split(data, seed=seed, val=options.val, test=options.test)
+    split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     if not len(split["test"]):
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
-    share_work(work, options=options)
-    network = model.network.to(device).eval()
+    share_work(work, options=recipe)
     features = cache_features(
-        network,
-        model.card,
-        data,
-        split["train"],
-        views=options.views,
-        seed=seed,
-        work=work,
-        device=device,
-    )
+        model.network.to(device).eval(), model.card, data, split["train"],
+        views=recipe.views, seed=recipe.seed, work=work, device=device,
+    )  # fmt: skip
     log.info("captions of the training pictures, by captioners that have not seen them")
     captioners = FoldCaptioners(
-        features,
-        data,
-        model.vocabulary,
-        options.captioner,
-        folds=options.folds,
-        seed=seed,
-        work=work,
-        device=device,
-    )
+        features, data, model.vocabulary, recipe.captioner,
+        folds=recipe.folds, seed=recipe.seed, work=work, device=device,
+    )  # fmt: skip
     generated = captioners.captions(split["train"])
-    held = np.concatenate([split["val"], split["test"]])
+    held = np.concatenate([split[part] for part in _HELD])
     written = write_captions(
         model.decoder.to(device), model.vocabulary, features.tokens[0, held], device=device
     )
     for row, text in zip(held.tolist(), written, strict=True):
         generated[0][row] = text
-    return compare(model, features, data, split, generated, options.fusion, seeds=seeds, work=work)
+    arm_data = ArmData(data, features, split, generated)
+    return compare_arms(model, arm_data, recipe.fusion, seeds=seeds, work=work)
 
 
-def compare(
-    model: Model,
-    features: Features,
-    data: SceneImages,
-    split: Split,
-    generated: Sequence[Sequence[str]],
-    recipe: FusionRecipe,
-    *,
-    seeds: int,
-    work: Path,
+def compare_arms(
+    model: Model, data: ArmData, recipe: FusionRecipe, *, seeds: int, work: Path
 ) -> Comparison:
     """Train every arm ``seeds`` times (at least twice) and measure it.
 
-    ``model`` brings the encoders; ``features``, ``generated``: as for ``train_fusion``, with the
-    own captions of the validation and test pictures in view 0; ``work``: an existing folder for
-    each arm's logits, where arms that are there are not trained again.
+    ``model`` brings the encoders; ``work``: an existing folder for each arm's logits, where arms
+    that are there are not trained again.
     """
-    logits: dict[str, list[Mapping[str, np.ndarray]]] = {}
-    images, own, human = (
-        recipe.reading(),
-        recipe.reading(generated=0.65),
-        recipe.reading(written=0.65),
-    )
-    arms: list[
-        tuple[type[DualAttentionClassifier], FusionRecipe, dict[str, tuple[str, CaptionSource]]]
-    ] = [
-        (DualAttentionClassifier, images, {IMAGE_ONLY: ("none", "generated")}),
-        (TextOnly, own, {"text only, own captions": ("own", "generated")}),
-        (TextOnly, human, {"text only, human captions": ("human", "written")}),
-        (Concatenation, own, {"concatenation, own captions": ("own", "generated")}),
-        (Concatenation, human, {"concatenation, human captions": ("human", "written")}),
-        (DualAttentionClassifier, own, {GENERATED: ("own", "generated")}),
-        (DualAttentionClassifier, human, {"dual attention, human captions": ("human", "written")}),
-        (
-            DualAttentionClassifier,
-            recipe,
-            {
-                "dual attention, all kinds → own captions": ("own", "generated"),
-                "dual attention, all kinds → no captions": ("none", "generated"),
-                "dual attention, all kinds → human captions": ("human", "written"),
-            },
-        ),
-    ]
+    logits: dict[str, list[Logits]] = {}
+    arms = _arms(recipe)
     for seed in range(seeds):
-        for number, (kind, arm_recipe, readings) in enumerate(arms):
+        for number, arm in enumerate(arms):
             log.info(
                 "seed %d of %d, arm %d of %d: %s",
-                seed + 1,
-                seeds,
-                number + 1,
-                len(arms),
-                next(iter(readings)),
-            )
-            arm = _Arm(model, kind, features, data, split, generated, seed=seed)
-            for name, found in arm.answers(arm_recipe, readings, work).items():
+                seed + 1, seeds, number + 1, len(arms), next(iter(arm.readings)),
+            )  # fmt: skip
+            for name, found in arm.logits(model, data, seed=seed, work=work).items():
                 logits.setdefault(name, []).append(found)
-        votes = [logits[name][seed] for name in (IMAGE_ONLY, "text only, own captions")]
-        voted = {part: _softmax(votes[0][part]) + _softmax(votes[1][part]) for part in _HELD}
-        logits.setdefault("voting of image only and text only, own captions", []).append(voted)
-    labels = {part: data.labels[split[part]] for part in _HELD}
+        first, second = (logits[name][seed] for name in (IMAGE_ONLY, TEXT_ONLY))
+        votes = {part: softmax(first[part], 1) + softmax(second[part], 1) for part in _HELD}
+        logits.setdefault("voting of image only and text only, own captions", []).append(votes)
+    labels = {part: data.data.labels[data.split[part]] for part in _HELD}
 
     def accuracies(name: str, part: str) -> tuple[float, ...]:
         return tuple(
             overall_accuracy(values[part].argmax(1), labels[part]) for values in logits[name]
         )
 
-    def right(name: str, seed: int) -> np.ndarray:
+    def right(name: str, seed: int) -> NDArray[np.bool_]:
         return np.asarray(logits[name][seed]["test"].argmax(1) == labels["test"])
 
     rows = tuple(Row(name, accuracies(name, "val"), accuracies(name, "test")) for name in logits)
@@ -271,89 +266,89 @@ def compare(
     )
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).softmax(1).numpy()
-
-
+@dataclass(frozen=True, slots=True)
 class _Arm:
-    """A network of one kind with the model's encoders, trained and measured."""
+    """A kind of network, how it is trained, and what it reads at the test, by the rows' names."""
 
-    def __init__(
-        self,
-        model: Model,
-        kind: type[DualAttentionClassifier],
-        features: Features,
-        data: SceneImages,
-        split: Split,
-        generated: Sequence[Sequence[str]],
-        *,
-        seed: int,
-    ) -> None:
-        torch.manual_seed(seed)
-        network = kind(classes=len(model.card.classes), **model.card.network)
-        network.text_encoder.load_state_dict(model.network.text_encoder.state_dict())
-        self._model = dataclasses.replace(model, network=network.to(model.network.queries.device))
-        self._features, self._data, self._split, self._generated, self._seed = (
-            features,
-            data,
-            split,
-            generated,
-            seed,
-        )
+    network: type[DualAttentionClassifier]
+    recipe: FusionRecipe
+    readings: Mapping[str, Captions]
 
-    def answers(
-        self, recipe: FusionRecipe, readings: Mapping[str, tuple[str, CaptionSource]], work: Path
-    ) -> dict[str, dict[str, np.ndarray]]:
-        """Logits of the validation and the test part for each reading.
-
-        From ``work``, or of the arm that is trained now.
-        """
-        model = self._model
-        kind = (
-            type(model.network).__name__,
-            model.card.sha256,
-            recipe,
-            self._seed,
-            sorted(readings.items()),
-        )
-        rows = b"".join(self._split[part].tobytes() for part in ("train", *_HELD))
-        file = (
-            work / f"arm-{hashlib.sha256(repr(kind).encode() + rows).hexdigest()[:16]}.safetensors"
-        )
+    def logits(
+        self, model: Model, data: ArmData, *, seed: int, work: Path
+    ) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """Logits for each reading, from the work folder or of the arm that is trained now."""
+        readings = sorted(self.readings.items())
+        key = (self.network.__name__, model.card.sha256, self.recipe, seed, readings)
+        rows = b"".join(data.split[part].tobytes() for part in ("train", *_HELD))
+        digest = hashlib.sha256(repr(key).encode() + rows).hexdigest()
+        file = work / f"arm-{digest[:16]}.safetensors"
         if not file.is_file():
-            self._train(recipe, list(readings.values()))
-            read = [(words, source, part) for words, source in readings.values() for part in _HELD]
+            trained = self._train(model, data, seed)
             found = {
-                f"{words} {part}": self._logits(part, words, source) for words, source, part in read
+                f"{kind} {part}": _logits(trained, data, part, kind)
+                for kind in self.readings.values()
+                for part in _HELD
             }
-            partial = file.with_suffix(".part")
-            save_file(found, partial)
-            partial.replace(file)
+            with atomic_write(file) as made:
+                save_file(found, made)
         kept = load_file(file)
         return {
-            name: {part: kept[f"{words} {part}"] for part in _HELD}
-            for name, (words, _) in readings.items()
+            name: {part: kept[f"{kind} {part}"] for part in _HELD}
+            for name, kind in self.readings.items()
         }
 
-    def _train(self, recipe: FusionRecipe, readings: Sequence[tuple[str, CaptionSource]]) -> None:
-        """Train, keeping the epoch best on validation in the mean of what will be read, as the training proper does."""
-        labels = self._data.labels[self._split["val"]]
+    def _train(self, model: Model, data: ArmData, seed: int) -> Model:
+        """The model with this arm's network, trained.
+
+        The epoch is kept that is best on validation in the mean of what will be read, as the
+        training proper does.
+        """
+        torch.manual_seed(seed)
+        network = self.network(classes=len(model.card.classes), **model.card.network)
+        network.text_encoder.load_state_dict(model.network.text_encoder.state_dict())
+        trained = dataclasses.replace(model, network=network.to(model.network.queries.device))
+        labels = data.data.labels[data.split["val"]]
 
         def validate() -> float:
-            found = [self._logits("val", words, source).argmax(1) for words, source in readings]
-            return float(np.mean([overall_accuracy(predicted, labels) for predicted in found]))
+            found = [_logits(trained, data, "val", kind) for kind in self.readings.values()]
+            return float(np.mean([overall_accuracy(logits.argmax(1), labels) for logits in found]))
 
         train_fusion(
-            self._model, self._features, self._data, self._generated, self._split["train"], recipe,
-            validate=validate, seed=self._seed,
+            trained, data.features, data.data, data.generated, data.split["train"], self.recipe,
+            validate=validate, seed=seed,
         )  # fmt: skip
+        return trained
 
-    def _logits(self, part: str, words: str, source: CaptionSource) -> np.ndarray:
-        """Logits of a part of the data, reading the captions named: own, none or human."""
-        rows = self._split[part].tolist()
-        captions = [""] * len(rows)
-        if words == "own":
-            captions = [self._generated[0][row] for row in rows]
-        elif words == "human":
-            captions = [" ".join(self._data.captions[row]) for row in rows]
-        return logits_of(self._model, self._features.tokens[0, rows], captions, source=source)
+
+def _logits(model: Model, data: ArmData, part: str, kind: Captions) -> NDArray[np.float32]:
+    """Logits (N, C) of a part of the data, reading captions of a kind."""
+    rows = data.split[part]
+    source: CaptionSource = "written" if kind == "human" else "generated"
+    tokens = data.features.tokens[0, rows]
+    return logits_of(model, tokens, data.captions(rows, kind), source=source)
+
+
+def _arms(recipe: FusionRecipe) -> tuple[_Arm, ...]:
+    """All that are compared."""
+    image = recipe.reading()
+    own, human = recipe.reading(generated=0.65), recipe.reading(written=0.65)
+    attention = DualAttentionClassifier
+    return (
+        _Arm(attention, image, {IMAGE_ONLY: "none"}),
+        _Arm(TextOnly, own, {TEXT_ONLY: "own"}),
+        _Arm(TextOnly, human, {"text only, human captions": "human"}),
+        _Arm(Concatenation, own, {"concatenation, own captions": "own"}),
+        _Arm(Concatenation, human, {"concatenation, human captions": "human"}),
+        _Arm(attention, own, {GENERATED: "own"}),
+        _Arm(attention, human, {"dual attention, human captions": "human"}),
+        _Arm(
+            attention,
+            recipe,
+            {
+                "dual attention, all kinds → own captions": "own",
+                "dual attention, all kinds → no captions": "none",
+                "dual attention, all kinds → human captions": "human",
+            },
+        ),
+    )

@@ -1,7 +1,7 @@
 """How close written captions come to those that people wrote: BLEU, ROUGE-L, CIDEr-D and CIDEr.
 
 Figures are those of coco-caption (Chen et al., 2015), which papers on RSICD and its kin report, and
-are checked against it in the tests. Its ``Cider`` clips counts and penalises a difference in
+are checked against it in the tests. Its ``Cider`` clips counts and penalizes a difference in
 length: what it and those papers call CIDEr is CIDEr-D in the words of Vedantam et al. (2015), and
 "CIDEr-D" here. Two differences remain: BLEU is exactly 0 where no n-gram is right (there below
 1e-3), and the text is split by a pattern rather than by the Stanford tokenizer, so that figures
@@ -76,7 +76,7 @@ def _ngrams(words: Words, n: int) -> Counter[Ngram]:
 
 
 def _bleu(candidates: Sequence[Words], truths: Sequence[Sequence[Words]]) -> dict[str, float]:
-    """Corpus BLEU with the closest reference length, the shorter of two as close (Papineni et al., 2002)."""
+    """Corpus BLEU (Papineni et al., 2002) by the closest reference length, ties to the shorter."""
     length = sum(map(len, candidates))
     wanted = sum(
         min((abs(len(truth) - len(words)), len(truth)) for truth in texts)[1]
@@ -98,7 +98,10 @@ def _bleu(candidates: Sequence[Words], truths: Sequence[Sequence[Words]]) -> dic
 
 
 def _rouge_l(candidates: Sequence[Words], truths: Sequence[Sequence[Words]]) -> float:
-    """Mean F-measure of the longest common subsequence (Lin, 2004), the best precision with the best recall."""
+    """Mean F-measure of the longest common subsequence (Lin, 2004).
+
+    The best precision over the references is joined with the best recall.
+    """
     total = 0.0
     for words, texts in zip(candidates, truths, strict=True):
         common = [_common_length(words, truth) for truth in texts]
@@ -136,9 +139,8 @@ def _cider(candidates: Sequence[Words], truths: Sequence[Sequence[Words]]) -> di
                 least = {
                     ngram: min(weight, theirs.get(ngram, 0.0)) for ngram, weight in mine.items()
                 }
-                norm = (
-                    math.sqrt(_dot(mine, mine) * _dot(theirs, theirs)) or 1.0
-                )  # a product of 0 stays 0
+                # Or 1: a product of 0 stays 0.
+                norm = math.sqrt(_dot(mine, mine) * _dot(theirs, theirs)) or 1.0
                 clipped += penalty * _dot(least, theirs) / norm / len(texts)
                 plain += _dot(mine, theirs) / norm / len(texts)
     scale = 10 / (_MAX_N * len(candidates))
@@ -146,9 +148,9 @@ def _cider(candidates: Sequence[Words], truths: Sequence[Sequence[Words]]) -> di
 
 
 def _weights(counts: Counter[Ngram], holders: Counter[Ngram], images: int) -> dict[Ngram, float]:
-    """Counts times the log of how rare the n-gram is among the images.
+    """Counts times the log of how rare the n-gram is among the images (TF-IDF).
 
-    One that no image holds counts as one's.
+    An n-gram that no image holds is weighted as if one did.
     """
     return {
         ngram: count * math.log(images / max(1, holders[ngram])) for ngram, count in counts.items()

@@ -1,4 +1,4 @@
-"""Ways in which real rasters differ from the pictures a model was trained on, to measure what they cost."""
+"""Ways in which real rasters differ from the pictures that a model was trained on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 
-Corruption = Callable[[np.ndarray], np.ndarray]
+Pixels = NDArray[np.uint8]
+Corruption = Callable[[Pixels], Pixels]
 
 
-def corruptions() -> dict[str, Corruption]:
-    """Functions of uint8 ``(B, H, W, 3)`` that give the same shape, by what they do.
+def all_corruptions() -> dict[str, Corruption]:
+    """Functions of uint8 (B, H, W, 3) that give the same shape, by what they do.
 
     A footprint of 1/2 is the picture's center enlarged; one of 2 shows the picture at half its
     size, its surroundings mirrored. "coarser" keeps the footprint and loses detail.
@@ -43,11 +45,11 @@ def corruptions() -> dict[str, Corruption]:
     }
 
 
-def _values(values: np.ndarray) -> np.ndarray:
+def _values(values: NDArray[np.floating]) -> Pixels:
     return np.asarray(np.rint(values).clip(0, 255).astype(np.uint8))
 
 
-def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+def _jpeg(pixels: Pixels, quality: int) -> Pixels:
     result = np.empty_like(pixels)
     for place, picture in enumerate(pixels):
         file = io.BytesIO()
@@ -57,7 +59,7 @@ def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     return result
 
 
-def _coarser(pixels: np.ndarray, factor: int) -> np.ndarray:
+def _coarser(pixels: Pixels, factor: int) -> Pixels:
     """Averaged over ``factor`` pixels each way and enlarged again."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     rows, cols = images.shape[2:]
@@ -69,26 +71,22 @@ def _coarser(pixels: np.ndarray, factor: int) -> np.ndarray:
     )
 
 
-def _stretch(pixels: np.ndarray) -> np.ndarray:
+def _stretch(pixels: Pixels) -> Pixels:
     low, high = np.percentile(pixels, [2, 98], axis=(1, 2), keepdims=True)
     return _values((pixels - low) * (255 / np.maximum(high - low, 1)))
 
 
-def _noise(pixels: np.ndarray) -> np.ndarray:
+def _noise(pixels: Pixels) -> Pixels:
     return _values(pixels + np.random.default_rng(0).normal(0, 12, pixels.shape))
 
 
-def _footprint(pixels: np.ndarray, share: float, *, degrees: float = 0) -> np.ndarray:
+def _footprint(pixels: Pixels, share: float, *, degrees: float = 0) -> Pixels:
     angle = np.deg2rad(degrees)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     if share > 1:  # sampled from a smoothed picture, as an overview would be
         images = F.interpolate(images, scale_factor=1 / share, mode="area")
-    theta = (
-        torch.tensor(
-            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
-        ).float()
-        * share
-    )
+    turn = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
+    theta = torch.tensor(turn).float() * share
     size = [len(images), 3, *pixels.shape[1:3]]
     grid = F.affine_grid(theta.expand(len(images), 2, 3), size, align_corners=False)
     seen = F.grid_sample(

@@ -1,126 +1,247 @@
-"""How good a bundle is on labeled pictures: ``rssc-geo evaluate`` and ``rssc_geo.evaluate``."""
+"""How good a model is on labeled pictures: ``rssc-geo evaluate`` and ``rssc_geo.evaluate``.
+
+Without torch until the data set is read, so that a wrong path is told at once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from rssc_geo.captioning import CaptionBatch, CompactCaptioner
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation.caption_metrics import caption_scores
-from rssc_geo.evaluation.corruptions import Corruption, corruptions
-from rssc_geo.evaluation.plots import confusion_png, mistakes_png, tsne_png
-from rssc_geo.models import CaptionSource, Model
-from rssc_geo.training import SceneImages, Scores, score
+from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
+from rssc_geo.files import atomic_write
+from rssc_geo.inference import Source, make_plan
+from rssc_geo.models import ModelCard, load_card
+from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, values_of
+from rssc_geo.training import (
+    SceneImages,
+    Scores,
+    TrainOptions,
+    labeled_tiles,
+    load_image_folder,
+    score,
+    stratified_split,
+    trained_with,
+)
 
-Words = Literal["own", "none", "human"]
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from rssc_geo.evaluation.corruptions import Corruption
+    from rssc_geo.models import CaptionSource, Model
+
 _BATCH = 64
 _MISTAKES = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Predictions:
     """What a model says of N pictures.
 
-    ``probabilities``: float32 ``(N, C)``; ``captions``: its own, empty where it has no captioner;
-    ``embedding``: float32 ``(N, D)``, the joint embedding that the class was read from.
+    Attributes
+    ----------
+    probabilities : float32 (N, C)
+    captions : its own, empty where it has no captioner
+    embedding : float32 (N, D), the joint embedding that the class was read from
     """
 
-    probabilities: np.ndarray
+    probabilities: NDArray[np.float32]
     captions: list[str]
-    embedding: np.ndarray
+    embedding: NDArray[np.float32]
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The most likely class of each picture, (N,)."""
+        return np.asarray(self.probabilities.argmax(1), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The figures of one model on one data set, and what they were computed from."""
+    """The figures of one model on one data set, and what they were computed from.
 
+    Attributes
+    ----------
+    card : of the model
+    data : the pictures, with the model's classes
+    predictions : what the model says of them
+    scores : of its classes
+    captions : of its captions, where people have written some (see ``caption_scores``)
+    robustness : overall accuracy under each of ``corruptions``, if asked for
+    files : what was written
+    """
+
+    card: ModelCard
+    data: SceneImages
+    predictions: Predictions
     scores: Scores
     captions: Mapping[str, float]
     robustness: Mapping[str, float]
-    answers: Answers
-    data: SceneImages
+    files: tuple[Path, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
-        values: dict[str, Any] = {"images": len(self.data.labels), **self.scores.to_dict()}
-        if self.captions:
-            values["captions"] = {name: round(value, 4) for name, value in self.captions.items()}
-        if self.robustness:
-            values["robustness"] = {
-                name: round(value, 4) for name, value in self.robustness.items()
-            }
+        values: dict[str, Any] = {"images": len(self.data.labels), **self.scores.as_dict()}
+        for name, figures in (("captions", self.captions), ("robustness", self.robustness)):
+            if figures:
+                values[name] = {key: round(value, 4) for key, value in figures.items()}
+        if self.files:
+            values["files"] = [str(path) for path in self.files]
         return values
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a picture: name, class, predicted class, confidence and caption."""
+        import pandas as pd
+
+        names = np.array(self.data.classes, object)
+        return pd.DataFrame(
+            {
+                "name": self.data.names,
+                "class": names[self.data.labels],
+                "predicted": names[self.predictions.classes],
+                "confidence": self.predictions.probabilities.max(1),
+                "caption": self.predictions.captions,
+            }
+        )
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write the figures, the confusion matrix, a map of the embedding, the surest mistakes.
+
+        ``evaluation.json``, ``confusion.png``, ``embedding.png`` (t-SNE) and, where there are
+        mistakes, ``mistakes.png``. Raises ``OutputError`` where they cannot be written.
+        """
+        target = _make_folder(folder)
+        figures, confusion, embedding, mistakes = (
+            target / name
+            for name in ("evaluation.json", "confusion.png", "embedding.png", "mistakes.png")
+        )
+        with atomic_write(figures) as made:
+            made.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        data, found = self.data, self.predictions
+        confusion_png(self.scores.confusion, data.classes, path=confusion)
+        colors = [c.color for c in self.card.classes]
+        tsne_png(found.embedding, data.labels, names=data.classes, colors=colors, path=embedding)
+        predicted, confidence = found.classes, found.probabilities.max(1)
+        wrong = np.flatnonzero(predicted != data.labels)
+        worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+        if not len(worst):
+            return [figures, confusion, embedding]
+        titles = [
+            f"{data.classes[data.labels[k]]} → {data.classes[predicted[k]]}, {confidence[k]:.2f}"
+            for k in worst.tolist()
+        ]
+        captions = [found.captions[k] for k in worst.tolist()]
+        mistakes_png(data.pixels[worst], titles, captions=captions, path=mistakes)
+        return [figures, confusion, embedding, mistakes]
 
 
 def evaluate(
-    model: Model,
-    data: SceneImages,
+    model: str | Path | Model,
+    dataset: str | Path | SceneImages,
+    options: EvaluateOptions | None = None,
     *,
-    words: Words = "own",
-    class_map: Mapping[str, str] | None = None,
-    robustness: bool = False,
-    beam: int = 1,
-    device: torch.device | None = None,
+    output: str | Path | None = None,
 ) -> Evaluation:
-    """Classify every picture and compare.
+    """Classify every picture of a data set and compare.
 
     Parameters
     ----------
-    data : pictures of the model's input size
-    words : which captions the classifier may read: its own (where its card says that this helps),
-        none, or all that people wrote about the picture
-    class_map : the model's class for a class of the data set, where the names differ; classes that
-        are mapped to "" or unknown to the model are left out
-    robustness : also the overall accuracy under each of :func:`corruptions`
-    beam : sentences that its captioner follows at a time (``CaptionDecoder.beam``)
-    device : default the CPU
+    model : embedded name, bundle folder or hub id, or a loaded one
+    dataset : a folder with one folder of pictures a class, and captions.jsonl if there are any; or
+        pictures of the model's input size
+    options : all that the command line has; its defaults. ``part`` is that of the model's own
+        training, unless ``seed``, ``val`` or ``test`` say otherwise
+    output : a folder to write figures and pictures into, see :meth:`Evaluation.write`
 
     Raises ``InputError`` when no class of the data set is one of the model's, ``UsageError`` for
     unknown names.
+
+    >>> from rssc_geo import EvaluateOptions, evaluate
+    >>> options = EvaluateOptions(part="test")
+    >>> result = evaluate("compact", "AID", options)  # doctest: +SKIP
+    >>> result.scores.overall_accuracy, result.to_pandas()  # doctest: +SKIP
     """
-    data = match_classes(data, model, class_map or {})
-    device = device or torch.device("cpu")
-    if words == "human" and not any(data.captions):
-        raise UsageError("--words human needs captions, and the data set has none (captions.jsonl)")
-    found = answer(model, data.pixels, words=words, written=data.captions, beam=beam, device=device)
-    under = {}
-    if robustness:
-        for name, corrupt in corruptions().items():
-            predicted = answer(
-                model,
-                data.pixels,
-                words=words,
-                written=data.captions,
-                beam=beam,
-                device=device,
-                corrupt=corrupt,
-            )
-            under[name] = float((predicted.probabilities.argmax(1) == data.labels).mean())
-    told = [place for place, texts in enumerate(data.captions) if texts]
-    captions = {}
-    if told and model.decoder is not None:
-        captions = caption_scores(
-            [found.captions[k] for k in told], [data.captions[k] for k in told]
+    options = options or EvaluateOptions()
+    class_map = _class_map(options)
+    card = card_of(model, options.revision)
+    if isinstance(dataset, SceneImages):
+        data = dataset
+    else:
+        data = load_image_folder(dataset, size=card.input_size[0])
+    if options.part != "all":
+        recipe = trained_as(card, options)
+        split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
+        data = data.take(split[options.part])
+    return _measure(model, match_classes(data, card, class_map), options, output)
+
+
+def evaluate_on_polygons(
+    model: str | Path | Model,
+    sources: Sequence[tuple[Source, str | Path]],
+    options: EvaluateOptions | None = None,
+    *,
+    output: str | Path | None = None,
+) -> Evaluation:
+    """Classify the tiles that labeled polygons cover and compare.
+
+    Parameters
+    ----------
+    model, output : as for :func:`evaluate`
+    sources : pairs of a raster and a vector file of polygons with a class each
+    options : ``field`` names the column of the classes, ``tile_size`` the tiles
+
+    Raises what ``evaluate`` does, ``InputError`` where no tile is covered by one class, and
+    ``UsageError`` for a ``part``, which only data sets of pictures have.
+    """
+    options = options or EvaluateOptions()
+    if options.part != "all":
+        raise UsageError(f"--part {options.part} means nothing for polygons on a raster")
+    class_map = _class_map(options)
+    card = card_of(model, options.revision)
+    tiling = TilingOptions(tile_size=options.tile_size)
+    parts = []
+    for raster, labels in sources:
+        plan = make_plan(raster, card, tiling)
+        found = labeled_tiles(
+            plan.scene, plan.grid, labels, field=options.field, out_size=card.input_size
         )
-    return Evaluation(
-        score(found.probabilities, data.labels, class_names=data.classes),
-        captions,
-        under,
-        found,
-        data,
+        if len(sources) > 1:
+            names = tuple(f"{plan.scene.source}, {name}" for name in found.names)
+            found = dataclasses.replace(found, names=names)
+        parts.append(found)
+    return _measure(model, match_classes(_joined(parts), card, class_map), options, output)
+
+
+def card_of(model: str | Path | Model, revision: str | None) -> ModelCard:
+    """The card of a model, without loading it."""
+    return load_card(model, revision=revision) if isinstance(model, str | Path) else model.card
+
+
+def trained_as(card: ModelCard, options: SplitOptions) -> TrainOptions:
+    """How a model was trained, as its card tells, but for what the options say of the split."""
+    split = values_of(options, SplitOptions)
+    return dataclasses.replace(
+        trained_with(card), **{name: value for name, value in split.items() if value is not None}
     )
 
 
-def match_classes(data: SceneImages, model: Model, class_map: Mapping[str, str]) -> SceneImages:
-    """The pictures whose class the model knows, labeled with the model's class ids (any case, spaces ignored)."""
-    known = {_plain(c.name): c.id for c in model.card.classes}
+def match_classes(data: SceneImages, card: ModelCard, class_map: Mapping[str, str]) -> SceneImages:
+    """The pictures whose class the model knows, labeled with the model's class ids.
+
+    Names are compared without case, spaces and punctuation. ``class_map``: the model's class for a
+    class of the data set, where the names differ, or "" to leave it out. Raises ``UsageError`` for
+    unknown names in it, ``InputError`` when no class is left.
+    """
+    known = {_plain(c.name): c.id for c in card.classes}
     unknown = [name for name in class_map if name not in data.classes]
     missing = [name for name in class_map.values() if name and _plain(name) not in known]
     if unknown or missing:
@@ -132,91 +253,136 @@ def match_classes(data: SceneImages, model: Model, class_map: Mapping[str, str])
     if not len(kept):
         raise InputError(
             f"none of the data set's classes ({', '.join(data.classes[:8])}, …) is one of the"
-            f" model's ({', '.join(c.name for c in model.card.classes[:8])}, …); --class-map says"
+            f" model's ({', '.join(c.name for c in card.classes[:8])}, …); --class-map says"
             " which is which"
         )
+    taken = data.take(kept)
+    classes = tuple(c.name for c in card.classes)
+    return dataclasses.replace(taken, labels=targets[taken.labels], classes=classes)
+
+
+def predict(
+    model: Model,
+    data: SceneImages,
+    options: EvaluateOptions,
+    *,
+    device: torch.device,
+    corrupt: Corruption | None = None,
+) -> Predictions:
+    """Run a model over pictures, after ``corrupt`` where one is given.
+
+    ``caption_source`` and ``caption_beam`` of the options count. Corrupted pictures are described
+    only where the classifier reads that.
+    """
+    import torch
+
+    from rssc_geo.captioning import CaptionBatch, CompactCaptioner
+
+    network = model.network.to(device).eval()
+    captioner = None
+    reads = options.caption_source == "own" and model.card.reads_own_captions
+    if model.decoder is not None and model.vocabulary is not None and (reads or corrupt is None):
+        decoder = model.decoder.to(device)
+        captioner = CompactCaptioner(decoder, model.vocabulary, beam=options.caption_beam)
+    source: CaptionSource = "written" if options.caption_source == "human" else "generated"
+    probabilities, captions, embedding = [], [], []
+    for start in range(0, len(data.pixels), _BATCH):
+        part = data.pixels[start : start + _BATCH]
+        part = corrupt(part) if corrupt is not None else part
+        mask = np.ones(part.shape[:3], bool)
+        own = read = [""] * len(part)
+        with torch.inference_mode():
+            tokens = network.encode_image(model.preprocess(part, mask).to(device))  # (B, T, I)
+            if captioner is not None:
+                own = captioner.caption(CaptionBatch(part, mask, tokens))
+            if options.caption_source == "human":
+                read = [" ".join(texts) for texts in data.captions[start : start + _BATCH]]
+            elif reads:
+                read = own
+            ids, present = (values.to(device) for values in model.tokenize(read, source=source))
+            fused = network.fuse(tokens, ids, present)  # (B, D)
+            logits = network.classifier(fused).float() / model.card.temperature  # (B, C)
+            probabilities.append(logits.softmax(1).cpu().numpy())
+            embedding.append(fused.float().cpu().numpy())
+        captions += own
+    return Predictions(np.concatenate(probabilities), captions, np.concatenate(embedding))
+
+
+def _measure(
+    model: str | Path | Model,
+    data: SceneImages,
+    options: EvaluateOptions,
+    output: str | Path | None,
+) -> Evaluation:
+    """All figures of the model on pictures with its classes."""
+    if options.caption_source == "human" and not any(data.captions):
+        raise UsageError(
+            "--caption-source human needs captions, and the data set has none (captions.jsonl)"
+        )
+    if output is not None:
+        require_plots()
+        _make_folder(output)
+
+    from rssc_geo.evaluation.corruptions import all_corruptions
+    from rssc_geo.inference import choose_compute
+    from rssc_geo.models import load_bundle
+
+    device = choose_compute(options.device).device
+    if isinstance(model, str | Path):
+        model = load_bundle(model, revision=options.revision)
+    found = predict(model, data, options, device=device)
+    robustness = {}
+    if options.robustness:
+        for name, corrupt in all_corruptions().items():
+            corrupted = predict(model, data, options, device=device, corrupt=corrupt)
+            robustness[name] = float((corrupted.classes == data.labels).mean())
+    described = [place for place, texts in enumerate(data.captions) if texts]
+    captions = {}
+    if described and model.decoder is not None:
+        captions = caption_scores(
+            [found.captions[k] for k in described], [data.captions[k] for k in described]
+        )
+    scores = score(found.probabilities, data.labels, class_names=data.classes)
+    result = Evaluation(model.card, data, found, scores, captions, robustness)
+    if output is None:
+        return result
+    return dataclasses.replace(result, files=tuple(result.write(output)))
+
+
+def _joined(parts: Sequence[SceneImages]) -> SceneImages:
+    """Several sets of pictures as one, with the classes of all."""
+    classes = tuple(sorted({name for part in parts for name in part.classes}))
+    codes = [np.array([classes.index(name) for name in part.classes]) for part in parts]
     return SceneImages(
-        pixels=data.pixels[kept],
-        labels=targets[data.labels[kept]],
-        names=tuple(data.names[k] for k in kept.tolist()),
-        classes=tuple(c.name for c in model.card.classes),
-        captions=tuple(data.captions[k] for k in kept.tolist()),
+        pixels=np.concatenate([part.pixels for part in parts]),
+        labels=np.concatenate([code[part.labels] for code, part in zip(codes, parts, strict=True)]),
+        names=tuple(name for part in parts for name in part.names),
+        classes=classes,
+        captions=tuple(texts for part in parts for texts in part.captions),
     )
+
+
+def _class_map(options: EvaluateOptions) -> dict[str, str]:
+    """The JSON object of class names, if one is given."""
+    if options.class_map is None:
+        return {}
+    try:
+        values = json.loads(Path(options.class_map).read_text(encoding="utf-8"))
+        return {str(key): str(value) for key, value in values.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{options.class_map} is not a JSON object of class names: {error}"
+        ) from error
+
+
+def _make_folder(folder: str | Path) -> Path:
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be made: {error.strerror}") from error
+    return target
 
 
 def _plain(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
-
-
-@torch.inference_mode()
-def answer(
-    model: Model,
-    pixels: np.ndarray,
-    *,
-    words: Words,
-    written: Sequence[Sequence[str]],
-    beam: int = 1,
-    device: torch.device,
-    corrupt: Corruption | None = None,
-) -> Answers:
-    """Run the model over pictures uint8 ``(N, H, W, 3)``, after ``corrupt`` where one is given.
-
-    Corrupted pictures are described only where the classifier reads that.
-    """
-    network = model.network.to(device).eval()
-    captioner = None
-    reads = words == "own" and model.card.reads_own_captions
-    if model.decoder is not None and model.vocabulary is not None and (reads or corrupt is None):
-        captioner = CompactCaptioner(model.decoder.to(device), model.vocabulary, beam=beam)
-    source: CaptionSource = "written" if words == "human" else "generated"
-    probabilities, captions, embedding = [], [], []
-    for start in range(0, len(pixels), _BATCH):
-        part = pixels[start : start + _BATCH]
-        part = corrupt(part) if corrupt is not None else part
-        mask = np.ones(part.shape[:3], bool)
-        tokens = network.encode_image(model.preprocess(part, mask).to(device))
-        own = (
-            captioner.caption(CaptionBatch(part, mask, tokens))
-            if captioner is not None
-            else [""] * len(part)
-        )
-        read = [""] * len(part)
-        if words == "human":
-            read = [" ".join(texts) for texts in written[start : start + _BATCH]]
-        elif reads:
-            read = own
-        ids, present = (values.to(device) for values in model.tokenize(read, source=source))
-        fused = network.fuse(tokens, ids, present)
-        logits = network.classifier(fused).float() / model.card.temperature
-        probabilities.append(logits.softmax(1).cpu().numpy())
-        embedding.append(fused.float().cpu().numpy())
-        captions += own
-    return Answers(np.concatenate(probabilities), captions, np.concatenate(embedding))
-
-
-def write_report(evaluation: Evaluation, folder: str | Path, *, model: Model) -> list[Path]:
-    """Write ``evaluation.json``, ``confusion.png``, ``embedding.png`` (t-SNE) and ``mistakes.png`` (the surest ones)."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    paths = [target / name for name in ("evaluation.json", "confusion.png", "embedding.png")]
-    paths[0].write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
-    data, answers = evaluation.data, evaluation.answers
-    confusion_png(evaluation.scores.confusion, data.classes, path=paths[1])
-    colors = [c.color for c in model.card.classes]
-    tsne_png(answers.embedding, data.labels, names=data.classes, colors=colors, path=paths[2])
-    predicted, sure = answers.probabilities.argmax(1), answers.probabilities.max(1)
-    wrong = np.flatnonzero(predicted != data.labels)
-    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:_MISTAKES]
-    if len(worst):
-        paths.append(target / "mistakes.png")
-        titles = [
-            f"{data.classes[data.labels[k]]} → {data.classes[predicted[k]]}, {sure[k]:.2f}"
-            for k in worst.tolist()
-        ]
-        mistakes_png(
-            data.pixels[worst],
-            titles,
-            captions=[answers.captions[k] for k in worst.tolist()],
-            path=paths[-1],
-        )
-    return paths

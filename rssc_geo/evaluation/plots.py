@@ -1,36 +1,43 @@
-"""Pictures of a training report.
-
-The confusion matrix, a map of the features, the worst mistakes.
-"""
+"""Pictures of an evaluation: confusion matrix, map of the embedding, sheet of mistakes."""
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.errors import OutputError, RsscGeoError
+from rssc_geo.errors import RsscGeoError
+from rssc_geo.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 150
 _INK, _FAINT = "#22272e", "#d5d9de"
-_MISSING = "a training report needs matplotlib and scikit-learn: pip install 'rssc-geo[train]'"
+_FRAME = {"boxstyle": "round,pad=0.25", "facecolor": "#ffffffe5", "linewidth": 1.4}
+_MISSING = "pictures of an evaluation need matplotlib: pip install 'rssc-geo[train]'"
 _TSNE_POINTS = 2000  # at most: t-SNE takes minutes beyond, and the picture fills up
 _CELL_IN = 0.34  # a cell of the confusion matrix holds a count of four digits
 _COLUMNS, _PICTURE_IN, _GAP_IN, _LINE_IN = 4, 2.5, 0.25, 0.16  # of the sheet of mistakes
 _TEXT_WIDTH = 35  # letters of 8.5 points in a picture's width
 
 
-def confusion_png(confusion: np.ndarray, names: Sequence[str], *, path: Path) -> None:
+def require_plots() -> None:
+    """Refuse with ``RsscGeoError`` where matplotlib is missing."""
+    try:
+        import matplotlib.figure  # noqa: F401 -- whether it is there
+    except ImportError as error:
+        raise RsscGeoError(_MISSING) from error
+
+
+def confusion_png(confusion: NDArray[np.integer], names: Sequence[str], *, path: Path) -> None:
     """Draw a confusion matrix: counts in cells, shaded by their share of the row.
 
-    ``confusion`` is integers ``(C, C)`` with the truth in rows, ``names`` the C classes. Raises
+    ``confusion`` is integers (C, C) with the truth in rows, ``names`` the C classes. Raises
     ``ValueError`` when these do not fit, ``OutputError`` when the file cannot be written,
     ``RsscGeoError`` without matplotlib.
     """
@@ -72,24 +79,23 @@ def confusion_png(confusion: np.ndarray, names: Sequence[str], *, path: Path) ->
 
 
 def tsne_png(
-    embedding: np.ndarray,
-    labels: np.ndarray,
+    embedding: NDArray[np.floating],
+    labels: NDArray[np.integer],
     *,
     names: Sequence[str],
     colors: Sequence[str],
     path: Path,
-    seed: int = 0,
 ) -> None:
-    """Draw features as points that lie near each other where the features do, each class named at
-    its middle.
+    """Draw an embedding in the plane by t-SNE, each class named at its middle.
 
     Parameters
     ----------
     embedding : floats (N, D), N ≥ 4, D ≥ 2; more than 2,000 are thinned at random
     labels : integers (N,) into ``names`` and ``colors`` ("#rrggbb")
+    path : PNG
 
     Raises ``ValueError`` when these do not fit, ``OutputError`` when the file cannot be written,
-    ``RsscGeoError`` without matplotlib or scikit-learn.
+    ``RsscGeoError`` without matplotlib.
     """
     if (
         len(labels) != len(embedding)
@@ -101,7 +107,7 @@ def tsne_png(
             " colors"
         )
         raise ValueError(f"these do not fit together: {met}")
-    rows, points = tsne_coordinates(embedding, seed=seed)
+    rows, points = tsne_coordinates(embedding)
     labels = labels[rows]
     figure = _figure(10, 10)
     axes = figure.add_axes((0, 0, 1, 1), aspect="equal")
@@ -121,16 +127,15 @@ def tsne_png(
     middles = np.array([np.median(points[labels == label], axis=0) for label in present])
     texts = [
         axes.text(
-            middle[0], middle[1], names[label], ha="center", va="center", fontsize=8.5, color=_INK, parse_math=False, zorder=4,
-            bbox={"boxstyle": "round,pad=0.25", "facecolor": "#ffffffe5", "edgecolor": colors[label], "linewidth": 1.4},
+            middle[0], middle[1], names[label], bbox={**_FRAME, "edgecolor": colors[label]},
+            ha="center", va="center", fontsize=8.5, color=_INK, parse_math=False, zorder=4,
         )
         for label, middle in zip(present, middles, strict=True)
     ]  # fmt: skip
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in texts]
-    sizes = (
-        np.array([(box.width, box.height) for box in boxes]) + 16
-    )  # pixels: the frames and a little air
+    # In pixels: the frames and a little air.
+    sizes = np.array([(box.width, box.height) for box in boxes]) + 16
     centers = spread(axes.transData.transform(middles), sizes, within=axes.bbox.extents)
     for text, middle, place in zip(
         texts, middles, axes.transData.inverted().transform(centers), strict=True
@@ -140,22 +145,21 @@ def tsne_png(
     _save(figure, path)
 
 
-def tsne_coordinates(embedding: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Places in the plane by t-SNE from a PCA start (van der Maaten & Hinton, 2008), alike in every
-    run.
+def tsne_coordinates(
+    embedding: NDArray[np.floating], *, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Places in the plane by t-SNE from a PCA start, the same in every run.
 
-    ``embedding`` is floats ``(N, D)`` with N ≥ 4 and D ≥ 2. Returns which rows were taken, int64
-    ``(K,)`` rising with K ≤ 2,000, and their places, float32 ``(K, 2)``. Raises ``ValueError`` for
-    fewer, ``RsscGeoError`` without scikit-learn.
+    Van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008. ``embedding`` is floats
+    (N, D) with N ≥ 4 and D ≥ 2. Returns which rows were taken, int64 (K,) rising with K ≤ 2,000,
+    and their places, float32 (K, 2). Raises ``ValueError`` for fewer.
     """
+    from sklearn.manifold import TSNE
+
     if embedding.ndim != 2 or embedding.shape[0] < 4 or embedding.shape[1] < 2:
         raise ValueError(
             f"t-SNE needs at least 4 features of at least 2 numbers, met {embedding.shape}"
         )
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise RsscGeoError(_MISSING) from error
     count = min(len(embedding), _TSNE_POINTS)
     rows = np.sort(np.random.default_rng(seed).permutation(len(embedding))[:count])
     perplexity = min(30.0, (count - 1) / 3)  # the usual 30 takes three times as many neighbors
@@ -166,19 +170,20 @@ def tsne_coordinates(embedding: np.ndarray, *, seed: int = 0) -> tuple[np.ndarra
 
 
 def spread(
-    centers: np.ndarray, sizes: np.ndarray, *, within: tuple[float, float, float, float]
-) -> np.ndarray:
-    """Centers of boxes ``(K, 2)`` moved apart until none of ``sizes`` ``(K, 2)`` overlap, if there
-    is room.
+    centers: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    *,
+    within: tuple[float, float, float, float],
+) -> NDArray[np.float64]:
+    """Centers of boxes, moved apart until none overlap, if there is room.
 
-    ``within`` is (x0, y0, x1, y1), where all boxes end up. Two that overlap part along the axis
-    that takes less.
+    ``centers`` and ``sizes``: (K, 2); ``within`` is (x0, y0, x1, y1), where all boxes end up. Two
+    that overlap part along the axis that takes less.
     """
     low, high = np.array(within[:2]) + sizes / 2, np.array(within[2:]) - sizes / 2
     centers = np.clip(centers, low, high)
-    order = np.sign(np.arange(len(centers))[:, None] - np.arange(len(centers)))[
-        ..., None
-    ]  # parts those in one place
+    # Parts those in one place.
+    order = np.sign(np.arange(len(centers))[:, None] - np.arange(len(centers)))[..., None]
     for _ in range(2000):
         apart = centers[:, None] - centers
         lacking = (sizes[:, None] + sizes) / 2 - np.abs(apart)  # (K, K, 2)
@@ -193,12 +198,11 @@ def spread(
 
 
 def mistakes_png(
-    pixels: np.ndarray, titles: Sequence[str], *, captions: Sequence[str], path: Path
+    pixels: NDArray[np.uint8], titles: Sequence[str], *, captions: Sequence[str], path: Path
 ) -> None:
-    """Draw a sheet of pictures, each below its title ("truth → predicted, confidence") and above
-    its caption.
+    """Draw a sheet of pictures, each between its title and its caption.
 
-    ``pixels`` is uint8 ``(K, H, W, 3)``, K ≥ 1, in the order of the sheet. Raises ``ValueError``
+    ``pixels`` is uint8 (K, H, W, 3), K ≥ 1, in the order of the sheet. Raises ``ValueError``
     when there are no pictures or not one title and caption each, ``OutputError`` when the file
     cannot be written, ``RsscGeoError`` without matplotlib.
     """
@@ -243,23 +247,15 @@ def mistakes_png(
 
 def _figure(width_in: float, height_in: float) -> Figure:
     """An empty white figure that draws without a screen and without pyplot's state."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RsscGeoError(_MISSING) from error
+    require_plots()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.2)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {path} ({error.strerror or error}): choose a writable place with room"
-        ) from error
+    with atomic_write(path) as made:
+        figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.2)

@@ -1,4 +1,8 @@
-"""Figures of merit of a classifier."""
+"""Figures of merit of a classifier.
+
+scikit-learn computes what it has; calibration and McNemar's test are ours. It is loaded where it is
+first needed, so that no command waits for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 
@@ -28,8 +34,13 @@ class ClassScore:
 class Scores:
     """The figures of one classifier on one labeled set.
 
-    ``per_class`` is keyed by class name in class order; ``confusion`` is int64 ``(C, C)`` with the
-    truth in rows.
+    Attributes
+    ----------
+    average_accuracy : mean recall of the classes that have samples
+    kappa : agreement beyond chance (Cohen, 1960)
+    expected_calibration_error : see :func:`expected_calibration_error`
+    per_class : by class name, in class order
+    confusion : int64 (C, C), counts with the truth in rows
     """
 
     overall_accuracy: float
@@ -37,9 +48,9 @@ class Scores:
     kappa: float
     expected_calibration_error: float
     per_class: dict[str, ClassScore]
-    confusion: np.ndarray
+    confusion: NDArray[np.int64]
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The figures as plain Python values for JSON, shares rounded to 4 places."""
         whole = ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error")
         figures = {name: round(float(getattr(self, name)), 4) for name in whole}
@@ -52,14 +63,16 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """The samples that only one of two classifiers gets right, and the chance of a split as uneven or more."""
+    """Samples that only one of two classifiers gets right, and how likely so uneven a split is."""
 
     only_first: int
     only_second: int
     p_value: float
 
 
-def score(probabilities: np.ndarray, labels: np.ndarray, *, class_names: Sequence[str]) -> Scores:
+def score(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], *, class_names: Sequence[str]
+) -> Scores:
     """Every figure of a classifier.
 
     Parameters
@@ -71,6 +84,8 @@ def score(probabilities: np.ndarray, labels: np.ndarray, *, class_names: Sequenc
     Raises ``ValueError`` when the shapes or names do not fit together, there are no samples, a
     label is no class, or a row is no distribution (to 1 in 1,000): logits, say.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     classes = len(class_names)
     if len(set(class_names)) != classes:
         raise ValueError(f"class names repeat: {', '.join(class_names)}")
@@ -86,22 +101,35 @@ def score(probabilities: np.ndarray, labels: np.ndarray, *, class_names: Sequenc
         )
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(predicted, labels, classes=classes)
+    per_class = class_scores(predicted, labels, classes=classes)
+    single = len(np.union1d(predicted, labels)) == 1  # no chance to agree by: 0/0 in the formula
     return Scores(
         overall_accuracy=overall_accuracy(predicted, labels),
-        average_accuracy=average_accuracy(predicted, labels),
-        kappa=cohen_kappa(predicted, labels),
+        average_accuracy=float(np.mean([found.recall for found in per_class if found.support])),
+        kappa=1.0 if single else float(cohen_kappa_score(labels, predicted)),
         expected_calibration_error=expected_calibration_error(probabilities, labels),
-        per_class=dict(zip(class_names, class_scores(confusion), strict=True)),
+        per_class=dict(zip(class_names, per_class, strict=True)),
         confusion=confusion,
     )
 
 
-def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, *, classes: int) -> np.ndarray:
-    """Counts int64 ``(classes, classes)``: rows are the truth, columns the prediction.
+def overall_accuracy(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
+    """Share of samples (N,) whose class is right."""
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, predicted))
+
+
+def confusion_matrix(
+    predicted: NDArray[np.integer], labels: NDArray[np.integer], *, classes: int
+) -> NDArray[np.int64]:
+    """Counts int64 (C, C): rows are the truth, columns the prediction.
 
     Raises ``ValueError`` when the two differ in length or hold a value outside 0 to ``classes`` −
-    1.
+    1, which scikit-learn would leave out silently.
     """
+    from sklearn import metrics
+
     if predicted.shape != labels.shape or labels.ndim != 1:
         raise ValueError(
             f"predictions {predicted.shape} and labels {labels.shape} are not both (N,)"
@@ -111,78 +139,51 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, *, classes: int)
             raise ValueError(
                 f"{name} are {values.min()} to {values.max()}, not within 0 to {classes - 1}"
             )
-    cells = labels.astype(np.int64) * classes + predicted.astype(np.int64)
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+    found = metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
+    return np.asarray(found, np.int64)
 
 
-def class_scores(confusion: np.ndarray) -> tuple[ClassScore, ...]:
-    """Precision, recall, F1 and support of every class of a confusion matrix ``(C, C)``, rows the
-    truth.
+def class_scores(
+    predicted: NDArray[np.integer], labels: NDArray[np.integer], *, classes: int
+) -> tuple[ClassScore, ...]:
+    """Precision, recall, F1 and support of every class, of samples (N,).
 
     A share of nothing (0/0) is 0: the precision of a class never predicted, the recall of one
     without samples.
     """
-    right, support, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    precision = right / np.maximum(claimed, 1)
-    recall = right / np.maximum(support, 1)
-    f1 = (
-        2 * right / np.maximum(support + claimed, 1)
-    )  # the harmonic mean of the two, without their 0/0
-    columns = precision.tolist(), recall.tolist(), f1.tolist(), support.tolist()
-    return tuple(ClassScore(*row) for row in zip(*columns, strict=True))
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(classes), zero_division=0.0
+    )
+    return tuple(ClassScore(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
-    """Exact two-sided McNemar test that two classifiers are right equally often (McNemar, 1947;
-    Dietterich, 1998).
+def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
+    """Exact two-sided test that two classifiers are right equally often.
 
-    ``first_right`` and ``second_right`` are bool ``(N,)`` over the same samples. Where they never
-    differ the p-value is 1. Raises ``ValueError`` when they are not bool or differ in shape.
+    McNemar, 1947; Dietterich, 1998. ``first_right`` and ``second_right`` are bool (N,) over the
+    same samples. Where they never differ the p-value is 1. Raises ``ValueError`` when they are not
+    bool or differ in shape.
     """
-    if (
-        first_right.dtype != bool
-        or second_right.dtype != bool
-        or first_right.shape != second_right.shape
-    ):
-        met = (
-            f"{first_right.dtype} {first_right.shape} and {second_right.dtype} {second_right.shape}"
-        )
+    first, second = first_right, second_right
+    if first.dtype != bool or second.dtype != bool or first.shape != second.shape:
+        met = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
         raise ValueError(f"needs two bool arrays of one shape, met {met}")
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
     p_value = float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
     return McNemar(only_first, only_second, p_value)
 
 
-def overall_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of samples whose class is right."""
-    return float((predicted == labels).mean())
-
-
-def average_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes present of the share that is right."""
-    return float(
-        np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)])
-    )
-
-
-def cohen_kappa(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Agreement beyond chance, (p_o − p_e) / (1 − p_e) (Cohen, 1960)."""
-    classes = np.arange(max(predicted.max(), labels.max()) + 1)
-    shares = [
-        np.bincount(values, minlength=len(classes)) / len(values) for values in (predicted, labels)
-    ]
-    expected = float(shares[0] @ shares[1])
-    return (
-        (overall_accuracy(predicted, labels) - expected) / (1 - expected) if expected < 1 else 1.0
-    )
-
-
 def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], *, bins: int = 15
 ) -> float:
-    """ECE of the top label over equal-width confidence bins (Guo et al., 2017)."""
+    """Mean gap between confidence and accuracy over equal-width bins of the top confidence.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3. ``probabilities``:
+    floats (N, C); ``labels``: integers (N,).
+    """
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -193,14 +194,16 @@ def expected_calibration_error(
     return float(np.sum(gaps))
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that minimises the negative log-likelihood of ``softmax(logits / t)`` (Guo et al., 2017)."""
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """The t that minimizes the negative log-likelihood of ``softmax(logits / t)``.
+
+    Guo et al., 2017, section 4.2; t lies within e⁻³ and e³. ``logits``: floats (N, C); ``labels``:
+    integers (N,).
+    """
+    rows = np.arange(len(labels))
 
     def loss(log_t: float) -> float:
-        scaled = logits / np.exp(log_t)
-        scaled = scaled - scaled.max(1, keepdims=True)
-        return float(
-            (np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]).mean()
-        )
+        scaled = logits.astype(np.float64) / np.exp(log_t)
+        return float(-log_softmax(scaled, axis=1)[rows, labels].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))

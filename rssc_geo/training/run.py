@@ -74,7 +74,7 @@ def figures(
 ) -> dict[str, float]:
     """The single numbers of a part, for the card."""
     probabilities = torch.from_numpy(logits / temperature).softmax(1).numpy()
-    found = score(probabilities, labels, class_names=data.classes).to_dict()
+    found = score(probabilities, labels, class_names=data.classes).as_dict()
     return {name: value for name, value in found.items() if isinstance(value, float)}
 
 

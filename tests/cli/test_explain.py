@@ -137,7 +137,10 @@ def test_maps_of_one_layer(
         (["--at", INSIDE, "--result", "{result}"], "say which cells to explain"),
         (["--at", INSIDE, "--cells", "3"], "--cells and --where choose from a map"),
         (["--result", "{result}", "--at-crs", "EPSG:4326"], "--at-crs is the CRS of points"),
-        (["--result", "{result}", "--cells", "0"], "--cells '0' is not a whole number; give 1 or more"),
+        (
+            ["--result", "{result}", "--cells", "0"],
+            "--cells '0' is not a whole number; give 1 or more",
+        ),
         (
             ["--at", "9,45"],
             "--at 9,45 lies outside the raster, whose bounds are 500000,4998400,501200,5000000",

@@ -215,8 +215,8 @@ def test_baselines_go_on_from_the_training(
     assert 1 <= again.err.count("info: fusion: epoch 1/1") <= 2
     longer = rssc(*compare, "--fusion-epochs", 2)  # another recipe: nothing that is kept will do
     assert longer.err.count("info: fusion: epoch 2/2") == 16
-    assert rssc(*compare, "-q", "--words", "none").message.endswith(
-        "networks of its own: --words means nothing there"
+    assert rssc(*compare, "-q", "--caption-source", "none").message.endswith(
+        "networks of its own: --caption-source means nothing there"
     )
     assert (
         f"{work} was made with seed 0, not 1; choose another"

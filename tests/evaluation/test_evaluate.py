@@ -1,7 +1,5 @@
-"""Evaluation.
-
-Classes are matched by name, words are read as asked, figures agree with the network run by hand.
-"""
+"""Evaluation: figures agree with the network run by hand, classes are matched by name, captions
+are read as asked, baselines read what they say."""
 
 from __future__ import annotations
 
@@ -17,20 +15,24 @@ import torch
 from affine import Affine
 from shapely import box
 
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation import (
     GENERATED,
     IMAGE_ONLY,
+    ArmData,
     Concatenation,
+    Predictions,
     TextOnly,
-    compare,
+    all_corruptions,
+    compare_arms,
+    compare_baselines,
+    evaluate_on_polygons,
     match_classes,
-    write_report,
 )
-from rssc_geo.evaluation.corruptions import corruptions
 from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.geometry import TileGrid
-from rssc_geo.models import Model
+from rssc_geo.models import DualAttentionClassifier, Footprint, Model, SceneClass
+from rssc_geo.options import BaselineOptions, EvaluateOptions
 from rssc_geo.raster import open_scene
 from rssc_geo.training import (
     Features,
@@ -49,25 +51,52 @@ def data(folder: Path) -> SceneImages:
 
 
 def test_figures_are_those_of_the_network(small_model: Model, data: SceneImages) -> None:
-    found = evaluate(small_model, data, words="none")
+    found = evaluate(small_model, data, EvaluateOptions(caption_source="none", device="cpu"))
     with torch.inference_mode():
         images = small_model.preprocess(data.pixels, np.ones(data.pixels.shape[:3], bool))
         logits = small_model.network(images) / small_model.card.temperature
-    np.testing.assert_allclose(found.answers.probabilities, logits.softmax(1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        found.predictions.probabilities, logits.softmax(1).numpy(), atol=1e-5
+    )
     assert found.scores.overall_accuracy == pytest.approx(
         (logits.argmax(1).numpy() == data.labels).mean()
     )
     assert found.scores.confusion.sum() == 60
-    assert found.answers.embedding.shape == (60, 32 + 1024)
+    assert found.predictions.embedding.shape == (60, 32 + 1024)
     assert found.captions["CIDEr"] >= 0
-    assert json.loads(json.dumps(found.to_dict()))["images"] == 60
+    assert json.loads(json.dumps(found.as_dict()))["images"] == 60
+    table = found.to_pandas()
+    assert (table["class"] == table["predicted"]).mean() == pytest.approx(
+        found.scores.overall_accuracy
+    )
+    assert table.name.tolist() == list(data.names)
+    assert table.caption.tolist() == found.predictions.captions
+
+
+def test_a_part_is_that_of_the_training(
+    small_model: Model, data: SceneImages, folder: Path
+) -> None:
+    def names(**options: object) -> list[str]:
+        chosen = EvaluateOptions(caption_source="none", device="cpu", **options)
+        return list(evaluate(small_model, folder, chosen).data.names)
+
+    told = {"seed": 7, "options": {"val": 0.2, "test": 0.3}}
+    card = dataclasses.replace(small_model.card, training=told)
+    trained = dataclasses.replace(small_model, card=card)
+    split = stratified_split(data, seed=7, val=0.2, test=0.3)
+    options = EvaluateOptions(part="test", caption_source="none", device="cpu")
+    found = evaluate(trained, folder, options)
+    assert found.data.names == data.take(split["test"]).names
+    assert len(names()) == 60
+    assert names(part="val", seed=7, val=0.2, test=0.3) == list(data.take(split["val"]).names)
 
 
 def test_words_are_read_as_asked(small_model: Model, data: SceneImages) -> None:
-    by_words = {
-        words: evaluate(small_model, data, words=words).answers
-        for words in ("own", "none", "human")
-    }
+    def predictions(model: Model, source: str) -> Predictions:
+        options = EvaluateOptions(caption_source=source, device="cpu")
+        return evaluate(model, data, options).predictions
+
+    by_words = {source: predictions(small_model, source) for source in ("own", "none", "human")}
     assert by_words["own"].captions == by_words["none"].captions
     assert not np.allclose(by_words["own"].probabilities, by_words["none"].probabilities, atol=1e-6)
     assert not np.allclose(
@@ -81,29 +110,29 @@ def test_words_are_read_as_asked(small_model: Model, data: SceneImages) -> None:
         small_model, card=dataclasses.replace(small_model.card, reads_own_captions=False)
     )
     np.testing.assert_allclose(
-        evaluate(mute, data).answers.probabilities, by_words["none"].probabilities, atol=1e-6
+        predictions(mute, "own").probabilities, by_words["none"].probabilities, atol=1e-6
     )
     silent = dataclasses.replace(data, captions=((),) * 60)
-    with pytest.raises(UsageError, match="--words human needs captions"):
-        evaluate(small_model, silent, words="human")
+    with pytest.raises(UsageError, match="--caption-source human needs captions"):
+        evaluate(small_model, silent, EvaluateOptions(caption_source="human"))
 
 
 def test_classes_are_matched_by_name(small_model: Model, data: SceneImages) -> None:
     other = dataclasses.replace(data, classes=("f i e l d", "Sea", "TOWN B"))
-    found = match_classes(other, small_model, {"Sea": "river wide"})
+    found = match_classes(other, small_model.card, {"Sea": "river wide"})
     assert found.classes == ("Field", "River, wide", "Town <b>")
     np.testing.assert_array_equal(found.labels, data.labels)
-    assert len(match_classes(other, small_model, {}).labels) == 40
-    assert len(match_classes(other, small_model, {"Sea": ""}).labels) == 40
+    assert len(match_classes(other, small_model.card, {}).labels) == 40
+    assert len(match_classes(other, small_model.card, {"Sea": ""}).labels) == 40
     with pytest.raises(UsageError, match="not there: Lake, Ocean"):
-        match_classes(other, small_model, {"Lake": "Field", "Sea": "Ocean"})
+        match_classes(other, small_model.card, {"Lake": "Field", "Sea": "Ocean"})
     with pytest.raises(InputError, match="none of the data set's classes"):
-        match_classes(dataclasses.replace(data, classes=("x", "y", "z")), small_model, {})
+        match_classes(dataclasses.replace(data, classes=("x", "y", "z")), small_model.card, {})
 
 
 def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
     pixels = data.pixels[::10]
-    for name, corrupt in corruptions().items():
+    for name, corrupt in all_corruptions().items():
         changed = corrupt(pixels)
         assert changed.dtype == np.uint8, name
         assert changed.shape == pixels.shape, name
@@ -111,25 +140,44 @@ def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
         np.testing.assert_array_equal(changed, corrupt(pixels), err_msg=name)
     center = np.zeros((1, 64, 64, 3), np.uint8)
     center[:, 24:40, 24:40] = 200
-    assert (corruptions()["footprint 1/4"](center)[0, 4:60, 4:60] == 200).all()
-    assert corruptions()["footprint 2"](center)[0, 28:36, 28:36].min() == 200
-    assert corruptions()["footprint 2"](center)[0, 17:26, 17:47].max() == 0
+    assert (all_corruptions()["footprint 1/4"](center)[0, 4:60, 4:60] == 200).all()
+    assert all_corruptions()["footprint 2"](center)[0, 28:36, 28:36].min() == 200
+    assert all_corruptions()["footprint 2"](center)[0, 17:26, 17:47].max() == 0
 
 
 def test_report_files(small_model: Model, data: SceneImages, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra 'train' is not installed")
-    pytest.importorskip("sklearn", reason="the extra 'train' is not installed")
-    found = evaluate(small_model, data, robustness=True)
-    assert set(found.robustness) == set(corruptions())
-    paths = write_report(found, tmp_path / "out", model=small_model)
-    names = [path.name for path in paths]
+    options = EvaluateOptions(robustness=True, device="cpu")
+    found = evaluate(small_model, data, options, output=tmp_path / "new" / "out")
+    assert set(found.robustness) == set(all_corruptions())
+    names = [path.name for path in found.files]
     assert names[:3] == ["evaluation.json", "confusion.png", "embedding.png"]
-    assert all(path.stat().st_size > 100 for path in paths)
-    written = json.loads(paths[0].read_text())
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(names)
+    assert all(path.stat().st_size > 100 for path in found.files)
+    written = json.loads(found.files[0].read_text())
     assert written["overall_accuracy"] == pytest.approx(found.scores.overall_accuracy, abs=1e-4)
+    assert found.as_dict() == written | {"files": [str(path) for path in found.files]}
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file cannot be made"):
+        evaluate(small_model, data, output=tmp_path / "file")
 
 
-def test_polygons_label_the_tiles_they_cover(tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
+    folder: Path, bundle: Path
+) -> None:
+    pairs = [("scene.tif", "labels.gpkg")]
+    with pytest.raises(UsageError, match="--part test means nothing for polygons"):
+        evaluate_on_polygons(bundle, pairs, EvaluateOptions(part="test"))
+    with pytest.raises(InputError, match=r"none.json is not a JSON object"):
+        evaluate(bundle, folder, EvaluateOptions(class_map="none.json"))
+    with pytest.raises(InputError, match="no such folder"):
+        evaluate(bundle, folder / "none")
+    for options in (BaselineOptions(baselines=1, work="w"), BaselineOptions(baselines=2)):
+        with pytest.raises(UsageError, match="--baselines needs at least 2 seeds"):
+            compare_baselines(bundle, folder, options)
+
+
+def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path) -> None:
     transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
     pixels = np.full((3, 40, 60), 90, np.uint8)
     pixels[:, :20, :20] = 0
@@ -159,6 +207,21 @@ def test_polygons_label_the_tiles_they_cover(tmp_path: Path) -> None:
     frame.to_crs(4326).to_file(tmp_path / "labels.gpkg")
     grid = TileGrid(scene.shape, (20, 20))
     found = labeled_tiles(scene, grid, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
+    card = dataclasses.replace(
+        small_model.card,
+        classes=tuple(SceneClass(i, name, "#336699") for i, name in enumerate(["wood", "lake"])),
+        footprint=Footprint(100, 200, 4800),
+    )
+    network = DualAttentionClassifier(classes=2, **card.network).eval()
+    model = dataclasses.replace(small_model, card=card, network=network)
+    options = EvaluateOptions(field="kind", tile_size="20px", device="cpu")
+    pair = (tmp_path / "scene.tif", tmp_path / "labels.gpkg")
+    measured = evaluate_on_polygons(model, [pair], options)
+    assert measured.data.labels.tolist() == [0, 1]
+    assert measured.data.names == ("tile 1", "tile 3")
+    twice = evaluate_on_polygons(model, [pair, pair], options)
+    assert twice.data.names[::2] == tuple(f"{pair[0]}, {name}" for name in ("tile 1",)) * 2
+    assert twice.scores.confusion.tolist() == (2 * measured.scores.confusion).tolist()
     assert found.classes == ("lake", "wood")
     assert found.names == (
         "tile 1",
@@ -215,7 +278,8 @@ def test_the_comparison_sees_where_words_help(
         6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, least_tokens=0.5
     )
     recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
-    table = compare(small_model, features, data, split, generated, recipe, seeds=2, work=tmp_path)
+    arms = ArmData(data, features, split, generated)
+    table = compare_arms(small_model, arms, recipe, seeds=2, work=tmp_path)
     found = {row.name: np.mean(row.test) for row in table.rows}
     assert found[GENERATED] == 1.0
     assert found["text only, own captions"] == 1.0

@@ -20,7 +20,10 @@ from PIL import Image
 from rasterio.coords import BoundingBox
 
 import rssc_geo
+from rssc_geo import ClassifyOptions, ClassifyResult, ExplainOptions, ExplainResult, Predictor
+from rssc_geo.captioning import make_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.inference import choose_compute
 from rssc_geo.models import (
     Attribution,
     Model,
@@ -40,6 +43,22 @@ TRANSFORM = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
 
 
 @pytest.fixture(scope="module")
+def predictor(model: Model) -> Predictor:
+    return Predictor(model, make_captioner(model), choose_compute("cpu", dtype="float32"))
+
+
+def classify(scene: Path, target: Path, *, model: Model, **options: object) -> ClassifyResult:
+    return rssc_geo.classify(scene, target, ClassifyOptions(**options), model=predictor(model))
+
+
+def explain(scene: Path, folder: Path, *, model: Model, **options: object) -> ExplainResult:
+    if "at" in options:
+        options["at"] = tuple(options["at"])
+    if "result" in options:
+        options["result"] = str(options["result"])
+    return rssc_geo.explain(scene, folder, ExplainOptions(**options), model=predictor(model))
+
+
 def compact() -> Model:
     return load_bundle("compact")
 
@@ -232,14 +251,14 @@ def write_scene(
 def test_explained_cells_are_those_that_classify_writes(small_model: Model, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", 300, 250, hole=True)
     tiling = {"tile_size": "100px", "cell_size": "60px"}
-    rssc_geo.classify(scene, tmp_path / "map.gpkg", model=small_model, **tiling)
+    classify(scene, tmp_path / "map.gpkg", model=small_model, **tiling)
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
     # Row 1, column 3 twice; the raster's corner, where the cell is narrower.
     points = [
         (500_000 + 2 * x, 5_000_000 - 2 * y)
         for x, y in ((200, 70), (239, 119), (10, 100), (249, 180))
     ]
-    done = rssc_geo.explain(scene, tmp_path / "why", at=points, model=small_model, **tiling)
+    done = explain(scene, tmp_path / "why", at=points, model=small_model, **tiling)
     assert [(cell.row, cell.col) for cell in done.cells] == [(1, 3), (1, 0), (3, 4)]
     table = gpd.read_file(done.index, layer="explained")
     for number, cell in enumerate(done.cells):
@@ -266,9 +285,7 @@ def test_explained_cells_are_those_that_classify_writes(small_model: Model, tmp_
 def test_heat_maps_lie_on_their_tiles(small_model: Model, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", 300, 250, hole=True)
     points = [(500_000 + 2 * x, 5_000_000 - 2 * y) for x, y in ((70, 70), (240, 240))]
-    done = rssc_geo.explain(
-        scene, tmp_path / "why", at=points, model=small_model, tile_size="100px"
-    )
+    done = explain(scene, tmp_path / "why", at=points, model=small_model, tile_size="100px")
     first, last = (rasterio.open(done.folder / cell.heat_map) for cell in done.cells)
     with first, last:
         # Tiles of 100 px from (0, 0), and, shifted to the raster's end, from row 200 and column
@@ -292,7 +309,7 @@ def test_a_raster_smaller_than_a_tile_has_a_map_of_its_own_size(
     small_model: Model, tmp_path: Path
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", 100, 40)
-    done = rssc_geo.explain(
+    done = explain(
         scene, tmp_path / "why", at=[(500_001, 4_999_999)], model=small_model, tile_size="100px"
     )
     with (
@@ -306,10 +323,8 @@ def test_a_raster_smaller_than_a_tile_has_a_map_of_its_own_size(
 def test_turned_rasters_and_maps_in_another_crs(small_model: Model, tmp_path: Path) -> None:
     turned = TRANSFORM @ Affine.rotation(30)
     scene = write_scene(tmp_path / "scene.tif", 200, 300, transform=turned)
-    rssc_geo.classify(
-        scene, tmp_path / "map.gpkg", model=small_model, tile_size="100px", crs="EPSG:4326"
-    )
-    done = rssc_geo.explain(
+    classify(scene, tmp_path / "map.gpkg", model=small_model, tile_size="100px", crs="EPSG:4326")
+    done = explain(
         scene, tmp_path / "why", result=tmp_path / "map.gpkg", cells=6, model=small_model
     )
     assert {(cell.row, cell.col) for cell in done.cells} == {
@@ -321,7 +336,7 @@ def test_turned_rasters_and_maps_in_another_crs(small_model: Model, tmp_path: Pa
         )
     # The grid of another tile size has other cells there.
     with pytest.raises(InputError, match="lies elsewhere"):
-        rssc_geo.explain(
+        explain(
             scene, tmp_path / "b", result=tmp_path / "map.gpkg", model=small_model, tile_size="80px"
         )
 
@@ -330,7 +345,7 @@ def test_another_class_than_the_map_has_is_said(
     small_model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", 200, 200)
-    rssc_geo.classify(
+    classify(
         scene, tmp_path / "map.geojson", model=small_model, tile_size="100px", crs="EPSG:32632"
     )
     # A GeoJSON does not say how it was made: other colors, other classes.
@@ -338,7 +353,7 @@ def test_another_class_than_the_map_has_is_said(
         dataset.write(255 - dataset.read())
     opposite = dataclasses.replace(small_model)
     with caplog.at_level(logging.WARNING):
-        done = rssc_geo.explain(
+        done = explain(
             scene,
             tmp_path / "why",
             result=tmp_path / "map.geojson",
@@ -363,7 +378,7 @@ def test_nothing_is_left_behind_when_a_cell_has_no_class(
     with pytest.raises(
         InputError, match=r"--at 500010,4999990: less than 50% of the cell's pixels are valid"
     ):
-        rssc_geo.explain(scene, tmp_path / "why", at=points, model=small_model, tile_size="50px")
+        explain(scene, tmp_path / "why", at=points, model=small_model, tile_size="50px")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif"]
 
 
@@ -373,22 +388,20 @@ def test_only_earlier_explanations_and_empty_folders_are_replaced(
     scene, folder = write_scene(tmp_path / "scene.tif", 100, 100), tmp_path / "why"
     options = {"at": [(500_100, 4_999_900)], "model": small_model, "tile_size": "100px"}
     folder.mkdir()
-    rssc_geo.explain(scene, folder, **options)
+    explain(scene, folder, **options)
     with pytest.raises(OutputError, match="exists"):
-        rssc_geo.explain(scene, folder, **options)
-    rssc_geo.explain(scene, folder, overwrite=True, **options)
+        explain(scene, folder, **options)
+    explain(scene, folder, overwrite=True, **options)
     (folder / "explain.gpkg").unlink()
     with pytest.raises(OutputError, match=r"holds no explain\.gpkg"):
-        rssc_geo.explain(scene, folder, overwrite=True, **options)
+        explain(scene, folder, overwrite=True, **options)
 
 
 def test_a_folder_with_the_raster_is_spared(small_model: Model, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", 100, 100)
     (tmp_path / "explain.gpkg").touch()
     with pytest.raises(UsageError, match="choose another folder"):
-        rssc_geo.explain(
-            scene, tmp_path, at=[(500_100, 4_999_900)], model=small_model, overwrite=True
-        )
+        explain(scene, tmp_path, at=[(500_100, 4_999_900)], model=small_model, overwrite=True)
     assert scene.is_file()
 
 
@@ -398,4 +411,4 @@ def test_a_model_of_one_class_explains_nothing(small_model: Model, tmp_path: Pat
         card=dataclasses.replace(small_model.card, classes=small_model.card.classes[:1]),
     )
     with pytest.raises(UsageError, match="one class only"):
-        rssc_geo.explain(tmp_path / "scene.tif", tmp_path / "why", at=[(0, 0)], model=alone)
+        explain(tmp_path / "scene.tif", tmp_path / "why", at=[(0, 0)], model=alone)

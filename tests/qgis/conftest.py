@@ -24,7 +24,7 @@ PROCESSING = "/usr/share/qgis/python/plugins"
 _STATUS = pytest.StashKey[int]()
 
 try:
-    import qgis.core
+    import qgis.core  # noqa: F401 -- is it here?
 except ImportError:
     pass  # each test module skips itself, with the reason
 else:
@@ -44,7 +44,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave without the interpreter's clean-up, in which Qt's and QGIS's objects crash now and then."""
+    """Leave without the interpreter's clean-up, in which QGIS's objects crash now and then."""
     if "qgis.core" in sys.modules and _STATUS in config.stash:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -88,7 +88,7 @@ def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, f
     assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
 
     group = project.layerTreeRoot().findGroup("Münich <west>")
-    assert [node.name() for node in group.findLayers()] == ["Land use", "Scenes"]
+    assert [node.name() for node in group.findLayers()] == ["Land use", "Cells"]
     assert [node.isVisible() for node in group.findLayers()] == [True, False]
     assert len(project.mapLayers()) == 3
     for node in group.findLayers():
@@ -100,7 +100,7 @@ def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, f
         related, _, names, _, _ = layer.listStylesInDatabase()
         assert sorted(names[:related]) == ["class", "confidence"]
     assert '"caption"' in group.findLayers()[1].layer().mapTipTemplate()
-    assert found["CELLS"].endswith("|layername=scenes")
+    assert found["CELLS"].endswith("|layername=cells")
 
 
 def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
@@ -125,10 +125,10 @@ def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
 def test_formats_of_two_files(scene, tmp_path, suffix):
-    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"some_scenes.{suffix}"))
+    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"some_cells.{suffix}"))
     assert found == {
-        "OUTPUT": str(tmp_path / f"some_scenes.{suffix}"),
-        "CELLS": str(tmp_path / f"some_scenes_cells.{suffix}"),
+        "OUTPUT": str(tmp_path / f"some_cells.{suffix}"),
+        "CELLS": str(tmp_path / f"some_cells_cells.{suffix}"),
     }
     assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
     assert "caption" in QgsVectorLayer(found["CELLS"]).fields().names()
@@ -192,7 +192,7 @@ def test_a_layer_s_crs_override_is_passed_on(write_raster, tmp_path, feedback):
     layer.setCrs(QgsCoordinateReferenceSystem("EPSG:25833"))
     found = classify(feedback, INPUT=layer)
     assert cells_of(found)[0].crs().authid() == "EPSG:25833"
-    assert any("--assume-crs EPSG:25833" in line for line in feedback.lines)
+    assert any("--assume-crs=EPSG:25833" in line for line in feedback.lines)
 
 
 def test_a_crs_of_the_user_s_own_is_passed_as_wkt(write_raster, tmp_path):
@@ -291,9 +291,21 @@ def test_an_output_that_another_program_has_open(scene, tmp_path):
 
 def test_options_reach_the_result(scene):
     found = classify(
-        INPUT=str(scene), TILE_SIZE="150px", STRIDE="75px", PROBABILITIES=True, CRS="EPSG:3857", BATCH_SIZE=4,
-        MIN_AREA=20_000, BANDS="3,2,1", CAPTIONER="none", MIN_VALID=0.2, NODATA=0, STRETCH="0,255", DEVICE="cpu",
-    )  # fmt: skip
+        INPUT=str(scene),
+        TILE_SIZE="150px",
+        CELL_SIZE="75px",
+        PROBABILITIES=True,
+        CRS="EPSG:3857",
+        BATCH_SIZE=4,
+        MIN_AREA=20_000,
+        BANDS="3,2,1",
+        CAPTIONER="none",
+        MIN_VALID=0.2,
+        NODATA=0,
+        STRETCH="0,255",
+        DEVICE="cpu",
+        DTYPE="float32",
+    )
     cells = cells_of(found)[0]
     assert cells.crs().authid() == "EPSG:3857"
     assert any(name.startswith("p_") for name in cells.fields().names())

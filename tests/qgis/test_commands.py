@@ -169,7 +169,7 @@ def test_train_with_words(scene, labels, tmp_path):
         "INPUT": str(scene),
         "LABELS": labels,
         "FIELD": "land_use",
-        "WORDS": str(words),
+        "CLASS_WORDS": str(words),
         "OUTPUT": str(tmp_path / "model"),
     }
     with pytest.raises(QgsProcessingException, match="words are given, but none for 'olive grove'"):

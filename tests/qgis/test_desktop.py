@@ -56,7 +56,8 @@ def test_from_nothing_but_the_zip_to_a_styled_map(
     (profile / "QGIS").mkdir()
     # Where to install from is the one thing that is set, since the tests use no network.
     (profile / "QGIS" / "QGIS3.ini").write_text(
-        f"[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n[rssc_geo]\ninstall_from={wheel}\n[qgis]\nenableMacros=0\n"
+        "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
+        f"[rssc_geo]\ninstall_from={wheel}\n[qgis]\nenableMacros=0\n"
     )
     begin_installation(profile / "rssc_geo" / "venv")
     draw = [
@@ -68,9 +69,14 @@ def test_from_nothing_but_the_zip_to_a_styled_map(
     ]
     subprocess.run(draw, check=True)
     environment = {
-        **os.environ, "DISPLAY": display, "HOME": str(home), "RSSC_SESSION": str(home), "PATH": "/usr/bin:/bin",
-        "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull,
-    }  # fmt: skip
+        **os.environ,
+        "DISPLAY": display,
+        "HOME": str(home),
+        "RSSC_SESSION": str(home),
+        "PATH": "/usr/bin:/bin",
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
     for name in ("QT_QPA_PLATFORM", "QGIS_CUSTOM_CONFIG_PATH", "PIP_FIND_LINKS"):
         environment.pop(name, None)
     desktop = [
@@ -93,8 +99,8 @@ def test_from_nothing_but_the_zip_to_a_styled_map(
     assert "is not installed" in told["missing"]
     assert "is not installed" in told["offer"]
     assert "Install the RSSC Geo backend: done." in told["installed"]
-    assert told["tree"] == [["scene", ["Land use", "Scenes"]]]
-    assert told["renderers"]["Land use"] == told["renderers"]["Scenes"] == "categorizedSymbol"
+    assert told["tree"] == [["scene", ["Land use", "Cells"]]]
+    assert told["renderers"]["Land use"] == told["renderers"]["Cells"] == "categorizedSymbol"
     assert told["pages"] == {"Report": True}
     assert "rssc-geo" in told["log"]
     assert "--progress=json" in told["log"]

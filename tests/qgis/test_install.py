@@ -175,7 +175,7 @@ def test_no_suitable_python(private, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("executable", "exec_prefix"):
         monkeypatch.setattr(sys, name, str(tmp_path / "qgis-bin"))
-    with pytest.raises(install.InstallError, match=r"No Python 3.10 or newer .*python3-venv"):
+    with pytest.raises(install.InstallError, match=r"No Python 3.11 or newer .*python3-venv"):
         install.suitable_python()
 
 
@@ -186,7 +186,7 @@ def test_on_windows_python_org_s_own_names_are_tried(private, monkeypatch):
     with monkeypatch.context() as windows:
         windows.setattr(install.os, "name", "nt")
         candidates = list(install._candidates())
-    assert candidates[-8:-5] == ["found/py", "found/python", "found/python3"]
+    assert candidates[-7:-4] == ["found/py", "found/python", "found/python3"]
 
 
 def test_on_macos_the_folders_of_installers_are_looked_in(private, monkeypatch):

@@ -61,7 +61,7 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     )
     assert found == {
         "OUTPUT": f"{tmp_path}/map.gpkg|layername=landuse",
-        "CELLS": f"{tmp_path}/map.gpkg|layername=scenes",
+        "CELLS": f"{tmp_path}/map.gpkg|layername=cells",
         "REVIEW_LAYER": f"{tmp_path}/map.gpkg|layername=review",
         "REPORT": str(page),
         "CLASS_RASTER": str(raster),
@@ -71,7 +71,7 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     assert "scene.tif" in text
     nodes = in_the_group("scene")
     assert [node.name() for node in nodes[:2]] == ["Cells to review", "Land use"]
-    assert {node.name() for node in nodes[2:]} == {"Scenes", "Classes as raster"}
+    assert {node.name() for node in nodes[2:]} == {"Cells", "Classes as raster"}
     assert [node.isVisible() for node in nodes] == [True, True, False, False]
 
     review = nodes[0].layer()
@@ -137,7 +137,7 @@ def test_the_review_of_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_pa
     assert [node.name() for node in in_the_group("scene")] == [
         "Cells to review",
         "Land use",
-        "Scenes",
+        "Cells",
     ]
     assert in_the_group("scene")[0].layer().featureCount() == 3
 
@@ -163,7 +163,7 @@ def test_batch_mode(application, write_raster, tmp_path, feedback):
         assert found["REVIEW_LAYER"] == f"{tmp_path}/{name}.gpkg|layername=review"
     for name in ("west", "east"):
         nodes = in_the_group(name)
-        assert [node.name() for node in nodes] == ["Cells to review", "Land use", "Scenes"]
+        assert [node.name() for node in nodes] == ["Cells to review", "Land use", "Cells"]
         assert all(node.layer().source().startswith(f"{tmp_path}/{name}.gpkg") for node in nodes)
 
 
@@ -230,7 +230,7 @@ def test_files_that_are_open_as_layers(run_in_desktop, scene, tmp_path):
         "CLASS_RASTER": loaded(raster),
     }
     run_in_desktop("classify", run)
-    for title in ("Land use", "Scenes", "Cells to review", "Classes as raster"):
+    for title in ("Land use", "Cells", "Cells to review", "Classes as raster"):
         with pytest.raises(
             QgsProcessingException, match=f"is open in this project as the layer '{title}'"
         ):

@@ -25,7 +25,7 @@ from qgis.PyQt.QtCore import QBuffer, QByteArray, QCoreApplication
 from qgis.PyQt.QtGui import QColor, QImage, QPainter
 from rssc_geo_qgis.inputs import read_raster, rendered_size
 
-# 45° north, where a metre of the web map is 0.707 on the ground.
+# 45° north, where a meter of the web map is 0.707 on the ground.
 BOX = QgsRectangle(1_113_000, 5_621_000, 1_114_000, 5_622_000)
 EXTENT = "1113000,1114000,5621000,5622000 [EPSG:3857]"
 
@@ -118,7 +118,7 @@ def test_cancel_while_it_is_fetched(application, layer, web_server, tmp_path, fe
     assert not any("picture.tif" in name for name in map(str, _temporary_files()))
 
 
-def test_the_resolution_is_metres_on_the_ground(layer):
+def test_the_resolution_is_meters_on_the_ground(layer):
     columns, rows = rendered_size(read_raster(layer), BOX, 1.0)
     assert 700 < columns < 715
     assert 700 < rows < 715

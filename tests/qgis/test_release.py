@@ -86,9 +86,12 @@ def test_the_zip_holds_what_is_needed_and_no_more(archive):
         "rssc_geo_qgis/LICENSE",
         "rssc_geo_qgis/metadata.txt",
         "rssc_geo_qgis/__init__.py",
+        "rssc_geo_qgis/options.json",
     } <= set(names)
     assert not [
-        name for name in names if not name.endswith((".py", ".svg", "LICENSE", "metadata.txt"))
+        name
+        for name in names
+        if not name.endswith((".py", ".svg", "LICENSE", "metadata.txt", "options.json"))
     ]
     assert (
         "GNU GENERAL PUBLIC LICENSE"
@@ -164,7 +167,7 @@ def test_qgis_process_classifies(qgis_process, scene, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert f"OUTPUT:\t{tmp_path}/map.gpkg|layername=landuse" in done.stdout
-    assert QgsVectorLayer(f"{tmp_path}/map.gpkg|layername=scenes").featureCount() == 12
+    assert QgsVectorLayer(f"{tmp_path}/map.gpkg|layername=cells").featureCount() == 12
 
 
 def test_qgis_process_answers_in_json(qgis_process, scene, tmp_path):
@@ -172,7 +175,7 @@ def test_qgis_process_answers_in_json(qgis_process, scene, tmp_path):
         "--json", "run", "rsscgeo:classify", "--", f"INPUT={scene.name}", "OUTPUT=map.gpkg"
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["results"]["CELLS"] == f"{tmp_path}/map.gpkg|layername=scenes"
+    assert json.loads(done.stdout)["results"]["CELLS"] == f"{tmp_path}/map.gpkg|layername=cells"
 
 
 def test_qgis_process_fails_with_one_line(qgis_process, tmp_path, write_raster):

@@ -176,9 +176,15 @@ def test_the_backend_s_own_line_is_the_error(write_raster, tmp_path, feedback):
     raster = write_raster(tmp_path / "scene.tif")
     with pytest.raises(QgsProcessingException) as caught:
         processing.run(
-            "rsscgeo:classify", {"INPUT": str(raster), "STRIDE": "9999px", "TILE_SIZE": "64px", "OUTPUT": str(tmp_path / "a.gpkg")},
+            "rsscgeo:classify",
+            {
+                "INPUT": str(raster),
+                "CELL_SIZE": "9999px",
+                "TILE_SIZE": "64px",
+                "OUTPUT": str(tmp_path / "a.gpkg"),
+            },
             feedback=feedback,
-        )  # fmt: skip
+        )
     assert "9999px" in str(caught.value)
     assert "Traceback" not in str(caught.value)
     assert "rssc-geo: error:" not in str(caught.value)
@@ -321,7 +327,8 @@ settings.put(settings.PROGRAM, {str(backend)!r})
 provider = RsscGeoProvider()
 app.processingRegistry().addProvider(provider)
 import processing
-processing.run("rsscgeo:classify", {{"INPUT": {str(large)!r}, "TILE_SIZE": "50px", "OUTPUT": {str(tmp_path / "a.gpkg")!r}}})
+run = {{"INPUT": {str(large)!r}, "TILE_SIZE": "50px", "OUTPUT": {str(tmp_path / "a.gpkg")!r}}}
+processing.run("rsscgeo:classify", run)
 """)
     qgis = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from rssc_geo.training import (
     ClassScore,
-    average_accuracy,
     class_scores,
     confusion_matrix,
     fit_temperature,
@@ -48,29 +47,34 @@ def test_confusion_refuses_what_does_not_fit(
 
 
 def test_class_scores_by_hand() -> None:
-    first, second, never_predicted = class_scores(np.array(CONFUSION))
+    first, second, never_predicted = class_scores(PREDICTED, LABELS, classes=3)
     assert first == ClassScore(precision=2 / 3, recall=2 / 3, f1=2 / 3, support=3)
     assert second == ClassScore(precision=1 / 3, recall=1 / 2, f1=pytest.approx(0.4), support=2)
     assert never_predicted == ClassScore(precision=0.0, recall=0.0, f1=0.0, support=1)
 
 
 def test_a_class_neither_there_nor_predicted_scores_zero() -> None:
-    assert class_scores(np.array([[4, 0], [0, 0]])) == (
+    zeros = np.zeros(4, int)
+    assert class_scores(zeros, zeros, classes=2) == (
         ClassScore(1.0, 1.0, 1.0, 4),
         ClassScore(0.0, 0.0, 0.0, 0),
     )
 
 
 @given(PAIRS)
-def test_confusion_agrees_with_the_accuracies(pairs: list[tuple[int, int]]) -> None:
+def test_confusion_agrees_with_the_other_figures(pairs: list[tuple[int, int]]) -> None:
     predicted, labels = np.array(pairs).T
-    confusion = confusion_matrix(predicted, labels, classes=5)
-    found = class_scores(confusion)
-    assert confusion.trace() / confusion.sum() == pytest.approx(overall_accuracy(predicted, labels))
-    assert np.mean([c.recall for c in found if c.support]) == pytest.approx(
-        average_accuracy(predicted, labels)
-    )
-    for c in found:
+    scores = score(np.eye(5)[predicted], labels, class_names="abcde")
+    confusion = scores.confusion / scores.confusion.sum()
+    right = confusion.trace()
+    assert right == pytest.approx(overall_accuracy(predicted, labels))
+    assert right == pytest.approx(scores.overall_accuracy)
+    recalls = [(predicted[labels == label] == label).mean() for label in np.unique(labels)]
+    assert scores.average_accuracy == pytest.approx(np.mean(recalls))
+    chance = confusion.sum(0) @ confusion.sum(1)
+    kappa = (right - chance) / (1 - chance) if chance < 1 - 1e-9 else 1.0
+    assert scores.kappa == pytest.approx(kappa)
+    for c in scores.per_class.values():
         harmonic = (
             2 * c.precision * c.recall / (c.precision + c.recall) if c.precision + c.recall else 0.0
         )
@@ -85,7 +89,8 @@ def test_confusion_is_transposed_when_the_two_change_places(pairs: list[tuple[in
         confusion_matrix(labels, predicted, classes=5),
     )
     assert (one == other.T).all()
-    assert [c.precision for c in class_scores(one)] == [c.recall for c in class_scores(other)]
+    precisions = [c.precision for c in class_scores(predicted, labels, classes=5)]
+    assert precisions == [c.recall for c in class_scores(labels, predicted, classes=5)]
 
 
 def test_mcnemar_by_hand() -> None:
@@ -136,7 +141,7 @@ def test_score_by_hand_is_ready_for_json() -> None:
         },
         "confusion": CONFUSION,
     }
-    assert json.loads(json.dumps(scores.to_dict())) == expected
+    assert json.loads(json.dumps(scores.as_dict())) == expected
     assert list(scores.per_class) == ["Field", "Town", "River"]
 
 

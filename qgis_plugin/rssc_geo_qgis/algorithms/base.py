@@ -19,7 +19,9 @@ from qgis.core import (
     QgsProcessingParameterBoolean,
     QgsProcessingParameterCrs,
     QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingUtils,
 )
@@ -29,21 +31,23 @@ from .. import results, settings
 from ..backend import BackendError, find_backend
 from ..command import run_command
 from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
+from ..options import Option, options_of
 from . import parameters as shared
-
-# Turned into arguments by methods of their own, as destinations are; every other parameter is the
-# option of its name.
-_NO_OPTION = frozenset({"INPUT", "AOI", "EXTENT", "RESOLUTION", "LABELS", "AT", "CLASSES"})
 
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
     """One command of ``rssc-geo``.
 
-    Subclasses name it, list its parameters and say what became of the result.
+    Its options are the parameters. Subclasses name the command, add the parameters that stand for
+    its arguments, and say what became of the result.
     """
 
     NAME = ""
     COMMAND = ""
+    OPTIONS = ""
+    """Whose options it has, where that is not the command: a command may do two things."""
+    LEFT_OUT: frozenset[str] = frozenset()
+    """Options of the command that are of no use here."""
     TITLE = ""
     GROUP = ""
     TAGS = ""
@@ -54,11 +58,16 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     An older backend may have the command for something else.
     """
     SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"OUTPUT": ()})
-    """What the name of each destination may end with; nothing: it is a folder."""
+    """What the name of each destination may end with, but for those that are options.
+
+    Nothing: it is a folder.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._raster: RasterInput | None = None
+        self.files: dict[str, str] = {}
+        """The destinations of this run that are options, by parameter; those asked for alone."""
 
     # What QGIS asks of an algorithm.
 
@@ -87,13 +96,18 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return QIcon(os.path.join(os.path.dirname(__file__), "..", "icons", f"{self.NAME}.svg"))
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
-        raster = QgsProcessingParameterRasterLayer("INPUT", "Raster layer")
-        self.addParameter(
-            shared.described(
-                raster, "A raster file or URL; a WMS, WMTS or XYZ layer with an extent."
-            )
+        raster = shared.described(
+            QgsProcessingParameterRasterLayer("INPUT", "Raster layer"),
+            "A raster file or URL; a WMS, WMTS or XYZ layer with an extent.",
         )
-        for parameter in self.parameters():
+        parameters, files = [], []
+        for option in self.options():
+            if option.name not in shared.FROM_LAYER:
+                parameter = shared.parameter_of(option)
+                (files if parameter.isDestination() else parameters).append(parameter)
+                if parameter.name() == "EXTENT":
+                    parameters.append(shared.resolution())
+        for parameter in (raster, *self.parameters(), *parameters, self.destination(), *files):
             self.addParameter(parameter)
 
     def canExecute(self) -> tuple[bool, str]:
@@ -114,7 +128,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             window = self._window(parameters, context, raster)
             if raster.picture is not None:
                 rendered_size(raster, *window)
-            for destination, suffixes in self.SUFFIXES.items():
+            for destination, suffixes in self._suffixes().items():
                 path = self.parameterAsFileOutput(parameters, destination, context)
                 if path:  # an optional one may be left out
                     self.check_destination(path, suffixes, context)
@@ -162,7 +176,11 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     # What a subclass says.
 
     def parameters(self) -> shared.Parameters:
-        """The parameters after INPUT."""
+        """The parameters after INPUT that are not options but arguments of the command."""
+        return []
+
+    def destination(self) -> QgsProcessingParameterDefinition:
+        """The parameter OUTPUT."""
         raise NotImplementedError
 
     def raster_arguments(self, source: str) -> list[str]:
@@ -176,16 +194,38 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def more_arguments(
         self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
     ) -> list[str]:
-        """Arguments that are not one option a parameter.
-
-        ``work`` is a folder for files that last as long as the run.
-        """
+        """Arguments that are not options; ``work`` is a folder for files of this run."""
         return []
+
+    def option_value(
+        self, option: Option, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> Any:
+        """The value of an option in this run; None where the program's own default is meant."""
+        if option.name == "assume_crs":
+            return self.raster.assume_crs
+        if option.name == "bounds":
+            extent, _ = self._window(parameters, context, self.raster)
+            if extent.isNull() or self.raster.picture is not None:
+                return None
+            corners = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
+            return ",".join(f"{value:.15g}" for value in corners)
+        if option.name == "aoi":
+            area = self.parameterAsSource(parameters, "AOI", context)
+            if area is None:
+                return None
+            path = os.path.join(work, "aoi.gpkg")
+            write_polygons(area, path, area.sourceName())
+            return path
+        value = self._value_by_type(option, parameters, context)
+        return settings.get(settings.DEVICE) if option.name == "device" and not value else value
 
     def check_destination(
         self, path: str, suffixes: tuple[str, ...], context: QgsProcessingContext
     ) -> None:
-        """Raise ``QgsProcessingException`` for a name that ends otherwise, or a file that a layer of the project reads."""
+        """Refuse a name that ends otherwise, and a file that a layer of the project reads.
+
+        Raises ``QgsProcessingException``.
+        """
         if suffixes and not path.lower().endswith(suffixes):
             raise QgsProcessingException(
                 f"The output '{path}' is not a file ending in {' or '.join(suffixes)}."
@@ -204,6 +244,17 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return {"OUTPUT": output}
 
     # How.
+
+    def options(self) -> tuple[Option, ...]:
+        """The options of the command that a run may set.
+
+        What destroys, overrides a refusal or runs code is decided where the program is started.
+        """
+        return tuple(
+            option
+            for option in options_of(self.OPTIONS or self.COMMAND)
+            if option.name not in self.LEFT_OUT and not option.commandline_only
+        )
 
     @property
     def raster(self) -> RasterInput:
@@ -247,59 +298,68 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         feedback: QgsProcessingFeedback,
         work: str,
     ) -> list[str]:
-        raster, source = self.raster, self.raster.source
-        arguments = []
-        extent, resolution_m = self._window(parameters, context, raster)
-        if raster.picture is not None:
+        source = self.raster.source
+        extent, resolution_m = self._window(parameters, context, self.raster)
+        if self.raster.picture is not None:
             source = os.path.join(work, "picture.tif")
-            render(raster, extent, resolution_m, source, feedback)
-        elif not extent.isNull():
-            corners = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
-            arguments += ["--bounds=" + ",".join(f"{value:.15g}" for value in corners)]
-        if raster.assume_crs:
-            arguments += ["--assume-crs", raster.assume_crs]
-        area = self.parameterAsSource(parameters, "AOI", context)
-        if area is not None:
-            path = os.path.join(work, "aoi.gpkg")
-            write_polygons(area, path, area.sourceName())
-            arguments += ["--aoi", path]
-        for definition in self.parameterDefinitions():
-            if definition.name() not in _NO_OPTION and not definition.isDestination():
-                arguments += self._option(definition, parameters, context)
+            render(self.raster, extent, resolution_m, source, feedback)
+        self.files = {}
+        arguments = []
+        for option in self.options():
+            arguments += option.arguments(self.option_value(option, parameters, context, work))
         return [
             *self.raster_arguments(source),
             *arguments,
             *self.more_arguments(parameters, context, work),
         ]
 
-    def _option(
+    def _value_by_type(
+        self, option: Option, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> Any:
+        name = shared.parameter_name(option)
+        definition = self.parameterDefinition(name)
+        if definition.isDestination():
+            return self._file_asked_for(definition, parameters, context)
+        if isinstance(definition, QgsProcessingParameterBoolean):
+            return self.parameterAsBool(parameters, name, context)
+        if isinstance(definition, QgsProcessingParameterCrs):
+            crs = self.parameterAsCrs(parameters, name, context)
+            return crs_text(crs) if crs.isValid() else None
+        if isinstance(definition, QgsProcessingParameterNumber):
+            if parameters.get(name) is None:
+                return None
+            whole = definition.dataType() == QgsProcessingParameterNumber.Type.Integer
+            read = self.parameterAsInt if whole else self.parameterAsDouble
+            return read(parameters, name, context)
+        if isinstance(definition, QgsProcessingParameterEnum):
+            return self.parameterAsEnumString(parameters, name, context)
+        text = self.parameterAsString(parameters, name, context).strip()
+        return [line.strip() for line in text.splitlines()] if option.multiple else text
+
+    def _file_asked_for(
         self,
         definition: QgsProcessingParameterDefinition,
         parameters: dict[str, Any],
         context: QgsProcessingContext,
-    ) -> list[str]:
-        """The option of a parameter's name, left out where the backend's own default is meant."""
+    ) -> str | None:
+        # Asked once a run: a temporary output gets another name each time.
         name = definition.name()
-        option = "--" + name.lower().replace("_", "-")
-        if isinstance(definition, QgsProcessingParameterBoolean):
-            return [option] if self.parameterAsBool(parameters, name, context) else []
-        if isinstance(definition, QgsProcessingParameterCrs):
-            crs = self.parameterAsCrs(parameters, name, context)
-            return [option, crs_text(crs)] if crs.isValid() else []
-        if isinstance(definition, QgsProcessingParameterNumber):
-            if parameters.get(name) is None:
-                return []
-            value = f"{self.parameterAsDouble(parameters, name, context):.15g}"
-            default = definition.defaultValue()
-            return (
-                []
-                if default is not None and float(value) == float(default)
-                else [f"{option}={value}"]
-            )
-        value = self.parameterAsString(parameters, name, context).strip()
-        if name == "DEVICE":
-            value = value or settings.get(settings.DEVICE)
-        return [f"{option}={value}"] if value and value != definition.defaultValue() else []
+        raster = isinstance(definition, QgsProcessingParameterRasterDestination)
+        read = self.parameterAsOutputLayer if raster else self.parameterAsFileOutput
+        path = read(parameters, name, context)
+        if not path:
+            return None
+        self.files[name] = path
+        return os.path.abspath(path)
+
+    def _suffixes(self) -> dict[str, tuple[str, ...]]:
+        """What the name of each destination may end with; nothing: anything."""
+        found = dict(self.SUFFIXES)
+        for option in self.options():
+            definition = self.parameterDefinition(shared.parameter_name(option))
+            if definition is not None and definition.isDestination():
+                found[definition.name()] = shared.suffixes_of(option)
+        return found
 
     def _tidy(self, output: str, feedback: QgsProcessingFeedback) -> None:
         """After a run that did not finish.

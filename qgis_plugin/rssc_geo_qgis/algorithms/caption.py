@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from . import parameters as shared
 from .polygons import PolygonAlgorithm
 
 
@@ -19,18 +18,8 @@ class Caption(PolygonAlgorithm):
     LAYERS = MappingProxyType({"OUTPUT": "captions"})
     OUTPUT_HELP = "A GeoPackage."
     HELP = (
-        "Describes each tile of a satellite or aerial picture in a sentence: one polygon a tile"
+        "Describes each cell of a satellite or aerial picture in a sentence: one polygon a cell"
         " with its caption.<br><br>The captioner that comes with the backend is small and quick. A"
         " vision-language model on this computer (hf:<i>model</i>) or on a server"
         " (openai:<i>url</i>#<i>model</i>) says more and takes longer."
     )
-
-    def parameters(self) -> shared.Parameters:
-        return [
-            *shared.tiling(),
-            shared.model(),
-            shared.captioner(),
-            *shared.area(),
-            shared.crs(),
-            *shared.compute(),
-        ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from . import parameters as shared
 from .landuse import LandUseAlgorithm
 
 
@@ -17,20 +16,9 @@ class Classify(LandUseAlgorithm):
         "Makes a land-use map of a satellite or aerial picture: the picture is cut into tiles, each"
         " is described in words and classified, and the result is two polygon layers,"
         " styled.<br><br><b>Land use</b>: one polygon for each region of one"
-        " class.<br><b>Scenes</b>: one for each tile, with its caption, its confidence and the"
+        " class.<br><b>Cells</b>: one for each cell, with its caption, its confidence and the"
         " second best class.<br><br>On demand also a <b>report</b>, a page with map, areas and"
         " examples; a <b>raster of classes</b>; and <b>cells to review</b>, those that are most"
         " worth a label of yours, from which Train classifier learns.<br><br>The model that comes"
         " with the backend knows 30 classes and was trained on pictures of 0.5 to 8 m a pixel."
     )
-
-    def parameters(self) -> shared.Parameters:
-        return [
-            *shared.tiling(),
-            shared.model(),
-            shared.captioner(),
-            *shared.area(),
-            *shared.shape(),
-            shared.review(),
-            *shared.compute(),
-        ]

@@ -11,11 +11,12 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingOutputHtml,
     QgsProcessingOutputRasterLayer,
+    QgsProcessingParameterDefinition,
     QgsProcessingParameterFolderDestination,
-    QgsProcessingParameterPoint,
 )
 
 from .. import results
+from ..options import Option
 from . import parameters as shared
 from .base import RsscAlgorithm
 
@@ -29,6 +30,8 @@ class Explain(RsscAlgorithm):
     GROUP = "Land use"
     TAGS = "explanation heat map attention saliency ai"
     NEEDS = ("--at", "--output")
+    # The cell is chosen by one point, in the raster's CRS.
+    LEFT_OUT = frozenset({"at_crs", "result", "cells", "where", "aoi", "bounds"})
     HELP = (
         "Shows what in the tile at a point spoke for its class and what against it: a heat map over"
         " the raster (orange: for, blue: against), and a page with the tile, the class, and the"
@@ -41,39 +44,30 @@ class Explain(RsscAlgorithm):
         self.addOutput(QgsProcessingOutputRasterLayer("HEAT_MAP", "Heat map"))
         self.addOutput(QgsProcessingOutputHtml("PAGE", "Explanation"))
 
-    def parameters(self) -> shared.Parameters:
+    def destination(self) -> QgsProcessingParameterDefinition:
         folder = QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the explanation")
-        return [
-            shared.described(
-                QgsProcessingParameterPoint("AT", "Point"), "A place in the tile, in any CRS."
-            ),
-            *shared.tiling(),
-            shared.model(),
-            shared.captioner(),
-            shared.device(),
-            shared.described(folder, "Holds the heat map, the picture and the page."),
-        ]
+        return shared.described(folder, "Holds the heat map, the picture and the page.")
 
-    def more_arguments(
-        self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
-    ) -> list[str]:
+    def option_value(
+        self, option: Option, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> Any:
+        if option.name != "at":
+            return super().option_value(option, parameters, context, work)
         point = self.parameterAsPoint(parameters, "AT", context, self.raster.crs)
-        return [f"--at={point.x():.15g},{point.y():.15g}"]
+        return f"{point.x():.15g},{point.y():.15g}"
 
     def results(
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         cell = values["cells"][0]
-        heat_map, page = (
-            os.path.join(output, cell["heat_map"]),
-            os.path.join(output, "explanation.html"),
-        )
+        heat_map = os.path.join(output, cell["heat_map"])
+        page = os.path.join(output, "explanation.html")
         title = html.escape(f"{cell['class']}, {cell['confidence']:.0%}")
+        caption, panel = html.escape(cell["caption"]), html.escape(cell["panel"])
         with open(page, "w", encoding="utf-8") as file:
             file.write(
-                "<html><head><meta"
-                f" charset='utf-8'><title>{title}</title></head><body><h2>{title}</h2><p>{html.escape(cell['caption'])}</p><img"
-                f" src='{html.escape(cell['panel'])}' width='900'></body></html>\n"
+                f"<html><head><meta charset='utf-8'><title>{title}</title></head><body>"
+                f"<h2>{title}</h2><p>{caption}</p><img src='{panel}' width='900'></body></html>\n"
             )
         results.load_heat_map(context, heat_map, f"Evidence for {cell['class']}", self.raster.title)
         return {"OUTPUT": output, "HEAT_MAP": heat_map, "PAGE": page}

@@ -6,7 +6,7 @@ import html
 from types import MappingProxyType
 from typing import Any
 
-from qgis.core import QgsProcessingContext, QgsProcessingParameterFileDestination
+from qgis.core import QgsProcessingContext, QgsProcessingParameterDefinition
 
 from . import parameters as shared
 from .base import RsscAlgorithm
@@ -21,19 +21,14 @@ class Info(RsscAlgorithm):
     GROUP = "Land use"
     TAGS = "information bands mask crs resolution tiles plan"
     HELP = (
-        "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, metres"
+        "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, meters"
         " a pixel, scaling, tiles, and about how long it would take. Nothing is classified."
     )
     SUFFIXES = MappingProxyType({"OUTPUT": shared.HTML})
 
-    def parameters(self) -> shared.Parameters:
-        page = QgsProcessingParameterFileDestination("OUTPUT", "Raster info", "HTML files (*.html)")
-        return [
-            *shared.tiling(),
-            shared.model(),
-            *shared.area(),
-            shared.described(page, "A page with the findings, shown in the results viewer."),
-        ]
+    def destination(self) -> QgsProcessingParameterDefinition:
+        page = shared.html_file("OUTPUT", "Raster info")
+        return shared.described(page, "A page with the findings, shown in the results viewer.")
 
     def output_arguments(self, output: str) -> list[str]:
         return []
@@ -42,14 +37,14 @@ class Info(RsscAlgorithm):
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         rows = "".join(
-            "<tr><th"
-            f" align='left'>{html.escape(name.replace('_', ' '))}</th><td>{_shown(value)}</td></tr>"
+            f"<tr><th align='left'>{html.escape(name.replace('_', ' '))}</th>"
+            f"<td>{_shown(value)}</td></tr>"
             for name, value in values.items()
         )
         with open(output, "w", encoding="utf-8") as page:
             page.write(
-                "<html><head><meta charset='utf-8'></head><body><table"
-                f" cellpadding='4'>{rows}</table></body></html>\n"
+                "<html><head><meta charset='utf-8'></head><body>"
+                f"<table cellpadding='4'>{rows}</table></body></html>\n"
             )
         return {"OUTPUT": output}
 

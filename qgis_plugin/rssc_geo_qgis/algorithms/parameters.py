@@ -1,233 +1,254 @@
-"""Parameters that several algorithms share.
+"""The parameters of the algorithms, made from the options of ``rssc-geo``.
 
-A parameter's name is the option of ``rssc-geo`` in capitals.
+Each option becomes the parameter that its type asks for. ``OVERRIDES`` holds what only QGIS can
+know: where a layer, an extent, a point or a destination stands for the text of the option.
 """
 
 from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from qgis.core import (
     QgsProcessing,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterCrs,
     QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterPoint,
+    QgsProcessingParameterRasterDestination,
     QgsProcessingParameterString,
 )
 
+from ..options import Option
+
 Parameters = list[QgsProcessingParameterDefinition]
+Make = Callable[[str, str], QgsProcessingParameterDefinition]
+
+FROM_LAYER = frozenset({"assume_crs"})
+"""Options whose value is read from the raster layer: no parameters."""
 
 HTML = (".html", ".htm")
-"""What the name of a page ends with."""
+SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"HTML": HTML, "PNG": (".png",), "FILE": ()}
+)
+"""What the name of an output file may end with, by the form of its option; empty: anything."""
+
+_PLAIN_GROUPS = frozenset({"Input"})
+"""Shown at once; the options of all other groups are among the advanced parameters."""
+_OUTPUT_GROUP = "Output"
+_ACRONYMS = frozenset({"aoi", "crs"})
+_OPTIONAL_DESTINATION = MappingProxyType({"optional": True, "createByDefault": False})
+
+
+@dataclass(frozen=True)
+class Override:
+    """What QGIS has instead of an option's text.
+
+    Attributes
+    ----------
+    name, title, help : of the parameter, where those made from the option do not fit
+    make : makes the parameter from its name and title
+    plain : shown at once
+    suffixes : what the name of a destination ends with
+    """
+
+    name: str = ""
+    title: str = ""
+    help: str = ""
+    make: Make | None = None
+    plain: bool = False
+    suffixes: tuple[str, ...] = ()
+
+
+def polygons(name: str, title: str, *, optional: bool = False) -> QgsProcessingParameterDefinition:
+    """A vector layer of polygons."""
+    kinds = [QgsProcessing.SourceType.TypeVectorPolygon]
+    return QgsProcessingParameterFeatureSource(name, title, kinds, optional=optional)
+
+
+OVERRIDES: Mapping[str, Override] = MappingProxyType(
+    {
+        "aoi": Override(
+            title="Area of interest",
+            help="Only cells whose center lies in these polygons; 'Selected features only' narrows"
+            " it further.",
+            make=lambda name, title: polygons(name, title, optional=True),
+        ),
+        "bounds": Override(
+            name="EXTENT",
+            help="Only cells whose center lies in this rectangle, for example the canvas extent."
+            " Online layers need it.",
+            make=lambda name, title: QgsProcessingParameterExtent(name, title, optional=True),
+        ),
+        "at": Override(
+            title="Point",
+            help="A place in the cell, in any CRS.",
+            make=QgsProcessingParameterPoint,
+            plain=True,
+        ),
+        "field": Override(
+            title="Field with the class",
+            help="The column that names the class of a polygon.",
+            make=lambda name, title: QgsProcessingParameterField(
+                name, title, parentLayerParameterName="LABELS"
+            ),
+            plain=True,
+        ),
+        "class_words": Override(
+            make=lambda name, title: QgsProcessingParameterFile(
+                name, title, extension="json", optional=True
+            ),
+        ),
+        "class_raster": Override(
+            title="Classes as raster",
+            help="A GeoTIFF with one pixel a cell: the class_id of its class.",
+            make=lambda name, title: QgsProcessingParameterRasterDestination(
+                name, title, **_OPTIONAL_DESTINATION
+            ),
+            suffixes=(".tif", ".tiff"),
+        ),
+        "report": Override(
+            help="A page to send: map, areas, examples, doubtful cells; also shown in the results"
+            " viewer."
+        ),
+        "review": Override(
+            title="Cells to review",
+            help="Also a layer of the so many cells that are most worth labeling: fill in its field"
+            " 'label' and train with it.",
+        ),
+        "other": Override(title="No class 'other'", help="Every tile gets one of the classes."),
+        "crs": Override(title="CRS of the result"),
+        "device": Override(
+            help="cpu, cuda, cuda:1 or mps. Empty: that of the settings, else the fastest there is."
+        ),
+    }
+)
+_NONE = Override()
+
+
+def parameter_name(option: Option) -> str:
+    """The name of an option's parameter."""
+    return OVERRIDES.get(option.name, _NONE).name or option.parameter
+
+
+def suffixes_of(option: Option) -> tuple[str, ...]:
+    """What the name of the file that an option asks for ends with; empty: anything."""
+    return OVERRIDES.get(option.name, _NONE).suffixes or SUFFIXES.get(option.form, ())
+
+
+def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
+    """The parameter of an option, with its tool tip."""
+    override = OVERRIDES.get(option.name, _NONE)
+    name = parameter_name(option)
+    title = override.title or _title(option, name)
+    parameter = override.make(name, title) if override.make else _by_type(option, name, title)
+    described(parameter, override.help or option.help)
+    shown = override.plain or option.required or option.group in _PLAIN_GROUPS
+    return parameter if shown or parameter.isDestination() else advanced(parameter)
 
 
 def described(
-    parameter: QgsProcessingParameterDefinition, help_text: str
+    parameter: QgsProcessingParameterDefinition, text: str
 ) -> QgsProcessingParameterDefinition:
-    """The parameter with its tool tip."""
-    parameter.setHelp(help_text)
+    """The parameter with its tool tip, which QGIS takes for HTML."""
+    parameter.setHelp(html.escape(text, quote=False))
     return parameter
 
 
-def advanced(
-    parameter: QgsProcessingParameterDefinition, help_text: str
-) -> QgsProcessingParameterDefinition:
-    """The parameter with its tool tip, among the advanced ones."""
+def advanced(parameter: QgsProcessingParameterDefinition) -> QgsProcessingParameterDefinition:
+    """The parameter, among the advanced ones."""
     parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
-    return described(parameter, help_text)
+    return parameter
 
 
-def tiling() -> Parameters:
-    """How the raster is cut and read."""
-    return [
-        tile_size(),
-        _text(
-            "STRIDE",
-            "Stride",
-            "Side of a cell of the result, such as 200m, at most the tile's. Empty: the tile size.",
-        ),
-        *reading(),
-    ]
-
-
-def tile_size() -> QgsProcessingParameterDefinition:
-    """How much is looked at at a time."""
-    return _text(
-        "TILE_SIZE",
-        "Tile size",
-        "Side of what the network looks at, such as 256px or 400m. Empty: by the model.",
-    )
-
-
-def reading() -> Parameters:
-    """How the raster is read."""
-    return [
-        advanced(
-            QgsProcessingParameterNumber(
-                "MIN_VALID",
-                "Valid share",
-                QgsProcessingParameterNumber.Type.Double,
-                0.5,
-                minValue=0.01,
-                maxValue=1,
-            ),
-            "Share of valid (not nodata) pixels a cell needs.",
-        ),
-        _text(
-            "BANDS",
-            "Bands",
-            "Numbers of the bands used as red, green, blue, such as 4,3,2. Empty: by their colors.",
-        ),
-        _text(
-            "STRETCH",
-            "Stretch",
-            "Scaling to 8 bit: 2%,98% or 0,3000 or minmax. Empty: 2%,98% beyond 8 bit.",
-        ),
-        _number(
-            "NODATA",
-            "Nodata value",
-            "A value that counts as nodata, for rasters whose collar carries no tag.",
-        ),
-    ]
-
-
-def area() -> Parameters:
-    """Which part of the raster is looked at."""
-    return [
-        advanced(
-            QgsProcessingParameterFeatureSource(
-                "AOI",
-                "Area of interest",
-                [QgsProcessing.SourceType.TypeVectorPolygon],
-                optional=True,
-            ),
-            "Only cells whose center lies in these polygons; 'Selected features only' narrows it"
-            " further.",
-        ),
-        advanced(
-            QgsProcessingParameterExtent("EXTENT", "Extent", optional=True),
-            "Only cells whose center lies in this rectangle, for example the canvas extent. Online"
-            " layers need it.",
-        ),
-        advanced(
-            QgsProcessingParameterNumber(
-                "RESOLUTION",
-                "Resolution of online layers (m)",
-                QgsProcessingParameterNumber.Type.Double,
-                1.0,
-                minValue=0.01,
-            ),
-            "Metres a pixel at which a WMS, WMTS or XYZ layer is fetched; files are read as they"
-            " are.",
-        ),
-    ]
-
-
-def model() -> QgsProcessingParameterDefinition:
-    """Which network."""
-    return _text(
-        "MODEL",
-        "Model",
-        "compact (comes with the backend), the folder of a trained one, or a hub id.",
-        "compact",
-    )
-
-
-def captioner() -> QgsProcessingParameterDefinition:
-    """Who describes the tiles."""
-    return _text(
-        "CAPTIONER",
-        "Captioner",
-        "Who describes the tiles: compact, none, hf:<model> or openai:<url>#<model>.",
-        "compact",
-    )
-
-
-def shape() -> Parameters:
-    """What the polygons look like."""
-    return [
-        advanced(
-            QgsProcessingParameterBoolean(
-                "AOI_CLIP", "Clip polygons to the area", defaultValue=False
-            ),
-            "Also cut the polygons at the border of the area of interest or extent.",
-        ),
-        _number(
-            "MIN_AREA",
-            "Smallest region (m²)",
-            "Smaller regions join a neighbor. Empty: none do.",
-            minimum=0,
-        ),
-        advanced(
-            QgsProcessingParameterBoolean(
-                "PROBABILITIES", "Probabilities of all classes", defaultValue=False
-            ),
-            "One column for each class in the cells layer.",
-        ),
-        crs(),
-    ]
-
-
-def crs() -> QgsProcessingParameterDefinition:
-    """In which CRS the result is."""
-    return advanced(
-        QgsProcessingParameterCrs("CRS", "CRS of the result", optional=True), "Empty: the raster's."
-    )
-
-
-def review() -> QgsProcessingParameterDefinition:
-    """How many cells a person is asked about."""
-    return advanced(
-        QgsProcessingParameterNumber(
-            "REVIEW",
-            "Cells to review",
-            QgsProcessingParameterNumber.Type.Integer,
-            optional=True,
-            minValue=1,
-        ),
-        "Also a layer of the so many cells that are most worth labeling: fill in its field 'label'"
-        " and train with it.",
-    )
-
-
-def compute() -> Parameters:
-    """Where the network runs."""
-    return [
-        advanced(
-            QgsProcessingParameterNumber(
-                "BATCH_SIZE",
-                "Batch size",
-                QgsProcessingParameterNumber.Type.Integer,
-                optional=True,
-                minValue=1,
-            ),
-            "Tiles at once. Empty: by the device.",
-        ),
-        device(),
-    ]
-
-
-def device() -> QgsProcessingParameterDefinition:
-    """Where alone."""
-    return _text(
-        "DEVICE",
-        "Device",
-        "cpu, cuda, cuda:1 or mps. Empty: that of the settings, else the fastest there is.",
-    )
-
-
-def _text(
-    name: str, label: str, help_text: str, default: str = ""
-) -> QgsProcessingParameterDefinition:
-    return advanced(QgsProcessingParameterString(name, label, default, optional=True), help_text)
-
-
-def _number(
-    name: str, label: str, help_text: str, minimum: float | None = None
-) -> QgsProcessingParameterDefinition:
-    limits = {} if minimum is None else {"minValue": minimum}
+def resolution() -> QgsProcessingParameterDefinition:
+    """How finely a layer that has no file is fetched."""
     double = QgsProcessingParameterNumber.Type.Double
-    return advanced(
-        QgsProcessingParameterNumber(name, label, double, optional=True, **limits), help_text
+    parameter = QgsProcessingParameterNumber(
+        "RESOLUTION", "Resolution of online layers (m)", double, 1.0, minValue=0.01
     )
+    help_text = (
+        "Meters a pixel at which a WMS, WMTS or XYZ layer is fetched; files are read as they are."
+    )
+    return advanced(described(parameter, help_text))
+
+
+def html_file(
+    name: str, title: str, *, optional: bool = False
+) -> QgsProcessingParameterFileDestination:
+    """A page to write, shown in the results viewer."""
+    return _file_to_write("HTML", name, title, optional=optional)
+
+
+def _title(option: Option, name: str) -> str:
+    words = [word.upper() if word in _ACRONYMS else word for word in name.lower().split("_")]
+    text = " ".join(words)
+    unit = f" ({option.unit})" if option.unit else ""
+    return text[0].upper() + text[1:] + unit
+
+
+def _by_type(option: Option, name: str, title: str) -> QgsProcessingParameterDefinition:
+    optional = not option.required
+    if option.multiple:  # one value a line
+        return QgsProcessingParameterString(name, title, multiLine=True, optional=optional)
+    if option.type == "boolean":
+        return QgsProcessingParameterBoolean(name, title, defaultValue=False)
+    if option.choices:
+        return QgsProcessingParameterEnum(
+            name,
+            title,
+            options=option.choices,
+            defaultValue=option.default,
+            optional=optional,
+            usesStaticStrings=True,
+        )
+    if option.type in ("integer", "number"):
+        return _number(option, name, title)
+    if option.form == "CRS":
+        return QgsProcessingParameterCrs(name, title, option.default, optional=optional)
+    if option.path and option.group == _OUTPUT_GROUP:
+        return _file_to_write(option.form, name, title, optional=optional)
+    if option.path:
+        behavior = (
+            QgsProcessingParameterFile.Behavior.Folder
+            if option.form == "DIR"
+            else QgsProcessingParameterFile.Behavior.File
+        )
+        return QgsProcessingParameterFile(
+            name, title, behavior, defaultValue=option.default, optional=optional
+        )
+    return QgsProcessingParameterString(name, title, option.default_text, optional=optional)
+
+
+def _number(option: Option, name: str, title: str) -> QgsProcessingParameterNumber:
+    whole, real = (
+        QgsProcessingParameterNumber.Type.Integer,
+        QgsProcessingParameterNumber.Type.Double,
+    )
+    limits = {"minValue": option.minimum, "maxValue": option.maximum}
+    return QgsProcessingParameterNumber(
+        name,
+        title,
+        whole if option.type == "integer" else real,
+        option.default,
+        optional=not option.required,
+        **{key: limit for key, limit in limits.items() if limit is not None},
+    )
+
+
+def _file_to_write(
+    form: str, name: str, title: str, *, optional: bool
+) -> QgsProcessingParameterFileDestination:
+    suffixes = SUFFIXES.get(form, ())
+    kinds = f"{form} files (*{suffixes[0]})" if suffixes else "All files (*)"
+    by_default = {} if not optional else _OPTIONAL_DESTINATION
+    return QgsProcessingParameterFileDestination(name, title, kinds, **by_default)

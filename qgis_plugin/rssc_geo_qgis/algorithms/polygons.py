@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessing,
     QgsProcessingContext,
     QgsProcessingOutputVectorLayer,
+    QgsProcessingParameterDefinition,
     QgsProcessingParameterVectorDestination,
 )
 
@@ -17,9 +18,11 @@ from .. import results
 from . import parameters as shared
 from .base import RsscAlgorithm
 
+_POLYGONS = QgsProcessing.SourceType.TypeVectorPolygon
+
 
 class PolygonAlgorithm(RsscAlgorithm):
-    """Adds OUTPUT and further outputs for the other layers, and loads all layers that were written."""
+    """Adds outputs for the other layers, and loads all layers that were written."""
 
     GROUP = "Land use"
     LAYERS: Mapping[str, str] = MappingProxyType({})
@@ -29,16 +32,17 @@ class PolygonAlgorithm(RsscAlgorithm):
     """
     OUTPUT_HELP = ""
 
-    def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
+    def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         super().initAlgorithm(configuration)
-        kind = QgsProcessing.SourceType.TypeVectorPolygon
         for name, layer in self.LAYERS.items():
-            title = results.TITLES[layer]
-            if name == "OUTPUT":
-                output = QgsProcessingParameterVectorDestination(name, title, kind)
-                self.addParameter(shared.described(output, self.OUTPUT_HELP))
-            else:
-                self.addOutput(QgsProcessingOutputVectorLayer(name, title, kind))
+            if name != "OUTPUT":
+                title = results.TITLES[layer]
+                self.addOutput(QgsProcessingOutputVectorLayer(name, title, _POLYGONS))
+
+    def destination(self) -> QgsProcessingParameterDefinition:
+        title = results.TITLES[self.LAYERS["OUTPUT"]]
+        output = QgsProcessingParameterVectorDestination("OUTPUT", title, _POLYGONS)
+        return shared.described(output, self.OUTPUT_HELP)
 
     def output_path(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
         # Also tells the context to load it, where the user wants that.

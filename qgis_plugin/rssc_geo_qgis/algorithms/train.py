@@ -6,14 +6,9 @@ import os
 from typing import Any
 
 from qgis.core import (
-    QgsProcessing,
     QgsProcessingContext,
-    QgsProcessingParameterBoolean,
-    QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterField,
-    QgsProcessingParameterFile,
+    QgsProcessingParameterDefinition,
     QgsProcessingParameterFolderDestination,
-    QgsProcessingParameterNumber,
 )
 
 from ..inputs import write_polygons
@@ -29,7 +24,9 @@ class Train(RsscAlgorithm):
     TITLE = "Train classifier from labeled polygons"
     GROUP = "Models"
     TAGS = "land use training fine tune samples ai"
-    NEEDS = ("--raster", "--labels", "--field", "--words")
+    OPTIONS = "train --raster"
+    LEFT_OUT = frozenset({"aoi", "bounds"})  # the labels say where
+    NEEDS = ("--raster", "--labels", "--field", "--class-words")
     HELP = (
         "Makes a model of your own classes from polygons that you have drawn over the raster and"
         " labeled.<br><br>Its folder is then the Model of Classify scene. Draw at least some twenty"
@@ -37,46 +34,12 @@ class Train(RsscAlgorithm):
     )
 
     def parameters(self) -> shared.Parameters:
-        labels = QgsProcessingParameterFeatureSource(
-            "LABELS", "Labeled polygons", [QgsProcessing.SourceType.TypeVectorPolygon]
-        )
-        field = QgsProcessingParameterField(
-            "FIELD", "Field with the class", parentLayerParameterName="LABELS"
-        )
+        labels = shared.polygons("LABELS", "Labeled polygons")
+        return [shared.described(labels, "Polygons of any CRS over the raster.")]
+
+    def destination(self) -> QgsProcessingParameterDefinition:
         folder = QgsProcessingParameterFolderDestination("OUTPUT", "Model folder")
-        return [
-            shared.described(labels, "Polygons of any CRS over the raster."),
-            shared.described(field, "The column that names the class of a polygon."),
-            shared.tile_size(),
-            *shared.reading(),
-            shared.advanced(
-                QgsProcessingParameterNumber(
-                    "PURITY",
-                    "Purity",
-                    QgsProcessingParameterNumber.Type.Double,
-                    0.6,
-                    minValue=0.5,
-                    maxValue=1,
-                ),
-                "Share of a tile that polygons of one class must cover for it to be learned from.",
-            ),
-            shared.advanced(
-                QgsProcessingParameterFile(
-                    "WORDS", "Words for the classes", extension="json", optional=True
-                ),
-                'JSON {"class": ["word or phrase", ...], ...}: what to go by where a class has one'
-                " or two tiles.",
-            ),
-            shared.advanced(
-                QgsProcessingParameterBoolean(
-                    "FINE_TUNE", "Fine-tune the image encoder", defaultValue=False
-                ),
-                "Takes minutes instead of seconds.",
-            ),
-            shared.model(),
-            shared.device(),
-            shared.described(folder, "The folder that will hold the model."),
-        ]
+        return shared.described(folder, "The folder that will hold the model.")
 
     def raster_arguments(self, source: str) -> list[str]:
         return ["--raster", source]

@@ -7,7 +7,6 @@ from typing import Any
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
-    QgsProcessingParameterBoolean,
     QgsProcessingParameterString,
 )
 
@@ -33,23 +32,6 @@ class ZeroShot(LandUseAlgorithm):
         classes = QgsProcessingParameterString("CLASSES", "Classes", multiLine=True)
         return [
             shared.described(classes, "Names of the classes, separated by commas or one a line."),
-            shared.advanced(
-                QgsProcessingParameterBoolean("NO_OTHER", "No class 'other'", defaultValue=False),
-                "Every tile gets one of the classes.",
-            ),
-            shared.advanced(
-                QgsProcessingParameterBoolean(
-                    "REFINE", "Refine on this raster", defaultValue=False
-                ),
-                "Looks at the tiles twice: first to move the classes towards the clusters that they"
-                " form.",
-            ),
-            *shared.tiling(),
-            shared.model(),
-            *shared.area(),
-            *shared.shape(),
-            shared.review(),
-            *shared.compute(),
         ]
 
     def more_arguments(

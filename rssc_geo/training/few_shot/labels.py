@@ -1,7 +1,4 @@
-"""What people have labeled on a raster.
-
-Polygons (or points) with a class each, in the raster's pixel coordinates.
-"""
+"""What people have labeled on a raster: polygons (or points) with a class each."""
 
 from __future__ import annotations
 
@@ -13,7 +10,9 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
+from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import TileGrid
@@ -28,21 +27,29 @@ _LAYER = "|layername="
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labeled areas: ``areas``, P polygons with x = column and y = row.
+    """Labeled areas of one raster.
 
-    ``codes``, int64 ``(P,)``, into ``classes``.
+    Attributes
+    ----------
+    areas : polygons (P,) in pixels, x = column and y = row
+    codes : int64 (P,), into ``classes``
+    classes : names in alphabetical order
     """
 
-    areas: np.ndarray
-    codes: np.ndarray
+    areas: NDArray[np.object_]
+    codes: NDArray[np.int64]
     classes: tuple[str, ...]
 
 
 def read_labels(
-    path: str | Path, scene: Scene, *, field: str, around_points: tuple[int, int] | None = None
+    path: str | Path,
+    scene: Scene,
+    *,
+    field: str,
+    around_points: tuple[int, int] | None = None,
+    within: BaseGeometry | None = None,
 ) -> Labels:
-    """Read a vector file in any CRS: the areas on the raster, and their classes in alphabetical
-    order.
+    """Read a vector file in any CRS: the areas on the raster, and their classes.
 
     Parameters
     ----------
@@ -50,6 +57,7 @@ def read_labels(
     field : column of the class names; features without one are left out
     around_points : (rows, columns) in pixels of the area that a point stands for; None: points are
         no labels
+    within : area of interest in the raster's CRS, to which the areas are clipped
 
     Raises ``InputError`` when the file, the layer or the column is not there, nothing usable lies
     on the raster, or there are so many classes that the column cannot be one of classes.
@@ -57,10 +65,8 @@ def read_labels(
     frame = _read(str(path), field)
     if frame.crs is None:
         raise InputError(f"{path} has no CRS; write it with one")
-    inverse = ~scene.transform
     geometry = shapely.make_valid(np.asarray(frame.to_crs(scene.crs).geometry))
-    areas = shapely.transform(geometry, lambda points: np.column_stack(_apply(inverse, points)))
-    areas = np.array([_area(shape, around_points) for shape in areas], object)
+    areas = np.array([_area(shape, around_points) for shape in _pixels(geometry, scene)], object)
     names = np.array([_name(value) for value in frame[field]], object)
     named = names != ""
     if not named.any():
@@ -74,22 +80,22 @@ def read_labels(
             f"{path} holds {kinds}, no polygons; draw areas (or buffer lines) and label those"
         )
     here = shapely.intersects(areas, shapely.box(0, 0, scene.width, scene.height))
-    for count, what in (
-        ((~named).sum(), "without a class"),
-        ((named & flat).sum(), "without an area"),
+    where = str(scene.source)
+    if within is not None:
+        areas = shapely.intersection(areas, _pixels(within, scene))
+        here &= shapely.area(areas) > 0
+        where = f"the area of interest on {where}"
+    for left_out, what in (
+        (~named, "without a class"),
+        (named & flat, "without an area"),
+        (named & ~flat & ~here, f"outside {where}"),
     ):
-        if count:
-            log.warning("%s: %d feature(s) %s left out", path, count, what)
-    if (named & ~flat & ~here).any():
-        log.warning(
-            "%s: %d feature(s) outside %s left out",
-            path,
-            int((named & ~flat & ~here).sum()),
-            scene.source,
-        )
+        if left_out.any():
+            log.warning("%s: %d feature(s) %s left out", path, int(left_out.sum()), what)
     kept = named & ~flat & here
     if not kept.any():
-        raise InputError(f"{path}: no labeled polygon lies on the raster {scene.source}")
+        place = f"the raster {where}" if within is None else where
+        raise InputError(f"{path}: no labeled polygon lies on {place}")
     classes = tuple(sorted(set(names[kept].tolist())))
     if len(classes) > _MOST_CLASSES:
         columns = ", ".join(repr(name) for name in frame.columns if name != "geometry")
@@ -101,9 +107,8 @@ def read_labels(
     return Labels(areas[kept], codes, classes)
 
 
-def class_shares(boxes: np.ndarray, labels: Labels) -> np.ndarray:
-    """Share of each of B boxes (polygons in pixel coordinates) covered by each class, float64 ``(B,
-    C)``.
+def class_shares(boxes: NDArray[np.object_], labels: Labels) -> NDArray[np.float64]:
+    """Share of each of B boxes (polygons in pixels) that each class covers, (B, C).
 
     Overlaps of one class count once.
     """
@@ -112,18 +117,17 @@ def class_shares(boxes: np.ndarray, labels: Labels) -> np.ndarray:
         merged = shapely.union_all(labels.areas[labels.codes == code])
         shapely.prepare(merged)
         touched = np.flatnonzero(shapely.intersects(merged, boxes))
-        shares[touched, code] = shapely.area(
-            shapely.intersection(boxes[touched], merged)
-        ) / shapely.area(boxes[touched])
+        covered = shapely.area(shapely.intersection(boxes[touched], merged))
+        shares[touched, code] = covered / shapely.area(boxes[touched])
     return shares
 
 
 def tiles_over(
     grid: TileGrid, bounds: tuple[float, float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The tiles that touch pixel ``bounds`` (min column, min row, max column, max row).
+) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """The tiles that touch ``bounds`` (min column, min row, max column, max row), in pixels.
 
-    Indices int64 ``(K,)``, boxes.
+    Returns their indices, int64 (K,), and boxes, polygons (K,) in pixels.
     """
     axes = []
     for low, high, size, cell_size, count in (
@@ -132,9 +136,8 @@ def tiles_over(
     ):
         first, last = int((low - size) // cell_size), int(high // cell_size)
         near = {min(max(k, 0), count - 1) for k in (first, last)}
-        axes.append(
-            np.union1d(np.arange(min(near), max(near) + 1), [count - 1])
-        )  # the last one is shifted inwards
+        # The last tile is shifted inwards, so that it may touch what its number does not tell.
+        axes.append(np.union1d(np.arange(min(near), max(near) + 1), [count - 1]))
     indices = (axes[0][:, None] * grid.tiles_shape[1] + axes[1][None]).ravel()
     windows = [grid.tile(index).window for index in indices.tolist()]
     boxes = shapely.box(
@@ -144,7 +147,15 @@ def tiles_over(
     return indices[touching], boxes[touching]
 
 
-def _apply(transform: Affine, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(geometry: Any, scene: Scene) -> Any:
+    """Geometries of the raster's CRS in pixels."""
+    inverse = ~scene.transform
+    return shapely.transform(geometry, lambda points: np.column_stack(_apply(inverse, points)))
+
+
+def _apply(
+    transform: Affine, points: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x, y = points.T
     return (
         transform.a * x + transform.b * y + transform.c,
@@ -166,13 +177,14 @@ def _area(shape: Any, around_points: tuple[int, int] | None) -> Any:
 
 def _name(value: Any) -> str:
     """A class's name as it will be shown: whole numbers without a point, nothing for null."""
-    if value is None or value != value or str(value) in {"NaT", "<NA>"}:
+    if value is None or str(value) in {"NaT", "<NA>"}:
         return ""
-    return (
-        str(int(value))
-        if isinstance(value, float | np.floating) and float(value).is_integer()
-        else str(value).strip()
-    )
+    if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return ""
+        if float(value).is_integer():
+            return str(int(value))
+    return str(value).strip()
 
 
 def _read(path: str, field: str) -> Any:

@@ -1,20 +1,23 @@
-"""Pictures to learn from, cut where people have labeled a raster."""
+"""Pictures with a class each, cut from a raster where people have labeled it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyproj
 import shapely
+from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.raster import Scene
-from rssc_geo.training.few_shot.labels import Labels, class_shares, tiles_over
-from rssc_geo.training.few_shot.polygons import PURITY, read_tiles
+from rssc_geo.options import TrainOnPolygonsOptions
+from rssc_geo.raster import Scene, TileReader, fit_radiometry
+from rssc_geo.training.data import SceneImages
+from rssc_geo.training.few_shot.labels import Labels, class_shares, read_labels, tiles_over
 
 log = logging.getLogger(__name__)
 
@@ -22,41 +25,62 @@ _PARTS = 4
 """Patches start at multiples of a quarter of their side."""
 _PER_POLYGON, _PER_CLASS = 8, 200
 _CANDIDATES = 2000
+_TILE_PURITY, _TILE_VALID = 0.6, 0.5
+"""What of a tile has to be of one class, and valid, for it to be measured on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patches:
     """Labeled pictures of one raster or several.
 
-    ``pixels``: uint8 ``(N, H, W, 3)``; ``labels``: class names ``(N,)``; ``places``: float64 ``(N,
-    3)``, the centers in metres, geocentric, so that places of different rasters can be compared;
-    ``mixed``: bool ``(N,)``, whether less than the share asked for is covered by the class;
-    ``side_m``: of the largest patch.
+    Attributes
+    ----------
+    pixels : uint8 (N, H, W, 3)
+    names : class names (N,)
+    places : float64 (N, 3), the centers in metres, geocentric, so that places of different rasters
+        can be compared
+    mixed : bool (N,), whether less than the share asked for is covered by the class
+    side_m : side of the largest patch in metres
     """
 
-    pixels: np.ndarray
-    labels: np.ndarray
-    places: np.ndarray
-    mixed: np.ndarray
+    pixels: NDArray[np.uint8]
+    names: NDArray[np.object_]
+    places: NDArray[np.float64]
+    mixed: NDArray[np.bool_]
     side_m: float
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names in alphabetical order."""
+        return tuple(sorted(set(self.names.tolist())))
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Each patch's place in ``classes``, (N,)."""
+        codes = {name: code for code, name in enumerate(self.classes)}
+        return np.array([codes[name] for name in self.names.tolist()], np.int64)
 
 
 def cut_patches(
     scene: Scene,
     size: tuple[int, int],
     labels: Labels,
+    options: TrainOnPolygonsOptions,
     *,
     out_size: tuple[int, int],
-    purity: float = PURITY,
-    min_valid: float = 0.5,
-    stretch: str | None = None,
 ) -> Patches:
-    """Cut patches of ``size`` (rows, cols) pixels inside and across the labeled areas.
+    """Cut patches inside and across the labeled areas.
 
-    A patch counts where its own area and others of that class cover at least ``purity`` of it, and
-    no other class more than the rest; up to eight an area, not nearer to each other than half their
-    side, and up to 200 a class. An area too small for that gives the one patch it covers most, as a
-    mixed one, unless another class covers more of it.
+    A patch counts where its own area and others of that class cover at least ``options.purity`` of
+    it, and no other class more than the rest; up to eight an area, not nearer to each other than
+    half their side, and up to 200 a class. An area too small for that gives the one patch it covers
+    most, as a mixed one, unless another class covers more of it.
+
+    Parameters
+    ----------
+    size : (rows, cols) of a patch in the raster's pixels
+    options : ``purity``, ``min_valid`` and ``stretch`` are used
+    out_size : (rows, cols) of the pictures
 
     Raises ``InputError`` when no patch is left.
     """
@@ -64,7 +88,7 @@ def cut_patches(
     found: dict[int, tuple[int, bool]] = {}  # tile → class, mixed
     lost = 0
     for area, code in zip(labels.areas, labels.codes.tolist(), strict=True):
-        chosen = _of_area(grid, area, code, labels, purity)
+        chosen = _of_area(grid, area, code, labels, options.purity)
         lost += not chosen
         for tile, impure in chosen.items():
             found.setdefault(tile, (code, impure))
@@ -83,30 +107,73 @@ def cut_patches(
     )
     kept = _balanced(codes)
     tiles, codes, mixed = tiles[kept], codes[kept], mixed[kept]
-    pixels, valid = read_tiles(scene, grid, tiles, out_size=out_size, stretch=stretch)
-    seen = valid >= min_valid
+    pixels, valid = _read_tiles(scene, grid, tiles, out_size=out_size, stretch=options.stretch)
+    seen = valid >= options.min_valid
     if not seen.any():
         raise InputError(
-            f"{scene.source} has no data where it is labeled (--min-valid {min_valid:g})"
+            f"{scene.source} has no data where it is labeled (--min-valid {options.min_valid:g})"
         )
     if not seen.all():
         log.warning(
             "%s: %d labeled patch(es) without data left out", scene.source, int((~seen).sum())
         )
     names = np.array(labels.classes, object)[codes]
+    places = _places(scene, grid, tiles[seen])
     side_m = max(side * gsd for side, gsd in zip(size, scene.gsd_m, strict=True))
-    return Patches(
-        pixels[seen], names[seen], _places(scene, grid, tiles[seen]), mixed[seen], side_m
-    )
+    return Patches(pixels[seen], names[seen], places, mixed[seen], side_m)
 
 
 def join_patches(parts: Sequence[Patches]) -> Patches:
     """The patches of several rasters as one set."""
-    pixels, labels, places, mixed = (
+    pixels, names, places, mixed = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("pixels", "labels", "places", "mixed")
+        for name in ("pixels", "names", "places", "mixed")
     )
-    return Patches(pixels, labels, places, mixed, max(part.side_m for part in parts))
+    return Patches(pixels, names, places, mixed, max(part.side_m for part in parts))
+
+
+def labeled_tiles(
+    scene: Scene, grid: TileGrid, labels: str | Path, *, field: str, out_size: tuple[int, int]
+) -> SceneImages:
+    """The tiles that polygons of one class cover to at least 60 %, as pictures with that class.
+
+    ``labels``, ``field``: as for :func:`read_labels`; ``out_size``: (rows, cols) of the pictures.
+    Raises ``InputError`` when the file or column is not there, or no tile is covered enough.
+    """
+    found = read_labels(labels, scene, field=field)
+    near = [tiles_over(grid, tuple(area.bounds)) for area in found.areas]
+    tiles, first = np.unique(np.concatenate([indices for indices, _ in near]), return_index=True)
+    shares = class_shares(np.concatenate([boxes for _, boxes in near])[first], found)
+    wanted = shares.max(1) >= _TILE_PURITY
+    if not wanted.any():
+        raise InputError(
+            f"no tile of {scene.source} is covered to {_TILE_PURITY:.0%} by polygons of one class"
+            f" of {labels}; draw larger polygons or use smaller tiles (--tile-size)"
+        )
+    pixels, valid = _read_tiles(scene, grid, tiles[wanted], out_size=out_size)
+    kept = valid >= _TILE_VALID
+    if not kept.any():
+        raise InputError(f"the labeled tiles of {scene.source} have no data")
+    log.info("%d tiles are labeled", kept.sum())
+    names = tuple(f"tile {index}" for index in tiles[wanted][kept].tolist())
+    codes = shares[wanted][kept].argmax(1)
+    return SceneImages(pixels[kept], codes, names, found.classes, ((),) * len(names))
+
+
+def _read_tiles(
+    scene: Scene,
+    grid: TileGrid,
+    tiles: NDArray[np.int64],
+    *,
+    out_size: tuple[int, int],
+    stretch: str | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Pixels (K, H, W, 3) of tiles by index, as a model would see them, and valid shares (K,)."""
+    radiometry = fit_radiometry(scene, stretch=stretch)
+    with TileReader(scene, grid, radiometry, out_size=out_size, tiles=tiles.tolist()) as reader:
+        read = list(reader)
+    pixels = np.stack([tile.pixels for tile in read])
+    return pixels, np.array([tile.valid_fraction for tile in read])
 
 
 def _of_area(
@@ -142,7 +209,7 @@ def _of_area(
     return {int(tiles[best]): True} if own[best] > other[best] or not shares[best].any() else {}
 
 
-def _balanced(codes: np.ndarray) -> np.ndarray:
+def _balanced(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Places of at most so many of each class, spread evenly over them."""
     kept = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     kept = [
@@ -152,8 +219,8 @@ def _balanced(codes: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(kept))
 
 
-def _places(scene: Scene, grid: TileGrid, tiles: np.ndarray) -> np.ndarray:
-    """The centers of tiles, geocentric, in metres: float64 ``(K, 3)``."""
+def _places(scene: Scene, grid: TileGrid, tiles: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The centers of tiles, geocentric, in metres: (K, 3)."""
     windows = [grid.tile(tile).window for tile in tiles.tolist()]
     centers = [scene.transform @ (w.col + w.width / 2, w.row + w.height / 2) for w in windows]
     x, y = np.array(centers).T

@@ -1,36 +1,35 @@
-"""A model for classes of one's own from a few labeled polygons: ``rssc-geo train --raster …
---labels …``.
+"""A model for classes of one's own from a few labeled polygons.
 
 The start bundle's encoder stays as it is, unless it is to be fine-tuned. A new classifying layer
 reads either the joint embedding, or the mean image token without attention: the attention was
 learned to tell the start bundle's classes apart and keeps little of what they do not differ in
 (benchmarks/few_shot.py), but is better for classes like those. Spatially blocked cross-validation
-decides which (training/learner.py), measures the layer, and fits the temperature; then it learns
-from all patches.
+decides which (learner.py), measures the layer, and fits the temperature; then it learns from all
+patches.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.inference import choose_compute, make_plan
-from rssc_geo.models import Footprint, ModelCard, load_bundle, save_bundle, scene_classes
-from rssc_geo.options import TilingOptions
+from rssc_geo.inference import Plan, Source, make_plan
+from rssc_geo.models import Footprint, ModelCard, load_card, scene_classes
+from rssc_geo.options import TrainOnPolygonsOptions
 from rssc_geo.progress import Progress
-from rssc_geo.training.few_shot.labels import read_labels
-from rssc_geo.training.few_shot.learner import Learner
+from rssc_geo.training.few_shot.labels import Labels, read_labels
 from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches
-from rssc_geo.training.few_shot.polygons import PURITY
 from rssc_geo.training.metrics import Scores, fit_temperature, score
 from rssc_geo.training.readme import polygons_readme
 
@@ -40,55 +39,41 @@ _FEW = 5
 """Classes with fewer patches get a warning."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CustomOptions:
-    """What may be chosen of a training from polygons.
-
-    ``column``: column of the class names; ``start``: bundle whose image encoder is used;
-    ``purity``: share of a patch that its class has to cover; ``fine_tune``: the image encoder
-    learns too (minutes instead of seconds); ``words``: phrases for each class, which help where
-    there are one or two patches of it; ``tiling``: how the rasters are read and cut, as for
-    ``classify``.
-    """
-
-    column: str = "class"
-    start: str | Path = "compact"
-    name: str = "trained"
-    version: str = "1"
-    description: str = ""
-    license: str = "unspecified"
-    data: str = ""
-    purity: float = PURITY
-    fine_tune: bool = False
-    words: Mapping[str, Sequence[str]] | None = None
-    tiling: TilingOptions = field(default_factory=TilingOptions)
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.purity <= 1:
-            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
-
-
 @dataclass(frozen=True, slots=True)
-class CustomResult:
-    """The card as written, the scores of the cross-validation (None.
+class TrainOnPolygonsResult:
+    """The bundle that was written, and how good it is.
 
-    All labels lie in one place), and what to know.
+    Attributes
+    ----------
+    bundle : its folder
+    card : its card, as written
+    scores : of the cross-validation; None where all labels lie in one place
+    warnings : what is weak about the labels
     """
 
+    bundle: Path
     card: ModelCard
     scores: Scores | None
     warnings: tuple[str, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain data for JSON."""
+        return {
+            "bundle": str(self.bundle),
+            "patches": dict(self.card.training["patches"]),
+            "scores": None if self.scores is None else self.scores.as_dict(),
+            "warnings": list(self.warnings),
+        }
+
 
 def train_on_polygons(
-    sources: Sequence[tuple[str | Path, str | Path]],
+    sources: Sequence[tuple[Source, str | Path]],
     output: str | Path,
+    options: TrainOnPolygonsOptions | None = None,
     *,
-    options: CustomOptions | None = None,
-    device: str | None = None,
     command: str = "",
     progress: Progress | None = None,
-) -> CustomResult:
+) -> TrainOnPolygonsResult:
     """Learn the classes of labeled polygons and write a bundle that every command takes.
 
     Parameters
@@ -96,106 +81,156 @@ def train_on_polygons(
     sources : pairs of a raster and its labels, see :func:`read_labels`; points stand for the tile
         around them
     output : the bundle's folder
-    device : default the fastest there is
+    options : all that the command line has; its defaults
     command : noted in the card as the way to reproduce the bundle
     progress : called as ``progress(stage, done, total)``
 
     Raises ``InputError`` and ``UsageError``: fewer than two classes, labels that fit no raster, a
     bundle in the way.
+
+    >>> from rssc_geo import TrainOnPolygonsOptions, train_on_polygons
+    >>> options = TrainOnPolygonsOptions(field="kind", tile_size="300m")  # doctest: +SKIP
+    >>> result = train_on_polygons(
+    ...     [("scene.tif", "labels.gpkg")], "mine", options
+    ... )  # doctest: +SKIP
     """
     started = time.monotonic()
-    options = options or CustomOptions()
+    options = options or TrainOnPolygonsOptions()
+    _check(Path(output), options)
+    words = _class_words(options)
+    card = load_card(options.model)
+    labeled = [_read(raster, labels, card, options) for raster, labels in sources]
+
+    # All that can be wrong without them has been told: what follows loads torch and the weights.
+    from rssc_geo.inference import choose_compute
+    from rssc_geo.models import load_bundle, save_bundle
+    from rssc_geo.training.few_shot.learner import Learner
+
+    compute = choose_compute(options.device)
+    start = load_bundle(options.model)
     report = progress or (lambda _stage, _done, _total: None)
-    if (Path(output) / "config.json").exists():
-        raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
-    compute = choose_compute(device)
-    start = load_bundle(options.start)
-    parts = []
-    for number, (raster, labels) in enumerate(sources):
-        report("read", number, len(sources))
-        parts.append(_patches(raster, labels, start.card, options))
-    report("read", len(sources), len(sources))
-    patches = join_patches(parts)
-    classes = tuple(sorted(set(patches.labels.tolist())))
-    if len(classes) < 2:
-        raise InputError(
-            f"only the class {classes[0]!r} is labeled; label at least one other, if only as"
-            " 'other'"
-        )
-    if options.words is not None and (silent := set(classes) - set(options.words)):
-        raise UsageError(
-            f"words are given, but none for {', '.join(map(repr, sorted(silent)))}; the labels have"
-            " these classes"
-        )
-    codes = np.array([classes.index(name) for name in patches.labels.tolist()])
+    patches = _cut(labeled, card, options, report)
+    _check_classes(patches.classes, words)
     learner = Learner(
-        start, patches, codes,
-        classes=classes, words=options.words, tune=options.fine_tune, device=compute.device, report=report,
+        start, patches,
+        words=words, fine_tune=options.fine_tune, device=compute.device, report=report,
     )  # fmt: skip
-    logits, tested = learner.validate()
-    warnings = _warnings(classes, codes, patches.mixed, tested)
+    logits, tested = learner.cross_validate()
+    warnings = _warnings(patches, tested)
     for warning in warnings:
         log.warning("%s", warning)
     temperature, scores = 1.0, None
     if len(tested):
-        temperature = fit_temperature(logits, codes[tested])
-        probabilities = torch.from_numpy(logits / temperature).softmax(1).numpy()
-        scores = score(probabilities, codes[tested], class_names=classes)
-    model = learner.learn()
-    card = _card(model.card, options, classes, patches, scores, temperature)
+        temperature = fit_temperature(logits, patches.labels[tested])
+        probabilities = softmax(logits / temperature, axis=1)
+        scores = score(probabilities, patches.labels[tested], class_names=patches.classes)
+    model = learner.fit()
+    counts = np.bincount(patches.labels).tolist()
     training = {
         "data": options.data or "labeled polygons",
         "sources": [
-            {"raster": Path(raster).name, "labels": Path(labels).name} for raster, labels in sources
+            {"raster": _name(raster), "labels": Path(labels).name} for raster, labels in sources
         ],
-        "patches": {name: int((codes == code).sum()) for code, name in enumerate(classes)},
-        "start": f"{start.card.name} {start.card.version}",
+        "patches": dict(zip(patches.classes, counts, strict=True)),
+        "start": f"{card.name} {card.version}",
         "minutes": round((time.monotonic() - started) / 60, 1),
         "command": command,
     }
+    card = _card(model.card, options, patches, scores, temperature)
     card = dataclasses.replace(card, training=training)
     written = save_bundle(
         output,
         dataclasses.replace(model, card=card),
         readme=polygons_readme(card, scores, warnings),
     )
-    return CustomResult(written, scores, warnings)
+    return TrainOnPolygonsResult(Path(output), written, scores, warnings)
 
 
-def _patches(
-    raster: str | Path, labels: str | Path, card: ModelCard, options: CustomOptions
-) -> Patches:
-    plan = make_plan(raster, card, options.tiling)
+def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
+    """Refuse what cannot end well."""
+    if (output / "config.json").exists():
+        raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
+    if options.cell_size is not None:
+        raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+
+
+def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]] | None:
+    """The words of the classes, from their file if they are in one."""
+    words = options.class_words
+    return words if words is None or isinstance(words, Mapping) else _read_class_words(words)
+
+
+def _read_class_words(path: str) -> dict[str, list[str]]:
+    """The words of classes: a JSON file ``{"class": ["word or phrase", …], …}``."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict) or not all(
+        isinstance(words, list) and all(isinstance(word, str) for word in words)
+        for words in values.values()
+    ):
+        raise InputError(f'{path}: expected {{"class": ["word or phrase", …], …}}')
+    return values
+
+
+def _read(
+    raster: Source, labels: str | Path, card: ModelCard, options: TrainOnPolygonsOptions
+) -> tuple[Plan, Labels]:
+    """A raster as it will be cut, and its labels."""
+    plan = make_plan(raster, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
-    found = read_labels(labels, plan.scene, field=options.column, around_points=plan.grid.size)
-    return cut_patches(
-        plan.scene,
-        plan.grid.size,
-        found,
-        out_size=card.input_size,
-        purity=options.purity,
-        min_valid=options.tiling.min_valid,
-        stretch=options.tiling.stretch,
+    found = read_labels(
+        labels, plan.scene, field=options.field, around_points=plan.grid.size, within=plan.area
     )
+    return plan, found
 
 
-def _warnings(
-    classes: Sequence[str], codes: np.ndarray, mixed: np.ndarray, tested: np.ndarray
-) -> tuple[str, ...]:
+def _cut(
+    labeled: Sequence[tuple[Plan, Labels]],
+    card: ModelCard,
+    options: TrainOnPolygonsOptions,
+    report: Progress,
+) -> Patches:
+    """The patches of all rasters."""
+    parts = []
+    for number, (plan, labels) in enumerate(labeled):
+        report("read", number, len(labeled))
+        size = plan.grid.size
+        parts.append(cut_patches(plan.scene, size, labels, options, out_size=card.input_size))
+    report("read", len(labeled), len(labeled))
+    return join_patches(parts)
+
+
+def _check_classes(classes: Sequence[str], words: Mapping[str, Sequence[str]] | None) -> None:
+    """Refuse labels that are no classification."""
+    if len(classes) < 2:
+        raise InputError(
+            f"only the class {classes[0]!r} is labeled; label at least one other, if only as"
+            " 'other'"
+        )
+    if words is not None and (wordless := set(classes) - set(words)):
+        raise UsageError(
+            f"words are given, but none for {', '.join(map(repr, sorted(wordless)))}; the labels"
+            " have these classes"
+        )
+
+
+def _warnings(patches: Patches, tested: NDArray[np.int64]) -> tuple[str, ...]:
     """What is weak about the labels."""
     found = []
-    for code, name in enumerate(classes):
-        mine = codes == code
-        if mine.sum() < _FEW:
-            found.append(f"class {name!r} has {mine.sum()} patch(es); label at least {_FEW}")
-        if mixed[mine].mean() > 0.5:
+    for code, name in enumerate(patches.classes):
+        own = patches.labels == code
+        if own.sum() < _FEW:
+            found.append(f"class {name!r} has {own.sum()} patch(es); label at least {_FEW}")
+        if patches.mixed[own].mean() > 0.5:
             found.append(
-                f"class {name!r}: {mixed[mine].sum()} of {mine.sum()} patches show mostly something"
-                " else, since the polygons are smaller than a tile; draw larger ones or use"
-                " smaller tiles (--tile-size)"
+                f"class {name!r}: {patches.mixed[own].sum()} of {own.sum()} patches show mostly"
+                " something else, since the polygons are smaller than a tile; draw larger ones or"
+                " use smaller tiles (--tile-size)"
             )
-        if not (codes[tested] == code).any():
+        if not own[tested].any():
             found.append(
                 f"class {name!r} is labeled in one place only, so that it could not be measured;"
                 " label it elsewhere too"
@@ -205,34 +240,31 @@ def _warnings(
 
 def _card(
     start: ModelCard,
-    options: CustomOptions,
-    classes: Sequence[str],
+    options: TrainOnPolygonsOptions,
     patches: Patches,
     scores: Scores | None,
     temperature: float,
 ) -> ModelCard:
-    """The start bundle's card with the new classes.
-
-    A tile is as large by default as the patches were.
-    """
-    near = start.footprint
-    footprint = Footprint(
-        min(near.minimum_m, patches.side_m), patches.side_m, max(near.maximum_m, patches.side_m)
-    )
-    figures: Mapping[str, Any] = {}
-    if scores is not None:
-        figures = {
-            name: value for name, value in scores.to_dict().items() if isinstance(value, float)
-        }
+    """The start bundle's card with the new classes, for tiles as large as the patches were."""
+    near, side_m = start.footprint, patches.side_m
+    figures = {} if scores is None else scores.as_dict()
+    accuracy = {name: value for name, value in figures.items() if isinstance(value, float)}
+    count = len(patches.classes)
     return dataclasses.replace(
         start,
         name=options.name,
-        version=options.version,
+        version=options.bundle_version,
         description=options.description
-        or f"{len(classes)} classes from labeled polygons, on {start.name} {start.version}",
+        or f"{count} classes from labeled polygons, on {start.name} {start.version}",
         license=options.license,
-        classes=scene_classes(list(classes)),
-        footprint=footprint,
+        classes=scene_classes(list(patches.classes)),
+        footprint=Footprint(min(near.minimum_m, side_m), side_m, max(near.maximum_m, side_m)),
         temperature=round(temperature, 4),
-        accuracy={"cross_validation": figures} if figures else {},
+        accuracy={"cross_validation": accuracy} if accuracy else {},
     )
+
+
+def _name(source: Source) -> str:
+    """A raster's name without its folder."""
+    parts = [source] if isinstance(source, str | Path) else source
+    return ", ".join(Path(part).name for part in parts)

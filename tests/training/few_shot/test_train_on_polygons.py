@@ -1,7 +1,8 @@
-"""Learning from labeled polygons: labels, patches, blocks, head, bundle."""
+"""Learning from labeled polygons: labels, patches, folds, probe, bundle."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,19 +17,19 @@ from shapely.geometry import LineString, Point, box
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import load_bundle
-from rssc_geo.options import TilingOptions
+from rssc_geo.options import ClassifyOptions, TrainOnPolygonsOptions
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 from rssc_geo.training import (
-    CustomOptions,
     blocked_folds,
     cut_patches,
-    fit_head,
+    fit_probe,
     read_labels,
     tiles_over,
 )
 from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
 
+DEFAULTS = TrainOnPolygonsOptions()
 UTM = Affine(10, 0, 500_000, 0, -10, 5_000_000)
 
 
@@ -91,6 +92,21 @@ def test_labels_keep_what_can_be_learned_from(
     ):
         assert words in caplog.text
     assert len(read_labels(path, plain, field="class").areas) == 2  # points are no labels here
+
+
+def test_labels_are_clipped_to_the_area_of_interest(
+    plain: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("a", area(0, 0, 50, 50)), ("b", area(100, 0, 150, 50)), ("a", area(40, 60, 80, 90))]
+    path = write_labels(tmp_path / "labels.geojson", rows)
+    found = read_labels(path, plain, field="class", within=area(20, 0, 60, 100))
+    assert found.classes == ("a",)
+    np.testing.assert_allclose(
+        [shape.bounds for shape in found.areas], [(20, 0, 50, 50), (40, 60, 60, 90)], atol=0.01
+    )
+    assert "1 feature(s) outside the area of interest on" in caplog.text
+    with pytest.raises(InputError, match="no labeled polygon lies on the area of interest on"):
+        read_labels(path, plain, field="class", within=area(200, 0, 210, 100))
 
 
 def test_unusable_labels_are_refused_in_one_line(plain: Scene, tmp_path: Path) -> None:
@@ -160,13 +176,13 @@ def test_patches_lie_where_the_labels_are(tmp_path: Path, caplog: pytest.LogCapt
         ("under", area(30, 30, 90, 90)),  # another class lies upon it wholly
     ]
     labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), scene, field="class")
-    patches = cut_patches(scene, (40, 40), labels, out_size=(40, 40))
+    patches = cut_patches(scene, (40, 40), labels, DEFAULTS, out_size=(40, 40))
     assert "1 labeled area(s) are covered more by other classes" in caplog.text
-    assert set(patches.labels.tolist()) == {"large", "small"}
-    assert patches.mixed.tolist() == (patches.labels == "small").tolist()
+    assert set(patches.names.tolist()) == {"large", "small"}
+    assert patches.mixed.tolist() == (patches.names == "small").tolist()
     # The picture says where it was cut: its center's row and column lie within the area.
     center = patches.pixels[:, 20, 20].astype(int)
-    large = patches.labels == "large"
+    large = patches.names == "large"
     assert (
         (center[large, 0] >= 20) & (center[large, 0] <= 100) & (center[large, 1] * 2 <= 120)
     ).all()
@@ -189,8 +205,8 @@ def test_large_and_many_areas_are_balanced(plain: Scene, tmp_path: Path) -> None
         ),
     ]
     labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), plain, field="class")
-    patches = cut_patches(plain, (4, 4), labels, out_size=(8, 8))
-    counts = {name: int((patches.labels == name).sum()) for name in ("wide", "dots")}
+    patches = cut_patches(plain, (4, 4), labels, DEFAULTS, out_size=(8, 8))
+    counts = {name: int((patches.names == name).sum()) for name in ("wide", "dots")}
     assert counts == {"wide": 8, "dots": 200}
 
 
@@ -210,16 +226,16 @@ def test_folds_keep_neighbors_on_one_side() -> None:
     assert not list(blocked_folds(places / 1000, labels, side_m=200.0))  # all in one place
 
 
-def test_the_head_separates_and_undoes_its_scaling() -> None:
+def test_the_probe_separates_and_undoes_its_scaling() -> None:
     random = np.random.default_rng(0)
     labels = np.repeat([0, 2], [30, 6])
     embedding = random.normal(0, 0.01, (36, 50)) + 5
     embedding[labels == 2, 3] += 0.2
-    head = fit_head(embedding, labels, classes=3)
-    found = head.logits(embedding)
+    probe = fit_probe(embedding, labels, classes=3)
+    found = probe.logits(embedding)
     assert (found.argmax(1) == labels).all()
     assert (found[:, 1] < found.max(1) - 10).all()  # no example of it
-    again = fit_head(embedding * 7 - 3, labels, classes=3)
+    again = fit_probe(embedding * 7 - 3, labels, classes=3)
     np.testing.assert_allclose(again.logits(embedding * 7 - 3), found, atol=0.02)
 
 
@@ -246,10 +262,10 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
         for side in (0, 1) for x in (50, 420) for y in (60, 500, 1200)
     ]  # fmt: skip
     labels = write_labels(tmp_path / "labels.gpkg", rows, field="kind")
-    options = CustomOptions(column="kind", tiling=TilingOptions(tile_size="400m"), name="mine")
+    options = TrainOnPolygonsOptions(field="kind", tile_size="400m", name="mine", device="cpu")
     events: list[tuple[str, int, int]] = []
     result = train_on_polygons(
-        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu",
+        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options,
         progress=lambda *event: events.append(event),
     )  # fmt: skip
     assert result.scores is not None
@@ -264,16 +280,16 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     assert "\\<b\\>" in readme
     assert "<b>" not in readme
     mapped = classify(
-        tmp_path / "scene.tif", tmp_path / "map.gpkg", model=tmp_path / "mine", device="cpu"
+        tmp_path / "scene.tif",
+        tmp_path / "map.gpkg",
+        ClassifyOptions(model=str(tmp_path / "mine"), device="cpu"),
     )
     assert mapped.summary.cells == 64
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
     left = cells.geometry.centroid.x < 501_600
     assert (cells["class"] == np.where(left, *names)).mean() > 0.95
     with pytest.raises(InputError, match="holds a bundle already"):
-        train_on_polygons(
-            [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu"
-        )
+        train_on_polygons([(tmp_path / "scene.tif", labels)], tmp_path / "mine", options)
 
 
 def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:
@@ -283,28 +299,28 @@ def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:
     rows += [("wide", area(x, 600, x + 250, 850, transform)) for x in (0, 600)]
     rows += [("spot", area(400, 400, 420, 420, transform))]
     labels = write_labels(tmp_path / "labels.gpkg", rows)
-    options = CustomOptions(start=bundle, tiling=TilingOptions(tile_size="200m"))
-    result = train_on_polygons(
-        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options=options, device="cpu"
-    )
+    options = TrainOnPolygonsOptions(model=str(bundle), tile_size="200m", device="cpu")
+    result = train_on_polygons([(tmp_path / "scene.tif", labels)], tmp_path / "mine", options)
     told = " | ".join(result.warnings)
     assert "class 'spot' has 1 patch(es); label at least 5" in told
     assert "class 'spot': 1 of 1 patches show mostly something else" in told
     assert "class 'spot' is labeled in one place only" in told
     one = write_labels(tmp_path / "one.gpkg", rows[:2])
     with pytest.raises(InputError, match="only the class 'wide' is labeled"):
-        train_on_polygons(
-            [(tmp_path / "scene.tif", one)], tmp_path / "other", options=options, device="cpu"
-        )
+        train_on_polygons([(tmp_path / "scene.tif", one)], tmp_path / "other", options)
+    with pytest.raises(UsageError, match="--cell-size means nothing here"):
+        sized = dataclasses.replace(options, cell_size="100m")
+        train_on_polygons([(tmp_path / "scene.tif", labels)], tmp_path / "other", sized)
     with pytest.raises(UsageError, match=r"--purity 0\.2 is no share"):
-        CustomOptions(purity=0.2)
+        TrainOnPolygonsOptions(purity=0.2)
 
 
+@pytest.mark.slow
 def test_a_real_scene_is_learned_from_ten_polygons_a_class(rasters: Path, tmp_path: Path) -> None:
     labels = Path(__file__).parent / "data" / "3420B_labels.gpkg"
-    options = CustomOptions(tiling=TilingOptions(tile_size="150m"))
+    options = TrainOnPolygonsOptions(tile_size="150m", device="cpu")
     scene = rasters / "3420B_2010_328_RGB_LATLNG.tif"
-    result = train_on_polygons([(scene, labels)], tmp_path / "mine", options=options, device="cpu")
+    result = train_on_polygons([(scene, labels)], tmp_path / "mine", options)
     assert result.scores is not None
     assert result.scores.overall_accuracy > 0.88  # 0.934 when it was written
     assert set(result.card.training["patches"]) == {
