@@ -30,7 +30,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -43,37 +42,35 @@ from distributed import Client, LocalCluster
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
 from rssc_geo.batch import (
-    BatchOptions,
     Block,
     BlockResult,
     DaskPool,
     Done,
-    EngineSpec,
     LocalPool,
-    SceneOptions,
-    pack,
+    Pool,
     run_batch,
 )
-from rssc_geo.inference import Maker, TileResult
+from rssc_geo.inference import PredictorSpec, TileResult
 from rssc_geo.models import load_card
-from rssc_geo.options import TilingOptions
+from rssc_geo.options import BatchOptions, PredictorOptions
 
 PROGRAM = [sys.executable, "-c", "from rssc_geo_cli.main import main; main()"]
 TILE = "128px"
+OPTIONS = BatchOptions(tile_size=TILE)
 
 
-class SleepingEngine:
-    """Takes its time for every tile and says something of each; reads nothing."""
+class SleepingWorker:
+    """Takes its time for every tile and gives each a result; reads nothing."""
 
     def __init__(self, seconds_a_tile: float, name: str) -> None:
-        self.maker = Maker(load_card("compact"), "none", "float32")
+        self.spec = PredictorSpec(load_card("compact"), "none", "float32")
         self.batch_size = 16
         self.name = name
         self._seconds = seconds_a_tile
 
     def run(self, block: Block) -> BlockResult:
         time.sleep(self._seconds * len(block.tiles))
-        classes = len(self.maker.card.classes)
+        classes = len(self.spec.card.classes)
         results = []
         for index in block.tiles.tolist():
             tile = block.grid.tile(index)
@@ -85,7 +82,7 @@ class SleepingEngine:
                     tile, 1.0, np.ones((len(rows), len(cols)), np.float32), probabilities, "a field"
                 )
             )
-        return pack(
+        return BlockResult.pack(
             results,
             classes=classes,
             reading_s=0.0,
@@ -95,15 +92,20 @@ class SleepingEngine:
 
 
 class Sleepy:
-    """Makes sleeping engines; told apart by its words, since the plugin of a cluster stays."""
+    """Makes sleeping workers; told apart by its words, since the plugin of a cluster stays."""
 
     def __init__(self, seconds_a_tile: float) -> None:
         self.seconds_a_tile = seconds_a_tile
 
     def __call__(
-        self, _spec: EngineSpec, *, reading_threads: int, name: str = ""
-    ) -> SleepingEngine:
-        return SleepingEngine(self.seconds_a_tile, name)
+        self,
+        options: PredictorOptions,  # noqa: ARG002 -- as load_worker
+        *,
+        threads: int,  # noqa: ARG002
+        reading_threads: int,  # noqa: ARG002
+        name: str = "",
+    ) -> SleepingWorker:
+        return SleepingWorker(self.seconds_a_tile, name)
 
     def __repr__(self) -> str:
         return f"Sleepy({self.seconds_a_tile})"
@@ -132,11 +134,9 @@ def small_scenes(count: int, side: int) -> Path:
     return folder
 
 
-def options(output: Path, **engine: Any) -> BatchOptions:
-    scene = SceneOptions(tiling=TilingOptions(tile_size=TILE))
-    return BatchOptions(
-        output=str(output / "{stem}.gpkg"), scene=scene, engine=EngineSpec(**engine)
-    )
+def output_in(folder: Path) -> Path:
+    """Where the maps of a batch go."""
+    return folder / "{stem}.gpkg"
 
 
 def loop(arguments: argparse.Namespace) -> bool:
@@ -178,13 +178,13 @@ def loop(arguments: argparse.Namespace) -> bool:
     return verdict("batch / shell loop", batch / single, at_least=5)
 
 
-def timed(folder: Path, pool: Any, **engine: Any) -> float:
+def timed(folder: Path, pool: Pool) -> float:
     """Tiles a second of a batch, the model being loaded."""
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
-        result = run_batch([str(folder)], options(Path(out), **engine), make_pool=lambda: pool)
-        assert not result["failed"], result["failed"]
-        return float(result["tiles"] / (time.perf_counter() - started))
+        result = run_batch([folder], output_in(Path(out)), OPTIONS, make_pool=lambda: pool)
+        assert not result.failed, result.failed
+        return result.tiles / (time.perf_counter() - started)
 
 
 def workers(arguments: argparse.Namespace) -> bool:
@@ -192,11 +192,9 @@ def workers(arguments: argparse.Namespace) -> bool:
     rates: dict[str, list[float]] = {"one process, two threads": [], "two Dask workers": []}
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         for _ in range(arguments.repeats):
-            rates["one process, two threads"].append(
-                timed(folder, LocalPool(EngineSpec(threads=2)))
-            )
+            rates["one process, two threads"].append(timed(folder, LocalPool(OPTIONS, threads=2)))
             rates["two Dask workers"].append(
-                timed(folder, DaskPool(cluster.scheduler_address, EngineSpec()))
+                timed(folder, DaskPool(cluster.scheduler_address, OPTIONS))
             )
     local, dask = median_rates(rates).values()
     return verdict("two Dask workers / one process", dask / local, at_least=0.9)
@@ -228,15 +226,15 @@ def scaling(arguments: argparse.Namespace) -> bool:
         with LocalCluster(
             n_workers=count, threads_per_worker=1, dashboard_address=None, processes=False
         ) as cluster:
-            pool = Clocked(cluster.scheduler_address, EngineSpec(), load=Sleepy(arguments.sleep))
+            pool = Clocked(cluster.scheduler_address, OPTIONS, load=Sleepy(arguments.sleep))
             with tempfile.TemporaryDirectory() as out:
                 result = run_batch(
-                    [str(scene)], options(Path(out)), make_pool=lambda pool=pool: pool
+                    [scene], output_in(Path(out)), OPTIONS, make_pool=lambda pool=pool: pool
                 )
-        assert not result["failed"], result["failed"]
-        rates[count] = result["tiles"] / (pool.last - pool.first)
+        assert not result.failed, result.failed
+        rates[count] = result.tiles / (pool.last - pool.first)
         print(
-            f"{count} workers, {arguments.sleep * 1e3:g} ms a tile, {result['tiles']} tiles:"
+            f"{count} workers, {arguments.sleep * 1e3:g} ms a tile, {result.tiles} tiles:"
             f" {rates[count]:.1f} tiles/s"
         )
     return verdict("efficiency from 1 to 16 workers", rates[16] / (16 * rates[1]), at_least=0.9)
@@ -292,27 +290,28 @@ def sparse(arguments: argparse.Namespace) -> bool:
 
             watching = threading.Thread(target=look)
             watching.start()
-            settings = SceneOptions(tiling=TilingOptions(tile_size="256px"))
-            wanted = BatchOptions(output=f"{out}/{{stem}}.gpkg", scene=settings)
+            wanted = BatchOptions(tile_size="256px")
             started = time.perf_counter()
             result = run_batch(
-                [str(scene)],
+                [scene],
+                output_in(Path(out)),
                 wanted,
-                make_pool=lambda: DaskPool(where, EngineSpec(), load=Sleepy(1e-5)),
+                make_pool=lambda: DaskPool(where, wanted, load=Sleepy(1e-5)),
             )
             seconds = time.perf_counter() - started
             over.set()
             watching.join()
         finally:
             for process in (worker, scheduler):
-                process.kill()  # a worker without its scheduler waits for another
+                # A worker whose scheduler goes may wait for another, whatever it is asked.
+                process.kill()
                 process.wait()
     client_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{arguments.sparse_side}², {result['tiles']} tiles, {result['cells']} cells written,"
+        f"{arguments.sparse_side}², {result.tiles} tiles, {result.cells} cells written,"
         f" {seconds:.0f} s"
     )
-    assert not result["failed"], result["failed"]
+    assert not result.failed, result.failed
     met = verdict("MB of the scheduler", peak["scheduler"] / 2**20, at_most=500)
     met &= verdict("MB of the client", client_mb, at_most=500)
     return verdict("most tasks at once", peak["tasks"], at_most=3000) and met
@@ -348,9 +347,9 @@ def resume(arguments: argparse.Namespace) -> bool:
         second = begin("notes_second", "killed")
         went_on = second.finish()
         started = time.perf_counter()
-        again = run_batch([str(folder)], options(out / "killed"))
+        again = run_batch([folder], output_in(out / "killed"), OPTIONS)
         finding_out = time.perf_counter() - started
-        assert again["done_before"] == arguments.scenes, again["failed"]
+        assert again.done_before == arguments.scenes, again.failed
         twice = first.tiles + second.tiles - whole.tiles
         print(
             f"{arguments.scenes} scenes, {whole.tiles} tiles: undisturbed {undisturbed:.1f} s;"

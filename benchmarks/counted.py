@@ -9,15 +9,15 @@ from pathlib import Path
 
 _COUNTING = """
 import os, sys, time
-from rssc_geo.inference.predictor import TileClassifier
+from rssc_geo.inference.predictor import Predictor
 
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_APPEND)
 
-def counted(self, pixels, mask, inner=TileClassifier.__call__):
+def counted(self, pixels, mask, inner=Predictor.__call__):
     os.write(notes, f"{time.monotonic()} {len(pixels)}\\n".encode())
     return inner(self, pixels, mask)
 
-TileClassifier.__call__ = counted
+Predictor.__call__ = counted
 from rssc_geo_cli.main import main
 main()
 """

@@ -372,7 +372,7 @@ def _compare_styles(found: Findings, old: Any, new: Any, what: str) -> None:
     columns = ["f_table_name", "f_geometry_column", "styleName", "styleQML", "styleSLD"]
     texts = [
         sorted(
-            sorted(re.split(r"(?<=>)\s*", spelled(" ".join(map(str, row)))))
+            sorted(re.split(r"[\s<>]+", spelled(" ".join(map(str, row)))))
             for row in frame[columns].itertuples(index=False)
         )
         for frame in (old, new)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
     "plugin.md": "qgis_plugin/README.md",
     "compact.md": "rssc_geo/models/bundles/compact/README.md",
+    "architecture.md": "ARCHITECTURE.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
 }

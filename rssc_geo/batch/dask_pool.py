@@ -1,10 +1,9 @@
-"""Blocks on a Dask cluster (https://distributed.dask.org): one model a worker, blocks as tasks
-without a graph.
+"""Blocks on a Dask cluster (https://distributed.dask.org): one predictor a worker.
 
-The scheduler holds only the blocks under way, which are a few thousand bytes each; results come to
-the client, which writes them. A worker that dies has its blocks given to others; a client that dies
-leaves nothing behind but its part files. Tasks travel as pickles, as everything in Dask does: a
-cluster must be reachable only by those who may run code on it.
+Blocks are tasks without a graph: the scheduler holds only those under way, which are a few thousand
+bytes each; results come to the client, which writes them. A worker that dies has its blocks given
+to others; a client that dies leaves nothing behind but its part files. Tasks travel as pickles, as
+everything in Dask does: a cluster must be reachable only by those who may run code on it.
 """
 
 from __future__ import annotations
@@ -18,65 +17,67 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker
+import distributed
+from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 
-from rssc_geo.batch.blocks import Block, BlockResult, maker_key
 from rssc_geo.batch.pools import Done, PoolLostError
-from rssc_geo.batch.worker import Engine, EngineSpec, load_engine
+from rssc_geo.batch.worker import Block, BlockResult, LoadWorker, Worker, load_worker, spec_hash
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
-from rssc_geo.inference import Maker
+from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, load_card
+from rssc_geo.options import PredictorOptions, narrowed
 
 _PATIENCE_S = 10  # for a scheduler to answer
 _WORKERS_S = 60  # for the first worker to come
 _COUNT_S = 5  # between two counts of the workers
 _PACKAGE = "rssc-geo"
 
-Load = Callable[..., Engine]
 T = TypeVar("T")
 
 
-class _ModelOnWorker(WorkerPlugin):
-    """Keeps the model of a worker, loaded by the first task that needs it.
+class _WorkerPlugin(WorkerPlugin):
+    """Keeps what classifies on a worker of the cluster, loaded by the first task that needs it.
 
     Stays for the next run of the same command.
     """
 
     idempotent = True
 
-    def __init__(self, name: str, spec: EngineSpec, load: Load) -> None:
-        self.name, self._spec, self._load = name, spec, load
+    def __init__(self, name: str, options: PredictorOptions, load: LoadWorker) -> None:
+        self.name, self._options, self._load = name, options, load
         self._version = version(_PACKAGE)
 
-    def setup(self, worker: Worker) -> None:
+    def setup(self, worker: distributed.Worker) -> None:
         if version(_PACKAGE) != self._version:
             raise RsscGeoError(_versions_differ({worker.address: version(_PACKAGE)}))
-        os.environ.setdefault(
-            "OMP_WAIT_POLICY", "PASSIVE"
-        )  # as the command line does, before torch is loaded
-        self._worker, self._lock = worker.address, threading.Lock()
-        self._engine: Engine | None = None
+        # As the command line does, before torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self._address, self._lock = worker.address, threading.Lock()
+        self._loaded: Worker | None = None
         self._threads = worker.state.nthreads
 
-    def engine(self) -> Engine:
+    def loaded(self) -> Worker:
         with self._lock:
-            if self._engine is None:
-                spec = replace(self._spec, threads=self._threads)
-                self._engine = self._load(
-                    spec, reading_threads=min(4, self._threads), name=self._worker
+            if self._loaded is None:
+                self._loaded = self._load(
+                    self._options,
+                    threads=self._threads,
+                    reading_threads=min(4, self._threads),
+                    name=self._address,
                 )
-            return self._engine
+            return self._loaded
 
 
-def _engine(plugin: str) -> Engine:
-    model = get_worker().plugins[plugin]
-    assert isinstance(model, _ModelOnWorker)
-    return model.engine()
+def _loaded(plugin: str) -> Worker:
+    found = get_worker().plugins[plugin]
+    if not isinstance(found, _WorkerPlugin):
+        raise TypeError(f"the plugin {plugin} is a {type(found).__name__}")
+    return found.loaded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,12 @@ class _Failure:
     message: str
 
 
-def _introduce(plugin: str) -> tuple[Maker, int] | _Failure:
-    return _caught(lambda: (_engine(plugin).maker, _engine(plugin).batch_size))
+def _describe(plugin: str) -> tuple[PredictorSpec, int] | _Failure:
+    return _caught(lambda: (_loaded(plugin).spec, _loaded(plugin).batch_size))
 
 
 def _run(plugin: str, block: Block) -> BlockResult | _Failure:
-    return _caught(lambda: _engine(plugin).run(block))
+    return _caught(lambda: _loaded(plugin).run(block))
 
 
 def _caught(work: Callable[[], T]) -> T | _Failure:
@@ -102,35 +103,40 @@ def _caught(work: Callable[[], T]) -> T | _Failure:
         return work()
     except RsscGeoError as error:
         return _Failure(str(error))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- travels as its message
         return _Failure(f"{type(error).__name__}: {one_line(error)}")
 
 
 class DaskPool:
-    """The workers of a cluster. ``scheduler``: an address (``tcp://host:8786``, ``tls://…``) or a
-    scheduler file.
+    """The workers of a cluster.
+
+    ``scheduler``: an address (``tcp://host:8786``, ``tls://…``) or a scheduler file; ``options``:
+    of the predictor that each loads; ``load``: how, with the threads of the worker.
 
     Raises ``UsageError`` when no scheduler answers, ``RsscGeoError`` when it has no worker, when a
     worker has another version of rssc-geo or another model than this machine, or cannot load it.
     """
 
-    def __init__(self, scheduler: str, spec: EngineSpec, *, load: Load = load_engine) -> None:
+    def __init__(
+        self, scheduler: str, options: PredictorOptions, *, load: LoadWorker = load_worker
+    ) -> None:
+        options = narrowed(options, PredictorOptions)
         self._scheduler = scheduler
         self._client = _connect(scheduler)
         try:
-            card = load_card(spec.model, revision=spec.revision)
+            card = load_card(options.model, revision=options.revision)
             # By what it loads: the next run of the same command finds it there, one with other
             # weights does not.
             loads = (
-                spec,
+                options,
                 getattr(load, "__qualname__", repr(load)),
                 version(_PACKAGE),
                 sorted(card.sha256.items()),
             )
             self._plugin = f"rssc-geo-{hashlib.sha256(repr(loads).encode()).hexdigest()[:12]}"
             self._check_versions()
-            self._client.register_plugin(_ModelOnWorker(self._plugin, spec, load))
-            self.maker, self.batch_size = self._introduced(card)
+            self._client.register_plugin(_WorkerPlugin(self._plugin, options, load))
+            self.spec, self.batch_size = self._agreed(card)
         except BaseException:
             self.close()
             raise
@@ -147,37 +153,39 @@ class DaskPool:
         if others:
             raise RsscGeoError(_versions_differ(others))
 
-    def _introduced(self, card: ModelCard) -> tuple[Maker, int]:
-        """Who classifies, as all workers say it; ``card`` is the model's on this machine."""
+    def _agreed(self, card: ModelCard) -> tuple[PredictorSpec, int]:
+        """What classifies, on which all workers agree, and its batch size.
+
+        ``card``: the model's on this machine.
+        """
         workers = list(self._client.nthreads())
         tasks = [
-            self._client.submit(_introduce, self._plugin, workers=[worker], pure=False)
+            self._client.submit(_describe, self._plugin, workers=[worker], pure=False)
             for worker in workers
         ]
         answers = {
             worker: _answer(worker, task) for worker, task in zip(workers, tasks, strict=True)
         }
-        first, (maker, batch_size) = next(iter(answers.items()))
-        if maker.card.sha256 != card.sha256:
+        first, (spec, batch_size) = next(iter(answers.items()))
+        if spec.card.sha256 != card.sha256:
             raise RsscGeoError(
                 f"worker {first} has another model {card.name} than this machine: copy this one to"
                 " all workers"
             )
         for worker, (other, _) in answers.items():
-            if maker_key(other) != maker_key(maker):
+            if spec_hash(other) != spec_hash(spec):
                 raise RsscGeoError(
-                    f"workers differ: {first} has {_named(maker)}, {worker} has {_named(other)};"
+                    f"workers differ: {first} has {_named(spec)}, {worker} has {_named(other)};"
                     " give --dtype, and the same model to all of them"
                 )
-        return maker, batch_size
+        return spec, batch_size
 
     @property
     def capacity(self) -> int:
         """Threads of all workers there are now."""
         if time.monotonic() - self._counted > _COUNT_S:
-            with contextlib.suppress(
-                OSError, RuntimeError
-            ):  # what is wrong shows at the next block
+            # What is wrong shows at the next block.
+            with contextlib.suppress(OSError, RuntimeError):
                 self._capacity = sum(self._client.nthreads().values())
             self._counted = time.monotonic()
         return max(1, self._capacity)
@@ -187,7 +195,7 @@ class DaskPool:
         key = f"rssc-geo-block-{self._run_id}-{next(self._numbers)}"
         try:
             future = self._client.submit(_run, self._plugin, block, key=key, pure=False)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- Dask names no base of its errors
             done(self._lost(error))
             return lambda: None
         future.add_done_callback(lambda finished: self._deliver(finished, done))
@@ -195,9 +203,9 @@ class DaskPool:
         return release
 
     def _deliver(self, future: Future[BlockResult | _Failure], done: Done) -> None:
-        """In a thread of the client.
+        """Fetch the result, so that it leaves the worker, and hand it over.
 
-        Fetch the result, so that it leaves the worker, and hand it over.
+        In a thread of the client.
         """
         try:
             result = future.result()
@@ -211,7 +219,7 @@ class DaskPool:
             )
         except CancelledError as error:
             done(self._lost(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- handed to whoever waits
             done(error)
         finally:
             future.release()
@@ -228,9 +236,11 @@ class DaskPool:
             self._client.close(timeout=1)
 
 
-def _answer(worker: str, task: Future[tuple[Maker, int] | _Failure]) -> tuple[Maker, int]:
+def _answer(
+    worker: str, task: Future[tuple[PredictorSpec, int] | _Failure]
+) -> tuple[PredictorSpec, int]:
     try:
-        answer: tuple[Maker, int] | _Failure = task.result()
+        answer: tuple[PredictorSpec, int] | _Failure = task.result()
     except (KilledWorker, CancelledError) as error:
         raise RsscGeoError(
             f"worker {worker} died while it loaded the model: is there memory enough?"
@@ -275,7 +285,6 @@ def _versions_differ(others: dict[str, Any]) -> str:
     )
 
 
-def _named(maker: Maker) -> str:
-    return (
-        f"{maker.card.name} {maker.card.version} in {maker.dtype} with captioner {maker.captioner}"
-    )
+def _named(spec: PredictorSpec) -> str:
+    card = spec.card
+    return f"{card.name} {card.version} in {spec.dtype} with captioner {spec.captioner}"

@@ -1,62 +1,39 @@
-"""Which scenes a batch is made of.
+"""Which scenes a batch is made of, and where their maps go.
 
 Files, globs, folders, manifests, STAC and tile indexes become a list of jobs.
 """
 
 from __future__ import annotations
 
+import csv
 import glob
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyogrio
 
-from rssc_geo.batch.manifest import read_csv, read_list
-from rssc_geo.batch.options import ROW_FILES, SceneOptions
-from rssc_geo.batch.stac import read_stac
+from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
+from rssc_geo.options import BatchOptions, Option, SceneOptions, narrowed, options_of
 from rssc_geo.raster import is_remote
+
+if TYPE_CHECKING:
+    import pystac
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 """What counts as a scene in a folder."""
+MERGED_CRS = "EPSG:4326"
+_MERGED_SUFFIXES = (".gpkg", ".parquet")
 _INDEX_SUFFIXES = (".gpkg", ".shp", ".fgb", ".geojson")
 _LOCATION = "location"  # the column that gdaltindex writes
+_USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is asked for
+_COLUMNS = ("input", "id", "output")  # of a manifest, beside the options
 _UNSAFE = re.compile(r"[^\w.\-]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A scene as an input lists it: files, and what that input says of it.
-
-    ``error``: why it cannot be used.
-    """
-
-    source: tuple[str, ...]
-    id: str = ""
-    output: str = ""
-    row: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A scene to map: ``source`` has one raster, or three single-band ones.
-
-    ``output`` is the file to write.
-    """
-
-    id: str
-    source: tuple[str, ...]
-    output: Path
-    options: SceneOptions
-
-    @property
-    def label(self) -> str:
-        """The input as people know it."""
-        return ", ".join(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,41 +52,58 @@ class Jobs:
     problems: tuple[Problem, ...]
 
 
-def collect_jobs(
-    inputs: Sequence[str], template: str, options: SceneOptions, *, asset: str | None = None
-) -> Jobs:
+def output_template(output: str, options: BatchOptions) -> str:
+    """The template of the scenes' own outputs; those of a merged one lie in a folder beside it.
+
+    ``output``: a template with ``{stem}`` or ``{id}``, a folder (for ``{id}.gpkg`` in it), or with
+    ``merge`` the one file of all. Raises ``UsageError`` for one that does not fit.
+    """
+    if options.merge is None:
+        named = "{" in output or Path(output).suffix
+        return output if named else str(Path(output) / "{id}.gpkg")
+    if "{" in output:
+        raise UsageError(f"--merge makes one file: --output {output!r} must have no placeholder")
+    if Path(output).suffix.lower() not in _MERGED_SUFFIXES:
+        raise UsageError(f"--merge writes .gpkg or .parquet, not {Path(output).name}")
+    return str(Path(output).with_suffix(".parts") / "{id}.gpkg")
+
+
+def output_folder(output: str, options: BatchOptions) -> Path:
+    """Where the journal lies: the last folder of the output that is the same for all scenes."""
+    place = output if options.merge is not None else output_template(output, options)
+    if "{" in place:
+        return Path(re.split(r"[^/\\]*\{", place, maxsplit=1)[0])
+    return Path(place).parent
+
+
+def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> Jobs:
     """Turn inputs into jobs, in their order.
 
     Parameters
     ----------
     inputs : rasters (paths, URLs), globs, folders, ``.txt`` or ``.csv`` manifests, ``.json`` STAC
         (path or URL) and vector files with a column ``location``
-    template : output file, with ``{stem}`` or ``{id}`` where there are several scenes
-    options : of every scene; a manifest's row may change them
-    asset : key or role of the STAC asset to use, or three keys "red,green,blue"; default: visual,
-        data, image
+    output : see ``output_template``
+    options : of every scene; a manifest's row may change some of them
     """
+    template = output_template(output, options)
     jobs: list[Job] = []
     problems: list[Problem] = []
     taken: dict[Path, str] = {}
     for name in inputs:
         try:
-            for entry in _entries(name, asset):
-                label = entry.id if entry.error else ", ".join(entry.source)
+            for entry in _entries(name, options.asset):
                 try:
-                    job = _job(entry, template, options)
+                    job = _make_job(entry, template, options)
                 except RsscGeoError as error:
+                    label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
                     continue
                 key = job.output.absolute()
                 if key in taken:
                     hint = "put {id} into --output and give each an id of its own in a CSV manifest"
-                    problems.append(
-                        Problem(
-                            label,
-                            f"its output {job.output} is that of {taken[key]} already: {hint}",
-                        )
-                    )
+                    words = f"its output {job.output} is that of {taken[key]} already: {hint}"
+                    problems.append(Problem(job.label, words))
                     continue
                 taken[key] = job.label
                 jobs.append(job)
@@ -118,7 +112,101 @@ def collect_jobs(
     return Jobs(tuple(jobs), tuple(problems))
 
 
-def fill(template: str, *, stem: str, id: str) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A scene as an input lists it.
+
+    ``source``: one raster, or three single-band ones; ``row``: texts of options by their keys;
+    ``error``: why it cannot be used.
+    """
+
+    source: tuple[str, ...]
+    id: str = ""
+    output: str = ""
+    row: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+def _entries(name: str, asset: str | None) -> Iterator[_Entry]:
+    suffix = Path(name.split("?", maxsplit=1)[0]).suffix.lower()
+    if suffix == ".json":
+        yield from _some(list(_read_stac(name, asset)), name, "no STAC item")
+    elif is_remote(name):
+        yield _Entry(source=(name,))
+    elif Path(name).is_dir():
+        files = sorted(
+            str(path) for path in Path(name).iterdir() if path.suffix.lower() in RASTER_SUFFIXES
+        )
+        yield from _some(_files(files), name, f"no raster ({' '.join(RASTER_SUFFIXES)})")
+    elif glob.has_magic(name) and not Path(name).exists():
+        yield from _some(_files(sorted(glob.glob(name, recursive=True))), name, "no file")
+    elif suffix == ".txt":
+        yield from _read_list(name)
+    elif suffix == ".csv":
+        yield from _read_csv(name)
+    elif suffix in _INDEX_SUFFIXES and (locations := _read_index(name)):
+        yield from _files(_beside(location, Path(name).parent) for location in locations)
+    else:
+        yield _Entry(source=(name,))
+
+
+def _files(paths: Iterable[str]) -> list[_Entry]:
+    return [_Entry(source=(path,)) for path in paths]
+
+
+def _some(entries: Sequence[_Entry], name: str, what: str) -> Sequence[_Entry]:
+    if not entries:
+        raise InputError(f"{name}: {what} there")
+    return entries
+
+
+def _beside(path: str, folder: Path) -> str:
+    """A relative path in a list is meant from the folder of that list."""
+    return path if is_remote(path) or os.path.isabs(path) else str(folder / path)
+
+
+# From an entry to its job.
+
+
+def _make_job(entry: _Entry, template: str, options: BatchOptions) -> Job:
+    if entry.error:
+        raise InputError(entry.error)
+    stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
+    name = entry.id or stem
+    own = _scene_options(options, entry.row)
+    written: dict[str, Any] = {}
+    for key in WRITTEN:
+        template_of = getattr(own, key)
+        written[key] = template_of and _fill(template_of, stem=stem, id=name)
+    own = replace(own, **written)
+    output = Path(entry.output or _fill(template, stem=stem, id=name))
+    return Job(id=name, source=entry.source, output=output, options=own)
+
+
+def row_options() -> dict[str, Option]:
+    """The options that a row of a manifest may set, by the names of their columns."""
+    return {
+        found.key: found
+        for found in options_of(SceneOptions)
+        if found.declaration.row and not found.declaration.commandline_only
+    }
+
+
+def _scene_options(options: BatchOptions, row: Mapping[str, str]) -> SceneOptions:
+    """The options of a scene: the batch's, but for those that its row gives; empty texts are none.
+
+    All scenes of a merged map have one CRS. Raises ``UsageError`` that names a bad text.
+    """
+    known = row_options()
+    own: dict[str, Any] = {
+        known[key].name: known[key].parse(text.strip()) for key, text in row.items() if text.strip()
+    }
+    if options.merge is not None:
+        own["crs"] = options.crs or MERGED_CRS
+    return replace(narrowed(options, SceneOptions), **own)
+
+
+def _fill(template: str, *, stem: str, id: str) -> str:  # noqa: A002 -- the template's own word
     """The template with ``{stem}`` and ``{id}`` filled in.
 
     Letters, digits and ``._-`` only, so that no path is left by them.
@@ -133,81 +221,92 @@ def fill(template: str, *, stem: str, id: str) -> str:
         ) from None
 
 
-def _job(entry: Entry, template: str, options: SceneOptions) -> Job:
-    if entry.error:
-        raise InputError(entry.error)
-    stem = _stem(entry.source[0])
-    name = entry.id or stem
-    own = options.with_row(entry.row)
-    rasters, previews = (
-        text and fill(text, stem=stem, id=name) for text in (own.class_raster, own.preview)
-    )
-    output = Path(entry.output or fill(template, stem=stem, id=name))
-    own = replace(own, class_raster=rasters, preview=previews)
-    return Job(id=name, source=entry.source, output=output, options=own)
+# Manifests: a text file of one raster a line, or a CSV file with columns for what differs.
 
 
-def _stem(source: str) -> str:
-    return Path(source.split("?", maxsplit=1)[0]).stem
+def _read_list(path: str) -> list[_Entry]:
+    """One raster a line; empty lines and those that start with ``#`` do not count.
+
+    Raises ``InputError`` where there is none.
+    """
+    lines = [line.strip() for line in _read_text(path).splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise InputError(f"{path}: no line names a raster")
+    return [_Entry(source=_source(line, Path(path).parent)) for line in found]
 
 
-def _entries(name: str, asset: str | None) -> Iterator[Entry]:
-    suffix = Path(name.split("?", maxsplit=1)[0]).suffix.lower()
-    if suffix == ".json":
-        entries = [
-            Entry(source=item.source, id=item.id, error=item.error)
-            for item in read_stac(name, asset=asset)
-        ]
-        yield from _some(entries, name, "no STAC item")
-    elif is_remote(name):
-        yield Entry(source=(name,))
-    elif Path(name).is_dir():
-        files = sorted(
-            str(path) for path in Path(name).iterdir() if path.suffix.lower() in RASTER_SUFFIXES
+def _read_csv(path: str) -> list[_Entry]:
+    """A table with a column ``input``, and optionally ``id``, ``output`` and options.
+
+    Three single-band rasters (red, green, blue) are separated by ``;``. Raises ``InputError`` that
+    names the columns that are missing, unknown or there twice, or the line that is not right.
+    """
+    table = csv.reader(_read_text(path).splitlines())
+    header = [name.strip().removeprefix("--") for name in next(table, [])]
+    options = row_options()
+    if "input" not in header:
+        raise InputError(f"{path}: no column 'input' (there is: {', '.join(header) or 'nothing'})")
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise InputError(f"{path}: the column {twice[0]!r} is there twice")
+    if unknown := [name for name in header if name not in (*_COLUMNS, *options)]:
+        known = ", ".join((*_COLUMNS, *options))
+        raise InputError(
+            f"{path}: unknown column(s) {', '.join(map(repr, unknown))}; known: {known}"
         )
-        yield from _some(_files(files), name, f"no raster ({' '.join(RASTER_SUFFIXES)})")
-    elif glob.has_magic(name) and not Path(name).exists():
-        yield from _some(_files(sorted(glob.glob(name, recursive=True))), name, "no file")
-    elif suffix in (".txt", ".csv"):
-        rows = read_list(name) if suffix == ".txt" else read_csv(name)
-        beside = Path(name).parent
-        for row in rows:
-            source = tuple(_beside(part, beside) for part in row.source)
-            values = {
-                key: _beside(text, beside) if key in ROW_FILES and text else text
-                for key, text in row.options.items()
-            }
-            yield Entry(
-                source=source,
-                id=row.id,
-                output=row.output and _beside(row.output, beside),
-                row=values,
+    entries = []
+    for values in table:
+        if not any(value.strip() for value in values):
+            continue
+        if len(values) != len(header):
+            raise InputError(
+                f"{path}, line {table.line_num}: {len(values)} values for {len(header)} columns"
             )
-    elif suffix in _INDEX_SUFFIXES and (locations := _locations(name)):
-        yield from _files(_beside(location, Path(name).parent) for location in locations)
-    else:
-        yield Entry(source=(name,))
-
-
-def _files(paths: Iterable[str]) -> list[Entry]:
-    return [Entry(source=(path,)) for path in paths]
-
-
-def _some(entries: Sequence[Entry], name: str, what: str) -> Sequence[Entry]:
+        row = {name: value.strip() for name, value in zip(header, values, strict=True)}
+        if not row["input"]:
+            raise InputError(f"{path}, line {table.line_num}: no input")
+        entries.append(_row_entry(row, options, Path(path).parent))
     if not entries:
-        raise InputError(f"{name}: {what} there")
+        raise InputError(f"{path}: no line names a raster")
     return entries
 
 
-def _beside(path: str, folder: Path) -> str:
-    """A relative path in a list is meant from the folder of that list."""
-    return path if is_remote(path) or os.path.isabs(path) else str(folder / path)
+def _row_entry(row: Mapping[str, str], options: Mapping[str, Option], folder: Path) -> _Entry:
+    texts = {key: row[key] for key in row if key in options}
+    for key, text in texts.items():
+        if text and options[key].declaration.path:
+            texts[key] = _beside(text, folder)
+    output = row.get("output", "")
+    return _Entry(
+        source=_source(row["input"], folder),
+        id=row.get("id", ""),
+        output=output and _beside(output, folder),
+        row=texts,
+    )
 
 
-def _locations(name: str) -> list[str]:
+def _source(text: str, folder: Path) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(";"))
+    files = parts if len(parts) == 3 and all(parts) else (text,)
+    return tuple(_beside(file, folder) for file in files)
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path} cannot be read as a manifest: {reason}") from error
+
+
+# Tile indexes.
+
+
+def _read_index(name: str) -> list[str]:
     """Rasters of a tile index; none for a file that is no index (a GeoPackage may hold a raster).
 
-    ``InputError`` if damaged.
+    Raises ``InputError`` for a file that is missing or damaged.
     """
     if not Path(name).is_file():
         raise InputError(f"{name} does not exist")
@@ -222,8 +321,81 @@ def _locations(name: str) -> list[str]:
                 return [str(value) for value in column.dropna()]
     except (RuntimeError, OSError) as error:  # RuntimeError: base of pyogrio's errors
         raise InputError(f"{name} cannot be read as a tile index: {one_line(error)}") from error
-    if len(layers) and not Path(name).suffix.lower() == ".gpkg":
+    if len(layers) and Path(name).suffix.lower() != ".gpkg":
         raise InputError(
             f"{name} is no tile index: it has no column {_LOCATION!r} (gdaltindex makes one)"
         )
     return []
+
+
+# STAC 1.x (https://stacspec.org): an ItemCollection, item or static catalog, on disk or by URL.
+
+
+def _read_stac(name: str, asset: str | None) -> Iterator[_Entry]:
+    """The items of a STAC file, each with the asset whose key or role is ``asset``.
+
+    Three keys "r,g,b" give three files. Raises ``InputError`` when the file, or a part of a
+    catalog, cannot be read; ``UsageError`` without pystac.
+    """
+    try:
+        import pystac
+    except ImportError as error:
+        raise UsageError(
+            f"{name}: reading STAC needs pystac; pip install 'rssc-geo[stac]'"
+        ) from error
+    try:
+        for item in _items(name, pystac.StacIO.default().read_text(name)):
+            yield _item_entry(item, asset)
+    # Whatever a foreign document makes pystac trip over, or its HTTP library (two are possible)
+    # says.
+    except Exception as error:
+        raise InputError(f"{name} cannot be read as STAC: {one_line(error)}") from error
+
+
+def _items(name: str, text: str) -> Iterator[pystac.Item]:
+    import pystac
+
+    values = json.loads(text)
+    if values.get("type") == "FeatureCollection":
+        for feature in values["features"]:
+            item = pystac.Item.from_dict(feature, preserve_dict=False)
+            if item.get_self_href() is None:
+                # Relative hrefs of a collection's items are meant from its file.
+                item.set_self_href(name)
+            yield item
+        return
+    found = pystac.read_file(name)
+    if isinstance(found, pystac.Item):
+        yield found
+    elif isinstance(found, pystac.Catalog):
+        yield from found.get_items(recursive=True)
+    else:
+        raise TypeError(f"a {type(found).__name__}, not items")
+
+
+def _item_entry(item: pystac.Item, asset: str | None) -> _Entry:
+    keys = () if asset is None else tuple(asset.split(","))
+    if len(keys) == 3 and all(key in item.assets for key in keys):
+        hrefs = [item.assets[key].get_absolute_href() for key in keys]
+    else:
+        wanted = _USUAL_ASSETS if asset is None else (asset,)
+        by_key = [item.assets[key] for key in wanted if key in item.assets]
+        by_role = [
+            entry
+            for role in wanted
+            for entry in item.assets.values()
+            if role in (entry.roles or ())
+        ]
+        hrefs = [entry.get_absolute_href() for entry in (by_key or by_role)[:1]]
+    # XML would be a VRT, no place.
+    usable = tuple(href for href in hrefs if href and not href.lstrip().startswith("<"))
+    if usable and len(usable) == len(hrefs):
+        return _Entry(source=usable, id=item.id)
+    there = ", ".join(
+        f"{key} ({'/'.join(entry.roles or ['no role'])})" for key, entry in item.assets.items()
+    )
+    error = (
+        f"STAC item {item.id}: no asset with key or role {asset or '/'.join(_USUAL_ASSETS)}; it"
+        f" has: {there or 'none'}"
+    )
+    return _Entry(source=(), id=item.id, error=error)

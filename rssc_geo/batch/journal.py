@@ -1,27 +1,27 @@
-"""What became of each scene: one SQLite file beside the outputs, read by people (``batch status``)
-and by the next run.
+"""The journal of a batch: one SQLite file beside the outputs, and all SQL that is sent to it.
 
-Within a scene, the part file beside its output says where to go on; the journal says which scenes
-are done, by which options and of which files, and what every block took. All times of day in it are
-for people: nothing is decided by them.
+It is read by people (``batch status``) and by the next run. Within a scene, the part file beside
+its output says where to go on; the journal says which scenes are done, by which options and from
+which files, and what every block took. Times of day in it are for people: nothing is decided by
+them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Self
 
 from rssc_geo.errors import InputError, OutputError
 from rssc_geo.output import timestamp
-
-if TYPE_CHECKING:
-    from typing import Self
+from rssc_geo.raster import is_remote
 
 NAME = "rssc-geo-batch.sqlite"
 LOCK = ".rssc-geo-batch.lock"
@@ -31,30 +31,120 @@ _BUSY_S = 30
 _CREATE = """
     CREATE TABLE meta (format INTEGER NOT NULL);
     CREATE TABLE runs (
-        id INTEGER PRIMARY KEY, started TEXT NOT NULL, ended TEXT, outcome TEXT, versions TEXT NOT NULL, options TEXT NOT NULL
+        id INTEGER PRIMARY KEY, started TEXT NOT NULL, ended TEXT, outcome TEXT,
+        versions TEXT NOT NULL, options TEXT NOT NULL
     );
     CREATE TABLE scenes (
-        output TEXT PRIMARY KEY, id TEXT NOT NULL, input TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
-        options_hash TEXT NOT NULL, error TEXT, started TEXT, ended TEXT, run INTEGER,
-        input_files TEXT, made INTEGER, output_files TEXT, tiles INTEGER, tiles_done INTEGER, cells INTEGER, classes TEXT,
-        seconds REAL, reading_s REAL, model_s REAL, writing_s REAL, warnings TEXT
+        output TEXT PRIMARY KEY, id TEXT NOT NULL, input TEXT NOT NULL, state TEXT NOT NULL,
+        attempts INTEGER NOT NULL, options_hash TEXT NOT NULL, error TEXT, started TEXT, ended TEXT,
+        run INTEGER, input_files TEXT, made INTEGER, output_files TEXT, tiles INTEGER,
+        tiles_done INTEGER, cells INTEGER, classes TEXT, seconds REAL, reading_s REAL, model_s REAL,
+        writing_s REAL, warnings TEXT
     );
     CREATE TABLE blocks (
-        scene TEXT NOT NULL, first_tile INTEGER NOT NULL, tiles INTEGER NOT NULL, state TEXT NOT NULL,
-        attempts INTEGER NOT NULL, error TEXT, seconds REAL, worker TEXT, ended TEXT, PRIMARY KEY (scene, first_tile)
+        scene TEXT NOT NULL, first_tile INTEGER NOT NULL, tiles INTEGER NOT NULL,
+        state TEXT NOT NULL, attempts INTEGER NOT NULL, error TEXT, seconds REAL, worker TEXT,
+        ended TEXT, PRIMARY KEY (scene, first_tile)
     ) WITHOUT ROWID;
     CREATE TABLE problems (label TEXT NOT NULL, message TEXT NOT NULL);
-    CREATE TABLE merged (output TEXT PRIMARY KEY, made_of TEXT NOT NULL, output_files TEXT NOT NULL);
+    CREATE TABLE merged (
+        output TEXT PRIMARY KEY, made_of TEXT NOT NULL, output_files TEXT NOT NULL
+    );
 """
+_ATTEMPT = "attempts = attempts + 1"
 _JSON = ("input_files", "output_files", "classes", "warnings")
 
 
+# What files are known by.
+
+Signatures = list[list[Any]]
+"""Of each file its name from a folder on, its bytes and its time of change in nanoseconds.
+
+Bytes and time are None for a file that is not there, and for a URL, which is only named.
+"""
+
+
+def signatures(files: Iterable[str | Path], folder: str | Path) -> Signatures:
+    """Signatures of files, named from a folder on.
+
+    Neither moving both nor another working folder changes them.
+    """
+    return sorted(_signature(str(file), folder) for file in files)
+
+
+def unchanged(known: Signatures, folder: str | Path) -> bool:
+    """Whether the files, the folder being where it is now, are as they were."""
+    return signatures((_place(name, folder) for name, _, _ in known), folder) == known
+
+
+def existing(known: Signatures, folder: str | Path) -> Signatures:
+    """The signatures of those files that exist, changed or not."""
+    return [entry for entry in known if os.path.exists(_place(entry[0], folder))]
+
+
+def relative_name(file: str, folder: str | Path) -> str:
+    """The name of a file from a folder on, with ``/``; URLs and /vsi paths as they are."""
+    if is_remote(file):
+        return file
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return os.path.abspath(file)
+
+
+def _place(name: str, folder: str | Path) -> str:
+    return name if is_remote(name) else os.path.join(folder, name)
+
+
+def _signature(file: str, folder: str | Path) -> list[Any]:
+    name = relative_name(file, folder)
+    try:
+        found = os.stat(file)
+    except OSError:
+        return [name, None, None]
+    return [name, found.st_size, found.st_mtime_ns]
+
+
+# What is noted.
+
+
+@dataclass(frozen=True, slots=True)
+class SceneFigures:
+    """What a scene's map holds and what it took, as the journal keeps it.
+
+    ``classes``: name, cells and area_m2 (m²) of each class that occurs; ``seconds`` from opening to
+    the end; of these ``reading_s``, ``model_s``, ``writing_s`` of work.
+    """
+
+    cells: int
+    classes: list[dict[str, Any]]
+    seconds: float
+    reading_s: float
+    model_s: float
+    writing_s: float
+
+
+class BlockRecord(NamedTuple):
+    """A row about a block: ``scene`` is its key; ``seconds`` of reading and model."""
+
+    scene: str
+    first_tile: int
+    tiles: int
+    state: str
+    attempts: int
+    error: str | None
+    seconds: float | None
+    worker: str
+    ended: str
+
+
 class Journal:
-    """The journal of a folder, held by one batch at a time; a context manager, to be used from one
-    thread.
+    """The journal of a folder, held by one batch at a time; a context manager for one thread.
+
+    A scene is known by its key: its output's name from the folder on.
 
     Raises ``OutputError`` when another batch runs there, when the folder cannot be written, or when
-    the file is damaged or of another version.
+    the file is damaged or of another version; so do all methods when it cannot be written.
     """
 
     def __init__(self, folder: Path, *, options: Mapping[str, object]) -> None:
@@ -68,7 +158,7 @@ class Journal:
         self._lock = _lock(folder / LOCK)
         try:
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-            with self._told():
+            with _writing(self.path):
                 self._prepare(json.dumps(options, default=str))
         except BaseException:
             self._lock.close()
@@ -76,28 +166,161 @@ class Journal:
 
     def _prepare(self, options: str) -> None:
         run = self._connection.execute
-        run(
-            "PRAGMA journal_mode = DELETE"
-        )  # a killed run's file is made consistent at the next opening; no -wal is left
+        # A killed run's file is made consistent at the next opening; no -wal is left.
+        run("PRAGMA journal_mode = DELETE")
         run("PRAGMA synchronous = NORMAL")
         run("BEGIN IMMEDIATE")
         if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             for statement in _CREATE.strip().rstrip(";").split(";"):
                 run(statement)
             run("INSERT INTO meta VALUES (?)", (_FORMAT,))
-        check_format(self._connection, self.path)
+        _check_format(self._connection, self.path)
         # What a killed run was at is to be done again.
         run("UPDATE scenes SET state = 'waiting' WHERE state = 'running'")
         run("DELETE FROM problems")
-        self.run = run(
+        self._run = run(
             "INSERT INTO runs (started, versions, options) VALUES (?, ?, ?)",
-            (timestamp(), json.dumps(versions()), options),
+            (timestamp(), json.dumps(_versions()), options),
         ).lastrowid
         run("COMMIT")
 
-    def write(self, statement: str, *rows: Sequence[object] | Mapping[str, object]) -> None:
-        """Run a statement for each row, all or none. ``OutputError`` when it cannot be written."""
-        with self._told():
+    def key(self, output: Path) -> str:
+        """An output as this journal names it."""
+        return key_of(output, self.folder)
+
+    def add_problems(self, problems: Iterable[tuple[str, str]]) -> None:
+        """Note the inputs that give no scene, each with the reason."""
+        self._write("INSERT INTO problems VALUES (?, ?)", *problems)
+
+    def scene(self, key: str) -> dict[str, Any] | None:
+        """What is known of a scene: the columns of its row."""
+        with _writing(self.path):
+            found = _rows(self._connection, "SELECT * FROM scenes WHERE output = ?", key)
+            return next(iter(found), None)
+
+    def await_scenes(self, scenes: Iterable[Mapping[str, object]]) -> None:
+        """Set scenes waiting, all or none.
+
+        Of each its ``output`` (the key), ``id``, ``input``, ``options_hash`` and ``input_files``.
+        """
+        self._write(
+            "INSERT INTO scenes (output, id, input, options_hash, input_files, state, attempts)"
+            " VALUES (:output, :id, :input, :options_hash, :input_files, 'waiting', 0) ON CONFLICT"
+            " (output) DO UPDATE SET id = excluded.id, input = excluded.input, options_hash ="
+            " excluded.options_hash, input_files = excluded.input_files, state = 'waiting', error ="
+            " NULL",
+            *({**scene, "input_files": json.dumps(scene["input_files"])} for scene in scenes),
+        )
+
+    def start_scene(
+        self,
+        key: str,
+        *,
+        tiles: int,
+        tiles_done: int,
+        input_files: Signatures,
+        warnings: Sequence[str],
+    ) -> None:
+        """A scene is open: one attempt more, at so many tiles, some done by an earlier run."""
+        self._update(
+            key,
+            _ATTEMPT,
+            state="running",
+            started=timestamp(),
+            run=self._run,
+            input_files=input_files,
+            tiles=tiles,
+            tiles_done=tiles_done,
+            warnings=list(warnings),
+        )
+
+    def forget_blocks(self, key: str, *, start: int = 0) -> None:
+        """Forget a scene's blocks from a tile on, and those before that are not done."""
+        self._write(
+            "DELETE FROM blocks WHERE scene = ? AND (first_tile >= ? OR state != 'done')",
+            (key, start),
+        )
+
+    def record_blocks(self, blocks: Sequence[BlockRecord]) -> None:
+        """Note how blocks are."""
+        self._write("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *blocks)
+
+    def record_tiles(self, done: Mapping[str, int]) -> None:
+        """Note how many tiles of scenes are written, by key."""
+        self._write(
+            "UPDATE scenes SET tiles_done = ? WHERE output = ?",
+            *((tiles, key) for key, tiles in done.items()),
+        )
+
+    def expect_output(self, key: str) -> None:
+        """From here on there may be an output, which is ours.
+
+        A run that is killed before the scene is noted as done makes it anew.
+        """
+        self._update(key, made=1, output_files=None)
+
+    def finish_scene(self, key: str, figures: SceneFigures, files: Iterable[Path]) -> None:
+        """A scene is done, and these are the files of its map."""
+        self._update(
+            key,
+            "tiles_done = tiles",
+            state="done",
+            ended=timestamp(),
+            error=None,
+            output_files=signatures(files, self.folder),
+            **asdict(figures),
+        )
+
+    def fail_scene(self, key: str, message: str, *, again: bool, opened: bool) -> None:
+        """A scene has failed; ``again``: the next run shall try it without being asked.
+
+        ``opened``: whether the attempt has been counted by ``start_scene``.
+        """
+        state = "waiting" if again else "failed"
+        attempt = () if opened else (_ATTEMPT,)
+        self._update(key, *attempt, state=state, error=message, ended=timestamp())
+
+    def release_scenes(self) -> None:
+        """Scenes that are under way wait for the next run."""
+        self._write("UPDATE scenes SET state = 'waiting' WHERE state = 'running'", ())
+
+    def merged(self, key: str) -> tuple[str, Signatures]:
+        """What a merged output was made of (a hash) and its files then; "" and none if unknown."""
+        with _writing(self.path):
+            row = self._connection.execute(
+                "SELECT made_of, output_files FROM merged WHERE output = ?", (key,)
+            ).fetchone()
+        return ("", []) if row is None else (row[0], json.loads(row[1]))
+
+    def record_merged(self, key: str, made_of: str, files: Iterable[Path]) -> None:
+        """Note what a merged output was made of, and its files."""
+        known = json.dumps(signatures(files, self.folder))
+        self._write("INSERT OR REPLACE INTO merged VALUES (?, ?, ?)", (key, made_of, known))
+
+    def end(self, outcome: str) -> None:
+        """Note how the run ended."""
+        self._write(
+            "UPDATE runs SET ended = ?, outcome = ? WHERE id = ?", (timestamp(), outcome, self._run)
+        )
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self._connection.close()
+        self._lock.close()
+
+    def _update(self, key: str, *expressions: str, **values: object) -> None:
+        """Set columns of a scene, by expressions of SQL and by values."""
+        stored = [
+            json.dumps(value) if name in _JSON and value is not None else value
+            for name, value in values.items()
+        ]
+        changes = ", ".join([*(f"{name} = ?" for name in values), *expressions])
+        statement = f"UPDATE scenes SET {changes} WHERE output = ?"  # noqa: S608 -- our own names
+        self._write(statement, (*stored, key))
+
+    def _write(self, statement: str, *rows: Sequence[object] | Mapping[str, object]) -> None:
+        """Run a statement for each row, all or none."""
+        with _writing(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany(statement, rows)
@@ -106,59 +329,6 @@ class Journal:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-
-    def key(self, output: Path) -> str:
-        """An output as the journal names it."""
-        return key_of(output, self.folder)
-
-    def scene(self, output: str) -> dict[str, Any] | None:
-        """What is known of the scene that is written to ``output``."""
-        with self._told():
-            return next(
-                iter(_rows(self._connection, "SELECT * FROM scenes WHERE output = ?", output)), None
-            )
-
-    def await_scenes(self, scenes: Iterable[Mapping[str, object]]) -> None:
-        """Set scenes waiting.
-
-        Their output, id, input, options_hash and input_files (as JSON), all in one transaction.
-        """
-        self.write(
-            "INSERT INTO scenes (output, id, input, options_hash, input_files, state, attempts)"
-            " VALUES (:output, :id, :input, :options_hash, :input_files, 'waiting', 0) ON CONFLICT"
-            " (output) DO UPDATE SET id = excluded.id, input = excluded.input, options_hash ="
-            " excluded.options_hash, input_files = excluded.input_files, state = 'waiting', error ="
-            " NULL",
-            *scenes,
-        )
-
-    def update(self, output: str, **values: object) -> None:
-        """Set columns of a scene."""
-        stored = [
-            json.dumps(value) if key in _JSON and value is not None else value
-            for key, value in values.items()
-        ]
-        changes = ", ".join(f"{key} = ?" for key in values)
-        self.write(f"UPDATE scenes SET {changes} WHERE output = ?", (*stored, output))
-
-    def merged(self, output: str) -> tuple[str, list[list[Any]]] | None:
-        """What a merged output was made of, and its files as they were then."""
-        with self._told():
-            row = self._connection.execute(
-                "SELECT made_of, output_files FROM merged WHERE output = ?", (output,)
-            ).fetchone()
-        return None if row is None else (row[0], json.loads(row[1]))
-
-    def end(self, outcome: str) -> None:
-        """Note how the run ended."""
-        self.write(
-            "UPDATE runs SET ended = ?, outcome = ? WHERE id = ?", (timestamp(), outcome, self.run)
-        )
-
-    def close(self) -> None:
-        """Let the folder go."""
-        self._connection.close()
-        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -171,33 +341,6 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _told(self) -> _Told:
-        return _Told(self.path)
-
-
-class _Told:
-    """Turns SQLite's errors into ours."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, sqlite3.OperationalError):
-            raise OutputError(
-                f"cannot write {self._path} ({error}): make room or make the folder writable, then"
-                " run the same command again"
-            ) from error
-        if isinstance(error, sqlite3.DatabaseError):
-            raise damaged(self._path, error) from error
-
 
 def key_of(output: Path, folder: Path) -> str:
     """An output as the journal in ``folder`` names it.
@@ -208,55 +351,22 @@ def key_of(output: Path, folder: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def damaged(path: Path, error: object) -> OutputError:
-    """The error for a journal that SQLite cannot read."""
-    return OutputError(
-        f"{path} is damaged ({error}): move it away; the next run then makes every scene anew where"
-        " --overwrite allows it"
-    )
+def read_journal(folder: Path) -> dict[str, Any]:
+    """The journal in a folder as plain data: its path, scenes, problems and runs.
 
-
-def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """``OutputError`` for a file that is no journal of this version."""
-    tables = {
-        name
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    }
-    found = (
-        connection.execute("SELECT max(format) FROM meta").fetchone()[0]
-        if "meta" in tables
-        else None
-    )
-    if found != _FORMAT:
-        what = (
-            "no journal of rssc-geo batch"
-            if found is None
-            else f"a journal of format {found}, this program writes {_FORMAT}"
-        )
-        raise OutputError(
-            f"{path} is {what}: use the program that wrote it, another folder, or move the file"
-            " away"
-        )
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """The journal as plain data: counts, scenes, blocks by state, problems, the last run.
-
-    ``InputError`` where there is none.
+    Each scene has its columns, and ``blocks``: how many are in which state. Raises ``InputError``
+    where there is no journal, ``OutputError`` for one that is damaged or of another version.
     """
-    place = (
-        folder.parent if folder.is_file() else folder
-    )  # an output, or the journal itself, says where it is too
-    path = place / NAME
+    path = folder / NAME
     if not path.is_file():
-        raise InputError(f"{place} holds no {NAME}: give the folder of a batch's outputs")
+        raise InputError(f"{folder} holds no {NAME}: give the folder of a batch's outputs")
     try:
         # Writable, where it is: what a killed run has left half written is undone by the next who
         # looks.
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
         ) as connection:
-            check_format(connection, path)
+            _check_format(connection, path)
             scenes = list(_rows(connection, "SELECT * FROM scenes ORDER BY rowid"))
             blocks = connection.execute(
                 "SELECT scene, state, count(*) FROM blocks GROUP BY scene, state"
@@ -268,28 +378,61 @@ def read_status(folder: Path) -> dict[str, Any]:
     except sqlite3.OperationalError as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise _damaged(path, error) from error
+    by_scene: dict[str, dict[str, int]] = {}
+    for key, state, count in blocks:
+        by_scene.setdefault(key, {})[state] = count
     for scene in scenes:
-        scene["blocks"] = {state: count for name, state, count in blocks if name == scene["output"]}
-    counts = {state: sum(scene["state"] == state for scene in scenes) for state in STATES}
+        scene["blocks"] = by_scene.get(scene["output"], {})
     for entry in runs:
         entry["versions"] = json.loads(entry["versions"])
-    return {
-        "journal": str(path),
-        "counts": counts,
-        "scenes": scenes,
-        "problems": problems,
-        "runs": runs,
-    }
+    return {"journal": str(path), "scenes": scenes, "problems": problems, "runs": runs}
 
 
-def versions() -> dict[str, str]:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OutputError(
+            f"cannot write {path} ({error}): make room or make the folder writable, then run the"
+            " same command again"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: object) -> OutputError:
+    return OutputError(
+        f"{path} is damaged ({error}): move it away; the next run then makes every scene anew where"
+        " --overwrite allows it"
+    )
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    """``OutputError`` for a file that is no journal of this version."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    found = None
+    if ("meta",) in tables:
+        found = connection.execute("SELECT max(format) FROM meta").fetchone()[0]
+    if found == _FORMAT:
+        return
+    what = f"a journal of format {found}, this program writes {_FORMAT}"
+    if found is None:
+        what = "no journal of rssc-geo batch"
+    raise OutputError(
+        f"{path} is {what}: use the program that wrote it, another folder, or move the file away"
+    )
+
+
+def _versions() -> dict[str, str]:
     """What made the outputs."""
     return {name: version(name) for name in ("rssc-geo", "torch", "rasterio", "pyogrio", "shapely")}
 
 
 def _lock(path: Path) -> sqlite3.Connection:
-    """Held as long as the connection is open, let go by a crash.
+    """A lock that is held as long as the connection is open, let go by a crash.
 
     The file stays, empty: removing it could race.
     """
@@ -313,12 +456,12 @@ def _lock(path: Path) -> sqlite3.Connection:
 
 def _rows(
     connection: sqlite3.Connection, statement: str, *values: object
-) -> Iterable[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     cursor = connection.execute(statement, values)
     names = [column[0] for column in cursor.description]
     for row in cursor:
         entry = dict(zip(names, row, strict=True))
-        yield {
-            key: json.loads(value) if key in _JSON and value is not None else value
-            for key, value in entry.items()
-        }
+        for key in _JSON:
+            if entry.get(key) is not None:
+                entry[key] = json.loads(entry[key])
+        yield entry

@@ -1,5 +1,4 @@
-"""Many maps as one: every place belongs to one scene, chosen by a rule, and each feature says
-which.
+"""Many maps as one: every place belongs to one scene, and each feature says to which.
 
 Scenes are taken one after another and their cells in small batches, with only those cells of other
 scenes that lie there, so that memory depends on how much overlaps, not on how much there is.
@@ -19,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyogrio
 import shapely
+from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.batch.stamps import stamp
+from rssc_geo.batch.inputs import Jobs
+from rssc_geo.batch.journal import Journal, signatures, unchanged
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import geodesic_area_m2
-from rssc_geo.options import OutputOptions
+from rssc_geo.options import BatchOptions, OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
@@ -41,7 +42,6 @@ from rssc_geo.output import (
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
-RULES = ("first", "last", "most-confident")
 _BATCH = 8192
 _NOTHING = 1e-6  # share of a cell that is no more than rounding where borders of two rasters meet
 _SCENE = Field("scene", "Scene", "text", "Name of the scene that the feature comes from")
@@ -59,7 +59,7 @@ class Part:
 class _Lost:
     """What other scenes take of a scene's cells.
 
-    Pieces, their areas in m² and the cells' confidence; whole cells or parts.
+    Of each piece its area in m², its cell's confidence, and whether it is the whole cell.
     """
 
     pieces: list[shapely.Geometry] = field(default_factory=list)
@@ -68,17 +68,49 @@ class _Lost:
     whole: list[bool] = field(default_factory=list)
 
 
-def made_of(parts: Sequence[Part], *, rule: str) -> str:
+def merge_done(
+    jobs: Jobs,
+    journal: Journal,
+    output: Path,
+    options: BatchOptions,
+    classes: Sequence[SceneClass],
+) -> tuple[Path, ...]:
+    """Make one map of the scenes that are done, unless it is there already; its files.
+
+    Raises what ``merge_scenes`` does.
+    """
+    rule = str(options.merge)
+    rows = {job: journal.scene(journal.key(job.output)) for job in jobs.jobs}
+    done = [job for job, row in rows.items() if row is not None and row["state"] == "done"]
+    if not done:
+        return ()
+    parts = [Part(job.id, job.output) for job in done]
+    made_of, key = _hash(parts, rule), journal.key(output)
+    made_of_then, files_then = journal.merged(key)
+    ours = bool(files_then) and unchanged(files_then, journal.folder)
+    if made_of == made_of_then and ours:
+        return _merged_files(output)
+    missing = [job.id for job in jobs.jobs if job not in done]
+    files = merge_scenes(
+        parts,
+        output,
+        rule=rule,
+        classes=classes,
+        missing=[*missing, *(problem.label for problem in jobs.problems)],
+        overwrite=ours or options.overwrite,
+    )
+    journal.record_merged(key, made_of, files)
+    return files
+
+
+def _hash(parts: Sequence[Part], rule: str) -> str:
     """A hash of what a merged map depends on, so that the same one is not made twice."""
-    everything = [
-        rule,
-        version("rssc-geo"),
-        [[part.name, stamp([part.path], part.path.parent)] for part in parts],
-    ]
+    files = [[part.name, signatures([part.path], part.path.parent)] for part in parts]
+    everything = [rule, version("rssc-geo"), files]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 
-def merged_files(output: Path) -> tuple[Path, ...]:
+def _merged_files(output: Path) -> tuple[Path, ...]:
     """The files of a merged map, the main one first."""
     return tuple(reversed(OutputTarget(output).results))
 
@@ -92,16 +124,25 @@ def merge_scenes(
     missing: Sequence[str] = (),
     overwrite: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the maps of ``parts``, all in one CRS, into ``output`` (.gpkg or .parquet) and return
-    the files.
+    """Write the maps of several scenes into one, and return its files, the main one first.
 
-    Where scenes overlap, a place belongs to the scene that is first or last in ``parts``, or whose
-    cell there is the most confident (of equals the first); the other cells are cut. ``missing``:
-    names of scenes that are not there, for the provenance. Raises ``InputError`` for a part that
-    cannot be read, ``OutputError`` when the result cannot be written.
+    Parameters
+    ----------
+    parts : the maps, all in one CRS
+    output : .gpkg or .parquet
+    rule : where scenes overlap, a place belongs to the scene that is ``first`` or ``last`` in
+        ``parts``, or whose cell there is ``most-confident`` (of equals the first); the other cells
+        are cut
+    classes : of the model
+    missing : names of scenes that are not there, for the provenance
+    overwrite : replace files that are there
+
+    Raises ``InputError`` for a part that cannot be read, ``OutputError`` when the result cannot be
+    written.
     """
-    inputs = [part.path for part in parts]
-    target = make_target(output, OutputOptions(), overwrite=overwrite, inputs=inputs)
+    target = make_target(
+        output, OutputOptions(), overwrite=overwrite, inputs=[part.path for part in parts]
+    )
     merger = _Merger(parts, rule=rule, classes=classes)
     provenance = provenance_document(
         {
@@ -111,20 +152,18 @@ def merge_scenes(
             "rssc_geo": version("rssc-geo"),
         }
     )
-    output_format = target.format
-    layers = (
-        merger.cells(),
-        merger.landuse(),
-    )  # in this order: what cells lose is known before regions are cut
+    # In this order: what cells lose is known before regions are cut.
+    layers = (merger.cells(), merger.landuse())
     with target.staged() as staging:
         for layer in layers:
-            path = staging.place(output_format.layer_path(output, layer.name))
-            output_format.write(layer, path, provenance)
-        if output_format.multilayer:
+            path = staging.place(target.format.layer_path(output, layer.name))
+            target.format.write(layer, path, provenance)
+        if target.format.multilayer:
             present = [entry for entry in classes if entry.name in merger.present]
-            path = staging.place(output)
-            describe_geopackage(path, layers, classes=present, provenance=provenance)
-    return merged_files(output)
+            describe_geopackage(
+                staging.place(output), layers, classes=present, provenance=provenance
+            )
+    return _merged_files(output)
 
 
 class _Merger:
@@ -207,8 +246,13 @@ class _Merger:
         self.present.update(table.column("class").unique().to_pylist())
         return _batch(table, self._parts[number].name, cells, schema)
 
-    def _others(self, number: int, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Polygons, confidence and scene number of the cells within the bounds that may prevail over the scene's own."""
+    def _others(
+        self, number: int, bounds: NDArray[np.float64]
+    ) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[np.int_]]:
+        """The cells within the bounds that may prevail over those of a scene.
+
+        Their polygons, confidence and scene numbers. ``bounds``: min x, min y, max x, max y.
+        """
         near = np.flatnonzero(shapely.intersects(self._bounds, shapely.box(*bounds)))
         rivals = {"first": near[near < number], "last": near[near > number]}.get(
             self._rule, near[near != number]
@@ -259,7 +303,7 @@ class _Merger:
 
 
 def _batch(
-    table: pa.Table, scene: str, geometries: np.ndarray, schema: pa.Schema
+    table: pa.Table, scene: str, geometries: NDArray[np.object_], schema: pa.Schema
 ) -> pa.RecordBatch:
     """The features of which something is left, as multipolygons, under the scene's name."""
     kept = np.flatnonzero(~shapely.is_missing(geometries))
@@ -317,7 +361,7 @@ def _read(path: Path, layer: str, fields: Sequence[Field]) -> Iterator[pa.Table]
         raise _unreadable(path, error) from error
 
 
-def _within(path: Path, bounds: np.ndarray) -> pa.Table:
+def _within(path: Path, bounds: NDArray[np.float64]) -> pa.Table:
     """Confidence and polygons of the cells that meet the bounds."""
     try:
         meta, table = pyogrio.read_arrow(

@@ -1,23 +1,133 @@
-"""What is seen of a batch while it runs and at its end.
-
-Progress over all scenes, figures, a file for Prometheus.
-"""
+"""The figures of a batch: what it would take, how far it is, and what came of it."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssc_geo.errors import OutputError
+from rssc_geo.batch.inputs import Jobs, Problem
+from rssc_geo.batch.job import Job, JobState
+from rssc_geo.batch.journal import SceneFigures
+from rssc_geo.batch.worker import processors
+from rssc_geo.errors import RsscGeoError
+from rssc_geo.models import ModelCard
 
 if TYPE_CHECKING:
-    from rssc_geo.batch.inputs import Job
+    from tqdm import tqdm
 
 _STAGES = ("reading", "model", "writing")
+_OPENED_AT_ONCE = 8  # opening is mostly waiting for a disk or a server
+_BYTES_A_CELL = 410
+"""Of a GeoPackage with captions, measured: what each cell adds, its share of regions included."""
+_BYTES_A_MAP = 150_000
+"""What styles and metadata of a GeoPackage take."""
+
+
+# Before.
+
+
+@dataclass(frozen=True, slots=True)
+class SceneEstimate:
+    """A scene of a plan, or why there is none.
+
+    ``state``: "done" by an earlier run, "failed" now or then, "waiting"; ``bytes_in``: None where
+    that is not known without reading (a URL).
+    """
+
+    id: str
+    input: str
+    output: str
+    state: str
+    size_px: tuple[int, int] | None = None
+    tiles: int = 0
+    cells: int = 0
+    bytes_in: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What a batch would do.
+
+    ``plan``: its scenes and the inputs that give none; ``cpu_tiles_per_s``: rate of the model on
+    one core, None where its card gives none.
+    """
+
+    plan: tuple[SceneEstimate, ...]
+    cpu_tiles_per_s: float | None
+
+    @property
+    def scenes(self) -> int:
+        """How many scenes are left to do."""
+        return sum(entry.state == "waiting" for entry in self.plan)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Sums, and the plan, as plain data; seconds are those of this machine's processors."""
+        tiles = sum(entry.tiles for entry in self.plan)
+        cells = sum(entry.cells for entry in self.plan)
+        rate = self.cpu_tiles_per_s
+        return {
+            "scenes": self.scenes,
+            "done_before": sum(entry.state == "done" for entry in self.plan),
+            "failed": [
+                {"input": entry.input, "error": entry.error} for entry in self.plan if entry.error
+            ],
+            "tiles": tiles,
+            "cells": cells,
+            "bytes_in": sum(entry.bytes_in or 0 for entry in self.plan),
+            "estimated_bytes_out": cells * _BYTES_A_CELL + self.scenes * _BYTES_A_MAP,
+            "estimated_seconds_on_cpu": (
+                None if rate is None else round(tiles / (rate * processors()), 1)
+            ),
+            "plan": [asdict(entry) for entry in self.plan],
+        }
+
+
+def estimate_batch(jobs: Jobs, states: Sequence[JobState], card: ModelCard) -> BatchPlan:
+    """Open every scene that is left to do, several at once, and sum up what they would take.
+
+    ``states``: of the jobs, in their order.
+    """
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
+        scenes = list(
+            threads.map(lambda job, state: _estimate(job, state, card), jobs.jobs, states)
+        )
+    none = [
+        SceneEstimate(problem.label, problem.label, "", "failed", error=problem.message)
+        for problem in jobs.problems
+    ]
+    return BatchPlan((*scenes, *none), card.cpu_tiles_per_s)
+
+
+def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
+    output = str(job.output)
+    if state.name != "waiting":
+        return SceneEstimate(job.id, job.label, output, state.name, error=state.error)
+    try:
+        plan = job.plan(card)
+    except RsscGeoError as error:
+        return SceneEstimate(job.id, job.label, output, "failed", error=str(error))
+    local = [os.path.getsize(file) for file in plan.scene.files if os.path.isfile(file)]
+    return SceneEstimate(
+        job.id,
+        job.label,
+        output,
+        "waiting",
+        plan.scene.shape,
+        tiles=len(plan.cells.tiles()),
+        cells=int(plan.selected.sum()),
+        bytes_in=sum(local) if local else None,
+    )
+
+
+# Meanwhile.
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,151 +151,218 @@ class BatchProgress:
 OnProgress = Callable[[BatchProgress], None]
 
 
-class Watch:
-    """Counts what a run does, and shows it to ``progress`` at every tick.
+class Tracker:
+    """Counts what a run does, and reports it to ``progress`` at every tick.
 
     Scenes weigh the same: how many tiles one has is not known before it is opened.
     """
 
-    def __init__(
-        self, scenes: int, *, progress: Callable[[BatchProgress, Watch], None] | None = None
-    ) -> None:
-        self.scenes = scenes
-        self.finished = self.left_out = 0
-        self.failures: list[tuple[str, str]] = []
-        self.tiles = self.looked = self.cells = 0
-        self.areas_m2: dict[str, float] = {}
-        self.workers: set[str] = set()  # devices of this machine, or addresses
+    def __init__(self, scenes: int, *, progress: OnProgress | None = None) -> None:
         self.dtype: str | None = None
-        self.stages = dict.fromkeys(_STAGES, 0.0)
+        self._scenes = scenes
+        self._finished = self._skipped = 0
+        self._failures: list[Problem] = []
+        self._tiles = self._looked = self._cells = 0
+        self._areas_m2: dict[str, float] = {}
+        self._workers: set[str] = set()  # devices of this machine, or addresses
+        self._stages = dict.fromkeys(_STAGES, 0.0)
         self._progress = progress
-        self._shares: dict[
-            str, tuple[float, float]
-        ] = {}  # scenes in progress: share at the beginning and now
+        # Of scenes in progress: the share that is done at their beginning and now; their tiles.
+        self._shares: dict[str, tuple[float, float]] = {}
         self._sizes: dict[str, int] = {}
-        self._started = self._told = time.monotonic()
+        self._started = self._ticked = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Since the run began."""
         return time.monotonic() - self._started
 
-    def skipped(self, row: Mapping[str, Any]) -> None:
-        """A scene that an earlier run has done."""
-        self.left_out += 1
-        self._add(row)
+    def skip(self, row: Mapping[str, Any]) -> None:
+        """A scene that an earlier run has done; ``row`` of the journal."""
+        self._skipped += 1
+        self._add(row["cells"], row["classes"])
 
-    def opened(self, key: str, *, tiles: int, done: int) -> None:
+    def start(self, key: str, *, tiles: int, done: int) -> None:
         """A scene is begun, or gone on with."""
         self._sizes[key] = max(1, tiles)
         self._shares[key] = (done / self._sizes[key],) * 2
 
-    def classified(self, key: str, *, done: int, tiles: int, looked: int) -> None:
+    def advance(self, key: str, *, done: int, tiles: int, looked: int) -> None:
         """So many tiles of a scene are written, ``tiles`` of them now."""
-        self.tiles += tiles
-        self.looked += looked
+        self._tiles += tiles
+        self._looked += looked
         self._shares[key] = (self._shares[key][0], done / self._sizes[key])
 
-    def done(self, key: str, values: Mapping[str, Any]) -> None:
-        """A scene is finished; ``values`` as the journal has them."""
-        self.finished += 1
+    def add_worker(self, name: str) -> None:
+        """Somebody has classified a block."""
+        self._workers.add(name)
+
+    def finish(self, key: str, figures: SceneFigures) -> None:
+        """A scene is finished."""
+        self._finished += 1
         self._shares[key] = (self._shares[key][0], 1.0)
         for stage in _STAGES:
-            self.stages[stage] += values[f"{stage}_s"]
-        self._add(values)
+            self._stages[stage] += getattr(figures, f"{stage}_s")
+        self._add(figures.cells, figures.classes)
 
-    def failed(self, job: Job, message: str, *, key: str = "") -> None:
+    def fail(self, job: Job, message: str, *, key: str = "") -> None:
         """A scene has failed, now or (without key) before."""
-        self.failures.append((job.label, message))
+        self._failures.append(Problem(job.label, message))
         self._shares.pop(key, None)
 
-    def _add(self, row: Mapping[str, Any]) -> None:
-        self.cells += row["cells"]
-        for entry in row["classes"]:
-            self.areas_m2[entry["name"]] = self.areas_m2.get(entry["name"], 0.0) + entry["area_m2"]
+    def _add(self, cells: int, classes: Sequence[Mapping[str, Any]]) -> None:
+        self._cells += cells
+        for entry in classes:
+            area = self._areas_m2.get(entry["name"], 0.0)
+            self._areas_m2[entry["name"]] = area + entry["area_m2"]
 
     def tick(self, seconds: float) -> bool:
-        """Show progress when that long has passed since it was last shown; whether it was."""
-        if time.monotonic() - self._told < seconds:
+        """Report progress when that long has passed since the last report; whether it has."""
+        if time.monotonic() - self._ticked < seconds:
             return False
-        self._told = time.monotonic()
+        self._ticked = time.monotonic()
         if self._progress is not None:
-            self._progress(self.now(), self)
+            self._progress(self.now())
         return True
 
     def now(self) -> BatchProgress:
         """How far the run is."""
-        over = self.left_out + len(self.failures)
+        over = self._skipped + len(self._failures)
         share = over + sum(now for _, now in self._shares.values())
         gained = sum(now - first for first, now in self._shares.values())
-        left = (self.scenes - share) * self.seconds / gained if gained > 0 else None
-        done = self.left_out + self.finished
-        rate = self.tiles / max(self.seconds, 1e-3)
+        left = (self._scenes - share) * self.seconds / gained if gained > 0 else None
         return BatchProgress(
-            self.scenes,
-            done,
-            len(self.failures),
-            share / max(1, self.scenes),
-            self.tiles,
-            rate,
+            self._scenes,
+            self._skipped + self._finished,
+            len(self._failures),
+            share / max(1, self._scenes),
+            self._tiles,
+            self._tiles / max(self.seconds, 1e-3),
             left,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """The summary at the end, as plain data."""
-        spent = sum(self.stages.values()) or 1.0
-        return {
-            "scenes": self.scenes,
-            "done": self.left_out + self.finished,
-            "done_before": self.left_out,
-            "failed": [{"input": label, "error": message} for label, message in self.failures],
-            "tiles": self.tiles,
-            "tiles_classified": self.looked,
-            "tiles_per_s": round(self.tiles / max(self.seconds, 1e-3), 2),
-            "cells": self.cells,
-            "area_m2": {
-                name: round(area, 1)
-                for name, area in sorted(self.areas_m2.items(), key=lambda item: -item[1])
-            },
-            "seconds": round(self.seconds, 3),
-            "workers": sorted(self.workers),
-            "dtype": self.dtype,
-            "time_share": {
-                name: round(seconds / spent, 4) for name, seconds in self.stages.items()
-            },
-        }
+    def result(self, problems: Sequence[Problem]) -> BatchResult:
+        """What came of the run; ``problems``: the inputs that gave no scene."""
+        spent = sum(self._stages.values()) or 1.0
+        areas = sorted(self._areas_m2.items(), key=lambda item: -item[1])
+        return BatchResult(
+            scenes=self._scenes,
+            done=self._skipped + self._finished,
+            done_before=self._skipped,
+            failed=(*self._failures, *problems),
+            tiles=self._tiles,
+            tiles_classified=self._looked,
+            tiles_per_s=round(self._tiles / max(self.seconds, 1e-3), 2),
+            cells=self._cells,
+            area_m2={name: round(area, 1) for name, area in areas},
+            seconds=round(self.seconds, 3),
+            workers=tuple(sorted(self._workers)),
+            dtype=self.dtype,
+            time_share={name: round(took / spent, 4) for name, took in self._stages.items()},
+        )
 
 
-def write_prometheus(path: Path, progress: BatchProgress, stages: Mapping[str, float]) -> None:
-    """Figures in Prometheus' text format, for node_exporter's textfile collector; replaced whole.
+@contextmanager
+def reporting(
+    progress: OnProgress | bool | None,  # noqa: FBT001 -- as in the verbs
+) -> Iterator[OnProgress | None]:
+    """What ``progress`` of ``run_batch`` means: True is a bar on stderr, False or None nothing."""
+    if progress is True:
+        bar = _Bar()
+        try:
+            yield bar
+        finally:
+            bar.close()
+    else:
+        yield progress or None
 
-    Raises ``OutputError`` when it cannot be written.
+
+class _Bar:
+    """A bar on stderr over all scenes."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+
+    def __call__(self, now: BatchProgress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            shape = "{percentage:3.0f}%|{bar}| {desc}"
+            self._bar = tqdm(total=1.0, file=sys.stderr, bar_format=shape)
+        left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
+        failed = f", {now.failed} failed" if now.failed else ""
+        text = (
+            f"{now.done}/{now.scenes} scenes{failed}, {now.tiles} tiles,"
+            f" {now.tiles_per_s:.1f}/s{left}"
+        )
+        self._bar.n = now.done_share
+        self._bar.set_description_str(text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``2 h 05 min``, ``3 min 20 s``, ``4.2 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+# At the end.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """What came of a batch.
+
+    Attributes
+    ----------
+    scenes, done, done_before : how many there are, are done, and were done by earlier runs
+    failed : every input that gave no map, and why
+    tiles, tiles_classified : of this run, and those of them that the network saw
+    tiles_per_s, seconds : of this run
+    cells, area_m2 : of all maps; m² of each class, the largest first
+    workers, dtype : devices or addresses that classified, and in which precision
+    time_share : shares (0–1) of reading, model and writing in the work
+    outputs : the files of the merged map, the main one first; None without merging
     """
-    figures: list[tuple[str, str, str, float | None]] = [
-        ("rssc_geo_batch_scenes", "gauge", 'state="all"', progress.scenes),
-        ("rssc_geo_batch_scenes", "gauge", 'state="done"', progress.done),
-        ("rssc_geo_batch_scenes", "gauge", 'state="failed"', progress.failed),
-        ("rssc_geo_batch_done_ratio", "gauge", "", round(progress.done_share, 6)),
-        ("rssc_geo_batch_tiles_total", "counter", "", progress.tiles),
-        ("rssc_geo_batch_tiles_per_second", "gauge", "", round(progress.tiles_per_s, 3)),
-        ("rssc_geo_batch_seconds_left", "gauge", "", progress.seconds_left),
-        *(
-            ("rssc_geo_batch_stage_seconds_total", "counter", f'stage="{name}"', round(s, 3))
-            for name, s in stages.items()
-        ),
-    ]
-    lines: list[str] = []
-    for name, kind, labels, value in figures:
-        if value is None:
-            continue
-        if f"# TYPE {name} {kind}" not in lines:
-            lines.append(f"# TYPE {name} {kind}")
-        lines.append(f"{name}{{{labels}}} {value}" if labels else f"{name} {value}")
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path} ({error.strerror}): choose another --prometheus file"
-        ) from error
+
+    scenes: int
+    done: int
+    done_before: int
+    failed: tuple[Problem, ...]
+    tiles: int
+    tiles_classified: int
+    tiles_per_s: float
+    cells: int
+    area_m2: Mapping[str, float]
+    seconds: float
+    workers: tuple[str, ...]
+    dtype: str | None
+    time_share: Mapping[str, float]
+    outputs: tuple[Path, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it; ``outputs`` only of a merged map."""
+        values: dict[str, Any] = {
+            "scenes": self.scenes,
+            "done": self.done,
+            "done_before": self.done_before,
+            "failed": [{"input": each.label, "error": each.message} for each in self.failed],
+            "tiles": self.tiles,
+            "tiles_classified": self.tiles_classified,
+            "tiles_per_s": self.tiles_per_s,
+            "cells": self.cells,
+            "area_m2": dict(self.area_m2),
+            "seconds": self.seconds,
+            "workers": list(self.workers),
+            "dtype": self.dtype,
+            "time_share": dict(self.time_share),
+        }
+        if self.outputs is not None:
+            values["outputs"] = [str(path) for path in self.outputs]
+        return values

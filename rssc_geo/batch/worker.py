@@ -1,79 +1,171 @@
-"""Who classifies blocks: a model on a device, loaded once, shared by the threads that feed it."""
+"""Blocks of tiles, and who classifies them: a predictor on a device, loaded once.
+
+A block and its result are plain arrays, so that they are small on their way to another machine and
+back. No torch is loaded here before a predictor is.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.batch.blocks import Block, BlockResult, maker_key, pack
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import CellMap, Maker
-from rssc_geo.options import CaptionerOptions
-from rssc_geo.raster import TileData, TileReader
+from rssc_geo.inference import CellMap, PredictorSpec, SceneRun, TileResult
+from rssc_geo.options import PredictorOptions
+from rssc_geo.raster import Radiometry, Scene, TileData, TileReader
 
 if TYPE_CHECKING:
-    from rssc_geo.inference import Classifies, Prediction
+    from rssc_geo.inference import Prediction, TilePredictor
+
+BATCHES = 8
+"""Model batches a block.
+
+Enough that handing it over costs little, few enough that little is lost with a worker.
+"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """What to load, here or on a worker; the fields are those of ``rssc_geo.classify``.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Tiles of a scene to classify.
 
-    ``threads``: of the processor.
+    ``tiles`` int64 (n,), ascending: their indices in the grid; ``spec_hash`` says by which
+    predictor, see :func:`spec_hash`.
     """
 
-    model: str = "compact"
-    revision: str | None = None
-    captioner: str | None = None
-    caption_options: CaptionerOptions = field(default_factory=CaptionerOptions)
-    device: str | None = None
-    dtype: str | None = None
-    batch_size: int | None = None
-    threads: int | None = None
-
-    def per_device(self) -> list[EngineSpec]:
-        """One for each device: those of a list such as "cuda:0,cuda:1".
-
-        By default every CUDA device there is.
-        """
-        import torch
-
-        if self.device in (None, "auto") and torch.cuda.is_available():
-            names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        else:
-            names = (self.device or "auto").split(",")
-        return [replace(self, device=name.strip()) for name in names]
+    scene: Scene
+    grid: TileGrid
+    radiometry: Radiometry
+    tiles: NDArray[np.int64]
+    min_valid: float
+    spec_hash: str
 
 
-class Engine:
-    """Reads and classifies blocks. Several threads may run blocks at once: one reads while the
-    model works for another.
+@dataclass(frozen=True, slots=True)
+class BlockResult:
+    """What is known of a block's tiles.
 
-    ``classifier`` looks at batches; ``input_size`` are the (rows, columns) it wants; ``name`` goes
-    to the journal.
+    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
+    float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``probabilities``
+    float32 (m, C) and m captions. The other tiles have no valid cell of their own and add nothing.
+    Seconds of waiting for the reader and of the model; ``worker``: its name.
+    """
+
+    tiles: NDArray[np.int64]
+    looked: NDArray[np.bool_]
+    valid_fractions: NDArray[np.float64]
+    cell_fractions: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    captions: list[str]
+    reading_s: float
+    model_s: float
+    worker: str
+
+    @classmethod
+    def pack(
+        cls,
+        results: Sequence[TileResult],
+        *,
+        classes: int,
+        reading_s: float,
+        model_s: float,
+        worker: str,
+    ) -> Self:
+        """Results of tiles as arrays; ``classes``: how many the model has."""
+        seen = [result for result in results if result.probabilities is not None]
+        fractions = [result.cell_fractions.ravel() for result in seen]
+        probabilities = [result.probabilities for result in seen]
+        return cls(
+            np.array([result.tile.index for result in results], np.int64),
+            np.array([result.probabilities is not None for result in results], bool),
+            np.array([result.valid_fraction for result in seen], np.float64),
+            np.concatenate([np.empty(0, np.float32), *fractions]),
+            np.array(probabilities, np.float32).reshape(len(seen), classes),
+            [result.caption for result in seen],
+            reading_s,
+            model_s,
+            worker,
+        )
+
+    def unpack(self, grid: TileGrid) -> list[TileResult]:
+        """The results that were packed; a tile that was not looked at is as one without data."""
+        results = []
+        seen = at = 0
+        for index, looked in zip(self.tiles.tolist(), self.looked.tolist(), strict=True):
+            tile = grid.tile(index)
+            rows, cols = grid.cells_of_tile(tile)
+            shape = (len(rows), len(cols))
+            if not looked:
+                results.append(TileResult(tile, 0.0, np.zeros(shape, np.float32), None, ""))
+                continue
+            fractions = self.cell_fractions[at : at + shape[0] * shape[1]].reshape(shape)
+            valid = float(self.valid_fractions[seen])
+            results.append(
+                TileResult(tile, valid, fractions, self.probabilities[seen], self.captions[seen])
+            )
+            at += fractions.size
+            seen += 1
+        return results
+
+
+def spec_hash(spec: PredictorSpec) -> str:
+    """A short hash of all that decides about a tile's result."""
+    return hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cut_blocks(run: SceneRun, *, tiles: int) -> list[Block]:
+    """What a scene has left, in blocks of so many tiles."""
+    plan, expected = run.plan, spec_hash(run.spec)
+    return [
+        Block(
+            plan.scene,
+            plan.grid,
+            plan.radiometry,
+            run.remaining[start : start + tiles],
+            plan.options.min_valid,
+            expected,
+        )
+        for start in range(0, len(run.remaining), tiles)
+    ]
+
+
+class Worker:
+    """Reads and classifies blocks.
+
+    Several threads may run blocks at once: one reads while the model works for another.
+
+    Parameters
+    ----------
+    spec : what decides about its results
+    predictor : looks at batches of tiles, see ``rssc_geo.inference.TilePredictor``
+    input_size : (rows, columns) of the tiles that it wants
+    reading_threads : how many read tiles, for each block
+    name : in the journal: the device, or an address
     """
 
     def __init__(
         self,
-        maker: Maker,
-        classifier: Classifies,
+        spec: PredictorSpec,
+        predictor: TilePredictor,
         *,
         input_size: tuple[int, int],
         reading_threads: int,
         name: str,
     ) -> None:
-        self.maker = maker
+        self.spec = spec
         self.name = name
-        self._key = maker_key(maker)
-        self._classifier = classifier
+        self._spec_hash = spec_hash(spec)
+        self._predictor = predictor
         self._input_size = input_size
         self._reading_threads = reading_threads
         self._lock = threading.Lock()
@@ -81,7 +173,7 @@ class Engine:
     @property
     def batch_size(self) -> int:
         """Tiles a batch."""
-        return self._classifier.batch_size
+        return self._predictor.batch_size
 
     def run(self, block: Block) -> BlockResult:
         """Classify a block's tiles.
@@ -89,14 +181,14 @@ class Engine:
         Raises ``InputError`` where the raster cannot be read, ``RsscGeoError`` when the block is
         for another model or version.
         """
-        from rssc_geo.inference import classify_tiles
+        from rssc_geo.inference import predict_tiles
 
-        if block.maker_key != self._key:
+        if block.spec_hash != self._spec_hash:
             raise RsscGeoError(
                 f"{self.name} has another model or version of rssc-geo than this run: restart it"
                 " with the same"
             )
-        cells = _cells(block.grid, block.min_valid)
+        cells = _all_cells(block.grid, block.min_valid)
         reader = TileReader(
             block.scene,
             block.grid,
@@ -106,49 +198,53 @@ class Engine:
             threads=self._reading_threads,
         )
         with reader:
-            waiting, turn = _Waiting(iter(reader)), _Turn(self._classifier, self._lock)
-            results = [result for batch in classify_tiles(waiting, cells, turn) for result in batch]
-        classes = len(self.maker.card.classes)
-        return pack(
+            tiles = _TimedTiles(iter(reader))
+            predictor = _SharedPredictor(self._predictor, self._lock)
+            results = [tile for batch in predict_tiles(tiles, cells, predictor) for tile in batch]
+        return BlockResult.pack(
             results,
-            classes=classes,
-            reading_s=waiting.seconds,
-            model_s=turn.seconds,
+            classes=len(self.spec.card.classes),
+            reading_s=tiles.seconds,
+            model_s=predictor.seconds,
             worker=self.name,
         )
 
 
-def load_engine(spec: EngineSpec, *, reading_threads: int = 1, name: str = "") -> Engine:
-    """Load a model to its device.
+class LoadWorker(Protocol):
+    """Makes a worker, as ``load_worker`` does."""
+
+    def __call__(
+        self, options: PredictorOptions, *, threads: int, reading_threads: int, name: str = ""
+    ) -> Worker:
+        """See ``load_worker``."""
+
+
+def load_worker(
+    options: PredictorOptions, *, threads: int, reading_threads: int, name: str = ""
+) -> Worker:
+    """Load a predictor to its device.
+
+    Parameters
+    ----------
+    options : which; its device is one
+    threads : of the processor that the model may use, at most
+    reading_threads, name : see ``Worker``; by default the device's name
 
     Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device or
     captioner that is not there.
     """
     import torch
 
-    from rssc_geo.captioning import describe_captioner, make_captioner
-    from rssc_geo.inference import TileClassifier, choose_compute
-    from rssc_geo.models import load_bundle
+    from rssc_geo.inference import load_predictor
 
-    torch.set_num_threads(min(torch.get_num_threads(), spec.threads or processors()))
-    compute = choose_compute(spec.device, dtype=spec.dtype, batch_size=spec.batch_size)
-    model = load_bundle(spec.model, revision=spec.revision)
-    captioner = make_captioner(
-        model,
-        replace(spec.caption_options, captioner=spec.captioner),
-        device=compute.device,
-        dtype=compute.dtype,
-    )
-    maker = Maker(
-        model.card, describe_captioner(captioner), str(compute.dtype).removeprefix("torch.")
-    )
-    classifier = TileClassifier(model, captioner, compute)
-    return Engine(
-        maker,
-        classifier,
-        input_size=model.card.input_size,
+    torch.set_num_threads(min(torch.get_num_threads(), threads))
+    predictor = load_predictor(options)
+    return Worker(
+        predictor.spec,
+        predictor,
+        input_size=predictor.spec.card.input_size,
         reading_threads=reading_threads,
-        name=name or str(compute.device),
+        name=name or str(predictor.compute.device),
     )
 
 
@@ -158,12 +254,12 @@ def processors() -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _cells(grid: TileGrid, min_valid: float) -> CellMap:
+def _all_cells(grid: TileGrid, min_valid: float) -> CellMap:
     """What makes a tile worth looking at does not depend on which cells are asked for."""
     return CellMap(grid, np.ones(grid.cells_shape, bool), min_valid=min_valid)
 
 
-class _Waiting:
+class _TimedTiles:
     """An iterator of tiles that counts the seconds spent waiting for them."""
 
     def __init__(self, tiles: Iterator[TileData]) -> None:
@@ -181,22 +277,22 @@ class _Waiting:
             self.seconds += time.monotonic() - started
 
 
-class _Turn:
-    """The classifier, one batch at a time, counting the seconds that it works."""
+class _SharedPredictor:
+    """The predictor, one batch at a time, counting the seconds that it works."""
 
-    def __init__(self, classifier: Classifies, lock: threading.Lock) -> None:
-        self._classifier = classifier
+    def __init__(self, predictor: TilePredictor, lock: threading.Lock) -> None:
+        self._predictor = predictor
         self._lock = lock
         self.seconds = 0.0
 
     @property
     def batch_size(self) -> int:
-        return self._classifier.batch_size
+        return self._predictor.batch_size
 
-    def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
+    def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
         with self._lock:
             started = time.monotonic()
             try:
-                return self._classifier(pixels, mask)
+                return self._predictor(pixels, mask)
             finally:
                 self.seconds += time.monotonic() - started

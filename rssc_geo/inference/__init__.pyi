@@ -10,6 +10,7 @@ from .plan import make_plan as make_plan
 from .predictor import Compute as Compute
 from .predictor import Prediction as Prediction
 from .predictor import Predictor as Predictor
+from .predictor import TilePredictor as TilePredictor
 from .predictor import choose_compute as choose_compute
 from .predictor import load_predictor as load_predictor
 from .predictor import predict_tiles as predict_tiles

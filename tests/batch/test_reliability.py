@@ -19,14 +19,14 @@ Start = Callable[..., Batch]
 # Slows every batch of tiles, so that a kill meets the run at work and not between scenes.
 SLOW = """
 import time
-from rssc_geo.inference.predictor import TileClassifier
+from rssc_geo.inference.predictor import Predictor
 
-def slow(self, pixels, mask, inner=TileClassifier.__call__):
+def slow(self, pixels, mask, inner=Predictor.__call__):
     time.sleep(0.04 * len(pixels))
     return inner(self, pixels, mask)
 
-if TileClassifier.__call__.__name__ != "slow":  # Dask runs a preloaded script twice
-    TileClassifier.__call__ = slow
+if Predictor.__call__.__name__ != "slow":  # Dask runs a preloaded script twice
+    Predictor.__call__ = slow
 """
 
 

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import re
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rssc_geo.batch import (
-    BatchOptions,
+    BatchResult,
     Block,
     BlockResult,
     Done,
-    Engine,
-    EngineSpec,
     LocalPool,
+    Pool,
     PoolLostError,
-    SceneOptions,
-    Watch,
-    pack,
+    Tracker,
+    Worker,
+    collect_jobs,
     run_batch,
-    unpack,
 )
-from rssc_geo.errors import InputError, RsscGeoError
+from rssc_geo.errors import InputError, RsscGeoError, UsageError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import Maker, Prediction, TileResult
+from rssc_geo.inference import Prediction, PredictorSpec, TileResult
 from rssc_geo.models import load_card
-from rssc_geo.options import TilingOptions
+from rssc_geo.options import BatchOptions, PredictorOptions, SceneOptions, options_of
 
 from .conftest import content, states, write_scene
+
+Run = Callable[[list[Path], Pool], BatchResult]
 
 
 class Gray:
@@ -49,9 +52,9 @@ class Gray:
         return Prediction(means / means.sum(1, keepdims=True), ["" for _ in pixels])
 
 
-def make_engine(classifier: Gray, bundle: Path, name: str = "one") -> Engine:
-    return Engine(
-        Maker(load_card(bundle), "none", "float32"),
+def make_worker(classifier: Gray, bundle: Path, name: str = "one") -> Worker:
+    return Worker(
+        PredictorSpec(load_card(bundle), "none", "float32"),
         classifier,
         input_size=(64, 64),
         reading_threads=1,
@@ -65,10 +68,10 @@ class Shuffled:
     capacity = 2
 
     def __init__(
-        self, engine: Engine, *, broken: Callable[[Block], bool] = lambda _: False
+        self, worker: Worker, *, broken: Callable[[Block], bool] = lambda _: False
     ) -> None:
-        self._engine, self._broken = engine, broken
-        self.maker, self.batch_size = engine.maker, engine.batch_size
+        self._worker, self._broken = worker, broken
+        self.spec, self.batch_size = worker.spec, worker.batch_size
         self._waiting: list[tuple[Block, Done]] = []
         self._random = random.Random(4)
         self._failed: set[int] = set()
@@ -98,7 +101,7 @@ class Shuffled:
 
     def _run(self, block: Block) -> BlockResult | RsscGeoError:
         try:
-            return self._engine.run(block)
+            return self._worker.run(block)
         except RsscGeoError as error:
             return error
 
@@ -108,68 +111,75 @@ class Shuffled:
 
 
 @pytest.fixture
-def options(tmp_path: Path, bundle: Path) -> BatchOptions:
-    scene = SceneOptions(tiling=TilingOptions(tile_size="64px", cell_size="48px"))
-    return BatchOptions(
-        output=str(tmp_path / "maps" / "{stem}.gpkg"),
-        scene=scene,
-        engine=EngineSpec(model=str(bundle)),
-    )
+def options(bundle: Path) -> BatchOptions:
+    return BatchOptions(model=str(bundle), tile_size="64px", cell_size="48px")
+
+
+@pytest.fixture
+def run(options: BatchOptions, tmp_path: Path) -> Run:
+    """Run a batch with a pool, into the folder ``maps``."""
+
+    def call(scenes: list[Path], pool: Pool) -> BatchResult:
+        output = tmp_path / "maps" / "{stem}.gpkg"
+        return run_batch(scenes, output, options, make_pool=lambda: pool)
+
+    return call
 
 
 def test_order_and_failures_of_blocks_do_not_change_the_map(
-    options: BatchOptions, bundle: Path, tmp_path: Path
+    run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", side=768)
-    pool = Shuffled(make_engine(Gray(), bundle))
-    result = run_batch([str(scene)], options, make_pool=lambda: pool)
-    assert result["failed"] == []
+    pool = Shuffled(make_worker(Gray(), bundle))
+    result = run([scene], pool)
+    assert result.failed == ()
     assert pool.most <= 2 * pool.capacity + 1
     shuffled = content(tmp_path / "maps" / "scene.gpkg")
     (tmp_path / "maps" / "scene.gpkg").unlink()
     gray = Gray()
     straight = LocalPool(
-        EngineSpec(threads=1, device="cpu"), load=lambda *_, **__: make_engine(gray, bundle)
+        PredictorOptions(device="cpu"), threads=1, load=lambda *_, **__: make_worker(gray, bundle)
     )
-    assert run_batch([str(scene)], options, make_pool=lambda: straight)["done"] == 1
+    assert run([scene], straight).done == 1
     assert content(tmp_path / "maps" / "scene.gpkg") == shuffled
     assert gray.tiles == 256  # 16 × 16: none twice
 
 
 def test_a_block_that_always_fails_fails_its_scene_alone(
-    options: BatchOptions, bundle: Path, tmp_path: Path
+    run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     inputs = [
-        str(write_scene(tmp_path / f"{name}.tif", side=512, seed=seed))
+        write_scene(tmp_path / f"{name}.tif", side=512, seed=seed)
         for seed, name in enumerate("abc")
     ]
     pool = Shuffled(
-        make_engine(Gray(), bundle),
+        make_worker(Gray(), bundle),
         broken=lambda block: block.scene.name == "b" and block.tiles[0] > 50,
     )
-    result = run_batch(inputs, options, make_pool=lambda: pool)
-    assert result["failed"] == [{"input": inputs[1], "error": "a bad moment"}]
+    result = run(inputs, pool)
+    assert result.as_dict()["failed"] == [{"input": str(inputs[1]), "error": "a bad moment"}]
     assert states(tmp_path / "maps") == {"a.gpkg": "done", "b.gpkg": "failed", "c.gpkg": "done"}
 
 
-def test_all_devices_are_fed(options: BatchOptions, bundle: Path, tmp_path: Path) -> None:
+def test_all_devices_are_fed(run: Run, bundle: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", side=1024)
     models = [Gray(), Gray()]
     left = iter(models)
     pool = LocalPool(
-        EngineSpec(threads=2, device="cpu,cpu"),
-        load=lambda *_, **__: make_engine(next(left), bundle, name=f"device {id(models)}"),
+        PredictorOptions(device="cpu,cpu"),
+        threads=2,
+        load=lambda *_, **__: make_worker(next(left), bundle, name=f"device {id(models)}"),
     )
-    assert run_batch([str(scene)], options, make_pool=lambda: pool)["done"] == 1
+    assert run([scene], pool).done == 1
     assert sum(model.tiles for model in models) == 21 * 21
     assert min(model.tiles for model in models) > 50
 
 
 def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
-    options: BatchOptions, bundle: Path, tmp_path: Path
+    run: Run, bundle: Path, tmp_path: Path
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", side=768)
-    pool = Shuffled(make_engine(Gray(), bundle))
+    pool = Shuffled(make_worker(Gray(), bundle))
     submit, count = pool.submit, [0]
 
     def vanishing(block: Block, done: Done) -> Callable[[], None]:
@@ -181,31 +191,62 @@ def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
 
     pool.submit = vanishing  # type: ignore[method-assign]
     with pytest.raises(PoolLostError):
-        run_batch([str(scene)], options, make_pool=lambda: pool)
+        run([scene], pool)
     assert states(tmp_path / "maps") == {"scene.gpkg": "waiting"}
     assert (tmp_path / "maps" / "scene.gpkg.part").exists()
-    assert (
-        run_batch([str(scene)], options, make_pool=lambda: Shuffled(make_engine(Gray(), bundle)))[
-            "done"
-        ]
-        == 1
-    )
+    assert run([scene], Shuffled(make_worker(Gray(), bundle))).done == 1
 
 
-def test_another_model_than_expected_is_refused(
-    bundle: Path, tmp_path: Path, options: BatchOptions
-) -> None:
+def test_another_model_than_expected_is_refused(run: Run, bundle: Path, tmp_path: Path) -> None:
     class Other(Shuffled):
         def submit(self, block: Block, done: Done) -> Callable[[], None]:
-            import dataclasses
-
-            return super().submit(dataclasses.replace(block, maker_key="else"), done)
+            return super().submit(dataclasses.replace(block, spec_hash="else"), done)
 
     scene = write_scene(tmp_path / "scene.tif")
-    result = run_batch(
-        [str(scene)], options, make_pool=lambda: Other(make_engine(Gray(), bundle, name="worker-7"))
-    )
-    assert "worker-7 has another model or version of rssc-geo" in result["failed"][0]["error"]
+    result = run([scene], Other(make_worker(Gray(), bundle, name="worker-7")))
+    assert "worker-7 has another model or version of rssc-geo" in result.failed[0].message
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "words"),
+    [
+        ("maps", {"attempts": 0}, "--attempts 0"),
+        ("all.gpkg", {"merge": "best"}, "--merge 'best' is not first|last|most-confident"),
+        ("{id}.gpkg", {"merge": "last"}, "must have no placeholder"),
+        ("all.shp", {"merge": "last"}, "--merge writes .gpkg or .parquet, not all.shp"),
+    ],
+)
+def test_options_that_cannot_be_meant(
+    tmp_path: Path, bundle: Path, output: str, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        run_batch([], tmp_path / output, BatchOptions(model=str(bundle), **options))
+
+
+def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
+    """Whatever option is declared: those of a row are columns, its paths are meant from its folder.
+
+    No row sets what destroys or runs code.
+    """
+    columns = {found.key: found for found in options_of(SceneOptions) if found.declaration.row}
+    texts = {"integer": "1", "number": "0.5", "boolean": "yes", "string": "x"}
+    for key, found in columns.items():
+        kind = found.declaration.kind
+        commas = kind.name.count(",") if kind.json_type == "array" else 0
+        text = ",".join(["1"] * (commas + 1)) if commas else texts[kind.json_type]
+        (tmp_path / "list.csv").write_text(f'input,{key}\na.tif,"{text}"\nb.tif,\n')
+        jobs = collect_jobs([str(tmp_path / "list.csv")], "maps", BatchOptions())
+        assert jobs.problems == (), key
+        value = getattr(jobs.jobs[0].options, found.name)
+        assert value == (str(tmp_path / "x") if found.declaration.path else found.parse(text))
+        assert getattr(jobs.jobs[1].options, found.name) == found.default
+    assert {"tile-size", "min-area", "aoi", "preview"} <= columns.keys()
+    for found in options_of(BatchOptions):
+        if found.key in columns:
+            continue
+        (tmp_path / "list.csv").write_text(f"input,{found.key}\na.tif,1\n")
+        (problem,) = collect_jobs([str(tmp_path / "list.csv")], "maps", BatchOptions()).problems
+        assert f"unknown column(s) {found.key!r}" in problem.message
 
 
 def test_results_survive_the_way_as_arrays() -> None:
@@ -226,7 +267,8 @@ def test_results_survive_the_way_as_arrays() -> None:
                 f"tile {tile.index}" if seen else "",
             )
         )
-    found = unpack(pack(results, classes=3, reading_s=0, model_s=0, worker=""), grid)
+    packed = BlockResult.pack(results, classes=3, reading_s=0, model_s=0, worker="")
+    found = packed.unpack(grid)
     assert [result.tile for result in found] == [result.tile for result in results]
     for before, after in zip(results, found, strict=True):
         if before.probabilities is None:
@@ -243,13 +285,13 @@ def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.Monkey
 
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    watch = Watch(4)
-    watch.skipped({"cells": 1, "classes": []})
-    watch.opened("x", tiles=100, done=50)
-    assert watch.now().seconds_left is None
+    tracker = Tracker(4)
+    tracker.skip({"cells": 1, "classes": []})
+    tracker.start("x", tiles=100, done=50)
+    assert tracker.now().seconds_left is None
     clock[0] += 10
-    watch.classified("x", done=75, tiles=25, looked=25)
-    now = watch.now()
+    tracker.advance("x", done=75, tiles=25, looked=25)
+    now = tracker.now()
     assert now.done_share == pytest.approx(1.75 / 4)
     assert now.seconds_left == pytest.approx(2.25 / 0.25 * 10)
     assert now.tiles_per_s == pytest.approx(2.5)
@@ -258,8 +300,5 @@ def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.Monkey
 def test_a_client_needs_no_torch() -> None:
     import subprocess
 
-    code = (
-        "import sys, rssc_geo.batch.batch, rssc_geo.batch.estimate; sys.exit('torch' in"
-        " sys.modules)"
-    )
+    code = "import sys, rssc_geo.batch.batch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

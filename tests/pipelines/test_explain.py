@@ -42,7 +42,6 @@ from demo_scene.plan import draw_scene
 TRANSFORM = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
 
 
-@pytest.fixture(scope="module")
 def predictor(model: Model) -> Predictor:
     return Predictor(model, make_captioner(model), choose_compute("cpu", dtype="float32"))
 
@@ -59,6 +58,7 @@ def explain(scene: Path, folder: Path, *, model: Model, **options: object) -> Ex
     return rssc_geo.explain(scene, folder, ExplainOptions(**options), model=predictor(model))
 
 
+@pytest.fixture(scope="module")
 def compact() -> Model:
     return load_bundle("compact")
 

@@ -1,0 +1,261 @@
+"""A job: a scene to map, what the journal says of it, and its run once it is open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rssc_geo.batch.journal import (
+    SceneFigures,
+    Signatures,
+    existing,
+    relative_name,
+    signatures,
+    unchanged,
+)
+from rssc_geo.batch.worker import BATCHES, Block, BlockResult, cut_blocks
+from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
+from rssc_geo.models import ModelCard
+from rssc_geo.options import OutputOptions, SceneOptions, options_of, values_of
+from rssc_geo.output import LandUseSummary, make_target
+from rssc_geo.raster import is_remote
+from rssc_geo.reports import Extras
+
+WRITTEN = tuple(found.name for found in options_of(OutputOptions) if found.declaration.path)
+"""Options of a scene that name a file to write; other paths name files to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A scene to map.
+
+    ``source`` has one raster, or three single-band ones; ``output`` is the file to write.
+    """
+
+    id: str
+    source: tuple[str, ...]
+    output: Path
+    options: SceneOptions
+
+    @property
+    def label(self) -> str:
+        """The input as people know it."""
+        return ", ".join(self.source)
+
+    @property
+    def folder(self) -> Path:
+        """The folder from which its files are named: that of its first raster."""
+        return Path() if is_remote(self.source[0]) else Path(self.source[0]).parent
+
+    def plan(self, card: ModelCard) -> Plan:
+        """Open the raster; raises what ``make_plan`` does."""
+        source = self.source[0] if len(self.source) == 1 else self.source
+        return make_plan(source, card, self.options)
+
+    def options_hash(self, made_by: Mapping[str, object], folder: Path) -> str:
+        """A short hash of all that decides about the map, but the content of its files.
+
+        ``made_by``: what of model and program does; ``folder``: that of the journal. Files are
+        named from these folders on, so that a run from elsewhere has the same hash.
+        """
+        options = values_of(self.options, SceneOptions)
+        for found in options_of(SceneOptions):
+            path = options[found.name]
+            if found.declaration.path and path is not None:
+                start = folder if found.name in WRITTEN else self.folder
+                options[found.name] = relative_name(str(path), start)
+        source = [relative_name(name, self.folder) for name in self.source]
+        everything = {"source": source, "made_by": made_by, "options": options}
+        text = json.dumps(everything, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What holds of a job before the run.
+
+    ``name``: "done" or "failed" where that was by the same options and of the same files, else
+    "waiting"; ``error``: of a failed one; ``ours``: whether the outputs that are there are as a
+    batch left them.
+    """
+
+    name: str
+    options_hash: str
+    error: str = ""
+    ours: bool = False
+
+
+def job_state(
+    job: Job,
+    row: Mapping[str, Any] | None,
+    *,
+    made_by: Mapping[str, object],
+    folder: Path,
+    retry_failed: bool,
+) -> JobState:
+    """The state of a job.
+
+    Parameters
+    ----------
+    row : what the journal in ``folder`` has of it
+    made_by : what of model and program decides about every scene
+    retry_failed : a failure does not count
+    """
+    options_hash = job.options_hash(made_by, folder)
+    if row is None:
+        return JobState("waiting", options_hash)
+    outputs = row["output_files"] or []
+    there = existing(outputs, folder)
+    ours = bool(row["made"]) and unchanged(there, folder)
+    same = (
+        row["options_hash"] == options_hash
+        and bool(row["input_files"])
+        and unchanged(row["input_files"], job.folder)
+    )
+    # One that people have worked on since is left alone, also where they deleted something beside
+    # it.
+    left = job.output.exists() and (len(there) == len(outputs) or not ours)
+    if same and row["state"] == "done" and left:
+        return JobState("done", options_hash, ours=ours)
+    if same and row["state"] == "failed" and not retry_failed:
+        error = f"{row['error']} (failed before: --retry-failed tries again)"
+        return JobState("failed", options_hash, error, ours)
+    return JobState("waiting", options_hash, ours=ours)
+
+
+@dataclass(slots=True)
+class OpenJob:
+    """A job whose scene is open: its blocks, and where each of them is.
+
+    Blocks are numbered; their results may come in any order and are written in theirs.
+
+    Attributes
+    ----------
+    run, extras : the scene's run, and what is made beside its map
+    input_files : signatures of what is read
+    started : of the monotonic clock, when opening began
+    next_submit, next_write : the first block not yet begun, and the first not yet written
+    retries : blocks that have failed and are to be begun again
+    arrived : results that wait for an earlier block
+    cancels : of the blocks that are somewhere at work, what cancels them
+    attempts : how often a block was begun
+    busy : a thread writes to its part file or makes its map
+    over : it has failed; what still comes of it is dropped
+    reading_s, model_s, writing_s : seconds of work so far
+    looked : tiles that the network saw
+    """
+
+    job: Job
+    run: SceneRun
+    extras: Extras
+    blocks: list[Block]
+    input_files: Signatures
+    started: float
+    next_submit: int = 0
+    next_write: int = 0
+    retries: list[int] = field(default_factory=list)
+    arrived: dict[int, BlockResult] = field(default_factory=dict)
+    cancels: dict[int, Callable[[], None]] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+    busy: bool = False
+    over: bool = False
+    reading_s: float = 0.0
+    model_s: float = 0.0
+    writing_s: float = 0.0
+    looked: int = 0
+
+    @property
+    def done(self) -> int:
+        """Tiles that are written, those of earlier runs included."""
+        written = sum(len(block.tiles) for block in self.blocks[: self.next_write])
+        return len(self.run.tiles) - len(self.run.remaining) + written
+
+    def next_block(self) -> int | None:
+        """The block to start next, those that failed before first; None when all are under way."""
+        if self.retries:
+            return self.retries.pop(0)
+        if self.next_submit < len(self.blocks):
+            self.next_submit += 1
+            return self.next_submit - 1
+        return None
+
+    def add(self, number: int, result: BlockResult) -> None:
+        """Keep a block's result until it can be written."""
+        self.reading_s += result.reading_s
+        self.model_s += result.model_s
+        self.looked += int(result.looked.sum())
+        self.arrived[number] = result
+
+    def pop_ready(self) -> list[BlockResult]:
+        """Results that can be written now, in order; they are no longer held."""
+        results: list[BlockResult] = []
+        while (number := self.next_write + len(results)) in self.arrived:
+            results.append(self.arrived.pop(number))
+        return results
+
+    def write(self, results: list[BlockResult]) -> float:
+        """Put results into the part file; the seconds it took.
+
+        Raises ``OutputError`` when that cannot be written.
+        """
+        started = time.monotonic()
+        for result in results:
+            self.run.take(result.unpack(self.run.plan.grid))
+        return time.monotonic() - started
+
+    def finish(self) -> tuple[SceneFigures, list[Path]]:
+        """Make the map and what belongs beside it: its figures and files.
+
+        Raises what ``SceneRun.finish`` does, ``OutputError`` for what cannot be made beside it.
+        """
+        started = time.monotonic()
+        seconds = round(started - self.started, 1)
+        summary = self.run.finish({"seconds": seconds, "tiles_classified": self.looked})
+        files = [*summary.paths, *self.extras.write(summary, self.run.spec)]
+        self.writing_s += time.monotonic() - started
+        return self._figures(summary), files
+
+    def _figures(self, summary: LandUseSummary) -> SceneFigures:
+        return SceneFigures(
+            summary.cells,
+            [asdict(total) for total in summary.classes if total.cells],
+            seconds=round(time.monotonic() - self.started, 3),
+            reading_s=round(self.reading_s, 3),
+            model_s=round(self.model_s, 3),
+            writing_s=round(self.writing_s, 3),
+        )
+
+    def close(self) -> None:
+        """Let the part file go; the next identical run goes on from it."""
+        self.run.close()
+
+
+def open_job(job: Job, spec: PredictorSpec, *, batch_size: int, overwrite: bool) -> OpenJob:
+    """Plan a job's scene, fit its scaling and open its part file.
+
+    Parameters
+    ----------
+    spec : what will classify it
+    batch_size : tiles that the model takes at once
+    overwrite : whether files that are there may be replaced
+
+    Raises the ``RsscGeoError`` of whatever does not fit.
+    """
+    started, options = time.monotonic(), job.options
+    plan = job.plan(spec.card)
+    beside = (getattr(options, name) for name in WRITTEN)
+    for path in (job.output, *(Path(name) for name in beside if name is not None)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    target = make_target(
+        job.output, options, overwrite=overwrite, area=plan.area, inputs=plan.inputs()
+    )
+    extras = Extras(options, target, plan)
+    input_files = signatures({*job.source, *plan.inputs()}, job.folder)
+    run = SceneRun(plan, target, spec)
+    blocks = cut_blocks(run, tiles=BATCHES * batch_size)
+    return OpenJob(job, run, extras, blocks, input_files, started)
