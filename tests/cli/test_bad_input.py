@@ -18,7 +18,9 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from shapely.geometry import Polygon, box
 
-from .conftest import NORTH_UP, Outcome, texture, write_raster
+from tests.factories import NORTH_UP, texture, write_raster
+
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 MOON = (

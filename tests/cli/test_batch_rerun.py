@@ -11,8 +11,9 @@ import pytest
 import shapely
 
 from rssc_geo.batch import NAME, read_status
+from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import NORTH_UP, Outcome, texture, write_raster
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from shapely import box
 
 from rssc_geo.models import load_bundle, load_card, load_text_encoder
+from tests.factories import NORTH_UP
 
-from .conftest import NORTH_UP, Outcome
+from .conftest import Outcome
 
 
 @pytest.fixture
