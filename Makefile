@@ -37,10 +37,15 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site: $(CURDIR)/build/site/index.html"
 
+# The rest of the pre-commit hooks needs a git checkout.
+IN_GIT := git rev-parse --git-dir >/dev/null 2>&1
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(IN_GIT) && PATH="$(CURDIR)/$(BIN):$$PATH" SKIP=ruff,ruff-format,mypy,import-linter \
+	  $(BIN)/pre-commit run --all-files || ! $(IN_GIT)
 
 clean:
 	rm -rf $(VENV) demo build dist

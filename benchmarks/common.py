@@ -43,7 +43,7 @@ def dense_scene(side: int) -> Path:
 
 
 def sparse_scene(side: int, blocks: int) -> Path:
-    """A sparse RGB GeoTIFF, nodata 0, with ``blocks`` real blocks of 512 × 512 scattered over it, made once."""
+    """A sparse RGB GeoTIFF, made once: nodata 0, and ``blocks`` scattered blocks of 512 × 512."""
     path = CACHE / f"sparse_{side}_{blocks}.tif"
     if not path.exists():
         chosen = np.random.default_rng(0).choice((side // 512) ** 2, size=blocks, replace=False)
@@ -86,7 +86,7 @@ def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int
 
 
 def rate_options(doc: str | None) -> argparse.Namespace:
-    """The command line of a benchmark that measures tiles a second of one scene, again and again."""
+    """The command line of a benchmark of tiles a second, of one scene, again and again."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,11 @@
-"""Tiles/s of the embedded model, end to end with captions, against the forward pass alone of the
-published network.
+"""Tiles/s of the embedded model end to end, against the published network's forward pass alone.
 
     python benchmarks/compact.py [--side 4096] [--tile 128] [--repeats 3]
 
-End to end: raster in, GeoPackage out, as `rssc-geo classify` does it on the processor. Published:
-the same network class with the paper's encoders (ViT-B/16 at 224 px, CLIP's text encoder on 77
-tokens), random weights, float32, batches of 8, on pictures that are in memory already; no captions
-are written. Repeats are interleaved.
+End to end: raster in, GeoPackage with captions out, as `rssc-geo classify` does it on the
+processor. Published: the same network class with the paper's encoders (ViT-B/16 at 224 px, CLIP's
+text encoder on 77 tokens), random weights, float32, batches of 8, on pictures that are in memory
+already; no captions are written. Repeats are interleaved.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Accuracy against the number of labeled pictures a class, on classes that the model has never
-seen.
+"""Accuracy against the number of labeled pictures of classes that the model has never seen.
 
     python benchmarks/few_shot.py AID_FOLDER --weights IMAGENET.safetensors --sentence-encoder
     MINILM_FOLDER --work DIR
@@ -9,9 +8,9 @@ embedded model's). Then 1 to 32 pictures of each of the ten are drawn twenty tim
 them; the layer of ``rssc-geo train --labels`` learns from these, upright, turned and mirrored, and
 the other half is classified, upright. It reads the trained encoder's mean token, that with the
 phrases of aid_phrases.json (--class-words), the joint embedding behind the attention (``train``
-takes it where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet features
-of the same backbone before training, and plain color statistics. ``--tuned DRAWS``: the same mean
-token after --fine-tune, on so many of the draws at 8 a class.
+takes it where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet
+features of the same backbone before training, and plain color statistics. ``--tuned DRAWS``: the
+same mean token after --fine-tune, on so many of the draws at 8 a class.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Full size on a GPU: the dual network, the pipeline around it, and a vision-language model that
-captions.
+"""Full size on a GPU: the dual network, the pipeline, and a vision-language model that captions.
 
     python benchmarks/gpu.py [--side 16384] [--batch 256] [--vlm FOLDER] [--peak TFLOPS] [--only
     network,pipeline,captions]
@@ -196,7 +195,8 @@ def pipeline(options: argparse.Namespace, device: torch.device) -> bool:
     def end_to_end() -> None:
         with tempfile.TemporaryDirectory() as folder:
             classify(
-                path, Path(folder) / "map.gpkg", model=model, captioner="none", device=str(device), batch_size=options.batch,
+                path, Path(folder) / "map.gpkg", model=model, captioner="none", device=str(device),
+                batch_size=options.batch,
                 tile_size=f"{tile}px",
             )  # fmt: skip
 
@@ -243,7 +243,7 @@ def captions(options: argparse.Namespace, device: torch.device) -> bool:
 
 
 def random_llava(*, tiny: bool) -> Path:
-    """A model of LLaVA 1.5 7B's shape with random weights in the benchmarks' cache, made once (14 GB), or a toy."""
+    """A model of LLaVA 1.5 7B's shape with random weights, made once (14 GB), or a toy."""
     folder = CACHE / ("llava-tiny" if tiny else "llava-7b")
     if (folder / "config.json").is_file():
         return folder

@@ -14,15 +14,16 @@ import argparse
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from rssc_geo.evaluation.evaluate import evaluate
-from rssc_geo.models import load_bundle
-from rssc_geo.training import load_image_folder, stratified_split
+from rssc_geo.evaluation.evaluate import Evaluation, evaluate
+from rssc_geo.models import Model, load_bundle
+from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 
 def main() -> None:
@@ -83,7 +84,9 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _reading(model, data, captions):
+def _reading(
+    model: Model, data: SceneImages, captions: Mapping[str, tuple[str, ...]]
+) -> Evaluation:
     return evaluate(
         model,
         dataclasses.replace(data, captions=tuple(captions.get(n, ()) for n in data.names)),

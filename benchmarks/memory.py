@@ -1,11 +1,11 @@
-"""Peak memory of `rssc-geo classify` on a sparse 100,000 × 100,000 raster against a 10,000 × 10,000
-one.
+"""Peak memory of `rssc-geo classify` on a sparse raster against one of a hundredth of its area.
 
     python benchmarks/memory.py [--blocks 200]
 
-Both rasters hold the same number of real 512 px blocks, scattered; the rest is nodata. A third run
-classifies 100,000 × 100,000 pixels of nothing, which costs no model time and ends in "nothing to
-classify". Peak memory is the largest resident set of a process of its own (POSIX).
+They have 100,000 × 100,000 and 10,000 × 10,000 pixels and hold the same number of real 512 px
+blocks, scattered; the rest is nodata. A third run classifies 100,000 × 100,000 pixels of nothing,
+which costs no model time and ends in "nothing to classify". Peak memory is the largest resident set
+of a process of its own (POSIX).
 """
 
 from __future__ import annotations

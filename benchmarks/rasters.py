@@ -28,7 +28,7 @@ MIN_VALID = 0.5
 
 
 def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
-    """Valid cells without a polygon; polygons that are no cell or of which too little is valid."""
+    """Valid cells without a polygon, and polygons off their cell or where too little is valid."""
     scenes = gpd.read_file(result, layer="cells")
     found = {
         (int(r), int(c)): g

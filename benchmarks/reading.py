@@ -1,14 +1,14 @@
-"""Tiles/s of the reader against bare threads (the limit) and TorchGeo, on one 20,480 × 20,480 RGB
-deflate GeoTIFF.
+"""Tiles/s of the reader against bare threads (the limit) and TorchGeo.
 
     python benchmarks/reading.py [--repeats 3] [--rows 80]
 
-All read the same windows of 256 px, row by row. Bare: two threads, a half of the rows each, that
-read windows with rasterio and do nothing else. Reader: `TileReader` with two threads, its masks
-(nodata), scaling and order included. The same again for windows of 512 px averaged to 256 while
-they are read. TorchGeo: `GridGeoSampler` and `DataLoader` (batches of 32) with 0 and 2 workers,
-without masks, since it has none. The methods take turns after a round of warming up; the figures
-are medians. TorchGeo is not needed by rssc-geo: `pip install torchgeo`.
+All read the same windows of 256 px of a 20,480 × 20,480 RGB deflate GeoTIFF, row by row. Bare: two
+threads, a half of the rows each, that read windows with rasterio and do nothing else. Reader:
+`TileReader` with two threads, its masks (nodata), scaling and order included. The same again for
+windows of 512 px averaged to 256 while they are read. TorchGeo: `GridGeoSampler` and `DataLoader`
+(batches of 32) with 0 and 2 workers, without masks, since it has none. The methods take turns after
+a round of warming up; the figures are medians. TorchGeo is not needed by rssc-geo: `pip install
+torchgeo`.
 """
 
 from __future__ import annotations

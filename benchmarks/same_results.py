@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import html
 import io
 import json
 import os
@@ -152,7 +153,7 @@ def cases(rasters: Path, small: Path) -> list[Case]:
              "--val", "0.25", "--test", "0.25", "--seed", "3", "--device", "cpu")  # fmt: skip
     trained = [
         Case("train-polygons", ("train", "--raster", demo, "--labels", labels, "--field", "label",
-             "-o", "train-polygons/own", "--seed", "3", "--json"), "training"),
+             "-o", "train-polygons/own", "--json"), "training"),
         Case("train-polygons-map", ("classify", subset, "--model", "train-polygons/own",
              "-o", "train-polygons-map/map.gpkg", "--json"), "training"),
         Case("train-polygons-evaluate", ("evaluate", "train-polygons/own", "--raster", demo,
@@ -210,11 +211,13 @@ def prepare(small: Path, data: Path) -> None:
 def run_plan(plan: Path) -> int:
     """In a process of one side: run its commands one after another and note what they said."""
     import rssc_geo
+    import rssc_geo_cli
     from rssc_geo_cli.main import main as program
 
     todo = json.loads(plan.read_text(encoding="utf-8"))
-    if Path(todo["root"]) not in Path(rssc_geo.__file__).resolve().parents:
-        raise SystemExit(f"rssc_geo is that of {rssc_geo.__file__}, not of {todo['root']}")
+    for package in (rssc_geo, rssc_geo_cli):
+        if Path(todo["root"]) not in Path(package.__path__[0]).resolve().parents:
+            raise SystemExit(f"{package.__name__} is not that of {todo['root']}")
     for name, arguments in todo["commands"].items():
         Path(name).mkdir()
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
@@ -365,9 +368,13 @@ def _compare_layers(found: Findings, old: Path, new: Path, name: str) -> None:
 
 
 def _compare_styles(found: Findings, old: Any, new: Any, what: str) -> None:
+    """Styles hold the same elements; their order says nothing."""
     columns = ["f_table_name", "f_geometry_column", "styleName", "styleQML", "styleSLD"]
     texts = [
-        sorted(spelled(" ".join(map(str, row))) for row in frame[columns].itertuples(index=False))
+        sorted(
+            sorted(re.split(r"[\s<>]+", spelled(" ".join(map(str, row)))))
+            for row in frame[columns].itertuples(index=False)
+        )
         for frame in (old, new)
     ]
     found.check(texts[0] == texts[1], f"{what}: styles differ")
@@ -482,7 +489,7 @@ def _compare_pages(found: Findings, old: Path, new: Path, name: str) -> None:
     for path in (old, new):
         page = path.read_text("utf-8")
         text = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
-        words.append(Counter(spelled(re.sub(r"<[^>]*>", " ", text)).split()))
+        words.append(Counter(spelled(html.unescape(re.sub(r"<[^>]*>", " ", text))).split()))
     common = (words[0] & words[1]).total() / max(words[0].total(), words[1].total())
     found.check(common > 0.9, f"{name}: only {common:.0%} of the words are the same")
 
@@ -490,13 +497,16 @@ def _compare_pages(found: Findings, old: Path, new: Path, name: str) -> None:
 def _compare_values(found: Findings, old: Any, new: Any, where: str, *, training: bool) -> None:
     """Compare JSON; of a training only the accuracies."""
     if isinstance(old, dict) and isinstance(new, dict):
-        before, after = ({spelled(k): v for k, v in side.items()} for side in (old, new))
+        before, after = ({spelled(k): v for k, v in _reshaped(side).items()} for side in (old, new))
         missing = [] if training else sorted(before.keys() - after.keys())
         found.check(not missing, f"JSON {where}: no more {', '.join(missing)}")
         for name in before.keys() & after.keys():
             if not CHANGING.search(name):
                 inner = f"{where}.{name}"
                 _compare_values(found, before[name], after[name], inner, training=training)
+    elif where == ".outputs":  # the preview is named too
+        named = [{spelled(str(path)) for path in side} for side in (old, new)]
+        found.check(named[0] <= named[1], f"JSON {where}: {old} and {new}")
     elif isinstance(old, list) and isinstance(new, list):
         found.check(training or len(old) == len(new), f"JSON {where}: {old} and {new}")
         if not where.endswith(".warnings"):  # their words may change
@@ -504,6 +514,15 @@ def _compare_values(found: Findings, old: Any, new: Any, where: str, *, training
                 _compare_values(found, first, second, where, training=training)
     elif not training or "accuracy" in where:
         _compare_plain(found, old, new, where, accuracy=training)
+
+
+def _reshaped(values: dict[str, Any]) -> dict[str, Any]:
+    """The scaling in ``info`` was three keys and is an object now."""
+    scaling = values.get("scaling")
+    if not isinstance(scaling, dict):
+        return values
+    inner = {f"scaling_{side}": scaling[side] for side in ("low", "high")}
+    return {**values, "scaling": scaling["method"], **inner}
 
 
 def _compare_plain(found: Findings, old: Any, new: Any, where: str, *, accuracy: bool) -> None:

@@ -28,9 +28,11 @@ def write_scene(scene: DemoScene, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = scene.mask.shape
     profile = {
-        "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "photometric": "RGB",
+        "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8",
+        "photometric": "RGB",
         "crs": CRS, "transform": Affine(scene.gsd_m, 0, EAST_M, 0, -scene.gsd_m, NORTH_M),
-        "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2, "zlevel": 6,
+        "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2,
+        "zlevel": 6,
     }  # fmt: skip
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(path, "w", **profile) as target:

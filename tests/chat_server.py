@@ -34,9 +34,11 @@ def refusal(status: int, message: str = "", **headers: str) -> Answer:
 
 @dataclass
 class ChatServer:
-    """Says which color a picture has on average. ``faults`` are given first, one a request: an
-    answer, or "close"
-    (in the middle of the answer), "trickle" (a byte now and then) or "hang"."""
+    """Says which color a picture has on average.
+
+    ``faults`` are given first, one a request: an answer, or "close" (in the middle of the answer),
+    "trickle" (a byte now and then) or "hang".
+    """
 
     model: str = "eye"
     key: str = ""

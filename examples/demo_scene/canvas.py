@@ -110,7 +110,7 @@ class Canvas:
         return x[None, :], y[:, None]
 
     def window(self, x: Sequence[float], y: Sequence[float], margin_m: float = 0.0) -> Slices:
-        """Return the window that holds the given coordinates, clipped to the canvas (it may be empty)."""
+        """Return the window of the given coordinates, clipped to the canvas (it may be empty)."""
 
         def axis(values: Sequence[float], length: int) -> slice:
             low = math.floor((min(values) - margin_m) / self.gsd_m)
@@ -177,7 +177,7 @@ class Canvas:
             self.taken[patch.window] |= inside
 
     def free(self, x: FloatArray, y: FloatArray, where: BoolArray | None = None) -> BoolArray:
-        """Say which points lie on the canvas, on pixels not taken and, if given, within ``where``."""
+        """Say which points lie on the canvas, not on taken pixels and, if given, in ``where``."""
         rows, cols = (
             np.floor(y / self.gsd_m).astype(np.int64),
             np.floor(x / self.gsd_m).astype(np.int64),
@@ -252,10 +252,10 @@ class Canvas:
     ) -> Iterator[
         tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]
     ]:
-        """Yield, for chunks of objects, their indexes, the rows and columns their stamps touch, and
-        the offsets in metres.
+        """Yield chunks of objects: their indexes, and rows, columns, offsets that stamps touch.
 
-        Pixels off the canvas are given an infinite offset, hence no coverage, and a harmless index.
+        Offsets are in metres. Pixels off the canvas are given an infinite offset, hence no
+        coverage, and a harmless index.
         """
         order = np.argsort(
             reach_m, kind="stable"

@@ -12,7 +12,8 @@ from demo_scene.shapes import circle, curve, offset, points_of
 ASPHALT: Color = (0.455, 0.45, 0.445)
 _PALE: Color = (0.70, 0.69, 0.66)
 _CAR_COLORS = np.array(
-    [[0.86, 0.86, 0.86], [0.80, 0.81, 0.83], [0.62, 0.63, 0.66], [0.22, 0.22, 0.24], [0.14, 0.14, 0.16],
+    [[0.86, 0.86, 0.86], [0.80, 0.81, 0.83], [0.62, 0.63, 0.66], [0.22, 0.22, 0.24],
+     [0.14, 0.14, 0.16],
      [0.30, 0.36, 0.50], [0.55, 0.16, 0.14], [0.72, 0.70, 0.64]],
     np.float32,
 )  # fmt: skip
@@ -87,7 +88,7 @@ def traffic(
     *,
     base_m: float = 0.0,
 ) -> None:
-    """Drive cars along lanes at the given offsets, a random gap of ``gap_m`` on average between them."""
+    """Drive cars along lanes at the given offsets, with random gaps of ``gap_m`` on average."""
     for lane in lanes_m:
         track = offset(line, lane)
         steps = np.diff(track, axis=0)

@@ -38,7 +38,10 @@ class Frame:
     def extent(
         self, x: tuple[float, float], y: tuple[float, float]
     ) -> tuple[float, float, float, float]:
-        """Return u, v, length and width of a rectangle of the frame, on a 100 m lattice, that holds a box of the world."""
+        """Return u, v, length and width of a rectangle of the frame that holds a box of the world.
+
+        It lies on a lattice of 100 m.
+        """
         corners = np.array([(a - self.origin[0], b - self.origin[1]) for a in x for b in y])
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         turned = corners @ np.array([(cos, -sin), (sin, cos)])

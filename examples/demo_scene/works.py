@@ -13,14 +13,15 @@ from demo_scene.roads import ASPHALT, cars
 from demo_scene.shapes import Frame, circle
 
 _SHEDS = np.array(
-    [[0.82, 0.82, 0.80], [0.74, 0.75, 0.76], [0.66, 0.67, 0.68], [0.40, 0.53, 0.68], [0.58, 0.60, 0.60], [0.72, 0.66, 0.58],
+    [[0.82, 0.82, 0.80], [0.74, 0.75, 0.76], [0.66, 0.67, 0.68], [0.40, 0.53, 0.68],
+     [0.58, 0.60, 0.60], [0.72, 0.66, 0.58],
      [0.56, 0.36, 0.30]],
     np.float32,
 )  # fmt: skip
 
 
 def industry(canvas: Canvas, where: BoolArray, frame: Frame, rng: np.random.Generator) -> None:
-    """Fill an area with sheds on concrete yards between access roads, with lorries and stacks of goods."""
+    """Fill an area with sheds on yards between access roads, with lorries and stacks of goods."""
     patch = patch_of(where)
     sheds: list[tuple[float, float, float, float]] = []
     goods: list[tuple[float, float, float, float]] = []
@@ -174,8 +175,10 @@ def stadium(canvas: Canvas, center: Point, angle: float, rng: np.random.Generato
     plaza = canvas.polygons([circle(center, 178)])
     canvas.paint(plaza, (0.60, 0.58, 0.55), take=False)
     for length, width, color, height in (
-        (262, 216, (0.72, 0.72, 0.72), 14.0), (254, 208, (0.90, 0.90, 0.90), 22.0), (206, 158, (0.80, 0.81, 0.83), 20.0),
-        (196, 148, (0.36, 0.44, 0.60), 13.0), (176, 128, (0.42, 0.50, 0.64), 7.0), (156, 108, (0.55, 0.30, 0.25), 1.0),
+        (262, 216, (0.72, 0.72, 0.72), 14.0), (254, 208, (0.90, 0.90, 0.90), 22.0),
+        (206, 158, (0.80, 0.81, 0.83), 20.0),
+        (196, 148, (0.36, 0.44, 0.60), 13.0), (176, 128, (0.42, 0.50, 0.64), 7.0),
+        (156, 108, (0.55, 0.30, 0.25), 1.0),
     ):  # fmt: skip
         canvas.paint(canvas.polygons([oval(length, width)]), color, height_m=height)
     for spoke in np.linspace(0, math.tau, 48, endpoint=False):

@@ -4,14 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
-from affine import Affine
 
 from rssc_geo_cli.main import run
-
-NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
+from tests.factories import texture, write_raster
 
 
 @dataclass(frozen=True)
@@ -46,34 +42,6 @@ def rssc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, captured.out, captured.err)
 
     return call
-
-
-def write_raster(path: Path, pixels: np.ndarray, **profile: object) -> Path:
-    """A GeoTIFF of ``pixels`` (bands, rows, cols); UTM 32N at 2 m unless said otherwise."""
-    count, height, width = pixels.shape
-    settings = {"crs": "EPSG:32632", "transform": NORTH_UP, **profile}
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=count,
-        dtype=pixels.dtype,
-        **settings,
-    ) as dataset:
-        dataset.write(pixels)
-    return path
-
-
-def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth colored noise, uint8 (3, height, width), never 0."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(20, 235, (3, -(-height // 16), -(-width // 16)))
-    fine = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width] + random.integers(
-        -15, 15, (3, height, width)
-    )
-    return fine.clip(1, 255).astype(np.uint8)
 
 
 @pytest.fixture

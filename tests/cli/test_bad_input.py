@@ -18,12 +18,14 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from shapely.geometry import Polygon, box
 
-from .conftest import NORTH_UP, Outcome, texture, write_raster
+from tests.factories import NORTH_UP, texture, write_raster
+
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 MOON = (
-    'GEOGCS["Moon'
-    ' 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
+    'GEOGCS["Moon 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],'
+    'PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
 )
 
 

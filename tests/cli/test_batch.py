@@ -14,8 +14,9 @@ import shapely
 from geopandas.testing import assert_geodataframe_equal
 
 from rssc_geo.batch import LOCK, NAME
+from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import NORTH_UP, Outcome, texture, write_raster
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 

@@ -1,4 +1,4 @@
-"""What a second ``rssc-geo batch run`` makes of what the first has left, and what its tables say of it."""
+"""What a second ``rssc-geo batch run`` makes of what the first has left, and its tables."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import shapely
 
 from rssc_geo.batch import NAME, read_status
+from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import NORTH_UP, Outcome, texture, write_raster
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 

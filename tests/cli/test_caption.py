@@ -18,8 +18,9 @@ from shapely.geometry import box
 
 from rssc_geo.training import load_image_folder
 from tests.chat_server import ChatServer, refusal
+from tests.factories import texture, write_raster
 
-from .conftest import Outcome, texture, write_raster
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 

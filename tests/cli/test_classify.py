@@ -19,7 +19,9 @@ import rasterio
 from PIL import Image
 from shapely.geometry import box
 
-from .conftest import Outcome, texture, write_raster
+from tests.factories import texture, write_raster
+
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 

@@ -12,8 +12,9 @@ import geopandas as gpd
 import pytest
 
 from rssc_geo_cli.main import run
+from tests.factories import texture, write_raster
 
-from .conftest import Outcome, texture, write_raster
+from .conftest import Outcome
 
 INSIDE = "500300,4999500"  # of the scene: row 250, column 150
 

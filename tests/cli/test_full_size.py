@@ -48,13 +48,16 @@ def test_a_model_is_trained_at_full_size_and_maps(
     rssc: Callable[..., Outcome], pictures: Path, encoders: list[str], scene: Path, tmp_path: Path
 ) -> None:
     done = rssc(
-        "train", pictures, "-o", tmp_path / "mine", *encoders, "--captions", tmp_path / "generated.jsonl", "--epochs", 1,
-        "--width", 16, "--train-image-layers", 1, "--train-text-layers", "none", "--device", "cpu", "-q", "--json",
+        "train", pictures, "-o", tmp_path / "mine", *encoders, "--captions",
+        tmp_path / "generated.jsonl", "--epochs", 1,
+        "--width", 16, "--train-image-layers", 1, "--train-text-layers", "none", "--device", "cpu",
+        "-q", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert set(json.loads(done.out)["accuracy"]) == {"validation", "test", "test_no_captions"}
     mapped = rssc(
-        "classify", scene, "-o", tmp_path / "map.gpkg", "--model", tmp_path / "mine", "--captioner", "none", "--tile-size", "200px",
+        "classify", scene, "-o", tmp_path / "map.gpkg", "--model", tmp_path / "mine", "--captioner",
+        "none", "--tile-size", "200px",
         "--device", "cpu", "-q",
     )  # fmt: skip
     assert mapped.code == 0, mapped.err

@@ -15,8 +15,9 @@ import rasterio
 from shapely.geometry import box
 
 import rssc_geo
+from tests.factories import texture, write_raster
 
-from .conftest import Outcome, texture, write_raster
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 

@@ -21,8 +21,9 @@ from rssc_geo.inference import Predictor, choose_compute
 from rssc_geo.models import Model
 from rssc_geo.options import ClassifyOptions
 from rssc_geo.pipelines.classify import classify
+from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import NORTH_UP, Outcome, texture, write_raster
+from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 VOID_ELEMENTS = {"meta", "img", "input", "br", "image", "rect", "line"}

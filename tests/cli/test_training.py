@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from shapely import box
 
 from rssc_geo.models import load_bundle, load_card, load_text_encoder
+from tests.factories import NORTH_UP
 
-from .conftest import NORTH_UP, Outcome
+from .conftest import Outcome
 
 
 @pytest.fixture
@@ -35,8 +36,10 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_model_is_trained_measured_and_used(
     rssc: Callable[..., Outcome], pictures: Path, bundle: Path, scene: Path, tmp_path: Path
 ) -> None:
-    words = ["train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32,1x48", "--views", 1,
-             "--fusion-epochs", 2, "--device", "cpu", "--name", "mine", "--data", "drawn by the test",
+    words = ["train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule",
+             "1x32,1x48", "--views", 1,
+             "--fusion-epochs", 2, "--device", "cpu", "--name", "mine", "--data",
+             "drawn by the test",
              "--seed", 5, "--val", 0.25, "--test", 0.25, "-q"]  # fmt: skip
     done = rssc(*words, "--progress", "json")
     assert done.code == 0, done.err
@@ -71,7 +74,8 @@ def test_a_model_is_trained_measured_and_used(
     )
     labels.to_file(tmp_path / "labels.gpkg")
     on_raster = rssc(
-        "evaluate", tmp_path / "mine", "--raster", scene, "--labels", tmp_path / "labels.gpkg", "--tile-size", "100px",
+        "evaluate", tmp_path / "mine", "--raster", scene, "--labels", tmp_path / "labels.gpkg",
+        "--tile-size", "100px",
         "--device", "cpu",
     )  # fmt: skip
     assert on_raster.code == 0, on_raster.err
@@ -87,7 +91,8 @@ def test_another_timm_model_sees_colors_as_it_was_trained_to(
 ) -> None:
     backbone = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0)
     save_file(backbone.state_dict(), tmp_path / "weights.safetensors")
-    words = ["train", pictures, "--model", bundle, "--weights", tmp_path / "weights.safetensors", "--schedule", "1x32",
+    words = ["train", pictures, "--model", bundle, "--weights", tmp_path / "weights.safetensors",
+             "--schedule", "1x32",
              "--views", 1, "--fusion-epochs", 1, "--device", "cpu", "-q"]  # fmt: skip
     done = rssc(*words, "-o", tmp_path / "mine", "--image-encoder", "mobilenetv3_small_050")
     assert done.code == 0, done.err
@@ -114,8 +119,9 @@ def test_a_whole_sentence_encoder_reads_and_names_classes(
             file.write(
                 json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": [words]}) + "\n"
             )
-    words = ["train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32", "--views", 1,
-             "--caption-epochs", 1, "--fusion-epochs", 1, "--device", "cpu", "-q", "--whole-sentence-encoder"]  # fmt: skip
+    words = ["train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32",
+             "--views", 1, "--caption-epochs", 1, "--fusion-epochs", 1, "--device", "cpu", "-q",
+             "--whole-sentence-encoder"]  # fmt: skip
     lost = rssc(*words)
     assert lost.code == 2
     assert "--whole-sentence-encoder needs a --sentence-encoder" in lost.message
@@ -167,8 +173,9 @@ def test_baselines_go_on_from_the_training(
             file.write(
                 json.dumps({"image": f"{path.parent.name}/{path.name}", "captions": words}) + "\n"
             )
-    done = rssc("train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32", "--views", 2, "--folds", 3,
-                "--caption-epochs", 1, "--fusion-epochs", 1, "--val", 0.25, "--test", 0.25, "--device", "cpu", "-q")  # fmt: skip
+    done = rssc("train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32",
+                "--views", 2, "--folds", 3, "--caption-epochs", 1, "--fusion-epochs", 1,
+                "--val", 0.25, "--test", 0.25, "--device", "cpu", "-q")  # fmt: skip
     assert done.code == 0, done.err
     work = tmp_path / "mine.work"
     before = {path.name: path.stat().st_mtime_ns for path in work.iterdir()}

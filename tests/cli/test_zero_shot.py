@@ -16,7 +16,8 @@ from .conftest import Outcome
 def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
     done = rssc(
-        "zero-shot", scene, "-o", target, "--classes", "solar park, forest,vineyard", "--probabilities", "--tile-size", "200px", "--json"
+        "zero-shot", scene, "-o", target, "--classes", "solar park, forest,vineyard",
+        "--probabilities", "--tile-size", "200px", "--json"
     )  # fmt: skip
     assert done.code == 0, done.err
     values = json.loads(done.out)

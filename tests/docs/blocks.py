@@ -45,12 +45,12 @@ def commands(text: str) -> Iterator[list[str]]:
 def run_block(
     block: Block, namespace: dict[str, object], *, draw: Callable[[list[str]], None]
 ) -> None:
-    """Type a block: ``bash``: our program and Python scripts, in this process, which spares the
-    loading of torch;
-    ``python``: in one session for the page; blocks with a title are saved under it first.
+    """Type a block.
 
-    ``sh`` blocks are for readers who have what they need: not run. ``draw`` stands in for the
-    drawing of the demo scene.
+    ``bash``: our program and Python scripts, in this process, which spares the loading of torch;
+    ``python``: in one session for the page; blocks with a title are saved under it first; ``sh``
+    blocks are for readers who have what they need: not run. ``draw`` stands in for the drawing of
+    the demo scene.
     """
     if block.title:
         Path(block.title).write_text(block.text, encoding="utf-8")

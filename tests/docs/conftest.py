@@ -14,7 +14,7 @@ Draw = Callable[[list[str]], None]
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Draw:
-    """``python examples/make_demo_scene.py FILE …`` as a reader types it, but that each scene is drawn once for all tests."""
+    """``python examples/make_demo_scene.py FILE …``, but each scene is drawn once for all tests."""
     folder = tmp_path_factory.mktemp("drawn")
 
     def draw(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The site builds without a warning, fetches nothing, and names every command, option and public name."""
+"""The site builds without a warning, fetches nothing, and names all that is public."""
 
 from __future__ import annotations
 

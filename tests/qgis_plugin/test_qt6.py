@@ -1,7 +1,7 @@
-"""The QGIS plugin in Qt 6, read from its source, since no QGIS with Qt 6 is at hand: what only Qt 5
-understands.
+"""What only Qt 5 understands is found in the QGIS plugin's source.
 
-Runs without QGIS. Its own tests and its benchmark are held to the same.
+No QGIS with Qt 6 is at hand. Runs without QGIS. Its own tests and its benchmark are held to the
+same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     file
     for folder in ("qgis_plugin", "tests/qgis")
