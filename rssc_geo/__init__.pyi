@@ -5,6 +5,7 @@ from .inference.plan import make_plan as make_plan
 from .models.bundle import load_card as load_card
 from .models.bundle import load_model as load_model
 from .models.named_classes import name_classes as name_classes
+from .options import TrainOptions as TrainOptions
 from .pipelines.caption import caption as caption
 from .pipelines.classify import classify as classify
 from .pipelines.explain import explain as explain
@@ -14,5 +15,4 @@ from .raster.scene import open_scene as open_scene
 from .training.data import load_image_folder as load_image_folder
 from .training.few_shot.train_on_polygons import CustomOptions as CustomOptions
 from .training.few_shot.train_on_polygons import train_on_polygons as train_on_polygons
-from .training.options import TrainOptions as TrainOptions
 from .training.train import train as train

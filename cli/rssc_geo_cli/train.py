@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from rssc_geo_cli.options import Numbers, run_options, set_up_logging
 from rssc_geo_cli.progress import Reporter, exit_on_stdin_eof, show_result
-from rssc_geo_cli.train_full import full_options, full_recipe, take_full_options
+from rssc_geo_cli.train_full import END_TO_END, full_options
 from rssc_geo_cli.train_polygons import polygon_options, take_polygon_options, train_from_polygons
 
 
@@ -44,16 +42,13 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 @click.option(
     "--work", metavar="DIR", help="Where the stages keep what they made. Default: OUTPUT.work."
 )
-@click.option(
-    "--model", "start", default="compact", show_default=True, help="Bundle to start from."
-)
+@click.option("--model", default="compact", show_default=True, help="Bundle to start from.")
 @click.option(
     "--image-encoder",
-    "architecture",
     metavar="NAME",
     help="Another timm model, with --weights; at full size: see below.",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Its weights, safetensors.")
+@click.option("--weights", type=click.Path(), help="Its weights, safetensors.")
 @click.option(
     "--pad-type",
     type=click.Choice(["", "same"]),
@@ -62,7 +57,7 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 )
 @click.option(
     "--sentence-encoder",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     help="Folder of a sentence encoder to distill the text encoder from.",
 )
 @click.option(
@@ -109,13 +104,12 @@ class _Schedule(click.ParamType[tuple[tuple[int, int], ...]]):
 )
 @click.option(
     "--gsd-range",
-    "gsd_range_m",
     type=Numbers(float, count=2, metavar="MIN,MAX"),
     help="Metres a pixel of rasters.",
 )
 @full_options
 @click.option("--name", default="trained", show_default=True, help="Of the bundle.")
-@click.option("--bundle-version", "version", default="1", show_default=True, help="Of the bundle.")
+@click.option("--bundle-version", default="1", show_default=True, help="Of the bundle.")
 @click.option("--description", default="", help="One line for the card.")
 @click.option("--license", default="unspecified", help="Of the weights.")
 @click.option("--data", default="", help="What the data set is and its license, for the card.")
@@ -126,14 +120,6 @@ def command(
     *,
     dataset: str | None,
     output: str,
-    work: str | None,
-    architecture: str | None,
-    pad_type: str,
-    schedule: tuple[tuple[int, int], ...] | None,
-    learning_rate: float | None,
-    caption_epochs: int | None,
-    fusion_epochs: int | None,
-    footprint: tuple[float, float, float] | None,
     device: str | None,
     progress: str,
     watch_stdin: bool,
@@ -159,11 +145,10 @@ def command(
     if watch_stdin:
         exit_on_stdin_eof()
     polygons = take_polygon_options(options)
-    full = take_full_options(options)
     if dataset is None or polygons["rasters"]:
-        if any(value for name, value in full.items() if not name.endswith("_layers")):
+        if any(options[name] for name in END_TO_END):
             raise click.UsageError(
-                "options of training at full size are for a DATASET of pictures, not for --raster"
+                "options of training end to end are for a DATASET of pictures, not for --raster"
             )
         show = {"progress": progress, "as_json": as_json, "quiet": quiet}
         train_from_polygons(
@@ -172,64 +157,15 @@ def command(
         return
     set_up_logging(verbose=max(verbose, 0 if quiet else 1), quiet=quiet)
 
-    from rssc_geo.errors import UsageError
-    from rssc_geo.inference import choose_compute
-    from rssc_geo.models import Footprint, load_card, timm_colors
-    from rssc_geo.training import TrainOptions
+    from rssc_geo.options import TrainOptions
     from rssc_geo.training.train import train
 
-    chosen_full = full_recipe(
-        full,
-        image_encoder=architecture,
-        weights=options["weights"],
-        start=options["start"],
-        learning_rate=learning_rate,
-    )
-    if chosen_full is None and (architecture is None) != (options["weights"] is None):
-        raise UsageError(
-            "--image-encoder and --weights go together: the name of the timm model and its weights"
-        )
-    start = load_card(options["start"])
-    encoder = dict(start.network["image_encoder"])
-    if chosen_full is None and architecture is None and "architecture" not in encoder:
-        raise UsageError(
-            f"{options['start']} has an image encoder of transformers; it goes on learning with"
-            " --recipe full"
-        )
-    defaults = TrainOptions()
-    mean, std = start.mean, start.std
-    if chosen_full is None and architecture is not None:
-        mean, std = timm_colors(architecture)
-    recipe = dataclasses.replace(
-        defaults.encoder,
-        architecture=architecture or encoder.get("architecture", ""),
-        kwargs=(
-            ({"pad_type": pad_type} if pad_type else {})
-            if architecture
-            else encoder.get("kwargs", {})
-        ),
-        mean=mean,
-        std=std,
-        **_given(schedule=schedule, learning_rate=learning_rate),
-    )
-    chosen = dataclasses.replace(
-        defaults,
-        encoder=recipe,
-        captioner=dataclasses.replace(defaults.captioner, **_given(epochs=caption_epochs)),
-        fusion=(
-            defaults.fusion if fusion_epochs is None else defaults.fusion.shortened(fusion_epochs)
-        ),
-        footprint=None if footprint is None else Footprint(*footprint),
-        full=chosen_full,
-        **options,
-    )
+    chosen = TrainOptions(device=device, **options)
     with Reporter(progress, quiet=quiet) as reporter:
         card = train(
             dataset,
             output,
-            options=chosen,
-            work=work,
-            device=choose_compute(device).device,
+            chosen,
             command=shlex.join(["rssc-geo", *sys.argv[1:]]),
             progress=reporter,
         )
@@ -246,8 +182,3 @@ def _tell(values: dict[str, Any]) -> None:
             + ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items())
         )
     click.echo(values["bundle"])
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """What was given on the command line; the rest keeps its default."""
-    return {key: value for key, value in values.items() if value is not None}

@@ -19,7 +19,14 @@ from rssc_geo_cli.progress import Reporter, show_result
 
 _OWN = ("rasters", "labels", "column", "purity", "fine_tune", "words")
 _TILING = ("bands", "nodata", "assume_crs", "tile_size", "stretch", "min_valid")
-_CARD = ("start", "name", "version", "description", "license", "data")
+_CARD = {
+    "start": "model",
+    "name": "name",
+    "version": "bundle_version",
+    "description": "description",
+    "license": "license",
+    "data": "data",
+}
 
 polygon_options = apply_options(
     click.option(
@@ -94,7 +101,7 @@ def train_from_polygons(
         fine_tune=polygons["fine_tune"],
         words=None if polygons["words"] is None else read_words(polygons["words"]),
         tiling=TilingOptions(**{name: polygons[name] for name in _TILING}),
-        **{name: options[name] for name in _CARD},
+        **{name: options[option] for name, option in _CARD.items()},
     )
     pairs = list(zip(rasters, labels * len(rasters) if len(labels) == 1 else labels, strict=True))
     with Reporter(show["progress"], quiet=show["quiet"]) as reporter:

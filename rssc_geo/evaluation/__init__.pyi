@@ -8,7 +8,6 @@ from .caption_metrics import caption_scores as caption_scores
 from .caption_metrics import tokenize as tokenize
 from .evaluate import match_classes as match_classes
 from .evaluate import write_report as write_report
-from .folds import FoldCaptioners as FoldCaptioners
 from .plots import confusion_png as confusion_png
 from .plots import mistakes_png as mistakes_png
 from .plots import spread as spread

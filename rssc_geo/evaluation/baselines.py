@@ -21,15 +21,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rssc_geo.errors import UsageError
-from rssc_geo.evaluation.folds import FoldCaptioners
 from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model
 from rssc_geo.training import (
     Features,
     FusionRecipe,
     McNemar,
+    OutOfFoldCaptioners,
     SceneImages,
     Split,
-    TrainOptions,
+    TrainingRecipe,
     cache_features,
     load_image_folder,
     logits_of,
@@ -139,7 +139,7 @@ def compare_on_folder(
     work: Path,
     seeds: int,
     device: torch.device,
-    options: TrainOptions | None = None,
+    options: TrainingRecipe | None = None,
 ) -> Comparison:
     """:func:`compare` on an image folder with captions.
 
@@ -162,7 +162,7 @@ def compare_on_folder(
     split = stratified_split(data, seed=seed, val=options.val, test=options.test)
     if not len(split["test"]):
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
-    share_work(work, options=options)
+    share_work(work, recipe=options)
     network = model.network.to(device).eval()
     features = cache_features(
         network,
@@ -175,11 +175,11 @@ def compare_on_folder(
         device=device,
     )
     log.info("captions of the training pictures, by captioners that have not seen them")
-    captioners = FoldCaptioners(
-        features,
-        data,
-        model.vocabulary,
-        options.captioner,
+    captioners = OutOfFoldCaptioners(
+        features=features,
+        data=data,
+        vocabulary=model.vocabulary,
+        recipe=options.captioner,
         folds=options.folds,
         seed=seed,
         work=work,

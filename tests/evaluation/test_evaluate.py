@@ -34,8 +34,8 @@ from rssc_geo.models import Model
 from rssc_geo.raster import open_scene
 from rssc_geo.training import (
     Features,
+    FusionPhase,
     FusionRecipe,
-    Phase,
     SceneImages,
     labeled_tiles,
     load_image_folder,
@@ -210,9 +210,9 @@ def test_the_comparison_sees_where_words_help(
     words = ["field", "river", "trees"]
     generated = [[f"a {words[label]}" for label in data.labels.tolist()]]
     split = stratified_split(data, seed=0, val=0.2, test=0.3)
-    together = Phase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
-    words_alone = Phase(
-        6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, least_tokens=0.5
+    together = FusionPhase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
+    words_alone = FusionPhase(
+        6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, min_tokens=0.5
     )
     recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
     table = compare(small_model, features, data, split, generated, recipe, seeds=2, work=tmp_path)

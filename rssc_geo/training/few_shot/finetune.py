@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from rssc_geo.models import Model
-from rssc_geo.training.augment import augment
+from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.few_shot.head import Head
-from rssc_geo.training.schedule import one_cycle
-from rssc_geo.training.stages.encoder import mixed_precision, normalize, to_input
+from rssc_geo.training.loop import mixed_precision, one_cycle
 
 _STEPS, _BATCH = 160, 20
 _RATE, _DECAY, _SMOOTHING, _DROPOUT = 5e-4, 0.05, 0.1, 0.2
