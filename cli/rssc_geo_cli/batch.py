@@ -258,7 +258,7 @@ def status(*, folder: Path, as_json: bool) -> None:
 def _silence_dask() -> None:
     """Our errors say in one line what Dask's messages repeat at length."""
     with contextlib.suppress(ImportError):  # said where it is needed
-        pass
+        import distributed
 
     for name in [
         name

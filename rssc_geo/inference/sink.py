@@ -9,10 +9,10 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
 
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.output import CellBatch
+from typing import Self
 
 _WAITING = 4  # batches that may wait to be written: enough to hide a slow disk's hiccups, too few to fill memory
 

@@ -13,9 +13,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from rssc_geo.errors import OutputError
+from typing import Self
 
 logger = logging.getLogger(__name__)
 

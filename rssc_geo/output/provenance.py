@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone, UTC
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from rssc_geo.output.styles import xml_text

@@ -11,13 +11,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.output.formats import format_of
+from typing import Self
 
 _RASTER_CLASSES = 255  # uint8, of which 255 says nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there

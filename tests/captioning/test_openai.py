@@ -6,7 +6,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone, UTC
 from email.utils import format_datetime
 
 import numpy as np
