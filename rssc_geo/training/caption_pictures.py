@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 
 from rssc_geo.captioning import CaptionOptions, NoCaptioner, make_captioner
-from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.errors import UsageError
+from rssc_geo.files import atomic_write, check_writable
 from rssc_geo.inference import TileClassifier, choose_compute
 from rssc_geo.models import load_model
-from rssc_geo.output import check_file
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import load_image_folder
@@ -46,7 +45,7 @@ def caption_pictures(
     target = Path(output)
     if target.suffix.lower() != ".jsonl":
         raise UsageError(f"{target.name}: captions of pictures are written as .jsonl")
-    check_file(target, overwrite=overwrite)
+    check_writable(target, overwrite=overwrite)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
     loaded = load_model(model, revision=revision)
     writes = make_captioner(
@@ -60,26 +59,15 @@ def caption_pictures(
         raise UsageError("--captioner none writes no captions; name one that does")
     data = load_image_folder(folder, size=loaded.card.input_size[0])
     classifier = TileClassifier(loaded, writes, compute)
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for start in range(0, len(data.names), compute.batch_size):
-                pixels = data.pixels[start : start + compute.batch_size]
-                found = classifier(pixels, np.ones(pixels.shape[:3], bool)).captions
-                for name, text in zip(data.names[start:], found, strict=False):
-                    file.write(
-                        json.dumps(
-                            {"image": name, "captions": [text] if text else []}, ensure_ascii=False
-                        )
-                        + "\n"
-                    )
-                if progress is not None:
-                    progress("caption", start + len(found), len(data.names))
-        os.replace(part, target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(target) as made, made.open("w", encoding="utf-8") as file:
+        for start in range(0, len(data.names), compute.batch_size):
+            pixels = data.pixels[start : start + compute.batch_size]
+            found = classifier(pixels, np.ones(pixels.shape[:3], bool)).captions
+            for name, text in zip(data.names[start:], found, strict=False):
+                line = {"image": name, "captions": [text] if text else []}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if progress is not None:
+                progress("caption", start + len(found), len(data.names))
     return CaptionResult(
         target, len(data.names), time.monotonic() - started, str(compute.device), ()
     )

@@ -115,15 +115,15 @@ def test_it_learns_and_its_bundle_classifies(
 
 
 def test_it_goes_on_where_it_stopped(folder: Path, recipe: EndToEndRecipe, tmp_path: Path) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
         if done == 1:
-            raise Stop
+            raise StopError
 
     whole = _train(folder, tmp_path / "whole", recipe)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         _train(folder, tmp_path / "halves", recipe, progress=stop)
     assert len(_losses(tmp_path / "halves.work")) == 1
     halves = _train(folder, tmp_path / "halves", recipe)

@@ -230,14 +230,14 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     assert all(torch.isfinite(value).all() for value in whole.values())
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(step: int, values: object) -> None:
         if step == 1:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         learn(works[2], report=stop)
     resumed = learn(works[2])
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
