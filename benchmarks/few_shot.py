@@ -32,7 +32,7 @@ from rssc_geo.training import (
     Features,
     LinearProbe,
     SceneImages,
-    TrainOptions,
+    TrainingRecipe,
     embed_views,
     fine_tune,
     fit_probe,
@@ -51,7 +51,7 @@ from rssc_geo.training import (
 UNSEEN, DRAWS, SHOTS = 10, 20, (1, 2, 4, 8, 16, 32)
 
 
-def fuse(model: Model, others: SceneImages, features: Features, options: TrainOptions) -> None:
+def fuse(model: Model, others: SceneImages, features: Features, options: TrainingRecipe) -> None:
     """Train the fusion on the other classes."""
     split = stratified_split(others, seed=0)
     tokens, labels = features.tokens[0, split["val"]], others.labels[split["val"]]
@@ -66,7 +66,7 @@ def fuse(model: Model, others: SceneImages, features: Features, options: TrainOp
     train_fusion(model, features, others, none, split["train"], recipe, validate=validate)
 
 
-def imagenet(pixels: np.ndarray, data: SceneImages, options: TrainOptions) -> np.ndarray:
+def imagenet(pixels: np.ndarray, data: SceneImages, options: TrainingRecipe) -> np.ndarray:
     """Mean tokens of the backbone as it came from ImageNet."""
     model = new_model(options, data)
     model.network.image_encoder.backbone.load_state_dict(

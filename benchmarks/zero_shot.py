@@ -32,7 +32,7 @@ from rssc_geo.models import Model, class_embeddings, refine_texts
 from rssc_geo.training import (
     Features,
     SceneImages,
-    TrainOptions,
+    TrainingRecipe,
     cache_features,
     caption_embeddings,
     initial_weights,
@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 
 
 def train_without(
-    unseen: np.ndarray, data: SceneImages, options: TrainOptions, *, seed: int, work: Path
+    unseen: np.ndarray, data: SceneImages, options: TrainingRecipe, *, seed: int, work: Path
 ) -> tuple[Model, SceneImages, Features]:
     """A model with an alignment, of the other classes only.
 
@@ -87,7 +87,7 @@ def train_without(
     return dataclasses.replace(model, alignment=alignment), others, features
 
 
-def draw_accuracy(data: SceneImages, options: TrainOptions, draw: int, work: Path) -> np.ndarray:
+def draw_accuracy(data: SceneImages, options: TrainingRecipe, draw: int, work: Path) -> np.ndarray:
     """Accuracies by names, names refined, phrases, phrases refined, ``(1 + SUBSETS, 4)``.
 
     Of all six, and of four of them.
@@ -139,12 +139,12 @@ def mean_tokens(model: Model, pixels: np.ndarray) -> torch.Tensor:
         return torch.cat([model.network.encode_image(images).mean(1) for images in parts])
 
 
-def options_of(arguments: argparse.Namespace) -> TrainOptions:
+def options_of(arguments: argparse.Namespace) -> TrainingRecipe:
     """The embedded model's recipe with a shorter schedule of the encoder."""
     recipe = dataclasses.replace(
-        TrainOptions().encoder, schedule=((4, 128), (3, 160)), text_weight=1.0
+        TrainingRecipe().encoder, schedule=((4, 128), (3, 160)), text_weight=1.0
     )
-    return TrainOptions(
+    return TrainingRecipe(
         weights=arguments.weights, sentence_encoder=arguments.sentence_encoder, encoder=recipe
     )
 

@@ -1,4 +1,4 @@
-"""Augmentation for pictures taken from above.
+"""Pictures as the network takes them, augmented for views from above.
 
 There is no up, and ground sampling, light and processing vary.
 """
@@ -10,6 +10,7 @@ import io
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 
 ZOOM = (0.4, 1.35)
@@ -19,15 +20,39 @@ Under 1 is closer, over 1 reflects the border.
 """
 
 
+def to_input(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """Pixels uint8 ``(B, H, W, 3)`` as float32 ``(B, 3, H, W)`` in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 255
+
+
+def normalize(
+    images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> torch.Tensor:
+    """``(images − mean) / std`` by channel, of images ``(B, 3, H, W)``.
+
+    Channels come last in memory: faster convolutions on the CPU.
+    """
+    shift, scale = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+    return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
 def augment(
     images: torch.Tensor, generator: torch.Generator, *, size: int, zoom: tuple[float, float] = ZOOM
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``, and how
-    much of each is left.
+    """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``.
 
-    ``images``: float ``(B, 3, H, W)`` in [0, 1]. Returns float ``(B, 3, size, size)`` in [0, 1] and
-    ``(B,)``, the share of the picture's area that its copy shows. Each is turned by any angle (half
-    of them by a multiple of 90° only) and mirrored; a closer view is taken anywhere in the picture.
+    Each is turned by any angle (half of them by a multiple of 90° only) and mirrored; a closer view
+    is taken anywhere in the picture.
+
+    Parameters
+    ----------
+    images : float ``(B, 3, H, W)`` in [0, 1]
+    generator : of all random choices
+    size : pixels a side of the copies
+    zoom : smallest and largest footprint seen, as a share of the picture's side
+
+    Returns the copies, float ``(B, 3, size, size)`` in [0, 1], and ``(B,)``, the share of the
+    picture's area that each shows.
     """
     images, visible = _warp(images, generator, size, zoom)
     images = _soften(_light(images, generator), generator).clamp_(0, 1)
@@ -37,11 +62,12 @@ def augment(
 def soft_labels(
     labels: torch.Tensor, visible: torch.Tensor, *, classes: int, smoothing: float = 0.1
 ) -> torch.Tensor:
-    """Targets ``(B, classes)`` that trust a view the less, the less of the picture it shows.
+    """Target distributions float ``(B, classes)``, softer the less of the picture a view shows.
 
-    The share of the label falls from ``1 − smoothing`` for the whole picture towards chance with
-    the square of what is missing, the rest is spread evenly (Liu et al., "Soft Augmentation for
-    Image Classification", CVPR 2023): a corner of a picture called Bridge may show fields only.
+    ``labels``: int64 ``(B,)``; ``visible``: float ``(B,)``, the share that is shown. The share of
+    the label falls from ``1 − smoothing`` for the whole picture towards chance with the square of
+    what is missing, the rest is spread evenly (Liu et al., "Soft Augmentation for Image
+    Classification", CVPR 2023): a corner of a picture called Bridge may show fields only.
     """
     chance = 1 / classes
     sure = chance + (1 - smoothing - chance) * (1 - (1 - visible) ** 2)

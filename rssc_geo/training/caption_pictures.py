@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from rssc_geo.captioning import NoCaptioner, make_captioner
-from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import check_writable
+from rssc_geo.captioning import CaptionOptions, NoCaptioner, make_captioner
+from rssc_geo.errors import UsageError
+from rssc_geo.files import atomic_write, check_writable
 from rssc_geo.inference import TileClassifier, choose_compute
 from rssc_geo.models import load_bundle
-from rssc_geo.options import CaptionerOptions
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import load_image_folder
@@ -28,7 +25,7 @@ def caption_pictures(
     model: str | Path = "compact",
     revision: str | None = None,
     captioner: str | None = None,
-    caption_options: CaptionerOptions | None = None,
+    caption_options: CaptionOptions | None = None,
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -51,32 +48,26 @@ def caption_pictures(
     check_writable(target, overwrite=overwrite)
     compute = choose_compute(device, dtype=dtype, batch_size=batch_size)
     loaded = load_bundle(model, revision=revision)
-    asked = replace(caption_options or CaptionerOptions(), captioner=captioner)
-    writes = make_captioner(loaded, asked, device=compute.device, dtype=compute.dtype)
+    writes = make_captioner(
+        captioner,
+        loaded,
+        caption_options or CaptionOptions(),
+        device=compute.device,
+        dtype=compute.dtype,
+    )
     if isinstance(writes, NoCaptioner):
         raise UsageError("--captioner none writes no captions; name one that does")
     data = load_image_folder(folder, size=loaded.card.input_size[0])
     classifier = TileClassifier(loaded, writes, compute)
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for start in range(0, len(data.names), compute.batch_size):
-                pixels = data.pixels[start : start + compute.batch_size]
-                found = classifier(pixels, np.ones(pixels.shape[:3], bool)).captions
-                for name, text in zip(data.names[start:], found, strict=False):
-                    file.write(
-                        json.dumps(
-                            {"image": name, "captions": [text] if text else []}, ensure_ascii=False
-                        )
-                        + "\n"
-                    )
-                if progress is not None:
-                    progress("caption", start + len(found), len(data.names))
-        os.replace(part, target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(target) as made, made.open("w", encoding="utf-8") as file:
+        for start in range(0, len(data.names), compute.batch_size):
+            pixels = data.pixels[start : start + compute.batch_size]
+            found = classifier(pixels, np.ones(pixels.shape[:3], bool)).captions
+            for name, text in zip(data.names[start:], found, strict=False):
+                line = {"image": name, "captions": [text] if text else []}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if progress is not None:
+                progress("caption", start + len(found), len(data.names))
     return CaptionResult(
         target, len(data.names), time.monotonic() - started, str(compute.device), ()
     )

@@ -1,4 +1,4 @@
-"""An image-folder data set in memory, its captions, and its splits without leaks."""
+"""An image-folder data set in memory, its captions, and its splits without leaks. No torch here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from rssc_geo.errors import InputError
@@ -17,20 +18,25 @@ from rssc_geo.errors import InputError
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
-Split = Mapping[str, np.ndarray]
+Split = Mapping[str, NDArray[np.int64]]
+"""Rows of the parts ``train``, ``val`` and ``test``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneImages:
     """Labeled scene images, all of one size.
 
-    ``pixels`` is uint8 ``(N, H, W, 3)`` RGB, ``labels`` int64 ``(N,)`` into ``classes``, ``names``
-    the path of each image below the data set's folder, ``captions`` the sentences that people wrote
-    for it.
+    Attributes
+    ----------
+    pixels : uint8 ``(N, H, W, 3)``, RGB
+    labels : int64 ``(N,)``, places in ``classes``
+    names : path of each image below the data set's folder
+    classes : their names
+    captions : the sentences that people wrote for each image
     """
 
-    pixels: np.ndarray
-    labels: np.ndarray
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
     names: tuple[str, ...]
     classes: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
@@ -39,7 +45,7 @@ class SceneImages:
         if not len(self.pixels) == len(self.labels) == len(self.names) == len(self.captions):
             raise ValueError("pixels, labels, names and captions differ in length")
 
-    def take(self, rows: np.ndarray) -> SceneImages:
+    def take(self, rows: NDArray[np.int64]) -> SceneImages:
         """These rows of it, with all classes."""
         chosen = rows.tolist()
         return SceneImages(
@@ -51,68 +57,107 @@ class SceneImages:
         )
 
 
-def load_image_folder(
-    folder: str | Path, *, size: int, captions: Path | None = None
-) -> SceneImages:
-    """Read ``folder/<class>/*`` (or ``folder/images/<class>/*``) and ``folder/captions.jsonl``
-    where there is one.
+@dataclass(frozen=True, slots=True)
+class PictureFiles:
+    """The files of an image folder, unread.
 
-    ``size``: every image is resized to ``size × size`` pixels (bilinear, antialiased). A line of
-    the captions is ``{"image": "<class>/<file>", "captions": ["…", …]}``; ``captions``: another
-    file of such lines. Images that cannot be read are left out with a warning, and so are captions
-    of images that are not there. Raises ``InputError`` when there are fewer than two class folders,
-    or one of them holds fewer than two readable images, or the captions are no JSON Lines.
+    Attributes
+    ----------
+    root : folder of the class folders
+    classes : names of the class folders, sorted
+    paths : (place of the class, file), sorted
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    paths: tuple[tuple[int, Path], ...]
+
+
+def find_pictures(folder: str | Path) -> PictureFiles:
+    """List the images ``folder/<class>/*``, or ``folder/images/<class>/*``.
+
+    Raises ``InputError`` when there are fewer than two class folders, or fewer than two images in
+    one of them.
     """
     root = Path(folder)
     images = root / "images" if (root / "images").is_dir() else root
     if not images.is_dir():
         raise InputError(f"{root}: no such folder; give an image folder with one folder a class")
-    if captions is not None and not captions.is_file():
-        raise InputError(f"{captions}: no such file of captions")
     classes = tuple(
         sorted(p.name for p in images.iterdir() if p.is_dir() and not p.name.startswith("."))
     )
-    paths = [
+    paths = tuple(
         (index, path)
         for index, name in enumerate(classes)
         for path in sorted((images / name).iterdir())
         if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    )
     if not paths:
         raise InputError(f"{root}: no images found; expected {images}/<class>/*.jpg")
-    pixels = np.empty((len(paths), size, size, 3), np.uint8)
+    _check_classes(images, classes, [index for index, _ in paths])
+    return PictureFiles(images, classes, paths)
+
+
+def load_image_folder(
+    folder: str | Path, *, size: int, captions: str | Path | None = None
+) -> SceneImages:
+    """Read an image folder, one folder a class, and its captions where there are some.
+
+    Images that cannot be read are left out with a warning, and so are captions of images that are
+    not there.
+
+    Parameters
+    ----------
+    folder : holds ``<class>/*`` (or ``images/<class>/*``) and perhaps ``captions.jsonl``, whose
+        lines are ``{"image": "<class>/<file>", "captions": ["…", …]}``
+    size : every image is resized to ``size × size`` pixels (bilinear, antialiased)
+    captions : another file of such lines
+
+    Raises
+    ------
+    InputError
+        when there are fewer than two class folders, or one of them holds fewer than two readable
+        images, or the captions are no JSON Lines
+
+    Examples
+    --------
+    >>> data = load_image_folder("AID", size=192)  # doctest: +SKIP
+    >>> data.pixels.shape, data.classes[0]  # doctest: +SKIP
+    ((10000, 192, 192, 3), 'Airport')
+
+    """
+    if captions is not None and not Path(captions).is_file():
+        raise InputError(f"{captions}: no such file of captions")
+    found = find_pictures(folder)
+    pixels = np.empty((len(found.paths), size, size, 3), np.uint8)
     kept: list[tuple[int, str]] = []
     broken: list[str] = []
-    for index, path in paths:
+    for index, path in found.paths:
         try:
             pixels[len(kept)] = read_picture(path, size)
         except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
             broken.append(f"{path} ({error})")
             continue
-        kept.append((index, path.relative_to(images).as_posix()))
+        kept.append((index, path.relative_to(found.root).as_posix()))
     if broken:
         log.warning(
             "%d of %d images cannot be read and are left out, first %s",
             len(broken),
-            len(paths),
+            len(found.paths),
             broken[0],
         )
     labels = np.array([index for index, _ in kept], np.int64)
-    _check_classes(images, classes, labels)
+    _check_classes(found.root, found.classes, labels.tolist())
     names = tuple(name for _, name in kept)
-    return SceneImages(
-        pixels[: len(kept)],
-        labels,
-        names,
-        classes,
-        _captions(captions or root / "captions.jsonl", names),
-    )
+    sentences = _captions(Path(captions or Path(folder) / "captions.jsonl"), names)
+    return SceneImages(pixels[: len(kept)], labels, names, found.classes, sentences)
 
 
-def read_picture(path: Path, size: int) -> np.ndarray:
+def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
     """An image file as uint8 ``(size, size, 3)`` RGB.
 
-    16-bit gray is scaled to 8 bit, transparency dropped.
+    16-bit gray is scaled to 8 bit, transparency dropped. Raises ``ValueError`` for floating-point
+    pixels, and what Pillow raises.
     """
     with Image.open(path) as image:
         if image.mode == "F":
@@ -126,12 +171,12 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         return np.asarray(eight.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _check_classes(images: Path, classes: tuple[str, ...], labels: np.ndarray) -> None:
+def _check_classes(images: Path, classes: tuple[str, ...], labels: list[int]) -> None:
     if len(classes) < 2:
         raise InputError(
             f"{images} has one class folder only ({classes[0]}): there is nothing to tell apart"
         )
-    counts = np.bincount(labels, minlength=len(classes))
+    counts = np.bincount(np.array(labels, np.int64), minlength=len(classes))
     few = [f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if count < 2]
     if few:
         raise InputError(
@@ -165,36 +210,40 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
             len(unknown),
             unknown[0],
         )
-    silent = sum(name not in written for name in names)
-    if silent:
+    without = sum(name not in written for name in names)
+    if without:
         log.warning(
             "%s: %d of %d images have no caption and are learned without words",
             path,
-            silent,
+            without,
             len(names),
         )
     return tuple(written.get(name, ()) for name in names)
 
 
+def check_shares(val: float, test: float) -> None:
+    """Refuse with ``InputError`` shares that leave nothing to validate with or to train on."""
+    if val <= 0 or test < 0 or val + test >= 1:
+        raise InputError(
+            f"validation share {val:g} and test share {test:g} must be above 0 and leave something"
+            " to train on"
+        )
+
+
 def stratified_split(
     data: SceneImages, *, seed: int, val: float = 0.1, test: float = 0.1
-) -> dict[str, np.ndarray]:
-    """Rows of ``train``, ``val`` and ``test``: each class is divided alike, identical images stay
-    together.
+) -> dict[str, NDArray[np.int64]]:
+    """Rows of ``train``, ``val`` and ``test``, each class divided alike.
 
     ``val`` and ``test`` are shares; each part has an image of every class, at the cost of ``test``
     first where images are few. Images that are equal pixel by pixel always go to ``train``, so that
     no pair sits on both sides; they are named in a warning. Raises ``InputError`` when the shares
     leave nothing to train on.
     """
-    if val <= 0 or test < 0 or val + test >= 1:
-        raise InputError(
-            f"validation share {val:g} and test share {test:g} must be above 0 and leave something"
-            " to train on"
-        )
+    check_shares(val, test)
     repeated = _repeated(data)
     generator = np.random.default_rng(seed)
-    parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "val": [], "test": []}
     for label in range(len(data.classes)):
         indices = generator.permutation(np.flatnonzero(data.labels == label))
         indices = np.concatenate([indices[repeated[indices]], indices[~repeated[indices]]])
@@ -206,7 +255,7 @@ def stratified_split(
     return {name: np.sort(np.concatenate(pieces)) for name, pieces in parts.items()}
 
 
-def _repeated(data: SceneImages) -> np.ndarray:
+def _repeated(data: SceneImages) -> NDArray[np.bool_]:
     """Whether another image has the same pixels, bool ``(N,)``."""
     first: dict[bytes, int] = {}
     repeated = np.zeros(len(data.pixels), bool)
@@ -225,10 +274,12 @@ def _repeated(data: SceneImages) -> np.ndarray:
     return repeated
 
 
-def deal_folds(data: SceneImages, rows: np.ndarray, *, folds: int, seed: int) -> list[np.ndarray]:
-    """``rows`` dealt to ``folds`` parts, class by class.
+def deal_folds(
+    data: SceneImages, rows: NDArray[np.int64], *, folds: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """``rows`` dealt to ``folds`` parts at random, class by class.
 
-    ``InputError`` when a class has fewer images than folds.
+    Raises ``InputError`` when a class has fewer images than folds.
     """
     generator = np.random.default_rng(seed)
     fold = np.empty(len(rows), np.int64)

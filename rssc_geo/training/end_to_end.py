@@ -1,5 +1,4 @@
-"""Train the whole network, encoders included, on pictures and captions: on one processor or many
-GPUs.
+"""Train the whole network, encoders included, on pictures and captions: one processor or many GPUs.
 
 Under ``torchrun`` or ``accelerate launch`` each process takes its share of every batch. After each
 epoch the work folder holds all that is needed to go on, and the weights of the epoch best on the
@@ -10,317 +9,288 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.utils.data import DataLoader, Dataset
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.models import ModelCard, load_card, save_bundle
+from rssc_geo.files import atomic_write
+from rssc_geo.models import DualAttentionClassifier, Model, ModelCard, load_card, save_bundle
+from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split, load_image_folder, stratified_split
-from rssc_geo.training.end_to_end_batches import FullBatches
-from rssc_geo.training.end_to_end_options import FullRecipe, load_encoders, new_full_model
-from rssc_geo.training.layers import keep_no_activations, train_layers, train_mode
+from rssc_geo.training.loop import LoopOptions, Task, fit, mixed_precision, plain, warmup_cosine
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
-from rssc_geo.training.options import TrainOptions
+from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_record
 from rssc_geo.training.readme import bundle_readme
-from rssc_geo.training.run import Clock, describe, figures, open_work, spare_bundle
-from rssc_geo.training.runlog import RunLog
-from rssc_geo.training.stages.encoder import mixed_precision, normalize, to_input
-
-log = logging.getLogger(__name__)
+from rssc_geo.training.stages.calibration import accuracy_figures
+from rssc_geo.training.start import load_encoders, new_end_to_end_model
+from rssc_geo.training.work import WorkFolder
 
 _STEP_EPOCHS = 20
+_ZOOM = (0.5, 1.2)
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def train_full(
+def train_end_to_end(
     dataset: Path,
     output: Path,
+    recipe: TrainingRecipe,
     *,
-    options: TrainOptions,
-    recipe: FullRecipe,
-    work: Path,
+    work: WorkFolder,
     device: torch.device,
     command: str = "",
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> ModelCard:
-    """Train by ``recipe`` and write a bundle; what ``train`` does with ``options.full``. Arguments
-    as there.
+    """Train by ``recipe.end_to_end`` and write a bundle; arguments and result as of ``train``.
 
-    Returns the card as written. Raises ``InputError`` when the loss is no number (the work folder
-    keeps the last good epoch) or captions are missing that the network needs, and what the encoders
-    and the data set raise.
+    Raises ``InputError`` when the loss is not finite (the work folder keeps the last good epoch) or
+    captions are missing that the network needs, and what the encoders and the data set raise.
     """
-    run = _FullRun(
-        options, recipe, dataset=dataset, output=output, work=work, device=device, progress=progress
+    own = recipe.end_to_end
+    if own is None:
+        raise ValueError("the recipe is not one of end-to-end training")
+    accelerator = _accelerator(own, device)
+    torch.manual_seed(recipe.seed)
+    encoders = load_encoders(own)
+    size = encoders[0].size if encoders is not None else load_card(recipe.model).input_size[0]
+    data = load_image_folder(dataset, size=size, captions=own.captions)
+    split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
+    model = new_end_to_end_model(recipe, own, encoders, data.classes)
+    _check_captions(model.card, data)
+    if model.card.needs_captions:
+        own = dataclasses.replace(own, silent=0.0)
+    _choose_layers(model.network, own)
+    batch_size = min(own.batch_size, len(split["train"]))
+    if batch_size < accelerator.num_processes * own.accumulate:
+        raise UsageError(
+            f"a batch of {batch_size} cannot be divided among"
+            f" {accelerator.num_processes} processes and {own.accumulate} parts: give a"
+            " larger --batch-size or a smaller --accumulate"
+        )
+    with accelerator.main_process_first():
+        work.open(dataset=dataset, recipe=recipe)
+
+    weights = work.path / "end_to_end.safetensors"
+    task = _EndToEndTask(
+        model, data, split, own, seed=recipe.seed, accelerator=accelerator, weights=weights
     )
-    run.learn()
-    return run.finish(command)
+    optimizer = _optimizer(model.network, own)
+    schedule = _schedule(optimizer, own, steps=task.steps)
+    task.parallel, prepared = accelerator.prepare(model.network, optimizer)
+    task.forward = torch.compile(task.parallel) if own.compile else task.parallel
+    options = LoopOptions(
+        own.epochs,
+        clip=own.clip,
+        patience=own.patience,
+        checkpoint=work.path / "end_to_end.last.safetensors",
+    )
+    report = work.reporter(task.name, own.epochs)
+    fit(task, prepared, schedule, options, report=report, processes=accelerator)
+    accelerator.wait_for_everyone()
+
+    model.network.load_state_dict(load_file(weights))
+    card = _measured(model.card, task)
+    record = training_record(
+        recipe,
+        split,
+        seconds=work.keep_time() if accelerator.is_main_process else 0.0,
+        device=str(accelerator.device),
+        command=command,
+    )
+    record["captions"] = sum(map(bool, data.captions))
+    record["processes"] = accelerator.num_processes
+    card = dataclasses.replace(card, training=record)
+    if accelerator.is_main_process:
+        trained = dataclasses.replace(model, card=card, network=model.network.cpu())
+        card = save_bundle(output, trained, readme=bundle_readme(card))
+    accelerator.wait_for_everyone()
+    return card
 
 
-class _FullRun:
-    """The data, the model, and everything that changes while it learns."""
+class _EndToEndTask(Task[Batch]):
+    """A batch is images ``(B, 3, H, W)``, token ids and mask ``(B, L)``, and targets ``(B, C)``.
+
+    Each process has its own share of it, in ``accumulate`` parts.
+    """
+
+    name = "end to end"
+    network: DualAttentionClassifier
+    parallel: nn.Module
+    forward: Any
 
     def __init__(
         self,
-        options: TrainOptions,
-        recipe: FullRecipe,
+        model: Model,
+        data: SceneImages,
+        split: Split,
+        recipe: EndToEndRecipe,
         *,
-        dataset: Path,
-        output: Path,
-        work: Path,
-        device: torch.device,
-        progress: Callable[[str, int, int], None] | None,
+        seed: int,
+        accelerator: Any,
+        weights: Path,
     ) -> None:
-        self.clock = Clock(work)
-        self.options, self.recipe, self.output, self.work, self.progress = (
-            options,
-            recipe,
-            output,
-            work,
-            progress,
-        )
-        spare_bundle(output)
-        self.accelerator = _accelerator(recipe, device)
-        self.device: torch.device = self.accelerator.device
-        torch.manual_seed(options.seed)
-        encoders = load_encoders(recipe)
-        size = encoders[0].size if encoders is not None else load_card(options.start).input_size[0]
-        self.data = load_image_folder(dataset, size=size, captions=recipe.captions)
-        self.split: Split = stratified_split(
-            self.data, seed=options.seed, val=options.val, test=options.test
-        )
-        self.model = new_full_model(options, recipe, encoders, self.data.classes)
-        _check_captions(self.model.card, self.data)
-        if self.model.card.needs_captions:
-            self.recipe = recipe = dataclasses.replace(recipe, silent=0.0)
-        self.network = self.model.network
-        train_layers(self.network.image_encoder, recipe.image_layers, what="image")
-        train_layers(self.network.text_encoder, recipe.text_layers, what="text")
-        if recipe.checkpointing:
-            keep_no_activations(self.network)
-        self.learned = [value for value in self.network.parameters() if value.requires_grad]
-        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-        optimizer = kind(self.learned, lr=recipe.learning_rate)
-        self.batch_size = min(recipe.batch_size, len(self.split["train"]))
-        if self.batch_size < self.accelerator.num_processes * recipe.accumulate:
-            raise UsageError(
-                f"a batch of {self.batch_size} cannot be divided among"
-                f" {self.accelerator.num_processes} processes and {recipe.accumulate} parts: give a"
-                " larger --batch-size or a smaller --accumulate"
-            )
-        with self.accelerator.main_process_first():
-            open_work(work, dataset=dataset, options=options)
-            self.clock.go_on()
-        self.steps = math.ceil(len(self.split["train"]) / self.batch_size)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _factor(recipe, self.steps))
-        self.parallel, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self.forward = torch.compile(self.parallel) if recipe.compile else self.parallel
-        self.state: dict[str, float] = {"epoch": 0, "best": -1.0, "since": 0}
+        self._model, self._data, self._split, self._recipe = model, data, split, recipe
+        self._seed, self._accelerator, self._weights = seed, accelerator, weights
+        self._device: torch.device = accelerator.device
+        self.network = model.network
+        self._batch_size = min(recipe.batch_size, len(split["train"]))
+        self.steps = math.ceil(len(split["train"]) / self._batch_size)
 
-    def learn(self) -> None:
-        """All epochs that an earlier run has not done.
-
-        The best one's weights lie in the work folder at the end.
-        """
-        last, state = self.work / "full.last.pt", self.state
-        if last.is_file():
-            self._load(last)
-            log.info("epochs 1 to %d of %d were done before", state["epoch"], self.recipe.epochs)
-        with contextlib.ExitStack() as stack:
-            leads = self.accelerator.is_main_process
-            record = stack.enter_context(contextlib.closing(RunLog(self.work))) if leads else None
-            while state["epoch"] < self.recipe.epochs and state["since"] < self.recipe.patience:
-                self._report()
-                self._next_epoch(record)
-                if leads:
-                    self._save(last)
-                    self.clock.keep()
-        self._report()
-        self.accelerator.wait_for_everyone()
-
-    def _next_epoch(self, record: RunLog | None) -> None:
-        """Train and validate.
-
-        The first process, which has the ``record``, keeps the weights if they are the best yet.
-        """
-        state, started = self.state, time.monotonic()
-        loss = self._epoch(int(state["epoch"]))
-        if not math.isfinite(loss):
-            raise InputError(
-                f"training stopped in epoch {state['epoch'] + 1}: the loss is {loss}. {self.work}"
-                " holds the last good epoch; run again in another --work folder with a lower"
-                " --learning-rate"
-            )
-        accuracy = overall_accuracy(
-            self._logits("val").argmax(1), self.data.labels[self.split["val"]]
-        )
-        better = accuracy > state["best"]
-        state["epoch"] += 1
-        state["since"] = 0 if better else state["since"] + 1
-        state["best"] = max(accuracy, state["best"])
-        if record is not None:
-            log.info(
-                "epoch %d/%d, loss %.3f, validation %.4f (%.0f s)",
-                state["epoch"], self.recipe.epochs, loss, accuracy, time.monotonic() - started,
-            )  # fmt: skip
-            record("full", int(state["epoch"]), {"loss": loss, "validation_accuracy": accuracy})
-            if better:
-                save_file(_plain(self.network), self.work / "full.safetensors")
-
-    def _report(self) -> None:
-        if self.progress is not None and self.accelerator.is_main_process:
-            done = (
-                self.recipe.epochs
-                if self.state["since"] >= self.recipe.patience
-                else int(self.state["epoch"])
-            )
-            self.progress("full", done, self.recipe.epochs)
-
-    def _epoch(self, epoch: int) -> float:
-        """One pass over the training part.
-
-        The mean loss of this process, or the first that is no number.
-        """
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        random = np.random.default_rng((self.options.seed, epoch))
-        order = np.resize(random.permutation(self.split["train"]), self.steps * self.batch_size)
-        parts = [np.array_split(step, processes)[rank] for step in np.split(order, self.steps)]
-        rows = [piece for part in parts for piece in np.array_split(part, self.recipe.accumulate)]
-        torch.manual_seed(
-            int(np.random.default_rng((self.options.seed, epoch, rank)).integers(2**62))
-        )  # for dropout
-        batches = FullBatches(
-            self.model, self.data, rows, self.recipe, seed=(self.options.seed, epoch, rank)
-        )
+    def train_mode(self) -> None:
+        """Training mode, but for parts that do not learn."""
         train_mode(self.parallel)
-        losses = []
-        for images, ids, mask, targets in DataLoader(
-            batches,
+
+    def batches(self, epoch: int) -> Iterable[Batch]:
+        """The process's share of the training part in a random order, filled up from its start."""
+        processes, rank = self._accelerator.num_processes, self._accelerator.process_index
+        random = np.random.default_rng((self._seed, epoch))
+        order = np.resize(random.permutation(self._split["train"]), self.steps * self._batch_size)
+        parts = [np.array_split(step, processes)[rank] for step in np.split(order, self.steps)]
+        rows = [piece for part in parts for piece in np.array_split(part, self._recipe.accumulate)]
+        seed = (self._seed, epoch, rank)
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))  # for dropout
+        return DataLoader(
+            _Batches(self._model, self._data, rows, self._recipe, seed=seed),
             batch_size=None,
-            num_workers=self.recipe.workers,
-            pin_memory=self.device.type == "cuda",
-        ):
-            with self.accelerator.accumulate(self.parallel):
-                with mixed_precision(self.device):
-                    logits = self.forward(
-                        *(value.to(self.device, non_blocking=True) for value in (images, ids, mask))
-                    )
-                loss = F.cross_entropy(logits.float(), targets.to(self.device, non_blocking=True))
-                self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.learned, self.recipe.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                if self.accelerator.sync_gradients:
-                    self.schedule.step()
-            losses.append(loss.detach())
-        return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+            num_workers=self._recipe.workers,
+            pin_memory=self._device.type == "cuda",
+        )
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Cross entropy with the soft labels."""
+        images, ids, mask, targets = (v.to(self._device, non_blocking=True) for v in batch)
+        with mixed_precision(self._device):
+            logits = self.forward(images, ids, mask)
+        return F.cross_entropy(logits.float(), targets)
+
+    def validate(self, epoch: int) -> float:  # noqa: ARG002 -- all epochs alike
+        """Accuracy with captions."""
+        return overall_accuracy(self.logits("val").argmax(1), self._data.labels[self._split["val"]])
+
+    def keep(self) -> None:
+        """Write the weights."""
+        with atomic_write(self._weights) as made:
+            save_file(plain(self.network.state_dict()), made)
 
     @torch.no_grad()
-    def _logits(self, part: str, *, silent: bool = False) -> np.ndarray:
-        """Logits float32 ``(B, C)`` of a part, each process computing its share; ``silent``.
+    def logits(self, part: str, *, silent: bool = False) -> NDArray[np.float32]:
+        """Logits float32 ``(N, C)`` of a part of the data, each process computing its share.
 
-        Without captions.
+        ``silent``: without captions.
         """
-        rows = self.split[part]
-        mine = np.arange(len(rows))[
-            self.accelerator.process_index :: self.accelerator.num_processes
-        ]
-        self.network.eval()
-        found = np.empty((len(mine), len(self.data.classes)), np.float32)
-        for start in range(0, len(mine), self.batch_size):
-            chosen = rows[mine[start : start + self.batch_size]].tolist()
-            images = normalize(
-                to_input(self.data.pixels[chosen]), self.model.card.mean, self.model.card.std
-            )
-            texts = ["" if silent else " ".join(self.data.captions[row]) for row in chosen]
-            ids, mask = self.model.tokenize(texts)
-            with mixed_precision(self.device):
-                logits = self.network(*(value.to(self.device) for value in (images, ids, mask)))
-            found[start : start + self.batch_size] = logits.float().cpu().numpy()
         from accelerate.utils import gather_object
 
-        whole = np.empty((len(rows), len(self.data.classes)), np.float32)
+        rows, card = self._split[part], self._model.card
+        processes, rank = self._accelerator.num_processes, self._accelerator.process_index
+        mine = np.arange(len(rows))[rank::processes]
+        self.network.eval()
+        found = np.empty((len(mine), len(self._data.classes)), np.float32)
+        for start in range(0, len(mine), self._batch_size):
+            chosen = rows[mine[start : start + self._batch_size]]
+            images = normalize(to_input(self._data.pixels[chosen]), card.mean, card.std)
+            texts = ["" if silent else " ".join(self._data.captions[r]) for r in chosen.tolist()]
+            ids, mask = self._model.tokenize(texts)
+            with mixed_precision(self._device):
+                logits = self.network(*(value.to(self._device) for value in (images, ids, mask)))
+            found[start : start + self._batch_size] = logits.float().cpu().numpy()
+        whole = np.empty((len(rows), len(self._data.classes)), np.float32)
         for places, values in gather_object([(mine, found)]):
             whole[places] = values
         return whole
 
-    def finish(self, command: str) -> ModelCard:
-        """The best epoch.
+    def figures(
+        self, part: str, logits: NDArray[np.float32], temperature: float
+    ) -> dict[str, float]:
+        """The single numbers of a part, for the card."""
+        labels = self._data.labels[self._split[part]]
+        return accuracy_figures(logits, labels, self._data.classes, temperature=temperature)
 
-        Temperature on the validation part, figures, bundle (written by the first process).
-        """
-        self.network.load_state_dict(load_file(self.work / "full.safetensors"))
-        labels = {part: self.data.labels[rows] for part, rows in self.split.items()}
-        spoken = {part: self._logits(part) for part in ("val", "test") if len(labels[part])}
-        temperature = fit_temperature(spoken["val"], labels["val"])
-        accuracy = {
-            "validation": figures(spoken["val"], labels["val"], self.data, temperature=temperature)
-        }
-        if "test" in spoken:
-            accuracy["test"] = figures(
-                spoken["test"], labels["test"], self.data, temperature=temperature
-            )
-            if not self.model.card.needs_captions:
-                silent = self._logits("test", silent=True)
-                accuracy["test_no_captions"] = figures(
-                    silent, labels["test"], self.data, temperature=temperature
-                )
-        seconds = self.clock.keep() if self.accelerator.is_main_process else 0.0
-        told = describe(
-            self.options, self.split, seconds=seconds, device=self.device, command=command
+    def temperature(self, logits: NDArray[np.float32]) -> float:
+        """The temperature that fits logits of the validation part."""
+        return fit_temperature(logits, self._data.labels[self._split["val"]])
+
+    @property
+    def has_test_part(self) -> bool:
+        """Whether the split has a test part."""
+        return len(self._split["test"]) > 0
+
+
+def _measured(card: ModelCard, task: _EndToEndTask) -> ModelCard:
+    """The card with temperature and figures of the network as it is."""
+    logits = task.logits("val")
+    temperature = task.temperature(logits)
+    accuracy = {"validation": task.figures("val", logits, temperature)}
+    if task.has_test_part:
+        accuracy["test"] = task.figures("test", task.logits("test"), temperature)
+        if not card.needs_captions:
+            silent = task.logits("test", silent=True)
+            accuracy["test_no_captions"] = task.figures("test", silent, temperature)
+    return dataclasses.replace(card, temperature=round(temperature, 4), accuracy=accuracy)
+
+
+class _Batches(Dataset[Batch]):
+    """The parts of batches that a process goes through in an epoch.
+
+    Each is made from its own seed, in any worker.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: SceneImages,
+        rows: list[NDArray[np.int64]],
+        recipe: EndToEndRecipe,
+        *,
+        seed: tuple[int, ...],
+    ) -> None:
+        self._model, self._data, self._rows = model, data, rows
+        self._recipe, self._seed = recipe, seed
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> Batch:
+        """Images ``(B, 3, H, W)``, token ids and mask ``(B, L)``, and targets ``(B, C)``."""
+        card, data, recipe, rows = self._model.card, self._data, self._recipe, self._rows[place]
+        random = np.random.default_rng((*self._seed, place))
+        images, visible = to_input(data.pixels[rows]), torch.ones(len(rows))
+        if recipe.augment:
+            generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+            images, visible = augment(images, generator, size=card.input_size[0], zoom=_ZOOM)
+        targets = soft_labels(
+            torch.from_numpy(data.labels[rows]),
+            visible,
+            classes=len(data.classes),
+            smoothing=recipe.smoothing,
         )
-        told = {
-            **told,
-            "captions": sum(map(bool, self.data.captions)),
-            "processes": self.accelerator.num_processes,
-        }
-        card = dataclasses.replace(
-            self.model.card, temperature=round(temperature, 4), accuracy=accuracy, training=told
-        )
-        if self.accelerator.is_main_process:
-            model = dataclasses.replace(self.model, card=card, network=self.network.cpu())
-            card = save_bundle(self.output, model, readme=bundle_readme(card))
-        self.accelerator.wait_for_everyone()
-        return card
-
-    def _save(self, path: Path) -> None:
-        """Write all of it; a crash leaves the file as it was."""
-        content = {"network": _plain(self.network), "state": dict(self.state)}
-        content |= {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        part_file = path.with_suffix(".part")
-        torch.save(content, part_file)
-        os.replace(part_file, path)
-
-    def _load(self, path: Path) -> None:
-        """Go on from what :meth:`_save` wrote."""
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.state.update(saved["state"])
+        silent = random.random(len(rows)) < recipe.silent
+        texts = [
+            "" if without else " ".join(data.captions[row])
+            for row, without in zip(rows.tolist(), silent.tolist(), strict=True)
+        ]
+        ids, mask = self._model.tokenize(texts)
+        if recipe.compile:  # one shape, so that it is compiled once
+            room = (0, card.max_tokens - ids.shape[1])
+            ids, mask = F.pad(ids, room), F.pad(mask, room)
+        return normalize(images, card.mean, card.std), ids, mask, targets
 
 
-def _accelerator(recipe: FullRecipe, device: torch.device) -> Any:
+def _accelerator(recipe: EndToEndRecipe, device: torch.device) -> Any:
     """Accelerate's view of the processes there are: one, or those of ``accelerate launch``."""
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs
     except ImportError:
         raise UsageError(
-            "training at full size needs accelerate: pip install 'rssc-geo[train]'"
+            "training end to end needs accelerate: pip install 'rssc-geo[train]'"
         ) from None
     if device.index is not None:
         torch.cuda.set_device(device)
@@ -335,31 +305,96 @@ def _accelerator(recipe: FullRecipe, device: torch.device) -> Any:
 
 
 def _check_captions(card: ModelCard, data: SceneImages) -> None:
-    silent = [name for name, texts in zip(data.names, data.captions, strict=True) if not any(texts)]
-    if len(silent) == len(data.names):
+    without = [n for n, texts in zip(data.names, data.captions, strict=True) if not any(texts)]
+    if len(without) == len(data.names):
         raise InputError(
             "no picture has a caption, and this network is there to read them: give --captions"
             " FILE.jsonl"
         )
-    if silent and card.needs_captions:
+    if without and card.needs_captions:
         raise InputError(
-            f"{len(silent)} of {len(data.names)} pictures have no caption, first {silent[0]}; this"
-            " recipe needs one of each"
+            f"{len(without)} of {len(data.names)} pictures have no caption, first {without[0]};"
+            " this recipe needs one of each"
         )
 
 
-def _factor(recipe: FullRecipe, steps: int) -> Callable[[int], float]:
-    """What the learning rate is multiplied by in a step, counted from 0."""
+def _optimizer(network: nn.Module, recipe: EndToEndRecipe) -> torch.optim.Optimizer:
+    learned = [value for value in network.parameters() if value.requires_grad]
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(learned, lr=recipe.learning_rate)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: EndToEndRecipe, *, steps: int
+) -> LRScheduler:
+    """The learning rate of a recipe; ``steps``: of an epoch."""
     if recipe.schedule == "step":
-        return lambda step: 0.1 ** (step // steps // _STEP_EPOCHS)
-    total = recipe.epochs * steps
-
-    def cosine(step: int) -> float:
-        done = min(1.0, max(0, step - steps) / max(1, total - steps))
-        return min((step + 1) / steps, 0.5 * (1 + math.cos(math.pi * done)))
-
-    return cosine
+        return StepLR(optimizer, _STEP_EPOCHS * steps)
+    return warmup_cosine(optimizer, warmup=steps, steps=recipe.epochs * steps)
 
 
-def _plain(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+# Which layers of the encoders learn, and how their memory is kept small.
+
+
+def _choose_layers(network: DualAttentionClassifier, recipe: EndToEndRecipe) -> None:
+    train_layers(network.image_encoder, recipe.image_layers, what="image")
+    train_layers(network.text_encoder, recipe.text_layers, what="text")
+    if recipe.checkpointing:
+        _checkpoint_activations(network)
+
+
+def train_layers(encoder: nn.Module, layers: int | None, *, what: str) -> None:
+    """Let the last ``layers`` of an encoder learn, with all behind them.
+
+    0: nothing, None: everything. Layers are the entries of its longest list of equal blocks;
+    ``what`` names the encoder. Raises ``UsageError`` where it has fewer of them.
+    """
+    parameters = list(encoder.named_parameters())
+    first = 0
+    if layers == 0:
+        first = len(parameters)
+    elif layers is not None:
+        name, blocks = _blocks(encoder)
+        if layers > len(blocks):
+            raise UsageError(
+                f"the {what} encoder has {len(blocks)} layers, of which {layers} cannot be trained"
+            )
+        start = f"{name}.{len(blocks) - layers}."
+        first = next(place for place, (key, _) in enumerate(parameters) if key.startswith(start))
+    for place, (_, value) in enumerate(parameters):
+        value.requires_grad_(place >= first)
+
+
+def _blocks(encoder: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
+    lists: list[tuple[str, nn.ModuleList | nn.Sequential]] = [
+        (name, module)
+        for name, module in encoder.named_modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential))
+        and len({type(child) for child in module}) == 1
+    ]
+    return max(lists, key=lambda found: len(found[1]), default=("", nn.Sequential()))
+
+
+def train_mode(network: nn.Module) -> None:
+    """Training mode, but for frozen parts, whose statistics and dropout stay as in use."""
+    network.train()
+    for module in network.modules():
+        values = list(module.parameters())
+        if values and not any(value.requires_grad for value in values):
+            module.eval()
+
+
+def _checkpoint_activations(network: DualAttentionClassifier) -> None:
+    """Let the encoders compute activations twice instead of keeping them, where they can."""
+    how = {"use_reentrant": False}  # the other kind gives frozen layers no gradient to pass on
+    for encoder in (network.image_encoder, network.text_encoder):
+        backbone: Any = getattr(encoder, "backbone", None)
+        # How timm and transformers say that a model has none.
+        with contextlib.suppress(AssertionError, ValueError):
+            if hasattr(backbone, "activation_checkpointing_enable"):
+                # Its name from transformers 5 on.
+                backbone.activation_checkpointing_enable(how)
+            elif hasattr(backbone, "gradient_checkpointing_enable"):
+                backbone.gradient_checkpointing_enable(how)
+            elif hasattr(backbone, "set_grad_checkpointing"):  # timm
+                backbone.set_grad_checkpointing()

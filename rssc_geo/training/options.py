@@ -1,70 +1,291 @@
-"""What may be chosen of a training run, and the untrained model that follows from it."""
+"""From the options of ``train`` to recipes of the stages, and back from a card. No torch here."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from safetensors.torch import load_file
+from rssc_geo.errors import BundleError, InputError, UsageError
+from rssc_geo.models import Footprint, ModelCard
+from rssc_geo.options import CardOptions, TrainOptions
+from rssc_geo.training.data import Split, check_shares, find_pictures
 
-from rssc_geo.errors import BundleError, UsageError
-from rssc_geo.models import (
-    DualAttentionClassifier,
-    Footprint,
-    Model,
-    ModelCard,
-    PretrainedTextEncoder,
-    load_bundle,
-    load_card,
-    load_text_encoder,
-    scene_classes,
+_END_TO_END = (
+    "captions",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "clip",
+    "patience",
+    "silent",
+    "levels",
+    "width",
+    "workers",
+    "checkpointing",
+    "compile",
 )
-from rssc_geo.training.data import SceneImages
-from rssc_geo.training.end_to_end_options import FullRecipe
-from rssc_geo.training.stages.captioner import CaptionerRecipe
-from rssc_geo.training.stages.encoder import EncoderRecipe
-from rssc_geo.training.stages.fusion import FusionRecipe, Phase
-from rssc_geo.training.stages.text_encoder import distill_text_encoder
-
-_LONGEST = 128
-"""Word pieces of a text.
-
-What sentence encoders are read with in :mod:`rssc_geo.training.stages.sentences`.
-"""
-_LONGEST_STATIC = 48
+_LAYERS = ("train_image_layers", "train_text_layers")
+VAL, TEST = 0.1, 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """What may be chosen of a training run.
+class EncoderRecipe:
+    """How the image encoder is fine-tuned.
 
-    ``start``: bundle whose image and text encoder are the starting point; ``weights``: instead,
-    safetensors of the timm model named in ``encoder``; ``sentence_encoder``: folder of a BERT-like
-    sentence encoder that the text encoder is distilled from, and whose embeddings of the captions
-    the image encoder learns to foretell; ``whole_sentence_encoder``: it becomes the text encoder as
-    it is; ``footprint``: metres a picture covers, ``gsd_range_m``: metres a pixel of the rasters it
-    is for (default: those of ``start``); ``val``, ``test``: shares; ``folds``: of the captioners;
-    ``views``: pictures cached of each image, the first one as it is; ``full``: train the whole
-    network end to end by this recipe, instead of stage by stage.
+    Attributes
+    ----------
+    architecture : name of a timm model
+    kwargs : its arguments, as for ``timm.create_model``
+    mean, std : of its input, by channel, of pixels in [0, 1]
+    schedule : (epochs, pixels a side) of each part; small pictures first, since early epochs need
+        no detail
+    batch_size : pictures a step
+    learning_rate : of the heads; the backbone takes a third of it
+    weight_decay : AdamW's
+    text_weight : of the loss that pulls the picture's embedding towards that of its captions
+    patience : epochs of the last part without a better validation accuracy before the end
     """
 
-    name: str = "trained"
-    version: str = "1"
-    description: str = ""
-    license: str = "unspecified"
-    data: str = ""
-    start: str = "compact"
+    architecture: str = "mobilenetv1_100"
+    kwargs: Mapping[str, Any] = field(default_factory=lambda: {"pad_type": "same"})
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    schedule: tuple[tuple[int, int], ...] = ((6, 128), (8, 160), (6, 192))
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    text_weight: float = 0.5
+    patience: int = 6
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all parts together."""
+        return sum(epochs for epochs, _ in self.schedule)
+
+    @property
+    def size(self) -> int:
+        """Pixels a side in the last part: those of the model's input."""
+        return self.schedule[-1][1]
+
+    def size_of(self, epoch: int) -> int:
+        """Pixels a side in an epoch, counted from 0."""
+        for epochs, size in self.schedule:
+            if epoch < epochs:
+                return size
+            epoch -= epochs
+        raise IndexError("beyond the last epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionerRecipe:
+    """How the captioner is built (width, heads, layers, ``length`` in words) and trained."""
+
+    width: int = 256
+    heads: int = 4
+    layers: int = 2
+    length: int = 28
+    epochs: int = 14
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class FusionPhase:
+    """One phase of the fusion's training.
+
+    Attributes
+    ----------
+    epochs : of this phase
+    generated : share of the pictures that come with the captioner's words
+    written : share that come with people's words, where there are some; the rest comes without
+        words, and is read by the learned queries alone
+    learning_rate, weight_decay : AdamW's
+    hard_negatives : share of people's words that come with the image tokens of a hard negative (see
+        ``hard_negatives`` of the fusion stage) instead of their own picture's
+    min_tokens : of each picture between this share of its tokens and all are shown, at random
+    """
+
+    epochs: int
+    generated: float
+    written: float
+    learning_rate: float
+    weight_decay: float
+    hard_negatives: float = 0.0
+    min_tokens: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRecipe:
+    """How the fusion is trained: phase ``together``, then phase ``words`` alone (None: without).
+
+    The image encoder has overfitted to its training pictures, so that words have nothing to add to
+    them; it confuses some new pictures with those of other classes, and there the words must win.
+    So in the second phase some tokens are a hard negative's and many are missing, and only what
+    words pass through is learned (their projection and the gate): a picture without words is
+    classified exactly as after the first phase. ``smoothing``: of the labels; ``ema``: decay a step
+    of the moving average of the weights, which is what is kept.
+    """
+
+    together: FusionPhase = FusionPhase(
+        14, generated=0.35, written=0.3, learning_rate=5e-4, weight_decay=0.05
+    )
+    words: FusionPhase | None = FusionPhase(
+        6,
+        generated=0.3,
+        written=0.65,
+        learning_rate=3e-3,
+        weight_decay=0.01,
+        hard_negatives=0.2,
+        min_tokens=0.2,
+    )
+    batch_size: int = 128
+    smoothing: float = 0.05
+    ema: float = 0.98
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of both phases."""
+        return self.together.epochs + (self.words.epochs if self.words is not None else 0)
+
+    def shortened(self, epochs: int) -> FusionRecipe:
+        """The same with so many epochs, then half as many for the words."""
+        words = self.words and dataclasses.replace(self.words, epochs=max(1, epochs // 2))
+        return dataclasses.replace(
+            self, together=dataclasses.replace(self.together, epochs=epochs), words=words
+        )
+
+    def reading(self, *, generated: float = 0.0, written: float = 0.0) -> FusionRecipe:
+        """The first phase alone, with these shares of words."""
+        together = dataclasses.replace(self.together, generated=generated, written=written)
+        return dataclasses.replace(self, together=together, words=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndToEndRecipe:
+    """How pictures and captions train the whole network, encoders included.
+
+    Attributes
+    ----------
+    image_encoder, text_encoder : folders or hub ids (see ``load_image_encoder``); both None: the
+        network of the start bundle goes on learning
+    weights : safetensors of a timm model that ``image_encoder`` names
+    captions : JSON Lines instead of the data set's own captions
+    image_layers, text_layers : how many of each encoder's last layers learn; 0: none, None: all
+    epochs : at most so many
+    batch_size : pictures a step, over all processes
+    accumulate : parts that each process's share of a batch is computed in
+    optimizer, learning_rate : of all that learns
+    schedule : "cosine" after one epoch of warmup; "step": a tenth every 20 epochs
+    clip : largest norm of the gradient
+    patience : epochs without a better validation accuracy before the end
+    augment : whether pictures are turned, tinted, …
+    smoothing : of the labels
+    silent : share of the pictures that come without words; a network that needs words always has
+        them
+    width, levels, learned_queries, gate : of a new network
+    checkpointing : compute the encoders' activations twice instead of keeping them
+    compile : through ``torch.compile``
+    workers : processes that prepare batches
+
+    Raises ``UsageError`` for values that cannot be meant.
+    """
+
+    image_encoder: str | None = "google/vit-base-patch16-224-in21k"
+    text_encoder: str | None = "openai/clip-vit-base-patch32"
+    weights: Path | None = None
+    captions: Path | None = None
+    image_layers: int | None = None
+    text_layers: int | None = None
+    epochs: int = 20
+    batch_size: int = 64
+    accumulate: int = 1
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = 5e-5
+    schedule: Literal["cosine", "step"] = "cosine"
+    clip: float = 1.0
+    patience: int = 6
+    augment: bool = True
+    smoothing: float = 0.05
+    silent: float = 0.3
+    width: int = 512
+    levels: int = 2
+    learned_queries: int = 8
+    gate: bool = True
+    checkpointing: bool = False
+    compile: bool = False
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.image_encoder is None) != (self.text_encoder is None):
+            raise UsageError(
+                "an image encoder and a text encoder go together; without both, the start bundle's"
+                " go on learning"
+            )
+        if min(self.epochs, self.batch_size, self.accumulate, self.levels, self.width) < 1:
+            raise UsageError("epochs, batch size, accumulation, levels and width are at least 1")
+        if not (
+            self.learning_rate > 0
+            and self.clip > 0
+            and 0 <= self.silent < 1
+            and 0 <= self.smoothing < 1
+        ):
+            raise UsageError(
+                "learning rate and clip are above 0, the shares of silence and smoothing from 0 to"
+                " below 1"
+            )
+
+
+PUBLISHED = EndToEndRecipe(
+    epochs=40,
+    optimizer="adam",
+    learning_rate=1e-4,
+    schedule="step",
+    clip=0.8,
+    patience=10,
+    augment=False,
+    smoothing=0.0,
+    silent=0.0,
+    learned_queries=0,
+    gate=False,
+)
+"""As the authors train (their README's command), but for two corrections: it stops by a validation
+part that is not the test part, and the network is the corrected one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe(CardOptions):
+    """Everything that decides what a training makes, made from ``TrainOptions``.
+
+    Attributes
+    ----------
+    weights : safetensors of the timm model named in ``encoder``, instead of the start bundle's
+    sentence_encoder : folder of a BERT-like sentence encoder that the text encoder is distilled
+        from, and whose embeddings of the captions the image encoder learns to predict
+    whole_sentence_encoder : it becomes the text encoder as it is, instead
+    footprint : of the pictures on the ground; None: that of the start bundle
+    gsd_range_m : metres a pixel of the rasters it is for; None: those of the start bundle
+    seed : of every random choice
+    val, test : shares of the validation and the test part
+    folds : of the captioners
+    views : pictures cached of each image, the first one as it is
+    width, text_width : of the dual attention and of a distilled text encoder
+    encoder, captioner, fusion : of the stages
+    end_to_end : train the whole network by this recipe, instead of stage by stage
+
+    The other attributes are the options of the same name. Raises ``UsageError``.
+    """
+
     weights: Path | None = None
     sentence_encoder: Path | None = None
     whole_sentence_encoder: bool = False
     footprint: Footprint | None = None
     gsd_range_m: tuple[float, float] | None = None
     seed: int = 0
-    val: float = 0.1
-    test: float = 0.1
+    val: float = VAL
+    test: float = TEST
     folds: int = 2
     views: int = 4
     width: int = 256
@@ -72,32 +293,198 @@ class TrainOptions:
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
     fusion: FusionRecipe = field(default_factory=FusionRecipe)
-    full: FullRecipe | None = None
+    end_to_end: EndToEndRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.views < 1:
             raise UsageError(
                 f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed"
             )
-        if self.whole_sentence_encoder and self.sentence_encoder is None:
-            raise UsageError("--whole-sentence-encoder needs a --sentence-encoder to keep")
 
 
-def card_options(options: TrainOptions) -> dict[str, Any]:
-    """What a card keeps of the options, for :func:`trained_with`."""
-    kept = (
-        ["val", "test"]
-        if options.full is not None
-        else ["val", "test", "folds", "views", "captioner", "fusion"]
+def check_training(dataset: str | Path, output: str | Path, options: TrainOptions) -> None:
+    """Refuse what cannot be trained before anything slow is loaded.
+
+    Raises ``UsageError`` for options that contradict each other, and ``InputError`` where the
+    bundle exists, the data set is no image folder or a named file is missing.
+    """
+    recipe = end_to_end_recipe(options)
+    if recipe is None and (options.image_encoder is None) != (options.weights is None):
+        raise UsageError(
+            "--image-encoder and --weights go together: the name of the timm model and its weights"
+        )
+    _footprint(options)
+    check_shares(*_shares(options))
+    check_no_bundle(Path(output))
+    find_pictures(dataset)
+    for file in (options.weights, options.captions):
+        if file is not None and not Path(file).is_file():
+            raise InputError(f"{file}: no such file")
+
+
+def check_no_bundle(output: Path) -> None:
+    """Refuse with ``InputError`` to overwrite a bundle."""
+    if (output / "config.json").exists():
+        raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
+
+
+def training_recipe(options: TrainOptions) -> TrainingRecipe:
+    """What the options ask for, completed by the card of the start bundle.
+
+    Raises ``UsageError`` for options that contradict each other or do not suit the start bundle,
+    and ``BundleError`` where that cannot be read.
+    """
+    val, test = _shares(options)
+    recipe = TrainingRecipe(
+        **{group.name: getattr(options, group.name) for group in dataclasses.fields(CardOptions)},
+        weights=None if options.weights is None else Path(options.weights),
+        sentence_encoder=(
+            None if options.sentence_encoder is None else Path(options.sentence_encoder)
+        ),
+        whole_sentence_encoder=options.whole_sentence_encoder,
+        footprint=_footprint(options),
+        gsd_range_m=_pair(options.gsd_range),
+        seed=options.seed or 0,
+        val=val,
+        test=test,
+        folds=options.folds,
+        views=options.views,
+        end_to_end=end_to_end_recipe(options),
     )
-    return {name: value for name, value in asdict(options).items() if name in kept}
+    if recipe.end_to_end is not None:
+        return recipe
+    captioner, fusion = recipe.captioner, recipe.fusion
+    if options.caption_epochs is not None:
+        captioner = dataclasses.replace(captioner, epochs=options.caption_epochs)
+    if options.fusion_epochs is not None:
+        fusion = fusion.shortened(options.fusion_epochs)
+    return dataclasses.replace(
+        recipe, encoder=_encoder_recipe(options), captioner=captioner, fusion=fusion
+    )
 
 
-def trained_with(card: ModelCard) -> TrainOptions:
-    """Seed, split, folds, views and recipes of the training that a card tells of; the defaults
-    where it does not tell.
+def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
+    """The image encoder of the start bundle, or the timm model that is named instead."""
+    from rssc_geo.models import load_card, timm_normalization
 
-    Raises ``BundleError`` where another version of the program wrote what this one does not know.
+    start = load_card(options.model)
+    if options.image_encoder is not None:
+        mean, std = timm_normalization(options.image_encoder)
+        recipe = EncoderRecipe(
+            architecture=options.image_encoder,
+            kwargs={"pad_type": options.pad_type} if options.pad_type else {},
+            mean=mean,
+            std=std,
+        )
+    else:
+        network = start.network["image_encoder"]
+        if "architecture" not in network:
+            raise UsageError(
+                f"{options.model} has an image encoder of transformers; it goes on learning with"
+                " --recipe full"
+            )
+        recipe = EncoderRecipe(
+            architecture=network["architecture"],
+            kwargs=network.get("kwargs", {}),
+            mean=start.mean,
+            std=start.std,
+        )
+    if options.schedule is not None:
+        recipe = dataclasses.replace(recipe, schedule=options.schedule)
+    if options.learning_rate is not None:
+        recipe = dataclasses.replace(recipe, learning_rate=options.learning_rate)
+    return recipe
+
+
+def end_to_end_recipe(options: TrainOptions) -> EndToEndRecipe | None:
+    """The recipe of end-to-end training that the options ask for; None: by stages.
+
+    Raises ``UsageError`` where they contradict each other.
+    """
+    kind = options.recipe or ("full" if options.text_encoder else "stages")
+    given = {
+        name: getattr(options, name)
+        for name in _END_TO_END
+        if getattr(options, name) is not None and getattr(options, name) is not False
+    }
+    if kind == "stages":
+        given |= {name: value for name in _LAYERS if (value := getattr(options, name)) is not None}
+        if given or options.text_encoder:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "--text-encoder"
+            raise UsageError(
+                f"{named}: only for training end to end, with --text-encoder or --recipe full"
+            )
+        return None
+    recipe = PUBLISHED if kind == "published" else EndToEndRecipe()
+    if options.image_encoder or options.text_encoder:
+        given["image_encoder"] = options.image_encoder or recipe.image_encoder
+        given["text_encoder"] = options.text_encoder or recipe.text_encoder
+    elif options.model != "compact":
+        given |= {"image_encoder": None, "text_encoder": None}
+    if options.learning_rate is not None:
+        given["learning_rate"] = options.learning_rate
+    if options.captions is not None:
+        given["captions"] = Path(options.captions)
+    return dataclasses.replace(
+        recipe,
+        weights=None if options.weights is None else Path(options.weights),
+        image_layers=options.train_image_layers,
+        text_layers=options.train_text_layers,
+        **given,
+    )
+
+
+def _shares(options: TrainOptions) -> tuple[float, float]:
+    """Shares of the validation and the test part."""
+    return (
+        VAL if options.val is None else options.val,
+        TEST if options.test is None else options.test,
+    )
+
+
+def _footprint(options: TrainOptions) -> Footprint | None:
+    if options.footprint is None:
+        return None
+    try:
+        return Footprint(*options.footprint)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            "--footprint is the smallest, preferred and largest side in metres, such as"
+            f" 300,400,600, not {options.footprint}"
+        ) from error
+
+
+def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if values is None else (values[0], values[1])
+
+
+def training_record(
+    recipe: TrainingRecipe, split: Split, *, seconds: float, device: str, command: str
+) -> dict[str, Any]:
+    """What the card says of the training: data, parts, time, and what ``trained_with`` reads.
+
+    ``seconds``: what it took; ``command``: the way to reproduce it.
+    """
+    kept = ["val", "test"]
+    if recipe.end_to_end is None:
+        kept += ["folds", "views", "captioner", "fusion"]
+    values = asdict(recipe)
+    return {
+        "data": recipe.data or "not described",
+        "images": {name: len(rows) for name, rows in split.items()},
+        "seed": recipe.seed,
+        "minutes": round(seconds / 60, 1),
+        "device": device,
+        "command": command,
+        "options": {name: values[name] for name in kept},
+    }
+
+
+def trained_with(card: ModelCard) -> TrainingRecipe:
+    """Seed, split, folds, views and recipes of the training that a card tells of.
+
+    Defaults stand where the card tells nothing. Raises ``BundleError`` where another version of
+    the program wrote what this one does not know.
     """
     told = dict(card.training.get("options", {}))
     try:
@@ -105,95 +492,13 @@ def trained_with(card: ModelCard) -> TrainOptions:
             told["captioner"] = CaptionerRecipe(**told["captioner"])
         if "fusion" in told:
             phases = {
-                name: told["fusion"][name] and Phase(**told["fusion"][name])
+                name: told["fusion"][name] and FusionPhase(**told["fusion"][name])
                 for name in ("together", "words")
             }
             told["fusion"] = FusionRecipe(**{**told["fusion"], **phases})
-        return TrainOptions(seed=card.training.get("seed", 0), **told)
+        return TrainingRecipe(seed=card.training.get("seed", 0), **told)
     except (TypeError, KeyError) as error:
         raise BundleError(
             f"{card.name}: how it was trained, as its config.json tells, cannot be repeated here:"
             f" {error}"
         ) from error
-
-
-def initial_weights(options: TrainOptions) -> dict[str, torch.Tensor]:
-    """The image encoder's, from ``options.weights`` or the bundle to start from."""
-    if options.weights is not None:
-        return load_file(options.weights)
-    start = load_bundle(options.start)
-    architecture = start.card.network["image_encoder"]["architecture"]
-    if architecture != options.encoder.architecture:
-        raise UsageError(
-            f"{options.start} has the image encoder {architecture}, not"
-            f" {options.encoder.architecture}"
-        )
-    return dict(start.network.image_encoder.backbone.state_dict())
-
-
-def new_model(options: TrainOptions, data: SceneImages) -> Model:
-    """The model to train: its text encoder is ready, everything else is as it is initialised."""
-    text, special_tokens = _text_encoder(options)
-    start = load_card(options.start)
-    size = options.encoder.schedule[-1][1]
-    card = ModelCard(
-        name=options.name,
-        version=options.version,
-        description=options.description
-        or f"trained on {len(data.names)} images of {len(data.classes)} classes",
-        license=options.license,
-        classes=scene_classes(data.classes),
-        input_size=(size, size),
-        mean=options.encoder.mean,
-        std=options.encoder.std,
-        bands=("red", "green", "blue"),
-        gsd_range_m=options.gsd_range_m or start.gsd_range_m,
-        footprint=options.footprint or start.footprint,
-        network={
-            "image_encoder": {
-                "architecture": options.encoder.architecture,
-                "kwargs": dict(options.encoder.kwargs),
-            },
-            "text_encoder": dict(text.configuration),
-            "width": options.width,
-            "heads": 4,
-            "levels": 2,
-            "learned_queries": 8,
-            "dropout": 0.2,
-        },
-        captioner=None,
-        prompt="",
-        max_tokens=text.max_tokens,
-        special_tokens=special_tokens,
-        temperature=1.0,
-    )
-    network = DualAttentionClassifier(classes=len(card.classes), **card.network)
-    network.text_encoder.load_state_dict(text.weights)
-    return Model(card, network, text.tokenizer)
-
-
-def _text_encoder(options: TrainOptions) -> tuple[PretrainedTextEncoder, bool]:
-    """What reads the words, and whether they stand between the tokenizer's marks of begin and end."""
-    if options.sentence_encoder is None:
-        start = load_bundle(options.start)
-        weights, configuration = (
-            start.network.text_encoder.state_dict(),
-            start.card.network["text_encoder"],
-        )
-        text = PretrainedTextEncoder(configuration, weights, start.tokenizer, start.card.max_tokens)
-        return text, start.card.special_tokens
-    if options.whole_sentence_encoder:
-        text = load_text_encoder(str(options.sentence_encoder))
-        return dataclasses.replace(text, max_tokens=min(text.max_tokens, _LONGEST)), True
-    tokenizer, encoder = distill_text_encoder(
-        options.sentence_encoder, width=options.text_width, seed=options.seed
-    )
-    configuration = {
-        "model_type": "static",
-        "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": options.text_width,
-    }
-    return (
-        PretrainedTextEncoder(configuration, encoder.state_dict(), tokenizer, _LONGEST_STATIC),
-        False,
-    )

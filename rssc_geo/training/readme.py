@@ -10,7 +10,7 @@ from rssc_geo.training.metrics import Scores
 
 def bundle_readme(card: ModelCard) -> str:
     """The model card for people: what it is for, what it was trained on, how it was measured."""
-    low, high = card.gsd_range_m
+    (low, high), foot = card.gsd_range_m, card.footprint
     training = card.training
     rows = "\n".join(
         f"| {name.replace('_', ' ')} | {v['overall_accuracy']:.4f} | {v['average_accuracy']:.4f} |"
@@ -22,12 +22,14 @@ def bundle_readme(card: ModelCard) -> str:
 
 {card.description}
 
-- Input: RGB, {card.input_size[0]} × {card.input_size[1]} pixels, footprint {card.footprint.minimum_m:g} to
-  {card.footprint.maximum_m:g} m (preferred {card.footprint.preferred_m:g} m), rasters of {low:g} to {high:g} m a pixel.
+- Input: RGB, {card.input_size[0]} × {card.input_size[1]} pixels,
+  footprint {foot.minimum_m:g} to {foot.maximum_m:g} m (preferred {foot.preferred_m:g} m),
+  rasters of {low:g} to {high:g} m a pixel.
 - Classes: {", ".join(c.name for c in card.classes)}.
 - Data: {training["data"]}.
-- Split: {images["train"]} images for training, {images["val"]} for validation (epochs, temperature, and whether the own captions
-  are read), {images["test"]} for the test, looked at once; seed {training["seed"]}.
+- Split: {images["train"]} images for training, {images["val"]} for validation (epochs, temperature,
+  and whether the own captions are read), {images["test"]} for the test, looked at once;
+  seed {training["seed"]}.
 - Training took {training["minutes"]:g} minutes on {training["device"]}.
 - License of these weights: {card.license}.
 - To classify, the network {_reading(card)}.
@@ -38,10 +40,12 @@ To reproduce: `{training["command"]}`
 |---|---|---|---|---|
 {rows}
 
-Accuracies are of single runs. "own captions": the classifier reads what the embedded captioner wrote; "no captions":
-learned queries stand in; "human captions": all that people wrote about the picture.
+Accuracies are of single runs. "own captions": the classifier reads what the embedded captioner
+wrote; "no captions": learned queries stand in; "human captions": all that people wrote about the
+picture.
 
-Limits: every scene gets one of the class names, also one that shows none of them, then usually with low confidence.
+Limits: every scene gets one of the class names, also one that shows none of them, then usually with
+low confidence.
 """
 
 
@@ -58,19 +62,20 @@ def _reading(card: ModelCard) -> str:
 
 
 def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[str]) -> str:
-    """The bundle's README.md.
+    """The README.md of a bundle trained on polygons.
 
-    What it was made from, how it was measured, the confusion matrix, what is weak.
+    What it was made from, how it was measured (``scores``; None: it was not), what is weak about
+    its labels (``warnings``).
     """
+    patches = ", ".join(
+        f"{_cell(name)} {count}" for name, count in card.training["patches"].items()
+    )
     lines = [
         f"# {card.name} {card.version}",
         "",
         card.description,
         "",
-        (
-            "- Classes and patches:"
-            f" {', '.join(f'{_cell(name)} {count}' for name, count in card.training['patches'].items())}."
-        ),
+        f"- Classes and patches: {patches}.",
         (
             f"- Tiles of {card.footprint.preferred_m:g} m a side. License of these weights:"
             f" {card.license}."

@@ -67,8 +67,8 @@ def test_a_model_is_trained_at_full_size_and_maps(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--captions", "x.jsonl"], "--captions: only for training at full size"),
-        (["--checkpointing"], "--checkpointing: only for training at full size"),
+        (["--captions", "x.jsonl"], "--captions: only for training end to end"),
+        (["--checkpointing"], "--checkpointing: only for training end to end"),
         (["--recipe", "full", "--train-text-layers", "some"], "'some' is not none|K|all"),
         (["--recipe", "published"], "hf download google/vit-base-patch16-224-in21k"),
         (

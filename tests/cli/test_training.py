@@ -179,7 +179,7 @@ def test_baselines_go_on_from_the_training(
     assert done.code == 0, done.err
     work = tmp_path / "mine.work"
     before = {path.name: path.stat().st_mtime_ns for path in work.iterdir()}
-    assert {f"captioner{number}.pt" for number in range(4)} <= set(before)
+    assert {f"captioner{number}.safetensors" for number in range(4)} <= set(before)
     compare = [
         "evaluate",
         tmp_path / "mine",

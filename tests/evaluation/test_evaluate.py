@@ -36,8 +36,8 @@ from rssc_geo.options import BaselineOptions, EvaluateOptions
 from rssc_geo.raster import open_scene
 from rssc_geo.training import (
     Features,
+    FusionPhase,
     FusionRecipe,
-    Phase,
     SceneImages,
     labeled_tiles,
     load_image_folder,
@@ -273,9 +273,9 @@ def test_the_comparison_sees_where_words_help(
     words = ["field", "river", "trees"]
     generated = [[f"a {words[label]}" for label in data.labels.tolist()]]
     split = stratified_split(data, seed=0, val=0.2, test=0.3)
-    together = Phase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
-    words_alone = Phase(
-        6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, least_tokens=0.5
+    together = FusionPhase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
+    words_alone = FusionPhase(
+        6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, min_tokens=0.5
     )
     recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
     arms = ArmData(data, features, split, generated)

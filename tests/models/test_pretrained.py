@@ -26,7 +26,13 @@ from rssc_geo.models import (
     make_text_encoder,
     save_bundle,
 )
-from rssc_geo.training import FullRecipe, TrainOptions, load_encoders, new_full_model, train_layers
+from rssc_geo.training import (
+    EndToEndRecipe,
+    TrainingRecipe,
+    load_encoders,
+    new_end_to_end_model,
+    train_layers,
+)
 from tests.pretrained_folders import WORDS, save_clip, save_tokenizer, save_vit
 
 
@@ -146,12 +152,14 @@ def test_a_bundle_of_them_loads_without_them(
 ) -> None:
     for source in (vit_folder, clip_folder):
         shutil.copytree(source, tmp_path / source.name)
-    recipe = FullRecipe(
+    recipe = EndToEndRecipe(
         image_encoder=str(tmp_path / vit_folder.name),
         text_encoder=str(tmp_path / clip_folder.name),
         width=16,
     )
-    model = new_full_model(TrainOptions(), recipe, load_encoders(recipe), ["Field", "River"])
+    model = new_end_to_end_model(
+        TrainingRecipe(), recipe, load_encoders(recipe), ["Field", "River"]
+    )
     save_bundle(tmp_path / "bundle", model, readme="")
     for source in (vit_folder, clip_folder):
         shutil.rmtree(tmp_path / source.name)

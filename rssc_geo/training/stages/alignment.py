@@ -1,20 +1,23 @@
-"""Teach the alignment of pictures and texts on captions, and calibrate it for named classes."""
+"""Stage 4: the alignment of pictures and texts, for named classes; trained and calibrated."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
 from rssc_geo.models import Alignment, Model, class_embedding, in_vocabulary
+from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.loop import LoopOptions, Task, fit, one_cycle
 from rssc_geo.training.metrics import fit_temperature
-from rssc_geo.training.schedule import one_cycle
 from rssc_geo.training.stages.features import Features
 
 log = logging.getLogger(__name__)
@@ -22,10 +25,10 @@ log = logging.getLogger(__name__)
 _BATCH = 256
 _STEPS = 100
 _DRAWS, _THIRDS = 20, 6
-_LIKENESS = 0.05
-"""Texts that say nearly the same are no opposites.
+_TEMPERATURE = 0.05
+"""Targets are the softmax of the texts' own cosines over this.
 
-Targets are the softmax of the texts' own cosines over this.
+Texts that say nearly the same are no negatives of each other.
 """
 
 
@@ -33,7 +36,7 @@ def train_alignment(
     model: Model,
     features: Features,
     captions: Sequence[Sequence[str]],
-    rows: np.ndarray,
+    rows: NDArray[np.int64],
     *,
     epochs: int = 10,
     learning_rate: float = 2e-3,
@@ -44,47 +47,106 @@ def train_alignment(
 
     Both encoders stay as they are, so that each sentence is embedded once. The loss is the cross
     entropy of similarities within a batch, both ways (Radford et al., 2021), with soft targets
-    (:data:`_LIKENESS`). Few epochs and dropout of the pictures' numbers: what is learned beyond
+    (``_TEMPERATURE``). Few epochs, and dropout of the pictures' embedding: what is learned beyond
     that fits the classes that are there and fails on others (benchmarks/zero_shot.py).
+
+    Parameters
+    ----------
+    model : its text encoder embeds the sentences
+    features : image tokens; an image's embedding is their mean
+    captions : the sentences of each picture
+    rows : int64, pictures to learn from; those without captions are left out
+    epochs : at least so many, and at least a hundred steps
+    learning_rate : the highest
+    dropout : share of the image embedding's numbers
+    seed : of every random choice
     """
     torch.manual_seed(seed)
-    generator = np.random.default_rng(seed)
-    rows = np.array([row for row in rows.tolist() if captions[row]])
-    sentences = list(dict.fromkeys(text for row in rows.tolist() for text in captions[row]))
-    place_of = {text: place for place, text in enumerate(sentences)}
-    embedded = _embed(model, sentences)
-    pooled = np.stack(
-        [
-            np.stack([view[row].mean(0, dtype=np.float32) for row in rows.tolist()])
-            for view in features.tokens
-        ]
-    )
-    alignment = Alignment(image_width=pooled.shape[-1], text_width=embedded.shape[1])
-    steps = math.ceil(len(rows) / _BATCH)
-    epochs = max(epochs, math.ceil(_STEPS / steps))
-    optimizer = torch.optim.AdamW(alignment.parameters(), lr=learning_rate, weight_decay=0.05)
-    schedule = one_cycle(optimizer, learning_rate, steps=epochs * steps)
-    for _ in range(epochs):
-        losses = []
-        for places in np.array_split(generator.permutation(len(rows)), steps):
-            chosen = [
-                captions[row][int(generator.integers(len(captions[row])))]
-                for row in rows[places].tolist()
+    task = _AlignmentTask(model, features, captions, rows, dropout=dropout, seed=seed)
+    epochs = max(epochs, math.ceil(_STEPS / task.steps))
+    optimizer = torch.optim.AdamW(task.network.parameters(), lr=learning_rate, weight_decay=0.05)
+    schedule = one_cycle(optimizer, learning_rate, steps=epochs * task.steps)
+    options = LoopOptions(epochs, clip=None, log_epochs=False)
+    state = fit(task, optimizer, schedule, options)
+    task.center()
+    log.info("alignment: %d pictures, loss %.3f", task.pictures, state.loss)
+    return task.network.eval()
+
+
+class _AlignmentTask(Task[tuple[torch.Tensor, torch.Tensor]]):
+    """A batch is image embeddings ``(B, I)`` and an embedded sentence each, ``(B, X)``."""
+
+    name = "alignment"
+    network: Alignment
+
+    def __init__(
+        self,
+        model: Model,
+        features: Features,
+        captions: Sequence[Sequence[str]],
+        rows: NDArray[np.int64],
+        *,
+        dropout: float,
+        seed: int,
+    ) -> None:
+        self._rows = np.array([row for row in rows.tolist() if captions[row]])
+        self._captions, self._dropout = captions, dropout
+        self._random = np.random.default_rng(seed)
+        sentences = list(
+            dict.fromkeys(text for row in self._rows.tolist() for text in captions[row])
+        )
+        self._place_of = {text: place for place, text in enumerate(sentences)}
+        self._embedded = _embed(model, sentences)
+        self._pooled = np.stack(
+            [
+                np.stack([view[row].mean(0, dtype=np.float32) for row in self._rows.tolist()])
+                for view in features.tokens
             ]
-            texts = embedded[[place_of[text] for text in chosen]]
-            targets = (texts @ texts.T / _LIKENESS).softmax(1)
-            view = generator.integers(len(pooled), size=len(places))
-            logits = alignment(F.dropout(torch.from_numpy(pooled[view, places]), dropout), texts)
-            loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-    with torch.no_grad():
-        alignment.center.copy_(alignment.embed(torch.from_numpy(pooled[0])).mean(0))
-    log.info("alignment: %d pictures, loss %.3f", len(rows), np.mean(losses))
-    return alignment.eval()
+        )  # (V, N, I)
+        self.pictures = len(self._rows)
+        self.steps = math.ceil(self.pictures / _BATCH)
+        self.network = Alignment(
+            image_width=self._pooled.shape[-1], text_width=self._embedded.shape[1]
+        )
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # noqa: ARG002 -- all epochs alike
+        """Every picture once, each with one of its sentences in one of its views."""
+        captions, random = self._captions, self._random
+        for places in np.array_split(random.permutation(self.pictures), self.steps):
+            chosen = [
+                captions[row][int(random.integers(len(captions[row])))]
+                for row in self._rows[places].tolist()
+            ]
+            texts = self._embedded[[self._place_of[text] for text in chosen]]
+            view = random.integers(len(self._pooled), size=len(places))
+            yield torch.from_numpy(self._pooled[view, places]), texts
+
+    def loss(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Contrastive cross entropy, from pictures to sentences and back."""
+        images, texts = batch
+        targets = (texts @ texts.T / _TEMPERATURE).softmax(1)
+        logits = self.network(F.dropout(images, self._dropout), texts)
+        return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+    @torch.no_grad()
+    def center(self) -> None:
+        """Set the alignment's center: the mean embedding of the pictures as they are."""
+        embedded = self.network.embed(torch.from_numpy(self._pooled[0]))
+        self.network.center.copy_(embedded.mean(0))
+
+
+def add_alignment(
+    model: Model, features: Features, data: SceneImages, split: Split, *, seed: int
+) -> Model:
+    """The model with an alignment, trained on the training part, calibrated on validation."""
+    alignment = train_alignment(model, features, data.captions, split["train"], seed=seed)
+    calibrate_alignment(model, alignment, features, data.labels, split["val"])
+    settings = {
+        "image_width": alignment.project.in_features,
+        "text_width": alignment.project.out_features,
+    }
+    card = dataclasses.replace(model.card, alignment=settings)
+    return dataclasses.replace(model, card=card, alignment=alignment)
 
 
 @torch.no_grad()
@@ -99,15 +161,26 @@ def _embed(model: Model, sentences: Sequence[str]) -> torch.Tensor:
 
 
 def calibrate_alignment(
-    model: Model, alignment: Alignment, features: Features, labels: np.ndarray, rows: np.ndarray
+    model: Model,
+    alignment: Alignment,
+    features: Features,
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
 ) -> None:
-    """Fit the scale, so that probabilities of named classes are right, and the shift of "other", in
-    place.
+    """Fit in place the scale of named classes' logits, and the shift of "other".
 
-    On pictures of the model's classes (``rows``, those of the validation part) and the classes'
-    names, as far as the text encoder knows their words. For the shift a third of the classes is
-    named, a third speaks for "other" and a third is unknown, some times over: "other" is to be
-    wrong of the named ones as often as it is missed of the rest.
+    On pictures of the model's classes and the classes' names, as far as the text encoder knows
+    their words. For the shift a third of the classes is named, a third speaks for "other" and a
+    third is unknown, ``_DRAWS`` times over: "other" is to be wrong of the named ones as often as it
+    is missed of the rest. Too few known classes or no pictures of them: nothing is fitted.
+
+    Parameters
+    ----------
+    model : its classes and text encoder
+    alignment : is changed
+    features : image tokens of all pictures
+    labels : int64 ``(N,)``, of all pictures
+    rows : int64, pictures of the validation part
     """
     known = [c for c in model.card.classes if in_vocabulary(model, c.name)]
     places = {c.id: place for place, c in enumerate(known)}
@@ -120,8 +193,8 @@ def calibrate_alignment(
     )
     labels = np.array([places[label] for label in labels[rows].tolist()])
     with torch.inference_mode():
-        likeness = ((alignment.embed(pooled) - alignment.center) @ texts.T).double().numpy()
-    scale = 1 / fit_temperature(likeness, labels)
+        cosines = ((alignment.embed(pooled) - alignment.center) @ texts.T).double().numpy()
+    scale = 1 / fit_temperature(cosines, labels)
     with torch.no_grad():
         alignment.log_scale.fill_(math.log(scale))
     generator = np.random.default_rng(0)
@@ -129,8 +202,8 @@ def calibrate_alignment(
     for _ in range(_DRAWS):
         named, background, _ = np.array_split(generator.permutation(len(texts)), 3)
         gaps.append(
-            logsumexp(scale * likeness[:, background], axis=1)
-            - logsumexp(scale * likeness[:, named], axis=1)
+            logsumexp(scale * cosines[:, background], axis=1)
+            - logsumexp(scale * cosines[:, named], axis=1)
         )
         others.append(~np.isin(labels, named))
     gap, rest = np.concatenate(gaps), np.concatenate(others)

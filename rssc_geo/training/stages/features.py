@@ -1,8 +1,4 @@
-"""Stage 2.
-
-What the trained image encoder sees, computed once and kept on disk for all that is learned after
-it.
-"""
+"""Stage 2: image tokens of every picture, computed once and kept for the stages after it."""
 
 from __future__ import annotations
 
@@ -12,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from rssc_geo.files import atomic_write
 from rssc_geo.models import DualAttentionClassifier, ModelCard
-from rssc_geo.training.augment import augment
+from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.data import SceneImages
-from rssc_geo.training.stages.encoder import normalize, to_input
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +24,16 @@ _ZOOM = (0.75, 1.3)
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Image tokens of V views of N pictures: view 0 as it is, the others augmented, of training
-    pictures only.
+    """Image tokens of V views of N pictures; view 0 is the picture as it is, the others augmented.
 
-    ``tokens``: float16 ``(V, N, T, I)``; ``visible``: float32 ``(V, N)``, the share of the picture
-    that a view shows.
+    Attributes
+    ----------
+    tokens : float16 ``(V, N, T, I)``; of the other views only training pictures are filled
+    visible : float32 ``(V, N)``, the share of the picture that a view shows
     """
 
-    tokens: np.ndarray
-    visible: np.ndarray
+    tokens: NDArray[np.float16]
+    visible: NDArray[np.float32]
 
 
 @torch.inference_mode()
@@ -43,7 +41,7 @@ def cache_features(
     network: DualAttentionClassifier,
     card: ModelCard,
     data: SceneImages,
-    rows: np.ndarray,
+    rows: NDArray[np.int64],
     *,
     views: int,
     seed: int,
@@ -52,32 +50,31 @@ def cache_features(
 ) -> Features:
     """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
 
-    Kept in ``work``.
+    ``network`` is in evaluation mode on ``device``; ``card`` says how it takes pictures; ``seed``
+    is that of the augmentation. Kept in ``work``, from where they are read if they are there.
     """
     tokens_file, visible_file = work / "tokens.npy", work / "visible.npy"
     if not (tokens_file.is_file() and visible_file.is_file()):
         generator = torch.Generator().manual_seed(seed)
         size = card.input_size[0]
         shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
-        part_file = work / "tokens.part.npy"
-        tokens = np.lib.format.open_memmap(
-            part_file, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
-        )
-        visible = np.ones((views, len(data.pixels)), np.float32)
-        for view in range(views):
-            wanted = rows if view else np.arange(len(data.pixels))
-            for part in np.array_split(wanted, -(-len(wanted) // _BATCH)):
-                images = to_input(data.pixels[part])
-                if view:
-                    images, shown = augment(images, generator, size=size, zoom=_ZOOM)
-                    visible[view, part] = shown.numpy()
-                tokens[view, part] = (
-                    network.encode_image(normalize(images, card.mean, card.std).to(device))
-                    .cpu()
-                    .numpy()
-                )
-            log.info("features: view %d of %d", view + 1, views)
-        tokens.flush()
-        np.save(visible_file, visible)
-        part_file.rename(tokens_file)
+        with atomic_write(tokens_file) as made:
+            tokens = np.lib.format.open_memmap(
+                made, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
+            )
+            visible = np.ones((views, len(data.pixels)), np.float32)
+            for view in range(views):
+                chosen = rows if view else np.arange(len(data.pixels))
+                for part in np.array_split(chosen, -(-len(chosen) // _BATCH)):
+                    images = to_input(data.pixels[part])
+                    if view:
+                        images, shown = augment(images, generator, size=size, zoom=_ZOOM)
+                        visible[view, part] = shown.numpy()
+                    batch = normalize(images, card.mean, card.std).to(device)
+                    tokens[view, part] = network.encode_image(batch).cpu().numpy()
+                log.info("features: view %d of %d", view + 1, views)
+            tokens.flush()
+            del tokens  # Windows renames no file that is mapped
+            with atomic_write(visible_file) as file, file.open("wb") as stream:
+                np.save(stream, visible)
     return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file))

@@ -1,14 +1,17 @@
-"""The small text encoder: word pieces of a sentence encoder as fixed vectors.
+"""The text encoder: that of the start bundle, a whole sentence encoder, or a distilled one.
 
-After model2vec (Tulkens and van Dongen, 2024, "Model2Vec: Fast State-of-the-Art Static
-Embeddings"): each piece of the teacher's vocabulary is read alone, the vectors are reduced by
-principal components and weighted by how rare the piece is, here by the smooth inverse frequency of
-Arora et al. (2017) with Zipf's law over the vocabulary's order.
+The distilled one holds the word pieces of a sentence encoder as fixed vectors, after model2vec
+(Tulkens and van Dongen, 2024, "Model2Vec: Fast State-of-the-Art Static Embeddings"): each piece of
+the teacher's vocabulary is read alone, the vectors are reduced by principal components and weighted
+by how rare the piece is, here by the smooth inverse frequency of Arora et al. (2017) with Zipf's
+law over the vocabulary's order.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +22,74 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from rssc_geo.errors import InputError
-from rssc_geo.models import StaticTextEncoder
+from rssc_geo.models import (
+    PretrainedTextEncoder,
+    StaticTextEncoder,
+    load_bundle,
+    load_text_encoder,
+)
+from rssc_geo.training.options import TrainingRecipe
 from rssc_geo.training.stages.sentences import embed_sentences
 
+_MAX_TOKENS = 128
+"""Word pieces of a text, as sentence encoders read it in ``rssc_geo.training.stages.sentences``."""
+_MAX_TOKENS_STATIC = 48
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[GENERATED]", "[WRITTEN]")
 _PIECE = re.compile(r"(##)?[a-z0-9]+|[-',.&/]")
 _RARE = 1e-3
 
 
+@dataclass(frozen=True, slots=True)
+class TextEncoderStart:
+    """The text encoder that a training starts with.
+
+    ``special_tokens``: whether texts stand between the tokenizer's marks of begin and end.
+    """
+
+    encoder: PretrainedTextEncoder
+    special_tokens: bool
+
+
+def make_text_encoder_start(recipe: TrainingRecipe) -> TextEncoderStart:
+    """The text encoder that a recipe asks for, with its weights and tokenizer.
+
+    Raises ``InputError`` and ``BundleError`` for a sentence encoder that cannot be read.
+    """
+    if recipe.sentence_encoder is None:
+        start = load_bundle(recipe.model)
+        encoder = PretrainedTextEncoder(
+            start.card.network["text_encoder"],
+            start.network.text_encoder.state_dict(),
+            start.tokenizer,
+            start.card.max_tokens,
+        )
+        return TextEncoderStart(encoder, start.card.special_tokens)
+    if recipe.whole_sentence_encoder:
+        encoder = load_text_encoder(str(recipe.sentence_encoder))
+        shorter = dataclasses.replace(encoder, max_tokens=min(encoder.max_tokens, _MAX_TOKENS))
+        return TextEncoderStart(shorter, special_tokens=True)
+    tokenizer, distilled = distill_text_encoder(
+        recipe.sentence_encoder, width=recipe.text_width, seed=recipe.seed
+    )
+    configuration = {
+        "model_type": "static",
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": recipe.text_width,
+    }
+    encoder = PretrainedTextEncoder(
+        configuration, distilled.state_dict(), tokenizer, _MAX_TOKENS_STATIC
+    )
+    return TextEncoderStart(encoder, special_tokens=False)
+
+
 def distill_text_encoder(
     folder: str | Path, *, width: int, seed: int = 0
 ) -> tuple[Tokenizer, StaticTextEncoder]:
-    """A tokenizer and ``width`` numbers a piece from a transformers sentence encoder with a
-    WordPiece ``vocab.txt``.
+    """A tokenizer and static word vectors of ``width`` numbers from a sentence encoder.
 
-    Pieces of Latin letters, digits and a few signs are kept, in the teacher's order. ``InputError``
-    when ``folder`` holds no such vocabulary.
+    Pieces of Latin letters, digits and a few signs are kept, in the teacher's order. ``folder``: a
+    transformers sentence encoder with a WordPiece ``vocab.txt``; ``seed``: of the special tokens'
+    vectors. Raises ``InputError`` when ``folder`` holds no such vocabulary.
     """
     path = Path(folder) / "vocab.txt"
     if not path.is_file():
@@ -45,9 +100,8 @@ def distill_text_encoder(
     pieces = [
         line for line in path.read_text(encoding="utf-8").splitlines() if _PIECE.fullmatch(line)
     ]
-    vectors = embed_sentences(
-        [piece.removeprefix("##") for piece in pieces], folder
-    )  # (P, teacher's width)
+    # (P, teacher's width)
+    vectors = embed_sentences([piece.removeprefix("##") for piece in pieces], folder)
     vectors -= vectors.mean(0)
     _, _, axes = np.linalg.svd(vectors.T @ vectors)
     reduced = vectors @ axes[:width].T  # (P, width)

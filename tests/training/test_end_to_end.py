@@ -1,4 +1,4 @@
-"""Training at full size.
+"""Training end to end.
 
 The whole network learns, goes on where it stopped, and makes a bundle that classifies.
 """
@@ -18,20 +18,27 @@ import pytest
 import torch
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.models import load_bundle
-from rssc_geo.training import PUBLISHED, FullRecipe, TrainOptions, load_image_folder
-from rssc_geo.training.train import train
+from rssc_geo.models import ModelCard, load_bundle
+from rssc_geo.progress import Progress
+from rssc_geo.training import (
+    PUBLISHED,
+    EndToEndRecipe,
+    TrainingRecipe,
+    WorkFolder,
+    load_image_folder,
+    train_recipe,
+)
 from tests.pretrained_folders import save_clip, save_vit
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> FullRecipe:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> EndToEndRecipe:
     vit, clip = tmp_path_factory.mktemp("vit"), tmp_path_factory.mktemp("clip")
     save_vit(vit)
     save_clip(clip)
-    return FullRecipe(
+    return EndToEndRecipe(
         image_encoder=str(vit),
         text_encoder=str(clip),
         width=16,
@@ -59,29 +66,34 @@ def captions(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def _train(
+    folder: Path,
+    output: Path,
+    recipe: EndToEndRecipe,
+    *,
+    model: str = "compact",
+    work: Path | None = None,
+    progress: Progress | None = None,
+) -> ModelCard:
+    place = WorkFolder(work or output.with_name(output.name + ".work"), progress=progress)
+    whole = TrainingRecipe(model=model, end_to_end=recipe)
+    return train_recipe(folder, output, whole, work=place, device=CPU, command="test")
+
+
 def _losses(work: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (work / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_it_learns_and_its_bundle_classifies(
-    folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path
+    folder: Path, recipe: EndToEndRecipe, captions: Path, tmp_path: Path
 ) -> None:
     seen: list[tuple[str, int, int]] = []
-    options = TrainOptions(
-        full=dataclasses.replace(
-            recipe, captions=captions, epochs=6, accumulate=2, checkpointing=True, augment=True
-        )
+    longer = dataclasses.replace(
+        recipe, captions=captions, epochs=6, accumulate=2, checkpointing=True, augment=True
     )
-    card = train(
-        folder,
-        tmp_path / "bundle",
-        options=options,
-        device=CPU,
-        command="test",
-        progress=lambda *step: seen.append(step),
-    )
-    assert [step for step in seen if step[0] != "full" or not 0 <= step[1] <= step[2]] == []
-    assert seen[-1] == ("full", 6, 6)
+    card = _train(folder, tmp_path / "bundle", longer, progress=lambda *step: seen.append(step))
+    assert [step for step in seen if step[0] != "end to end" or not 0 <= step[1] <= step[2]] == []
+    assert seen[-1] == ("end to end", 6, 6)
     losses = _losses(tmp_path / "bundle.work")
     assert len(losses) == 6
     assert losses[-1] < losses[0] - 0.05
@@ -102,36 +114,33 @@ def test_it_learns_and_its_bundle_classifies(
     assert "reads the captions of a --captioner" in (tmp_path / "bundle" / "README.md").read_text()
 
 
-def test_it_goes_on_where_it_stopped(folder: Path, recipe: FullRecipe, tmp_path: Path) -> None:
-    options = TrainOptions(full=recipe)
-
-    class Stop(Exception):
+def test_it_goes_on_where_it_stopped(folder: Path, recipe: EndToEndRecipe, tmp_path: Path) -> None:
+    class StopError(Exception):
         pass
 
     def stop(stage: str, done: int, total: int) -> None:
         if done == 1:
-            raise Stop
+            raise StopError
 
-    whole = train(folder, tmp_path / "whole", options=options, device=CPU)
-    with pytest.raises(Stop):
-        train(folder, tmp_path / "halves", options=options, device=CPU, progress=stop)
+    whole = _train(folder, tmp_path / "whole", recipe)
+    with pytest.raises(StopError):
+        _train(folder, tmp_path / "halves", recipe, progress=stop)
     assert len(_losses(tmp_path / "halves.work")) == 1
-    halves = train(folder, tmp_path / "halves", options=options, device=CPU)
+    halves = _train(folder, tmp_path / "halves", recipe)
     assert len(_losses(tmp_path / "halves.work")) == 3
     assert halves.sha256 == whole.sha256
     with pytest.raises(InputError, match="holds a run of other options"):
-        other = dataclasses.replace(options, full=dataclasses.replace(recipe, epochs=9))
-        train(folder, tmp_path / "third", options=other, work=tmp_path / "whole.work", device=CPU)
+        other = dataclasses.replace(recipe, epochs=9)
+        _train(folder, tmp_path / "third", other, work=tmp_path / "whole.work")
 
 
 def test_frozen_encoders_stay_and_accumulation_changes_little(
-    folder: Path, recipe: FullRecipe, tmp_path: Path
+    folder: Path, recipe: EndToEndRecipe, tmp_path: Path
 ) -> None:
     frozen = dataclasses.replace(recipe, image_layers=0, text_layers=1, epochs=1, silent=0.0)
     names = {}
     for parts in (1, 2):
-        options = TrainOptions(full=dataclasses.replace(frozen, accumulate=parts))
-        train(folder, tmp_path / str(parts), options=options, device=CPU)
+        _train(folder, tmp_path / str(parts), dataclasses.replace(frozen, accumulate=parts))
         names[parts] = load_bundle(tmp_path / str(parts)).network.state_dict()
     before = load_bundle(tmp_path / "1").network.image_encoder.state_dict()
     from rssc_geo.models import load_image_encoder, load_text_encoder
@@ -149,7 +158,7 @@ def test_frozen_encoders_stay_and_accumulation_changes_little(
 
 
 def test_the_published_recipe_needs_every_caption(
-    folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path
+    folder: Path, recipe: EndToEndRecipe, captions: Path, tmp_path: Path
 ) -> None:
     published = dataclasses.replace(
         PUBLISHED,
@@ -159,38 +168,46 @@ def test_the_published_recipe_needs_every_caption(
         epochs=1,
     )
     with pytest.raises(InputError, match="1 of 60 pictures have no caption, first Town"):
-        train(folder, tmp_path / "bundle", options=TrainOptions(full=published), device=CPU)
-    options = TrainOptions(full=dataclasses.replace(published, captions=captions))
-    card = train(folder, tmp_path / "bundle", options=options, device=CPU)
+        _train(folder, tmp_path / "bundle", published)
+    card = _train(folder, tmp_path / "bundle", dataclasses.replace(published, captions=captions))
     assert card.needs_captions
     assert set(card.accuracy) == {"validation", "test"}
     with pytest.raises(InputError, match=r"none.jsonl: no such file"):
         none = dataclasses.replace(published, captions=tmp_path / "none.jsonl")
-        train(folder, tmp_path / "b", options=TrainOptions(full=none), device=CPU)
+        _train(folder, tmp_path / "b", none)
 
     # The bundle goes on learning, as does any whose network is the corrected one.
-    options = TrainOptions(
-        start=str(tmp_path / "bundle"),
-        full=dataclasses.replace(
-            recipe, image_encoder=None, text_encoder=None, captions=captions, epochs=1
-        ),
+    more = dataclasses.replace(
+        recipe, image_encoder=None, text_encoder=None, captions=captions, epochs=1
     )
-    assert train(folder, tmp_path / "more", options=options, device=CPU).network == card.network
+    again = _train(folder, tmp_path / "more", more, model=str(tmp_path / "bundle"))
+    assert again.network == card.network
 
 
-def test_a_loss_that_is_no_number_stops(folder: Path, recipe: FullRecipe, tmp_path: Path) -> None:
-    options = TrainOptions(full=dataclasses.replace(recipe, learning_rate=1e30))
+def test_a_loss_that_is_no_number_stops(
+    folder: Path, recipe: EndToEndRecipe, tmp_path: Path
+) -> None:
+    wild = dataclasses.replace(recipe, learning_rate=1e30)
     with pytest.raises(InputError, match="the loss is (nan|inf).*lower --learning-rate"):
-        train(folder, tmp_path / "bundle", options=options, device=CPU)
+        _train(folder, tmp_path / "bundle", wild)
 
 
 def test_the_schedules() -> None:
-    from rssc_geo.training.end_to_end import _factor
+    from rssc_geo.training.end_to_end import _schedule
 
-    published = _factor(PUBLISHED, 10)
-    assert [published(step) for step in (0, 199, 200, 399)] == pytest.approx([1, 1, 0.1, 0.1])
-    cosine = _factor(FullRecipe(epochs=11), 10)
-    assert [cosine(step) for step in (0, 9, 60, 109)] == pytest.approx([0.1, 1, 0.5, 0], abs=1e-3)
+    def rates(recipe: EndToEndRecipe, steps: list[int]) -> list[float]:
+        """Shares of the learning rate in these steps, of 10 steps an epoch."""
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], recipe.learning_rate)
+        schedule, found = _schedule(optimizer, recipe, steps=10), []
+        for _ in range(10 * recipe.epochs):
+            found.append(schedule.get_last_lr()[0] / recipe.learning_rate)
+            optimizer.step()
+            schedule.step()
+        return [found[step] for step in steps]
+
+    assert rates(PUBLISHED, [0, 199, 200, 399]) == pytest.approx([1, 1, 0.1, 0.1])
+    cosine = rates(EndToEndRecipe(epochs=11), [0, 9, 60, 109])
+    assert cosine == pytest.approx([0.1, 1, 0.5, 0], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +221,12 @@ def test_the_schedules() -> None:
 )
 def test_recipes_that_cannot_be_meant(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        FullRecipe(**changes)  # type: ignore[arg-type]
+        EndToEndRecipe(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(
-    folder: Path, recipe: FullRecipe, captions: Path, tmp_path: Path
+    folder: Path, recipe: EndToEndRecipe, captions: Path, tmp_path: Path
 ) -> None:
     words = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -235,13 +252,8 @@ def test_two_processes_train_one_model(
 
 
 def test_progress_is_logged(
-    folder: Path, recipe: FullRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, recipe: EndToEndRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "rssc_geo"):
-        train(
-            folder,
-            tmp_path / "bundle",
-            options=TrainOptions(full=dataclasses.replace(recipe, epochs=1)),
-            device=CPU,
-        )
+        _train(folder, tmp_path / "bundle", dataclasses.replace(recipe, epochs=1))
     assert "epoch 1/1, loss" in caplog.text

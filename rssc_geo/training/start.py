@@ -1,0 +1,184 @@
+"""The model before it is trained: pretrained encoders, and what is new between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from rssc_geo.errors import UsageError
+from rssc_geo.models import (
+    AS_PUBLISHED,
+    DualAttentionClassifier,
+    Model,
+    ModelCard,
+    PretrainedImageEncoder,
+    PretrainedTextEncoder,
+    build_network,
+    load_card,
+    load_image_encoder,
+    load_bundle,
+    load_text_encoder,
+    scene_classes,
+)
+from rssc_geo.training.data import SceneImages
+from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe
+from rssc_geo.training.stages.text_encoder import make_text_encoder_start
+
+Encoders = tuple[PretrainedImageEncoder, PretrainedTextEncoder]
+
+
+def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
+    """Weights of the image encoder, from ``recipe.weights`` or the start bundle.
+
+    Raises ``UsageError`` where the start bundle has another encoder than the recipe.
+    """
+    if recipe.weights is not None:
+        return load_file(recipe.weights)
+    start = load_bundle(recipe.model)
+    architecture = start.card.network["image_encoder"]["architecture"]
+    if architecture != recipe.encoder.architecture:
+        raise UsageError(
+            f"{recipe.model} has the image encoder {architecture}, not"
+            f" {recipe.encoder.architecture}"
+        )
+    return dict(start.network.image_encoder.backbone.state_dict())
+
+
+def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
+    """The model to train by stages: its text encoder is ready, all else as it is initialized."""
+    text = make_text_encoder_start(recipe)
+    start = load_card(recipe.model)
+    encoder = recipe.encoder
+    card = ModelCard(
+        name=recipe.name,
+        version=recipe.bundle_version,
+        description=recipe.description
+        or f"trained on {len(data.names)} images of {len(data.classes)} classes",
+        license=recipe.license,
+        classes=scene_classes(data.classes),
+        input_size=(encoder.size, encoder.size),
+        mean=encoder.mean,
+        std=encoder.std,
+        bands=("red", "green", "blue"),
+        gsd_range_m=recipe.gsd_range_m or start.gsd_range_m,
+        footprint=recipe.footprint or start.footprint,
+        network={
+            "image_encoder": {
+                "architecture": encoder.architecture,
+                "kwargs": dict(encoder.kwargs),
+            },
+            "text_encoder": dict(text.encoder.configuration),
+            "width": recipe.width,
+            "heads": 4,
+            "levels": 2,
+            "learned_queries": 8,
+            "dropout": 0.2,
+        },
+        captioner=None,
+        prompt="",
+        max_tokens=text.encoder.max_tokens,
+        special_tokens=text.special_tokens,
+        temperature=1.0,
+    )
+    network = DualAttentionClassifier(classes=len(card.classes), **card.network)
+    network.text_encoder.load_state_dict(text.encoder.weights)
+    return Model(card, network, text.encoder.tokenizer)
+
+
+def load_encoders(recipe: EndToEndRecipe) -> Encoders | None:
+    """The pretrained encoders that a recipe names, if any.
+
+    Raises ``BundleError`` where they cannot be had.
+    """
+    if recipe.image_encoder is None or recipe.text_encoder is None:
+        return None
+    return load_image_encoder(recipe.image_encoder, weights=recipe.weights), load_text_encoder(
+        recipe.text_encoder
+    )
+
+
+def new_end_to_end_model(
+    recipe: TrainingRecipe, own: EndToEndRecipe, encoders: Encoders | None, classes: Sequence[str]
+) -> Model:
+    """The model to train end to end.
+
+    Parameters
+    ----------
+    recipe : names the start bundle and what the card says
+    own : its part for end-to-end training
+    encoders : pretrained, with a new attention; None: the start bundle's network goes on learning
+    classes : names
+
+    Raises ``UsageError`` for a start bundle that cannot be trained.
+    """
+    start = load_card(recipe.model)
+    told: dict[str, Any] = {
+        "name": recipe.name,
+        "version": recipe.bundle_version,
+        "description": (
+            recipe.description or f"dual attention trained end to end on {len(classes)} classes"
+        ),
+        "license": recipe.license,
+        "classes": scene_classes(classes),
+        "gsd_range_m": recipe.gsd_range_m or start.gsd_range_m,
+        "footprint": recipe.footprint or start.footprint,
+        "captioner": None,
+        "alignment": None,
+        "reads_own_captions": False,
+        "temperature": 1.0,
+        "cpu_tiles_per_s": None,
+        "training": {},
+        "accuracy": {},
+        "sha256": {},
+    }
+    if encoders is None:
+        return _start_model(recipe.model, told)
+    image, text = encoders
+    network = {
+        "image_encoder": dict(image.configuration),
+        "text_encoder": dict(text.configuration),
+        "width": own.width,
+        "heads": 4,
+        "levels": own.levels,
+        "learned_queries": own.learned_queries,
+        "gate": own.gate,
+    }
+    card = dataclasses.replace(
+        start,
+        **told,
+        input_size=(image.size, image.size),
+        mean=image.mean,
+        std=image.std,
+        network=network,
+        max_tokens=text.max_tokens,
+        special_tokens=True,
+    )
+    built = build_network(card)
+    built.image_encoder.load_state_dict(image.weights)
+    built.text_encoder.load_state_dict(text.weights)
+    return Model(card, built, text.tokenizer)
+
+
+def _start_model(name: str, told: dict[str, Any]) -> Model:
+    """The start bundle's network; its classifier is new unless the classes are the same."""
+    model = load_bundle(name)
+    if model.card.variant == AS_PUBLISHED:
+        raise UsageError(
+            f"{name} is as published, which is for comparison; import the checkpoint with"
+            " --variant corrected"
+        )
+    card = dataclasses.replace(model.card, **told)
+    if [c.name for c in card.classes] == [c.name for c in model.card.classes]:
+        return Model(card, model.network, model.tokenizer)
+    network = build_network(card)
+    kept = {
+        name: value
+        for name, value in model.network.state_dict().items()
+        if not name.startswith("classifier.")
+    }
+    network.load_state_dict(kept, strict=False)
+    return Model(card, network, model.tokenizer)

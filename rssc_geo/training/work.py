@@ -1,0 +1,135 @@
+"""The work folder of a training: what it was made for, how long it took, and its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rssc_geo.errors import InputError
+from rssc_geo.files import atomic_write
+from rssc_geo.progress import Progress
+from rssc_geo.training.options import TrainingRecipe
+
+if TYPE_CHECKING:
+    from rssc_geo.training.loop import Report
+
+_PARTS = ("seed", "val", "test", "folds", "views")
+
+
+class WorkFolder:
+    """The folder where a training keeps what it has made, so that it can go on.
+
+    The clock starts when it is made; nothing is written before ``open``. ``progress`` is told of
+    each stage's epochs.
+    """
+
+    def __init__(self, path: Path, *, progress: Progress | None = None) -> None:
+        self.path = path
+        self._progress = progress
+        self._started, self._before = time.monotonic(), 0.0
+        self._log: _RunLog | None = None
+
+    def open(self, *, dataset: Path, recipe: TrainingRecipe) -> None:
+        """Make the folder, or go on in it; called once all else is known to be right.
+
+        Raises ``InputError`` where what lies in it comes from other data or options.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        made_for = json.dumps(
+            {"dataset": str(dataset.resolve()), **dataclasses.asdict(recipe)}, default=str, indent=1
+        )
+        file = self.path / "options.json"
+        if file.is_file() and file.read_text(encoding="utf-8") != made_for:
+            raise InputError(
+                f"{self.path} holds a run of other options; choose another --work folder or remove"
+                " it"
+            )
+        with atomic_write(file) as made:
+            made.write_text(made_for, encoding="utf-8")
+        seconds = self.path / "seconds.txt"
+        if seconds.is_file():
+            self._before = float(seconds.read_text(encoding="utf-8"))
+
+    def reporter(self, stage: str, total: int) -> Report:
+        """What is called after each of the ``total`` epochs of a stage: log, clock, progress."""
+
+        def report(epoch: int, values: Mapping[str, float]) -> None:
+            self.keep_time()
+            if values:
+                if self._log is None:
+                    self._log = _RunLog(self.path)
+                self._log.write(stage, epoch, values)
+            if self._progress is not None:
+                self._progress(stage, epoch, total)
+
+        return report
+
+    def keep_time(self) -> float:
+        """Write down, and return, the seconds that all runs together have taken so far."""
+        seconds = self._before + time.monotonic() - self._started
+        with atomic_write(self.path / "seconds.txt") as made:
+            made.write_text(f"{seconds:.1f}", encoding="utf-8")
+        return seconds
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
+    """Make a work folder for what is learned on a trained encoder, or go on in its training's.
+
+    Raises ``InputError`` where what lies in it was made for other parts of the data.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / "options.json"
+    made_for = {name: getattr(recipe, name) for name in _PARTS}
+    if not file.is_file():
+        with atomic_write(file) as made:
+            made.write_text(json.dumps(made_for), encoding="utf-8")
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [name for name, value in made_for.items() if told[name] != value]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} does not tell what {work} was made with; choose another --work folder"
+        ) from error
+    if wrong:
+        name = wrong[0]
+        raise InputError(
+            f"{work} was made with {name} {told[name]}, not {made_for[name]}; choose another --work"
+            " folder"
+        )
+
+
+class _RunLog:
+    """Appends to ``metrics.jsonl``, and to event files where TensorBoard is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = None
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Record the values of one step (an epoch) of a stage."""
+        line = {"time": round(time.time(), 1), "stage": stage, "step": step, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{stage}/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
