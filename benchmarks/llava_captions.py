@@ -21,7 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from rssc_geo.evaluation.evaluate import Evaluation, evaluate
+from rssc_geo.evaluation import Evaluation
+from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.models import Model, load_bundle
 from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 

@@ -1,5 +1,5 @@
-from .batch.progress import BatchResult as BatchResult
 from .batch.batch import run_batch as run_batch
+from .batch.progress import BatchResult as BatchResult
 from .errors import BundleError as BundleError
 from .errors import GeoreferenceError as GeoreferenceError
 from .errors import InputError as InputError
@@ -44,5 +44,4 @@ from .raster.scene import open_scene as open_scene
 from .training.data import load_image_folder as load_image_folder
 from .training.few_shot.train_on_polygons import TrainOnPolygonsResult as TrainOnPolygonsResult
 from .training.few_shot.train_on_polygons import train_on_polygons as train_on_polygons
-from .training.train import TrainResult as TrainResult
 from .training.train import train as train

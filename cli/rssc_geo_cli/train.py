@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -72,9 +73,10 @@ def train_command(
     from rssc_geo.training.train import train
 
     with running(run) as progress:
-        trained = train(dataset, target.output, options, command=made_by, progress=progress)
+        card = train(dataset, target.output, options, command=made_by, progress=progress)
     if not int(os.environ.get("RANK", "0")):  # of several processes the first one tells
-        show_result({"bundle": target.output, **trained.as_dict()}, run, _tell)
+        accuracy = json.loads(card.to_json())["accuracy"]
+        show_result({"bundle": target.output, "accuracy": accuracy}, run, _tell)
 
 
 def pairs_of(dataset: str | None, polygons: PolygonSourceOptions) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ from .pools import Done as Done
 from .pools import LocalPool as LocalPool
 from .pools import Pool as Pool
 from .pools import PoolLostError as PoolLostError
-from .progress import BatchPlan as BatchPlan
 from .progress import BatchProgress as BatchProgress
 from .progress import BatchResult as BatchResult
 from .progress import Tracker as Tracker

@@ -23,7 +23,6 @@ from scipy.special import softmax
 
 from rssc_geo.errors import UsageError
 from rssc_geo.evaluation.evaluate import trained_as
-from rssc_geo.evaluation.folds import FoldCaptioners
 from rssc_geo.files import atomic_write
 from rssc_geo.inference import choose_compute
 from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model, load_bundle
@@ -32,6 +31,7 @@ from rssc_geo.training import (
     Features,
     FusionRecipe,
     McNemar,
+    OutOfFoldCaptioners,
     SceneImages,
     Split,
     cache_features,
@@ -207,16 +207,22 @@ def compare_baselines(
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     if not len(split["test"]):
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
-    share_work(work, options=recipe)
+    share_work(work, recipe=recipe)
     features = cache_features(
         model.network.to(device).eval(), model.card, data, split["train"],
         views=recipe.views, seed=recipe.seed, work=work, device=device,
     )  # fmt: skip
     log.info("captions of the training pictures, by captioners that have not seen them")
-    captioners = FoldCaptioners(
-        features, data, model.vocabulary, recipe.captioner,
-        folds=recipe.folds, seed=recipe.seed, work=work, device=device,
-    )  # fmt: skip
+    captioners = OutOfFoldCaptioners(
+        features=features,
+        data=data,
+        vocabulary=model.vocabulary,
+        recipe=recipe.captioner,
+        folds=recipe.folds,
+        seed=recipe.seed,
+        work=work,
+        device=device,
+    )
     generated = captioners.captions(split["train"])
     held = np.concatenate([split[part] for part in _HELD])
     written = write_captions(

@@ -25,7 +25,7 @@ from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, value
 from rssc_geo.training import (
     SceneImages,
     Scores,
-    TrainOptions,
+    TrainingRecipe,
     labeled_tiles,
     load_image_folder,
     score,
@@ -226,7 +226,7 @@ def card_of(model: str | Path | Model, revision: str | None) -> ModelCard:
     return load_card(model, revision=revision) if isinstance(model, str | Path) else model.card
 
 
-def trained_as(card: ModelCard, options: SplitOptions) -> TrainOptions:
+def trained_as(card: ModelCard, options: SplitOptions) -> TrainingRecipe:
     """How a model was trained, as its card tells, but for what the options say of the split."""
     split = values_of(options, SplitOptions)
     return dataclasses.replace(

@@ -43,4 +43,5 @@ from .pretrained import as_configuration as as_configuration
 from .pretrained import load_image_encoder as load_image_encoder
 from .pretrained import load_text_encoder as load_text_encoder
 from .pretrained import load_tokenizer as load_tokenizer
+from .pretrained import timm_normalization as timm_normalization
 from .published import import_checkpoint as import_checkpoint

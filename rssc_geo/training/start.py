@@ -18,9 +18,9 @@ from rssc_geo.models import (
     PretrainedImageEncoder,
     PretrainedTextEncoder,
     build_network,
+    load_bundle,
     load_card,
     load_image_encoder,
-    load_bundle,
     load_text_encoder,
     scene_classes,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rssc_geo.options import TrainOptions
-from rssc_geo.progress import Progress
+from rssc_geo.progress import Progress, reporting
 from rssc_geo.training.data import load_image_folder, stratified_split
 from rssc_geo.training.options import (
     TrainingRecipe,
@@ -37,7 +37,7 @@ def train(
     options: TrainOptions = _DEFAULTS,
     *,
     command: str = "",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> ModelCard:
     """Train a model on a folder of pictures and write its bundle.
 
@@ -77,9 +77,10 @@ def train(
     from rssc_geo.inference import choose_compute
 
     recipe = training_recipe(options)
-    work = WorkFolder(Path(options.work or f"{output}.work"), progress=progress)
     device = choose_compute(options.device).device
-    return train_recipe(dataset, output, recipe, work=work, device=device, command=command)
+    with reporting(progress) as report:
+        work = WorkFolder(Path(options.work or f"{output}.work"), progress=report)
+        return train_recipe(dataset, output, recipe, work=work, device=device, command=command)
 
 
 def train_recipe(

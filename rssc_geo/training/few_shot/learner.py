@@ -22,10 +22,9 @@ from torch import nn
 from rssc_geo.errors import UsageError
 from rssc_geo.models import Model, class_embeddings
 from rssc_geo.progress import Progress
-from rssc_geo.training.augment import augment
+from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.few_shot.patches import Patches
-from rssc_geo.training.schedule import one_cycle
-from rssc_geo.training.stages.encoder import mixed_precision, normalize, to_input
+from rssc_geo.training.loop import mixed_precision, one_cycle
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.files import atomic_write
-from rssc_geo.models import ImageEncoder
+from rssc_geo.models import TimmImageEncoder
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import (
@@ -40,7 +40,7 @@ class _PretextNetwork(nn.Module):
 
     def __init__(self, recipe: EncoderRecipe, classes: int, embedding: int) -> None:
         super().__init__()
-        self.encoder = ImageEncoder(recipe.architecture, recipe.kwargs)
+        self.encoder = TimmImageEncoder(recipe.architecture, recipe.kwargs)
         self.drop = nn.Dropout(0.2)
         self.classify = nn.Linear(self.encoder.width, classes)
         self.describe = nn.Linear(self.encoder.width, embedding) if embedding else None
