@@ -144,7 +144,7 @@ def _described(text: str) -> str:
 
 
 def _section(text: str) -> tuple[str, str]:
-    """A section with descriptions under their names, and the prose after it, which the parser would take for items."""
+    """A section with descriptions under their names, and the prose after it."""
     title, line, *rest = text.rstrip().split("\n")
     items = [title, line]
     for number, row in enumerate(rest):

@@ -164,7 +164,10 @@ COLORS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 20 noisy pictures of one color each, one of them there twice, with captions of all but one."""
+    """Three classes of 20 noisy pictures of one color each, with captions of all but one.
+
+    One picture is there twice.
+    """
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     lines = []

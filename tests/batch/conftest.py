@@ -74,7 +74,7 @@ def scenes(tmp_path: Path) -> Path:
 
 
 class Batch:
-    """``rssc-geo batch …`` as a process of its own, forked from one that has the libraries loaded."""
+    """``rssc-geo batch …`` as a process, forked from one that has the libraries loaded."""
 
     def __init__(
         self, server: Any, folder: Path, arguments: tuple[object, ...], before: str

@@ -1,4 +1,4 @@
-"""Batches in processes of their own that are killed, run out of room, or find their input changed."""
+"""Batches as processes that are killed, run out of room, or find their input changed."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def make_worker(classifier: Gray, bundle: Path, name: str = "one") -> Worker:
 
 
 class Shuffled:
-    """Answers when several blocks wait, in random order, and fails every third block at its first try."""
+    """Answers several blocks in random order, and fails every third at its first try."""
 
     capacity = 2
 

@@ -69,7 +69,7 @@ def test_a_beam_of_one_is_greedy(decoder: CaptionDecoder) -> None:
 
 
 def test_a_wide_beam_finds_the_likeliest_sentence_of_all() -> None:
-    """All sentences of up to three of five words (the end is one of them), scored one by one, are the oracle."""
+    """The oracle: all sentences of up to three of five words (one is the end), scored one by one."""
     everything = [
         list(words[:length])
         for length in (1, 2, 3)

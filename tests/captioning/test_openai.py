@@ -27,7 +27,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 def tiles(count: int) -> CaptionBatch:
-    """Tiles of one color each: 10, 20, 30 …"""
+    """Tiles of one color each: 10, 20, 30 and so on."""
     shades = 10 * np.arange(1, count + 1, dtype=np.uint8)
     pixels = np.broadcast_to(shades[:, None, None, None], (count, 24, 32, 3)).copy()
     return CaptionBatch(pixels, np.ones((count, 24, 32), bool), torch.zeros(count, 1, 1))

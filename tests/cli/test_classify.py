@@ -182,7 +182,7 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     # A test run started in the background of a shell ignores SIGINT, and so would its children.
     heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    run = subprocess.Popen(_program(raster, target), preexec_fn=heeding, text=True, **pipes)
+    run = subprocess.Popen(_program(raster, target), preexec_fn=heeding, text=True, **pipes)  # noqa: PLW1509 -- one thread
     assert run.stdout is not None
     for line in run.stdout:
         event = json.loads(line)

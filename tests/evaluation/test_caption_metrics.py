@@ -29,8 +29,9 @@ def test_words_are_kept_and_punctuation_dropped(text: str, words: list[str]) -> 
 
 
 def test_as_coco_caption_has_it() -> None:
-    """Printed by pycocoevalcap 1.2 with its own PTBTokenizer under Java 17, its ``Bleu(4)``,
-    ``Rouge()`` and ``Cider()``.
+    """Printed by pycocoevalcap 1.2: its ``Bleu(4)``, ``Rouge()`` and ``Cider()``.
+
+    With its own PTBTokenizer under Java 17.
 
     "CIDEr" is the same ``CiderScorer`` with the clipping and the length penalty taken out of
     ``sim``, which leaves the ``cider`` variant of github.com/vrama91/cider.

@@ -1,5 +1,4 @@
-"""Evaluation: figures agree with the network run by hand, classes are matched by name, captions
-are read as asked, baselines read what they say."""
+"""Figures agree with the network run by hand, and baselines read what they say."""
 
 from __future__ import annotations
 
@@ -182,9 +181,18 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
     pixels = np.full((3, 40, 60), 90, np.uint8)
     pixels[:, :20, :20] = 0
     with rasterio.open(
-        tmp_path / "scene.tif", "w", driver="GTiff", height=40, width=60, count=3, dtype="uint8", crs="EPSG:32632",
-        transform=transform, nodata=0, photometric="rgb",
-    ) as dataset:  # fmt: skip
+        tmp_path / "scene.tif",
+        "w",
+        driver="GTiff",
+        height=40,
+        width=60,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32632",
+        transform=transform,
+        nodata=0,
+        photometric="rgb",
+    ) as dataset:
         dataset.write(pixels)
     scene = open_scene(tmp_path / "scene.tif")
 

@@ -188,8 +188,7 @@ def test_mistakes_show_pictures_and_words_apart(tmp_path: Path, figures: list[An
     )
     titles = ["DenseResidential → MediumResidential, 98 %", *["River → Pond, 61 %"] * 5]
     captions = [
-        "many $green$ trees and several buildings are around a baseball field with a road between"
-        " them ."
+        "many $green$ trees and buildings are around a baseball field with a road between them ."
     ] * 6
     mistakes_png(pixels, titles, captions=captions, path=tmp_path / "m.png")
     figure = figures[0]

@@ -157,8 +157,10 @@ def default(shape: tuple[int, int], gsd_m: tuple[float, float]) -> TileChoice:
 
 
 @given(
-    st.tuples(st.integers(1, 30_000), st.integers(1, 30_000)), st.floats(0.01, 1000), st.floats(0.5, 2),
-)  # fmt: skip
+    st.tuples(st.integers(1, 30_000), st.integers(1, 30_000)),
+    st.floats(0.01, 1000),
+    st.floats(0.5, 2),
+)
 def test_default_promises(shape, gsd, ratio) -> None:
     gsd_m = (gsd, gsd * ratio)
     choice = default(shape, gsd_m)

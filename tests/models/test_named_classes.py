@@ -26,7 +26,7 @@ from rssc_geo.training import Features, calibrate_alignment, distill_text_encode
 
 @pytest.fixture(scope="module")
 def spoken(small_model: Model, sentence_encoder: Path) -> tuple[Model, np.ndarray, np.ndarray]:
-    """A model aligned on captions of three kinds of pictures (two tokens each), the pictures and their kinds."""
+    """A model aligned on captions of three kinds of pictures, the pictures and their kinds."""
     tokenizer, encoder = distill_text_encoder(sentence_encoder, width=16)
     config = {"model_type": "static", "vocab_size": tokenizer.get_vocab_size(), "hidden_size": 16}
     settings = {**small_model.card.network, "text_encoder": config}

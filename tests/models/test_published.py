@@ -40,9 +40,16 @@ class Authors(nn.Module):
             image_size=32,
         )
         clip = CLIPTextConfig(
-            vocab_size=20, hidden_size=TEXT, intermediate_size=80, num_hidden_layers=2, num_attention_heads=1,
-            max_position_embeddings=TOKENS, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-        )  # fmt: skip
+            vocab_size=20,
+            hidden_size=TEXT,
+            intermediate_size=80,
+            num_hidden_layers=2,
+            num_attention_heads=1,
+            max_position_embeddings=TOKENS,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
         self.levels = levels
         self.image_encoder, self.text_encoder = ViTModel(vit), CLIPTextModel(clip)
         self.image_proj, self.back_proj = nn.Linear(IMAGE, TEXT), nn.Linear(TEXT, IMAGE)
@@ -245,14 +252,23 @@ class _Evil:
 
 
 WRONG: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
-    "missing": (lambda s: {k: v for k, v in s.items() if k not in {"mlp.0.bias", "back_proj.bias"}}, "missing: level.back_proj.bias, level.mlp.0.bias"),
-    "unexpected": (lambda s: {**s, "surprise.weight": torch.zeros(1)}, "unexpected: surprise.weight"),
+    "missing": (
+        lambda s: {k: v for k, v in s.items() if k not in {"mlp.0.bias", "back_proj.bias"}},
+        "missing: level.back_proj.bias, level.mlp.0.bias",
+    ),
+    "unexpected": (
+        lambda s: {**s, "surprise.weight": torch.zeros(1)},
+        "unexpected: surprise.weight",
+    ),
     "shape": (lambda s: {**s, "mlp.0.bias": torch.zeros(3)}, "of another shape: level.mlp.0.bias"),
-    "classes": (lambda s: {**s, "classifier.0.weight": torch.zeros(4, TEXT + IMAGE)}, "trained for 4 classes, and --classes names 3"),
+    "classes": (
+        lambda s: {**s, "classifier.0.weight": torch.zeros(4, TEXT + IMAGE)},
+        "trained for 4 classes, and --classes names 3",
+    ),
     "another": (lambda s: {"weight": torch.zeros(1)}, "is no checkpoint of MultiAtt-RSSC"),
     "numbers": (lambda s: [1, 2], "holds no state dict"),
     "code": (lambda s: {"weight": _Evil()}, "could run code, which is refused"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import pyogrio
 import pytest
@@ -69,7 +69,7 @@ def test_each_layer_has_its_default_style_and_one_of_confidence(case: Case, pack
         for layer in ("landuse", "cells")
     }
     for layer, qml in query(package, "SELECT f_table_name, styleQML FROM layer_styles"):
-        root = ElementTree.fromstring(str(qml))
+        root = ET.fromstring(str(qml))
         renderer = root.find("renderer-v2")
         assert root.tag == "qgis"
         assert renderer is not None
@@ -89,7 +89,7 @@ def test_every_class_present_has_its_color_and_its_real_name(case: Case, package
         query(package, f"SELECT {kind} FROM layer_styles LIMIT 1")[0]
         for kind in ("styleQML", "styleSLD")
     )
-    renderer = ElementTree.fromstring(str(qml)).find("renderer-v2")
+    renderer = ET.fromstring(str(qml)).find("renderer-v2")
     assert renderer is not None
     colors = {
         symbol.get("name"): option.get("value")
@@ -106,7 +106,7 @@ def test_every_class_present_has_its_color_and_its_real_name(case: Case, package
         *rgb, alpha = (int(part) for part in str(colors[category.get("symbol")]).split(","))
         assert "#{:02x}{:02x}{:02x}".format(*rgb) == scene_class.color
         assert 0 < alpha < 255  # imagery shows through
-    rules = ElementTree.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    rules = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
     literals = [rule.findtext(f"{OGC}Filter/{OGC}PropertyIsEqualTo/{OGC}Literal") for rule in rules]
     assert literals == names
     assert [rule.findtext(f".//{SLD}Fill/{SLD}CssParameter") for rule in rules] == [
@@ -116,7 +116,7 @@ def test_every_class_present_has_its_color_and_its_real_name(case: Case, package
 
 def test_map_tips_escape_what_people_wrote(package: Path) -> None:
     tips = [
-        ElementTree.fromstring(str(qml)).findtext("mapTip")
+        ET.fromstring(str(qml)).findtext("mapTip")
         for (qml,) in query(package, "SELECT styleQML FROM layer_styles")
     ]
     for tip in tips:
@@ -161,6 +161,6 @@ def test_provenance_is_found_from_the_file_and_from_both_layers(package: Path) -
     shown = [row for row in rows if row[2] == "http://mrcc.com/qgis.dtd"]
     assert [row[1] for row in shown] == ["landuse", "cells"]
     for row in shown:
-        root = ElementTree.fromstring(str(row[4]))
+        root = ET.fromstring(str(row[4]))
         assert root.findtext("title")
         assert "input: scene <1>.tif" in [entry.text for entry in root.findall("history")]

@@ -327,13 +327,15 @@ from rssc_geo.output import CellBatch, GeoGrid, LandUseWriter, OutputTarget
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 n = 80
 geo = GeoGrid(TileGrid((n * 8, n * 8), (8, 8)), Affine(1, 0, 5e5, 0, -1, 5e6), CRS(32632))
-writer = LandUseWriter(OutputTarget(path), geo, classes=[SceneClass(0, "a", "#000000"), SceneClass(1, "b", "#ffffff")], run_key={}, provenance={})
+classes = [SceneClass(0, "a", "#000000"), SceneClass(1, "b", "#ffffff")]
+writer = LandUseWriter(OutputTarget(path), geo, classes=classes, run_key={}, provenance={})
 rng = np.random.default_rng(0)
 if not writer.watermark:
     for row in range(n):
         p = rng.dirichlet([1, 1], n).astype(np.float32)
         texts = rng.integers(0, 10**9, n).astype(str).tolist()
-        writer.append(CellBatch(np.full(n, row, np.int32), np.arange(n, dtype=np.int32), p, texts), row + 1)
+        rows, cols = np.full(n, row, np.int32), np.arange(n, dtype=np.int32)
+        writer.append(CellBatch(rows, cols, p, texts), row + 1)
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:

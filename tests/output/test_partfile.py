@@ -150,7 +150,8 @@ for index in range(5):
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     for index in range(5, 1000):
-        part.append([(index, col, 1, 0.5, None, 0.5, "x" * 200, None) for col in range(20)], index + 1)
+        rows = [(index, col, 1, 0.5, None, 0.5, "x" * 200, None) for col in range(20)]
+        part.append(rows, index + 1)
 except OutputError as error:
     print(index, error)
 """

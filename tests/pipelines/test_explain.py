@@ -241,9 +241,18 @@ def write_scene(
         pixels[:, :50, :50] = 0
         pixels[:, -40:] = 0
     with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", photometric="rgb", nodata=0,
-        crs="EPSG:32632", transform=transform,
-    ) as dataset:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=3,
+        dtype="uint8",
+        photometric="rgb",
+        nodata=0,
+        crs="EPSG:32632",
+        transform=transform,
+    ) as dataset:
         dataset.write(pixels)
     return path
 

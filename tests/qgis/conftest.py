@@ -212,8 +212,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def begin_installation(tmp_path: Path) -> Callable[[object], None]:
-    """Make the plugin's environment as an installation leaves it that was stopped before its last
-    step.
+    """Make the plugin's environment as one stopped before its last step leaves it.
 
     Its Python and dependencies, pip among them, are those of the project's own .venv, shown to it
     by a .pth file: no network is needed, and QGIS's Python may be another.

@@ -1,7 +1,6 @@
 """Runs inside a QGIS desktop (--code): what a new user does, with a picture of each step.
-test_desktop.py starts it.
 
-The pictures have the names that the documentation shows them by.
+test_desktop.py starts it. The pictures have the names that the documentation shows them by.
 """
 
 import json
@@ -147,9 +146,10 @@ def session():
 
 
 def leave():
-    """Say yes to what QGIS asks about the run, and exit again where it only ended the run. From the
-    event loop, as a user's
-    clicks: called from the session, QGIS would wait for its threads while this one holds Python."""
+    """Say yes to what QGIS asks about the run, and exit again where it only ended the run.
+
+    From the event loop, as a user's clicks: called from the session, QGIS would wait for its threads while this one holds Python.
+    """
     box = QApplication.activeModalWidget()
     if isinstance(box, QMessageBox):
         told["asked"].append(box.text())

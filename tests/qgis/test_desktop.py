@@ -1,5 +1,6 @@
-"""A QGIS desktop with nothing but the zip: offer, install, toolbox, dialog, styled result, cancel,
-closed during a run.
+"""A QGIS desktop with nothing but the zip: from the offer to install to a styled result.
+
+Also a run that is canceled, and a desktop that is closed during a run.
 
 RSSC_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are in docs/images.
 """

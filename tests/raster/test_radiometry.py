@@ -197,7 +197,18 @@ def test_data_in_a_corner_of_a_sparse_raster_is_found(write, tmp_path, nodata) -
     }
     transform = rasterio.Affine(1, 0, 5e5, 0, -1, 5e6)
     bands = 3 if nodata == 0 else 4
-    with rasterio.open(path, "w", height=60_000, width=60_000, count=bands, dtype="uint16", nodata=nodata, transform=transform, **({} if bands == 3 else {"alpha": "yes"}), **profile) as dataset:  # fmt: skip
+    with rasterio.open(
+        path,
+        "w",
+        height=60_000,
+        width=60_000,
+        count=bands,
+        dtype="uint16",
+        nodata=nodata,
+        transform=transform,
+        **({} if bands == 3 else {"alpha": "yes"}),
+        **profile,
+    ) as dataset:
         pixels = np.random.default_rng(0).integers(1000, 2000, (bands, 512, 512)).astype(np.uint16)
         dataset.write(pixels, window=Window(51_200, 10_240, 512, 512))
     radiometry = fit_radiometry(open_scene(path))

@@ -119,10 +119,19 @@ def cases(draw):
 
 
 @given(
-    cases(), st.sampled_from(["uint8", "uint16", "int16", "float32"]), st.sampled_from(["none", "nodata", "alpha", "mask", "nan"]),
-    st.sampled_from([{}, {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}, {"interleave": "band", "blockysize": 3}]),
-    st.integers(0, 9), st.integers(1, 3),
-)  # fmt: skip
+    cases(),
+    st.sampled_from(["uint8", "uint16", "int16", "float32"]),
+    st.sampled_from(["none", "nodata", "alpha", "mask", "nan"]),
+    st.sampled_from(
+        [
+            {},
+            {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"},
+            {"interleave": "band", "blockysize": 3},
+        ]
+    ),
+    st.integers(0, 9),
+    st.integers(1, 3),
+)
 def test_tiles_are_what_plain_rasterio_reads(case, dtype, validity, layout, seed, threads) -> None:
     shape, size, cell_size, out_size = case
     random = np.random.default_rng(seed)
@@ -139,9 +148,20 @@ def test_tiles_are_what_plain_rasterio_reads(case, dtype, validity, layout, seed
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.tif"
         with rasterio.open(
-            path, "w", driver="GTiff", height=shape[0], width=shape[1], count=len(pixels), dtype=dtype, crs="EPSG:32632", photometric="rgb",
-            transform=Affine(1, 0, 5e5, 0, -1, 5e6), nodata=0 if validity == "nodata" else None, **({"alpha": "yes"} if validity == "alpha" else {}), **layout,
-        ) as dataset:  # fmt: skip
+            path,
+            "w",
+            driver="GTiff",
+            height=shape[0],
+            width=shape[1],
+            count=len(pixels),
+            dtype=dtype,
+            crs="EPSG:32632",
+            photometric="rgb",
+            transform=Affine(1, 0, 5e5, 0, -1, 5e6),
+            nodata=0 if validity == "nodata" else None,
+            **({"alpha": "yes"} if validity == "alpha" else {}),
+            **layout,
+        ) as dataset:
             dataset.write(pixels)
             if validity == "mask":
                 dataset.write_mask(~holes)
@@ -279,14 +299,16 @@ def test_a_corrupt_block_names_file_and_window_after_the_tiles_before_it(write, 
     content[offset : offset + 40] = b"\xff" * 40
     path.write_bytes(content)
     tiles = []
-    with pytest.raises(
-        InputError, match=r"scene\.tif cannot be read at rows 64 to 127, columns 128 to 191: .*"
-    ) as caught:
-        with TileReader(
+    with (
+        pytest.raises(
+            InputError, match=r"scene\.tif cannot be read at rows 64 to 127, columns 128 to 191: .*"
+        ) as caught,
+        TileReader(
             open_scene(path), TileGrid((256, 256), (64, 64)), AS_IT_IS, out_size=(64, 64), threads=2
-        ) as reader:
-            for data in reader:
-                tiles.append(data.tile.index)
+        ) as reader,
+    ):
+        for data in reader:
+            tiles.append(data.tile.index)  # noqa: PERF401 -- what came before the error is kept
     assert tiles == list(range(6))
     assert "\n" not in str(caught.value)
     assert not reader_threads()
@@ -315,9 +337,23 @@ def test_blocks_that_a_sparse_file_leaves_out_are_invalid_without_reading(
     if kind == "alpha":
         profile["alpha"] = "yes"
     with rasterio.open(
-        path, "w", driver="GTiff", height=40_000, width=40_000, count=count, dtype="uint8", crs="EPSG:32632", photometric="rgb",
-        transform=Affine(1, 0, 5e5, 0, -1, 5e6), tiled=True, blockxsize=512, blockysize=512, SPARSE_OK=True, compress="deflate", **profile,
-    ) as dataset:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        height=40_000,
+        width=40_000,
+        count=count,
+        dtype="uint8",
+        crs="EPSG:32632",
+        photometric="rgb",
+        transform=Affine(1, 0, 5e5, 0, -1, 5e6),
+        tiled=True,
+        blockxsize=512,
+        blockysize=512,
+        SPARSE_OK=True,
+        compress="deflate",
+        **profile,
+    ) as dataset:
         pixels = texture(512, 512, bands=count)
         dataset.write(pixels, window=RasterioWindow(1024, 2048, 512, 512))
     scene, grid = open_scene(path), TileGrid((40_000, 40_000), (512, 512))

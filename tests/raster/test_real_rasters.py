@@ -1,4 +1,4 @@
-"""Every real raster either gives tiles equal to plain rasterio's, or is refused for the reason stated here."""
+"""Every real raster gives tiles equal to plain rasterio's, or is refused for a stated reason."""
 
 from __future__ import annotations
 
@@ -157,11 +157,13 @@ def test_separate_naip_bands(rasters: Path) -> None:
 def test_corrupt_blocks_are_named(rasters: Path) -> None:
     scene = open_scene(rasters / BROKEN)
     grid = TileGrid(scene.shape, (256, 256))
-    with pytest.raises(
-        InputError, match=r"corrupt\.tif cannot be read at rows 512 to 767, columns 512 to 767"
+    with (
+        pytest.raises(
+            InputError, match=r"corrupt\.tif cannot be read at rows 512 to 767, columns 512 to 767"
+        ),
+        TileReader(scene, grid, fit_radiometry(scene), out_size=(256, 256)) as reader,
     ):
-        with TileReader(scene, grid, fit_radiometry(scene), out_size=(256, 256)) as reader:
-            list(reader)
+        list(reader)
 
 
 def test_black_corners_without_a_tag_are_masked_by_the_nodata_option(rasters: Path) -> None:

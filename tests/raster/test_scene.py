@@ -330,14 +330,16 @@ def test_no_georeferencing_at_all(write, texture) -> None:
         (
             (
                 'GEOGCS["Moon'
-                ' 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
+                ' 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],'
+                'PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
             ),
             "1,737 km",
         ),
         (
             (
                 'GEOGCS["Mars'
-                ' 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894]],PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
+                ' 2000",DATUM["D_Mars_2000",SPHEROID["Mars_2000_IAU_IAG",3396190,169.894]],'
+                'PRIMEM["Reference_Meridian",0],UNIT["degree",0.0174532925199433]]'
             ),
             "3,396 km",
         ),
@@ -380,10 +382,23 @@ def test_control_points_are_warped_virtually(write, texture, nodata) -> None:
 def test_rpcs_are_warped_virtually_at_their_mean_height(write, texture) -> None:
     none = [0.0] * 20
     rpc = RPC(
-        height_off=50, height_scale=100, lat_off=48.0, lat_scale=0.05, long_off=11.0, long_scale=0.05, line_off=100, line_scale=100,
-        samp_off=100, samp_scale=100, line_num_coeff=[0, 0, -1, *none[3:]], line_den_coeff=[1, *none[1:]],
-        samp_num_coeff=[0, 1, *none[2:]], samp_den_coeff=[1, *none[1:]], err_bias=0, err_rand=0,
-    )  # fmt: skip
+        height_off=50,
+        height_scale=100,
+        lat_off=48.0,
+        lat_scale=0.05,
+        long_off=11.0,
+        long_scale=0.05,
+        line_off=100,
+        line_scale=100,
+        samp_off=100,
+        samp_scale=100,
+        line_num_coeff=[0, 0, -1, *none[3:]],
+        line_den_coeff=[1, *none[1:]],
+        samp_num_coeff=[0, 1, *none[2:]],
+        samp_den_coeff=[1, *none[1:]],
+        err_bias=0,
+        err_rand=0,
+    )
     path = write(texture(200, 200), crs=None, transform=Affine.identity())
     with rasterio.open(path, "r+") as dataset:
         dataset.rpcs = rpc

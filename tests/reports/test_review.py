@@ -6,9 +6,9 @@ Nothing else of the map changes.
 from __future__ import annotations
 
 import sqlite3
+import xml.etree.ElementTree as ET
 from contextlib import closing
 from pathlib import Path
-from xml.etree import ElementTree
 
 import geopandas as gpd
 import numpy as np
@@ -115,7 +115,7 @@ def test_a_geopackage_keeps_what_it_held_and_gets_a_styled_layer(tmp_path: Path)
         aliases = connection.execute(
             "SELECT name FROM gpkg_data_columns WHERE table_name = 'review'"
         ).fetchall()
-    root = ElementTree.fromstring(qml)
+    root = ET.fromstring(qml)
     assert (
         len(root.findall("renderer-v2/rules/rule"))
         == len(root.findall("renderer-v2/symbols/symbol"))

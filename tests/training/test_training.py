@@ -1,4 +1,4 @@
-"""The stages learn something on a small data set, split without leaks, and go on where they stopped."""
+"""The stages learn on a small data set, split without leaks, and go on where they stopped."""
 
 from __future__ import annotations
 

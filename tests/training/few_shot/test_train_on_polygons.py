@@ -83,8 +83,11 @@ def test_labels_keep_what_can_be_learned_from(
     found = read_labels(path, plain, field="class", around_points=(20, 40))
     assert found.classes == ("12", "3")
     assert found.codes.tolist() == [1, 0, 0]
-    np.testing.assert_allclose([shape.bounds for shape in found.areas],
-                               [(0, 0, 50, 50), (50, 50, 100, 100), (180, 90, 220, 110)], atol=0.01)  # fmt: skip
+    np.testing.assert_allclose(
+        [shape.bounds for shape in found.areas],
+        [(0, 0, 50, 50), (50, 50, 100, 100), (180, 90, 220, 110)],
+        atol=0.01,
+    )
     for words in (
         "1 feature(s) without a class",
         "1 feature(s) without an area",
@@ -159,9 +162,11 @@ def test_tiles_over_bounds_are_those_that_touch_them(
     expected = [
         tile.index
         for tile in grid.tiles()
-        if (w := tile.window).col <= bounds[2] and w.col + w.width >= bounds[0]
-        and w.row <= bounds[3] and w.row + w.height >= bounds[1]
-    ]  # fmt: skip
+        if (w := tile.window).col <= bounds[2]
+        and w.col + w.width >= bounds[0]
+        and w.row <= bounds[3]
+        and w.row + w.height >= bounds[1]
+    ]
     assert tiles_over(grid, bounds)[0].tolist() == expected
 
 
@@ -259,15 +264,19 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     names = ('Æcker, "new" 🌾 <b>', "wood'; DROP TABLE x")
     rows = [
         (names[side], area(side * 800 + x, y, side * 800 + x + 300, y + 300, transform))
-        for side in (0, 1) for x in (50, 420) for y in (60, 500, 1200)
-    ]  # fmt: skip
+        for side in (0, 1)
+        for x in (50, 420)
+        for y in (60, 500, 1200)
+    ]
     labels = write_labels(tmp_path / "labels.gpkg", rows, field="kind")
     options = TrainOnPolygonsOptions(field="kind", tile_size="400m", name="mine", device="cpu")
     events: list[tuple[str, int, int]] = []
     result = train_on_polygons(
-        [(tmp_path / "scene.tif", labels)], tmp_path / "mine", options,
+        [(tmp_path / "scene.tif", labels)],
+        tmp_path / "mine",
+        options,
         progress=lambda *event: events.append(event),
-    )  # fmt: skip
+    )
     assert result.scores is not None
     assert result.scores.overall_accuracy > 0.95
     assert [event for event in events if event[0] == "read"] == [("read", 0, 1), ("read", 1, 1)]
