@@ -69,7 +69,7 @@ def test_a_beam_of_one_is_greedy(decoder: CaptionDecoder) -> None:
 
 
 def test_a_wide_beam_finds_the_likeliest_sentence_of_all() -> None:
-    """The oracle: all sentences of up to three of five words (one is the end), scored one by one."""
+    """The oracle: all sentences of up to three of five words (one is the end), scored singly."""
     everything = [
         list(words[:length])
         for length in (1, 2, 3)

@@ -148,7 +148,8 @@ def session():
 def leave():
     """Say yes to what QGIS asks about the run, and exit again where it only ended the run.
 
-    From the event loop, as a user's clicks: called from the session, QGIS would wait for its threads while this one holds Python.
+    From the event loop, as a user's clicks: called from the session, QGIS would wait for its
+    threads while this one holds Python.
     """
     box = QApplication.activeModalWidget()
     if isinstance(box, QMessageBox):
