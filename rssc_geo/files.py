@@ -2,18 +2,23 @@
 
 What is being made lies beside its target under a hidden name that starts with the target's own and
 ends with ``.rssc-geo``, so that a rename within one file system announces it. Everything is synced
-before that rename.
+before that rename. A result that is a symbolic link is followed: what it points to is replaced, the
+link stays.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +28,8 @@ from rssc_geo.errors import OutputError, UsageError, one_line
 
 _SUFFIX = ".rssc-geo"
 _HEADER_BYTES = 65536
+_BLOCKS, _BLOCK_BYTES = 64, 4096
+_NETWORK_S, _NETWORK_REQUESTS = 10, 16  # for what a server says of a file; at a time
 _MARKER = "staging.rssc-geo"
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
@@ -37,7 +44,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder: name a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another name, or replace it with --overwrite")
-    folder = path.parent
+    folder = followed(path).parent
     if not folder.is_dir():
         raise OutputError(f"{folder} is not an existing folder: create it first")
     try:
@@ -50,11 +57,59 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Refuse to replace what is being read, whatever ``overwrite`` says; ``UsageError``."""
-    read = [Path(file) for file in inputs]
+    """Refuse to replace what is being read, whatever ``overwrite`` says.
+
+    ``inputs``: files, also by GDAL's names of what lies in archives. Raises ``UsageError`` for a
+    result that is one of them, or a folder that holds one.
+    """
+    places = [local_file(file) or os.fspath(file) for file in inputs]
+    read = {key for place in places for key in _file_keys(place)}
     for path in results:
-        if any(_same_file(path, file) for file in read):
+        if not read.isdisjoint(_file_keys(path)):
             raise UsageError(f"{path} is the input itself; choose another name for the result")
+        if path.is_dir():
+            folder = path.resolve()
+            for place in places:
+                if Path(place).resolve().is_relative_to(folder):
+                    raise UsageError(
+                        f"{place} lies in {path}, which is to hold the result alone: choose another"
+                        " folder"
+                    )
+
+
+def local_file(name: str | Path) -> str | None:
+    """The file or folder on this machine that a name of GDAL's leads to, None where there is none.
+
+    Of what lies in an archive (``/vsizip/a.zip/b.tif``) it is the archive.
+    """
+    text = os.fspath(name)
+    if not text.startswith("/vsi"):
+        return text if os.path.exists(text) else None
+    if text.startswith("/vsimem/"):
+        return None
+    path = re.sub(r"^(/vsi\w+/)+", "", text).replace("{", "").replace("}", "")
+    for place in (path, f"/{path}"):
+        found = Path(place)
+        while found.name:
+            if found.is_file():
+                return str(found)
+            found = found.parent
+    return None
+
+
+def followed(path: Path) -> Path:
+    """Where a result is put: what a symbolic link points to, else the path itself.
+
+    Raises ``OutputError`` for links that lead in a circle.
+    """
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise OutputError(
+            f"{path} is a symbolic link that leads nowhere ({one_line(error)}): choose another name"
+        ) from error
 
 
 @contextmanager
@@ -66,7 +121,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     >>> with atomic_write(Path("areas.csv")) as made:  # doctest: +SKIP
     ...     made.write_text("class,area\n", encoding="utf-8")
     """
-    made = _hidden(path)
+    target = followed(path)
+    made = _hidden(target)
     try:
         # An exclusive new file, as readable as the umask makes all others.
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -75,8 +131,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield made
         sync(made)
-        made.replace(path)
-        sync_folder(path.parent)
+        made.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -98,7 +154,8 @@ def atomic_folder(target: Path, *, index: str, overwrite: bool) -> Iterator[Path
         raise OutputError(
             f"{target} holds no {index}, so it is not an earlier result; it is not replaced"
         )
-    made = _hidden(target)
+    place = followed(target)
+    made = _hidden(place)
     try:
         made.mkdir()
     except OSError as error:
@@ -108,11 +165,12 @@ def atomic_folder(target: Path, *, index: str, overwrite: bool) -> Iterator[Path
         for folder, _, names in os.walk(made):
             for name in names:
                 sync(Path(folder, name))
-        earlier = _hidden(target)
-        if target.exists():
-            target.replace(earlier)
-        made.replace(target)
-        sync_folder(target.parent)
+            sync_folder(Path(folder))
+        earlier = _hidden(place)
+        if place.exists():
+            place.replace(earlier)
+        made.replace(place)
+        sync_folder(place.parent)
         shutil.rmtree(earlier, ignore_errors=True)
     except OSError as error:
         raise write_error(target, error) from error
@@ -154,8 +212,8 @@ class StagingFolder:
             for path in obsolete:
                 path.unlink(missing_ok=True)
             for path in results:
-                _move(self.place(path), path)
-            for folder in dict.fromkeys(path.parent for path in results):
+                _move(self.place(path), followed(path))
+            for folder in dict.fromkeys(followed(path).parent for path in results):
                 sync_folder(folder)
         except OSError as error:
             raise write_error(path, error) from error
@@ -235,20 +293,65 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def fingerprint(files: Iterable[str | Path]) -> str:
-    """SHA-256 of what identifies files cheaply: name, size, time of change and first 64 KiB.
+def fingerprint(files: Iterable[str | Path], *, network: bool = True) -> str:
+    """SHA-256 of what identifies files cheaply: name, size, time of change and ``content_mark``.
 
-    What is no file here (a URL) counts by its name alone.
+    Of what lies in an archive that is the archive's. What is on no disk counts by its name and,
+    with ``network``, by the ETag or time of change that a web server tells.
     """
+    names = [os.fspath(file) for file in files]
+    places = [local_file(name) for name in names]
+    marks = [_file_mark(place) for place in places]
+    if network and None in places:
+        with ThreadPoolExecutor(_NETWORK_REQUESTS) as pool:
+            asked = [number for number, place in enumerate(places) if place is None]
+            told = pool.map(_network_mark, [names[number] for number in asked])
+            for number, mark in zip(asked, told, strict=True):
+                marks[number] = mark
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(os.fsencode(file))
-        if Path(file).is_file():
-            stat = Path(file).stat()
-            digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-            with Path(file).open("rb") as stream:
-                digest.update(stream.read(_HEADER_BYTES))
+    for name, mark in zip(names, marks, strict=True):
+        digest.update(os.fsencode(name) + b"\0" + mark.encode() + b"\0")
     return digest.hexdigest()
+
+
+def _file_mark(place: str | None) -> str:
+    if place is None or not os.path.isfile(place):
+        return ""
+    return f"{os.stat(place).st_mtime_ns} {content_mark(Path(place))}"
+
+
+def content_mark(path: Path) -> str:
+    """SHA-256 of a file's size, its first 64 KiB and 64 blocks spread evenly over the rest."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        digest.update(stream.read(_HEADER_BYTES))
+        rest = size - _HEADER_BYTES - _BLOCK_BYTES
+        if rest > 0:
+            for number in range(_BLOCKS):
+                stream.seek(_HEADER_BYTES + rest * number // (_BLOCKS - 1))
+                digest.update(stream.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of the whole of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _network_mark(name: str) -> str:
+    """What a web server says of a file's content; empty where none says anything."""
+    url = re.sub(r"^/vsicurl(_streaming)?/", "", name)
+    if not url.startswith(("http://", "https://")):
+        return ""
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 -- http and https alone
+    try:
+        with urllib.request.urlopen(request, timeout=_NETWORK_S) as answer:  # noqa: S310
+            told = answer.headers
+            return f"{told.get('ETag', '')} {told.get('Last-Modified', '')}"
+    except (OSError, ValueError, http.client.HTTPException):
+        return ""
 
 
 def _hidden(path: Path) -> Path:
@@ -256,11 +359,17 @@ def _hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file: links, and case where the file system has none."""
-    if one.resolve() == other.resolve():
-        return True
-    return one.exists() and other.exists() and one.samefile(other)
+def _file_keys(path: str | Path) -> set[object]:
+    """What a file is known by, one of which two paths to it have in common.
+
+    Its path without links, and what the file system says, which knows of hard links and of case.
+    """
+    keys: set[object] = {os.path.realpath(path)}
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return keys
+    return {*keys, (found.st_dev, found.st_ino)}
 
 
 def _move(made: Path, path: Path) -> None:

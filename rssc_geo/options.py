@@ -645,6 +645,9 @@ class OutputOptions:
         row=True,
         path=True,
     )
+    full_provenance: bool = option(
+        "Map and report name files with their folders.", OUTPUT, FLAG, default=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

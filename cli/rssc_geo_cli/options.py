@@ -21,6 +21,7 @@ from click.core import ParameterSource
 from rich_click import RichCommand, RichOption
 
 from rssc_geo.errors import UsageError
+from rssc_geo.files import check_not_input
 from rssc_geo.options import (
     COMMANDS,
     ENVIRONMENT_PREFIX,
@@ -32,6 +33,7 @@ from rssc_geo.options import (
 
 log = logging.getLogger(__name__)
 
+_WRITTEN = {"output", "class_raster", "preview", "report"}
 _OTHER_VARIABLES = {"RSSC_GEO_API_KEY", "RSSC_GEO_CACHE"}
 
 
@@ -78,6 +80,7 @@ def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., 
 
     def decorate(function: Callable[..., Any]) -> RichCommand:
         def callback(**values: Any) -> Any:
+            _check_results(values)
             made = [
                 Chosen(group) if isinstance(group, Alternatives) else _build(group, values)
                 for group in groups
@@ -168,6 +171,15 @@ def _options(groups: Sequence[type | Alternatives]) -> list[Option]:
 
 def _build(group: type, values: Mapping[str, Any]) -> Any:
     return group(**{found.name: values[found.name] for found in options_of(group)})
+
+
+def _check_results(values: Mapping[str, Any]) -> None:
+    """Refuse with ``UsageError`` a file to write that any other option or argument names."""
+    named: dict[bool, list[str]] = {True: [], False: []}
+    for name, value in values.items():
+        texts = value if isinstance(value, tuple) else (value,)
+        named[name in _WRITTEN] += [text for text in texts if isinstance(text, str)]
+    check_not_input([Path(text) for text in named[True] if os.path.isfile(text)], named[False])
 
 
 # The environment.

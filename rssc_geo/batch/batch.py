@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.batch.inputs import collect_jobs, output_folder
-from rssc_geo.batch.job import job_state
+from rssc_geo.batch.inputs import Jobs, collect_jobs, output_folder
+from rssc_geo.batch.job import WRITTEN, job_state
 from rssc_geo.batch.journal import NAME, STATES, Journal, key_of, read_journal
 from rssc_geo.batch.merge import merge_done
 from rssc_geo.batch.pools import LocalPool, Pool
@@ -24,6 +25,7 @@ from rssc_geo.batch.progress import (
 from rssc_geo.batch.runner import Runner
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import check_not_input
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, load_card
 from rssc_geo.options import BatchOptions, CaptionerOptions, options_of, values_of
@@ -65,6 +67,7 @@ def run_batch(
     options = options or BatchOptions()
     _check(options)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
+    _check_results(jobs, inputs, output, options)
     card = load_card(options.model, revision=options.revision)
     check_captioner(options, card)
     folder = output_folder(str(output), options)
@@ -154,6 +157,19 @@ def _check(options: BatchOptions) -> None:
             found.parse(value)
     if options.attempts < 1:
         raise UsageError(f"--attempts {options.attempts} is not a number of times; give 1 or more")
+
+
+def _check_results(
+    jobs: Jobs, lists: Sequence[str | Path], output: str | Path, options: BatchOptions
+) -> None:
+    """Refuse with ``UsageError`` results that would replace what any scene is read from."""
+    read = [str(name) for name in lists if not os.path.isdir(name)]
+    results = [] if options.merge is None else [Path(output)]
+    for job in jobs.jobs:
+        read += [*job.source, *([] if job.options.aoi is None else [job.options.aoi])]
+        beside = (getattr(job.options, name) for name in WRITTEN)
+        results += [job.output, *(Path(name) for name in beside if name is not None)]
+    check_not_input(results, read)
 
 
 def _made_by(options: BatchOptions, card: ModelCard) -> dict[str, Any]:

@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -20,13 +21,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rssc_geo.errors import InputError, OutputError
+from rssc_geo.files import content_mark
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote
 
 NAME = "rssc-geo-batch.sqlite"
 LOCK = ".rssc-geo-batch.lock"
 STATES = ("waiting", "running", "done", "failed")
-_FORMAT = 1
+_FORMAT = 2
 _BUSY_S = 30
 _CREATE = """
     CREATE TABLE meta (format INTEGER NOT NULL);
@@ -39,7 +41,7 @@ _CREATE = """
         attempts INTEGER NOT NULL, options_hash TEXT NOT NULL, error TEXT, started TEXT, ended TEXT,
         run INTEGER, input_files TEXT, made INTEGER, output_files TEXT, tiles INTEGER,
         tiles_done INTEGER, cells INTEGER, classes TEXT, seconds REAL, reading_s REAL, model_s REAL,
-        writing_s REAL, warnings TEXT
+        writing_s REAL, warnings TEXT, mark TEXT
     );
     CREATE TABLE blocks (
         scene TEXT NOT NULL, first_tile INTEGER NOT NULL, tiles INTEGER NOT NULL,
@@ -48,9 +50,16 @@ _CREATE = """
     ) WITHOUT ROWID;
     CREATE TABLE problems (label TEXT NOT NULL, message TEXT NOT NULL);
     CREATE TABLE merged (
-        output TEXT PRIMARY KEY, made_of TEXT NOT NULL, output_files TEXT NOT NULL
+        output TEXT PRIMARY KEY, made_of TEXT NOT NULL, output_files TEXT NOT NULL, mark TEXT
     );
 """
+# Each row of these tables carries a checksum, which the connection's own function makes.
+_MARKED = {
+    "scenes": "output, id, input, state, attempts, options_hash, error, started, ended, run,"
+    " input_files, made, output_files, tiles, tiles_done, cells, classes, seconds, reading_s,"
+    " model_s, writing_s, warnings",
+    "merged": "output, made_of, output_files",
+}
 _ATTEMPT = "attempts = attempts + 1"
 _JSON = ("input_files", "output_files", "classes", "warnings")
 
@@ -58,23 +67,44 @@ _JSON = ("input_files", "output_files", "classes", "warnings")
 # What files are known by.
 
 Signatures = list[list[Any]]
-"""Of each file its name from a folder on, its bytes and its time of change in nanoseconds.
+"""Of each file its name from a folder on, its bytes, times of change and mark of content.
 
-Bytes and time are None for a file that is not there, and for a URL, which is only named.
+The times are those of the content and of the file's entry, in nanoseconds. All but the name are
+None for a file that is not there, and for a URL, which is only named.
 """
 
 
-def signatures(files: Iterable[str | Path], folder: str | Path) -> Signatures:
-    """Signatures of files, named from a folder on.
+def signatures(
+    files: Iterable[str | Path], folder: str | Path, *, content: bool = True
+) -> Signatures:
+    """Signatures of files, named from a folder on; ``content``: read for their marks, too.
 
-    Neither moving both nor another working folder changes them.
+    Neither moving both nor another working folder changes what ``unchanged`` says of them.
     """
-    return sorted(_signature(str(file), folder) for file in files)
+    return sorted(
+        (_signature(str(file), folder, content=content) for file in files),
+        key=lambda entry: str(entry[0]),
+    )
 
 
 def unchanged(known: Signatures, folder: str | Path) -> bool:
-    """Whether the files, the folder being where it is now, are as they were."""
-    return signatures((_place(name, folder) for name, _, _ in known), folder) == known
+    """Whether the files, the folder being where it is now, are as they were.
+
+    A file is read only where its entry changed, but neither its size nor the time of its content:
+    it was copied, moved, or exchanged for one of another content.
+    """
+    return all(_is_unchanged(entry, folder) for entry in known)
+
+
+def _is_unchanged(known: list[Any], folder: str | Path) -> bool:
+    name, size, changed, entered, mark = known
+    now = _signature(_place(name, folder), folder, content=False)
+    if now[1:3] != [size, changed]:
+        return False
+    same_entry = now[3] == entered and os.name == "posix"  # elsewhere it says when it was made
+    if same_entry or mark is None:
+        return True
+    return bool(_signature(_place(name, folder), folder, content=True)[4] == mark)
 
 
 def existing(known: Signatures, folder: str | Path) -> Signatures:
@@ -96,13 +126,14 @@ def _place(name: str, folder: str | Path) -> str:
     return name if is_remote(name) else os.path.join(folder, name)
 
 
-def _signature(file: str, folder: str | Path) -> list[Any]:
+def _signature(file: str, folder: str | Path, *, content: bool) -> list[Any]:
     name = relative_name(file, folder)
     try:
         found = os.stat(file)
+        mark = content_mark(Path(file)) if content and os.path.isfile(file) else None
     except OSError:
-        return [name, None, None]
-    return [name, found.st_size, found.st_mtime_ns]
+        return [name, None, None, None, None]
+    return [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark]
 
 
 # What is noted.
@@ -158,6 +189,7 @@ class Journal:
         self._lock = _lock(folder / LOCK)
         try:
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+            self._connection.create_function("row_mark", -1, _row_mark, deterministic=True)
             with _writing(self.path):
                 self._prepare(json.dumps(options, default=str))
         except BaseException:
@@ -173,8 +205,12 @@ class Journal:
         if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             for statement in _CREATE.strip().rstrip(";").split(";"):
                 run(statement)
+            for table, columns in _MARKED.items():
+                for statement in _triggers(table, columns):
+                    run(statement)
             run("INSERT INTO meta VALUES (?)", (_FORMAT,))
         _check_format(self._connection, self.path)
+        _check_content(self._connection, self.path)
         # What a killed run was at is to be done again.
         run("UPDATE scenes SET state = 'waiting' WHERE state = 'running'")
         run("DELETE FROM problems")
@@ -295,7 +331,10 @@ class Journal:
     def record_merged(self, key: str, made_of: str, files: Iterable[Path]) -> None:
         """Note what a merged output was made of, and its files."""
         known = json.dumps(signatures(files, self.folder))
-        self._write("INSERT OR REPLACE INTO merged VALUES (?, ?, ?)", (key, made_of, known))
+        self._write(
+            "INSERT OR REPLACE INTO merged (output, made_of, output_files) VALUES (?, ?, ?)",
+            (key, made_of, known),
+        )
 
     def end(self, outcome: str) -> None:
         """Note how the run ended."""
@@ -367,6 +406,7 @@ def read_journal(folder: Path) -> dict[str, Any]:
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
         ) as connection:
             _check_format(connection, path)
+            _check_content(connection, path)
             scenes = list(_rows(connection, "SELECT * FROM scenes ORDER BY rowid"))
             blocks = connection.execute(
                 "SELECT scene, state, count(*) FROM blocks GROUP BY scene, state"
@@ -375,17 +415,19 @@ def read_journal(folder: Path) -> dict[str, Any]:
             runs = list(
                 _rows(connection, "SELECT started, ended, outcome, versions FROM runs ORDER BY id")
             )
+            for entry in runs:
+                entry["versions"] = json.loads(entry["versions"])
     except sqlite3.OperationalError as error:
         raise InputError(f"{path} cannot be read ({error})") from error
     except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+    except ValueError as error:  # JSON that is none any more
         raise _damaged(path, error) from error
     by_scene: dict[str, dict[str, int]] = {}
     for key, state, count in blocks:
         by_scene.setdefault(key, {})[state] = count
     for scene in scenes:
         scene["blocks"] = by_scene.get(scene["output"], {})
-    for entry in runs:
-        entry["versions"] = json.loads(entry["versions"])
     return {"journal": str(path), "scenes": scenes, "problems": problems, "runs": runs}
 
 
@@ -424,6 +466,33 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     raise OutputError(
         f"{path} is {what}: use the program that wrote it, another folder, or move the file away"
     )
+
+
+def _check_content(connection: sqlite3.Connection, path: Path) -> None:
+    """``OutputError`` for a journal whose pages or rows are not what was written."""
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise _damaged(path, found)
+    for table, columns in _MARKED.items():
+        query = f"SELECT {columns}, mark FROM {table}"  # noqa: S608 -- our own names
+        for *values, mark in connection.execute(query):
+            if mark != _row_mark(*values):
+                raise _damaged(path, f"a row of {table} is not what was written")
+
+
+def _row_mark(*values: object) -> str:
+    """The checksum of a row."""
+    return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _triggers(table: str, columns: str) -> Iterator[str]:
+    """Statements that keep the checksums of a table's rows."""
+    new = ", ".join(f"NEW.{name.strip()}" for name in columns.split(","))
+    for event, what in (("INSERT", "insert"), (f"UPDATE OF {columns}", "update")):
+        yield (
+            f"CREATE TRIGGER {table}_{what} AFTER {event} ON {table} BEGIN UPDATE {table}"  # noqa: S608 -- our own names
+            f" SET mark = row_mark({new}) WHERE output = NEW.output; END"
+        )
 
 
 def _versions() -> dict[str, str]:

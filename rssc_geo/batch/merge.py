@@ -38,6 +38,7 @@ from rssc_geo.output import (
     probability_fields,
     provenance_document,
 )
+from rssc_geo.raster import is_remote
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -103,9 +104,18 @@ def merge_done(
     return files
 
 
+def _name(label: str) -> str:
+    """An input's name without its folder."""
+    return label if is_remote(label) else Path(label).name
+
+
 def _hash(parts: Sequence[Part], rule: str) -> str:
     """A hash of what a merged map depends on, so that the same one is not made twice."""
-    files = [[part.name, signatures([part.path], part.path.parent)] for part in parts]
+    files = [
+        [part.name, [entry[:3] for entry in signatures([part.path], folder, content=False)]]
+        for part in parts
+        for folder in [part.path.parent]
+    ]
     everything = [rule, version("rssc-geo"), files]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
@@ -147,7 +157,7 @@ def merge_scenes(
     provenance = provenance_document(
         {
             "scenes": [part.name for part in parts],
-            "scenes_missing": list(missing),
+            "scenes_missing": [_name(label) for label in missing],
             "overlaps": rule,
             "rssc_geo": version("rssc-geo"),
         }

@@ -90,7 +90,7 @@ class Runner:
                         "id": job.id,
                         "input": job.label,
                         "options_hash": state.options_hash,
-                        "input_files": signatures(job.source, job.folder),
+                        "input_files": signatures(job.source, job.folder, content=False),
                     }
                 )
         self._journal.await_scenes(rows)

@@ -1,8 +1,9 @@
 """The cache of captions that large models have written.
 
 It is an SQLite file that all runs and processes of a user share. The key of a caption is a hash of
-all it depends on: the tile's pixels and mask, captioner, prompt and parameters. Whatever is wrong
-with the file costs a warning, never the run.
+all it depends on: the tile's pixels and mask, captioner, prompt and parameters. Each caption has a
+checksum; one that does not fit is asked for again. Whatever is wrong with the file costs a warning,
+never the run.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FOLDER_VARIABLE = "RSSC_GEO_CACHE"
-_FILE = "captions-1.sqlite"  # the number changes with the table
+_APPLICATION_ID = 0x52534743  # "RSGC"
+_SCHEMA = 2  # the user version, and in the name: changes with the table
+_FILE = f"captions-{_SCHEMA}.sqlite"
 _BUSY_S = 30.0
 _CREATE = """
-    CREATE TABLE IF NOT EXISTS captions (
-        key BLOB PRIMARY KEY, caption TEXT NOT NULL, captioner TEXT NOT NULL
+    CREATE TABLE captions (
+        key BLOB PRIMARY KEY, caption TEXT NOT NULL, captioner TEXT NOT NULL, mark BLOB NOT NULL
     ) WITHOUT ROWID
 """
 _QUERY_VALUES = 500  # in one query, fewer than any SQLite allows
@@ -84,21 +87,37 @@ class CaptionCache:
 
         def read(connection: sqlite3.Connection) -> dict[bytes, str]:
             found: dict[bytes, str] = {}
+            damaged: list[bytes] = []
             for start in range(0, len(wanted), _QUERY_VALUES):
                 some = wanted[start : start + _QUERY_VALUES]
                 marks = ", ".join("?" * len(some))
-                query = f"SELECT key, caption FROM captions WHERE key IN ({marks})"  # noqa: S608 -- question marks alone
-                found |= dict(connection.execute(query, some))
+                query = (
+                    "SELECT key, CAST(caption AS BLOB), CAST(captioner AS BLOB), mark"  # noqa: S608 -- question marks alone
+                    f" FROM captions WHERE key IN ({marks})"
+                )
+                for key, caption, captioner, mark in connection.execute(query, some):
+                    if mark == _mark(key, caption, captioner):
+                        found[key] = caption.decode()
+                    else:
+                        damaged.append(key)
+            if damaged:
+                log.warning("%s: %d damaged captions are asked for again", self.path, len(damaged))
+                connection.executemany(
+                    "DELETE FROM captions WHERE key = ?", [(key,) for key in damaged]
+                )
             return found
 
         return self._try(read) or {}
 
     def put(self, captions: Mapping[bytes, str], *, captioner: str) -> None:
         """Keep captions that ``captioner`` wrote. The first caption of a key stays."""
-        rows = [(key, caption, captioner) for key, caption in captions.items()]
+        rows = [
+            (key, caption, captioner, _mark(key, caption.encode(), captioner.encode()))
+            for key, caption in captions.items()
+        ]
         self._try(
             lambda connection: connection.executemany(
-                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?)", rows
+                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?)", rows
             )
         )
 
@@ -149,7 +168,7 @@ class CaptionCache:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection, connection:
-            connection.execute(_CREATE)
+            _prepare(connection)
             yield connection
 
     @contextmanager
@@ -270,6 +289,36 @@ class CachedCaptioner:
                 json.dumps(pixels.shape).encode() + pixels.tobytes() + np.packbits(mask).tobytes()
             )
         return digest.digest()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the table in a new file; ``sqlite3.OperationalError`` for one that is no such cache."""
+    found = _kind(connection)
+    if found is None:
+        connection.execute("BEGIN IMMEDIATE")
+        found = _kind(connection)  # another process may have been faster
+        if found is None:
+            connection.execute(_CREATE)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+            found = _APPLICATION_ID, _SCHEMA
+        connection.commit()
+    if found != (_APPLICATION_ID, _SCHEMA):
+        raise sqlite3.OperationalError("it is no cache of captions of this version of the program")
+
+
+def _kind(connection: sqlite3.Connection) -> tuple[int, int] | None:
+    """What the file says it is, and of which version; None for an empty one."""
+    kind, version, schema = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("application_id", "user_version", "schema_version")
+    )
+    return (kind, version) if kind or schema else None
+
+
+def _mark(key: bytes, caption: bytes, captioner: bytes) -> bytes:
+    """The checksum of a caption's row."""
+    return hashlib.blake2b(b"\0".join((key, caption, captioner)), digest_size=16).digest()
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:

@@ -23,7 +23,6 @@ from scipy.special import softmax
 
 from rssc_geo.errors import UsageError
 from rssc_geo.evaluation.evaluate import trained_as
-from rssc_geo.files import atomic_write
 from rssc_geo.inference import choose_compute
 from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model, load_bundle
 from rssc_geo.options import BaselineOptions
@@ -35,6 +34,9 @@ from rssc_geo.training import (
     SceneImages,
     Split,
     cache_features,
+    identity,
+    is_kept,
+    keeping,
     load_image_folder,
     logits_of,
     mcnemar,
@@ -285,18 +287,22 @@ class _Arm:
     ) -> dict[str, dict[str, NDArray[np.float32]]]:
         """Logits for each reading, from the work folder or of the arm that is trained now."""
         readings = sorted(self.readings.items())
+        texts = (data.data.captions, data.generated)
         key = (self.network.__name__, model.card.sha256, self.recipe, seed, readings)
         rows = b"".join(data.split[part].tobytes() for part in ("train", *_HELD))
         digest = hashlib.sha256(repr(key).encode() + rows).hexdigest()
         file = work / f"arm-{digest[:16]}.safetensors"
-        if not file.is_file():
+        made_of = identity(
+            key=key, features=data.features.made_of, labels=data.data.labels, texts=texts
+        )
+        if not is_kept(file, made_of):
             trained = self._train(model, data, seed)
             found = {
                 f"{kind} {part}": _logits(trained, data, part, kind)
                 for kind in self.readings.values()
                 for part in _HELD
             }
-            with atomic_write(file) as made:
+            with keeping(file, made_of) as made:
                 save_file(found, made)
         kept = load_file(file)
         return {

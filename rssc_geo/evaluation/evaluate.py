@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 _MISTAKES = 24
+_FILES = ("evaluation.json", "confusion.png", "embedding.png", "mistakes.png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,7 @@ class Evaluation:
         mistakes, ``mistakes.png``. Raises ``OutputError`` where they cannot be written.
         """
         target = _make_folder(folder)
-        figures, confusion, embedding, mistakes = (
-            target / name
-            for name in ("evaluation.json", "confusion.png", "embedding.png", "mistakes.png")
-        )
+        figures, confusion, embedding, mistakes = (target / name for name in _FILES)
         with atomic_write(figures) as made:
             made.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
         data, found = self.data, self.predictions
@@ -376,12 +374,25 @@ def _class_map(options: EvaluateOptions) -> dict[str, str]:
 
 
 def _make_folder(folder: str | Path) -> Path:
+    """The folder, made where it is not; one where other files have our names is refused."""
     target = Path(folder)
+    there = [name for name in _FILES if (target / name).exists()]
+    if there and not _is_evaluation(target / _FILES[0]):
+        raise OutputError(
+            f"{target} holds {there[0]}, which is of no earlier evaluation: choose another folder"
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target} cannot be made: {error.strerror}") from error
     return target
+
+
+def _is_evaluation(path: Path) -> bool:
+    try:
+        return "overall_accuracy" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,7 @@ from .plan import Source as Source
 from .plan import describe_run as describe_run
 from .plan import estimated_seconds as estimated_seconds
 from .plan import make_plan as make_plan
+from .plan import without_folders as without_folders
 from .predictor import Compute as Compute
 from .predictor import Prediction as Prediction
 from .predictor import Predictor as Predictor

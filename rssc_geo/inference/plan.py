@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import UsageError
+from rssc_geo.files import local_file
 from rssc_geo.geometry import TileChoice, TileGrid, choose_tile_size, parse_cell_size
 from rssc_geo.inference.aggregate import CellMap
 from rssc_geo.models import ModelCard
@@ -157,6 +158,11 @@ class PredictorSpec:
     captioner: str
     dtype: str
 
+    @property
+    def captioner_place(self) -> str:
+        """The folder of a captioner that is one, without what stands before and behind it."""
+        return self.captioner.removeprefix("hf:").split(" ", maxsplit=1)[0]
+
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data, the program's version included: equal only for equal results."""
         return {
@@ -204,6 +210,29 @@ class RunDescription:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, in the order in which a user asks."""
         return asdict(self)
+
+
+def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[str, Any]:
+    """The values, with the names alone of local files in their texts, which tell of no folders.
+
+    ``more``: other texts that may be, or end in, the path of a file or folder.
+    """
+    named = [*plan.inputs(), *plan.scene.source.split(", "), *more]
+    places = {place for name in named if (place := local_file(name)) is not None}
+    places |= {os.path.abspath(place) for place in places}
+    # The longest first: one may be the beginning of another.
+    paths = sorted((p for p in places if os.path.basename(p) not in {"", p}), key=len, reverse=True)
+
+    def shortened(value: Any) -> Any:
+        if isinstance(value, str):
+            for path in paths:
+                value = value.replace(path, os.path.basename(path))
+            return value
+        if isinstance(value, Mapping):
+            return {key: shortened(entry) for key, entry in value.items()}
+        return [shortened(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+    return {key: shortened(value) for key, value in values.items()}
 
 
 def describe_run(plan: Plan, card: ModelCard) -> RunDescription:

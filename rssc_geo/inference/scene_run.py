@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
-from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run
+from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 from rssc_geo.progress import Progress
@@ -52,6 +52,7 @@ class SceneRun:
         self.plan, self.target, self.spec = plan, target, spec
         self.tiles: NDArray[np.int64] = plan.cells.tiles()
         self._fingerprint = plan.scene.fingerprint()
+        self._files = plan.scene.fingerprint(network=False)
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
@@ -105,7 +106,7 @@ class SceneRun:
         ``OutputError`` when the map cannot be written (the part file is kept).
         """
         scene = self.plan.scene
-        if scene.fingerprint() != self._fingerprint:
+        if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
             raise InputError(
                 f"{scene.source} changed while it was being read: what was classified is dropped,"
@@ -147,13 +148,16 @@ class SceneRun:
         """What a reader of the map needs to know of its making."""
         card, made_by = self.spec.card, self.spec.as_dict()
         libraries = ("torch", "rasterio", "pyogrio", "shapely")
-        return {
+        document = {
             **describe_run(self.plan, card).as_dict(),
             **made_by,
             "model": {**made_by["model"], "license": card.license, "accuracy": dict(card.accuracy)},
             "input_fingerprint": self._fingerprint,
             "versions": {name: version(name) for name in libraries},
         }
+        if self.target.full_provenance:
+            return document
+        return without_folders(document, self.plan, self.spec.captioner_place)
 
 
 def nothing_to_classify(plan: Plan) -> NothingToClassifyError:

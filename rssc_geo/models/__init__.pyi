@@ -6,6 +6,7 @@ from .bundle import EMBEDDED as EMBEDDED
 from .bundle import Model as Model
 from .bundle import build_network as build_network
 from .bundle import caption_ids as caption_ids
+from .bundle import check_bundle_folder as check_bundle_folder
 from .bundle import embedded_names as embedded_names
 from .bundle import load_bundle as load_bundle
 from .bundle import load_card as load_card

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.errors import BundleError
+from rssc_geo.errors import BundleError, InputError
 from rssc_geo.files import atomic_write
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
@@ -32,6 +32,7 @@ EMBEDDED = Path(__file__).with_name("bundles")
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 VOCABULARY = "captioner.json"
+_SAVING = ".bundle.rssc-geo"  # there while a bundle is being saved
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _SENTENCE_ENDS = (".", "!", "?", "。")
@@ -231,6 +232,22 @@ def build_network(card: ModelCard) -> DualAttentionClassifier:
     return kind(classes=len(card.classes), **settings)
 
 
+def check_bundle_folder(folder: str | Path) -> None:
+    """Refuse with ``InputError`` a folder where saving a bundle would replace what is there.
+
+    That is another bundle, or files of its names that are none of a bundle that was being saved.
+    """
+    target = Path(folder)
+    if (target / "config.json").exists():
+        raise InputError(f"{target} holds a bundle already; choose another folder or remove it")
+    names = (WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
+    there = [name for name in names if (target / name).exists()]
+    if there and not (target / _SAVING).exists():
+        raise InputError(
+            f"{target} holds {there[0]}, which would be replaced: choose another folder"
+        )
+
+
 def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = True) -> ModelCard:
     """Write weights, tokenizers, README and card into a folder, which is made where it is not.
 
@@ -243,6 +260,8 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target / _SAVING) as made:
+        made.write_text("rssc-geo saves a bundle here\n", encoding="utf-8")
     states = {f"network.{key}": value for key, value in model.network.state_dict().items()}
     if model.decoder is not None:
         states |= {f"captioner.{key}": value for key, value in model.decoder.state_dict().items()}
@@ -266,6 +285,7 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
     card = dataclasses.replace(model.card, sha256=checksums)
     with atomic_write(target / "config.json") as made:
         made.write_text(card.to_json(), encoding="utf-8")
+    (target / _SAVING).unlink()
     return card
 
 

@@ -16,7 +16,7 @@ import torch
 from transformers import CLIPTextConfig, ViTConfig
 
 from rssc_geo.errors import BundleError, UsageError, one_line
-from rssc_geo.models.bundle import Model, build_network, load_card, save_bundle
+from rssc_geo.models.bundle import Model, build_network, check_bundle_folder, load_card, save_bundle
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard
 from rssc_geo.models.encoders import fit_keys
 from rssc_geo.models.network import DualAttentionClassifier
@@ -69,8 +69,7 @@ def import_checkpoint(
     Raises ``BundleError`` for a file that is no such checkpoint, with the names that are missing or
     unexpected, and ``UsageError`` where ``classes`` does not fit it.
     """
-    if (Path(output) / "config.json").exists():
-        raise BundleError(f"{output} holds a bundle already; choose another folder or remove it")
+    check_bundle_folder(output)
     weights = read_state_dict(Path(path))
     if options.levels < 1:
         raise UsageError(f"--levels {options.levels}: at least 1 is needed")

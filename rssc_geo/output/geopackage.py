@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from rssc_geo.errors import OutputError
 from rssc_geo.files import write_error
 from rssc_geo.output.layers import GEOMETRY, Layer
 from rssc_geo.output.styles import LayerStyle, map_styles, xml_text
@@ -21,6 +22,7 @@ from rssc_geo.output.styles import LayerStyle, map_styles, xml_text
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
+_OWN_LAYERS = frozenset({"landuse", "cells", "captions", "review", "layer_styles"})
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
 _QGIS_URI = "http://mrcc.com/qgis.dtd"
 
@@ -103,8 +105,9 @@ def describe_geopackage(
                     (table, name, definition),
                 )
             for layer in layers:
-                for style in map_styles(layer, classes):
-                    _add_style(connection, layer, style)
+                if any(field.name == "class" for field in layer.fields):
+                    for style in map_styles(layer, classes):
+                        _add_style(connection, layer, style)
                 _add_aliases(connection, layer)
             _add_provenance(connection, layers, provenance)
     except sqlite3.OperationalError as error:
@@ -153,6 +156,32 @@ def read_provenance(path: Path) -> dict[str, Any]:
     except (sqlite3.Error, ValueError):
         return {}
     return document
+
+
+def check_no_other_layers(path: Path) -> None:
+    """Raise ``OutputError`` for a GeoPackage that holds what this program has not written.
+
+    Layers of other names or without our provenance, and projects that QGIS keeps in it.
+    """
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            layers = connection.execute("SELECT table_name FROM gpkg_contents").fetchall()
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.Error:
+        return  # no GeoPackage that holds anything
+    names = {name for (name,) in layers}
+    others = sorted(names - _OWN_LAYERS)
+    if ("qgis_projects",) in tables:
+        others.append("a project of QGIS")
+    if names and not others and not read_provenance(path):
+        others = sorted(names)
+    if others:
+        raise OutputError(
+            f"{path} holds what rssc-geo has not made ({', '.join(others[:3])}), which would be"
+            " lost: choose another name"
+        )
 
 
 def timestamp() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import write_class_raster
 from rssc_geo.output.formats import WGS84
@@ -106,7 +106,7 @@ class LandUseWriter:
     provenance : what the result says of its making, as JSON values
 
     Raises ``UsageError`` for classes that the formats cannot hold, and ``OutputError`` when another
-    process writes the same target.
+    process writes the same target, or a map is there that is not to be replaced.
     """
 
     def __init__(
@@ -141,6 +141,12 @@ class LandUseWriter:
             "probabilities": target.probabilities,
         }
         self._part = PartFile(target.part_path, key)
+        if not len(self._part):  # a map that is there was not made by this very run
+            try:
+                target.check_free()
+            except OutputError:
+                self._part.remove()
+                raise
 
     @property
     def watermark(self) -> int:
@@ -158,9 +164,16 @@ class LandUseWriter:
     def finish(self, extra_provenance: Mapping[str, object] | None = None) -> LandUseSummary:
         """Make the result of the cells appended, put it in place and remove the part file.
 
-        Raises ``OutputError`` when it cannot be written; the part file is then kept.
+        Raises ``OutputError`` when it cannot be written; the part file is then kept. One that was
+        damaged meanwhile is deleted.
         """
         target = self._target
+        if not self._part.is_whole():
+            self._part.remove()
+            raise OutputError(
+                f"{self._part.path} was damaged while it was in use: what was classified is"
+                " dropped, run the same command again"
+            )
         provenance = provenance_document(self._provenance, extra_provenance or {})
         result = self._map()
         layers = self._layers(result)
@@ -174,6 +187,7 @@ class LandUseWriter:
             if target.class_raster is not None:
                 path = staging.place(target.class_raster)
                 write_class_raster(path, result.class_grid, self._geo, self._classes)
+            self._part.announce({path: staging.place(path) for path in target.results})
         self._part.remove()
         return _summary(target, result, self._classes)
 

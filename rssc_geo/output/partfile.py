@@ -2,27 +2,37 @@
 
 It holds the cells classified so far and the *watermark*, an integer with which the caller finds its
 place again. Both change in one transaction, so a run killed at any moment goes on where its last
-batch ended.
+batch ended. The file says what it is (SQLite's application id and user version) and carries a
+digest of all that it holds, so that nothing damaged is gone on with and nothing else overwritten.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rssc_geo.errors import OutputError
+from rssc_geo.files import content_mark
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_APPLICATION_ID = 0x52534750  # "RSGP"
+_SCHEMA = 2  # the user version; changes with what the tables hold
 _FETCH = 8192
+_HEADER_BYTES = 100
+_DIGESTS = 1 << 128
 _CREATE = """
-    CREATE TABLE meta (format INTEGER NOT NULL, run_key TEXT NOT NULL, watermark INTEGER NOT NULL);
+    CREATE TABLE meta (
+        run_key TEXT NOT NULL, watermark INTEGER NOT NULL, count INTEGER NOT NULL,
+        digest TEXT NOT NULL, made TEXT NOT NULL, mark TEXT NOT NULL
+    );
     CREATE TABLE cells (
         row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL,
         confidence REAL NOT NULL, runner_up INTEGER, margin REAL NOT NULL, caption TEXT NOT NULL,
@@ -30,6 +40,7 @@ _CREATE = """
         PRIMARY KEY (row, col)
     ) WITHOUT ROWID;
 """
+_STATEMENTS = [text.strip() for text in _CREATE.strip().rstrip(";").split(";")]
 
 Row = tuple[int, int, int, float, int | None, float, str, bytes | None]
 """A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities.
@@ -42,94 +53,134 @@ class PartFile:
     """The part file at ``path``, held exclusively from opening to closing; a crash lets it go.
 
     ``run_key`` is everything that defines the result. A file left by a run with the same key is
-    resumed; any other file there is started anew, with a warning. May be used from any one thread
-    at a time. Raises ``OutputError`` when another process works on it or it cannot be written.
+    resumed; one of another run, of another version of this program, or a damaged one is started
+    anew, with a warning. May be used from any one thread at a time. Raises ``OutputError`` when
+    another process works on it, it cannot be written, or something else has its name.
     """
 
     def __init__(self, path: Path, run_key: Mapping[str, object]) -> None:
         self.path = path
-        key = json.dumps(run_key, sort_keys=True, ensure_ascii=False)
+        self._key = json.dumps(run_key, sort_keys=True, ensure_ascii=False)
+        self._watermark = self._count = self._digest = 0
         try:
             self._connection = self._connect()
         except sqlite3.OperationalError as error:
             raise self._failure(error) from error
         try:
-            self._prepare(key)
-        except sqlite3.OperationalError as error:
+            self._open()
+        except BaseException:
             self._connection.close()
-            raise self._failure(error) from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            log.warning("%s cannot be resumed (%s): starting anew", path, error)
-            self._connection.close()
-            self._start_anew(key)
+            raise
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
 
-    def _prepare(self, key: str) -> None:
+    def _open(self) -> None:
+        """Go on with the file if it is this run's, else start it anew; refuse what is not ours."""
+        try:
+            run = self._connection.execute
+            fresh, version = _identity(self._connection, self.path)
+            # An exclusive lock that outlasts transactions, and dies with the process. The rollback
+            # journal (never WAL) makes a killed run's file consistent at the next opening, and is
+            # gone after a normal close.
+            run("PRAGMA locking_mode = EXCLUSIVE")
+            run("PRAGMA journal_mode = DELETE")
+            run("PRAGMA synchronous = NORMAL")
+            run("BEGIN EXCLUSIVE")
+            reason = "" if fresh else self._load(version)
+            if fresh or reason:
+                self._create()
+            run("COMMIT")
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            if not _is_damage(error):
+                raise self._failure(error) from error
+            reason = f"it is damaged: {error}"
+            self._start_over()
+        if reason:
+            log.warning("%s cannot be gone on with (%s): starting anew", self.path, reason)
+
+    def _load(self, version: int) -> str:
+        """Read where the run stands; why that is not to be gone on with, if so."""
+        if version != _SCHEMA:
+            return f"it is of version {version}, this program writes {_SCHEMA}"
+        key, watermark, count, digest, _ = _read_meta(self._connection)
+        if key != self._key:
+            return "it is from a run with another input, model or other options"
+        checked = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if checked != "ok":
+            raise ValueError(checked)
+        self._watermark, self._count, self._digest = watermark, count, int(digest, 16)
+        if not self.is_whole():
+            raise ValueError("its cells are not those that were written")
+        return ""
+
+    def _create(self) -> None:
         run = self._connection.execute
-        # An exclusive lock that outlasts transactions, and dies with the process. The rollback
-        # journal (never WAL) makes a killed run's file consistent at the next opening, and is gone
-        # after a normal close.
-        run("PRAGMA locking_mode = EXCLUSIVE")
-        run("PRAGMA journal_mode = DELETE")
-        run("PRAGMA synchronous = NORMAL")
-        run("BEGIN EXCLUSIVE")
-        tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables >= {"meta", "cells"}:
-            found = run("SELECT format, run_key FROM meta").fetchone()
-            if found == (_FORMAT, key):
-                run("COMMIT")
-                return
-            log.warning(
-                "%s is from a run with another input, model or other options: starting anew",
-                self.path,
-            )
-        for name in tables:
+        for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             quoted = name.replace('"', '""')
             run(f'DROP TABLE "{quoted}"')
-        for statement in _CREATE.strip().rstrip(";").split(";"):
+        for statement in _STATEMENTS:
             run(statement)
-        run("INSERT INTO meta VALUES (?, ?, 0)", (_FORMAT, key))
-        run("COMMIT")
+        self._watermark = self._count = self._digest = 0
+        run("INSERT INTO meta VALUES ('', 0, 0, '', '', '')")
+        self._write_meta()
+        run(f"PRAGMA application_id = {_APPLICATION_ID}")
+        run(f"PRAGMA user_version = {_SCHEMA}")
 
-    def _start_anew(self, key: str) -> None:
+    def _start_over(self) -> None:
+        """Delete the file, which is ours, and make a new one."""
         try:
+            self._connection.close()
             _journal(self.path).unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
             self._connection = self._connect()
-            self._prepare(key)
-        except (OSError, sqlite3.Error) as error:
+            self._open()
+        except OSError as error:
             raise self._failure(error) from error
 
     @property
     def watermark(self) -> int:
         """What the last ``append`` gave; 0 for a fresh run."""
-        return int(self._connection.execute("SELECT watermark FROM meta").fetchone()[0])
+        return self._watermark
 
     def append(self, rows: Iterable[Row], watermark: int) -> None:
         """Add cells and move the watermark, both or neither.
 
         Raises ``OutputError`` when it cannot be written.
         """
-        run = self._connection.execute
+        added = list(rows)
+        before = self._watermark, self._count, self._digest
+        self._watermark = watermark
+        self._count += len(added)
+        self._digest = (self._digest + _digest(added)) % _DIGESTS
         try:
-            run("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(
-                    "INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
-                )
-                run("UPDATE meta SET watermark = ?", (watermark,))
-                run("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # SQLite rolls back by itself on a full disk
-                    run("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as error:
-            raise self._failure(error) from error
+            with self._transaction() as connection:
+                connection.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", added)
+                self._write_meta()
+        except BaseException:
+            self._watermark, self._count, self._digest = before
+            raise
+
+    def announce(self, results: Mapping[Path, Path]) -> None:
+        """Note what is about to be put in place: of each result the file that will be it.
+
+        A run that is killed after that is known by it, see ``is_announced``. Raises ``OutputError``
+        when it cannot be written.
+        """
+        made = {result.name: content_mark(file) for result, file in results.items()}
+        with self._transaction():
+            self._write_meta(json.dumps(made))
+
+    def is_whole(self) -> bool:
+        """Whether the cells are those that were written."""
+        count = digest = 0
+        for chunk in self.read("*"):
+            count += len(chunk)
+            digest = (digest + _digest(chunk)) % _DIGESTS
+        return (count, digest) == (self._count, self._digest)
 
     def __len__(self) -> int:
-        return int(self._connection.execute("SELECT count(*) FROM cells").fetchone()[0])
+        return self._count
 
     def read(self, columns: str) -> Iterator[list[tuple[object, ...]]]:
         """The named columns of all cells in row-major order, in lists of some thousand rows."""
@@ -140,12 +191,15 @@ class PartFile:
             yield chunk
 
     def close(self) -> None:
-        """Close, keeping the file for the next run."""
-        self._connection.close()
+        """Close, keeping the file for the next run; one without cells is of no use and deleted."""
+        if self._count:
+            self._connection.close()
+        else:
+            self.remove()
 
     def remove(self) -> None:
         """Close and delete: the run is complete."""
-        self.close()
+        self._connection.close()
         self.path.unlink(missing_ok=True)
         _journal(self.path).unlink(missing_ok=True)
 
@@ -160,6 +214,29 @@ class PartFile:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written in the block, or nothing; SQLite's errors as ours."""
+        run = self._connection.execute
+        try:
+            run("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                run("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite rolls back by itself on a full disk
+                    run("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise self._failure(error) from error
+
+    def _write_meta(self, made: str = "") -> None:
+        values = (self._key, self._watermark, self._count, f"{self._digest:032x}", made)
+        self._connection.execute(
+            "UPDATE meta SET run_key = ?, watermark = ?, count = ?, digest = ?, made = ?, mark = ?",
+            (*values, _mark(values)),
+        )
+
     def _failure(self, error: Exception) -> OutputError:
         text = str(error)
         if "locked" in text:
@@ -171,6 +248,77 @@ class PartFile:
             f"cannot write {self.path} ({text}): make room or make the folder writable, then run"
             " the same command again to go on"
         )
+
+
+def is_announced(path: Path, results: Iterable[Path]) -> bool:
+    """Whether all results that are there are those that the run of a part file has just made.
+
+    It was killed before it could delete the part file then; never for a file that is no part file.
+    """
+    if not path.is_file():
+        return False
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, timeout=0, uri=True)) as connection:
+            fresh, version = _identity(connection, path)
+            if fresh or version != _SCHEMA:
+                return False
+            made = json.loads(_read_meta(connection)[4] or "{}")
+    except (sqlite3.Error, OutputError, ValueError, TypeError):
+        return False
+    return all(made.get(file.name) == content_mark(file) for file in results if file.is_file())
+
+
+def _identity(connection: sqlite3.Connection, path: Path) -> tuple[bool, int]:
+    """Whether the file is empty, and its version; ``OutputError`` for one that is not ours."""
+    try:
+        pages, kind, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "application_id", "user_version")
+        )
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        pages, kind, version = 1, _kind_of_damaged(path), 0
+    if pages and kind != _APPLICATION_ID:
+        raise OutputError(
+            f"{path} is no part file of this program, or a damaged one: move it away or delete it,"
+            " or choose another output"
+        )
+    return pages == 0, version
+
+
+def _kind_of_damaged(path: Path) -> int:
+    """The application id in the header of a file that SQLite does not read; 0 where it has none."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    return int.from_bytes(header[68:72], "big") if header.startswith(b"SQLite format 3\0") else 0
+
+
+def _read_meta(connection: sqlite3.Connection) -> tuple[str, int, int, str, str]:
+    """Key, watermark, count, digest and results made; ``ValueError`` where they are damaged."""
+    rows = connection.execute("SELECT * FROM meta").fetchall()
+    if len(rows) != 1 or rows[0][-1] != _mark(rows[0][:-1]):
+        raise ValueError("its state is not what was written")
+    key, watermark, count, digest, made, _ = rows[0]
+    return key, watermark, count, digest, made
+
+
+def _mark(values: Sequence[object]) -> str:
+    return hashlib.sha256(repr(tuple(values)).encode()).hexdigest()
+
+
+def _digest(rows: Iterable[Sequence[object]]) -> int:
+    """Of rows in any order: the sum of their hashes."""
+    hashes = (hashlib.blake2b(repr(tuple(row)).encode(), digest_size=16) for row in rows)
+    return sum(int.from_bytes(each.digest(), "big") for each in hashes) % _DIGESTS
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the file's content is wrong, not the disk, the folder or another process."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return True
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR
 
 
 def _journal(path: Path) -> Path:

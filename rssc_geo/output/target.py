@@ -13,10 +13,12 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import StagingFolder, check_not_input, check_writable
+from rssc_geo.files import StagingFolder, check_not_input, check_writable, followed
 from rssc_geo.options import OutputOptions
 from rssc_geo.output.formats import Format, format_of
+from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS
+from rssc_geo.output.partfile import is_announced
 
 _RASTER_CLASSES = 255  # uint8, of which 255 says nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
@@ -37,6 +39,7 @@ class OutputTarget:
     overwrite : whether files that are there are replaced
     clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
     class_raster : path of a COG of the cells' classes, or None
+    full_provenance : whether map and report tell the folders of local files
     """
 
     path: Path
@@ -46,6 +49,7 @@ class OutputTarget:
     overwrite: bool = False
     clip: shapely.Geometry | None = None
     class_raster: Path | None = None
+    full_provenance: bool = False
 
     @property
     def format(self) -> Format:
@@ -67,6 +71,12 @@ class OutputTarget:
     def results(self) -> tuple[Path, ...]:
         """All that is put in place, ``path`` last."""
         return (*(() if self.class_raster is None else (self.class_raster,)), *self.layer_paths)
+
+    def check_free(self) -> None:
+        """Raise ``OutputError`` for results that cannot be written, or must not be replaced."""
+        for result in self.results:
+            check_writable(result, overwrite=self.overwrite)
+            check_no_other_layers(result)
 
     def check_classes(self, count: int) -> None:
         """Refuse, with ``UsageError``, more classes than the formats asked for can hold."""
@@ -126,8 +136,8 @@ def make_target(
         An unknown suffix, a name or CRS that cannot be meant, ``aoi_clip`` without an area, a
         result that is an input.
     OutputError
-        A result that is there without ``overwrite``, is a folder, is open elsewhere, or lies where
-        nothing can be written.
+        A result that is there without ``overwrite``, is a folder, is open elsewhere, holds layers
+        of others, or lies where nothing can be written.
     """
     if options.aoi_clip and area is None:
         raise UsageError("--aoi-clip needs --aoi or --bounds to clip to")
@@ -139,6 +149,7 @@ def make_target(
         overwrite=overwrite,
         clip=area if options.aoi_clip else None,
         class_raster=None if options.class_raster is None else Path(options.class_raster),
+        full_provenance=options.full_provenance,
     )
     raster = target.class_raster
     if raster is not None and raster.suffix.lower() not in (".tif", ".tiff"):
@@ -148,8 +159,8 @@ def make_target(
     for result in target.results:
         _check_name(result)
     check_not_input(target.results, inputs)
-    for result in target.results:
-        check_writable(result, overwrite=overwrite)
+    if not is_announced(target.part_path, target.results):
+        target.check_free()
     check_closed(target.path)
     return target
 
@@ -159,7 +170,8 @@ def check_closed(path: Path) -> None:
 
     A journal lies beside it then; replacing the file would ruin it.
     """
-    for journal in (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal")):
+    place = followed(path)
+    for journal in (place.with_name(f"{place.name}{end}") for end in ("-wal", "-journal")):
         if path.suffix.lower() == ".gpkg" and journal.exists():
             raise OutputError(
                 f"{path} is open in another program ({journal.name} lies beside it): close it there"

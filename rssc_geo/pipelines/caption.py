@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ from rssc_geo.output import (
     Layer,
     OutputTarget,
     Placement,
+    describe_geopackage,
     make_target,
+    provenance_document,
 )
 from rssc_geo.progress import Progress, reporting
 
@@ -199,7 +202,16 @@ def _write_layer(
         count += 1
     layer = _layer(target, plan, sorted(found), captioner)
     with target.staged() as staging:
-        target.format.write(layer, staging.place(target.path), {})
+        made = staging.place(target.path)
+        target.format.write(layer, made, {})
+        describe_geopackage(
+            made,
+            [layer],
+            classes=(),
+            provenance=provenance_document(
+                {"captioner": captioner, "rssc_geo": version("rssc-geo")}
+            ),
+        )
     return count
 
 

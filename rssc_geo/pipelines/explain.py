@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import NothingToClassifyError, UsageError
-from rssc_geo.files import atomic_folder
+from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
 from rssc_geo.models import ModelCard, load_card
 from rssc_geo.options import (
@@ -119,7 +119,7 @@ def explain(
     if model is None:
         check_captioner(_predictor_options(options), card)
     plan, choices = _plan_cells(source, card, options)
-    _check_folder(Path(output), [*plan.inputs(), *_given(options.result)])
+    check_not_input([Path(output)], [*plan.inputs(), *_given(options.result)])
     with (
         atomic_folder(Path(output), index=INDEX, overwrite=options.overwrite) as folder,
         reporting(progress) as report,
@@ -191,15 +191,6 @@ def _check_choice(options: ExplainOptions) -> None:
 
 def _given(result: str | None) -> list[str]:
     return [] if result is None else [result]
-
-
-def _check_folder(folder: Path, inputs: Sequence[str]) -> None:
-    """Refuse a folder that holds what is being read, as it may be replaced."""
-    for path in inputs:
-        if Path(path).resolve().is_relative_to(folder.resolve()):
-            raise UsageError(
-                f"{path} lies in {folder}, which is to hold the result alone; choose another folder"
-            )
 
 
 class _ChosenCells:

@@ -13,7 +13,7 @@ from affine import Affine
 from shapely.geometry import Polygon
 
 from rssc_geo.errors import NothingToClassifyError
-from rssc_geo.files import atomic_folder
+from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import load_card
 from rssc_geo.options import TileOptions
@@ -79,11 +79,12 @@ def export_tiles(
     options = options or TileOptions()
     target = Path(folder)
     card = load_card(options.model, revision=options.revision)
+    plan = make_plan(source, card, options)
+    check_not_input([target], plan.inputs())
     with (
         atomic_folder(target, index=INDEX, overwrite=options.overwrite) as made,
         reporting(progress) as report,
     ):
-        plan = make_plan(source, card, options)
         records, left_out = _write_chips(plan, options, made, report)
         if not records:
             raise NothingToClassifyError(

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -500,7 +500,7 @@ def _open_separate(
                 dataset=view.vrt,
                 label=label,
                 name=Path(paths[0]).stem,
-                files=tuple(paths),
+                files=tuple(dict.fromkeys([*paths, *_files_of(files.values())])),
             )
 
 
@@ -510,6 +510,11 @@ def _separate_band(file: rasterio.DatasetReader, nodata: float | None) -> _VrtBa
     value = file.nodata if nodata is None else nodata
     dtype = _dtype_of(file, 1, file.name)
     return _VrtBand(_gdal_name(file), "1", dtype, value, overviews=overviews)
+
+
+def _files_of(files: Iterable[rasterio.DatasetReader]) -> list[str]:
+    """What GDAL names of several open files: sidecars, and what lies behind virtual rasters."""
+    return [str(name) for file in files for name in file.files]
 
 
 def _check_alike(file: rasterio.DatasetReader, first: rasterio.DatasetReader) -> None:

@@ -23,6 +23,7 @@ from rssc_geo.files import fingerprint
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.opening import Opening, Source, gdal_env, gdal_errors, open_source
+from rssc_geo.raster.sources import all_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,11 @@ class Scene:
         """West, south, east, north in WGS84 degrees; west > east across the antimeridian."""
         return lonlat_bounds(self.crs, self.transform, self.shape)
 
-    def fingerprint(self) -> str:
-        """SHA-256 of what identifies the content cheaply: its files and how they are read."""
+    def fingerprint(self, *, network: bool = True) -> str:
+        """SHA-256 of what identifies the content cheaply: its files and how they are read.
+
+        ``network``: servers are asked for the marks of files that lie there.
+        """
         fields = (
             self.bands,
             self.nodata,
@@ -104,7 +108,8 @@ class Scene:
             self.crs.to_wkt(),
             self.dtype,
         )
-        return hashlib.sha256(f"{fields!r}{fingerprint(self.files)}".encode()).hexdigest()
+        marks = fingerprint(self.files, network=network)
+        return hashlib.sha256(f"{fields!r}{marks}".encode()).hexdigest()
 
 
 def open_scene(
@@ -139,7 +144,7 @@ def open_scene(
     return Scene(
         source=label,
         name=found.name,
-        files=found.files,
+        files=all_files(found.files),
         height=found.shape[0],
         width=found.shape[1],
         transform=found.transform,

@@ -82,7 +82,14 @@ class Extras:
                 add_review, target, self._review, cells_shape=plan.grid.cells_shape
             )
         if self._report is not None:
-            tasks["the report"] = partial(write_report, Path(self._report), plan, summary, spec)
+            tasks["the report"] = partial(
+                write_report,
+                Path(self._report),
+                plan,
+                summary,
+                spec,
+                full_provenance=target.full_provenance,
+            )
         return tasks
 
     def _check(self, option: str, path: Path) -> None:

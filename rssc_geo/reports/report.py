@@ -29,7 +29,7 @@ from PIL import Image
 
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import TileGrid, Window, dissolve
-from rssc_geo.inference import Plan, PredictorSpec, describe_run
+from rssc_geo.inference import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.output import (
     CONFIDENCE_STEPS,
     GEOMETRY,
@@ -108,7 +108,14 @@ class _Sheet:
         return x, y, float(side)
 
 
-def write_report(path: Path, plan: Plan, summary: LandUseSummary, spec: PredictorSpec) -> Path:
+def write_report(
+    path: Path,
+    plan: Plan,
+    summary: LandUseSummary,
+    spec: PredictorSpec,
+    *,
+    full_provenance: bool = False,
+) -> Path:
     """Write the report of a finished map to ``path``, which is returned.
 
     The cells are read back from the map, so that those of an interrupted run count; memory does not
@@ -126,13 +133,16 @@ def write_report(path: Path, plan: Plan, summary: LandUseSummary, spec: Predicto
     pictures = _pictures([*sure.values(), doubtful], plan)
     patches = functools.partial(_patches, pictures=pictures, grid=plan.grid, sheet=sheet)
     whole = sum(total.area_m2 for total in largest)
+    told = {"warnings": plan.warnings, "facts": _facts(plan, spec, output)}
+    if not full_provenance:
+        told = without_folders(told, plan, spec.captioner_place, str(output))
     values: dict[str, Any] = {
         "title": scene.name,
         "width_m": scene.gsd_m[1] * scene.width,
         "height_m": scene.gsd_m[0] * scene.height,
         "cells": summary.cells,
         "regions": summary.regions,
-        "warnings": plan.warnings,
+        "warnings": told["warnings"],
         "map": _map(plan, sheet, summary.class_grid, classes),
         "areas": [
             {
@@ -152,7 +162,7 @@ def write_report(path: Path, plan: Plan, summary: LandUseSummary, spec: Predicto
             for i, cells in sure.items()
         ],
         "least_certain": patches(doubtful),
-        "facts": _facts(plan, spec, output),
+        "facts": told["facts"],
     }
     page = _render(values)
     with atomic_write(path) as made:

@@ -18,6 +18,9 @@ from .few_shot.learner import without_captions as without_captions
 from .few_shot.learner import word_prior as word_prior
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import labeled_tiles as labeled_tiles
+from .kept import identity as identity
+from .kept import is_kept as is_kept
+from .kept import keeping as keeping
 from .metrics import ClassScore as ClassScore
 from .metrics import McNemar as McNemar
 from .metrics import Scores as Scores

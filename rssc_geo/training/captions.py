@@ -10,12 +10,12 @@ import numpy as np
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import UsageError
-from rssc_geo.files import atomic_write, check_writable
+from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.training.data import load_image_folder
+from rssc_geo.training.data import find_pictures, load_image_folder
 
 
 def caption_pictures(
@@ -46,6 +46,11 @@ def caption_pictures(
     if options.captioner == "none":
         raise UsageError("--captioner none writes no captions; name one that does")
     check_writable(target, overwrite=options.overwrite)
+    if target.exists():
+        pictures = find_pictures(folder)
+        check_not_input(
+            [target], [Path(folder) / "captions.jsonl", *(path for _, path in pictures.paths)]
+        )
     card = load_card(options.model, revision=options.revision)
     check_captioner(options, card)
     data = load_image_folder(folder, size=card.input_size[0])

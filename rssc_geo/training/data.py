@@ -45,6 +45,13 @@ class SceneImages:
         if not len(self.pixels) == len(self.labels) == len(self.names) == len(self.captions):
             raise ValueError("pixels, labels, names and captions differ in length")
 
+    def fingerprint(self) -> str:
+        """A hash of all of it: pixels, labels, names, captions."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.pixels).data)
+        digest.update(self.labels.tobytes())
+        digest.update(json.dumps([self.names, self.classes, self.captions]).encode())
+        return digest.hexdigest()
+
     def take(self, rows: NDArray[np.int64]) -> SceneImages:
         """These rows of it, with all classes."""
         chosen = rows.tolist()

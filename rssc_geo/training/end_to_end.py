@@ -24,10 +24,10 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import DataLoader, Dataset
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.files import atomic_write
 from rssc_geo.models import DualAttentionClassifier, Model, ModelCard, load_card, save_bundle
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split, load_image_folder, stratified_split
+from rssc_geo.training.kept import identity, keeping
 from rssc_geo.training.loop import LoopOptions, Task, fit, mixed_precision, plain, warmup_cosine
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
 from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_record
@@ -77,12 +77,13 @@ def train_end_to_end(
             " larger --batch-size or a smaller --accumulate"
         )
     with accelerator.main_process_first():
-        work.open(dataset=dataset, recipe=recipe)
+        work.open(data, recipe)
 
     weights = work.path / "end_to_end.safetensors"
-    task = _EndToEndTask(
-        model, data, split, own, seed=recipe.seed, accelerator=accelerator, weights=weights
-    )
+    start = model.network.state_dict()
+    made_of = identity(pictures=data.fingerprint(), recipe=own, seed=recipe.seed, start=start)
+    task = _EndToEndTask(model, data, split, own, seed=recipe.seed, accelerator=accelerator)
+    task.keep_in(weights, made_of)
     optimizer = _optimizer(model.network, own)
     schedule = _schedule(optimizer, own, steps=task.steps)
     task.parallel, prepared = accelerator.prepare(model.network, optimizer)
@@ -92,6 +93,8 @@ def train_end_to_end(
         clip=own.clip,
         patience=own.patience,
         checkpoint=work.path / "end_to_end.last.safetensors",
+        weights=weights,
+        made_of=made_of,
     )
     report = work.reporter(task.name, own.epochs)
     fit(task, prepared, schedule, options, report=report, processes=accelerator)
@@ -136,10 +139,9 @@ class _EndToEndTask(Task[Batch]):
         *,
         seed: int,
         accelerator: Any,
-        weights: Path,
     ) -> None:
         self._model, self._data, self._split, self._recipe = model, data, split, recipe
-        self._seed, self._accelerator, self._weights = seed, accelerator, weights
+        self._seed, self._accelerator = seed, accelerator
         self._device: torch.device = accelerator.device
         self.network = model.network
         self._batch_size = min(recipe.batch_size, len(split["train"]))
@@ -176,9 +178,13 @@ class _EndToEndTask(Task[Batch]):
         """Accuracy with captions."""
         return overall_accuracy(self.logits("val").argmax(1), self._data.labels[self._split["val"]])
 
+    def keep_in(self, weights: Path, made_of: str) -> None:
+        """Say where ``keep`` writes the weights, and what they are made of."""
+        self._weights, self._made_of = weights, made_of
+
     def keep(self) -> None:
         """Write the weights."""
-        with atomic_write(self._weights) as made:
+        with keeping(self._weights, self._made_of) as made:
             save_file(plain(self.network.state_dict()), made)
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.errors import InputError
-from rssc_geo.files import atomic_write
+from rssc_geo.training.kept import is_kept, keeping
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,9 @@ class LoopOptions:
     patience : epochs without a better validation accuracy before the end; None: never
     later_wins : of epochs with equal validation accuracy the last one is kept, not the first
     checkpoint : safetensors file with all that is needed to go on, written after each epoch and
-        read at the start where it is there
+        read at the start where it is there, undamaged, and of the same training
+    weights : the file that ``task.keep`` writes, without which the checkpoint is of no use
+    made_of : what all three are made of, see ``rssc_geo.training.kept.identity``
     log_epochs : log a line for each epoch
     """
 
@@ -101,6 +103,8 @@ class LoopOptions:
     patience: int | None = None
     later_wins: bool = False
     checkpoint: Path | None = None
+    weights: Path | None = None
+    made_of: str = ""
     log_epochs: bool = True
 
 
@@ -220,8 +224,7 @@ class _Loop(Generic[Batch]):
         options, state = self._options, self._state
         leads = self._processes.is_main_process
         tell = report if report is not None and leads else _ignore
-        if options.checkpoint is not None and options.checkpoint.is_file():
-            self._load(options.checkpoint)
+        if options.checkpoint is not None and self._load(options.checkpoint):
             log.info(
                 "%s: epochs 1 to %d of %d were done before",
                 self._task.name, state.epoch, options.epochs,
@@ -306,14 +309,19 @@ class _Loop(Generic[Batch]):
             "schedule": self._schedule.state_dict(),
             "groups": optimizer["param_groups"],
         }
-        with atomic_write(path) as made:
+        with keeping(path, self._options.made_of) as made:
             save_file(plain(tensors), made, metadata={"state": json.dumps(rest)})
 
-    def _load(self, path: Path) -> None:
-        """Go on from what ``_save`` wrote."""
+    def _load(self, path: Path) -> bool:
+        """Go on from what ``_save`` wrote, if it is there and can be gone on from."""
+        made_of, weights = self._options.made_of, self._options.weights
+        if not is_kept(path, made_of):
+            return False
         task, tensors = self._task, load_file(path)
         with safe_open(path, "pt") as file:
             rest = json.loads(file.metadata()["state"])
+        if weights is not None and rest["loop"]["best"] >= 0 and not is_kept(weights, made_of):
+            return False
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {
@@ -335,6 +343,7 @@ class _Loop(Generic[Batch]):
             generator.set_state(tensors[f"generator.{number}"])
         for name, value in rest["loop"].items():
             setattr(self._state, name, value)
+        return True
 
 
 def _diverged(name: str, epoch: int, loss: float, checkpoint: Path | None) -> str:

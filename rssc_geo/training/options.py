@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rssc_geo.errors import BundleError, InputError, UsageError
-from rssc_geo.models import Footprint, ModelCard
+from rssc_geo.models import Footprint, ModelCard, check_bundle_folder
 from rssc_geo.options import CardOptions, TrainOptions
 from rssc_geo.training.data import Split, check_shares, find_pictures
 
@@ -315,17 +315,11 @@ def check_training(dataset: str | Path, output: str | Path, options: TrainOption
         )
     _footprint(options)
     check_shares(*_shares(options))
-    check_no_bundle(Path(output))
+    check_bundle_folder(output)
     find_pictures(dataset)
     for file in (options.weights, options.captions):
         if file is not None and not Path(file).is_file():
             raise InputError(f"{file}: no such file")
-
-
-def check_no_bundle(output: Path) -> None:
-    """Refuse with ``InputError`` to overwrite a bundle."""
-    if (output / "config.json").exists():
-        raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
 
 
 def training_recipe(options: TrainOptions) -> TrainingRecipe:

@@ -10,12 +10,12 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rssc_geo.models import check_bundle_folder
 from rssc_geo.options import TrainOptions
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.training.data import load_image_folder, stratified_split
 from rssc_geo.training.options import (
     TrainingRecipe,
-    check_no_bundle,
     check_training,
     training_recipe,
     training_record,
@@ -93,7 +93,7 @@ def train_recipe(
     command: str = "",
 ) -> ModelCard:
     """Train by a recipe; arguments, result and errors as those of ``train``."""
-    check_no_bundle(Path(output))
+    check_bundle_folder(output)
     with contextlib.closing(work):
         if recipe.end_to_end is not None:
             from rssc_geo.training.end_to_end import train_end_to_end
@@ -135,7 +135,7 @@ def _train_by_stages(
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     rows = split["train"]
     sentences = [text for row in rows.tolist() for text in data.captions[row]]
-    work.open(dataset=dataset, recipe=recipe)
+    work.open(data, recipe)
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, data)
 

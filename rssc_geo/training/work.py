@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 from rssc_geo.errors import InputError
 from rssc_geo.files import atomic_write
 from rssc_geo.progress import Progress
+from rssc_geo.training.data import SceneImages
+from rssc_geo.training.kept import SCHEMA
 from rssc_geo.training.options import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -34,26 +37,28 @@ class WorkFolder:
         self._started, self._before = time.monotonic(), 0.0
         self._log: _RunLog | None = None
 
-    def open(self, *, dataset: Path, recipe: TrainingRecipe) -> None:
+    def open(self, data: SceneImages, recipe: TrainingRecipe) -> None:
         """Make the folder, or go on in it; called once all else is known to be right.
 
         Raises ``InputError`` where what lies in it comes from other data or options.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        made_for = json.dumps(
-            {"dataset": str(dataset.resolve()), **dataclasses.asdict(recipe)}, default=str, indent=1
-        )
+        made_for = {
+            "schema": SCHEMA,
+            "pictures": data.fingerprint(),
+            **dataclasses.asdict(recipe),
+        }
+        text = json.dumps(made_for, default=str, indent=1)
         file = self.path / "options.json"
-        if file.is_file() and file.read_text(encoding="utf-8") != made_for:
+        if file.is_file() and file.read_bytes() != text.encode():
             raise InputError(
-                f"{self.path} holds a run of other options; choose another --work folder or remove"
-                " it"
+                f"{self.path} holds a run of {_difference(file, json.loads(text))}; choose another"
+                " --work folder or remove it"
             )
         with atomic_write(file) as made:
-            made.write_text(made_for, encoding="utf-8")
-        seconds = self.path / "seconds.txt"
-        if seconds.is_file():
-            self._before = float(seconds.read_text(encoding="utf-8"))
+            made.write_bytes(text.encode())
+        with contextlib.suppress(OSError, ValueError):  # a time that is unknown is no reason
+            self._before = float((self.path / "seconds.txt").read_text(encoding="utf-8"))
 
     def reporter(self, stage: str, total: int) -> Report:
         """What is called after each of the ``total`` epochs of a stage: log, clock, progress."""
@@ -107,6 +112,18 @@ def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
             f"{work} was made with {name} {told[name]}, not {made_for[name]}; choose another --work"
             " folder"
         )
+
+
+def _difference(file: Path, made_for: Mapping[str, object]) -> str:
+    """In what a work folder's file of options differs, in words."""
+    try:
+        told = dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError):
+        return "unknown options (its options.json is damaged)"
+    if told.get("schema") != SCHEMA:
+        return "another version of this program"
+    differing = [name for name, value in made_for.items() if told.get(name) != value]
+    return "other pictures, labels or captions" if differing == ["pictures"] else "other options"
 
 
 class _RunLog:

@@ -25,7 +25,7 @@ from scipy.special import softmax
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference import Plan, Source, make_plan
-from rssc_geo.models import Footprint, ModelCard, load_card, scene_classes
+from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card, scene_classes
 from rssc_geo.options import TrainOnPolygonsOptions
 from rssc_geo.progress import Progress
 from rssc_geo.training.few_shot.labels import Labels, read_labels
@@ -148,8 +148,7 @@ def train_on_polygons(
 
 def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
     """Refuse what cannot end well."""
-    if (output / "config.json").exists():
-        raise InputError(f"{output} holds a bundle already; choose another folder or remove it")
+    check_bundle_folder(output)
     if options.cell_size is not None:
         raise UsageError("--cell-size means nothing here: patches are as large as tiles")
 

@@ -24,9 +24,9 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 
 from rssc_geo.captioning import CaptionBatch, CompactCaptioner
-from rssc_geo.files import atomic_write
 from rssc_geo.models import BEGIN, END, PAD, SPECIAL_TOKENS, CaptionDecoder, Model
 from rssc_geo.training.data import SceneImages, deal_folds
+from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     Report,
@@ -222,8 +222,8 @@ class OutOfFoldCaptioners:
 
         Empty beyond ``rows``. Kept in ``work`` as well, for the same rows.
         """
-        file = self.work / "captions.json"
-        if file.is_file():
+        file, made_of = self.work / "captions.json", self._made_of(rows, self.folds)
+        if is_kept(file, made_of):
             kept: list[list[str]] = json.loads(file.read_text(encoding="utf-8"))
             return kept
         texts = [[""] * len(self.data.names) for _ in self.features.tokens]
@@ -236,13 +236,26 @@ class OutOfFoldCaptioners:
                 written = write_captions(decoder, self.vocabulary, tokens, device=self.device)
                 for row, text in zip(held.tolist(), written, strict=True):
                     column[row] = text
-        with atomic_write(file) as made:
+        with keeping(file, made_of) as made:
             made.write_text(json.dumps(texts), encoding="utf-8")
         return texts
 
+    def _made_of(self, rows: NDArray[np.int64], number: int) -> str:
+        """What a captioner, or the captions of all, are made of."""
+        return identity(
+            features=self.features.made_of,
+            captions=self.data.captions,
+            vocabulary=self.vocabulary.to_str(),
+            recipe=self.recipe,
+            rows=rows,
+            labels=self.data.labels,
+            folds=(self.folds, self.seed, number),
+        )
+
     def _captioner(self, rows: NDArray[np.int64], number: int) -> CaptionDecoder:
         file = self.work / f"captioner{number}.safetensors"
-        if file.is_file():
+        made_of = self._made_of(rows, number)
+        if is_kept(file, made_of):
             settings = decoder_settings(self.recipe, self.features, self.vocabulary)
             decoder = CaptionDecoder(**settings)
             decoder.load_state_dict(load_file(file))
@@ -261,7 +274,7 @@ class OutOfFoldCaptioners:
             device=self.device,
             report=report,
         )
-        with atomic_write(file) as made:
+        with keeping(file, made_of) as made:
             save_file(plain(decoder.state_dict()), made)
         return decoder
 

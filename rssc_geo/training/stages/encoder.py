@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from rssc_geo.files import atomic_write
 from rssc_geo.models import TimmImageEncoder
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.kept import identity, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     Report,
@@ -90,6 +90,14 @@ def train_encoder(
         task.network.encoder.backbone.load_state_dict(initial)
     task.average = moving_average(task.network, lambda n: min(0.995, (1 + n) / (10 + n)))
     task.weights = work / "encoder.safetensors"
+    task.made_of = identity(
+        pictures=data.fingerprint(),
+        rows=np.concatenate([split["train"], split["val"]]),
+        recipe=recipe,
+        start=initial or {},
+        embeddings=embeddings,
+        seed=seed,
+    )
     heads = [p for name, p in task.network.named_parameters() if not name.startswith("encoder.")]
     rate = recipe.learning_rate
     groups = [
@@ -102,6 +110,8 @@ def train_encoder(
         patience=recipe.patience,
         later_wins=True,
         checkpoint=work / "encoder.last.safetensors",
+        weights=task.weights,
+        made_of=task.made_of,
     )
     schedule = warmup_cosine(
         optimizer, warmup=task.steps, steps=recipe.epochs * task.steps, floor=_FLOOR
@@ -120,6 +130,7 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
     network: _PretextNetwork
     average: AveragedModel
     weights: Path
+    made_of: str
 
     def __init__(
         self,
@@ -193,6 +204,6 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
 
     def keep(self) -> None:
         """Write the averaged weights of the backbone."""
-        with atomic_write(self.weights) as made:
+        with keeping(self.weights, self.made_of) as made:
             average = cast("_PretextNetwork", self.average.module)
             save_file(plain(average.encoder.backbone.state_dict()), made)

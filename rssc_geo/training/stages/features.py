@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rssc_geo.files import atomic_write
 from rssc_geo.models import DualAttentionClassifier, ModelCard
 from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.data import SceneImages
+from rssc_geo.training.kept import identity, is_kept, keeping
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,12 @@ class Features:
     ----------
     tokens : float16 ``(V, N, T, I)``; of the other views only training pictures are filled
     visible : float32 ``(V, N)``, the share of the picture that a view shows
+    made_of : hash of the pictures, the network and the views
     """
 
     tokens: NDArray[np.float16]
     visible: NDArray[np.float32]
+    made_of: str = ""
 
 
 @torch.inference_mode()
@@ -51,14 +53,21 @@ def cache_features(
     """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
 
     ``network`` is in evaluation mode on ``device``; ``card`` says how it takes pictures; ``seed``
-    is that of the augmentation. Kept in ``work``, from where they are read if they are there.
+    is that of the augmentation. Kept in ``work``, from where they are read if they are there, of
+    the same pictures, network and views.
     """
     tokens_file, visible_file = work / "tokens.npy", work / "visible.npy"
-    if not (tokens_file.is_file() and visible_file.is_file()):
+    made_of = identity(
+        pictures=data.fingerprint(),
+        rows=rows,
+        weights=network.image_encoder.state_dict(),
+        reading=(card.input_size, card.mean, card.std, views, seed),
+    )
+    if not (is_kept(tokens_file, made_of) and is_kept(visible_file, made_of)):
         generator = torch.Generator().manual_seed(seed)
         size = card.input_size[0]
         shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
-        with atomic_write(tokens_file) as made:
+        with keeping(tokens_file, made_of) as made:
             tokens = np.lib.format.open_memmap(
                 made, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
             )
@@ -75,6 +84,6 @@ def cache_features(
                 log.info("features: view %d of %d", view + 1, views)
             tokens.flush()
             del tokens  # Windows renames no file that is mapped
-            with atomic_write(visible_file) as file, file.open("wb") as stream:
+            with keeping(visible_file, made_of) as file, file.open("wb") as stream:
                 np.save(stream, visible)
-    return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file))
+    return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file), made_of)

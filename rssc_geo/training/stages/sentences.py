@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from rssc_geo.files import atomic_write
+from rssc_geo.files import content_hash
 from rssc_geo.training.data import SceneImages
+from rssc_geo.training.kept import identity, is_kept, keeping
 
 
 def embed_sentences(
@@ -76,9 +77,15 @@ def cache_caption_embeddings(
     The words of other pictures must not even shift the center.
     """
     file = work / "embeddings.npy"
-    if not file.is_file():
+    weights = sorted(Path(folder).glob("*.safetensors"))
+    made_of = identity(
+        captions=data.captions,
+        rows=rows,
+        encoder=[content_hash(path) for path in weights] or str(folder),
+    )
+    if not is_kept(file, made_of):
         learned = set(rows.tolist())
         captions = [texts if row in learned else () for row, texts in enumerate(data.captions)]
-        with atomic_write(file) as made, made.open("wb") as stream:
+        with keeping(file, made_of) as made, made.open("wb") as stream:
             np.save(stream, caption_embeddings(captions, folder))
     return np.asarray(np.load(file))
