@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from rssc_geo.errors import InputError, OutputError
+from rssc_geo.errors import InputError, OutputError, one_line
 from rssc_geo.files import content_mark
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote
@@ -418,7 +418,7 @@ def read_journal(folder: Path) -> dict[str, Any]:
             for entry in runs:
                 entry["versions"] = json.loads(entry["versions"])
     except sqlite3.OperationalError as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
+        raise InputError(f"{path} cannot be read ({one_line(error)})") from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) from error
     except ValueError as error:  # JSON that is none any more
@@ -438,7 +438,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise OutputError(
-            f"cannot write {path} ({error}): make room or make the folder writable, then run the"
+            f"cannot write {path} ({one_line(error)}): make room or make the folder writable, then run the"
             " same command again"
         ) from error
     except sqlite3.DatabaseError as error:
@@ -447,7 +447,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, error: object) -> OutputError:
     return OutputError(
-        f"{path} is damaged ({error}): move it away; the next run then makes every scene anew where"
+        f"{path} is damaged ({one_line(str(error))}): move it away; the next run then makes every scene anew where"
         " --overwrite allows it"
     )
 

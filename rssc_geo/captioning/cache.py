@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from rssc_geo.captioning.base import CaptionBatch, Captioner
-from rssc_geo.errors import OutputError
+from rssc_geo.errors import OutputError, one_line
 
 if TYPE_CHECKING:
     from rssc_geo.models import CaptionSource
@@ -179,7 +179,7 @@ class CaptionCache:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise OutputError(
-                f"the cache of captions {self.path} cannot be used ({error}); it can be deleted"
+                f"the cache of captions {self.path} cannot be used ({one_line(error)}); it can be deleted"
             ) from error
 
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -199,7 +199,7 @@ class CaptionCache:
                 log.warning(
                     "%s is damaged (%s): set aside as %s, starting anew",
                     self.path,
-                    error,
+                    one_line(error),
                     self._aside.name,
                 )
                 # Else the journal is played into the new file.
@@ -209,7 +209,7 @@ class CaptionCache:
                     return work(connection)
         except (sqlite3.Error, OSError) as error:
             self._given_up = True
-            log.warning("captions are not cached: %s cannot be used (%s)", self.path, error)
+            log.warning("captions are not cached: %s cannot be used (%s)", self.path, one_line(error))
             return None
 
 
@@ -316,9 +316,9 @@ def _kind(connection: sqlite3.Connection) -> tuple[int, int] | None:
     return (kind, version) if kind or schema else None
 
 
-def _mark(key: bytes, caption: bytes, captioner: bytes) -> bytes:
-    """The checksum of a caption's row."""
-    return hashlib.blake2b(b"\0".join((key, caption, captioner)), digest_size=16).digest()
+def _mark(*row: bytes | None) -> bytes:
+    """The checksum of a row: key, caption and captioner."""
+    return hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rssc_geo.errors import OutputError
+from rssc_geo.errors import OutputError, one_line
 from rssc_geo.files import content_mark
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class PartFile:
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             if not _is_damage(error):
                 raise self._failure(error) from error
-            reason = f"it is damaged: {error}"
+            reason = f"it is damaged: {one_line(error)}"
             self._start_over()
         if reason:
             log.warning("%s cannot be gone on with (%s): starting anew", self.path, reason)
@@ -238,7 +238,7 @@ class PartFile:
         )
 
     def _failure(self, error: Exception) -> OutputError:
-        text = str(error)
+        text = one_line(error)
         if "locked" in text:
             return OutputError(
                 f"{self.path} is in use by another rssc-geo process: wait for it to end, or choose"
