@@ -1,0 +1,317 @@
+"""``--overwrite`` and odd names never cost people what is theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+import rasterio
+import shapely
+from rasterio.shutil import copy as copy_raster
+
+from rssc_geo.files import check_not_input, content_mark, fingerprint, local_file
+from rssc_geo.raster import open_scene
+from tests.factories import texture, write_raster
+
+from .conftest import Outcome
+
+Rssc = Callable[..., Outcome]
+posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
+TILES = ("--tile-size", "300px", "--captioner", "none", "-q")
+
+
+def nested(scene: Path) -> Path:
+    """A VRT of a VRT of the scene."""
+    for name, source in (("one.vrt", scene.name), ("two.vrt", "one.vrt")):
+        copy_raster(scene.with_name(source), scene.with_name(name), driver="VRT")
+    return scene.with_name("two.vrt")
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_an_area_of_interest_is_not_replaced(
+    rssc: Rssc, scene: Path, tmp_path: Path, suffix: str
+) -> None:
+    area = tmp_path / f"area{suffix}"
+    with rasterio.open(scene) as raster:
+        box = shapely.box(*raster.bounds)
+        gpd.GeoDataFrame({"note": ["mine"]}, geometry=[box], crs=raster.crs).to_file(area)
+    before = area.read_bytes()
+    done = rssc("classify", scene, "-o", area, "--aoi", area, "--overwrite", *TILES)
+    assert done.code == 2
+    assert "is the input itself" in done.message
+    assert area.read_bytes() == before
+
+
+def test_the_rasters_behind_nested_virtual_ones_are_inputs(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    before = scene.read_bytes()
+    virtual = nested(scene)
+    done = rssc(
+        "classify", virtual, "-o", tmp_path / "m.gpkg", "--class-raster", scene, "--overwrite",
+        *TILES,
+    )  # fmt: skip
+    assert done.code == 2
+    assert "is the input itself" in done.message
+    assert scene.read_bytes() == before
+    first = open_scene(virtual).fingerprint()
+    write_raster(scene, texture(800, 600, seed=1), photometric="rgb")
+    assert open_scene(virtual).fingerprint() != first
+
+
+def test_files_of_words_and_options_are_inputs(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.geojson"
+    words.write_text("water\nland\n")
+    done = rssc("zero-shot", scene, "-o", words, "--classes", words, "--overwrite", *TILES[:2])
+    assert done.code == 2
+    assert "is the input itself" in done.message
+    assert words.read_text() == "water\nland\n"
+
+
+def test_a_batch_replaces_no_input_of_any_scene(rssc: Rssc, tmp_path: Path) -> None:
+    for number in range(2):
+        write_raster(tmp_path / f"{number}.tif", texture(64, 64, number), photometric="rgb")
+    before = (tmp_path / "1.tif").read_bytes()
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("input,class-raster\n0.tif,1.tif\n1.tif,\n")
+    done = rssc("batch", "run", manifest, "-o", tmp_path / "maps", "--overwrite", *TILES[2:])
+    assert done.code == 2
+    assert "is the input itself" in done.message
+    assert (tmp_path / "1.tif").read_bytes() == before
+    manifest.write_text("input,preview\n0.tif,list.csv\n")
+    assert rssc("batch", "run", manifest, "-o", tmp_path / "maps", "--overwrite").code == 2
+    assert manifest.read_text().startswith("input")
+
+
+def test_a_geopackage_with_layers_of_others_is_not_replaced(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "map.gpkg"
+    assert rssc("classify", scene, "-o", target, *TILES).code == 0
+    assert rssc("classify", scene, "-o", target, "--overwrite", *TILES).code == 0
+    point = gpd.GeoDataFrame({"note": ["mine"]}, geometry=[shapely.Point(0, 0)], crs=4326)
+    point.to_file(target, layer="my work")
+    foreign = tmp_path / "theirs.gpkg"
+    point.to_file(foreign, layer="landuse")  # our name, but not by us
+    for path, words in ((target, "my work"), (foreign, "landuse")):
+        before = path.read_bytes()
+        done = rssc("classify", scene, "-o", path, "--overwrite", *TILES)
+        assert done.code == 1
+        assert f"holds what rssc-geo has not made ({words})" in done.message
+        assert path.read_bytes() == before
+
+
+def test_captions_may_be_replaced(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = rssc(
+            "caption", scene, "-o", tmp_path / "c.gpkg", "--tile-size", "300px", "--overwrite", "-q"
+        )
+        assert done.code == 0, done.err
+
+
+def test_what_has_a_parts_name_is_left_alone(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "tiles.part" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("x")
+    assert rssc("tile", scene, "-o", tmp_path / "tiles", *TILES[:2]).code == 0
+    assert thesis.read_text() == "x"
+    part = tmp_path / "map.gpkg.part"
+    part.write_text("half a download of mine")
+    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", *TILES)
+    assert done.code == 1
+    assert "map.gpkg.part is no part file of this program" in done.message
+    assert part.read_text() == "half a download of mine"
+
+
+def test_a_folder_of_tiles_that_holds_the_raster_is_not_replaced(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiles"
+    assert rssc("tile", scene, "-o", folder, *TILES[:2]).code == 0
+    inside = Path(shutil.copy(scene, folder / "mine.tif"))
+    done = rssc("tile", inside, "-o", folder, "--overwrite", *TILES[:2])
+    assert done.code == 2
+    assert "which is to hold the result alone" in done.message
+    assert inside.read_bytes() == scene.read_bytes()
+
+
+@posix
+def test_a_symbolic_link_is_followed(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    links = {name: tmp_path / name for name in ("map.gpkg", "map.tif", "map.html")}
+    for name, link in links.items():
+        link.symlink_to(Path("disk") / name)
+    for _ in range(2):
+        done = rssc(
+            "classify", scene, "-o", links["map.gpkg"], "--class-raster", links["map.tif"],
+            "--report", links["map.html"], "--overwrite", *TILES,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        assert all(link.is_symlink() for link in links.values())
+        assert sorted(os.listdir(tmp_path / "disk")) == sorted(links)
+    (tmp_path / "circle.gpkg").symlink_to("circle.gpkg")
+    done = rssc("classify", scene, "-o", tmp_path / "circle.gpkg", *TILES)
+    assert done.code == 1
+    assert "leads nowhere" in done.message
+
+
+_KILLED = """
+import os, signal, sys
+from rssc_geo.output.partfile import PartFile
+PartFile.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+from rssc_geo_cli.main import main
+sys.argv = ["rssc-geo", *sys.argv[1:]]
+main()
+"""
+
+
+@posix
+def test_a_kill_between_publishing_and_tidying_is_made_good(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "map.gpkg"
+    command = ["classify", str(scene), "-o", str(target), *TILES]
+
+    def kill() -> None:
+        run = subprocess.run(
+            [sys.executable, "-c", _KILLED, *command], capture_output=True, check=False
+        )
+        assert run.returncode == -signal.SIGKILL
+        assert target.exists()
+        assert target.with_name("map.gpkg.part").exists()
+
+    kill()
+    other = rssc(*command, "--min-valid", "0.9")  # another run: the map is not its own
+    assert other.code == 1
+    assert "exists" in other.message
+    target.unlink()
+    kill()
+    assert rssc(*command).code == 0
+    assert sorted(os.listdir(tmp_path)) == ["map.gpkg", "scene.tif"]
+    assert rssc(*command).code == 1  # a finished map is not replaced
+
+
+@posix
+def test_a_map_that_people_have_changed_since_a_kill_is_not_replaced(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "map.gpkg"
+    command = ["classify", str(scene), "-o", str(target), *TILES]
+    subprocess.run([sys.executable, "-c", _KILLED, *command], capture_output=True, check=False)
+    with closing(sqlite3.connect(target)) as connection, connection:
+        connection.execute("CREATE TABLE notes (a)")
+    done = rssc(*command)
+    assert done.code == 1
+    assert "exists" in done.message
+
+
+def test_a_run_that_classified_nothing_leaves_no_part_file(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    virtual = tmp_path / "x.vrt"
+    copy_raster(scene, virtual, driver="VRT")
+    content = scene.read_bytes()
+    scene.write_bytes(content[: len(content) // 4])
+    done = rssc("classify", virtual, "-o", tmp_path / "map.gpkg", *TILES)
+    assert done.code == 1
+    assert not [name for name in os.listdir(tmp_path) if "map" in name]
+
+
+def test_provenance_and_report_tell_names_alone_unless_asked(rssc: Rssc, tmp_path: Path) -> None:
+    home = tmp_path / "home_alice"
+    home.mkdir()
+    scene = write_raster(home / "s.tif", texture(300, 300), photometric="rgb")
+    area = home / "aoi.gpkg"
+    with rasterio.open(scene) as raster:
+        gpd.GeoDataFrame(geometry=[shapely.box(*raster.bounds)], crs=raster.crs).to_file(area)
+    for more, told in (((), False), (("--full-provenance",), True)):
+        target, report = tmp_path / f"{told}.gpkg", tmp_path / f"{told}.html"
+        done = rssc(
+            "classify", nested(scene), "-o", target, "--aoi", area, "--report", report, *more,
+            *TILES,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        with closing(sqlite3.connect(target)) as connection:
+            texts = [text for (text,) in connection.execute("SELECT metadata FROM gpkg_metadata")]
+        assert any("home_alice" in text for text in texts) is told
+        assert ("home_alice" in report.read_text()) is told
+        made = json.loads(texts[0])
+        assert Path(made["input"]).name == "two.vrt"
+        assert Path(made["options"]["aoi"]).name == "aoi.gpkg"
+
+
+def test_a_picture_data_sets_captions_are_an_input(rssc: Rssc, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            pixels = texture(32, 32, number)
+            write_raster(tmp_path / name / f"{number}.tif", pixels, photometric="rgb")
+    done = rssc("caption", "--pictures", tmp_path, "-o", captions, "--overwrite", "-q")
+    assert done.code == 2
+    assert "is the input itself" in done.message
+
+
+def test_a_bundle_is_not_saved_over_files_of_others(
+    rssc: Rssc, scene: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "README.md").write_text("mine")
+    labels = tmp_path / "labels.gpkg"
+    with rasterio.open(scene) as raster:
+        left, bottom, right, top = raster.bounds
+        middle = (left + right) / 2
+        boxes = [shapely.box(left, bottom, middle, top), shapely.box(middle, bottom, right, top)]
+        gpd.GeoDataFrame({"class": ["a", "b"]}, geometry=boxes, crs=raster.crs).to_file(labels)
+    done = rssc(
+        "train", "--raster", scene, "--labels", labels, "--field", "class", "-o", folder,
+        "--tile-size", "200px",
+    )  # fmt: skip
+    assert done.code == 1
+    assert "holds README.md, which would be replaced" in done.message
+    assert (folder / "README.md").read_text() == "mine"
+
+
+# The parts.
+
+
+def test_archives_lead_to_their_file(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("in/b.tif", "x")
+    inside = f"/vsizip/{archive}/in/b.tif"
+    assert local_file(inside) == str(archive)
+    assert local_file(f"/vsizip/{{{archive}}}/in/b.tif") == str(archive)
+    assert local_file("/vsicurl/http://127.0.0.1:9/a.tif") is None
+    assert local_file("/vsimem/x.tif") is None
+    with pytest.raises(Exception, match="is the input itself"):
+        check_not_input([archive], [inside])
+    before = fingerprint([inside])
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("in/b.tif", "y")
+    assert fingerprint([inside]) != before
+
+
+def test_a_fingerprint_sees_beyond_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    content = bytearray(3_000_000)
+    path.write_bytes(content)
+    before, stat = (content_mark(path), fingerprint([path])), path.stat()
+    content[-1] = 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert content_mark(path) != before[0]
+    assert fingerprint([path]) != before[1]
