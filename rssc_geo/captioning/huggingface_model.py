@@ -24,6 +24,7 @@ import torch
 
 from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
+from rssc_geo.files import content_hash
 from rssc_geo.hub import fetch, is_hub_id
 
 Quantize = Literal["4bit", "8bit"]
@@ -40,7 +41,7 @@ class ModelFiles:
     ----------
     name : as asked for, without a revision
     folder : where they are
-    revision : the hub's commit, or a digest of the folder, which changes when the model does
+    revision : the hub's commit, or a digest of the folder's content
     """
 
     name: str
@@ -66,17 +67,11 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> ModelFiles:
 
 
 def _digest(folder: Path) -> str:
-    """A hash of the small files, and of the names, sizes and times of the weights.
-
-    The weights themselves are not worth reading twice.
-    """
+    """A hash of the content of all files that matter, by which models are told apart."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        facts = path.stat()
-        if path.suffix in {".json", ".txt", ".model", ".jinja", ".py"}:
-            digest.update(f"{path.name} {facts.st_size}\n".encode() + path.read_bytes())
-        elif path.suffix == ".safetensors":
-            digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        if path.suffix in {".json", ".txt", ".model", ".jinja", ".py", ".safetensors"}:
+            digest.update(f"{path.name} {content_hash(path)}\n".encode())
     return digest.hexdigest()[:40]
 
 

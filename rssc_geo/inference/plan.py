@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -159,9 +160,9 @@ class PredictorSpec:
     dtype: str
 
     @property
-    def captioner_place(self) -> str:
-        """The folder of a captioner that is one, without what stands before and behind it."""
-        return self.captioner.removeprefix("hf:").split(" ", maxsplit=1)[0]
+    def captioner_places(self) -> list[str]:
+        """The folders, or hub ids, of large captioners."""
+        return re.findall(r"hf:(.+?)(?= \{|$)", self.captioner)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data, the program's version included: equal only for equal results."""

@@ -157,7 +157,7 @@ class SceneRun:
         }
         if self.target.full_provenance:
             return document
-        return without_folders(document, self.plan, self.spec.captioner_place)
+        return without_folders(document, self.plan, *self.spec.captioner_places)
 
 
 def nothing_to_classify(plan: Plan) -> NothingToClassifyError:

@@ -135,7 +135,7 @@ def write_report(
     whole = sum(total.area_m2 for total in largest)
     told = {"warnings": plan.warnings, "facts": _facts(plan, spec, output)}
     if not full_provenance:
-        told = without_folders(told, plan, spec.captioner_place, str(output))
+        told = without_folders(told, plan, *spec.captioner_places, str(output))
     values: dict[str, Any] = {
         "title": scene.name,
         "width_m": scene.gsd_m[1] * scene.width,

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import http.server
 import pickle
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyproj
@@ -21,6 +24,7 @@ from rasterio.rpc import RPC
 from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError
+from rssc_geo.files import fingerprint
 from rssc_geo.geometry import Window
 from rssc_geo.raster import Scene, open_scene
 
@@ -632,3 +636,28 @@ def test_fingerprint_tells_content_and_options_apart_and_is_stable(write, textur
     assert open_scene(path, nodata=1).fingerprint() != first
     write(texture(30, 30, seed=1))
     assert open_scene(path).fingerprint() != first
+
+
+def test_what_a_server_tells_of_a_file_is_in_its_fingerprint() -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        tag: ClassVar[str | None] = "one"
+
+        def do_HEAD(self) -> None:
+            self.send_response(404 if self.tag is None else 200)
+            self.send_header("ETag", f'"{self.tag}"')
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"/vsicurl/http://127.0.0.1:{server.server_port}/a.tif"
+        first = fingerprint([url])
+        assert fingerprint([url]) == first
+        Handler.tag = "two"
+        assert fingerprint([url]) != first
+        assert fingerprint([url], network=False) not in {first, fingerprint([url])}
+        Handler.tag = None  # what cannot be had counts by its name alone
+        assert fingerprint([url]) == fingerprint([url], network=False)
+        server.shutdown()
