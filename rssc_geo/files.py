@@ -140,11 +140,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(target: Path, *, index: str, overwrite: bool) -> Iterator[Path]:
+def atomic_folder(
+    target: Path, *, index: str, overwrite: bool, others: str = ".*"
+) -> Iterator[Path]:
     """Yield a new folder to write into, which becomes ``target`` at the end.
 
-    ``index``: the file that every such result holds; with ``overwrite`` a folder that is there is
-    replaced if it holds one. An empty folder is used. Nothing is left when the block raises.
+    ``index``: the file that every such result holds; ``others``: a regular expression of the names
+    that its other files have. With ``overwrite`` a folder that is there is replaced if it holds the
+    one, and nothing but the others. An empty folder is used. Nothing is left when the block raises.
     Raises ``OutputError`` when the folder exists, is something else, or cannot be written.
     """
     taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
@@ -153,6 +156,11 @@ def atomic_folder(target: Path, *, index: str, overwrite: bool) -> Iterator[Path
     if taken and not (target / index).is_file():
         raise OutputError(
             f"{target} holds no {index}, so it is not an earlier result; it is not replaced"
+        )
+    if taken and (foreign := _foreign(target, index, others)):
+        raise OutputError(
+            f"{target} holds {foreign}, which is of no earlier result and would be lost: move it"
+            " away, or choose another folder"
         )
     place = followed(target)
     made = _hidden(place)
@@ -169,13 +177,25 @@ def atomic_folder(target: Path, *, index: str, overwrite: bool) -> Iterator[Path
         earlier = _hidden(place)
         if place.exists():
             place.replace(earlier)
-        made.replace(place)
+        try:
+            made.replace(place)
+        except OSError:
+            if earlier.exists():
+                earlier.replace(place)
+            raise
         sync_folder(place.parent)
         shutil.rmtree(earlier, ignore_errors=True)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _foreign(folder: Path, index: str, others: str) -> str:
+    """The first name in the folder of an earlier result that is none of its own."""
+    own = re.compile(f"{re.escape(index)}(-wal|-shm)?|(?:{others})(\\.aux\\.xml)?")
+    names = sorted(os.listdir(folder))
+    return next((name for name in names if not own.fullmatch(name) or (folder / name).is_dir()), "")
 
 
 class StagingFolder:

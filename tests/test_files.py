@@ -300,3 +300,43 @@ def test_a_fingerprint_knows_content_and_urls(tmp_path: Path) -> None:
     os.utime(path, ns=(1, 1))
     assert fingerprint([path]) != first
     assert fingerprint(["https://a"]) != fingerprint(["https://b"])
+
+
+def test_a_folder_with_files_of_others_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "tiles"
+    target.mkdir()
+    for name in ("i.gpkg", "i.gpkg-wal", "a_1.tif", "a_1.tif.aux.xml"):
+        (target / name).touch()
+    (target / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(OutputError, match=r"holds notes\.txt, which is of no earlier result"),
+        atomic_folder(target, index="i.gpkg", overwrite=True, others=r"a_\d\.tif"),
+    ):
+        pass
+    (target / "notes.txt").unlink()
+    with atomic_folder(target, index="i.gpkg", overwrite=True, others=r"a_\d\.tif") as made:
+        (made / "i.gpkg").touch()
+    assert names(target) == ["i.gpkg"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "tiles"
+    target.mkdir()
+    (target / "i").write_text("earlier")
+    replace = Path.replace
+
+    def fail(self: Path, place: Path) -> Path:
+        if place == target and (self / "i").read_text() == "new":
+            raise OSError(13, "denied")
+        return replace(self, place)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with (
+        pytest.raises(OutputError, match="denied"),
+        atomic_folder(target, index="i", overwrite=True) as made,
+    ):
+        (made / "i").write_text("new")
+    assert names(tmp_path) == ["tiles"]
+    assert (target / "i").read_text() == "earlier"

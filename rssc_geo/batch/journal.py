@@ -438,8 +438,8 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise OutputError(
-            f"cannot write {path} ({one_line(error)}): make room or make the folder writable, then run the"
-            " same command again"
+            f"cannot write {path} ({one_line(error)}): make room or make the folder writable, then"
+            " run the same command again"
         ) from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) from error
@@ -447,8 +447,8 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, error: object) -> OutputError:
     return OutputError(
-        f"{path} is damaged ({one_line(str(error))}): move it away; the next run then makes every scene anew where"
-        " --overwrite allows it"
+        f"{path} is damaged ({one_line(str(error))}): move it away; the next run then makes every"
+        " scene anew where --overwrite allows it"
     )
 
 

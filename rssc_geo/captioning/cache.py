@@ -179,7 +179,8 @@ class CaptionCache:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise OutputError(
-                f"the cache of captions {self.path} cannot be used ({one_line(error)}); it can be deleted"
+                f"the cache of captions {self.path} cannot be used ({one_line(error)}); it can be"
+                " deleted"
             ) from error
 
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -209,7 +210,8 @@ class CaptionCache:
                     return work(connection)
         except (sqlite3.Error, OSError) as error:
             self._given_up = True
-            log.warning("captions are not cached: %s cannot be used (%s)", self.path, one_line(error))
+            reason = one_line(error)
+            log.warning("captions are not cached: %s cannot be used (%s)", self.path, reason)
             return None
 
 

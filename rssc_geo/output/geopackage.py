@@ -96,7 +96,9 @@ def describe_geopackage(
     """
     try:
         with closing(sqlite3.connect(path)) as connection, connection:
-            for statement in (_STYLES, _METADATA, _METADATA_REFERENCE, _DATA_COLUMNS, _CONSTRAINTS):
+            styled = [layer for layer in layers if any(f.name == "class" for f in layer.fields)]
+            tables = (_METADATA, _METADATA_REFERENCE, _DATA_COLUMNS, _CONSTRAINTS)
+            for statement in (_STYLES, *tables) if styled else tables:
                 connection.execute(statement)
             for table, name, definition in _EXTENSIONS:
                 connection.execute(
@@ -105,9 +107,8 @@ def describe_geopackage(
                     (table, name, definition),
                 )
             for layer in layers:
-                if any(field.name == "class" for field in layer.fields):
-                    for style in map_styles(layer, classes):
-                        _add_style(connection, layer, style)
+                for style in map_styles(layer, classes) if layer in styled else ():
+                    _add_style(connection, layer, style)
                 _add_aliases(connection, layer)
             _add_provenance(connection, layers, provenance)
     except sqlite3.OperationalError as error:

@@ -74,7 +74,8 @@ class OutputTarget:
 
     def check_free(self) -> None:
         """Raise ``OutputError`` for results that cannot be written, or must not be replaced."""
-        for result in self.results:
+        beside = (file for path in self.layer_paths for file in self.format.files_of(path))
+        for result in dict.fromkeys([*self.results, *beside]):
             check_writable(result, overwrite=self.overwrite)
             check_no_other_layers(result)
 

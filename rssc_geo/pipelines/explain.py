@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INDEX = "explain.gpkg"
+_OTHERS = r"cell_\d{5,}_\d{5,}\.(tif|png)"
 _CELLS = 20
 
 
@@ -121,7 +122,9 @@ def explain(
     plan, choices = _plan_cells(source, card, options)
     check_not_input([Path(output)], [*plan.inputs(), *_given(options.result)])
     with (
-        atomic_folder(Path(output), index=INDEX, overwrite=options.overwrite) as folder,
+        atomic_folder(
+            Path(output), index=INDEX, overwrite=options.overwrite, others=_OTHERS
+        ) as folder,
         reporting(progress) as report,
     ):
         from rssc_geo.inference import load_predictor

@@ -21,6 +21,7 @@ from rssc_geo.progress import Progress, reporting
 from rssc_geo.raster import TileData
 
 INDEX = "tiles.gpkg"
+_CHIPS = r".*_\d{5,}_\d{5,}\.(tif|png|wld)"
 _DRIVERS = {
     "tif": ("GTiff", {"compress": "deflate", "photometric": "rgb"}),
     "png": ("PNG", {"worldfile": "yes"}),
@@ -82,7 +83,7 @@ def export_tiles(
     plan = make_plan(source, card, options)
     check_not_input([target], plan.inputs())
     with (
-        atomic_folder(target, index=INDEX, overwrite=options.overwrite) as made,
+        atomic_folder(target, index=INDEX, overwrite=options.overwrite, others=_CHIPS) as made,
         reporting(progress) as report,
     ):
         records, left_out = _write_chips(plan, options, made, report)

@@ -184,7 +184,7 @@ def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
 
     def vanishing(block: Block, done: Done) -> Callable[[], None]:
         count[0] += 1
-        if count[0] > 4:
+        if count[0] > 8:
             done(PoolLostError("the scheduler is gone"))
             return lambda: None
         return submit(block, done)

@@ -364,7 +364,7 @@ def test_journals_that_cannot_be_used(
     journal.close()
     done = rssc(*command)
     assert done.code == 1
-    assert "a journal of format 99, this program writes 1" in done.message
+    assert "a journal of format 99, this program writes 2" in done.message
     assert "a journal of format 99" in rssc("batch", "status", maps).message
 
 

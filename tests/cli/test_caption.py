@@ -208,7 +208,7 @@ def test_key_and_provenance(
             2,
             "'freee'",
         ),
-        (["-o", "scene.tif", "--overwrite"], 2, ".gpkg"),
+        (["-o", "scene.tif", "--overwrite"], 2, "is the input itself"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
