@@ -150,18 +150,7 @@ def atomic_folder(
     one, and nothing but the others. An empty folder is used. Nothing is left when the block raises.
     Raises ``OutputError`` when the folder exists, is something else, or cannot be written.
     """
-    taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
-    if taken and not overwrite:
-        raise OutputError(f"{target} exists; choose another folder or add --overwrite")
-    if taken and not (target / index).is_file():
-        raise OutputError(
-            f"{target} holds no {index}, so it is not an earlier result; it is not replaced"
-        )
-    if taken and (foreign := _foreign(target, index, others)):
-        raise OutputError(
-            f"{target} holds {foreign}, which is of no earlier result and would be lost: move it"
-            " away, or choose another folder"
-        )
+    _check_replaceable(target, index, others, overwrite=overwrite)
     place = followed(target)
     made = _hidden(place)
     try:
@@ -174,21 +163,42 @@ def atomic_folder(
             for name in names:
                 sync(Path(folder, name))
             sync_folder(Path(folder))
-        earlier = _hidden(place)
-        if place.exists():
-            place.replace(earlier)
-        try:
-            made.replace(place)
-        except OSError:
-            if earlier.exists():
-                earlier.replace(place)
-            raise
-        sync_folder(place.parent)
-        shutil.rmtree(earlier, ignore_errors=True)
+        _exchange(made, place)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _check_replaceable(target: Path, index: str, others: str, *, overwrite: bool) -> None:
+    """Refuse with ``OutputError`` what ``atomic_folder`` must not replace."""
+    taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    if taken and not overwrite:
+        raise OutputError(f"{target} exists; choose another folder or add --overwrite")
+    if taken and not (target / index).is_file():
+        raise OutputError(
+            f"{target} holds no {index}, so it is not an earlier result; it is not replaced"
+        )
+    if taken and (foreign := _foreign(target, index, others)):
+        raise OutputError(
+            f"{target} holds {foreign}, which is of no earlier result and would be lost: move it"
+            " away, or choose another folder"
+        )
+
+
+def _exchange(made: Path, place: Path) -> None:
+    """Put a folder in place of an earlier one, which comes back where that fails."""
+    earlier = _hidden(place)
+    if place.exists():
+        place.replace(earlier)
+    try:
+        made.replace(place)
+    except OSError:
+        if earlier.exists():
+            earlier.replace(place)
+        raise
+    sync_folder(place.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _foreign(folder: Path, index: str, others: str) -> str:

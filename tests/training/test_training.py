@@ -34,6 +34,7 @@ from rssc_geo.training import (
     TrainingRecipe,
     WorkFolder,
     build_vocabulary,
+    cache_features,
     deal_folds,
     hard_negatives,
     load_image_folder,
@@ -518,3 +519,71 @@ def test_words_of_different_sources_are_marked(small_model: Model) -> None:
     assert ids.tolist() == [[2, 4, 4], [0, 0, 0], [3, 4, 0]]
     assert mask.tolist() == [[True] * 3, [False] * 3, [True, True, False]]
     assert small_model.tokenize(["a field"])[0].shape == (1, 2)
+
+
+# What is kept knows what it was made of.
+
+
+def test_tokens_of_another_network_or_other_pictures_are_not_taken(
+    data: SceneImages, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_bundle(start)
+
+    def tokens(pictures: SceneImages = data) -> np.ndarray:
+        features = cache_features(
+            model.network, model.card, pictures, np.arange(10),
+            views=1, seed=0, work=tmp_path, device=CPU,
+        )  # fmt: skip
+        return np.array(features.tokens)
+
+    first = tokens()
+    np.testing.assert_array_equal(tokens(), first)
+    assert not caplog.records
+    swapped = dataclasses.replace(data, pixels=data.pixels[::-1])
+    assert not np.array_equal(tokens(swapped), first)
+    np.testing.assert_array_equal(tokens(), first)
+    with torch.no_grad():
+        for value in model.network.image_encoder.parameters():
+            value.mul_(0.5)
+    assert not np.array_equal(tokens(), first)
+    assert "made of other pictures, weights or options" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["encoder.last.safetensors", "encoder.safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_damaged_checkpoint_is_made_anew(
+    data: SceneImages, tmp_path: Path, name: str, share: float
+) -> None:
+    split = stratified_split(data, seed=0)
+
+    def learn() -> dict[str, torch.Tensor]:
+        return train_encoder(data, split, ENCODER, work=tmp_path, initial=None, seed=3, device=CPU)
+
+    # Copies: the tensors lie in the file that is damaged now.
+    whole = {key: value.clone() for key, value in learn().items()}
+    file = tmp_path / name
+    content = file.read_bytes()
+    cut = content[: int(share * len(content))]
+    file.write_bytes(cut if share < 1 else content[:-9] + b"\1" + content[-8:])
+    again = learn()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_a_work_folder_of_other_pictures_is_refused(
+    data: SceneImages, start: Path, sentence_encoder: Path, tmp_path: Path
+) -> None:
+    recipe = _options(start, sentence_encoder)
+    WorkFolder(tmp_path / "w").open(data, recipe)
+    WorkFolder(tmp_path / "w").open(data, recipe)
+    for changed in (
+        dataclasses.replace(data, labels=data.labels[::-1].copy()),
+        dataclasses.replace(data, pixels=data.pixels[::-1].copy()),
+        dataclasses.replace(data, captions=data.captions[::-1]),
+    ):
+        with pytest.raises(InputError, match="a run of other pictures, labels or captions"):
+            WorkFolder(tmp_path / "w").open(changed, recipe)
+    (tmp_path / "w" / "seconds.txt").write_bytes(b"\xff\0")
+    WorkFolder(tmp_path / "w").open(data, recipe)
+    (tmp_path / "w" / "options.json").write_bytes(b"\xff\0")
+    with pytest.raises(InputError, match=r"its options\.json is damaged"):
+        WorkFolder(tmp_path / "w").open(data, recipe)
