@@ -125,7 +125,7 @@ def test_the_report_shows_the_map_it_stands_beside(
     assert f"row {surest['row']}, col {surest['col']}" in page.texts["span"]
     hectares = sum(entry["area_m2"] for entry in values["classes"]) / 1e4
     assert f"{hectares:,.1f}" in page.texts["td"]
-    assert str(scene) in page.texts["dd"]
+    assert scene.name in page.texts["dd"]
 
 
 def test_an_interrupted_run_gives_the_same_report_and_review(
