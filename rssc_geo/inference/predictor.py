@@ -124,6 +124,7 @@ class Predictor:
         Raises ``UsageError`` for an array that is no such thing, ``RsscGeoError`` when a single
         picture does not fit into memory.
 
+        >>> import numpy as np
         >>> from rssc_geo import load_model
         >>> found = load_model("compact").predict(np.zeros((2, 64, 64, 3), np.uint8))
         >>> found.probabilities.shape, len(found.captions)
@@ -195,6 +196,10 @@ def load_predictor(options: PredictorOptions) -> Predictor:
 
     Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device or
     captioner that is not there, and what captioners raise.
+
+    >>> from rssc_geo import PredictorOptions, load_predictor
+    >>> load_predictor(PredictorOptions(caption_beam=2, device="cpu")).spec.captioner
+    'compact, beam of 2'
     """
     compute = choose_compute(options.device, dtype=options.dtype, batch_size=options.batch_size)
     model = load_bundle(options.model, revision=options.revision)
@@ -220,6 +225,11 @@ def load_model(
     device, dtype, batch_size : see :func:`choose_compute`
 
     Raises what :func:`load_predictor` does, which takes all options of captioners.
+
+    >>> from rssc_geo import ClassifyOptions, classify, load_model
+    >>> model = load_model("compact", captioner="none")
+    >>> for name in ["north", "south"]:
+    ...     result = classify("scene.tif", f"{name}.gpkg", model=model)
     """
     return load_predictor(
         PredictorOptions(

@@ -172,7 +172,12 @@ def embedded_names() -> list[str]:
 
 
 def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
-    """The card alone, without importing torch; arguments and errors as of ``load_bundle``."""
+    """The card alone, without importing torch; arguments and errors as of ``load_bundle``.
+
+    >>> from rssc_geo import load_card
+    >>> len(load_card("compact").classes)
+    30
+    """
     return read_card(_find(name, revision))
 
 

@@ -131,6 +131,11 @@ def open_scene(
         The raster cannot be read, has too few bands, or no usable place on Earth.
     UsageError
         ``bands`` or ``assume_crs`` cannot be meant.
+
+    >>> from rssc_geo import open_scene
+    >>> scene = open_scene("scene.tif")
+    >>> scene.shape, scene.bands, scene.mask
+    ((600, 600), (1, 2, 3), 'internal mask')
     """
     found = open_source(source, bands=bands, nodata=nodata, assume_crs=assume_crs)
     label = found.opening.label

@@ -119,12 +119,10 @@ def load_image_folder(
         when there are fewer than two class folders, or one of them holds fewer than two readable
         images, or the captions are no JSON Lines
 
-    Examples
-    --------
-    >>> data = load_image_folder("AID", size=192)  # doctest: +SKIP
-    >>> data.pixels.shape, data.classes[0]  # doctest: +SKIP
-    ((10000, 192, 192, 3), 'Airport')
-
+    >>> from rssc_geo import load_image_folder
+    >>> data = load_image_folder("pictures", size=32)
+    >>> data.pixels.shape, data.classes
+    ((36, 32, 32, 3), ('Beach', 'Forest', 'River'))
     """
     if captions is not None and not Path(captions).is_file():
         raise InputError(f"{captions}: no such file of captions")

@@ -65,12 +65,11 @@ def train(
     BundleError
         for a start bundle or encoder that cannot be read
 
-    Examples
-    --------
-    >>> card = train("pictures", "my-model")  # doctest: +SKIP
-    >>> card.accuracy["test"]["overall_accuracy"]  # doctest: +SKIP
-    0.965
-
+    >>> from rssc_geo import TrainOptions, train
+    >>> quick = TrainOptions(schedule=((1, 32),), caption_epochs=1, fusion_epochs=1, views=1)
+    >>> card = train("pictures", "my-model", quick)
+    >>> sorted(card.accuracy)
+    ['test', 'test_human_captions', 'test_no_captions', 'test_own_captions', 'validation']
     """
     check_training(dataset, output, options)
 
