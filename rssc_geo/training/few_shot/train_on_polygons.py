@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference import Plan, Source, make_plan
@@ -102,6 +101,8 @@ def train_on_polygons(
     labeled = [_read(raster, labels, card, options) for raster, labels in sources]
 
     # All that can be wrong without them has been told: what follows loads torch and the weights.
+    from scipy.special import softmax
+
     from rssc_geo.inference import choose_compute
     from rssc_geo.models import load_bundle, save_bundle
     from rssc_geo.training.few_shot.learner import Learner
