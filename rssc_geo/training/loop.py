@@ -35,6 +35,24 @@ Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of epochs done and what was measured in the last one."""
 
 
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """How a stage runs.
+
+    Attributes
+    ----------
+    work : existing folder for what the stage keeps
+    device : where it computes
+    seed : of every random choice
+    report : called after each epoch
+    """
+
+    work: Path
+    device: torch.device
+    seed: int = 0
+    report: Report | None = None
+
+
 class Task(Generic[Batch]):
     """What a stage trains; a subclass gives ``batches`` and ``loss``, and what else it needs.
 
@@ -338,11 +356,11 @@ class _Loop(Generic[Batch]):
 
 
 def _diverged(name: str, epoch: int, loss: float, checkpoint: Path | None) -> str:
-    said = f"training stopped in epoch {epoch} ({name}): the loss is {loss}"
+    problem = f"training stopped in epoch {epoch} ({name}): the loss is {loss}"
     if checkpoint is None:
-        return f"{said}; the values it learns from are too large or not finite"
+        return f"{problem}; the values it learns from are too large or not finite"
     return (
-        f"{said}. {checkpoint.parent} holds the last good epoch; run again in another --work"
+        f"{problem}. {checkpoint.parent} holds the last good epoch; run again in another --work"
         " folder with a lower --learning-rate"
     )
 

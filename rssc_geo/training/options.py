@@ -93,6 +93,22 @@ class CaptionerRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignmentRecipe:
+    """How the alignment of pictures and texts is trained.
+
+    Attributes
+    ----------
+    epochs : at least so many, and at least a hundred steps
+    learning_rate : the highest
+    dropout : share of the image embedding's numbers
+    """
+
+    epochs: int = 10
+    learning_rate: float = 2e-3
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
 class FusionPhase:
     """One phase of the fusion's training.
 
