@@ -108,7 +108,7 @@ def train_end_to_end(
     accelerator.wait_for_everyone()
 
     model.network.load_state_dict(load_file(task.weights))
-    card = _measured(model.card, task)
+    card = _with_accuracy(model.card, task)
     record = training_record(
         recipe,
         split,
@@ -233,7 +233,7 @@ class _EndToEndTask(Task[Batch]):
         return len(self._split["test"]) > 0
 
 
-def _measured(card: ModelCard, task: _EndToEndTask) -> ModelCard:
+def _with_accuracy(card: ModelCard, task: _EndToEndTask) -> ModelCard:
     """The card with temperature and figures of the network as it is."""
     logits = task.logits("val")
     temperature = task.temperature(logits)

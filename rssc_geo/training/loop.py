@@ -218,7 +218,7 @@ def fit(
 
 
 class _Loop(Generic[Batch]):
-    """A task at work."""
+    """A task with its optimizer and schedule while it is trained."""
 
     def __init__(
         self,
@@ -236,22 +236,22 @@ class _Loop(Generic[Batch]):
     def run(self, report: Report | None) -> LoopState:
         """All epochs that an earlier run has not done."""
         options, state = self._options, self._state
-        leads = self._processes.is_main_process
-        tell = report if report is not None and leads else _ignore
+        is_main = self._processes.is_main_process
+        call_report = report if report is not None and is_main else _ignore
         if options.checkpoint is not None and options.checkpoint.is_file():
             self._load(options.checkpoint)
             log.info(
                 "%s: epochs 1 to %d of %d were done before",
                 self._task.name, state.epoch, options.epochs,
             )  # fmt: skip
-        tell(state.epoch, {})
+        call_report(state.epoch, {})
         while state.epoch < options.epochs and not self._stopped_early():
             values = self._next_epoch()
-            if options.checkpoint is not None and leads:
+            if options.checkpoint is not None and is_main:
                 self._save(options.checkpoint)
-            tell(state.epoch, values)
+            call_report(state.epoch, values)
         if state.epoch < options.epochs:
-            tell(options.epochs, {})
+            call_report(options.epochs, {})
         return state
 
     def _stopped_early(self) -> bool:
@@ -366,7 +366,7 @@ def _diverged(name: str, epoch: int, loss: float, checkpoint: Path | None) -> st
 
 
 def _ignore(_epoch: int, _values: Mapping[str, float]) -> None:
-    """Report to nobody."""
+    """The report where none is wanted."""
 
 
 def plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

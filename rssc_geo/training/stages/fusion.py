@@ -81,23 +81,23 @@ def train_fusion(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     frozen = ("image_encoder.",) if model.alignment is None else ("image_encoder.", "text_encoder.")
-    phases = [(recipe.together, [n for n in _names(model) if not n.startswith(frozen)])]
+    phases = [(recipe.together, [n for n in _parameter_names(model) if not n.startswith(frozen)])]
     if recipe.words is not None and any(data.images.captions[row] for row in data.rows.tolist()):
-        words = [n for n in _names(model) if n.startswith(("text_proj.", "gate."))]
+        words = [n for n in _parameter_names(model) if n.startswith(("text_proj.", "gate."))]
         phases.append((recipe.words, words))
     best, done = -1.0, 0
     for phase, learned in phases:
         task = _FusionTask(model, data, recipe, phase, random)
-        best = task.train(learned, validate, _after(done, report))
+        best = task.train(learned, validate, _report_after(done, report))
         done += phase.epochs
     return best
 
 
-def _names(model: Model) -> list[str]:
+def _parameter_names(model: Model) -> list[str]:
     return [name for name, _ in model.network.named_parameters()]
 
 
-def _after(done: int, report: Report | None) -> Report | None:
+def _report_after(done: int, report: Report | None) -> Report | None:
     """The report of epochs that come after ``done`` others."""
     if report is None:
         return None
@@ -264,12 +264,12 @@ def hard_negatives(
         np.stack([tokens[row].mean(0, dtype=np.float32) for row in rows.tolist()])
     )
     pooled = F.normalize(pooled - pooled.mean(0), dim=1)
-    kinds = torch.from_numpy(labels[rows])
+    classes = torch.from_numpy(labels[rows])
     found = np.zeros((len(tokens), count), np.int64)
     for start in range(0, len(rows), 1024):
         places = slice(start, start + 1024)
         cosines = pooled[places] @ pooled.T
-        cosines[kinds[places, None] == kinds] = -2.0
+        cosines[classes[places, None] == classes] = -2.0
         found[rows[places]] = rows[cosines.topk(count).indices.numpy()]
     return found
 
