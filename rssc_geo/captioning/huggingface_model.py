@@ -2,7 +2,7 @@
 
 What is wrong with foreign files is told in one line, as far as possible before anything is loaded:
 first :func:`find_files`, then :func:`check_files`, then :func:`load_processor` and
-:func:`load_model`. Apart from the captioner, which asks a model that is there.
+:func:`load_weights`. Apart from the captioner, which asks a model that is there.
 """
 
 from __future__ import annotations
@@ -245,17 +245,31 @@ def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any
     return processor
 
 
-def load_model(
+@dataclass(frozen=True, slots=True)
+class WeightsFormat:
+    """Where weights lie and in which numbers.
+
+    Attributes
+    ----------
+    device : that holds them
+    dtype : of weights that are not quantized, and of what is computed
+    quantize : to so many bits; None: not
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    quantize: Quantize | None = None
+
+
+def load_weights(
     files: ModelFiles,
     config: Any,
     *,
     sizes: FileSizes,
-    device: torch.device,
-    dtype: torch.dtype,
-    quantize: Quantize | None = None,
+    weights: WeightsFormat,
     trust_remote_code: bool = False,
 ) -> Any:
-    """The model on its device, in evaluation mode.
+    """The model with its weights on their device, in evaluation mode.
 
     Safetensors only, and every weight has to come from them. Raises ``UsageError`` for weights that
     do not fit into memory or a package that is missing, ``BundleError`` for weights that are not
@@ -264,6 +278,7 @@ def load_model(
     import transformers
     from packaging.version import Version
 
+    device, dtype, quantize = weights.device, weights.dtype, weights.quantize
     too_large = UsageError(
         f"hf:{files.name}: its weights ({sizes.bytes(dtype, quantize) / 1e9:.1f} GB) do not fit"
         f" into the memory of {device}; take a smaller model, --dtype bfloat16 or --quantize 4bit"

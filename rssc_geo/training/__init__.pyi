@@ -18,6 +18,8 @@ from .few_shot.learner import without_captions as without_captions
 from .few_shot.learner import word_prior as word_prior
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import labeled_tiles as labeled_tiles
+from .loop import Report as Report
+from .loop import StageRun as StageRun
 from .metrics import ClassScore as ClassScore
 from .metrics import McNemar as McNemar
 from .metrics import Scores as Scores
@@ -28,6 +30,7 @@ from .metrics import mcnemar as mcnemar
 from .metrics import overall_accuracy as overall_accuracy
 from .metrics import score as score
 from .options import PUBLISHED as PUBLISHED
+from .options import AlignmentRecipe as AlignmentRecipe
 from .options import CaptionerRecipe as CaptionerRecipe
 from .options import EncoderRecipe as EncoderRecipe
 from .options import EndToEndRecipe as EndToEndRecipe
@@ -44,6 +47,7 @@ from .stages.captioner import write_captions as write_captions
 from .stages.encoder import train_encoder as train_encoder
 from .stages.features import Features as Features
 from .stages.features import cache_features as cache_features
+from .stages.fusion import FusionData as FusionData
 from .stages.fusion import hard_negatives as hard_negatives
 from .stages.fusion import logits_of as logits_of
 from .stages.fusion import train_fusion as train_fusion

@@ -118,6 +118,7 @@ def _train_by_stages(
     import torch
 
     from rssc_geo.models import save_bundle
+    from rssc_geo.training.loop import StageRun
     from rssc_geo.training.stages.alignment import add_alignment
     from rssc_geo.training.stages.calibration import calibrate, mean_accuracy, readings_of
     from rssc_geo.training.stages.captioner import (
@@ -127,7 +128,7 @@ def _train_by_stages(
     )
     from rssc_geo.training.stages.encoder import train_encoder
     from rssc_geo.training.stages.features import cache_features
-    from rssc_geo.training.stages.fusion import train_fusion
+    from rssc_geo.training.stages.fusion import FusionData, train_fusion
     from rssc_geo.training.start import initial_weights, new_model
 
     data = load_image_folder(dataset, size=recipe.encoder.size)
@@ -147,25 +148,20 @@ def _train_by_stages(
         data,
         split,
         recipe.encoder,
-        work=work.path,
         initial=initial_weights(recipe),
         embeddings=embeddings,
-        seed=recipe.seed,
-        device=device,
-        report=work.reporter("encoder", recipe.encoder.epochs),
+        run=StageRun(
+            work.path,
+            device,
+            seed=recipe.seed,
+            report=work.reporter("encoder", recipe.encoder.epochs),
+        ),
     )
     model.network.image_encoder.backbone.load_state_dict(weights)
     model.network.to(device).eval()
 
     features = cache_features(
-        model.network,
-        model.card,
-        data,
-        rows,
-        views=recipe.views,
-        seed=recipe.seed,
-        work=work.path,
-        device=device,
+        model, data, rows, views=recipe.views, seed=recipe.seed, work=work.path
     )
 
     generated = [[""] * len(data.names)] * recipe.views
@@ -188,10 +184,7 @@ def _train_by_stages(
     readings = readings_of(model, features, data, held)
     train_fusion(
         model,
-        features,
-        data,
-        generated,
-        rows,
+        FusionData(features, data, generated, rows),
         recipe.fusion,
         validate=lambda: mean_accuracy(
             model, features.tokens[0, held], data.labels[held], readings

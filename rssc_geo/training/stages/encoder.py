@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,7 +20,7 @@ from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import (
     LoopOptions,
-    Report,
+    StageRun,
     Task,
     fit,
     mixed_precision,
@@ -58,12 +57,9 @@ def train_encoder(
     split: Split,
     recipe: EncoderRecipe,
     *,
-    work: Path,
     initial: Mapping[str, torch.Tensor] | None,
     embeddings: NDArray[np.float32] | None = None,
-    seed: int = 0,
-    device: torch.device,
-    report: Report | None = None,
+    run: StageRun,
 ) -> dict[str, torch.Tensor]:
     """Train, and return the encoder's weights of the epoch best on the validation part.
 
@@ -75,21 +71,17 @@ def train_encoder(
     data : all pictures
     split : its parts; ``train`` is learned, ``val`` validates
     recipe : how
-    work : folder; after each epoch it holds all that is needed to go on
     initial : weights of the timm model
     embeddings : float32 ``(N, D)``, unit length, of each image's captions; zeros where it has none
-    seed : of every random choice
-    device : where
-    report : called after each epoch
+    run : how the stage runs; after each epoch its folder holds all that is needed to go on
 
     Raises ``InputError`` when the loss is not finite; the last good epoch is kept.
     """
-    torch.manual_seed(seed)
-    task = _EncoderTask(data, split, recipe, embeddings, seed=seed, device=device)
+    torch.manual_seed(run.seed)
+    task = _EncoderTask(data, split, recipe, embeddings, run=run)
     if initial is not None:
         task.network.encoder.backbone.load_state_dict(initial)
     task.average = moving_average(task.network, lambda n: min(0.995, (1 + n) / (10 + n)))
-    task.weights = work / "encoder.safetensors"
     heads = [p for name, p in task.network.named_parameters() if not name.startswith("encoder.")]
     rate = recipe.learning_rate
     groups = [
@@ -101,12 +93,12 @@ def train_encoder(
         recipe.epochs,
         patience=recipe.patience,
         later_wins=True,
-        checkpoint=work / "encoder.last.safetensors",
+        checkpoint=run.work / "encoder.last.safetensors",
     )
     schedule = warmup_cosine(
         optimizer, warmup=task.steps, steps=recipe.epochs * task.steps, floor=_FLOOR
     )
-    fit(task, optimizer, schedule, options, report=report)
+    fit(task, optimizer, schedule, options, report=run.report)
     return load_file(task.weights)
 
 
@@ -119,7 +111,6 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
     name = "encoder"
     network: _PretextNetwork
     average: AveragedModel
-    weights: Path
 
     def __init__(
         self,
@@ -128,16 +119,16 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
         recipe: EncoderRecipe,
         embeddings: NDArray[np.float32] | None,
         *,
-        seed: int,
-        device: torch.device,
+        run: StageRun,
     ) -> None:
         self._data, self._split, self._recipe = data, split, recipe
-        self._embeddings, self._device = embeddings, device
+        self._embeddings, self._device = embeddings, run.device
+        self.weights = run.work / "encoder.safetensors"
         self.steps = max(1, len(split["train"]) // recipe.batch_size)
         embedding = 0 if embeddings is None else embeddings.shape[1]
         network = _PretextNetwork(recipe, len(data.classes), embedding)
-        self.network = network.to(device).to(memory_format=torch.channels_last)
-        self._generator = torch.Generator().manual_seed(seed)
+        self.network = network.to(run.device).to(memory_format=torch.channels_last)
+        self._generator = torch.Generator().manual_seed(run.seed)
         self.generators = (self._generator,)
 
     def batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], int]]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rssc_geo.files import atomic_write
-from rssc_geo.models import DualAttentionClassifier, ModelCard
+from rssc_geo.models import Model
 from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.data import SceneImages
 
@@ -38,25 +38,32 @@ class Features:
 
 @torch.inference_mode()
 def cache_features(
-    network: DualAttentionClassifier,
-    card: ModelCard,
+    model: Model,
     data: SceneImages,
     rows: NDArray[np.int64],
     *,
     views: int,
     seed: int,
     work: Path,
-    device: torch.device,
 ) -> Features:
     """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
 
-    ``network`` is in evaluation mode on ``device``; ``card`` says how it takes pictures; ``seed``
-    is that of the augmentation. Kept in ``work``, from where they are read if they are there.
+    Kept in ``work``, from where they are read if they are there.
+
+    Parameters
+    ----------
+    model : its network is in evaluation mode, on the device where the tokens are computed
+    data : all pictures
+    rows : int64, pictures that are augmented too
+    views : of each picture
+    seed : of the augmentation
+    work : folder
     """
+    network, card = model.network, model.card
     tokens_file, visible_file = work / "tokens.npy", work / "visible.npy"
     if not (tokens_file.is_file() and visible_file.is_file()):
         generator = torch.Generator().manual_seed(seed)
-        size = card.input_size[0]
+        size, device = card.input_size[0], network.queries.device
         shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
         with atomic_write(tokens_file) as made:
             tokens = np.lib.format.open_memmap(
