@@ -30,6 +30,9 @@ from rssc_geo.raster import Radiometry, Scene, TileData, TileReader
 if TYPE_CHECKING:
     from rssc_geo.inference import Prediction, TilePredictor
 
+_BLOCKS_A_DEVICE = 2
+"""Blocks at once a device: one is read while the model works on the other."""
+
 
 BATCHES = 8
 """Model batches a block.
@@ -302,8 +305,6 @@ class _SharedPredictor:
 
 
 Done = Callable[[BlockResult | BaseException], None]
-_BLOCKS_A_DEVICE = 2
-"""Blocks at once a device: one is read while the model works on the other."""
 
 
 class PoolLostError(RsscGeoError):

@@ -31,6 +31,9 @@ from rssc_geo.output.styles import rgb
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
+_NODATA = 255
+_OPAQUE = 255
+
 
 log = logging.getLogger(__name__)
 
@@ -290,10 +293,6 @@ FORMATS: Mapping[str, Format] = {
         remains=_SHAPEFILE_REMAINS,
     ),
 }
-
-
-_NODATA = 255
-_OPAQUE = 255
 
 
 def write_class_raster(

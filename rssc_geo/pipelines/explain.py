@@ -40,6 +40,8 @@ from rssc_geo.reports import Panel, write_panel
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
 
+LAYER = "explained"
+
 
 log = logging.getLogger(__name__)
 
@@ -280,9 +282,6 @@ class _ChosenCells:
         panel = panel_of(self._plan, data, explanation, shape, color)
         write_panel(folder / explanation.panel, panel)
         return explanation
-
-
-LAYER = "explained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

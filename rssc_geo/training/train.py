@@ -126,8 +126,7 @@ def _train_by_stages(
         add_captioner,
         build_vocabulary,
     )
-    from rssc_geo.training.stages.encoder import train_encoder
-    from rssc_geo.training.stages.features import cache_features
+    from rssc_geo.training.stages.encoder import cache_features, train_encoder
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
     from rssc_geo.training.start import initial_weights, new_model
 
@@ -141,7 +140,7 @@ def _train_by_stages(
 
     embeddings = None
     if recipe.sentence_encoder is not None and sentences:
-        from rssc_geo.training.stages.sentences import cache_caption_embeddings
+        from rssc_geo.training.stages.text_encoder import cache_caption_embeddings
 
         embeddings = cache_caption_embeddings(data, rows, recipe.sentence_encoder, work=work.path)
     weights = train_encoder(

@@ -11,8 +11,7 @@ import pytest
 from rssc_geo.errors import RsscGeoError, UsageError
 from rssc_geo.models import Footprint
 from rssc_geo.options import TrainOptions
-from rssc_geo.training import PUBLISHED
-from rssc_geo.training.options import end_to_end_recipe, training_recipe
+from rssc_geo.training import PUBLISHED, end_to_end_recipe, training_recipe
 from rssc_geo.training.train import train
 
 

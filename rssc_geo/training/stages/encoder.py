@@ -1,9 +1,15 @@
-"""Stage 1: fine-tune the image encoder as a scene classifier; its heads are thrown away later."""
+"""Stage 1: fine-tune the image encoder as a scene classifier, and cache what it then sees.
+
+Its heads are thrown away afterwards; the cached tokens are what all later stages learn from.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -15,7 +21,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.files import atomic_write
-from rssc_geo.models import TimmImageEncoder
+from rssc_geo.models import Model, TimmImageEncoder
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import (
@@ -29,6 +35,12 @@ from rssc_geo.training.loop import (
     warmup_cosine,
 )
 from rssc_geo.training.options import EncoderRecipe
+
+log = logging.getLogger(__name__)
+
+_BATCH = 64
+_ZOOM = (0.75, 1.3)
+"""Views stay wide enough for the captions, which speak of the whole picture, to hold."""
 
 _FLOOR = 1e-3
 """Share of the learning rate that is left at the end of the cosine."""
@@ -187,3 +199,68 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
         with atomic_write(self.weights) as made:
             average = cast("_PretextNetwork", self.average.module)
             save_file(plain(average.encoder.backbone.state_dict()), made)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Image tokens of V views of N pictures; view 0 is the picture as it is, the others augmented.
+
+    Attributes
+    ----------
+    tokens : float16 ``(V, N, T, I)``; of the other views only training pictures are filled
+    visible : float32 ``(V, N)``, the share of the picture that a view shows
+    """
+
+    tokens: NDArray[np.float16]
+    visible: NDArray[np.float32]
+
+
+@torch.inference_mode()
+def cache_features(
+    model: Model,
+    data: SceneImages,
+    rows: NDArray[np.int64],
+    *,
+    views: int,
+    seed: int,
+    work: Path,
+) -> Features:
+    """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
+
+    Kept in ``work``, from where they are read if they are there.
+
+    Parameters
+    ----------
+    model : its network is in evaluation mode, on the device where the tokens are computed
+    data : all pictures
+    rows : int64, pictures that are augmented too
+    views : of each picture
+    seed : of the augmentation
+    work : folder
+    """
+    network, card = model.network, model.card
+    tokens_file, visible_file = work / "tokens.npy", work / "visible.npy"
+    if not (tokens_file.is_file() and visible_file.is_file()):
+        generator = torch.Generator().manual_seed(seed)
+        size, device = card.input_size[0], network.queries.device
+        shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
+        with atomic_write(tokens_file) as made:
+            tokens = np.lib.format.open_memmap(
+                made, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
+            )
+            visible = np.ones((views, len(data.pixels)), np.float32)
+            for view in range(views):
+                chosen = rows if view else np.arange(len(data.pixels))
+                for part in np.array_split(chosen, -(-len(chosen) // _BATCH)):
+                    images = to_input(data.pixels[part])
+                    if view:
+                        images, shown = augment(images, generator, size=size, zoom=_ZOOM)
+                        visible[view, part] = shown.numpy()
+                    batch = normalize(images, card.mean, card.std).to(device)
+                    tokens[view, part] = network.encode_image(batch).cpu().numpy()
+                log.info("features: view %d of %d", view + 1, views)
+            tokens.flush()
+            del tokens  # Windows renames no file that is mapped
+            with atomic_write(visible_file) as file, file.open("wb") as stream:
+                np.save(stream, visible)
+    return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file))
