@@ -24,7 +24,7 @@ import torch
 
 from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
-from rssc_geo.hub import fetch, is_hub_id
+from rssc_geo.hub import check_inside, fetch, is_hub_id
 
 Quantize = Literal["4bit", "8bit"]
 _BITS = {"4bit": 4, "8bit": 8}
@@ -52,15 +52,16 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> ModelFiles:
     """The files of an existing folder, or of a hub id "owner/name" or "owner/name@revision".
 
     Code is only fetched with ``trust_remote_code``. Raises ``UsageError`` for a name that is
-    neither, ``BundleError`` where the hub gives nothing.
+    neither, ``BundleError`` where the hub gives nothing or a file is a link out of the folder.
     """
     folder = Path(name).expanduser()
+    wanted = [*_WANTED, "*.py"] if trust_remote_code else _WANTED
     if folder.is_dir():
+        check_inside(folder, wanted, what=f"hf:{name}")
         return ModelFiles(name, folder, _digest(folder))
     repository, _, revision = name.partition("@")
     if not is_hub_id(repository):
         raise UsageError(f"hf:{name}: there is no such folder, and it is no hub id (owner/name)")
-    wanted = [*_WANTED, "*.py"] if trust_remote_code else _WANTED
     fetched = fetch(repository, wanted, what=f"hf:{repository}", revision=revision or None)
     return ModelFiles(repository, fetched, fetched.name)
 
@@ -169,7 +170,9 @@ def _weight_files(files: ModelFiles) -> list[Path]:
         try:
             index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
             names = sorted(set(index["weight_map"].values()))
-        except (OSError, ValueError, LookupError, AttributeError) as error:
+            if any(Path(name).name != name for name in names):
+                raise ValueError("it names files of other folders")
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise BundleError(
                 f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}"
             ) from error
