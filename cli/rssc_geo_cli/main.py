@@ -114,13 +114,13 @@ def run(arguments: list[str]) -> int:
         _print_error("out of memory; close other programs or use smaller batches (--batch-size)")
         return 1
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
+        logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
         return internal_error(error)
     return code if isinstance(code, int) else 0
 
 
 def internal_error(error: Exception) -> int:
     """Tell of a fault of the program, and return the exit code; no test may come here."""
-    logging.getLogger("rssc_geo").debug("traceback", exc_info=error)
     _print_error(
         f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
         " traceback)"

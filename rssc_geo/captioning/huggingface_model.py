@@ -110,10 +110,16 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
     try:
         found = json.loads(where.read_text(encoding="utf-8"))
         kind, remote = str(found.get("model_type", "")), bool(found.get("auto_map"))
-    except (OSError, ValueError, AttributeError) as error:
+        kernel = _names_kernel(found)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_anew(files)}"
         ) from error
+    if kernel and not trust_remote_code:
+        raise BundleError(
+            f"hf:{files.name}: its config.json names a kernel to fetch and run, which is refused;"
+            " take the name out of it, or allow it with --trust-remote-code"
+        )
     try:
         with quiet():
             config = AutoConfig.from_pretrained(files.folder, trust_remote_code=trust_remote_code)
@@ -135,6 +141,18 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
             " such as LLaVA or Qwen2.5-VL"
         )
     return config, _measure(files)
+
+
+def _names_kernel(value: Any) -> bool:
+    """Whether a configuration asks for an attention from a repository, "owner/name"."""
+    if isinstance(value, list):
+        return any(_names_kernel(part) for part in value)
+    if not isinstance(value, dict):
+        return False
+    return any(
+        ("/" in json.dumps(part)) if key.endswith("attn_implementation") else _names_kernel(part)
+        for key, part in value.items()
+    )
 
 
 def _measure(files: ModelFiles) -> FileSizes:
@@ -169,13 +187,13 @@ def _weight_files(files: ModelFiles) -> list[Path]:
     if (folder / _INDEX).is_file():
         try:
             index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-            names = sorted(set(index["weight_map"].values()))
-            if any(Path(name).name != name for name in names):
-                raise ValueError("it names files of other folders")
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            names = sorted({str(name) for name in index["weight_map"].values()})
+        except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
             raise BundleError(
                 f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}"
             ) from error
+        if any(Path(name).name != name for name in names):
+            raise BundleError(f"hf:{files.name}: {_INDEX} names files of other folders")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BundleError(

@@ -368,9 +368,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     from rssc_geo.models.trial import without_words
 
     try:
-        if path.stat().st_size > _LARGEST_TOKENIZER:
-            raise ValueError("it is too large")
-        text = path.read_text(encoding="utf-8")
+        text = _read_limited(path, _LARGEST_TOKENIZER)
         read_json(text)
         with without_words():
             tokenizer: Tokenizer = Tokenizer.from_str(text)
@@ -382,6 +380,13 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     except BaseException as error:  # the library raises plain Exception, and panics that are none
         raise BundleError(f"{path} is not a tokenizer: {one_line(error)}") from error
     return tokenizer
+
+
+def _read_limited(path: Path, most: int) -> str:
+    """The text of a file; ``ValueError`` where it has more than ``most`` bytes."""
+    if path.stat().st_size > most:
+        raise ValueError("it is too large")
+    return path.read_text(encoding="utf-8")
 
 
 def _fill(

@@ -15,6 +15,7 @@ from rssc_geo.models.checks import (
     check_arguments,
     check_flag,
     check_integer,
+    check_list,
     check_mapping,
     check_name,
     check_number,
@@ -247,15 +248,13 @@ class ModelCard:
             data = read_json(text)
             _check_format(data)
             classes = data["classes"]
-            if not isinstance(classes, list):
-                raise TypeError("classes is not a list")
+            check_list(classes, "classes")
             for entry in [*classes, data["footprint"]]:
                 check_mapping(entry, "a class or the footprint")
             data["classes"] = tuple(SceneClass(**entry) for entry in classes)
             data["footprint"] = Footprint(**data["footprint"])
             for key in ("input_size", "mean", "std", "bands", "gsd_range_m"):
-                if not isinstance(data[key], list):
-                    raise TypeError(f"{key} is not a list")
+                check_list(data[key], key)
                 data[key] = tuple(data[key])
             return cls(**data)
         except KeyError as error:

@@ -1,6 +1,7 @@
 """Checks of what a foreign file says: JSON that is no trap, and values of the right kind and size.
 
-All raise ``ValueError`` with a message that names the value; who reads the file says which it was.
+All raise ``ValueError`` or ``TypeError`` with a message that names the value; who reads the file
+says which it was.
 """
 
 from __future__ import annotations
@@ -75,13 +76,13 @@ def check_number(value: object, name: str, low: float, high: float) -> None:
 def check_flag(value: object, name: str) -> None:
     """Refuse what is neither true nor false."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}, neither true nor false")
+        raise TypeError(f"{name} is {value!r}, neither true nor false")
 
 
 def check_text(value: object, name: str) -> None:
     """Refuse what is no text."""
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}, not a text")
+        raise TypeError(f"{name} is {value!r}, not a text")
 
 
 def check_name(value: object, name: str) -> None:
@@ -97,6 +98,12 @@ def check_mapping(value: object, name: str) -> None:
         raise ValueError(f"{name} is {value!r}, not an object")
 
 
+def check_list(value: object, name: str) -> None:
+    """Refuse what is no list."""
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is {value!r}, not a list")
+
+
 def check_tuple(value: object, name: str, length: int) -> None:
     """Refuse what is no list of ``length`` values."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
@@ -104,14 +111,17 @@ def check_tuple(value: object, name: str, length: int) -> None:
 
 
 def check_arguments(
-    given: object, name: str, allowed: Mapping[str, tuple[int, int]], *, flags: Sequence[str] = ()
+    given: Mapping[str, Any],
+    name: str,
+    allowed: Mapping[str, tuple[int, int]],
+    *,
+    flags: Sequence[str] = (),
 ) -> None:
     """Refuse arguments that are no object of known names, integers within their limits and flags.
 
     ``dropout``, a share, is known to all.
     """
     check_mapping(given, name)
-    assert isinstance(given, Mapping)
     for key, value in given.items():
         if key in allowed:
             check_integer(value, f"{name}.{key}", *allowed[key])
