@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ TOKENIZER = "tokenizer.json"
 VOCABULARY = "captioner.json"
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
 _LARGEST_TOKENIZER = 128_000_000  # bytes; those of a million tokens have 40,000,000
+_LARGEST_GROWTH = 10_000  # times as long may a text be made
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _SENTENCE_ENDS = (".", "!", "?", "。")
 
@@ -369,7 +370,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
     try:
         text = _read_limited(path, _LARGEST_TOKENIZER)
-        read_json(text)
+        _check_growth(read_json(text))
         with without_words():
             tokenizer: Tokenizer = Tokenizer.from_str(text)
             # Foreign lengths would be filled up with padding, whatever they are.
@@ -380,6 +381,21 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     except BaseException as error:  # the library raises plain Exception, and panics that are none
         raise BundleError(f"{path} is not a tokenizer: {one_line(error)}") from error
     return tokenizer
+
+
+def _check_growth(tokenizer: Any) -> None:
+    """Refuse a tokenizer whose normalizers make texts ever longer; ``ValueError``."""
+    growth, left = 1, [tokenizer.get("normalizer")] if isinstance(tokenizer, dict) else []
+    while left:
+        found = left.pop()
+        if isinstance(found, list):
+            left += found
+        elif isinstance(found, dict):
+            left.append(found.get("normalizers"))
+            growth *= 1 + len(str(found.get("content", found.get("prepend", ""))))
+            growth *= 2 if found.get("type") == "ByteLevel" else 1
+    if growth > _LARGEST_GROWTH:
+        raise ValueError("it makes texts too long")
 
 
 def _read_limited(path: Path, most: int) -> str:

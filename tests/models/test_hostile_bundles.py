@@ -224,6 +224,12 @@ def test_weights_that_give_no_numbers(bundle: Path, value: float) -> None:
 WEIGHTS = "model.safetensors"
 TOKENIZERS = {
     "a panic": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+    "texts without end": {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60,
+        }
+    },
     "no model": {"model": None},
     "another model": {"model": {"type": "Evil"}},
     "tokens without end": {
