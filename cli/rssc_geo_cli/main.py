@@ -115,12 +115,17 @@ def run(arguments: list[str]) -> int:
         return 1
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
         logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        _print_error(
-            f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
-            " traceback)"
-        )
-        return 1
+        return internal_error(error)
     return code if isinstance(code, int) else 0
+
+
+def internal_error(error: Exception) -> int:
+    """Tell of a fault of the program, and return the exit code; no test may come here."""
+    _print_error(
+        f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
+        " traceback)"
+    )
+    return 1
 
 
 def _print_error(message: str) -> None:

@@ -21,7 +21,7 @@ from rssc_geo.captioning import (
     describe_captioner,
     make_captioner,
 )
-from rssc_geo.errors import UsageError, one_line
+from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference.aggregate import CellMap, TileResult
 from rssc_geo.inference.plan import PredictorSpec
 from rssc_geo.models import Model, ModelCard, load_bundle
@@ -188,7 +188,13 @@ class Predictor:
             for values in model.tokenize(read, source=captioner.source)
         )
         logits = model.network.classify(batch.image_tokens, ids, present).float()
-        return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)
+        probabilities = (logits / model.card.temperature).softmax(1).cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise RsscGeoError(
+                f"what the model {model.card.name!r} computes in {self.spec.dtype} is no number:"
+                " run it with --dtype float32, or get it anew"
+            )
+        return Prediction(probabilities, captions)
 
 
 def load_predictor(options: PredictorOptions) -> Predictor:

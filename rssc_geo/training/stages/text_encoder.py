@@ -51,8 +51,8 @@ def embed_sentences(
 
     The mean of the last hidden states, as sentence-transformers does. ``folder``: of the encoder.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False).eval()
     # Texts of similar length need little padding.
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     result = np.zeros((len(texts), model.config.hidden_size), np.float32)
