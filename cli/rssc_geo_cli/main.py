@@ -97,13 +97,13 @@ def run(arguments: list[str]) -> int:
     except SystemExit as stop:  # rich-click has shown the help
         return int(stop.code or 0)
     except click.ClickException as error:
-        _print_error(error.format_message())
+        _tell(arguments, error.format_message())
         return 2 if isinstance(error, click.UsageError) else 1
     except RsscGeoError as error:
-        _print_error(str(error))
+        _tell(arguments, str(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
-        _print_error(
+        _tell(arguments, 
             str(error) or "interrupted; run the same command again to go on where it stopped"
         )
         return INTERRUPTED
@@ -111,11 +111,11 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        _print_error("out of memory; close other programs or use smaller batches (--batch-size)")
+        _tell(arguments, "out of memory; close other programs or use smaller batches (--batch-size)")
         return 1
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
         logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        _print_error(
+        _tell(arguments, 
             f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
             " traceback)"
         )
@@ -123,7 +123,7 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _print_error(message: str) -> None:
+def _tell(arguments, message: str) -> None:
     click.echo(f"rssc-geo: error: {' '.join(message.split())}", err=True)
 
 
