@@ -39,9 +39,11 @@ PRESETS = tuple(_PRESETS)
 """
 
 # What reasoning models put around what is not their answer.
-_THOUGHT = re.compile(r"(?:<think(?:ing)?>|◁think▷).*?(?:</think(?:ing)?>|◁/think▷)", re.S | re.I)
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷", re.I)
-_THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷", re.I)
+_THOUGHT = re.compile(
+    r"(?:<think(?:ing)?>|◁think▷).*?(?:</think(?:ing)?>|◁/think▷)", re.DOTALL | re.IGNORECASE
+)
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
+_THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
 
 # The end of a sentence: a stop that is not a list's "1." and after which comes nothing, or blank
 # and no small letter.
