@@ -430,10 +430,11 @@ def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tupl
     value, dtype = dataset.nodatavals[band - 1], str(dataset.dtypes[band - 1])
     if value is None or dtype not in VRT_TYPES or can_hold(np.dtype(dtype), value):
         return ()
-    return (
+    note = (
         f"{path} says that {value:g} is nodata, which its {dtype} pixels never are: no pixel is"
-        " taken as empty by it; --nodata names the value that is meant",
+        " taken as empty by it; --nodata names the value that is meant"
     )
+    return (note,)
 
 
 def _warp_of(
@@ -603,7 +604,9 @@ def _separate_view(
 
     A pixel is invalid where the mask of any of them says so, and where all hold nodata.
     """
-    parts, masks, notes = [], [], []
+    parts: list[VrtBand] = []
+    masks: list[VrtSource] = []
+    notes: list[str] = []
     for path, file in files:
         name, own = _gdal_name(path), _own_nodata(file, path)
         dtype = _dtype_of(file, 1, path)
