@@ -4,9 +4,8 @@ uint8 passes unchanged; bytes of which a file says that it uses fewer than 8 bit
 Values that a user names are those that other programs show: through the scale and offset of the
 bands' tags, where there are some.
 
-Everything else is scaled band by band from a sample that depends on the
-raster alone (never on the AOI, the tiles or their order), so that equal ground looks equal
-everywhere in the scene.
+Everything else is scaled band by band from a sample that depends on the raster alone (never on the
+AOI, the tiles or their order), so that equal ground looks equal everywhere in the scene.
 """
 
 from __future__ import annotations
