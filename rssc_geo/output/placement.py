@@ -23,7 +23,7 @@ from rssc_geo.geometry import (
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
 _LATTICE_POINTS = 65
-_GROWTH = 8
+_GROWTH, _LEAP = 8, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +249,13 @@ def _jumps(
     wanted = ((old[1:] + old[:-1]) / 2)[same][suspect]
     off_x, off_y = x - wanted[:, 0], y - wanted[:, 1]
     if transformer.source_crs is not None and transformer.source_crs.is_geographic:
-        off_x = (off_x + 180) % 360 - 180
+        # Near a pole a degree of longitude is next to nothing.
+        off_x = ((off_x + 180) % 360 - 180) * np.cos(np.radians(wanted[:, 1]))
     with np.errstate(invalid="ignore"):
-        return not bool((np.hypot(off_x, off_y) <= length[suspect]).all())
+        elsewhere = np.hypot(off_x, off_y) > length[suspect]
+        # At the rim of a projection the middle of an honest edge may lie just outside.
+        lost = ~np.isfinite(off_x) & (growth[suspect] > _LEAP * np.median(growth[usable]))
+    return bool((elsewhere | lost).any())
 
 
 def _vertices(geometries: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
