@@ -27,6 +27,7 @@ from rssc_geo.raster import (
     cells_inside,
     fit_radiometry,
     open_scene,
+    picture_warnings,
     read_aoi,
 )
 
@@ -112,7 +113,12 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
-    warnings = (*scene.warnings, *tiling.warnings, *_resolution_warnings(scene, tiling, card))
+    warnings = (
+        *scene.warnings,
+        *picture_warnings(scene),
+        *tiling.warnings,
+        *_resolution_warnings(scene, tiling, card),
+    )
     return Plan(scene, options, tiling, grid, selected, area, warnings)
 
 

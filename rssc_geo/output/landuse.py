@@ -237,7 +237,9 @@ class LandUseWriter:
         area = np.bincount(labels, weights=areas[inside], minlength=count).astype(np.float64)
         weighted = np.bincount(labels, weights=areas[inside] * confidence[inside], minlength=count)
         cells = np.bincount(labels, minlength=count)
-        mean = weighted / area
+        # Cells off the Earth have no area: their own mean, unweighted.
+        plain = np.bincount(labels, weights=confidence[inside], minlength=count)
+        mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain / cells)
         if self._target.clip is not None:
             area = self._clipped_areas(regions)
         values = RegionValues(mean, area, cells)

@@ -22,7 +22,15 @@ from rssc_geo.errors import GeoreferenceError
 from rssc_geo.files import fingerprint
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.mask import PixelReader
-from rssc_geo.raster.opening import Opening, Source, gdal_env, gdal_errors, open_source
+from rssc_geo.raster.opening import (
+    UNSCALED,
+    Opening,
+    Scales,
+    Source,
+    gdal_env,
+    gdal_errors,
+    open_source,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,9 @@ class Scene:
     overviews : reduction factors there are
     warnings : what the user should know
     opening : how its pixels are read
+    scales : (scale, offset) of red, green and blue by their tags: what other programs show
+    bits : of a pixel, where a file of bytes says that it uses fewer than 8 of them
+    palette : whether the pixels are the colors of a palette
     """
 
     source: str
@@ -61,6 +72,9 @@ class Scene:
     overviews: tuple[int, ...]
     warnings: tuple[str, ...]
     opening: Opening
+    scales: Scales = UNSCALED
+    bits: int | None = None
+    palette: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,6 +110,7 @@ class Scene:
     def fingerprint(self) -> str:
         """SHA-256 of what identifies the content cheaply: its files and how they are read."""
         fields = (
+            self.source,
             self.bands,
             self.nodata,
             self.mask,
@@ -156,8 +171,11 @@ def open_scene(
         nodata=found.nodata,
         mask=found.mask,
         overviews=found.opening.overviews,
-        warnings=(*filter(None, [found.bands.warning]), *notes),
+        warnings=(*filter(None, [found.bands.warning]), *notes, *found.notes),
         opening=found.opening,
+        scales=found.scales,
+        bits=found.bits,
+        palette=found.palette,
     )
 
 
