@@ -24,27 +24,25 @@ import numpy as np
 
 from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.models import Model, load_bundle
+from rssc_geo.options import EvaluateOptions
 from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.01)
 
 
 def right_answers(model: Model, data: SceneImages) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Confidence of the image alone (N,).
-
-    By kind of captions, which pictures are classified rightly, bool (N,).
-    """
+    """Confidence of the image alone (N,), and by kind of captions which are right, bool (N,)."""
     reads_own = dataclasses.replace(
         model, card=dataclasses.replace(model.card, reads_own_captions=True)
     )
     runs = {
-        "none": evaluate(model, data, words="none"),
-        "written by people": evaluate(model, data, words="human"),
-        "the model's own": evaluate(reads_own, data, words="own"),
+        "none": evaluate(model, data, EvaluateOptions(caption_source="none")),
+        "written by people": evaluate(model, data, EvaluateOptions(caption_source="human")),
+        "the model's own": evaluate(reads_own, data),
     }
     labels = runs["none"].data.labels
-    right = {name: run.answers.probabilities.argmax(1) == labels for name, run in runs.items()}
-    return runs["none"].answers.probabilities.max(1), right
+    right = {name: run.predictions.classes == labels for name, run in runs.items()}
+    return runs["none"].predictions.probabilities.max(1), right
 
 
 def curve(confidence: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:

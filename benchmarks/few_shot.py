@@ -30,6 +30,7 @@ from zero_shot import CPU, PHRASES, mean_tokens, options_of, train_without
 from rssc_geo.models import Model, class_embeddings
 from rssc_geo.training import (
     Features,
+    FusionData,
     LinearProbe,
     SceneImages,
     TrainingRecipe,
@@ -63,7 +64,8 @@ def fuse(model: Model, others: SceneImages, features: Features, options: Trainin
 
     recipe = options.fusion.shortened(6).reading(written=0.3)
     none = [[""] * len(others.names)] * len(features.tokens)
-    train_fusion(model, features, others, none, split["train"], recipe, validate=validate)
+    learned = FusionData(features, others, none, split["train"])
+    train_fusion(model, learned, recipe, validate=validate)
 
 
 def imagenet(pixels: np.ndarray, data: SceneImages, options: TrainingRecipe) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 from rssc_geo.evaluation import Evaluation
 from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.models import Model, load_bundle
+from rssc_geo.options import EvaluateOptions
 from rssc_geo.training import SceneImages, load_image_folder, stratified_split
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     data = load_image_folder(options.large, size=size)
     data = data.take(np.array([row for row, name in enumerate(data.names) if name in llava]))
     by_words = {
-        "nothing": evaluate(model, data, words="none"),
+        "nothing": evaluate(model, data, EvaluateOptions(caption_source="none")),
         "LLaVA's captions": _reading(model, data, llava),
         "people's captions": _reading(model, data, people),
     }
@@ -77,7 +78,7 @@ def main() -> None:
     )
     print("|---" * (len(groups) + 1) + "|")
     for name, found in by_words.items():
-        right = found.answers.probabilities.argmax(1) == found.data.labels
+        right = found.predictions.classes == found.data.labels
         cells = [
             f"{right[chosen].mean():.4f} ({(~right[chosen]).sum()} wrong)"
             for chosen in groups.values()
@@ -91,7 +92,7 @@ def _reading(
     return evaluate(
         model,
         dataclasses.replace(data, captions=tuple(captions.get(n, ()) for n in data.names)),
-        words="human",
+        EvaluateOptions(caption_source="human"),
     )
 
 

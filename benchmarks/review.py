@@ -5,7 +5,7 @@
     docs/images/review.png
 
 Ten classes (those of few_shot.py), one half of their pictures as the pool and the other to test on.
-Two labels a class to start with; then, round after round, ``fit_head`` (what ``rssc-geo train
+Two labels a class to start with; then, round after round, ``fit_probe`` (what ``rssc-geo train
 --labels`` uses) learns from the labels there are, and 20 pictures of the pool are added, by the
 rule of ``--review`` (pictures have no place, so by doubt and classes alone), by smallest margin
 alone, or at random. The same starts for all, ten draws. Without --embeddings the pictures are read
@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from rssc_geo.models import load_bundle
 from rssc_geo.reports import Candidates, choose_cells
-from rssc_geo.training import fit_head, load_image_folder
+from rssc_geo.training import fit_probe, load_image_folder
 
 CLASSES, START, ADDED, ROUNDS, DRAWS = 10, 2, 20, 6, 10
 Rule = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -81,7 +81,7 @@ def learn(embedding: np.ndarray, labels: np.ndarray, rule: Rule, *, draw: int) -
     known = np.concatenate([pool[labels[pool] == k][:START] for k in range(CLASSES)])
     accuracy = []
     for _ in range(ROUNDS + 1):
-        head = fit_head(embedding[known], labels[known], classes=CLASSES)
+        head = fit_probe(embedding[known], labels[known], classes=CLASSES)
         accuracy.append(float((head.logits(embedding[test]).argmax(1) == labels[test]).mean()))
         rest = np.setdiff1d(pool, known)
         probabilities = (

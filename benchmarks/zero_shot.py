@@ -32,6 +32,7 @@ from rssc_geo.models import Model, class_embeddings, refine_texts
 from rssc_geo.training import (
     Features,
     SceneImages,
+    StageRun,
     TrainingRecipe,
     cache_features,
     caption_embeddings,
@@ -71,18 +72,14 @@ def train_without(
         others,
         split,
         options.encoder,
-        work=work,
         initial=initial_weights(options),
         embeddings=caption_embeddings(others.captions, str(options.sentence_encoder)),
-        seed=seed,
-        device=CPU,
+        run=StageRun(work, CPU, seed=seed),
     )
     model = new_model(options, others)
     model.network.image_encoder.backbone.load_state_dict(weights)
     model.network.eval()
-    features = cache_features(
-        model.network, model.card, others, split["train"], views=2, seed=seed, work=work, device=CPU
-    )
+    features = cache_features(model, others, split["train"], views=2, seed=seed, work=work)
     alignment = train_alignment(model, features, others.captions, split["train"], seed=seed)
     return dataclasses.replace(model, alignment=alignment), others, features
 

@@ -19,6 +19,18 @@ def one_line(error: BaseException | str) -> str:
     return text if len(text) <= _LENGTH else text[: _LENGTH - 1] + "…"
 
 
+def escaped(text: str) -> str:
+    r"""``text`` with its control characters written out, so that no name in it can forge a line.
+
+    >>> escaped("a\nerror: b")
+    'a\\nerror: b'
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )
+
+
 class RsscGeoError(Exception):
     """Base of every error that rssc-geo raises on purpose."""
 

@@ -114,12 +114,9 @@ def followed(path: Path) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    r"""Yield a temporary path beside ``path``; what is written there becomes ``path`` at the end.
+    """Yield a temporary path beside ``path``; what is written there becomes ``path`` at the end.
 
     Nothing is left when the block raises. Raises ``OutputError`` for what the file system says.
-
-    >>> with atomic_write(Path("areas.csv")) as made:  # doctest: +SKIP
-    ...     made.write_text("class,area\n", encoding="utf-8")
     """
     target = followed(path)
     made = _hidden(target)
@@ -214,11 +211,6 @@ class StagingFolder:
     A context manager; the folder is gone when the block ends. One that a killed run left behind
     is known by a marker inside and replaced: only one process may write a target at a time. Raises
     ``OutputError`` when the folder cannot be made, or something else has its name.
-
-    >>> with StagingFolder(Path("map.shp")) as staging:  # doctest: +SKIP
-    ...     staging.place(Path("map.dbf")).write_bytes(table)
-    ...     staging.place(Path("map.shp")).write_bytes(shapes)
-    ...     staging.publish([Path("map.dbf"), Path("map.shp")])
     """
 
     def __init__(self, target: Path) -> None:

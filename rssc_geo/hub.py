@@ -40,11 +40,12 @@ def fetch(
     revision : branch, tag or commit on the hub; a folder has none
     embedded : folders that come with the program, by name
 
-    Raises ``BundleError``, one line, for a name that is nothing of these, or where the hub gives
-    nothing.
+    Raises ``BundleError``, one line, for a name that is nothing of these, for files that lead out
+    of their folder, or where the hub gives nothing.
     """
     folder, text = Path(name).expanduser(), str(name)
     if folder.is_dir():
+        check_inside(folder, files, what=what)
         return folder
     if text in embedded:
         return embedded[text]
@@ -62,6 +63,30 @@ def fetch(
     except Exception as error:  # whatever the network makes the library raise
         raise _not_fetched(what, text, error, revision=revision) from error
     return Path(found)
+
+
+def check_inside(folder: Path, files: Sequence[str], *, what: str) -> None:
+    """Refuse files of a model that are links out of its folder, or no files at all.
+
+    ``files``: their names or patterns. In the hub's cache a folder of ``snapshots`` holds links
+    into the ``blobs`` beside it, which belong to it. Raises ``BundleError``.
+    """
+    home = folder.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append(home.parents[1] / "blobs")
+    for path in sorted({path for pattern in files for path in folder.glob(pattern)}):
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # Python 3.12 and before: a link to itself
+            target = path
+        if not any(target.is_relative_to(inside) for inside in homes):
+            raise BundleError(
+                f"{what}: {one_line(path.name)} is a link out of its folder, which is not followed:"
+                " put the file itself there"
+            )
+        if not path.is_file() and not path.is_dir():
+            raise BundleError(f"{what}: {one_line(path.name)} is no file; get the folder anew")
 
 
 def fetch_file(name: str, file: str, *, what: str, other: str = "") -> Path:

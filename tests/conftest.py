@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,33 @@ settings.register_profile(
     "steady", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def no_internal_error(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that ends in the handler of last resort fails the test, whatever it expected."""
+    import rssc_geo_cli.main as program
+
+    faults: list[Exception] = []
+    print_fault = program.internal_error
+
+    def record(error: Exception) -> int:
+        faults.append(error)
+        return print_fault(error)
+
+    def communicate(self: Any, *arguments: Any, **settings: Any) -> Any:
+        told = wait(self, *arguments, **settings)
+        if any("internal error, please report it" in str(text) for text in told):
+            faults.append(RuntimeError(str(told)))
+        return told
+
+    wait = subprocess.Popen.communicate
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+    monkeypatch.setattr(program, "internal_error", record)
+    yield
+    if faults:
+        raise AssertionError("a command ended in an internal error") from faults[0]
+
 
 SHARED = Path(__file__).parents[2] / "shared"
 

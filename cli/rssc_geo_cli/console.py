@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from rssc_geo.errors import escaped
 from rssc_geo.options import PrintOptions, RunOptions
 from rssc_geo.progress import Progress, ProgressBar
 
@@ -57,6 +58,7 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = copy.copy(record)  # other handlers see the record too
         shown.levelname = record.levelname.lower()
+        shown.msg, shown.args = escaped(record.getMessage()), ()
         return super().format(shown)
 
 
@@ -68,7 +70,7 @@ class _JsonLine(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": " ".join(record.getMessage().split()),
+            "message": escaped(record.getMessage()),
         }
         return json.dumps(values, ensure_ascii=False)
 

@@ -9,8 +9,7 @@ import click
 
 from rssc_geo.options import ExplainOptions, RunOptions, SourceOptions, TargetOptions
 from rssc_geo_cli.console import running, set_up_logging, show_result
-from rssc_geo_cli.options import command
-from rssc_geo_cli.source import raster_argument, source_of
+from rssc_geo_cli.options import command, raster_argument, source_of
 
 
 @command("explain", SourceOptions, TargetOptions, ExplainOptions, RunOptions)

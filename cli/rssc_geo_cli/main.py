@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import json
 import logging
 import os
 import signal
@@ -26,6 +29,14 @@ _COMMANDS = {
 }
 """Module and name of each command, in the order of the help."""
 INTERRUPTED = 130
+_LIMITS = {
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has no more open files",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOMEM: "close other programs or use smaller batches (--batch-size)",
+    errno.ENOSPC: "make room and run the same command again",
+}
+"""What the system refuses to anyone, and what to do."""
 
 
 class _LazyGroup(RichGroup):
@@ -75,7 +86,13 @@ def main() -> None:
     The exit code is 0 done, 1 failed, 2 wrong usage, 3 nothing to classify, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    code = run(sys.argv[1:])
+    _speak_utf8()
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # once more, while the first was being told
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not break into the goodbye
     sys.stdout.flush()
     sys.stderr.flush()
     if code == INTERRUPTED:
@@ -86,45 +103,99 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; every failure is one line on stderr."""
+    """Run one command line and return its exit code; every failure is one line on stderr.
+
+    With ``--json`` or ``--progress json`` it is an object on stdout too.
+    """
     from rssc_geo.errors import RsscGeoError
 
     # Torch's threads else spin while they wait for each other, which slows a machine that has
     # other work fivefold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _check_names(arguments)
         code = cli.main(arguments, prog_name="rssc-geo", standalone_mode=False)
     except SystemExit as stop:  # rich-click has shown the help
         return int(stop.code or 0)
     except click.ClickException as error:
-        _print_error(error.format_message())
-        return 2 if isinstance(error, click.UsageError) else 1
+        usage = isinstance(error, click.UsageError)
+        return _tell(arguments, error.format_message(), 2 if usage else 1, type(error).__name__)
     except RsscGeoError as error:
-        _print_error(str(error))
-        return error.exit_code
+        return _tell(arguments, str(error), error.exit_code, type(error).__name__)
     except (KeyboardInterrupt, click.Abort) as error:
-        _print_error(
-            str(error) or "interrupted; run the same command again to go on where it stopped"
-        )
-        return INTERRUPTED
+        message = str(error) or "interrupted; run the same command again to go on where it stopped"
+        return _tell(arguments, message, INTERRUPTED, "Interrupted")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 1
     except MemoryError:
-        _print_error("out of memory; close other programs or use smaller batches (--batch-size)")
-        return 1
+        message = "out of memory; close other programs or use smaller batches (--batch-size)"
+        return _tell(arguments, message, kind="MemoryError")
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
         logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        _print_error(
-            f"internal error, please report it: {type(error).__name__}: {error} (-vv shows the"
-            " traceback)"
-        )
-        return 1
+        if isinstance(error, OSError) and error.errno in _LIMITS:
+            return _tell(arguments, f"{error}: {_LIMITS[error.errno]}", kind="OSError")
+        return internal_error(arguments, error)
     return code if isinstance(code, int) else 0
 
 
-def _print_error(message: str) -> None:
-    click.echo(f"rssc-geo: error: {' '.join(message.split())}", err=True)
+def internal_error(arguments: list[str], error: Exception) -> int:
+    """Tell of a fault of the program, and return the exit code; no test may come here."""
+    kind = type(error).__name__
+    message = f"internal error, please report it: {kind}: {error} (-vv shows the traceback)"
+    return _tell(arguments, message)
+
+
+def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "internal") -> int:
+    """Say on stderr what failed, on stdout as well where JSON was asked for; gives ``code``."""
+    from rssc_geo.errors import escaped
+
+    line = escaped(" ".join(message.split()))
+    click.echo(f"rssc-geo: error: {line}", err=True)
+    error = {"message": line, "exit_code": code, "type": kind}
+    try:
+        if _asks_for_events(arguments):
+            click.echo(json.dumps({"event": "error", **error}, ensure_ascii=False))
+        elif "--json" in arguments:
+            click.echo(json.dumps({"error": error}, ensure_ascii=False))
+    except BrokenPipeError:
+        _leave_stdout()
+    return code
+
+
+def _asks_for_events(arguments: list[str]) -> bool:
+    """Whether progress is to be JSON, read without click: usage errors come before it is known."""
+    given = os.environ.get("RSSC_GEO_PROGRESS", "")
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--progress":
+            given = following
+        elif argument.startswith("--progress="):
+            given = argument.partition("=")[2]
+    return given == "json"
+
+
+def _leave_stdout() -> None:
+    """Nobody reads any more: what is still to be flushed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _speak_utf8() -> None:
+    """JSON and names come out whole, whatever the code page of the terminal or pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Refuse arguments that are not UTF-8: neither the output nor GDAL can hold such a name."""
+    from rssc_geo.errors import UsageError
+
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            shown = argument.encode("utf-8", "backslashreplace").decode("utf-8")
+            raise UsageError(f"{shown!r} is not UTF-8; rename the file") from None
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rssc_geo.options import (
     ENVIRONMENT_PREFIX,
     GROUPS,
     Option,
+    SourceOptions,
     all_options,
     options_of,
 )
@@ -278,3 +279,15 @@ def _text(value: Any) -> str:
 
 def _plain(key: str) -> str:
     return key.replace("_", "-")
+
+
+raster_argument = click.argument("raster", required=False)
+
+
+def source_of(raster: str | None, options: SourceOptions) -> str | tuple[str, ...]:
+    """The one raster or the three files, exactly one of which must be given."""
+    if bool(raster) == bool(options.bands_from):
+        raise UsageError(
+            "give a raster, or three single-band ones with --bands-from RED GREEN BLUE"
+        )
+    return options.bands_from or str(raster)

@@ -11,8 +11,7 @@ from rssc_geo.options import (
 )
 from rssc_geo_cli.classify import tell_map
 from rssc_geo_cli.console import running, set_up_logging, show_result
-from rssc_geo_cli.options import command
-from rssc_geo_cli.source import raster_argument, source_of
+from rssc_geo_cli.options import command, raster_argument, source_of
 
 
 @command("zero-shot", SourceOptions, TargetOptions, ClassNamesOptions, ZeroShotOptions, RunOptions)

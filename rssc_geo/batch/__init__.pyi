@@ -5,13 +5,13 @@ from .dask_pool import DaskPool as DaskPool
 from .inputs import collect_jobs as collect_jobs
 from .journal import LOCK as LOCK
 from .journal import NAME as NAME
-from .pools import Done as Done
-from .pools import LocalPool as LocalPool
-from .pools import Pool as Pool
-from .pools import PoolLostError as PoolLostError
 from .progress import BatchProgress as BatchProgress
 from .progress import BatchResult as BatchResult
 from .progress import Tracker as Tracker
 from .worker import Block as Block
 from .worker import BlockResult as BlockResult
+from .worker import Done as Done
+from .worker import LocalPool as LocalPool
+from .worker import Pool as Pool
+from .worker import PoolLostError as PoolLostError
 from .worker import Worker as Worker

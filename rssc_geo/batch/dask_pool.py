@@ -25,8 +25,16 @@ from typing import Any, TypeVar
 import distributed
 from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 
-from rssc_geo.batch.pools import Done, PoolLostError
-from rssc_geo.batch.worker import Block, BlockResult, LoadWorker, Worker, load_worker, spec_hash
+from rssc_geo.batch.worker import (
+    Block,
+    BlockResult,
+    Done,
+    LoadWorker,
+    PoolLostError,
+    Worker,
+    load_worker,
+    spec_hash,
+)
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, load_card

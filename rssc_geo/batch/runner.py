@@ -20,9 +20,8 @@ from typing import Any
 
 from rssc_geo.batch.job import Job, OpenJob, job_state, open_job
 from rssc_geo.batch.journal import BlockRecord, Journal, SceneFigures, signatures
-from rssc_geo.batch.pools import Pool, PoolLostError
 from rssc_geo.batch.progress import Tracker
-from rssc_geo.batch.worker import BlockResult
+from rssc_geo.batch.worker import BlockResult, Pool, PoolLostError
 from rssc_geo.errors import OutputError, RsscGeoError, one_line
 from rssc_geo.options import BatchOptions
 from rssc_geo.output import timestamp

@@ -65,7 +65,9 @@ def _check_large(options: CaptionerOptions, card: ModelCard) -> None:
 
 
 def _check_own(options: CaptionerOptions, card: ModelCard) -> None:
-    large = values_of(options, CaptionerOptions) | {"captioner": None, "caption_beam": 1}
+    # Where the cache lies may be set once for all runs, in the environment.
+    no_matter = {"captioner": None, "caption_beam": 1, "caption_cache": _DEFAULTS.caption_cache}
+    large = values_of(options, CaptionerOptions) | no_matter
     if large != values_of(_DEFAULTS, CaptionerOptions):
         raise UsageError(
             "options of captions need a captioner that heeds them: --captioner hf:… or openai:…"

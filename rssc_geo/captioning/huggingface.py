@@ -21,11 +21,12 @@ from PIL import Image
 from rssc_geo.batching import ShrinkingBatches, out_of_memory
 from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
 from rssc_geo.captioning.huggingface_model import (
+    WeightsFormat,
     check_files,
     check_quantize,
     find_files,
-    load_model,
     load_processor,
+    load_weights,
     quiet,
 )
 from rssc_geo.captioning.prompts import tidy_answer
@@ -152,13 +153,11 @@ class HuggingFaceCaptioner:
     def _load(self) -> _Loaded:
         """Processor and model, and how they are asked for an answer."""
         processor = load_processor(self._files, trust_remote_code=self._trust)
-        model = load_model(
+        model = load_weights(
             self._files,
             self._config,
             sizes=self._sizes,
-            device=self._device,
-            dtype=self._dtype,
-            quantize=self._quantize,
+            weights=WeightsFormat(self._device, self._dtype, self._quantize),
             trust_remote_code=self._trust,
         )
         text = _question(processor, self._config.model_type, self._prompt)

@@ -2,7 +2,7 @@
 
 What is wrong with foreign files is told in one line, as far as possible before anything is loaded:
 first :func:`find_files`, then :func:`check_files`, then :func:`load_processor` and
-:func:`load_model`. Apart from the captioner, which asks a model that is there.
+:func:`load_weights`. Apart from the captioner, which asks a model that is there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.files import content_hash
-from rssc_geo.hub import fetch, is_hub_id
+from rssc_geo.hub import check_inside, fetch, is_hub_id
 
 Quantize = Literal["4bit", "8bit"]
 _BITS = {"4bit": 4, "8bit": 8}
@@ -53,15 +53,16 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> ModelFiles:
     """The files of an existing folder, or of a hub id "owner/name" or "owner/name@revision".
 
     Code is only fetched with ``trust_remote_code``. Raises ``UsageError`` for a name that is
-    neither, ``BundleError`` where the hub gives nothing.
+    neither, ``BundleError`` where the hub gives nothing or a file is a link out of the folder.
     """
     folder = Path(name).expanduser()
+    wanted = [*_WANTED, "*.py"] if trust_remote_code else _WANTED
     if folder.is_dir():
+        check_inside(folder, wanted, what=f"hf:{name}")
         return ModelFiles(name, folder, _digest(folder))
     repository, _, revision = name.partition("@")
     if not is_hub_id(repository):
         raise UsageError(f"hf:{name}: there is no such folder, and it is no hub id (owner/name)")
-    wanted = [*_WANTED, "*.py"] if trust_remote_code else _WANTED
     fetched = fetch(repository, wanted, what=f"hf:{repository}", revision=revision or None)
     return ModelFiles(repository, fetched, fetched.name)
 
@@ -104,10 +105,16 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
     try:
         found = json.loads(where.read_text(encoding="utf-8"))
         kind, remote = str(found.get("model_type", "")), bool(found.get("auto_map"))
-    except (OSError, ValueError, AttributeError) as error:
+        kernel = _names_kernel(found)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_anew(files)}"
         ) from error
+    if kernel and not trust_remote_code:
+        raise BundleError(
+            f"hf:{files.name}: its config.json names a kernel to fetch and run, which is refused;"
+            " take the name out of it, or allow it with --trust-remote-code"
+        )
     try:
         with quiet():
             config = AutoConfig.from_pretrained(files.folder, trust_remote_code=trust_remote_code)
@@ -129,6 +136,18 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
             " such as LLaVA or Qwen2.5-VL"
         )
     return config, _measure(files)
+
+
+def _names_kernel(value: Any) -> bool:
+    """Whether a configuration asks for an attention from a repository, "owner/name"."""
+    if isinstance(value, list):
+        return any(_names_kernel(part) for part in value)
+    if not isinstance(value, dict):
+        return False
+    return any(
+        ("/" in json.dumps(part)) if key.endswith("attn_implementation") else _names_kernel(part)
+        for key, part in value.items()
+    )
 
 
 def _measure(files: ModelFiles) -> FileSizes:
@@ -163,11 +182,13 @@ def _weight_files(files: ModelFiles) -> list[Path]:
     if (folder / _INDEX).is_file():
         try:
             index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-            names = sorted(set(index["weight_map"].values()))
-        except (OSError, ValueError, LookupError, AttributeError) as error:
+            names = sorted({str(name) for name in index["weight_map"].values()})
+        except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
             raise BundleError(
                 f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}"
             ) from error
+        if any(Path(name).name != name for name in names):
+            raise BundleError(f"hf:{files.name}: {_INDEX} names files of other folders")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BundleError(
@@ -240,17 +261,31 @@ def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any
     return processor
 
 
-def load_model(
+@dataclass(frozen=True, slots=True)
+class WeightsFormat:
+    """Where weights lie and in which numbers.
+
+    Attributes
+    ----------
+    device : that holds them
+    dtype : of weights that are not quantized, and of what is computed
+    quantize : to so many bits; None: not
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    quantize: Quantize | None = None
+
+
+def load_weights(
     files: ModelFiles,
     config: Any,
     *,
     sizes: FileSizes,
-    device: torch.device,
-    dtype: torch.dtype,
-    quantize: Quantize | None = None,
+    weights: WeightsFormat,
     trust_remote_code: bool = False,
 ) -> Any:
-    """The model on its device, in evaluation mode.
+    """The model with its weights on their device, in evaluation mode.
 
     Safetensors only, and every weight has to come from them. Raises ``UsageError`` for weights that
     do not fit into memory or a package that is missing, ``BundleError`` for weights that are not
@@ -259,6 +294,7 @@ def load_model(
     import transformers
     from packaging.version import Version
 
+    device, dtype, quantize = weights.device, weights.dtype, weights.quantize
     too_large = UsageError(
         f"hf:{files.name}: its weights ({sizes.bytes(dtype, quantize) / 1e9:.1f} GB) do not fit"
         f" into the memory of {device}; take a smaller model, --dtype bfloat16 or --quantize 4bit"

@@ -8,19 +8,22 @@ environment variable RSSC_GEO_API_KEY and goes to no other address: redirects ar
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import ipaddress
 import json
 import logging
 import os
 import random
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 import numpy as np
@@ -89,6 +92,43 @@ class _TransientError(Exception):
         self.wait_s = wait_s
 
 
+class _Deadline:
+    """Cuts a request's connection when its time is up, wherever it is by then.
+
+    The time-outs of httpx are for a single read: a server that sends a byte of a header now and
+    then, or one interim response after another, never exceeds them.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Httpcore's ``trace`` extension: learns of the connection when there is one."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket")
+            if self.passed:
+                self._cut()
+
+    def _cut(self) -> None:
+        with self._lock:
+            self.passed = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):  # closed already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
 class _StoppedError(Exception):
     """Another tile has failed."""
 
@@ -122,6 +162,8 @@ class ServerCaptioner:
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UsageError(f"{KEY_VARIABLE} holds characters that no key has")
+        # As servers take it; what this one takes instead is remembered.
+        self._limits: dict[str, object] = {"max_tokens": self._max_tokens, "temperature": 0}
         self._open_at = 0.0  # on the monotonic clock: no request before
 
     @property
@@ -148,9 +190,7 @@ class ServerCaptioner:
         stop = threading.Event()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         failure: BaseException | None = None
-        client = httpx2.Client(
-            headers=headers, timeout=httpx2.Timeout(self._timeout_s, connect=_CONNECT_S)
-        )
+        client = self._client(headers)
         pool = ThreadPoolExecutor(self._requests, thread_name_prefix="rssc-geo captions")
         try:
             places: dict[Future[str], int] = {
@@ -168,6 +208,25 @@ class ServerCaptioner:
             client.close()
         if failure is not None:
             raise failure
+
+    def _client(self, headers: dict[str, str]) -> httpx2.Client:
+        """A connection a request, so that each can be cut; to this machine past all proxies."""
+        try:
+            return httpx2.Client(
+                headers=headers,
+                timeout=httpx2.Timeout(self._timeout_s, connect=_CONNECT_S),
+                limits=httpx2.Limits(max_keepalive_connections=0),
+                trust_env=not _is_loopback(httpx2.URL(self._server.base).host),
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            raise UsageError(
+                f"the proxy in the environment cannot be used ({one_line(error)}): unset ALL_PROXY,"
+                " HTTP_PROXY and HTTPS_PROXY, or name the server in NO_PROXY"
+            ) from error
+
+    def _hide(self, text: str) -> str:
+        """A server's words without the key, should it repeat what it was sent."""
+        return text.replace(self._key, "…") if self._key else text
 
     def _ask(
         self,
@@ -202,8 +261,6 @@ class ServerCaptioner:
                     ],
                 }
             ],
-            "max_tokens": self._max_tokens,
-            "temperature": 0,
             "stream": False,
         }
         attempt, waited_s = 1, 0.0
@@ -236,32 +293,52 @@ class ServerCaptioner:
 
     def _answer(self, client: httpx2.Client, request: dict[str, object]) -> str:
         """One attempt."""
-        latest = time.monotonic() + self._timeout_s
-        body = bytearray()
-        try:
-            with client.stream(
-                "POST", f"{self._server.base}/chat/completions", json=request
-            ) as response:
-                for piece in response.iter_bytes():
-                    body += piece
-                    # A server that sends now and then a byte never exceeds the time-out of a single
-                    # read.
-                    if time.monotonic() > latest or len(body) > _ANSWER_BYTES:
-                        raise _TransientError("the answer does not end")
-        except httpx2.TimeoutException as error:
-            raise _TransientError(f"no answer within {self._timeout_s:g} s") from error
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _TransientError(one_line(error)) from error
+        limits = self._limits
+        response, body = self._send(client, {**request, **limits})
         if response.status_code != httpx2.codes.OK:
-            raise self._refusal(response, bytes(body))
-        return _read_caption(bytes(body))
+            if adapted := _adapt(limits, response.status_code, body):
+                self._limits = adapted
+                return self._answer(client, request)
+            raise self._refusal(response, body)
+        # Once more behind the tidying, which may put together what was apart.
+        caption = self._hide(_read_caption(body, self._hide))
+        if not caption:
+            raise _TransientError("the answer is empty")
+        return caption
+
+    def _send(
+        self, client: httpx2.Client, request: dict[str, object]
+    ) -> tuple[httpx2.Response, bytes]:
+        """The answer to a request, with its body."""
+        body = bytearray()
+        with _Deadline(self._timeout_s) as deadline:
+            try:
+                with client.stream(
+                    "POST",
+                    f"{self._server.base}/chat/completions",
+                    json=request,
+                    extensions={"trace": deadline.watch},
+                ) as response:
+                    for piece in response.iter_bytes():
+                        body += piece
+                        if len(body) > _ANSWER_BYTES:
+                            raise _TransientError("the answer does not end")
+            except httpx2.TimeoutException as error:
+                raise _TransientError(f"no answer within {self._timeout_s:g} s") from error
+            except (httpx2.RequestError, httpx2.InvalidURL, OSError, ValueError) as error:
+                if deadline.passed:
+                    raise _TransientError(f"no answer within {self._timeout_s:g} s") from error
+                raise _TransientError(one_line(self._hide(str(error)) or error)) from error
+        if deadline.passed:
+            raise _TransientError(f"no answer within {self._timeout_s:g} s")
+        return response, bytes(body)
 
     def _refusal(self, response: httpx2.Response, body: bytes) -> Exception:
         """What to raise for a status that is not 200."""
         status, base = response.status_code, self._server.base
-        answer = f"{status} {response.reason_phrase}".strip()
-        if message := _message(body):
-            answer += f": {message.replace(self._key, '…') if self._key else message}"
+        answer = f"{status} {one_line(self._hide(response.reason_phrase) or ' ')}"
+        if message := self._hide(_message(body)):
+            answer += f": {one_line(message)}"
         if status in _TRANSIENT or status >= 500:
             return _TransientError(
                 answer, wait_s=_retry_after_s(response.headers.get("Retry-After"))
@@ -290,31 +367,50 @@ def _data_url(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _read_caption(body: bytes) -> str:
+def _read_caption(body: bytes, hide: Callable[[str], str]) -> str:
     """The caption in a chat completion; ``_TransientError`` where there is none."""
     try:
         choice = json.loads(body)["choices"][0]
         text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _TransientError("the answer is not a chat completion") from error
     if text is not None and not isinstance(text, str):
         raise _TransientError("the answer is not text")
-    caption = tidy_answer(text or "", cut=cut)
-    if not caption:
-        raise _TransientError("the answer is empty")
-    return caption
+    return tidy_answer(hide(text or ""), cut=cut)
 
 
 def _message(body: bytes) -> str:
     """The message of a refusal, in any of the usual forms; empty where it is not JSON."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:
             found = found[name]
-    return one_line(found) if isinstance(found, str) else ""
+    return found if isinstance(found, str) else ""
+
+
+def _adapt(limits: dict[str, object], status: int, body: bytes) -> dict[str, object] | None:
+    """``limits`` as a server that has refused them wants them; None where they are not why."""
+    message = _message(body)
+    if status not in (400, 422):
+        return None
+    if "max_tokens" in limits and ("max_tokens" in message or "max_completion_tokens" in message):
+        others = {name: value for name, value in limits.items() if name != "max_tokens"}
+        return {"max_completion_tokens": limits["max_tokens"], **others}
+    if "temperature" in limits and "temperature" in message:
+        return {name: value for name, value in limits.items() if name != "temperature"}
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        name = host.rstrip(".").lower()
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _retry_after_s(value: str | None) -> float | None:
@@ -324,12 +420,12 @@ def _retry_after_s(value: str | None) -> float | None:
     """
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     try:
         then = parsedate_to_datetime(value)
-    except ValueError:
+        if then.tzinfo is None:
+            then = then.replace(tzinfo=UTC)
+        return max(0.0, (then - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError, TypeError):
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())

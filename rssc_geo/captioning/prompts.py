@@ -38,6 +38,13 @@ PRESETS = tuple(_PRESETS)
 (arXiv 2412.02531), ``closed`` for one of the classifier's classes, ``free`` only for a description.
 """
 
+# What reasoning models put around what is not their answer.
+_THOUGHT = re.compile(
+    r"(?:<think(?:ing)?>|◁think▷).*?(?:</think(?:ing)?>|◁/think▷)", re.DOTALL | re.IGNORECASE
+)
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
+_THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
+
 # The end of a sentence: a stop that is not a list's "1." and after which comes nothing, or blank
 # and no small letter.
 _SENTENCE_END = re.compile(r"(?<!\b\d)[.!?][\"'”’)\]]*(?=$|\s+[^\sa-z])")
@@ -87,14 +94,23 @@ def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
 def tidy_answer(answer: str, *, cut: bool = False) -> str:
     r"""A model's answer as one line of text; one without a letter or digit as the empty caption.
 
+    What a reasoning model wrote between ``<think>`` marks is no part of it.
+
     ``cut``: the model was stopped by the limit on its tokens. An unfinished last sentence is then
     dropped, if a finished one stands before it.
 
     >>> tidy_answer(" Rows of houses\nand trees. Overall, this sc", cut=True)
     'Rows of houses and trees.'
     """
-    text = " ".join("".join(sign if sign.isprintable() else " " for sign in answer).split())
+    said = _without_thoughts(answer)
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in said).split())
     if cut:
         ends = [match.end() for match in _SENTENCE_END.finditer(text)]
         text = text[: ends[-1]] if ends else text
     return text if any(sign.isalnum() for sign in text) else ""
+
+
+def _without_thoughts(answer: str) -> str:
+    """The answer outside the marks; the first mark may stand in the prompt, the last be cut off."""
+    said = _THOUGHT_ENDS.split(_THOUGHT.sub(" ", answer))[-1]
+    return _THOUGHT_BEGINS.split(said)[0]

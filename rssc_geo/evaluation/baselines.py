@@ -28,6 +28,7 @@ from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model, load_
 from rssc_geo.options import BaselineOptions
 from rssc_geo.training import (
     Features,
+    FusionData,
     FusionRecipe,
     McNemar,
     OutOfFoldCaptioners,
@@ -210,10 +211,10 @@ def compare_baselines(
     if not len(split["test"]):
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
     share_work(work, recipe=recipe)
+    model.network.to(device).eval()
     features = cache_features(
-        model.network.to(device).eval(), model.card, data, split["train"],
-        views=recipe.views, seed=recipe.seed, work=work, device=device,
-    )  # fmt: skip
+        model, data, split["train"], views=recipe.views, seed=recipe.seed, work=work
+    )
     log.info("captions of the training pictures, by captioners that have not seen them")
     captioners = OutOfFoldCaptioners(
         features=features,
@@ -326,10 +327,8 @@ class _Arm:
             found = [_logits(trained, data, "val", kind) for kind in self.readings.values()]
             return float(np.mean([overall_accuracy(logits.argmax(1), labels) for logits in found]))
 
-        train_fusion(
-            trained, data.features, data.data, data.generated, data.split["train"], self.recipe,
-            validate=validate, seed=seed,
-        )  # fmt: skip
+        learned = FusionData(data.features, data.data, data.generated, data.split["train"])
+        train_fusion(trained, learned, self.recipe, validate=validate, seed=seed)
         return trained
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from rssc_geo.evaluation.corruptions import Corruption
+    from rssc_geo.inference import Predictor
     from rssc_geo.models import CaptionSource, Model
 
 _BATCH = 64
@@ -143,7 +144,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | Model,
+    model: str | Path | Model | Predictor,
     dataset: str | Path | SceneImages,
     options: EvaluateOptions | None = None,
     *,
@@ -153,7 +154,8 @@ def evaluate(
 
     Parameters
     ----------
-    model : embedded name, bundle folder or hub id, or a loaded one
+    model : embedded name, bundle folder or hub id, or a loaded one; of a predictor the model is
+        measured, on its device and in its precision
     dataset : a folder with one folder of pictures a class, and captions.jsonl if there are any; or
         pictures of the model's input size
     options : all that the command line has; its defaults. ``part`` is that of the model's own
@@ -164,9 +166,9 @@ def evaluate(
     unknown names.
 
     >>> from rssc_geo import EvaluateOptions, evaluate
-    >>> options = EvaluateOptions(part="test")
-    >>> result = evaluate("compact", "AID", options)  # doctest: +SKIP
-    >>> result.scores.overall_accuracy, result.to_pandas()  # doctest: +SKIP
+    >>> result = evaluate("compact", "pictures", EvaluateOptions(device="cpu"))
+    >>> len(result.to_pandas())
+    36
     """
     options = options or EvaluateOptions()
     class_map = _class_map(options)
@@ -183,7 +185,7 @@ def evaluate(
 
 
 def evaluate_on_polygons(
-    model: str | Path | Model,
+    model: str | Path | Model | Predictor,
     sources: Sequence[tuple[Source, str | Path]],
     options: EvaluateOptions | None = None,
     *,
@@ -199,6 +201,12 @@ def evaluate_on_polygons(
 
     Raises what ``evaluate`` does, ``InputError`` where no tile is covered by one class, and
     ``UsageError`` for a ``part``, which only data sets of pictures have.
+
+    >>> from rssc_geo import EvaluateOptions, evaluate_on_polygons
+    >>> pairs = [("scene.tif", "classes.geojson")]
+    >>> result = evaluate_on_polygons("compact", pairs, EvaluateOptions(tile_size="150m"))
+    >>> sorted(set(result.to_pandas()["class"]))
+    ['Farmland', 'Forest']
     """
     options = options or EvaluateOptions()
     if options.part != "all":
@@ -219,7 +227,7 @@ def evaluate_on_polygons(
     return _measure(model, match_classes(_joined(parts), card, class_map), options, output)
 
 
-def card_of(model: str | Path | Model, revision: str | None) -> ModelCard:
+def card_of(model: str | Path | Model | Predictor, revision: str | None) -> ModelCard:
     """The card of a model, without loading it."""
     return load_card(model, revision=revision) if isinstance(model, str | Path) else model.card
 
@@ -277,6 +285,7 @@ def predict(
     from rssc_geo.captioning import CaptionBatch, CompactCaptioner
 
     network = model.network.to(device).eval()
+    dtype = next(network.parameters()).dtype
     captioner = None
     reads = options.caption_source == "own" and model.card.reads_own_captions
     if model.decoder is not None and model.vocabulary is not None and (reads or corrupt is None):
@@ -290,7 +299,7 @@ def predict(
         mask = np.ones(part.shape[:3], bool)
         own = read = [""] * len(part)
         with torch.inference_mode():
-            tokens = network.encode_image(model.preprocess(part, mask).to(device))  # (B, T, I)
+            tokens = network.encode_image(model.preprocess(part, mask).to(device, dtype))
             if captioner is not None:
                 own = captioner.caption(CaptionBatch(part, mask, tokens))
             if options.caption_source == "human":
@@ -307,7 +316,7 @@ def predict(
 
 
 def _measure(
-    model: str | Path | Model,
+    model: str | Path | Model | Predictor,
     data: SceneImages,
     options: EvaluateOptions,
     output: str | Path | None,
@@ -322,10 +331,13 @@ def _measure(
         _make_folder(output)
 
     from rssc_geo.evaluation.corruptions import all_corruptions
-    from rssc_geo.inference import choose_compute
+    from rssc_geo.inference import Predictor, choose_compute
     from rssc_geo.models import load_bundle
 
-    device = choose_compute(options.device).device
+    if isinstance(model, Predictor):
+        device, model = model.compute.device, model.model
+    else:
+        device = choose_compute(options.device).device
     if isinstance(model, str | Path):
         model = load_bundle(model, revision=options.revision)
     found = predict(model, data, options, device=device)

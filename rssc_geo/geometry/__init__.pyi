@@ -1,3 +1,4 @@
+from .geodesy import at_most_poles as at_most_poles
 from .geodesy import check_earth as check_earth
 from .geodesy import crosses_antimeridian as crosses_antimeridian
 from .geodesy import geodesic_area_m2 as geodesic_area_m2

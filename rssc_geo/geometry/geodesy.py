@@ -22,6 +22,12 @@ _ASSUME = "if that CRS is wrong, name the right one with --assume-crs (for examp
 _WIDE_DEGREES = 0.5
 _PARTS = 256
 
+_LATTICE = 129
+"""Points along each side, where a raster is looked at as a whole."""
+
+_PIECES = 32
+"""Pieces along each side of a polygon that lies on Earth in part."""
+
 
 def parse_crs(text: str, *, option: str) -> pyproj.CRS:
     """Make a CRS of what a user wrote: EPSG code, WKT, PROJ string.
@@ -43,6 +49,10 @@ def check_earth(crs: pyproj.CRS, source: str) -> None:
         raise GeoreferenceError(
             f"{source}: its CRS {crs.name!r} is local and has no place on Earth; {_ASSUME}"
         )
+    if crs.is_geocentric:
+        raise GeoreferenceError(
+            f"{source}: its CRS {crs.name!r} is geocentric, which places no picture; {_ASSUME}"
+        )
     if not _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]:
         raise GeoreferenceError(
             f"{source}: its CRS {crs.name!r} is on a body of"
@@ -61,6 +71,7 @@ def ground_sampling(
 
     Raises ``GeoreferenceError`` where the center has no longitude and latitude.
     """
+    _check_poles(crs, transform, shape, source)
     row, col = shape[0] / 2, shape[1] / 2
     points = [
         transform @ xy
@@ -89,23 +100,87 @@ def ground_sampling(
     return float(metres[0]), float(metres[1])
 
 
+def _check_poles(crs: pyproj.CRS, transform: Affine, shape: tuple[int, int], source: str) -> None:
+    """Refuse a raster in degrees that goes on beyond a pole, by more than a part of a pixel."""
+    if not crs.is_geographic:
+        return
+    rows, cols = shape
+    lat = [(transform @ corner)[1] for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
+    center = (transform @ (cols / 2, rows / 2))[1]
+    pole = _pole(crs)
+    if abs(center) <= pole and max(map(abs, lat)) >= pole + abs(transform.d) + abs(transform.e):
+        raise GeoreferenceError(
+            f"{source}: it reaches from latitude {min(lat):.6g} to {max(lat):.6g}, beyond the pole;"
+            f" cut it to 90 degrees with gdal_translate -projwin, or {_ASSUME}"
+        )
+
+
+def _pole(crs: pyproj.CRS) -> float:
+    """The north pole's latitude in the unit of a geographic CRS: 90, or 100 grads."""
+    return math.pi / 2 / float(crs.axis_info[0].unit_conversion_factor)
+
+
+def at_most_poles(polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.object_]:
+    """Polygons of a geographic CRS with the vertices beyond a pole moved onto it.
+
+    Global grids whose pixels' centers lie at the poles reach half a pixel beyond them.
+    """
+    pole = _pole(crs)
+
+    def clipped(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack([xy[:, 0], xy[:, 1].clip(-pole, pole)])
+
+    moved: NDArray[np.object_] = shapely.transform(polygons, clipped)
+    return moved
+
+
 def lonlat_bounds(
     crs: pyproj.CRS, transform: Affine, shape: tuple[int, int]
 ) -> tuple[float, float, float, float]:
     """Bound a raster by west, south, east, north in WGS84 degrees.
 
-    West > east where the raster crosses the antimeridian.
+    West > east where the raster crosses the antimeridian. Of a raster of which parts lie off the
+    Earth (the corners of a full disk) those on it count. Raises ``GeoreferenceError`` where none
+    is.
     """
     rows, cols = shape
     corners = [transform @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    west, south, east, north = transformer.transform_bounds(min(xs), min(ys), max(xs), max(ys))
-    return float(west), float(south), float(east), float(north)
+    try:
+        bounds = transformer.transform_bounds(min(xs), min(ys), max(xs), max(ys))
+    except ProjError:
+        bounds = (math.inf,) * 4
+    if not np.isfinite(bounds).all():
+        bounds = _bounds_on_earth(crs, transform, shape)
+    west, south, east, north = map(float, bounds)
+    return west, max(south, -90.0), east, min(north, 90.0)
+
+
+def _bounds_on_earth(
+    crs: pyproj.CRS, transform: Affine, shape: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """The bounds of those of a lattice of points that lie on Earth."""
+    row, col = np.meshgrid(
+        np.linspace(0, shape[0], _LATTICE), np.linspace(0, shape[1], _LATTICE), indexing="ij"
+    )
+    x = transform.a * col + transform.b * row + transform.c
+    y = transform.d * col + transform.e * row + transform.f
+    lon, lat = _to_lonlat(crs, x.ravel(), y.ravel())
+    on_earth = np.isfinite(lon) & np.isfinite(lat)
+    if not on_earth.any():
+        raise GeoreferenceError(f"no part of the raster lies on Earth in {crs.name!r}; {_ASSUME}")
+    lon, lat = np.sort(lon[on_earth]), lat[on_earth]
+    # The raster lies opposite the widest gap between its longitudes.
+    gaps = np.diff(lon, append=lon[0] + 360)
+    widest = int(gaps.argmax())
+    return lon[(widest + 1) % len(lon)], lat.min(), lon[widest], lat.max()
 
 
 def _to_lonlat(
-    crs: pyproj.CRS, x: Sequence[float], y: Sequence[float]
+    crs: pyproj.CRS,
+    x: Sequence[float] | NDArray[np.float64],
+    y: Sequence[float] | NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """WGS84 longitudes and latitudes (n,), degrees; infinite where the CRS cannot say."""
     transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
@@ -121,9 +196,29 @@ def geodesic_area_m2(polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[
     After C. F. F. Karney, Algorithms for geodesics (2013), through pyproj: polygons may lie across
     the antimeridian or around a pole.
 
-    Returns areas in m², float64 (n,), NaN where a vertex has no geographic position. Raises
-    ``GeoreferenceError`` for a CRS without an ellipsoid.
+    Of a polygon that lies in part off the Earth (at the limb of a full disk) the part on it counts.
+
+    Returns areas in m², float64 (n,). Raises ``GeoreferenceError`` for a CRS without an ellipsoid.
     """
+    areas = _areas(polygons, crs)
+    for index in np.flatnonzero(~np.isfinite(areas)):
+        pieces = _areas(_pieces(polygons[index]), crs)
+        areas[index] = pieces[np.isfinite(pieces)].sum()
+    return areas
+
+
+def _pieces(polygon: shapely.Geometry) -> NDArray[np.object_]:
+    """A polygon cut along a lattice."""
+    west, south, east, north = shapely.bounds(polygon)
+    x, y = np.linspace(west, east, _PIECES + 1), np.linspace(south, north, _PIECES + 1)
+    left, low = (side.ravel() for side in np.meshgrid(x[:-1], y[:-1]))
+    right, high = (side.ravel() for side in np.meshgrid(x[1:], y[1:]))
+    pieces: NDArray[np.object_] = shapely.intersection(polygon, shapely.box(left, low, right, high))
+    return np.asarray(pieces[shapely.area(pieces) > 0])
+
+
+def _areas(polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.float64]:
+    """As ``geodesic_area_m2``, and NaN where a vertex has no geographic position."""
     geod, geographic = crs.get_geod(), crs.geodetic_crs
     if geod is None or geographic is None:
         raise GeoreferenceError(
@@ -138,9 +233,9 @@ def geodesic_area_m2(polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[
         x: NDArray[np.float64], y: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         lon, lat = to_geographic.transform(x, y)
-        if math.isclose(degrees, 1.0, rel_tol=1e-12):
-            return lon, lat
-        return lon * degrees, lat * degrees
+        if not math.isclose(degrees, 1.0, rel_tol=1e-12):
+            lon, lat = lon * degrees, lat * degrees
+        return lon, np.where(np.isfinite(lat), np.clip(lat, -90, 90), lat)
 
     polygons = np.array(polygons, object)
     west, south, east, north = shapely.bounds(polygons).T

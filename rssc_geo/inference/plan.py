@@ -29,6 +29,7 @@ from rssc_geo.raster import (
     cells_inside,
     fit_radiometry,
     open_scene,
+    picture_warnings,
     read_aoi,
 )
 
@@ -85,6 +86,11 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
 
     Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
     options.
+
+    >>> from rssc_geo import TilingOptions, load_card, make_plan
+    >>> plan = make_plan("scene.tif", load_card("compact"), TilingOptions(tile_size="900m"))
+    >>> plan.grid.size, plan.grid.cells_shape
+    ((120, 120), (5, 5))
     """
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
@@ -109,7 +115,12 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
-    warnings = (*scene.warnings, *tiling.warnings, *_resolution_warnings(scene, tiling, card))
+    warnings = (
+        *scene.warnings,
+        *picture_warnings(scene),
+        *tiling.warnings,
+        *_resolution_warnings(scene, tiling, card),
+    )
     return Plan(scene, options, tiling, grid, selected, area, warnings)
 
 
@@ -237,7 +248,13 @@ def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[s
 
 
 def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
-    """All that is known before the first tile is classified."""
+    """All that is known before the first tile is classified.
+
+    >>> from rssc_geo import TilingOptions, describe_run, load_card, make_plan
+    >>> card = load_card("compact")
+    >>> describe_run(make_plan("scene.tif", card, TilingOptions()), card).crs
+    'EPSG:32632'
+    """
     scene, grid = plan.scene, plan.grid
     authority = scene.crs.to_authority()
     west, south, east, north = (round(value, 6) for value in scene.bounds_lonlat())

@@ -21,7 +21,7 @@ from rssc_geo.captioning import (
     describe_captioner,
     make_captioner,
 )
-from rssc_geo.errors import UsageError, one_line
+from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference.aggregate import CellMap, TileResult
 from rssc_geo.inference.plan import PredictorSpec
 from rssc_geo.models import Model, ModelCard, load_bundle
@@ -124,6 +124,7 @@ class Predictor:
         Raises ``UsageError`` for an array that is no such thing, ``RsscGeoError`` when a single
         picture does not fit into memory.
 
+        >>> import numpy as np
         >>> from rssc_geo import load_model
         >>> found = load_model("compact").predict(np.zeros((2, 64, 64, 3), np.uint8))
         >>> found.probabilities.shape, len(found.captions)
@@ -187,7 +188,13 @@ class Predictor:
             for values in model.tokenize(read, source=captioner.source)
         )
         logits = model.network.classify(batch.image_tokens, ids, present).float()
-        return Prediction((logits / model.card.temperature).softmax(1).cpu().numpy(), captions)
+        probabilities = (logits / model.card.temperature).softmax(1).cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise RsscGeoError(
+                f"what the model {model.card.name!r} computes in {self.spec.dtype} is no number:"
+                " run it with --dtype float32, or get it anew"
+            )
+        return Prediction(probabilities, captions)
 
 
 def load_predictor(options: PredictorOptions) -> Predictor:
@@ -195,6 +202,10 @@ def load_predictor(options: PredictorOptions) -> Predictor:
 
     Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device or
     captioner that is not there, and what captioners raise.
+
+    >>> from rssc_geo import PredictorOptions, load_predictor
+    >>> load_predictor(PredictorOptions(caption_beam=2, device="cpu")).spec.captioner
+    'compact, beam of 2'
     """
     compute = choose_compute(options.device, dtype=options.dtype, batch_size=options.batch_size)
     model = load_bundle(options.model, revision=options.revision)
@@ -220,6 +231,11 @@ def load_model(
     device, dtype, batch_size : see :func:`choose_compute`
 
     Raises what :func:`load_predictor` does, which takes all options of captioners.
+
+    >>> from rssc_geo import ClassifyOptions, classify, load_model
+    >>> model = load_model("compact", captioner="none")
+    >>> for name in ["north", "south"]:
+    ...     result = classify("scene.tif", f"{name}.gpkg", model=model)
     """
     return load_predictor(
         PredictorOptions(

@@ -11,15 +11,16 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.errors import BundleError, InputError
+from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
 from rssc_geo.files import atomic_write
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
+from rssc_geo.models.checks import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,8 @@ TOKENIZER = "tokenizer.json"
 VOCABULARY = "captioner.json"
 _SAVING = ".bundle.rssc-geo"  # there while a bundle is being saved
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
+_LARGEST_TOKENIZER = 128_000_000  # bytes; those of a million tokens have 40,000,000
+_LARGEST_GROWTH = 10_000  # times as long may a text be made
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _SENTENCE_ENDS = (".", "!", "?", "。")
 
@@ -173,7 +176,12 @@ def embedded_names() -> list[str]:
 
 
 def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
-    """The card alone, without importing torch; arguments and errors as of ``load_bundle``."""
+    """The card alone, without importing torch; arguments and errors as of ``load_bundle``.
+
+    >>> from rssc_geo import load_card
+    >>> len(load_card("compact").classes)
+    30
+    """
     return read_card(_find(name, revision))
 
 
@@ -181,38 +189,21 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
     """Load a bundle by folder, embedded name or hub id (``revision``: of the hub id).
 
     Weights are safetensors only, compared with the card's sha256; nothing is unpickled, no remote
-    code runs. Weights stored in half precision are computed in float32. Raises ``BundleError``, one
-    line, where there is no such bundle, or it is incomplete, altered, or holds pickled weights.
+    code runs, nothing outside the folder is read. Weights stored in half precision are computed in
+    float32. The model is tried on a blank picture. Raises ``BundleError``, one line, where there is
+    no such bundle, or it is incomplete, altered, holds pickled weights, or its parts do not belong
+    together.
     """
     folder = _find(name, revision)
     card = read_card(folder)
     _check_files(folder, card)
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from rssc_geo.models.caption_decoder import CaptionDecoder
-    from rssc_geo.models.network import Alignment
-
-    try:
-        weights = {
-            key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(folder / WEIGHTS).items()
-        }
-    except (SafetensorError, OSError) as error:
-        raise BundleError(
-            f"{folder / WEIGHTS} is not a readable safetensors file: {error}"
-        ) from error
+    weights = _read_weights(folder / WEIGHTS)
     tokenizer = _read_tokenizer(folder / TOKENIZER)
     vocabulary = _read_tokenizer(folder / VOCABULARY) if card.captioner is not None else None
-    try:
-        network = build_network(card)
-        decoder = CaptionDecoder(**card.captioner) if card.captioner is not None else None
-        alignment = Alignment(**card.alignment) if card.alignment is not None else None
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            f"{folder}: config.json describes no network this program can build: {error}"
-        ) from error
+
+    from rssc_geo.models.trial import try_model, without_words
+
+    network, decoder, alignment = _build(folder, card, weights)
     _fill(network, weights, "network.", folder)
     if decoder is not None:
         _fill(decoder, weights, "captioner.", folder)
@@ -220,7 +211,55 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
     if alignment is not None:
         _fill(alignment, weights, "alignment.", folder)
         alignment.eval()
-    return Model(card, network.eval(), tokenizer, decoder, vocabulary, alignment)
+    model = Model(card, network.eval(), tokenizer, decoder, vocabulary, alignment)
+    try:
+        with without_words():
+            try_model(model)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except RsscGeoError as error:
+        raise BundleError(f"{folder}: {error}") from error
+    except BaseException as error:  # panics of the tokenizers library are no Exception
+        raise BundleError(
+            f"{folder}: the network of config.json does not run: {one_line(error)}"
+        ) from error
+    return model
+
+
+def _build(
+    folder: Path, card: ModelCard, weights: dict[str, torch.Tensor]
+) -> tuple[DualAttentionClassifier, CaptionDecoder | None, Alignment | None]:
+    """The card's modules with random weights; ``BundleError`` for what cannot be meant."""
+    import torch
+
+    from rssc_geo.models.caption_decoder import CaptionDecoder
+    from rssc_geo.models.network import Alignment
+    from rssc_geo.models.trial import no_larger_than
+
+    def build() -> tuple[DualAttentionClassifier, CaptionDecoder | None, Alignment | None]:
+        return (
+            build_network(card),
+            CaptionDecoder(**card.captioner) if card.captioner is not None else None,
+            Alignment(**card.alignment) if card.alignment is not None else None,
+        )
+
+    try:
+        try:
+            # First without memory behind it. Not all versions of timm can do that.
+            with no_larger_than(weights), torch.device("meta"):
+                build()
+        except (NotImplementedError, RuntimeError):
+            pass
+        with no_larger_than(weights):
+            return build()
+    except RsscGeoError as error:
+        raise BundleError(f"{folder}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a foreign configuration makes the libraries raise
+        raise BundleError(
+            f"{folder}: config.json describes no network this program can build: {one_line(error)}"
+        ) from error
 
 
 def build_network(card: ModelCard) -> DualAttentionClassifier:
@@ -328,13 +367,67 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file by name, halves as float32; ``BundleError``."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise BundleError(f"{path} is not a tokenizer: {error}") from error
+        weights = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(path).items()
+        }
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{path} is not a readable safetensors file: {one_line(error)}"
+        ) from error
+    for key, value in weights.items():
+        if not bool(value.isfinite().all()):
+            raise BundleError(f"{path}: {one_line(key)} holds values that are no numbers")
+    return weights
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a file, without padding and truncation; ``BundleError``."""
+    from tokenizers import Tokenizer
+
+    from rssc_geo.models.trial import without_words
+
+    try:
+        text = _read_limited(path, _LARGEST_TOKENIZER)
+        _check_growth(read_json(text))
+        with without_words():
+            tokenizer: Tokenizer = Tokenizer.from_str(text)
+            # Foreign lengths would be filled up with padding, whatever they are.
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises plain Exception, and panics that are none
+        raise BundleError(f"{path} is not a tokenizer: {one_line(error)}") from error
+    return tokenizer
+
+
+def _check_growth(tokenizer: Any) -> None:
+    """Refuse a tokenizer whose normalizers make texts ever longer; ``ValueError``."""
+    growth, left = 1, [tokenizer.get("normalizer")] if isinstance(tokenizer, dict) else []
+    while left:
+        found = left.pop()
+        if isinstance(found, list):
+            left += found
+        elif isinstance(found, dict):
+            left.append(found.get("normalizers"))
+            growth *= 1 + len(str(found.get("content", found.get("prepend", ""))))
+            growth *= 2 if found.get("type") == "ByteLevel" else 1
+    if growth > _LARGEST_GROWTH:
+        raise ValueError("it makes texts too long")
+
+
+def _read_limited(path: Path, most: int) -> str:
+    """The text of a file; ``ValueError`` where it has more than ``most`` bytes."""
+    if path.stat().st_size > most:
+        raise ValueError("it is too large")
+    return path.read_text(encoding="utf-8")
 
 
 def _fill(
@@ -349,5 +442,5 @@ def _fill(
     try:
         module.load_state_dict(fit_keys(own, module.state_dict()))
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
+        first = one_line(str(error).strip().splitlines()[-1])
         raise BundleError(f"{folder}: {WEIGHTS} does not fit config.json: {first}") from error

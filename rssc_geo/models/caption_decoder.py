@@ -85,7 +85,7 @@ class CaptionDecoder(nn.Module):
     Improve Language Models", EACL 2017).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the keys of a card
         self,
         *,
         image_width: int,

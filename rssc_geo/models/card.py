@@ -7,14 +7,55 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-from rssc_geo.errors import BundleError
+from rssc_geo.errors import BundleError, one_line
+from rssc_geo.models.checks import (
+    check_arguments,
+    check_flag,
+    check_integer,
+    check_list,
+    check_mapping,
+    check_name,
+    check_number,
+    check_text,
+    check_tuple,
+    read_json,
+)
 
 FORMAT = 1
 AS_PUBLISHED: Final = "as-published"
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST_CARD = 16_000_000  # bytes; the embedded one has 7,000
+_LARGEST_SIDE = 2048  # of the images that a network reads, in pixels
+_EARTH_M = 40_100_000  # around it
+_LONGEST_TEXT = 8192  # in tokens
+_VARIANTS = ("corrected", AS_PUBLISHED)
+# What the network may be asked for: far beyond what is of use, and still no harm to build and run.
+_WIDTH, _HEADS, _VOCABULARY = (1, 16384), (1, 256), (1, 4_000_000)
+_NETWORK = MappingProxyType(
+    {
+        "width": _WIDTH,
+        "heads": _HEADS,
+        "levels": (0, 64),
+        "learned_queries": (0, 1024),
+        "text_length": (1, _LONGEST_TEXT),
+        "padding_token": (0, _VOCABULARY[1]),
+    }
+)
+_CAPTIONER = MappingProxyType(
+    {
+        "image_width": _WIDTH,
+        "vocabulary": _VOCABULARY,
+        "width": _WIDTH,
+        "heads": _HEADS,
+        "layers": (1, 64),
+        "length": (1, 512),
+    }
+)
+_ALIGNMENT = MappingProxyType({"image_width": _WIDTH, "text_width": _WIDTH})
 
 
 def in_words(name: str) -> str:
@@ -44,6 +85,10 @@ class SceneClass:
     description: str = ""
 
     def __post_init__(self) -> None:
+        check_integer(self.id, "the id of a class", 0, 1_000_000)
+        check_name(self.name, f"the name of class {self.id}")
+        check_text(self.color, f"the color of class {self.id}")
+        check_text(self.description, f"the description of class {self.id}")
         if not self.name:
             raise ValueError(f"class {self.id} has no name")
         if not _COLOR.fullmatch(self.color):
@@ -59,6 +104,8 @@ class Footprint:
     maximum_m: float
 
     def __post_init__(self) -> None:
+        for name in ("minimum_m", "preferred_m", "maximum_m"):
+            check_number(getattr(self, name), f"footprint.{name}", 0, _EARTH_M)
         if not 0 < self.minimum_m <= self.preferred_m <= self.maximum_m:
             raise ValueError(f"footprint {self} is not 0 < minimum <= preferred <= maximum")
 
@@ -116,6 +163,9 @@ class ModelCard:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_words()
+        self._check_numbers()
+        self._check_parts()
         if not self.classes:
             raise ValueError("the card names no classes")
         if [c.id for c in self.classes] != list(range(len(self.classes))):
@@ -123,18 +173,53 @@ class ModelCard:
         names = [c.name for c in self.classes]
         if len(set(names)) != len(names):
             raise ValueError("two classes share a name")
-        if (
-            min(self.input_size) < 1
-            or min(self.std) <= 0
-            or self.temperature <= 0
-            or self.max_tokens < 1
-        ):
-            raise ValueError("input_size, std, temperature and max_tokens must be positive")
         if not 0 < self.gsd_range_m[0] <= self.gsd_range_m[1]:
             raise ValueError(f"gsd_range_m {self.gsd_range_m} is not a range")
         for file, digest in self.sha256.items():
+            check_text(digest, f"sha256 of {file}")
             if not _SHA256.fullmatch(digest):
                 raise ValueError(f"sha256 of {file} is {digest!r}")
+
+    def _check_words(self) -> None:
+        for name in ("name", "version"):
+            check_name(getattr(self, name), name)
+        for name in ("description", "license", "prompt"):
+            check_text(getattr(self, name), name)
+        check_tuple(self.bands, "bands", 3)
+        for band in self.bands:
+            check_name(band, "a band")
+
+    def _check_numbers(self) -> None:
+        check_tuple(self.input_size, "input_size", 2)
+        for side in self.input_size:
+            check_integer(side, "a side of input_size", 1, _LARGEST_SIDE)
+        for name, low, high in (("mean", -10.0, 10.0), ("std", 1e-3, 100.0)):
+            check_tuple(getattr(self, name), name, 3)
+            for value in getattr(self, name):
+                check_number(value, f"a value of {name}", low, high)
+        check_tuple(self.gsd_range_m, "gsd_range_m", 2)
+        for value in self.gsd_range_m:
+            check_number(value, "a value of gsd_range_m", 0, _EARTH_M)
+        check_integer(self.max_tokens, "max_tokens", 1, _LONGEST_TEXT)
+        check_number(self.temperature, "temperature", 1e-3, 1e3)
+        if self.cpu_tiles_per_s is not None:
+            check_number(self.cpu_tiles_per_s, "cpu_tiles_per_s", 1e-6, 1e6)
+
+    def _check_parts(self) -> None:
+        for name in ("reads_own_captions", "special_tokens"):
+            check_flag(getattr(self, name), name)
+        for name in ("training", "accuracy", "sha256", "network"):
+            check_mapping(getattr(self, name), name)
+        numbers = dict(self.network)
+        for encoder in ("image_encoder", "text_encoder"):
+            check_mapping(numbers.pop(encoder, None), f"network.{encoder}")
+        if numbers.pop("variant", "corrected") not in _VARIANTS:
+            raise ValueError(f"network.variant is {self.network['variant']!r}, not a known one")
+        check_arguments(numbers, "network", _NETWORK, flags=("gate",))
+        if self.captioner is not None:
+            check_arguments(self.captioner, "captioner", _CAPTIONER)
+        if self.alignment is not None:
+            check_arguments(self.alignment, "alignment", _ALIGNMENT)
 
     @property
     def variant(self) -> str:
@@ -160,24 +245,31 @@ class ModelCard:
         Raises ``BundleError`` that names ``where`` and the first thing wrong with it.
         """
         try:
-            data = json.loads(text)
+            data = read_json(text)
             _check_format(data)
-            data["classes"] = tuple(SceneClass(**entry) for entry in data["classes"])
+            classes = data["classes"]
+            check_list(classes, "classes")
+            for entry in [*classes, data["footprint"]]:
+                check_mapping(entry, "a class or the footprint")
+            data["classes"] = tuple(SceneClass(**entry) for entry in classes)
             data["footprint"] = Footprint(**data["footprint"])
             for key in ("input_size", "mean", "std", "bands", "gsd_range_m"):
+                check_list(data[key], key)
                 data[key] = tuple(data[key])
             return cls(**data)
         except KeyError as error:
             raise BundleError(f"{where}: config.json lacks {error}") from error
         except (ValueError, TypeError) as error:
-            raise BundleError(f"{where}: config.json cannot be used: {error}") from error
+            raise BundleError(
+                f"{where}: config.json cannot be used: {one_line(error)}; get the bundle anew"
+            ) from error
 
 
 def _check_format(data: Any) -> None:
     if not isinstance(data, dict):
         raise TypeError("not a JSON object")
     version = data.pop("format", None)
-    if version != FORMAT:
+    if version != FORMAT or isinstance(version, bool):
         raise ValueError(f"bundle format {version!r}, this program reads {FORMAT}")
 
 
@@ -185,9 +277,11 @@ def read_card(folder: Path) -> ModelCard:
     """The card of a bundle folder; ``BundleError`` where there is none or it is not valid."""
     path = folder / "config.json"
     try:
+        if path.stat().st_size > _LARGEST_CARD:
+            raise BundleError(f"{path} is too large for a model card: get the bundle anew")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BundleError(f"{folder} is no model bundle: config.json is missing") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
     return ModelCard.from_json(text, where=str(folder))

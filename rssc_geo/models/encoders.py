@@ -1,7 +1,8 @@
 """Image and text encoders behind one small interface: tokens out, ``width`` numbers each.
 
 All are built from their configuration alone; nothing is fetched here, so that a bundle loads
-without a network.
+without a network. A configuration is foreign: only networks that are named below are built, with
+arguments that say how large they are, never with ones that name a file, a repository or code.
 """
 
 from __future__ import annotations
@@ -14,18 +15,61 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
+
+from rssc_geo.errors import BundleError
+
+_TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")  # with a tag or without; no scheme
+_TIMM_ARGUMENTS = frozenset(
+    {
+        *("class_token", "depth", "depths", "drop_path_rate", "drop_rate", "embed_dim"),
+        *("global_pool", "img_size", "init_values", "mlp_ratio", "no_embed_class", "num_heads"),
+        *("output_stride", "pad_type", "patch_size", "qk_norm", "qkv_bias", "reg_tokens"),
+        *("window_size",),
+    }
+)
+_LARGEST = 65536  # number that an argument of timm's may be
+_TIMM_WORD = re.compile(r"[a-z0-9_]*")
+_IMAGE_TYPES = frozenset(
+    {
+        *("beit", "blip_vision_model", "clip_vision_model", "convnext", "convnextv2", "cvt"),
+        *("data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "dinov3_convnext"),
+        *("dinov3_vit", "efficientnet", "focalnet", "hiera", "ijepa", "levit", "mobilenet_v1"),
+        *("mobilenet_v2", "mobilevit", "mobilevitv2", "poolformer", "pvt", "pvt_v2", "regnet"),
+        *("resnet", "siglip2_vision_model", "siglip_vision_model", "swin", "swinv2", "vit"),
+        *("vit_mae", "vit_msn"),
+    }
+)
+_TEXT_TYPES = frozenset(
+    {
+        *("albert", "altclip_text_model", "bert", "big_bird", "blip_text_model", "camembert"),
+        *("chinese_clip_text_model", "clip_text_model", "convbert", "data2vec-text", "deberta"),
+        *("deberta-v2", "distilbert", "electra", "ernie", "longformer", "mobilebert"),
+        *("modernbert", "mpnet", "mt5", "nomic_bert", "rembert", "roberta", "siglip2_text_model"),
+        *("siglip_text_model", "squeezebert", "t5", "umt5", "xlm-roberta", "xlm-roberta-xl"),
+    }
+)
+# Fields of a configuration that say nothing of the network's form.
+_NO_FORM = frozenset(
+    {
+        *("architectures", "dtype", "id2label", "label2id", "model_type", "num_labels"),
+        *("output_attentions", "output_hidden_states", "problem_type", "return_dict"),
+        *("torch_dtype", "transformers_version"),
+    }
+)
 
 
 class TimmImageEncoder(nn.Module):
     """Any timm model as an encoder of images.
 
     ``architecture`` and ``kwargs`` are those of ``timm.create_model``; weights are never fetched
-    here.
+    here. Raises ``BundleError`` for a name that timm does not list itself, or an argument that says
+    anything but the network's form.
     """
 
     def __init__(self, architecture: str, kwargs: Mapping[str, Any]) -> None:
         super().__init__()
+        _check_timm(architecture, kwargs)
         self.backbone = timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
         self.width: int = self.backbone.num_features
 
@@ -38,12 +82,15 @@ class TimmImageEncoder(nn.Module):
 
 
 class TransformersImageEncoder(nn.Module):
-    """Any transformers vision model, built from its configuration with its ``model_type``."""
+    """A transformers vision model, built from its configuration with its ``model_type``.
+
+    Raises ``BundleError`` for a type that is not known here.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        settings = _as_config(config)
-        self.backbone = AutoModel.from_config(settings)
+        settings = _as_config(config, _IMAGE_TYPES)
+        self.backbone = AutoModel.from_config(settings, trust_remote_code=False)
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler = None  # its output would not be used
         # hidden_sizes: of convolutional stages.
@@ -70,7 +117,7 @@ class StaticTextEncoder(nn.Module):
 
     def __init__(self, *, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.width = hidden_size
+        self.width, self.vocabulary = hidden_size, vocab_size
         self.table: torch.Tensor
         self.scale: torch.Tensor
         self.register_buffer("table", torch.zeros(vocab_size, hidden_size, dtype=torch.int8))
@@ -96,13 +143,17 @@ class StaticTextEncoder(nn.Module):
 
 
 class TransformersTextEncoder(nn.Module):
-    """Any transformers text encoder, built from its configuration with its ``model_type``."""
+    """A transformers text encoder, built from its configuration with its ``model_type``.
+
+    Raises ``BundleError`` for a type that is not known here.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        settings = _as_config(config)
-        self.backbone = text_class(settings).from_config(settings)
+        settings = _as_config(config, _TEXT_TYPES)
+        self.backbone = text_class(settings).from_config(settings, trust_remote_code=False)
         self.width: int = settings.hidden_size
+        self.vocabulary: int = settings.vocab_size
 
     def forward(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Token ids (B, T) and their mask (True = a token) → states (B, T, width).
@@ -125,9 +176,44 @@ class TransformersTextEncoder(nn.Module):
         return F.normalize(states.sum(1), dim=1)
 
 
-def _as_config(config: Mapping[str, Any]) -> Any:
-    fields = dict(config)
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
+    """Refuse what ``timm.create_model`` would take for a place, a file or more than a form."""
+    if (
+        not isinstance(architecture, str)
+        or not _TIMM_NAME.fullmatch(architecture)
+        or not timm.is_model(architecture)
+    ):
+        raise BundleError(f"{architecture!r} is no architecture that timm lists itself")
+    beyond = len(kwargs.keys() - _TIMM_ARGUMENTS)
+    if beyond:
+        raise BundleError(
+            f"{beyond} of the image encoder's kwargs say more than its form, for which there are"
+            f" {', '.join(sorted(_TIMM_ARGUMENTS))}"
+        )
+    for name, value in kwargs.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if not all(_is_size(part) for part in values):
+            raise BundleError(f"{name!r} of the image encoder is {value!r}, which cannot be meant")
+
+
+def _is_size(value: object) -> bool:
+    """Whether a value is a number within reason, a flag, a short word or nothing."""
+    if isinstance(value, str):
+        return _TIMM_WORD.fullmatch(value) is not None
+    return value is None or (isinstance(value, (int, float)) and 0 <= value <= _LARGEST)
+
+
+def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
+    """A transformers configuration of a known type, with the fields of its own class alone."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in known:
+        raise BundleError(f"an encoder of the type {kind!r} is none that a bundle may have")
+    if "auto_map" in config:
+        raise BundleError("auto_map names code of the bundle's own, which is never run")
+    family = CONFIG_MAPPING[kind]
+    fields = {name for name in family().to_dict() if not name.startswith("_")}
+    fields |= family.attribute_map.keys()
+    return family(**{name: config[name] for name in config if name in fields - _NO_FORM})
 
 
 def text_class(config: Any) -> Any:
@@ -146,7 +232,10 @@ def make_image_encoder(
     ``architecture`` (and ``kwargs``) make a timm model, ``model_type`` one of transformers.
     """
     if "architecture" in config:
-        return TimmImageEncoder(config["architecture"], config.get("kwargs", {}))
+        kwargs = config.get("kwargs", {})
+        if config.keys() - {"architecture", "kwargs"} or not isinstance(kwargs, Mapping):
+            raise BundleError("an image encoder of timm has an architecture and kwargs, no more")
+        return TimmImageEncoder(config["architecture"], kwargs)
     return TransformersImageEncoder(config)
 
 

@@ -95,7 +95,7 @@ class DualAttentionClassifier(nn.Module):
     dropout : in attention, in the MLP and before the classifier
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the keys of a card
         self,
         *,
         classes: int,
@@ -230,7 +230,7 @@ class PublishedClassifier(DualAttentionClassifier):
     ``width``; the other arguments are those of ``DualAttentionClassifier``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the keys of a card
         self,
         *,
         classes: int,

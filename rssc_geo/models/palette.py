@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.errors import UsageError
 from rssc_geo.models.card import SceneClass, in_words
+from rssc_geo.models.checks import check_name
 
 _AID = (
     ("Airport", "#7a5195", "Runways, aprons, terminals and parked aircraft"),
@@ -75,8 +77,14 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
     """The classes in order, with colors and descriptions.
 
     A name of AID (in any case) has its own. Others have the usual color of such land where a word
-    of the name tells, once each, or one far from all others.
+    of the name tells, once each, or one far from all others. Raises ``UsageError`` for a name that
+    no bundle can hold.
     """
+    for name in names:
+        try:
+            check_name(name, "the class name")
+        except ValueError as error:
+            raise UsageError(f"{error}: rename the class") from error
     candidates = np.array(
         [_candidate(number) for number in range(max(_CANDIDATES, 4 * len(names)))]
     )

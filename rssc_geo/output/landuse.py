@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.geometry import Regions, dissolve, merge_small
-from rssc_geo.output.class_raster import write_class_raster
-from rssc_geo.output.formats import WGS84
+from rssc_geo.output.formats import WGS84, write_class_raster
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import PartFile, Row
@@ -252,7 +251,9 @@ class LandUseWriter:
         area = np.bincount(labels, weights=areas[inside], minlength=count).astype(np.float64)
         weighted = np.bincount(labels, weights=areas[inside] * confidence[inside], minlength=count)
         cells = np.bincount(labels, minlength=count)
-        mean = weighted / area
+        # Cells off the Earth have no area: their own mean, unweighted.
+        plain = np.bincount(labels, weights=confidence[inside], minlength=count)
+        mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain / cells)
         if self._target.clip is not None:
             area = self._clipped_areas(regions)
         values = RegionValues(mean, area, cells)

@@ -14,6 +14,7 @@ from pyproj.exceptions import ProjError
 from rssc_geo.errors import OutputError
 from rssc_geo.geometry import (
     TileGrid,
+    at_most_poles,
     cell_polygons,
     crosses_antimeridian,
     geodesic_area_m2,
@@ -21,7 +22,8 @@ from rssc_geo.geometry import (
 )
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
-_BORDER_POINTS = 64
+_LATTICE_POINTS = 65
+_GROWTH, _LEAP = 8, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,23 @@ class Placement:
         self.geo, self.target = geo, target
         self._clip = clip
         self._to_target = None
+        self._seam: _Seam | None = None
+        if target.is_geocentric or not (target.is_geographic or target.is_projected):
+            raise OutputError(
+                f"{target.name!r} is no CRS of a flat map: choose another --crs, such as EPSG:4326"
+            )
         if not geo.crs.equals(target, ignore_axis_order=True):
-            try:
-                self._to_target = Transformer.from_crs(geo.crs, target, always_xy=True)
-            except ProjError as error:
-                raise OutputError(
-                    f"{geo.crs.name!r} cannot be converted to {target.name!r} ({error}): choose"
-                    " another --crs"
-                ) from error
-        self._splits = target.is_geographic and (wrap or self.reprojects) and self._border_crosses()
+            self._to_target = _transformer(geo.crs, target)
+        x, y = self._lattice()
+        self._splits = target.is_geographic and (wrap or self.reprojects) and self._crosses(x, y)
+        if self._to_target is not None and not target.is_geographic:
+            lines = shapely.linestrings(
+                np.concatenate([np.stack([x, y], -1), np.stack([x.T, y.T], -1)])
+            )
+            placed = _moved(lines, self._to_target)
+            if _jumps(lines, placed, self._to_target):
+                self._seam = _Seam.of(geo.crs, target)
+        self._beyond_pole = geo.crs.is_geographic and bool(np.abs(y).max() > 90)
         if clip is not None:
             shapely.prepare(clip)
 
@@ -81,7 +91,8 @@ class Placement:
     @property
     def geometry_type(self) -> str:
         """Type of the layer that holds the placed polygons."""
-        return "MultiPolygon" if self._splits or self._clip is not None else "Polygon"
+        cut = self._splits or self._seam is not None or self._clip is not None
+        return "MultiPolygon" if cut else "Polygon"
 
     def clip(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
         """Polygons cut to the clip geometry; None where nothing is left. Unchanged without one."""
@@ -101,39 +112,159 @@ class Placement:
     def place(self, clipped: NDArray[np.object_]) -> NDArray[np.object_]:
         """Clipped polygons in the output's CRS, of the layer's geometry type.
 
-        Raises ``OutputError`` where a corner has no position there.
+        Raises ``OutputError`` where a corner has no position there, or an edge would run around the
+        world.
         """
         placed = clipped
-        if self._to_target is not None:
-            placed = shapely.transform(placed, self._to_target.transform, interleaved=False)
-            if not np.isfinite(shapely.get_coordinates(placed)).all():
+        if self._beyond_pole:
+            placed = at_most_poles(placed, self.geo.crs)
+        if self._seam is not None:
+            placed = self._seam.cut(placed)
+            self._check(placed)
+        before = placed
+        last = self._to_target if self._seam is None else self._seam.to_target
+        if last is not None:
+            placed = _moved(placed, last)
+            self._check(placed)
+            if not self.target.is_geographic and _jumps(before, placed, last):
                 raise OutputError(
-                    f"parts of the raster have no position in {self.target.name!r}: choose another"
-                    " --crs"
+                    f"polygons of the raster would run around the world in {self.target.name!r}:"
+                    " choose another --crs"
                 )
         if self._splits:
-            placed = split_at_antimeridian(placed, wrapped=not self.geo.crs.is_geographic)
+            placed = split_at_antimeridian(placed, wrapped=self.reprojects)
         if self.geometry_type == "MultiPolygon":
             single = shapely.get_type_id(placed) == _POLYGON
             placed = placed.copy()
             placed[single] = shapely.multipolygons(placed[single], indices=np.arange(single.sum()))
         return placed
 
-    def _border_crosses(self) -> bool:
-        """Whether the raster's border crosses the antimeridian in the output's CRS."""
-        steps = np.linspace(0, 1, _BORDER_POINTS)
-        zero, one = np.zeros(_BORDER_POINTS), np.ones(_BORDER_POINTS)
-        x = np.concatenate([steps, one, steps[::-1], zero]) * self.geo.grid.shape[1]
-        y = np.concatenate([zero, steps, one, steps[::-1]]) * self.geo.grid.shape[0]
-        transform = self.geo.transform
-        lon, lat = (
-            transform.a * x + transform.b * y + transform.c,
-            transform.d * x + transform.e * y + transform.f,
+    def _check(self, placed: NDArray[np.object_]) -> None:
+        if not np.isfinite(shapely.get_coordinates(placed)).all():
+            raise OutputError(
+                f"parts of the raster have no position in {self.target.name!r}: choose another"
+                " --crs"
+            )
+
+    def _lattice(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Points over the whole raster, its border included, in its CRS."""
+        rows, cols = self.geo.grid.shape
+        col, row = np.meshgrid(
+            np.linspace(0, cols, _LATTICE_POINTS), np.linspace(0, rows, _LATTICE_POINTS)
         )
+        transform = self.geo.transform
+        return (
+            transform.a * col + transform.b * row + transform.c,
+            transform.d * col + transform.e * row + transform.f,
+        )
+
+    def _crosses(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> bool:
+        """Whether a line of the lattice crosses the antimeridian in the output's CRS."""
+        lon = x
         if self._to_target is not None:
-            lon, lat = self._to_target.transform(lon, lat)
-        wrapped = not self.geo.crs.is_geographic
-        return crosses_antimeridian(lon[np.isfinite(lon)], wrapped=wrapped)
+            lon, _ = self._to_target.transform(x, y)
+        lines = (*lon, *lon.T)
+        return any(
+            crosses_antimeridian(line[np.isfinite(line)], wrapped=self.reprojects) for line in lines
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seam:
+    """The meridian at which a projection cuts the world open, opposite its central one.
+
+    Attributes
+    ----------
+    to_lonlat, to_target : from the raster's CRS to longitude and latitude, and on to the output's
+    center : longitude of the central meridian
+    """
+
+    to_lonlat: Transformer
+    to_target: Transformer
+    center: float
+
+    @classmethod
+    def of(cls, source: CRS, target: CRS) -> _Seam:
+        operation, lonlat = target.coordinate_operation, target.geodetic_crs
+        if operation is None or lonlat is None:
+            raise OutputError(
+                f"the raster crosses an edge of {target.name!r}: choose another --crs"
+            )
+        center = next(
+            (param.value for param in operation.params if param.name.startswith("Longitude of")),
+            0.0,
+        )
+        return cls(_transformer(source, lonlat), _transformer(lonlat, target), float(center))
+
+    def cut(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
+        """The polygons in longitude and latitude, cut at the seam."""
+
+        def relative(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+            lon, lat = self.to_lonlat.transform(x, y)
+            return np.stack([(lon - self.center + 180) % 360 - 180, lat])
+
+        turned = shapely.transform(polygons, lambda xy: relative(xy[:, 0], xy[:, 1]).T)
+        if not np.isfinite(shapely.get_coordinates(turned)).all():
+            return np.asarray(turned)  # told by the caller
+        pieces = split_at_antimeridian(turned, wrapped=True)
+        back = np.array([self.center, 0.0])
+        return np.asarray(shapely.transform(pieces, lambda xy: xy + back))
+
+
+def _transformer(source: CRS, target: CRS) -> Transformer:
+    try:
+        return Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        raise OutputError(
+            f"{source.name!r} cannot be converted to {target.name!r} ({error}): choose another"
+            " --crs"
+        ) from error
+
+
+def _moved(geometries: NDArray[np.object_], transformer: Transformer) -> NDArray[np.object_]:
+    return np.asarray(shapely.transform(geometries, transformer.transform, interleaved=False))
+
+
+def _jumps(
+    before: NDArray[np.object_], after: NDArray[np.object_], transformer: Transformer
+) -> bool:
+    """Whether an edge became one that lies elsewhere: across a seam, around the world.
+
+    Edges that grew far more than others are looked at: the middle of such an edge must lie, taken
+    back, about where it was.
+    """
+    (old, line), new = _vertices(before), _vertices(after)[0]
+    same = line[1:] == line[:-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        length = np.hypot(*np.diff(old, axis=0)[same].T)
+        growth = np.hypot(*np.diff(new, axis=0)[same].T) / length
+        usable = np.isfinite(growth)
+        if not usable.any():
+            return False
+        suspect = usable & (growth > _GROWTH * np.quantile(growth[usable], 0.1))
+    if not suspect.any():
+        return False
+    middle = ((new[1:] + new[:-1]) / 2)[same][suspect]
+    x, y = transformer.transform(middle[:, 0], middle[:, 1], direction="INVERSE")
+    wanted = ((old[1:] + old[:-1]) / 2)[same][suspect]
+    off_x, off_y = x - wanted[:, 0], y - wanted[:, 1]
+    if transformer.source_crs is not None and transformer.source_crs.is_geographic:
+        # Near a pole a degree of longitude is next to nothing.
+        off_x = ((off_x + 180) % 360 - 180) * np.cos(np.radians(wanted[:, 1]))
+    with np.errstate(invalid="ignore"):
+        elsewhere = np.hypot(off_x, off_y) > length[suspect]
+        # At the rim of a projection the middle of an honest edge may lie just outside.
+        lost = ~np.isfinite(off_x) & (growth[suspect] > _LEAP * np.median(growth[usable]))
+    return bool((elsewhere | lost).any())
+
+
+def _vertices(geometries: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Vertices (n, 2) of lines or rings, and which one each belongs to."""
+    parts = shapely.get_parts(geometries)
+    if len(parts) and shapely.get_type_id(parts[0]) == _POLYGON:
+        parts = shapely.get_rings(parts)
+    vertices, line = shapely.get_coordinates(parts, return_index=True)
+    return vertices, line
 
 
 def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry | None:

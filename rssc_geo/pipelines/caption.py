@@ -90,8 +90,8 @@ def caption(
     the cache.
 
     >>> from rssc_geo import caption
-    >>> caption("scene.tif", "captions.jsonl").tiles
-    9
+    >>> caption("scene.tif", "captions.jsonl").output.name
+    'captions.jsonl'
     """
     started = time.monotonic()
     options = options or CaptionOptions()

@@ -90,8 +90,9 @@ def classify(
         goes on there.
 
     >>> from rssc_geo import ClassifyOptions, classify
-    >>> result = classify("scene.tif", "landuse.gpkg", ClassifyOptions(cell_size="200m"))
-    >>> result.to_geopandas()["class"].unique()  # doctest: +SKIP
+    >>> result = classify("scene.tif", "landuse.gpkg", ClassifyOptions(min_area=200_000))
+    >>> len(result.to_geopandas()) == result.summary.regions
+    True
     """
     options = options or ClassifyOptions()
     card = model.card if model else load_card(options.model, revision=options.revision)

@@ -74,8 +74,8 @@ def export_tiles(
     valid tile.
 
     >>> from rssc_geo import TileOptions, export_tiles
-    >>> export_tiles("scene.tif", "chips", TileOptions(format="png")).chips
-    9
+    >>> export_tiles("scene.tif", "chips", TileOptions(format="png")).index.name
+    'tiles.gpkg'
     """
     options = options or TileOptions()
     target = Path(folder)

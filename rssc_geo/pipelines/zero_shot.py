@@ -62,6 +62,8 @@ def zero_shot(
 
     >>> from rssc_geo import zero_shot
     >>> result = zero_shot("scene.tif", "water.gpkg", ["water", "forest", "houses"])
+    >>> [total.name for total in result.summary.classes]
+    ['water', 'forest', 'houses', 'other']
     """
     options = options or ZeroShotOptions()
     card = model.card if model else load_card(options.model, revision=options.revision)

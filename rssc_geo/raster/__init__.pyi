@@ -6,6 +6,7 @@ from .mask import PixelReader as PixelReader
 from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry
 from .radiometry import fit_radiometry as fit_radiometry
+from .radiometry import picture_warnings as picture_warnings
 from .radiometry import sample_pixels as sample_pixels
 from .reader import TileData as TileData
 from .reader import TileReader as TileReader

@@ -31,6 +31,14 @@ _EDGE_PARTS = 200
 
 _CENTERS_AT_ONCE = 1 << 20
 
+_MOST_FEATURES = 1_000_000
+"""A view of a database may go on for ever."""
+
+_MOST_CROSSINGS = 200_000
+"""The repair of a polygon takes time and memory for each crossing of its outline with itself."""
+
+_SAMPLED_EDGES = 200
+
 
 def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
     """Read the polygons of a vector file: their union in the raster's CRS, cut to the raster.
@@ -45,6 +53,8 @@ def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
         log.warning(
             "%s: %d invalid polygon(s) repaired", path, int((~shapely.is_valid(polygons)).sum())
         )
+        for polygon in polygons[~shapely.is_valid(polygons)]:
+            _check_crossings(polygon, path)
         polygons = shapely.make_valid(polygons)
     area = _polygonal(shapely.union_all(polygons))
     if area.is_empty:
@@ -124,7 +134,14 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
         for layer, kind in pyogrio.list_layers(path):
             if kind is None:
                 continue
-            meta, _, wkb, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
+            meta, _, wkb, _ = pyogrio.raw.read(
+                path, layer=layer, columns=[], force_2d=True, max_features=_MOST_FEATURES + 1
+            )
+            if len(wkb) > _MOST_FEATURES:
+                raise InputError(
+                    f"{path}: layer {layer} has more than {_MOST_FEATURES:,} features, or never"
+                    " ends; dissolve them to the area of interest first"
+                )
             parts = _parts(shapely.from_wkb(wkb))
             if len(parts) == 0:
                 continue
@@ -136,6 +153,20 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, CRSError) as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
     raise InputError(f"{path} has no polygons: an area of interest is one or more polygons")
+
+
+def _check_crossings(polygon: BaseGeometry, path: str) -> None:
+    """Refuse a scribble, by the crossings that a sample of its edges meets."""
+    vertices = shapely.get_coordinates(shapely.get_rings(polygon))
+    edges = shapely.linestrings(np.stack([vertices[:-1], vertices[1:]], axis=1))
+    sample = edges[np.linspace(0, len(edges) - 1, min(_SAMPLED_EDGES, len(edges))).astype(int)]
+    met = shapely.STRtree(edges).query(sample, predicate="crosses").shape[1]
+    crossings = met / len(sample) * len(edges) / 2
+    if crossings > _MOST_CROSSINGS:
+        raise InputError(
+            f"{path}: a polygon of {len(edges):,} edges crosses itself some {crossings:,.0f} times:"
+            " draw it anew, or repair it (in QGIS, Fix geometries) first"
+        )
 
 
 def _parts(geometries: NDArray[np.object_]) -> NDArray[np.object_]:

@@ -12,6 +12,38 @@ from rasterio.enums import ColorInterp
 from rssc_geo.errors import InputError, UsageError
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_COLORS = frozenset({"red", "green", "blue"})
+# "red edge", "near infra-red", "coastal_blue" and a "red ratio" are other bands than red and blue.
+_OTHER_BANDS = frozenset(
+    {
+        "edge",
+        "near",
+        "infra",
+        "infrared",
+        "ir",
+        "nir",
+        "swir",
+        "mir",
+        "mid",
+        "far",
+        "short",
+        "shortwave",
+        "thermal",
+        "coastal",
+        "coast",
+        "deep",
+        "dark",
+        "aerosol",
+        "ratio",
+        "index",
+        "difference",
+        "mask",
+        "quality",
+        "std",
+        "stddev",
+        "sigma",
+    }
+)
 _Match = Callable[[list[str], str], bool]
 
 
@@ -114,16 +146,14 @@ def _by_interpretation(colorinterp: Sequence[ColorInterp]) -> tuple[int, int, in
 
 def _by_description(descriptions: Sequence[str | None]) -> BandChoice | None:
     words = [re.findall(r"[a-z0-9]+", (text or "").lower()) for text in descriptions]
-    # "red edge" is another band than red; a name such as "B04 (665 nm)" counts by its first word.
-    named = _first_of(
-        words, lambda word, name: name in word and "edge" not in word, ("red", "green", "blue")
-    )
+    named = _first_of(words, _is_color, ("red", "green", "blue"))
     if named is not None:
         return BandChoice(named, "band descriptions")
-    padded = _first_of(words, lambda word, name: word[:1] == [name], ("b04", "b03", "b02"))
+    # A name such as "B04 (665 nm)" counts by its first word.
+    padded = _first_of(words, _starts_with, ("b04", "b03", "b02"))
     if padded is not None:
         return BandChoice(padded, "band descriptions")
-    short = _first_of(words, lambda word, name: word[:1] == [name], ("b4", "b3", "b2"))
+    short = _first_of(words, _starts_with, ("b4", "b3", "b2"))
     if short is not None:
         return BandChoice(
             short,
@@ -134,14 +164,25 @@ def _by_description(descriptions: Sequence[str | None]) -> BandChoice | None:
     return None
 
 
+def _is_color(words: list[str], name: str) -> bool:
+    """Whether a description names the color, and no other band that has it in its name."""
+    return name in words and not _OTHER_BANDS.intersection(words) and len(_COLORS & {*words}) == 1
+
+
+def _starts_with(words: list[str], name: str) -> bool:
+    return words[:1] == [name]
+
+
 def _first_of(
     words: list[list[str]], match: _Match, names: tuple[str, str, str]
 ) -> tuple[int, int, int] | None:
-    found = [
-        next((index for index, word in enumerate(words, start=1) if match(word, name)), 0)
-        for name in names
-    ]
-    return (found[0], found[1], found[2]) if all(found) else None
+    """The bands that match each name; one that is called by the name alone comes before others."""
+    found = []
+    for name in names:
+        matching = [band for band, word in enumerate(words, start=1) if match(word, name)]
+        alone = [band for band in matching if words[band - 1] == [name]]
+        found += (alone or matching)[:1]
+    return (found[0], found[1], found[2]) if len(found) == len(names) else None
 
 
 def _words(bands: Sequence[int]) -> str:

@@ -91,9 +91,14 @@ def find_mask_rule(
     values = [handle.nodatavals[index - 1] for index in indexes]
     by_value = nodata_beside_alpha or (alpha is None and MaskFlags.nodata in flags)
     nodata = None
-    if by_value and not dataset_mask and None not in values:
+    dtypes = [np.dtype(handle.dtypes[index - 1]) for index in indexes]
+    can_be = all(
+        value is not None and can_hold(dtype, value)
+        for value, dtype in zip(values, dtypes, strict=True)
+    )
+    if by_value and not dataset_mask and can_be:
         nodata = float(values[0]), float(values[1]), float(values[2])
-    nan = handle.dtypes[indexes[0] - 1].startswith("float")
+    nan = dtypes[0].kind == "f"
     sparse: tuple[int, ...] = ()
     # GDAL fills a block that a sparse GeoTIFF leaves out with nodata, or 0.
     if handle.driver == "GTiff" and not dataset_mask:
@@ -106,11 +111,19 @@ def find_mask_rule(
 
 
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:
-    """Whether pixels of the type can have the value."""
+    """Whether pixels of the type can have the value; a float as its own digits print it."""
     if dtype.kind == "f":
-        return True
+        return math.isfinite(held(dtype, value)) or not math.isfinite(value)
     limits = np.iinfo(dtype)
     return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+
+
+def held(dtype: np.dtype[Any], value: float) -> float:
+    """The value as pixels of the type hold it: -3.4028235e+38 is the lowest of float32."""
+    if dtype.kind != "f":
+        return value
+    with np.errstate(over="ignore"):
+        return float(dtype.type(value))
 
 
 def _equals(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
@@ -118,7 +131,7 @@ def _equals(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
         return np.asarray(np.isnan(values))
     if values.dtype.kind == "f":
         # GDAL keeps nodata as a double and compares in the band's own precision.
-        return np.asarray(values == values.dtype.type(nodata))
+        return np.asarray(values == held(values.dtype, nodata))
     if not can_hold(values.dtype, nodata):
         return np.zeros(values.shape, dtype=bool)
     return np.asarray(values == values.dtype.type(int(nodata)))

@@ -14,9 +14,8 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyproj
@@ -29,21 +28,33 @@ from rasterio.vrt import WarpedVRT
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
-from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule
+from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
+from rssc_geo.raster.virtual import VRT_TYPES, VrtBand, VrtSource, check_vrt, vrt_text
 
 _REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
-_VRT_TYPES = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "uint64": "UInt64",
-    "int64": "Int64",
-    "float32": "Float32",
-    "float64": "Float64",
+# Archives on this computer are no network: their folders are listed, so that what lies beside a
+# raster (masks, world files, headers) counts there as well.
+_NETWORK = re.compile(
+    r"(?<![a-z])(?:ftp|https?|s3|gs|az|oss)://"
+    r"|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(?:_streaming)?[/?]"
+)
+_SCHEMES = {
+    "file": "",
+    "zip": "/vsizip",
+    "tar": "/vsitar",
+    "gzip": "/vsigzip",
+    "ftp": "/vsicurl",
+    "http": "/vsicurl",
+    "https": "/vsicurl",
+    "s3": "/vsis3",
+    "gs": "/vsigs",
+    "az": "/vsiaz",
+    "oss": "/vsioss",
 }
+"""rasterio's schemes of URLs, and GDAL's names of the file systems."""
+
+Scales = tuple[tuple[float, float], ...]
+UNSCALED: Scales = ((1.0, 0.0),) * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,10 @@ class Source:
     bands : the source bands taken as red, green, blue
     dtype : numpy name of the pixels' type
     nodata, mask : the nodata value in force, and in words what makes a pixel invalid
+    scales : (scale, offset) of each band used, by its tags
+    bits : of a pixel, where a file of bytes says that it uses fewer than 8 of them
+    palette : whether the pixels are the colors of a palette
+    notes : what the user should know
     """
 
     opening: Opening
@@ -142,6 +157,10 @@ class Source:
     dtype: str
     nodata: float | None
     mask: str
+    scales: Scales
+    bits: int | None
+    palette: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +175,9 @@ class _View:
     vrt_block_shape : of the file behind a VRT, whose own blocks mean nothing
     mask_band : band of the VRT that holds the file's own mask
     palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
+    scales : of the bands, as ``Source`` has them
+    bits : as ``Source`` has it
+    notes : what the user should know
     """
 
     bands: BandChoice
@@ -166,6 +188,9 @@ class _View:
     mask_band: int | None = None
     palette: bool = False
     palette_nodata: float | None = None
+    scales: Scales = UNSCALED
+    bits: int | None = None
+    notes: tuple[str, ...] = ()
 
     @contextlib.contextmanager
     def over(self, dataset: rasterio.DatasetReader) -> Iterator[rasterio.DatasetReader]:
@@ -189,7 +214,9 @@ def open_source(
 ) -> Source:
     """Open a source once and settle how it is read; arguments and errors of ``open_scene``."""
     if not isinstance(source, str | Path):
-        return _open_separate([os.fspath(path) for path in source], bands=bands, nodata=nodata)
+        return _open_separate(
+            [os.fspath(path) for path in source], bands=bands, nodata=nodata, assume_crs=assume_crs
+        )
     path = os.fspath(source)
     _check_path(path)
     with (
@@ -214,14 +241,16 @@ def is_remote(path: str) -> bool:
 
 
 def gdal_env(dataset: str, *, cache_bytes: int | None = None) -> rasterio.Env:
-    """GDAL's settings for a raster: remote folders are not listed, remote reads are cached.
+    """GDAL's settings for a raster: no Python code of a VRT is run.
+
+    On the network folders are not listed, and reads are cached.
 
     ``cache_bytes`` is the size of the block cache: GDAL's own grows to 5 % of the machine's memory.
     The user's ``GDAL_CACHEMAX`` is left in force.
     """
-    options: dict[str, str | int] = (
-        dict(_REMOTE_ENV) if is_remote(dataset) or "/vsi" in dataset[:4096] else {}
-    )
+    options: dict[str, str | int] = {"GDAL_VRT_ENABLE_PYTHON": "NO"}
+    if _NETWORK.search(dataset[:4096]):
+        options.update(_REMOTE_ENV)
     if cache_bytes is not None and "GDAL_CACHEMAX" not in os.environ:
         options["GDAL_CACHEMAX"] = cache_bytes
     return rasterio.Env(**options)
@@ -236,6 +265,11 @@ def gdal_errors(label: str) -> Iterator[None]:
         # rasterio's own text is general ("Read failed. See previous exception"); the cause has
         # GDAL's reason.
         reason = one_line(error.__cause__ or error)
+        if Path(label).is_dir():
+            raise InputError(
+                f"{label} is a folder, and none that is a raster as a whole: give a raster file in"
+                " it"
+            ) from error
         raise InputError(f"{label} cannot be read as a raster: {reason}") from error
 
 
@@ -291,6 +325,10 @@ def _describe_source(
         dtype=dtype,
         nodata=rule.nodata[0] if rule.nodata else view.palette_nodata,
         mask=_describe_mask(rule, view, files),
+        scales=view.scales,
+        bits=view.bits,
+        palette=view.palette,
+        notes=view.notes,
     )
 
 
@@ -330,6 +368,7 @@ def _view_file(
     if dataset.count == 0:
         inside = f"; it contains {dataset.subdatasets[0]} and others" if dataset.subdatasets else ""
         raise InputError(f"{path} has no raster bands{inside}")
+    check_vrt(dataset, path)
     warp = _warp_of(dataset, path, nodata=nodata, assume_crs=assume_crs)
     if nodata is not None:
         for dtype in dataset.dtypes:
@@ -340,34 +379,62 @@ def _view_file(
                 f"{path} is paletted and placed by control points alone: warp it first with"
                 " gdalwarp"
             )
-        value = nodata if nodata is not None else dataset.nodata
-        return _View(
-            BandChoice((1, 1, 1), "palette expanded"),
-            vrt=_palette_vrt(dataset, nodata=value),
-            vrt_block_shape=dataset.block_shapes[0],
-            palette=True,
-            palette_nodata=value,
-        )
+        return _palette_view(dataset, path, nodata=nodata)
     choice = choose_bands(dataset, bands=bands, source=path)
+    first = choice.bands[0]
+    view = _View(
+        choice,
+        indexes=choice.bands,
+        warp=warp,
+        scales=tuple(_scale_of(dataset, band) for band in choice.bands),
+        bits=_bits_of(dataset, first),
+        notes=_nodata_notes(dataset, first, path) if nodata is None else (),
+    )
     masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
     tagged = all(dataset.nodatavals[band - 1] == nodata for band in choice.bands) and not masked
     if warp is not None or nodata is None or tagged:
-        return _View(choice, indexes=choice.bands, warp=warp)
+        return view
     # The overviews are left out: they were averaged without this nodata value, so that a collar has
     # bled in.
-    file = _gdal_name(dataset)
-    parts = [
-        _VrtBand(file, str(band), _dtype_of(dataset, band, path), nodata, overviews=False)
-        for band in choice.bands
-    ]
+    name = _gdal_name(path)
+    parts = []
+    for band in choice.bands:
+        dtype = _dtype_of(dataset, band, path)
+        source = VrtSource(name, str(band), overviews=False)
+        parts.append(VrtBand((source,), dtype, held(np.dtype(dtype), nodata)))
     if masked:
-        parts.append(_VrtBand(file, "mask,1"))
-    return _View(
-        choice,
-        vrt=_vrt(dataset, parts),
+        parts.append(VrtBand((VrtSource(name, "mask,1"),)))
+    return replace(
+        view,
+        indexes=(1, 2, 3),
+        vrt=vrt_text(dataset, parts),
         vrt_block_shape=dataset.block_shapes[0],
         mask_band=4 if masked else None,
     )
+
+
+def _scale_of(dataset: rasterio.DatasetReader, band: int) -> tuple[float, float]:
+    """(scale, offset) by the band's tags."""
+    return float(dataset.scales[band - 1]), float(dataset.offsets[band - 1])
+
+
+def _bits_of(dataset: rasterio.DatasetReader, band: int) -> int | None:
+    """Bits of a pixel, where bytes hold fewer than 8."""
+    bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+    less = dataset.dtypes[band - 1] == "uint8" and bits.isdecimal() and 1 <= int(bits) < 8
+    return int(bits) if less else None
+
+
+def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tuple[str, ...]:
+    """A warning where the raster's own nodata value is one that its pixels cannot have."""
+    value, dtype = dataset.nodatavals[band - 1], str(dataset.dtypes[band - 1])
+    if value is None or dtype not in VRT_TYPES or can_hold(np.dtype(dtype), value):
+        return ()
+    note = (
+        f"{path} says that {value:g} is nodata, which its {dtype} pixels never are: no pixel is"
+        " taken as empty by it; --nodata names the value that is meant"
+    )
+    return (note,)
 
 
 def _warp_of(
@@ -377,7 +444,7 @@ def _warp_of(
     if not dataset.transform.is_identity:
         return None
     points, points_crs = dataset.gcps
-    value = nodata if nodata is not None else dataset.nodata
+    value = nodata if nodata is not None else _own_nodata(dataset, path)
     if points:
         crs = (
             parse_crs(assume_crs, option="--assume-crs").to_wkt()
@@ -398,34 +465,55 @@ def _warp_of(
     )
 
 
-def _palette_vrt(dataset: rasterio.DatasetReader, *, nodata: float | None) -> str:
-    """A VRT with red, green and blue of a paletted raster.
+def _own_nodata(dataset: rasterio.DatasetReader, label: str) -> float | None:
+    """The first band's nodata value by its tag, None where its pixels cannot have it."""
+    value, dtype = dataset.nodata, np.dtype(_dtype_of(dataset, 1, label))
+    return held(dtype, value) if value is not None and can_hold(dtype, value) else None
 
-    Masked where the index is nodata or its color transparent.
+
+def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float | None) -> _View:
+    """The view of a paletted raster: its colors, through a VRT.
+
+    Masked where the file's own mask says so and, in addition, where the index is nodata or its
+    color transparent. Beside an own mask the nodata value of the file does not count.
     """
-    path = _gdal_name(dataset)
+    name = _gdal_name(path)
+    own_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    value = nodata
+    if value is None and not own_mask:
+        value = dataset.nodata
     # A nodata value that no byte has makes GDAL average colors; without one it would average, then
     # look up, indices.
-    colors = [_VrtBand(path, "1", nodata=math.nan, color=component) for component in (1, 2, 3)]
-    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
-        return _vrt(dataset, colors, mask=_VrtBand(path, "mask,1"))
+    colors = [
+        VrtBand((VrtSource(name, "1", color=component),), nodata=math.nan)
+        for component in (1, 2, 3)
+    ]
     size = 256 if dataset.dtypes[0] == "uint8" else 65536
     alpha = np.zeros(size, dtype=np.uint8)
     for index, color in dataset.colormap(1).items():
         alpha[index] = color[3]
-    if nodata is not None and nodata in range(size):
-        alpha[int(nodata)] = 0
-    if alpha.all():
-        return _vrt(dataset, colors)
-    table = ",".join(f"{index}:{value}" for index, value in enumerate(alpha))
-    return _vrt(dataset, colors, mask=_VrtBand(path, "1", nodata=math.nan, lut=table))
+    if value is not None and value in range(size):
+        alpha[int(value)] = 0
+    masks = [VrtSource(name, "mask,1")] if own_mask else []
+    if not alpha.all():
+        table = ",".join(f"{index}:{value}" for index, value in enumerate(alpha))
+        masks.append(VrtSource(name, "1", lut=table))
+    mask = VrtBand(tuple(masks), nodata=math.nan) if masks else None
+    return _View(
+        BandChoice((1, 1, 1), "palette expanded"),
+        vrt=vrt_text(dataset, colors, mask=mask),
+        vrt_block_shape=dataset.block_shapes[0],
+        palette=True,
+        palette_nodata=value,
+        notes=_nodata_notes(dataset, 1, path) if nodata is None else (),
+    )
 
 
 def _check_path(path: str) -> None:
     if is_remote(path) or path.lstrip().startswith("<") or Path(path).is_file():
         return
     if Path(path).is_dir():
-        raise InputError(f"{path} is a folder: give a raster file in it")
+        return  # a Zarr store is one, and others
     # GDAL's own names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
     if not re.match(r"\w{2,}:", path):
         raise InputError(f"{path} does not exist")
@@ -451,7 +539,11 @@ def _no_place_is_no_warning() -> Iterator[None]:
 
 
 def _open_separate(
-    paths: Sequence[str], *, bands: Sequence[int] | None, nodata: float | None
+    paths: Sequence[str],
+    *,
+    bands: Sequence[int] | None,
+    nodata: float | None,
+    assume_crs: str | None,
 ) -> Source:
     """Open a VRT of three single-band files as red, green and blue.
 
@@ -476,22 +568,20 @@ def _open_separate(
         files: dict[int, rasterio.DatasetReader] = {}
         for number in dict.fromkeys(chosen):
             path = paths[number - 1]
-            with gdal_errors(path), gdal_env(path):
+            _check_path(path)
+            with gdal_errors(path), gdal_env(path), _no_place_is_no_warning():
                 files[number] = stack.enter_context(rasterio.open(path))
         first = files[chosen[0]]
-        for file in files.values():
+        for number, file in files.items():
+            check_vrt(file, paths[number - 1])
             _check_alike(file, first)
-        if nodata is not None:
-            _check_nodata(nodata, _dtype_of(first, 1, first.name), first.name)
-        parts = [_separate_band(files[number], nodata) for number in chosen]
-        masked = [
-            file for file in files.values() if MaskFlags.per_dataset in file.mask_flag_enums[0]
-        ]
-        mask = _VrtBand(_gdal_name(masked[0]), "mask,1") if masked and nodata is None else None
-        view = _View(
-            BandChoice(chosen, "separate files"),
-            vrt=_vrt(first, parts, mask=mask),
-            vrt_block_shape=first.block_shapes[0],
+            if _warp_of(file, paths[number - 1], nodata=None, assume_crs=assume_crs) is not None:
+                raise GeoreferenceError(
+                    f"{paths[number - 1]} is placed by control points or RPCs alone: warp the files"
+                    " for --bands-from first, with gdalwarp"
+                )
+        view = _separate_view(
+            [(paths[number - 1], files[number]) for number in chosen], chosen, nodata=nodata
         )
         with gdal_errors(label), gdal_env(view.vrt), view.over(first) as handle:
             return _describe_source(
@@ -504,12 +594,46 @@ def _open_separate(
             )
 
 
-def _separate_band(file: rasterio.DatasetReader, nodata: float | None) -> _VrtBand:
-    # Overviews averaged without the user's nodata value would let a collar bleed in.
-    overviews = nodata is None or file.nodata == nodata
-    value = file.nodata if nodata is None else nodata
-    dtype = _dtype_of(file, 1, file.name)
-    return _VrtBand(_gdal_name(file), "1", dtype, value, overviews=overviews)
+def _separate_view(
+    files: Sequence[tuple[str, rasterio.DatasetReader]],
+    chosen: tuple[int, int, int],
+    *,
+    nodata: float | None,
+) -> _View:
+    """The view of three files, given with their names, as one raster.
+
+    A pixel is invalid where the mask of any of them says so, and where all hold nodata.
+    """
+    parts: list[VrtBand] = []
+    masks: list[VrtSource] = []
+    notes: list[str] = []
+    for path, file in files:
+        name, own = _gdal_name(path), _own_nodata(file, path)
+        dtype = _dtype_of(file, 1, path)
+        value = own
+        if nodata is not None:
+            _check_nodata(nodata, dtype, path)
+            value = held(np.dtype(dtype), nodata)
+        # Overviews averaged without the user's nodata value would let a collar bleed in.
+        source = VrtSource(name, "1", overviews=nodata is None or own == value)
+        parts.append(VrtBand((source,), dtype, value))
+        if MaskFlags.per_dataset in file.mask_flag_enums[0]:
+            masks.append(VrtSource(name, "mask,1"))
+        notes += _nodata_notes(file, 1, path) if nodata is None else ()
+    # Twice the same file, with --bands, is one mask.
+    mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None
+    first = files[0][1]
+    if mask is not None and nodata is not None:
+        parts.append(mask)
+    return _View(
+        BandChoice(chosen, "separate files"),
+        vrt=vrt_text(first, parts, mask=mask if nodata is None else None),
+        vrt_block_shape=first.block_shapes[0],
+        mask_band=4 if mask is not None and nodata is not None else None,
+        scales=tuple(_scale_of(file, 1) for _, file in files),
+        bits=_bits_of(first, 1),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _files_of(files: Iterable[rasterio.DatasetReader]) -> list[str]:
@@ -543,75 +667,30 @@ def _check_alike(file: rasterio.DatasetReader, first: rasterio.DatasetReader) ->
             )
 
 
-# Virtual rasters.
+# Names and types.
 
 
-@dataclass(frozen=True, slots=True)
-class _VrtBand:
-    """One band of a VRT.
+def _gdal_name(path: str) -> str:
+    """The name by which GDAL, in a VRT, opens what the user named, and nothing else.
 
-    Attributes
-    ----------
-    path, band : a file by GDAL's name, and its band ("1", or "mask,1")
-    color : which component of the band's palette is shown: 1, 2, 3 for red, green, blue
-    lut : a table "from:to,…" that maps the values
+    The files that GDAL lists for a raster are no such name: the second picture of a file, a
+    variable, a choice of bands are in the user's words alone.
     """
-
-    path: str
-    band: str
-    dtype: str = "uint8"
-    nodata: float | None = None
-    color: int | None = None
-    lut: str = ""
-    overviews: bool = True
-
-
-def _vrt(
-    like: rasterio.DatasetReader, bands: Sequence[_VrtBand], *, mask: _VrtBand | None = None
-) -> str:
-    """A VRT of the bands with the size and place of ``like``, and with a dataset mask if given."""
-    root = ET.Element("VRTDataset", rasterXSize=str(like.width), rasterYSize=str(like.height))
-    if like.crs:
-        ET.SubElement(root, "SRS").text = like.crs.to_wkt()
-    ET.SubElement(root, "GeoTransform").text = ", ".join(
-        repr(float(value)) for value in like.transform.to_gdal()
-    )
-    for number, band in enumerate(bands, start=1):
-        _add_band(root, band, {"band": str(number)})
-    if mask is not None:
-        _add_band(ET.SubElement(root, "MaskBand"), mask, {})
-    return ET.tostring(root, encoding="unicode")
-
-
-def _add_band(parent: ET.Element, band: _VrtBand, attributes: dict[str, str]) -> None:
-    element = ET.SubElement(
-        parent, "VRTRasterBand", {"dataType": _VRT_TYPES[band.dtype], **attributes}
-    )
-    if band.nodata is not None:
-        ET.SubElement(element, "NoDataValue").text = repr(float(band.nodata))
-    mapped = band.color is not None or band.lut
-    source = ET.SubElement(element, "ComplexSource" if mapped else "SimpleSource")
-    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = band.path
-    if not band.overviews:
-        options = ET.SubElement(source, "OpenOptions")
-        ET.SubElement(options, "OOI", key="OVERVIEW_LEVEL").text = "NONE"
-    ET.SubElement(source, "SourceBand").text = band.band
-    if band.color is not None:
-        ET.SubElement(source, "ColorTableComponent").text = str(band.color)
-    if band.lut:
-        ET.SubElement(source, "LUT").text = band.lut
-
-
-def _gdal_name(dataset: rasterio.DatasetReader) -> str:
-    """The name GDAL itself knows the file by: an absolute path, or a ``/vsi`` path for a URL."""
-    name = str(dataset.files[0] if dataset.files else dataset.name)
-    return name if is_remote(name) else os.path.abspath(name)
+    scheme, mark, rest = path.partition("://")
+    parts = scheme.split("+")
+    if mark and all(part in _SCHEMES for part in parts):
+        systems = "".join(_SCHEMES[part] for part in parts)
+        archive, _, inside = rest.rpartition("!")
+        address = f"{parts[-1]}://" if parts[-1] in ("ftp", "http", "https") else ""
+        name = f"{archive}/{inside.lstrip('/')}" if archive else rest
+        return f"{systems}/{address}{name}" if systems else name
+    return os.path.abspath(path) if os.path.exists(path) else path
 
 
 def _dtype_of(dataset: rasterio.DatasetReader, band: int, label: str) -> str:
     """The numpy name of a band's type; ``InputError`` for complex numbers, which are no picture."""
     name = str(dataset.dtypes[band - 1])
-    if name not in _VRT_TYPES:
+    if name not in VRT_TYPES:
         raise InputError(
             f"{label}: its pixels are of type {name}; a picture of real numbers is needed"
         )

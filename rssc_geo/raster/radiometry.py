@@ -1,8 +1,11 @@
 """One linear scaling to 8 bit for the whole scene, fixed before the first tile.
 
-uint8 passes unchanged. Everything else is scaled band by band from a sample that depends on the
-raster alone (never on the AOI, the tiles or their order), so that equal ground looks equal
-everywhere in the scene.
+uint8 passes unchanged; bytes of which a file says that it uses fewer than 8 bits are widened.
+Values that a user names are those that other programs show: through the scale and offset of the
+bands' tags, where there are some.
+
+Everything else is scaled band by band from a sample that depends on the raster alone (never on the
+AOI, the tiles or their order), so that equal ground looks equal everywhere in the scene.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import Window
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.scene import Scene
@@ -32,6 +35,10 @@ _SIDE = 256
 _BLOCKS = 64
 _ROUNDS = 4
 _ENOUGH = 10_000
+
+_CATEGORIES = 32  # colors that a palette of categories shows at most
+_DARK = 0.02  # of the largest value: what is darker shows nothing
+_CORNER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Radiometry:
 
 def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Scale a band in double precision to uint8, rounded to the nearest."""
-    if high <= low:
+    if high == low:
         return np.select(
             [values < low, values > high, values == low], [0, 255, _CONSTANT], 0
         ).astype(np.uint8)
@@ -108,22 +115,26 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
     0–255.
     """
     text = (stretch or "").strip().lower()
+    if not text and scene.bits is not None:
+        most = float(2**scene.bits - 1)
+        return Radiometry((0.0,) * 3, (most,) * 3, f"values 0,{most:g} ({scene.bits} bits a pixel)")
     if text == "none" or (not text and scene.dtype == "uint8"):
         return _unchanged(scene)
     pairs = _parse(text or _DEFAULT, stretch or _DEFAULT)
     if not any(relative for _, _, relative in pairs):
+        tagged = "" if all(scale == (1.0, 0.0) for scale in scene.scales) else " (scaled by tags)"
         return Radiometry(
-            _triple([pair[0] for pair in pairs]),
-            _triple([pair[1] for pair in pairs]),
-            f"values {text}",
+            _triple([_stored(pair[0], scene.scales[i]) for i, pair in enumerate(pairs)]),
+            _triple([_stored(pair[1], scene.scales[i]) for i, pair in enumerate(pairs)]),
+            f"values {text}{tagged}",
         )
     sample = sample_pixels(scene)
     lows, highs = [], []
     for band, (first, last, relative) in enumerate(pairs):
         values = sample[:, band][np.isfinite(sample[:, band])]
         if not relative:
-            lows.append(first)
-            highs.append(last)
+            lows.append(_stored(first, scene.scales[band]))
+            highs.append(_stored(last, scene.scales[band]))
         elif values.size:
             low, high = np.percentile(values, [first, last])
             if low == high:
@@ -139,6 +150,11 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
     return Radiometry(
         _triple(lows), _triple(highs), name if name == "minmax" else f"percentiles {name}"
     )
+
+
+def _stored(value: float, scale: tuple[float, float]) -> float:
+    """What a file holds where other programs show the value."""
+    return (value - scale[1]) / scale[0]
 
 
 def sample_pixels(scene: Scene) -> NDArray[Any]:
@@ -160,6 +176,56 @@ def sample_pixels(scene: Scene) -> NDArray[Any]:
             if number % _BLOCKS == 0 and sum(len(chunk) for chunk in chunks) >= _ENOUGH:
                 break
         return np.concatenate(chunks) if chunks else np.empty((0, 3), dtype=scene.dtype)
+
+
+def picture_warnings(scene: Scene) -> tuple[str, ...]:
+    """What a look at the pixels says against classifying them, and what to do.
+
+    A palette of few colors (a map of categories), a black picture, a black collar that no mask
+    marks. Empty where the pixels cannot be read: the tiles will say so.
+    """
+    try:
+        with scene.pixel_reader() as reader:
+            black_corners = _black_corners(scene, reader)
+        sample = sample_pixels(scene) if scene.dtype == "uint8" else None
+    except InputError:
+        return ()
+    notes = []
+    if sample is not None and len(sample):
+        most = 255 if scene.bits is None else 2**scene.bits - 1
+        if scene.palette:
+            colors = len(np.unique(sample.reshape(-1, 3), axis=0))
+            if colors <= _CATEGORIES:
+                notes.append(
+                    f"{scene.source} has a palette and shows {colors} colors: if they are"
+                    " categories, such as those of a land-cover map, and no picture, the classes"
+                    " mean nothing; give the satellite or aerial picture itself"
+                )
+        if np.quantile(sample.max(axis=1), 0.98) <= most * _DARK:
+            notes.append(
+                f"{scene.source} is black: 98% of its pixels are at most {most * _DARK:.0f} of"
+                f" {most} in every band; check the bands (--bands), or brighten it with --stretch"
+                " 2%,98%"
+            )
+            return tuple(notes)
+    if black_corners and scene.nodata != 0:
+        notes.append(
+            f"{scene.source} has corners of zeros that no mask marks as empty, probably a collar"
+            " around the picture: --nodata 0 leaves it out"
+        )
+    return tuple(notes)
+
+
+def _black_corners(scene: Scene, reader: PixelReader) -> bool:
+    """Whether all pixels of a corner are valid and 0, and not those of all four and the middle."""
+    side = (min(_CORNER, scene.height), min(_CORNER, scene.width))
+    ends = (scene.height - side[0], scene.width - side[1])
+    places = [(0, 0), (0, ends[1]), (ends[0], 0), ends, (ends[0] // 2, ends[1] // 2)]
+    black = []
+    for row, col in places:
+        colors, valid = reader.read(Window(row, col, *side), side)
+        black.append(valid is None and not colors.any())
+    return any(black[:4]) and not black[4]
 
 
 def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -> NDArray[Any]:

@@ -22,7 +22,15 @@ from rssc_geo.errors import GeoreferenceError
 from rssc_geo.files import fingerprint
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.mask import PixelReader
-from rssc_geo.raster.opening import Opening, Source, gdal_env, gdal_errors, open_source
+from rssc_geo.raster.opening import (
+    UNSCALED,
+    Opening,
+    Scales,
+    Source,
+    gdal_env,
+    gdal_errors,
+    open_source,
+)
 from rssc_geo.raster.sources import all_files
 
 
@@ -44,6 +52,9 @@ class Scene:
     overviews : reduction factors there are
     warnings : what the user should know
     opening : how its pixels are read
+    scales : (scale, offset) of red, green and blue by their tags: what other programs show
+    bits : of a pixel, where a file of bytes says that it uses fewer than 8 of them
+    palette : whether the pixels are the colors of a palette
     """
 
     source: str
@@ -62,6 +73,9 @@ class Scene:
     overviews: tuple[int, ...]
     warnings: tuple[str, ...]
     opening: Opening
+    scales: Scales = UNSCALED
+    bits: int | None = None
+    palette: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -100,6 +114,7 @@ class Scene:
         ``network``: servers are asked for the marks of files that lie there.
         """
         fields = (
+            self.source,
             self.bands,
             self.nodata,
             self.mask,
@@ -136,6 +151,11 @@ def open_scene(
         The raster cannot be read, has too few bands, or no usable place on Earth.
     UsageError
         ``bands`` or ``assume_crs`` cannot be meant.
+
+    >>> from rssc_geo import open_scene
+    >>> scene = open_scene("scene.tif")
+    >>> scene.shape, scene.bands, scene.mask
+    ((600, 600), (1, 2, 3), 'internal mask')
     """
     found = open_source(source, bands=bands, nodata=nodata, assume_crs=assume_crs)
     label = found.opening.label
@@ -156,8 +176,11 @@ def open_scene(
         nodata=found.nodata,
         mask=found.mask,
         overviews=found.opening.overviews,
-        warnings=(*filter(None, [found.bands.warning]), *notes),
+        warnings=(*filter(None, [found.bands.warning]), *notes, *found.notes),
         opening=found.opening,
+        scales=found.scales,
+        bits=found.bits,
+        palette=found.palette,
     )
 
 

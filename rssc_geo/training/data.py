@@ -1,10 +1,11 @@
-"""An image-folder data set in memory, its captions, and its splits without leaks. No torch here."""
+"""A data set of pictures in memory: its captions, and its splits without leaks. No torch here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from rssc_geo.errors import InputError
+from rssc_geo.captioning import check_captioner
+from rssc_geo.errors import InputError, UsageError
+from rssc_geo.files import atomic_write, check_not_input, check_writable
+from rssc_geo.models import load_card
+from rssc_geo.options import CaptionOptions
+from rssc_geo.pipelines import CaptionResult
+from rssc_geo.progress import Progress, reporting
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +133,10 @@ def load_image_folder(
         when there are fewer than two class folders, or one of them holds fewer than two readable
         images, or the captions are no JSON Lines
 
-    Examples
-    --------
-    >>> data = load_image_folder("AID", size=192)  # doctest: +SKIP
-    >>> data.pixels.shape, data.classes[0]  # doctest: +SKIP
-    ((10000, 192, 192, 3), 'Airport')
-
+    >>> from rssc_geo import load_image_folder
+    >>> data = load_image_folder("pictures", size=32)
+    >>> data.pixels.shape, data.classes
+    ((36, 32, 32, 3), ('Beach', 'Forest', 'River'))
     """
     if captions is not None and not Path(captions).is_file():
         raise InputError(f"{captions}: no such file of captions")
@@ -299,3 +304,63 @@ def deal_folds(
             )
         fold[places] = (np.arange(len(places)) + generator.integers(folds)) % folds
     return [rows[fold == number] for number in range(folds)]
+
+
+def caption_pictures(
+    folder: str | Path,
+    output: str | Path,
+    options: CaptionOptions | None = None,
+    *,
+    progress: Progress | bool | None = None,
+) -> CaptionResult:
+    """Describe the pictures of a data set and write ``captions.jsonl`` for ``train --captions``.
+
+    Parameters
+    ----------
+    folder : one folder a class, see ``load_image_folder``
+    output : a .jsonl with a line a picture, ``{"image": "<class>/<file>", "captions": ["…"]}``,
+        which appears whole or not at all
+    options : those of model, computing and captions, and ``overwrite``; what a large captioner has
+        written stays in its cache
+    progress : as for ``classify``
+
+    Raises ``RsscGeoError``, one clear line.
+    """
+    started = time.monotonic()
+    options = options or CaptionOptions()
+    target = Path(output)
+    if target.suffix.lower() != ".jsonl":
+        raise UsageError(f"{target.name}: captions of pictures are written as .jsonl")
+    if options.captioner == "none":
+        raise UsageError("--captioner none writes no captions; name one that does")
+    check_writable(target, overwrite=options.overwrite)
+    if target.exists():
+        pictures = find_pictures(folder)
+        check_not_input(
+            [target], [Path(folder) / "captions.jsonl", *(path for _, path in pictures.paths)]
+        )
+    card = load_card(options.model, revision=options.revision)
+    check_captioner(options, card)
+    data = load_image_folder(folder, size=card.input_size[0])
+
+    from rssc_geo.captioning import NoCaptioner
+    from rssc_geo.inference import load_predictor
+
+    predictor = load_predictor(options)
+    if isinstance(predictor.captioner, NoCaptioner):
+        raise UsageError("the model brings no captioner of its own; name one with --captioner")
+    count = len(data.names)
+    with (
+        atomic_write(target) as made,
+        made.open("w", encoding="utf-8") as file,
+        reporting(progress) as report,
+    ):
+        for start in range(0, count, predictor.compute.batch_size):
+            pixels = data.pixels[start : start + predictor.compute.batch_size]
+            captions = predictor(pixels, np.ones(pixels.shape[:3], bool)).captions
+            for name, text in zip(data.names[start:], captions, strict=False):
+                line = {"image": name, "captions": [text] if text else []}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            report("caption", start + len(captions), count)
+    seconds = time.monotonic() - started
+    return CaptionResult(target, count, seconds, str(predictor.compute.device), ())

@@ -28,7 +28,15 @@ from rssc_geo.models import DualAttentionClassifier, Model, ModelCard, load_card
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split, load_image_folder, stratified_split
 from rssc_geo.training.kept import identity, keeping
-from rssc_geo.training.loop import LoopOptions, Task, fit, mixed_precision, plain, warmup_cosine
+from rssc_geo.training.loop import (
+    LoopOptions,
+    StageRun,
+    Task,
+    fit,
+    mixed_precision,
+    plain,
+    warmup_cosine,
+)
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
 from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_record
 from rssc_geo.training.readme import bundle_readme
@@ -79,10 +87,16 @@ def train_end_to_end(
     with accelerator.main_process_first():
         work.open(data, recipe)
 
+    run = StageRun(
+        work.path,
+        accelerator.device,
+        seed=recipe.seed,
+        report=work.reporter(_EndToEndTask.name, own.epochs),
+    )
     weights = work.path / "end_to_end.safetensors"
     start = model.network.state_dict()
     made_of = identity(pictures=data.fingerprint(), recipe=own, seed=recipe.seed, start=start)
-    task = _EndToEndTask(model, data, split, own, seed=recipe.seed, accelerator=accelerator)
+    task = _EndToEndTask(model, data, split, own, run=run, accelerator=accelerator)
     task.keep_in(weights, made_of)
     optimizer = _optimizer(model.network, own)
     schedule = _schedule(optimizer, own, steps=task.steps)
@@ -96,12 +110,11 @@ def train_end_to_end(
         weights=weights,
         made_of=made_of,
     )
-    report = work.reporter(task.name, own.epochs)
-    fit(task, prepared, schedule, options, report=report, processes=accelerator)
+    fit(task, prepared, schedule, options, report=run.report, processes=accelerator)
     accelerator.wait_for_everyone()
 
     model.network.load_state_dict(load_file(weights))
-    card = _measured(model.card, task)
+    card = _with_accuracy(model.card, task)
     record = training_record(
         recipe,
         split,
@@ -137,12 +150,11 @@ class _EndToEndTask(Task[Batch]):
         split: Split,
         recipe: EndToEndRecipe,
         *,
-        seed: int,
+        run: StageRun,
         accelerator: Any,
     ) -> None:
         self._model, self._data, self._split, self._recipe = model, data, split, recipe
-        self._seed, self._accelerator = seed, accelerator
-        self._device: torch.device = accelerator.device
+        self._seed, self._device, self._accelerator = run.seed, run.device, accelerator
         self.network = model.network
         self._batch_size = min(recipe.batch_size, len(split["train"]))
         self.steps = math.ceil(len(split["train"]) / self._batch_size)
@@ -230,7 +242,7 @@ class _EndToEndTask(Task[Batch]):
         return len(self._split["test"]) > 0
 
 
-def _measured(card: ModelCard, task: _EndToEndTask) -> ModelCard:
+def _with_accuracy(card: ModelCard, task: _EndToEndTask) -> ModelCard:
     """The card with temperature and figures of the network as it is."""
     logits = task.logits("val")
     temperature = task.temperature(logits)

@@ -35,6 +35,24 @@ Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of epochs done and what was measured in the last one."""
 
 
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """How a stage runs.
+
+    Attributes
+    ----------
+    work : existing folder for what the stage keeps
+    device : where it computes
+    seed : of every random choice
+    report : called after each epoch
+    """
+
+    work: Path
+    device: torch.device
+    seed: int = 0
+    report: Report | None = None
+
+
 class Task(Generic[Batch]):
     """What a stage trains; a subclass gives ``batches`` and ``loss``, and what else it needs.
 
@@ -204,7 +222,7 @@ def fit(
 
 
 class _Loop(Generic[Batch]):
-    """A task at work."""
+    """A task with its optimizer and schedule while it is trained."""
 
     def __init__(
         self,
@@ -222,21 +240,21 @@ class _Loop(Generic[Batch]):
     def run(self, report: Report | None) -> LoopState:
         """All epochs that an earlier run has not done."""
         options, state = self._options, self._state
-        leads = self._processes.is_main_process
-        tell = report if report is not None and leads else _ignore
+        is_main = self._processes.is_main_process
+        call_report = report if report is not None and is_main else _ignore
         if options.checkpoint is not None and self._load(options.checkpoint):
             log.info(
                 "%s: epochs 1 to %d of %d were done before",
                 self._task.name, state.epoch, options.epochs,
             )  # fmt: skip
-        tell(state.epoch, {})
+        call_report(state.epoch, {})
         while state.epoch < options.epochs and not self._stopped_early():
             values = self._next_epoch()
-            if options.checkpoint is not None and leads:
+            if options.checkpoint is not None and is_main:
                 self._save(options.checkpoint)
-            tell(state.epoch, values)
+            call_report(state.epoch, values)
         if state.epoch < options.epochs:
-            tell(options.epochs, {})
+            call_report(options.epochs, {})
         return state
 
     def _stopped_early(self) -> bool:
@@ -347,17 +365,17 @@ class _Loop(Generic[Batch]):
 
 
 def _diverged(name: str, epoch: int, loss: float, checkpoint: Path | None) -> str:
-    said = f"training stopped in epoch {epoch} ({name}): the loss is {loss}"
+    problem = f"training stopped in epoch {epoch} ({name}): the loss is {loss}"
     if checkpoint is None:
-        return f"{said}; the values it learns from are too large or not finite"
+        return f"{problem}; the values it learns from are too large or not finite"
     return (
-        f"{said}. {checkpoint.parent} holds the last good epoch; run again in another --work"
+        f"{problem}. {checkpoint.parent} holds the last good epoch; run again in another --work"
         " folder with a lower --learning-rate"
     )
 
 
 def _ignore(_epoch: int, _values: Mapping[str, float]) -> None:
-    """Report to nobody."""
+    """The report where none is wanted."""
 
 
 def plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Figures of merit of a classifier.
 
-scikit-learn computes what it has; calibration and McNemar's test are ours. It is loaded where it is
-first needed, so that no command waits for it.
+scikit-learn computes what it has; calibration and McNemar's test are ours. It and SciPy are loaded
+where they are first needed, so that no command waits for them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from scipy.stats import binomtest
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +163,8 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
     same samples. Where they never differ the p-value is 1. Raises ``ValueError`` when they are not
     bool or differ in shape.
     """
+    from scipy.stats import binomtest
+
     first, second = first_right, second_right
     if first.dtype != bool or second.dtype != bool or first.shape != second.shape:
         met = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
@@ -200,6 +199,9 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     Guo et al., 2017, section 4.2; t lies within e⁻³ and e³. ``logits``: floats (N, C); ``labels``:
     integers (N,).
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     rows = np.arange(len(labels))
 
     def loss(log_t: float) -> float:

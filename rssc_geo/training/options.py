@@ -93,6 +93,22 @@ class CaptionerRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignmentRecipe:
+    """How the alignment of pictures and texts is trained.
+
+    Attributes
+    ----------
+    epochs : at least so many, and at least a hundred steps
+    learning_rate : the highest
+    dropout : share of the image embedding's numbers
+    """
+
+    epochs: int = 10
+    learning_rate: float = 2e-3
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
 class FusionPhase:
     """One phase of the fusion's training.
 
@@ -475,22 +491,22 @@ def training_record(
 
 
 def trained_with(card: ModelCard) -> TrainingRecipe:
-    """Seed, split, folds, views and recipes of the training that a card tells of.
+    """Seed, split, folds, views and recipes of the training that a card records.
 
-    Defaults stand where the card tells nothing. Raises ``BundleError`` where another version of
+    Defaults stand where the card records nothing. Raises ``BundleError`` where another version of
     the program wrote what this one does not know.
     """
-    told = dict(card.training.get("options", {}))
+    recorded = dict(card.training.get("options", {}))
     try:
-        if "captioner" in told:
-            told["captioner"] = CaptionerRecipe(**told["captioner"])
-        if "fusion" in told:
+        if "captioner" in recorded:
+            recorded["captioner"] = CaptionerRecipe(**recorded["captioner"])
+        if "fusion" in recorded:
             phases = {
-                name: told["fusion"][name] and FusionPhase(**told["fusion"][name])
+                name: recorded["fusion"][name] and FusionPhase(**recorded["fusion"][name])
                 for name in ("together", "words")
             }
-            told["fusion"] = FusionRecipe(**{**told["fusion"], **phases})
-        return TrainingRecipe(seed=card.training.get("seed", 0), **told)
+            recorded["fusion"] = FusionRecipe(**{**recorded["fusion"], **phases})
+        return TrainingRecipe(seed=card.training.get("seed", 0), **recorded)
     except (TypeError, KeyError) as error:
         raise BundleError(
             f"{card.name}: how it was trained, as its config.json tells, cannot be repeated here:"

@@ -116,7 +116,7 @@ def new_end_to_end_model(
     Raises ``UsageError`` for a start bundle that cannot be trained.
     """
     start = load_card(recipe.model)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": recipe.name,
         "version": recipe.bundle_version,
         "description": (
@@ -136,7 +136,7 @@ def new_end_to_end_model(
         "sha256": {},
     }
     if encoders is None:
-        return _start_model(recipe.model, told)
+        return _start_model(recipe.model, fields)
     image, text = encoders
     network = {
         "image_encoder": dict(image.configuration),
@@ -149,7 +149,7 @@ def new_end_to_end_model(
     }
     card = dataclasses.replace(
         start,
-        **told,
+        **fields,
         input_size=(image.size, image.size),
         mean=image.mean,
         std=image.std,
@@ -163,7 +163,7 @@ def new_end_to_end_model(
     return Model(card, built, text.tokenizer)
 
 
-def _start_model(name: str, told: dict[str, Any]) -> Model:
+def _start_model(name: str, fields: dict[str, Any]) -> Model:
     """The start bundle's network; its classifier is new unless the classes are the same."""
     model = load_bundle(name)
     if model.card.variant == AS_PUBLISHED:
@@ -171,7 +171,7 @@ def _start_model(name: str, told: dict[str, Any]) -> Model:
             f"{name} is as published, which is for comparison; import the checkpoint with"
             " --variant corrected"
         )
-    card = dataclasses.replace(model.card, **told)
+    card = dataclasses.replace(model.card, **fields)
     if [c.name for c in card.classes] == [c.name for c in model.card.classes]:
         return Model(card, model.network, model.tokenizer)
     network = build_network(card)

@@ -65,12 +65,11 @@ def train(
     BundleError
         for a start bundle or encoder that cannot be read
 
-    Examples
-    --------
-    >>> card = train("pictures", "my-model")  # doctest: +SKIP
-    >>> card.accuracy["test"]["overall_accuracy"]  # doctest: +SKIP
-    0.965
-
+    >>> from rssc_geo import TrainOptions, train
+    >>> quick = TrainOptions(schedule=((1, 32),), caption_epochs=1, fusion_epochs=1, views=1)
+    >>> card = train("pictures", "my-model", quick)
+    >>> sorted(card.accuracy)
+    ['test', 'test_human_captions', 'test_no_captions', 'test_own_captions', 'validation']
     """
     check_training(dataset, output, options)
 
@@ -119,6 +118,7 @@ def _train_by_stages(
     import torch
 
     from rssc_geo.models import save_bundle
+    from rssc_geo.training.loop import StageRun
     from rssc_geo.training.stages.alignment import add_alignment
     from rssc_geo.training.stages.calibration import calibrate, mean_accuracy, readings_of
     from rssc_geo.training.stages.captioner import (
@@ -126,9 +126,8 @@ def _train_by_stages(
         add_captioner,
         build_vocabulary,
     )
-    from rssc_geo.training.stages.encoder import train_encoder
-    from rssc_geo.training.stages.features import cache_features
-    from rssc_geo.training.stages.fusion import train_fusion
+    from rssc_geo.training.stages.encoder import cache_features, train_encoder
+    from rssc_geo.training.stages.fusion import FusionData, train_fusion
     from rssc_geo.training.start import initial_weights, new_model
 
     data = load_image_folder(dataset, size=recipe.encoder.size)
@@ -141,32 +140,27 @@ def _train_by_stages(
 
     embeddings = None
     if recipe.sentence_encoder is not None and sentences:
-        from rssc_geo.training.stages.sentences import cache_caption_embeddings
+        from rssc_geo.training.stages.text_encoder import cache_caption_embeddings
 
         embeddings = cache_caption_embeddings(data, rows, recipe.sentence_encoder, work=work.path)
     weights = train_encoder(
         data,
         split,
         recipe.encoder,
-        work=work.path,
         initial=initial_weights(recipe),
         embeddings=embeddings,
-        seed=recipe.seed,
-        device=device,
-        report=work.reporter("encoder", recipe.encoder.epochs),
+        run=StageRun(
+            work.path,
+            device,
+            seed=recipe.seed,
+            report=work.reporter("encoder", recipe.encoder.epochs),
+        ),
     )
     model.network.image_encoder.backbone.load_state_dict(weights)
     model.network.to(device).eval()
 
     features = cache_features(
-        model.network,
-        model.card,
-        data,
-        rows,
-        views=recipe.views,
-        seed=recipe.seed,
-        work=work.path,
-        device=device,
+        model, data, rows, views=recipe.views, seed=recipe.seed, work=work.path
     )
 
     generated = [[""] * len(data.names)] * recipe.views
@@ -189,10 +183,7 @@ def _train_by_stages(
     readings = readings_of(model, features, data, held)
     train_fusion(
         model,
-        features,
-        data,
-        generated,
-        rows,
+        FusionData(features, data, generated, rows),
         recipe.fusion,
         validate=lambda: mean_accuracy(
             model, features.tokens[0, held], data.labels[held], readings

@@ -27,8 +27,8 @@ _PARTS = ("seed", "val", "test", "folds", "views")
 class WorkFolder:
     """The folder where a training keeps what it has made, so that it can go on.
 
-    The clock starts when it is made; nothing is written before ``open``. ``progress`` is told of
-    each stage's epochs.
+    The clock starts when it is made; nothing is written before ``open``. ``progress`` is
+    called after each epoch of a stage.
     """
 
     def __init__(self, path: Path, *, progress: Progress | None = None) -> None:
@@ -100,8 +100,8 @@ def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
         with atomic_write(file) as made:
             made.write_text(json.dumps(made_for), encoding="utf-8")
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        wrong = [name for name, value in made_for.items() if told[name] != value]
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [name for name, value in made_for.items() if recorded[name] != value]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{file} does not tell what {work} was made with; choose another --work folder"
@@ -109,8 +109,8 @@ def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
     if wrong:
         name = wrong[0]
         raise InputError(
-            f"{work} was made with {name} {told[name]}, not {made_for[name]}; choose another --work"
-            " folder"
+            f"{work} was made with {name} {recorded[name]}, not {made_for[name]}; choose another"
+            " --work folder"
         )
 
 

@@ -594,6 +594,24 @@ def test_code_of_its_own_is_not_run(folder: Path, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+def test_kernels_of_others_are_not_run(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["_attn_implementation"] = "somebody/kernel"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "names a kernel to fetch and run" in refusal(folder)
+
+
+def test_files_of_other_folders_are_not_read(folder: Path, tmp_path: Path) -> None:
+    weights = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
+    weights.rename(tmp_path / "elsewhere.safetensors")
+    index.write_text(json.dumps({"weight_map": {"a": f"../{tmp_path.name}/elsewhere.safetensors"}}))
+    assert "names files of other folders" in refusal(folder)
+    index.unlink()
+    weights.symlink_to(tmp_path / "elsewhere.safetensors")
+    assert "model.safetensors is a link out of its folder" in refusal(folder)
+
+
 def test_broken_files(folder: Path, tiles: CaptionBatch) -> None:
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()

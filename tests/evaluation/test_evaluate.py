@@ -14,6 +14,7 @@ import torch
 from affine import Affine
 from shapely import box
 
+from rssc_geo import load_model
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation import (
     GENERATED,
@@ -49,7 +50,9 @@ def data(folder: Path) -> SceneImages:
     return load_image_folder(folder, size=64)
 
 
-def test_figures_are_those_of_the_network(small_model: Model, data: SceneImages) -> None:
+def test_figures_are_those_of_the_network(
+    small_model: Model, data: SceneImages, bundle: Path
+) -> None:
     found = evaluate(small_model, data, EvaluateOptions(caption_source="none", device="cpu"))
     with torch.inference_mode():
         images = small_model.preprocess(data.pixels, np.ones(data.pixels.shape[:3], bool))
@@ -64,6 +67,14 @@ def test_figures_are_those_of_the_network(small_model: Model, data: SceneImages)
     assert found.predictions.embedding.shape == (60, 32 + 1024)
     assert found.captions["CIDEr"] >= 0
     assert json.loads(json.dumps(found.as_dict()))["images"] == 60
+    predictor = load_model(bundle, device="cpu", dtype="float32")
+    again = evaluate(predictor, data, EvaluateOptions(caption_source="none"))
+    np.testing.assert_allclose(
+        again.predictions.probabilities, found.predictions.probabilities, atol=2e-3
+    )  # half precision on disk
+    coarse = load_model(bundle, device="cpu", dtype="bfloat16")
+    rough = evaluate(coarse, data, EvaluateOptions(caption_source="none")).predictions
+    np.testing.assert_allclose(rough.probabilities, again.predictions.probabilities, atol=0.05)
     table = found.to_pandas()
     assert (table["class"] == table["predicted"]).mean() == pytest.approx(
         found.scores.overall_accuracy

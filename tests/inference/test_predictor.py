@@ -5,6 +5,9 @@ A tile's result is its own, and memory that runs out only slows the run.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,18 @@ def test_results_do_not_depend_on_the_batch(
     order = np.random.default_rng(1).permutation(13)
     mixed = classifier(compact, 13)(tiles[0][order], tiles[1][order])
     np.testing.assert_allclose(mixed.probabilities, whole.probabilities[order], atol=1e-5)
+
+
+def test_numbers_too_large_for_the_precision_are_told(
+    compact: Model, tiles: tuple[np.ndarray, np.ndarray]
+) -> None:
+    network = copy.deepcopy(compact.network)
+    with torch.no_grad():
+        network.classifier[1].weight.mul_(1e6)
+    model = dataclasses.replace(compact, network=network, decoder=None, vocabulary=None)
+    half = Predictor(model, NoCaptioner(), Compute(torch.device("cpu"), torch.float16, 4))
+    with pytest.raises(RsscGeoError, match="computes in float16 is no number: run it with --dtype"):
+        half(*tiles)
 
 
 def test_invalid_pixels_are_filled_with_the_mean_whatever_they_hold(

@@ -75,7 +75,7 @@ BREAKAGES = {
     "no checksum": (lambda b: _edit(b, sha256={}), "no sha256"),
     "other network": (
         lambda b: _edit(b, captioner=None, network={"image_encoder": {}, "text_encoder": {}}),
-        "no network",
+        "an encoder of the type None",
     ),
 }
 

@@ -21,7 +21,13 @@ from rssc_geo.models import (
     refine_texts,
     save_bundle,
 )
-from rssc_geo.training import Features, calibrate_alignment, distill_text_encoder, train_alignment
+from rssc_geo.training import (
+    AlignmentRecipe,
+    Features,
+    calibrate_alignment,
+    distill_text_encoder,
+    train_alignment,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,9 @@ def spoken(small_model: Model, sentence_encoder: Path) -> tuple[Model, np.ndarra
     words = ["this is a green field", "a wide river", "this is a town"]
     captions = [(words[kind],) for kind in kinds.tolist()]
     features = Features(tokens, np.ones((1, 90), np.float32))
-    learned = train_alignment(model, features, captions, np.arange(60), learning_rate=1e-2)
+    learned = train_alignment(
+        model, features, captions, np.arange(60), AlignmentRecipe(learning_rate=1e-2)
+    )
     return dataclasses.replace(model, alignment=learned), tokens[0], kinds
 
 

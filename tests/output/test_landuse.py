@@ -402,3 +402,57 @@ def test_a_crs_that_cannot_hold_the_raster_is_one_line(
     moon = CRS.from_proj4("+proj=longlat +R=1737400 +no_defs")
     with pytest.raises(OutputError, match="choose another --crs"):
         case.write(tmp_path / "moon.gpkg", crs=moon)
+
+
+@pytest.mark.parametrize("target", ["EPSG:3857", "EPSG:3395", "ESRI:54009", "ESRI:54012"])
+def test_maps_across_the_antimeridian_are_cut_in_projections_of_the_world(
+    make_case: Callable[..., Case], tmp_path: Path, target: str
+) -> None:
+    case = make_case("EPSG:32760", Affine(5000, 0, 700000, 0, -5000, 8100000), (6, 9))
+    case.write(tmp_path / "map.gpkg", crs=CRS(target))
+    for frame in read(tmp_path / "map.gpkg"):
+        assert frame.is_valid.all()
+        bounds = frame.explode().bounds
+        assert (bounds["maxx"] - bounds["minx"]).max() < 1e6
+    landuse, _ = read(tmp_path / "map.gpkg")
+    # Cut, and nothing lost.
+    equal_area = landuse if target == "ESRI:54009" else landuse.to_crs("ESRI:54034")
+    assert equal_area.area.sum() == pytest.approx(landuse["area_m2"].sum(), rel=1e-2)
+
+
+def test_cells_at_the_limb_of_a_full_disk_have_the_area_on_earth(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    disk = "+proj=geos +h=35785831 +lon_0=140 +sweep=y +a=6378169 +b=6356583.8"
+    side = 11_136_000 / 69
+    case = make_case(disk, Affine(side, 0, -5_568_000, 0, -side, 5_568_000), (9, 9), void=0)
+    summary = case.write(tmp_path / "map.gpkg")
+    landuse, cells = read(tmp_path / "map.gpkg")
+    assert np.isfinite(landuse["area_m2"]).all()
+    assert np.isfinite(landuse.select_dtypes("number")).all(axis=None)
+    # A third of the Earth and more is seen from there, up to 81 degrees away.
+    assert 0.38 * 510e12 < landuse["area_m2"].sum() < 0.46 * 510e12
+    assert summary.cells == len(cells)
+    with pytest.raises(OutputError, match="choose another --crs"):
+        case.write(tmp_path / "lonlat.gpkg", crs=CRS(4326))
+
+
+def test_a_global_grid_that_reaches_beyond_the_poles_ends_at_them(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    case = make_case(
+        "EPSG:4326", Affine(360 / 70, 0, -180, 0, -180.25 / 69, 90.125), (9, 9), void=0
+    )
+    for name, crs in (("own.gpkg", None), ("other.gpkg", CRS("ESRI:54034"))):
+        case.write(tmp_path / name, crs=crs)
+        landuse, cells = read(tmp_path / name)
+        assert landuse["area_m2"].sum() == pytest.approx(510.07e12, rel=1e-3)
+        assert np.isfinite(landuse["area_m2"]).all()
+        if crs is None:
+            assert np.abs(cells.total_bounds).max() <= 180
+            assert np.abs(cells.total_bounds[[1, 3]]).max() <= 90
+
+
+def test_a_geocentric_crs_is_no_map(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="choose another --crs"):
+        case.write(tmp_path / "map.gpkg", crs=CRS(4978))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
+import time
 from pathlib import Path
 
 import geopandas as gpd
@@ -171,3 +174,27 @@ def test_cells_are_chosen_by_their_center(transform) -> None:
         assert inside[cell.row, cell.col] == area.contains(shapely.Point(center))
     assert inside.any()
     assert not inside.all()
+
+
+def test_scribbles_and_views_that_never_end_are_refused_soon(scene, tmp_path, monkeypatch) -> None:
+    scribble = shapely.Polygon(np.random.default_rng(0).random((10_000, 2)) * 100 + 500_000)
+    gpd.GeoDataFrame(geometry=[scribble], crs="EPSG:32632").to_file(tmp_path / "scribble.gpkg")
+    started = time.monotonic()
+    with pytest.raises(InputError, match="crosses itself"):
+        read_aoi(tmp_path / "scribble.gpkg", scene)
+    monkeypatch.setattr("rssc_geo.raster.aoi._MOST_FEATURES", 1000)
+    path = tmp_path / "view.gpkg"
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32632").to_file(path, layer="a")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.executescript(
+            "CREATE VIEW endless AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT n.i AS fid, a.geom AS geom FROM n, a;"
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id)"
+            " VALUES ('endless', 'features', 'endless', 32632);"
+            "INSERT INTO gpkg_geometry_columns VALUES ('endless', 'geom', 'POLYGON', 32632, 0, 0);"
+            "DELETE FROM gpkg_contents WHERE table_name = 'a';"
+            "DELETE FROM gpkg_geometry_columns WHERE table_name = 'a';"
+        )
+    with pytest.raises(InputError, match="never ends"):
+        read_aoi(path, scene)
+    assert time.monotonic() - started < 30

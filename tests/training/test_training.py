@@ -28,9 +28,12 @@ from rssc_geo.training import (
     CaptionerRecipe,
     EncoderRecipe,
     Features,
+    FusionData,
     FusionPhase,
     FusionRecipe,
+    Report,
     SceneImages,
+    StageRun,
     TrainingRecipe,
     WorkFolder,
     build_vocabulary,
@@ -214,17 +217,14 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
     for work in works:
         work.mkdir()
 
-    def learn(work: Path, **options: object) -> dict[str, torch.Tensor]:
+    def learn(work: Path, report: Report | None = None) -> dict[str, torch.Tensor]:
         return train_encoder(
             data,
             split,
             ENCODER,
-            work=work,
             initial=None,
             embeddings=embeddings,
-            seed=3,
-            device=CPU,
-            **options,  # type: ignore[arg-type]
+            run=StageRun(work, CPU, seed=3, report=report),
         )
 
     whole, again = learn(works[0]), learn(works[1])
@@ -253,10 +253,8 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_epoch(
             data,
             stratified_split(data, seed=0),
             recipe,
-            work=tmp_path,
             initial=None,
-            seed=0,
-            device=CPU,
+            run=StageRun(tmp_path, CPU),
         )
 
 
@@ -271,13 +269,15 @@ def features(data: SceneImages) -> Features:
     return Features((colors @ spread)[None].astype(np.float16), np.ones((1, 60), np.float32))
 
 
-def test_captioner_learns_to_name_what_it_sees(data: SceneImages, features: Features) -> None:
+def test_captioner_learns_to_name_what_it_sees(
+    data: SceneImages, features: Features, tmp_path: Path
+) -> None:
     vocabulary = build_vocabulary(text for captions in data.captions for text in captions)
     recipe = CaptionerRecipe(
         width=32, heads=2, layers=1, length=10, epochs=40, batch_size=20, learning_rate=5e-3
     )
     decoder = train_captioner(
-        features, data.captions, vocabulary, np.arange(60), recipe, device=CPU
+        features, data.captions, vocabulary, np.arange(60), recipe, run=StageRun(tmp_path, CPU)
     )
     texts = write_captions(decoder, vocabulary, features.tokens[0], device=CPU)
     right = [
@@ -298,7 +298,8 @@ def _fused(
             data.labels,
         )
 
-    best = train_fusion(model, features, data, [captions], np.arange(60), recipe, validate=accuracy)
+    learned = FusionData(features, data, [captions], np.arange(60))
+    best = train_fusion(model, learned, recipe, validate=accuracy)
     assert accuracy() == best
     return model, best
 

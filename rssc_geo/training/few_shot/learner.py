@@ -24,7 +24,7 @@ from rssc_geo.models import Model, class_embeddings
 from rssc_geo.progress import Progress
 from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.few_shot.patches import Patches
-from rssc_geo.training.loop import mixed_precision, one_cycle
+from rssc_geo.training.loop import LoopOptions, Task, fit, mixed_precision, one_cycle
 
 log = logging.getLogger(__name__)
 
@@ -385,37 +385,67 @@ def fine_tune(
 
     The result is the same each time on one machine's processor.
     """
-    generator = torch.Generator().manual_seed(0)
-    before = model.network.image_encoder.to(device).eval()
-    encoder = copy.deepcopy(before).requires_grad_()
-    layer = probe.weight[:, -encoder.width :].copy(), probe.bias.copy()
-    weight, bias = (torch.from_numpy(value).to(device).requires_grad_() for value in layer)
-    learned = [*encoder.parameters(), weight, bias]
-    optimizer = torch.optim.AdamW(learned, lr=_RATE, weight_decay=_DECAY)
+    task = _FineTuning(model, probe, pixels, labels, device)
+    optimizer = torch.optim.AdamW(task.network.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = one_cycle(optimizer, _RATE, steps=_STEPS)
-    images, codes = to_input(pixels), torch.from_numpy(labels.astype(np.int64))
-    odds = 1 / torch.bincount(codes).clamp(min=1)[codes].float()
-    size = pixels.shape[1]
-    for _ in range(_STEPS):
-        rows = torch.multinomial(odds, min(_STEP_BATCH, len(codes)), generator=generator)
-        views, _ = augment(images[rows], generator, size=size, zoom=_ZOOM)
-        batch = normalize(views, model.card.mean, model.card.std).to(device)
-        with mixed_precision(device):
-            tokens = encoder(batch)
-            with torch.no_grad():
-                wanted = before(batch)
-        pooled = tokens.float().mean(1)
-        drop = torch.rand(pooled.shape, generator=generator).to(device) >= _DROPOUT
-        logits = (pooled * drop / (1 - _DROPOUT)) @ weight.T + bias
-        loss = F.cross_entropy(logits, codes[rows].to(device), label_smoothing=_SMOOTHING)
-        spread = wanted.float().var().clamp(min=1e-12)
-        loss = loss + _ANCHOR * F.mse_loss(tokens.float(), wanted.float()) / spread
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        schedule.step()
+    fit(task, optimizer, schedule, LoopOptions(epochs=1, log_epochs=False))
     network = copy.copy(model.network)
     network._modules = dict(network._modules)  # noqa: SLF001 -- a shallow copy shares its parts
-    network.image_encoder = encoder.eval().requires_grad_(requires_grad=False)
+    network.image_encoder = task.encoder.eval().requires_grad_(requires_grad=False)
     return dataclasses.replace(model, network=network)
+
+
+class _FineTuning(Task[torch.Tensor]):
+    """A copy of a model's image encoder, and a linear layer on its mean token; batches are rows."""
+
+    name = "fine-tuning"
+
+    def __init__(
+        self,
+        model: Model,
+        probe: LinearProbe,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.integer],
+        device: torch.device,
+    ) -> None:
+        self._card, self._device = model.card, device
+        self._before = model.network.image_encoder.to(device).eval()
+        self.encoder = copy.deepcopy(self._before).requires_grad_()
+        layer = nn.Linear(self.encoder.width, len(probe.bias))
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(probe.weight[:, -self.encoder.width :]))
+            layer.bias.copy_(torch.from_numpy(probe.bias))
+        self._layer = layer.to(device)
+        self.network = nn.ModuleList([self.encoder, self._layer])
+        self._images, self._codes = to_input(pixels), torch.from_numpy(labels.astype(np.int64))
+        self._generator = torch.Generator().manual_seed(0)
+
+    def train_mode(self) -> None:
+        """Leave the statistics of batch normalization as they are."""
+        self.network.eval()
+
+    def batches(self, epoch: int) -> Iterator[torch.Tensor]:  # noqa: ARG002 -- there is one
+        """Rows of the patches of each step, every class drawn as often."""
+        codes = self._codes
+        odds = 1 / torch.bincount(codes).clamp(min=1)[codes].float()
+        count = min(_STEP_BATCH, len(codes))
+        for _ in range(_STEPS):
+            yield torch.multinomial(odds, count, generator=self._generator)
+
+    def loss(self, batch: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of augmented patches, and how far their tokens have moved."""
+        size = self._images.shape[-1]
+        views, _ = augment(self._images[batch], self._generator, size=size, zoom=_ZOOM)
+        images = normalize(views, self._card.mean, self._card.std).to(self._device)
+        with mixed_precision(self._device):
+            tokens = self.encoder(images)  # (B, T, I)
+            with torch.no_grad():
+                anchor = self._before(images)
+        tokens, anchor = tokens.float(), anchor.float()
+        pooled = tokens.mean(1)
+        kept = torch.rand(pooled.shape, generator=self._generator).to(self._device) >= _DROPOUT
+        logits = self._layer(pooled * kept / (1 - _DROPOUT))
+        codes = self._codes[batch].to(self._device)
+        loss: torch.Tensor = F.cross_entropy(logits, codes, label_smoothing=_SMOOTHING)
+        moved: torch.Tensor = F.mse_loss(tokens, anchor) / anchor.var().clamp(min=1e-12)
+        return loss + _ANCHOR * moved

@@ -11,7 +11,6 @@ patches.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card, scene_classes
 from rssc_geo.options import TrainOnPolygonsOptions
-from rssc_geo.progress import Progress
+from rssc_geo.pipelines import read_class_words
+from rssc_geo.progress import Progress, reporting
 from rssc_geo.training.few_shot.labels import Labels, read_labels
 from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches
 from rssc_geo.training.metrics import Scores, fit_temperature, score
@@ -72,7 +71,7 @@ def train_on_polygons(
     options: TrainOnPolygonsOptions | None = None,
     *,
     command: str = "",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> TrainOnPolygonsResult:
     """Learn the classes of labeled polygons and write a bundle that every command takes.
 
@@ -83,16 +82,16 @@ def train_on_polygons(
     output : the bundle's folder
     options : all that the command line has; its defaults
     command : noted in the card as the way to reproduce the bundle
-    progress : called as ``progress(stage, done, total)``
+    progress : called as ``progress(stage, done, total)``; True: a bar
 
     Raises ``InputError`` and ``UsageError``: fewer than two classes, labels that fit no raster, a
     bundle in the way.
 
     >>> from rssc_geo import TrainOnPolygonsOptions, train_on_polygons
-    >>> options = TrainOnPolygonsOptions(field="kind", tile_size="300m")  # doctest: +SKIP
-    >>> result = train_on_polygons(
-    ...     [("scene.tif", "labels.gpkg")], "mine", options
-    ... )  # doctest: +SKIP
+    >>> options = TrainOnPolygonsOptions(field="label", tile_size="300m")
+    >>> result = train_on_polygons([("scene.tif", "labels.geojson")], "mine", options)
+    >>> len(result.card.classes) > 2
+    True
     """
     started = time.monotonic()
     options = options or TrainOnPolygonsOptions()
@@ -102,29 +101,31 @@ def train_on_polygons(
     labeled = [_read(raster, labels, card, options) for raster, labels in sources]
 
     # All that can be wrong without them has been told: what follows loads torch and the weights.
+    from scipy.special import softmax
+
     from rssc_geo.inference import choose_compute
     from rssc_geo.models import load_bundle, save_bundle
     from rssc_geo.training.few_shot.learner import Learner
 
     compute = choose_compute(options.device)
     start = load_bundle(options.model)
-    report = progress or (lambda _stage, _done, _total: None)
-    patches = _cut(labeled, card, options, report)
-    _check_classes(patches.classes, words)
-    learner = Learner(
-        start, patches,
-        words=words, fine_tune=options.fine_tune, device=compute.device, report=report,
-    )  # fmt: skip
-    logits, tested = learner.cross_validate()
-    warnings = _warnings(patches, tested)
-    for warning in warnings:
-        log.warning("%s", warning)
-    temperature, scores = 1.0, None
-    if len(tested):
-        temperature = fit_temperature(logits, patches.labels[tested])
-        probabilities = softmax(logits / temperature, axis=1)
-        scores = score(probabilities, patches.labels[tested], class_names=patches.classes)
-    model = learner.fit()
+    with reporting(progress) as report:
+        patches = _cut(labeled, card, options, report)
+        _check_classes(patches.classes, words)
+        learner = Learner(
+            start, patches,
+            words=words, fine_tune=options.fine_tune, device=compute.device, report=report,
+        )  # fmt: skip
+        logits, tested = learner.cross_validate()
+        warnings = _warnings(patches, tested)
+        for warning in warnings:
+            log.warning("%s", warning)
+        temperature, scores = 1.0, None
+        if len(tested):
+            temperature = fit_temperature(logits, patches.labels[tested])
+            probabilities = softmax(logits / temperature, axis=1)
+            scores = score(probabilities, patches.labels[tested], class_names=patches.classes)
+        model = learner.fit()
     counts = np.bincount(patches.labels).tolist()
     training = {
         "data": options.data or "labeled polygons",
@@ -156,21 +157,7 @@ def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
 def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]] | None:
     """The words of the classes, from their file if they are in one."""
     words = options.class_words
-    return words if words is None or isinstance(words, Mapping) else _read_class_words(words)
-
-
-def _read_class_words(path: str) -> dict[str, list[str]]:
-    """The words of classes: a JSON file ``{"class": ["word or phrase", …], …}``."""
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict) or not all(
-        isinstance(words, list) and all(isinstance(word, str) for word in words)
-        for words in values.values()
-    ):
-        raise InputError(f'{path}: expected {{"class": ["word or phrase", …], …}}')
-    return values
+    return words if words is None or isinstance(words, Mapping) else read_class_words(words)
 
 
 def _read(

@@ -18,10 +18,12 @@ from rssc_geo.models import Alignment, Model, class_embedding, in_vocabulary
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import LoopOptions, Task, fit, one_cycle
 from rssc_geo.training.metrics import fit_temperature
-from rssc_geo.training.stages.features import Features
+from rssc_geo.training.options import AlignmentRecipe
+from rssc_geo.training.stages.encoder import Features
 
 log = logging.getLogger(__name__)
 
+_DEFAULTS = AlignmentRecipe()
 _BATCH = 256
 _STEPS = 100
 _DRAWS, _THIRDS = 20, 6
@@ -37,10 +39,8 @@ def train_alignment(
     features: Features,
     captions: Sequence[Sequence[str]],
     rows: NDArray[np.int64],
+    recipe: AlignmentRecipe = _DEFAULTS,
     *,
-    epochs: int = 10,
-    learning_rate: float = 2e-3,
-    dropout: float = 0.3,
     seed: int = 0,
 ) -> Alignment:
     """Contrastive learning on random views of the pictures ``rows`` and random sentences of theirs.
@@ -56,16 +56,16 @@ def train_alignment(
     features : image tokens; an image's embedding is their mean
     captions : the sentences of each picture
     rows : int64, pictures to learn from; those without captions are left out
-    epochs : at least so many, and at least a hundred steps
-    learning_rate : the highest
-    dropout : share of the image embedding's numbers
+    recipe : how
     seed : of every random choice
     """
     torch.manual_seed(seed)
-    task = _AlignmentTask(model, features, captions, rows, dropout=dropout, seed=seed)
-    epochs = max(epochs, math.ceil(_STEPS / task.steps))
-    optimizer = torch.optim.AdamW(task.network.parameters(), lr=learning_rate, weight_decay=0.05)
-    schedule = one_cycle(optimizer, learning_rate, steps=epochs * task.steps)
+    task = _AlignmentTask(model, features, captions, rows, dropout=recipe.dropout, seed=seed)
+    epochs = max(recipe.epochs, math.ceil(_STEPS / task.steps))
+    optimizer = torch.optim.AdamW(
+        task.network.parameters(), lr=recipe.learning_rate, weight_decay=0.05
+    )
+    schedule = one_cycle(optimizer, recipe.learning_rate, steps=epochs * task.steps)
     options = LoopOptions(epochs, clip=None, log_epochs=False)
     state = fit(task, optimizer, schedule, options)
     task.center()

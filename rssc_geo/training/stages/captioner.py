@@ -30,6 +30,7 @@ from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     Report,
+    StageRun,
     Task,
     fit,
     mixed_precision,
@@ -37,7 +38,7 @@ from rssc_geo.training.loop import (
     plain,
 )
 from rssc_geo.training.options import CaptionerRecipe
-from rssc_geo.training.stages.features import Features
+from rssc_geo.training.stages.encoder import Features
 
 _BATCH = 256
 
@@ -69,9 +70,7 @@ def train_captioner(
     rows: NDArray[np.int64],
     recipe: CaptionerRecipe,
     *,
-    seed: int = 0,
-    device: torch.device,
-    report: Report | None = None,
+    run: StageRun,
 ) -> CaptionDecoder:
     """Teach a decoder to write the captions of those of the pictures ``rows`` that have some.
 
@@ -85,19 +84,17 @@ def train_captioner(
     vocabulary : of the decoder
     rows : int64, pictures to learn from
     recipe : how
-    seed : of every random choice
-    device : where
-    report : called after each epoch
+    run : where, from which seed, and what is called after each epoch
 
     Raises ``InputError`` when the loss is not finite.
     """
-    torch.manual_seed(seed)
-    task = _CaptionerTask(features, captions, vocabulary, rows, recipe, seed=seed, device=device)
+    torch.manual_seed(run.seed)
+    task = _CaptionerTask(features, captions, vocabulary, rows, recipe, run=run)
     optimizer = torch.optim.AdamW(
         task.network.parameters(), lr=recipe.learning_rate, weight_decay=0.02
     )
     schedule = one_cycle(optimizer, recipe.learning_rate, steps=recipe.epochs * task.steps)
-    fit(task, optimizer, schedule, LoopOptions(recipe.epochs), report=report)
+    fit(task, optimizer, schedule, LoopOptions(recipe.epochs), report=run.report)
     return task.network.eval()
 
 
@@ -115,14 +112,14 @@ class _CaptionerTask(Task[tuple[torch.Tensor, torch.Tensor]]):
         rows: NDArray[np.int64],
         recipe: CaptionerRecipe,
         *,
-        seed: int,
-        device: torch.device,
+        run: StageRun,
     ) -> None:
         self._features, self._captions, self._vocabulary = features, captions, vocabulary
-        self._device, self._random = device, np.random.default_rng(seed)
+        self._device, self._random = run.device, np.random.default_rng(run.seed)
         self._rows = np.array([row for row in rows.tolist() if captions[row]])
         self.steps = math.ceil(len(self._rows) / recipe.batch_size)
-        self.network = CaptionDecoder(**decoder_settings(recipe, features, vocabulary)).to(device)
+        decoder = CaptionDecoder(**decoder_settings(recipe, features, vocabulary))
+        self.network = decoder.to(run.device)
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # noqa: ARG002 -- all epochs alike
         """Every picture once, each with one of its sentences in one of its views."""
@@ -270,9 +267,7 @@ class OutOfFoldCaptioners:
             self.vocabulary,
             rows,
             self.recipe,
-            seed=self.seed + number,
-            device=self.device,
-            report=report,
+            run=StageRun(self.work, self.device, seed=self.seed + number, report=report),
         )
         with keeping(file, made_of) as made:
             save_file(plain(decoder.state_dict()), made)

@@ -1,9 +1,14 @@
-"""Stage 1: fine-tune the image encoder as a scene classifier; its heads are thrown away later."""
+"""Stage 1: fine-tune the image encoder as a scene classifier, and cache what it then sees.
+
+Its heads are thrown away afterwards; the cached tokens are what all later stages learn from.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from rssc_geo.models import TimmImageEncoder
+from rssc_geo.models import Model, TimmImageEncoder
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split
-from rssc_geo.training.kept import identity, keeping
+from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
-    Report,
+    StageRun,
     Task,
     fit,
     mixed_precision,
@@ -30,6 +35,12 @@ from rssc_geo.training.loop import (
     warmup_cosine,
 )
 from rssc_geo.training.options import EncoderRecipe
+
+log = logging.getLogger(__name__)
+
+_BATCH = 64
+_ZOOM = (0.75, 1.3)
+"""Views stay wide enough for the captions, which speak of the whole picture, to hold."""
 
 _FLOOR = 1e-3
 """Share of the learning rate that is left at the end of the cosine."""
@@ -58,12 +69,9 @@ def train_encoder(
     split: Split,
     recipe: EncoderRecipe,
     *,
-    work: Path,
     initial: Mapping[str, torch.Tensor] | None,
     embeddings: NDArray[np.float32] | None = None,
-    seed: int = 0,
-    device: torch.device,
-    report: Report | None = None,
+    run: StageRun,
 ) -> dict[str, torch.Tensor]:
     """Train, and return the encoder's weights of the epoch best on the validation part.
 
@@ -75,28 +83,25 @@ def train_encoder(
     data : all pictures
     split : its parts; ``train`` is learned, ``val`` validates
     recipe : how
-    work : folder; after each epoch it holds all that is needed to go on
     initial : weights of the timm model
     embeddings : float32 ``(N, D)``, unit length, of each image's captions; zeros where it has none
-    seed : of every random choice
-    device : where
-    report : called after each epoch
+    run : how the stage runs; after each epoch its folder holds all that is needed to go on
 
     Raises ``InputError`` when the loss is not finite; the last good epoch is kept.
     """
-    torch.manual_seed(seed)
-    task = _EncoderTask(data, split, recipe, embeddings, seed=seed, device=device)
+    torch.manual_seed(run.seed)
+    task = _EncoderTask(data, split, recipe, embeddings, run=run)
     if initial is not None:
         task.network.encoder.backbone.load_state_dict(initial)
     task.average = moving_average(task.network, lambda n: min(0.995, (1 + n) / (10 + n)))
-    task.weights = work / "encoder.safetensors"
+    task.weights = run.work / "encoder.safetensors"
     task.made_of = identity(
         pictures=data.fingerprint(),
         rows=np.concatenate([split["train"], split["val"]]),
         recipe=recipe,
         start=initial or {},
         embeddings=embeddings,
-        seed=seed,
+        seed=run.seed,
     )
     heads = [p for name, p in task.network.named_parameters() if not name.startswith("encoder.")]
     rate = recipe.learning_rate
@@ -109,14 +114,14 @@ def train_encoder(
         recipe.epochs,
         patience=recipe.patience,
         later_wins=True,
-        checkpoint=work / "encoder.last.safetensors",
+        checkpoint=run.work / "encoder.last.safetensors",
         weights=task.weights,
         made_of=task.made_of,
     )
     schedule = warmup_cosine(
         optimizer, warmup=task.steps, steps=recipe.epochs * task.steps, floor=_FLOOR
     )
-    fit(task, optimizer, schedule, options, report=report)
+    fit(task, optimizer, schedule, options, report=run.report)
     return load_file(task.weights)
 
 
@@ -139,16 +144,16 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
         recipe: EncoderRecipe,
         embeddings: NDArray[np.float32] | None,
         *,
-        seed: int,
-        device: torch.device,
+        run: StageRun,
     ) -> None:
         self._data, self._split, self._recipe = data, split, recipe
-        self._embeddings, self._device = embeddings, device
+        self._embeddings, self._device = embeddings, run.device
+        self.weights = run.work / "encoder.safetensors"
         self.steps = max(1, len(split["train"]) // recipe.batch_size)
         embedding = 0 if embeddings is None else embeddings.shape[1]
         network = _PretextNetwork(recipe, len(data.classes), embedding)
-        self.network = network.to(device).to(memory_format=torch.channels_last)
-        self._generator = torch.Generator().manual_seed(seed)
+        self.network = network.to(run.device).to(memory_format=torch.channels_last)
+        self._generator = torch.Generator().manual_seed(run.seed)
         self.generators = (self._generator,)
 
     def batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], int]]:
@@ -207,3 +212,77 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
         with keeping(self.weights, self.made_of) as made:
             average = cast("_PretextNetwork", self.average.module)
             save_file(plain(average.encoder.backbone.state_dict()), made)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Image tokens of V views of N pictures; view 0 is the picture as it is, the others augmented.
+
+    Attributes
+    ----------
+    tokens : float16 ``(V, N, T, I)``; of the other views only training pictures are filled
+    visible : float32 ``(V, N)``, the share of the picture that a view shows
+    made_of : hash of the pictures, the network and the views
+    """
+
+    tokens: NDArray[np.float16]
+    visible: NDArray[np.float32]
+    made_of: str = ""
+
+
+@torch.inference_mode()
+def cache_features(
+    model: Model,
+    data: SceneImages,
+    rows: NDArray[np.int64],
+    *,
+    views: int,
+    seed: int,
+    work: Path,
+) -> Features:
+    """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
+
+    Kept in ``work``, from where they are read if they are there, of the same pictures, network and
+    views.
+
+    Parameters
+    ----------
+    model : its network is in evaluation mode, on the device where the tokens are computed
+    data : all pictures
+    rows : int64, pictures that are augmented too
+    views : of each picture
+    seed : of the augmentation
+    work : folder
+    """
+    network, card = model.network, model.card
+    tokens_file, visible_file = work / "tokens.npy", work / "visible.npy"
+    made_of = identity(
+        pictures=data.fingerprint(),
+        rows=rows,
+        weights=network.image_encoder.state_dict(),
+        reading=(card.input_size, card.mean, card.std, views, seed),
+    )
+    if not (is_kept(tokens_file, made_of) and is_kept(visible_file, made_of)):
+        generator = torch.Generator().manual_seed(seed)
+        size, device = card.input_size[0], network.queries.device
+        shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
+        with keeping(tokens_file, made_of) as made:
+            tokens = np.lib.format.open_memmap(
+                made, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
+            )
+            visible = np.ones((views, len(data.pixels)), np.float32)
+            for view in range(views):
+                chosen = rows if view else np.arange(len(data.pixels))
+                for part in np.array_split(chosen, -(-len(chosen) // _BATCH)):
+                    images = to_input(data.pixels[part])
+                    if view:
+                        images, shown = augment(images, generator, size=size, zoom=_ZOOM)
+                        visible[view, part] = shown.numpy()
+                    batch = normalize(images, card.mean, card.std).to(device)
+                    tokens[view, part] = network.encode_image(batch).cpu().numpy()
+                log.info("features: view %d of %d", view + 1, views)
+            tokens.flush()
+            del tokens  # Windows renames no file that is mapped
+            with keeping(visible_file, made_of) as file, file.open("wb") as stream:
+                np.save(stream, visible)
+    return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file), made_of)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,18 +26,34 @@ from rssc_geo.training.loop import (
     one_cycle,
 )
 from rssc_geo.training.options import FusionPhase, FusionRecipe
-from rssc_geo.training.stages.features import Features
+from rssc_geo.training.stages.encoder import Features
 
 _BATCH = 256
 _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class FusionData:
+    """What the fusion learns from.
+
+    Attributes
+    ----------
+    features : image tokens of the pictures
+    images : their labels and what people wrote of them
+    generated : one text a view and picture, by a captioner that never saw that picture; empty
+        texts: none
+    rows : int64, pictures to learn from
+    """
+
+    features: Features
+    images: SceneImages
+    generated: Sequence[Sequence[str]]
+    rows: NDArray[np.int64]
+
+
 def train_fusion(
     model: Model,
-    features: Features,
-    data: SceneImages,
-    generated: Sequence[Sequence[str]],
-    rows: NDArray[np.int64],
+    data: FusionData,
     recipe: FusionRecipe,
     *,
     validate: Callable[[], float],
@@ -52,11 +69,7 @@ def train_fusion(
     Parameters
     ----------
     model : to be trained, on its device
-    features : image tokens of the pictures
-    data : their labels and what people wrote of them
-    generated : one text a view and picture, by a captioner that never saw that picture; empty
-        texts: none
-    rows : int64, pictures to learn from
+    data : what is learned from
     recipe : how
     validate : gives the validation accuracy of ``model`` as it is when called
     seed : of every random choice
@@ -68,23 +81,23 @@ def train_fusion(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     frozen = ("image_encoder.",) if model.alignment is None else ("image_encoder.", "text_encoder.")
-    phases = [(recipe.together, [n for n in _names(model) if not n.startswith(frozen)])]
-    if recipe.words is not None and any(data.captions[row] for row in rows.tolist()):
-        words = [n for n in _names(model) if n.startswith(("text_proj.", "gate."))]
+    phases = [(recipe.together, [n for n in _parameter_names(model) if not n.startswith(frozen)])]
+    if recipe.words is not None and any(data.images.captions[row] for row in data.rows.tolist()):
+        words = [n for n in _parameter_names(model) if n.startswith(("text_proj.", "gate."))]
         phases.append((recipe.words, words))
     best, done = -1.0, 0
     for phase, learned in phases:
-        task = _FusionTask(model, features, data, generated, rows, recipe, phase, random)
-        best = task.train(learned, validate, _after(done, report))
+        task = _FusionTask(model, data, recipe, phase, random)
+        best = task.train(learned, validate, _report_after(done, report))
         done += phase.epochs
     return best
 
 
-def _names(model: Model) -> list[str]:
+def _parameter_names(model: Model) -> list[str]:
     return [name for name, _ in model.network.named_parameters()]
 
 
-def _after(done: int, report: Report | None) -> Report | None:
+def _report_after(done: int, report: Report | None) -> Report | None:
     """The report of epochs that come after ``done`` others."""
     if report is None:
         return None
@@ -104,20 +117,18 @@ class _FusionTask(Task[_Batch]):
     def __init__(
         self,
         model: Model,
-        features: Features,
-        data: SceneImages,
-        generated: Sequence[Sequence[str]],
-        rows: NDArray[np.int64],
+        data: FusionData,
         recipe: FusionRecipe,
         phase: FusionPhase,
         random: np.random.Generator,
     ) -> None:
-        self._model, self._features, self._data = model, features, data
-        self._generated, self._rows, self._recipe = generated, rows, recipe
+        self._model, self._data, self._recipe = model, data, recipe
         self._phase, self._random = phase, random
         self._device = model.network.queries.device
         self._negatives = (
-            hard_negatives(features.tokens[0], data.labels, rows) if phase.hard_negatives else None
+            hard_negatives(data.features.tokens[0], data.images.labels, data.rows)
+            if phase.hard_negatives
+            else None
         )
         self._best: dict[str, torch.Tensor] = {}
 
@@ -136,7 +147,7 @@ class _FusionTask(Task[_Batch]):
             lr=phase.learning_rate,
             weight_decay=phase.weight_decay,
         )
-        steps = math.ceil(len(self._rows) / self._recipe.batch_size)
+        steps = math.ceil(len(self._data.rows) / self._recipe.batch_size)
         schedule = one_cycle(optimizer, phase.learning_rate, steps=phase.epochs * steps)
         state = fit(self, optimizer, schedule, LoopOptions(phase.epochs), report=report)
         self._model.network.load_state_dict(self._best)
@@ -150,24 +161,67 @@ class _FusionTask(Task[_Batch]):
 
     def batches(self, epoch: int) -> Iterator[_Batch]:  # noqa: ARG002 -- all epochs alike
         """Every picture once, in one of its views, with or without words."""
-        model, features, random, phase = self._model, self._features, self._random, self._phase
-        steps = math.ceil(len(self._rows) / self._recipe.batch_size)
-        for part in np.array_split(random.permutation(self._rows), steps):
-            view = random.integers(len(features.tokens), size=len(part))
-            texts, sources = _draw_words(
-                random, part, view, self._generated, self._data.captions, phase
-            )
-            tokens = _draw_tokens(
-                random, features.tokens, part, view, sources, self._negatives, phase
-            )
-            ids, mask = model.tokenize(texts, source=sources)
+        features, images = self._data.features, self._data.images
+        rows, random = self._data.rows, self._random
+        steps = math.ceil(len(rows) / self._recipe.batch_size)
+        for part in np.array_split(random.permutation(rows), steps):
+            views = random.integers(len(features.tokens), size=len(part))
+            texts, sources = self._draw_captions(part, views)
+            tokens = self._draw_tokens(part, views, sources)
+            ids, mask = self._model.tokenize(texts, source=sources)
             targets = soft_labels(
-                torch.from_numpy(self._data.labels[part]),
-                torch.from_numpy(features.visible[view, part]),
-                classes=len(self._data.classes),
+                torch.from_numpy(images.labels[part]),
+                torch.from_numpy(features.visible[views, part]),
+                classes=len(images.classes),
                 smoothing=self._recipe.smoothing,
             )
             yield torch.from_numpy(tokens).float(), ids, mask, targets
+
+    def _draw_captions(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64]
+    ) -> tuple[list[str], list[CaptionSource]]:
+        """A caption, which may be empty, and its source for each picture of a batch."""
+        phase, random = self._phase, self._random
+        written, generated = self._data.images.captions, self._data.generated
+        texts: list[str] = []
+        sources: list[CaptionSource] = []
+        for row, view, draw in zip(
+            rows.tolist(), views.tolist(), random.random(len(rows)), strict=True
+        ):
+            if draw < phase.written and written[row]:
+                # All of it or, for one picture in four, one sentence.
+                sentences = random.permutation(written[row])
+                texts.append(str(sentences[0]) if draw < phase.written / 4 else " ".join(sentences))
+                sources.append("written")
+            else:
+                texts.append(generated[view][row] if draw < phase.written + phase.generated else "")
+                sources.append("generated")
+        return texts, sources
+
+    def _draw_tokens(
+        self,
+        rows: NDArray[np.int64],
+        views: NDArray[np.int64],
+        sources: Sequence[CaptionSource],
+    ) -> NDArray[np.float16]:
+        """Image tokens ``(B, T, I)`` of the pictures or, with people's words, of hard negatives.
+
+        Of each picture at random as many tokens as of the others.
+        """
+        phase, random, negatives = self._phase, self._random, self._negatives
+        shown = rows
+        if negatives is not None:
+            replaced = (np.array(sources) == "written") & (
+                random.random(len(rows)) < phase.hard_negatives
+            )
+            other = negatives[rows, random.integers(negatives.shape[1], size=len(rows))]
+            shown = np.where(replaced, other, rows)
+        chosen: NDArray[np.float16] = self._data.features.tokens[views, shown]
+        if phase.min_tokens == 1:
+            return chosen
+        count = max(1, round(chosen.shape[1] * random.uniform(phase.min_tokens, 1.0)))
+        places = random.random(chosen.shape[:2]).argsort(1)[:, :count]
+        return np.take_along_axis(chosen, places[..., None], axis=1)
 
     def loss(self, batch: _Batch) -> torch.Tensor:
         """Cross entropy with the soft labels."""
@@ -185,34 +239,6 @@ class _FusionTask(Task[_Batch]):
     def keep(self) -> None:
         """Keep the averaged weights."""
         self._best = copy.deepcopy(self._model.network.state_dict())
-
-
-def _draw_tokens(
-    random: np.random.Generator,
-    tokens: NDArray[np.float16],
-    rows: NDArray[np.int64],
-    views: NDArray[np.int64],
-    sources: Sequence[CaptionSource],
-    negatives: NDArray[np.int64] | None,
-    phase: FusionPhase,
-) -> NDArray[np.float16]:
-    """Image tokens ``(B, T, I)`` of the pictures or, with people's words, of hard negatives.
-
-    Of each picture at random as many tokens as of the others.
-    """
-    shown = rows
-    if negatives is not None:
-        replaced = (np.array(sources) == "written") & (
-            random.random(len(rows)) < phase.hard_negatives
-        )
-        other = negatives[rows, random.integers(negatives.shape[1], size=len(rows))]
-        shown = np.where(replaced, other, rows)
-    chosen: NDArray[np.float16] = tokens[views, shown]
-    if phase.min_tokens == 1:
-        return chosen
-    count = max(1, round(chosen.shape[1] * random.uniform(phase.min_tokens, 1.0)))
-    places = random.random(chosen.shape[:2]).argsort(1)[:, :count]
-    return np.take_along_axis(chosen, places[..., None], axis=1)
 
 
 def hard_negatives(
@@ -238,39 +264,14 @@ def hard_negatives(
         np.stack([tokens[row].mean(0, dtype=np.float32) for row in rows.tolist()])
     )
     pooled = F.normalize(pooled - pooled.mean(0), dim=1)
-    kinds = torch.from_numpy(labels[rows])
+    classes = torch.from_numpy(labels[rows])
     found = np.zeros((len(tokens), count), np.int64)
     for start in range(0, len(rows), 1024):
         places = slice(start, start + 1024)
         cosines = pooled[places] @ pooled.T
-        cosines[kinds[places, None] == kinds] = -2.0
+        cosines[classes[places, None] == classes] = -2.0
         found[rows[places]] = rows[cosines.topk(count).indices.numpy()]
     return found
-
-
-def _draw_words(
-    random: np.random.Generator,
-    rows: NDArray[np.int64],
-    views: NDArray[np.int64],
-    generated: Sequence[Sequence[str]],
-    written: Sequence[Sequence[str]],
-    phase: FusionPhase,
-) -> tuple[list[str], list[CaptionSource]]:
-    """Each picture's words in this step, and whose they are."""
-    texts: list[str] = []
-    sources: list[CaptionSource] = []
-    for row, view, draw in zip(
-        rows.tolist(), views.tolist(), random.random(len(rows)), strict=True
-    ):
-        if draw < phase.written and written[row]:
-            # All of it or, for one picture in four, one sentence.
-            sentences = random.permutation(written[row])
-            texts.append(str(sentences[0]) if draw < phase.written / 4 else " ".join(sentences))
-            sources.append("written")
-        else:
-            texts.append(generated[view][row] if draw < phase.written + phase.generated else "")
-            sources.append("generated")
-    return texts, sources
 
 
 @torch.inference_mode()

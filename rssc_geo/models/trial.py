@@ -1,0 +1,112 @@
+"""What a bundle asks for is measured before it is built, and tried before it is trusted."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from rssc_geo.errors import BundleError
+
+if TYPE_CHECKING:
+    from rssc_geo.models.bundle import Model
+
+_TIMES = 10  # as large as the weights may a network be: what is built for nothing stays small
+_SMALL = 1_000_000  # numbers, and a thousandth of it tensors, that are always allowed
+
+
+@contextmanager
+def no_larger_than(weights: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Modules that this thread builds in the block are about as large as the weights for them.
+
+    Raises ``BundleError`` as soon as they hold ten times as many numbers or tensors. torch tells of
+    each tensor before it is filled.
+    """
+    numbers = _SMALL + _TIMES * sum(value.numel() for value in weights.values())
+    tensors = _SMALL // 1000 + _TIMES * len(weights)
+    thread = threading.get_ident()
+
+    def count(_module: torch.nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
+        nonlocal numbers, tensors
+        if tensor is None or threading.get_ident() != thread:
+            return
+        numbers, tensors = numbers - tensor.numel(), tensors - 1
+        if numbers < 0 or tensors < 0:
+            raise BundleError(
+                f"config.json asks for a network more than {_TIMES} times as large as its weights:"
+                " the two do not belong together"
+            )
+
+    hooks = (
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def without_words() -> Iterator[None]:
+    """What a library in another language writes to stderr in the block is lost.
+
+    The tokenizers library tells of its panics there, at length, before it raises.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def try_model(model: Model) -> None:
+    """Let a model look at one blank picture with as many words as it takes.
+
+    Raises ``BundleError`` where parts do not fit together, or numbers come out that are none; what
+    the libraries raise besides is left to the caller.
+    """
+    card, network = model.card, model.network
+    known = max(model.tokenizer.get_vocab().values(), default=0) + 1
+    if known > network.text_encoder.vocabulary:
+        raise BundleError(
+            f"its tokenizer knows {known} tokens, its text encoder"
+            f" {network.text_encoder.vocabulary}: they do not belong together"
+        )
+    model.tokenize(["A green field, near a river."])
+    pixels = torch.zeros(1, 3, *card.input_size)
+    words = torch.zeros(1, card.max_tokens, dtype=torch.long)
+    with torch.inference_mode():
+        tokens = network.encode_image(pixels.contiguous(memory_format=torch.channels_last))
+        logits = network.classify(tokens, words) / card.temperature
+        results = [tokens, logits]
+        if model.decoder is not None and model.vocabulary is not None:
+            if model.vocabulary.get_vocab_size() < model.decoder.words.num_embeddings:
+                raise BundleError("its captioner writes words that captioner.json lacks")
+            model.decoder.greedy(tokens)
+            begin = torch.zeros(1, 1, dtype=torch.long)
+            results.append(model.decoder(tokens, begin))
+        if model.alignment is not None:
+            texts = network.text_encoder.embed(words, torch.ones_like(words, dtype=torch.bool))
+            results.append(model.alignment(tokens.mean(1), texts))
+    if logits.shape != (1, len(card.classes)) or tokens.ndim != 3:
+        raise BundleError("its network does not give one number a class")
+    if not all(bool(values.isfinite().all()) for values in results):
+        raise BundleError("what its network computes is no number: the weights are damaged")

@@ -1,0 +1,276 @@
+"""Rasters that were read wrongly without a word: names, masks, values, virtual rasters."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.shutil import copy
+
+from rssc_geo.errors import GeoreferenceError, InputError
+from rssc_geo.geometry import Window
+from rssc_geo.raster import Scene, fit_radiometry, open_scene
+from rssc_geo.raster.radiometry import picture_warnings
+
+
+def colors(scene: Scene) -> np.ndarray:
+    with scene.open() as handle:
+        return handle.read(scene.opening.indexes)
+
+
+def mask(scene: Scene) -> np.ndarray:
+    with scene.pixel_reader() as reader:
+        return reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
+
+
+def hide(path: Path, valid: np.ndarray, *, internal: bool = True) -> Path:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(valid)
+    return path
+
+
+@pytest.fixture
+def left(texture: Callable[..., np.ndarray]) -> np.ndarray:
+    """A mask of 64 × 64 pixels whose left half is invalid."""
+    valid = np.ones((64, 64), bool)
+    valid[:, :32] = False
+    return valid
+
+
+# --- names
+
+
+def test_what_was_named_is_read_whatever_else_the_file_holds(write, texture, tmp_path) -> None:
+    pixels = texture(32, 32)
+    turned = write(pixels[::-1].copy(), "bgr.tif", photometric="minisblack")
+    two = write(np.full_like(pixels, 7), "two.tif")
+    copy(write(pixels, "one.tif"), two, driver="GTiff", APPEND_SUBDATASET="YES")
+    copy(turned, tmp_path / "turned.vrt", driver="VRT")
+    text = (tmp_path / "turned.vrt").read_text()
+    text = text.replace('relativeToVRT="1">bgr.tif', f'relativeToVRT="0">{turned}')
+    for name, options in (
+        (f"vrt://{turned}?bands=3,2,1", {}),
+        (f"GTIFF_DIR:2:{two}", {}),
+        (text, {"bands": (3, 2, 1)}),
+    ):
+        for nodata in (None, 255):
+            assert (colors(open_scene(name, nodata=nodata, **options)) == pixels).all()
+    first, second = (open_scene(f"GTIFF_DIR:{number}:{two}") for number in (1, 2))
+    assert first.fingerprint() != second.fingerprint()
+
+
+def test_separate_variables_of_one_file(write, texture, tmp_path) -> None:
+    pixels = texture(32, 32)
+    copy(write(pixels), tmp_path / "x.nc", driver="netCDF")
+    names = [f"NETCDF:{tmp_path}/x.nc:Band{number}" for number in (1, 2, 3)]
+    assert (colors(open_scene(names)) == pixels).all()
+
+
+def test_a_folder_that_gdal_opens_is_a_raster(write, texture, tmp_path) -> None:
+    pixels = texture(32, 32)
+    copy(write(pixels), tmp_path / "x.zarr", driver="Zarr")
+    scene = open_scene(tmp_path / "x.zarr", assume_crs="EPSG:32632")
+    assert (colors(scene) == pixels).all()
+    assert (
+        colors(open_scene(tmp_path / "x.zarr", nodata=255, assume_crs="EPSG:32632")) == pixels
+    ).all()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_lies_beside_a_raster_counts_in_an_archive(write, texture, left, tmp_path, kind):
+    path = hide(write(texture(64, 64), "a.tif"), left, internal=False)
+    archive = tmp_path / f"a.{kind}"
+    bare = write(texture(64, 64), "bare.tif", transform=None)
+    (tmp_path / "bare.tfw").write_text("2\n0\n0\n-2\n500001\n4999999\n")
+    names = [path.name, f"{path.name}.msk", bare.name, "bare.tfw"]
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as packed:
+            for name in names:
+                packed.write(tmp_path / name, name)
+    else:
+        with tarfile.open(archive, "w") as packed:
+            for name in names:
+                packed.add(tmp_path / name, name)
+    scene = open_scene(f"/vsi{kind}/{archive}/a.tif")
+    assert scene.mask == "sidecar mask"
+    assert (mask(scene) == left).all()
+    assert open_scene(f"/vsi{kind}/{archive}/bare.tif").transform.c == 500_000
+
+
+# --- masks and nodata
+
+
+def test_masks_of_a_palette_add_up(write, left) -> None:
+    index = np.random.default_rng(0).integers(6, 16, (1, 64, 64), dtype=np.uint8)
+    index[:, :32] = 5
+    path = write(index, photometric="palette")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {i: (i * 16, 0, 0, 255) for i in range(16)})
+    hide(path, left)
+    assert (mask(open_scene(path)) == left).all()
+    assert (mask(open_scene(path, nodata=5)) == (left & (index[0] != 5))).all()
+
+
+def test_masks_of_separate_files_add_up_and_nodata_beside_them(write, texture, left) -> None:
+    pixels = texture(64, 64)
+    pixels[:, 40:50] = 9
+    files = [write(pixels[i : i + 1], f"b{i}.tif") for i in range(3)]
+    hide(files[1], left)
+    hide(files[2], left.T)
+    assert (mask(open_scene(files)) == (left & left.T)).all()
+    scene = open_scene(files, nodata=9)
+    assert "mask" in scene.mask
+    assert "nodata 9" in scene.mask
+    assert (mask(scene) == (left & left.T & (pixels != 9).any(axis=0))).all()
+
+
+def test_separate_files_of_control_points_are_refused(write, texture) -> None:
+    points = [GroundControlPoint(r, c, 11 + c, 48 - r) for r in (0, 9) for c in (0, 9)]
+    files = []
+    for i in range(3):
+        files.append(write(texture(9, 9)[:1], f"{i}.tif", crs=None, transform=Affine.identity()))
+        with rasterio.open(files[-1], "r+") as dataset:
+            dataset.gcps = (points, CRS.from_epsg(4326))
+    for crs in (None, "EPSG:4326"):
+        with pytest.raises(GeoreferenceError, match=r"control points.*gdalwarp"):
+            open_scene(files, assume_crs=crs)
+
+
+@pytest.mark.parametrize("nodata", [-3.4028235e38, float(np.finfo(np.float32).min)])
+def test_the_lowest_float32_as_its_digits_print_it(write, texture, left, nodata) -> None:
+    pixels = texture(64, 64).astype(np.float32)
+    pixels[:, ~left] = np.finfo(np.float32).min
+    scene = open_scene(write(pixels), nodata=nodata)
+    assert (mask(scene) == left).all()
+    assert min(fit_radiometry(scene).low) >= 0
+
+
+def test_a_nodata_tag_that_no_pixel_can_have_hides_nothing_and_is_told(write, texture) -> None:
+    pixels = texture(16, 16)
+    pixels[:, :4] = 0
+    files = [write(pixels[i : i + 1], f"b{i}.tif") for i in range(3)]
+    vrt = files[0].with_suffix(".vrt")
+    copy(files[0], vrt, driver="VRT")
+    text = vrt.read_text()
+    if "<NoDataValue>" not in text:
+        text = text.replace("<ColorInterp>", "<NoDataValue>-9999</NoDataValue><ColorInterp>")
+    vrt.write_text(text)
+    scene = open_scene([vrt, *files[1:]])
+    assert mask(scene).all()
+
+
+# --- values and bands
+
+
+def test_a_stretch_is_of_the_values_that_other_programs_show(write, texture) -> None:
+    shown = texture(32, 32) / 255 * 0.3
+    path = write(((shown + 0.2) / 2.75e-5).astype(np.uint16))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (2.75e-5,) * 3, (-0.2,) * 3
+    for nodata in (None, 1):
+        radiometry = fit_radiometry(open_scene(path, nodata=nodata), stretch="0,0.3")
+        assert radiometry.low == pytest.approx([0.2 / 2.75e-5] * 3)
+        assert radiometry.high == pytest.approx([0.5 / 2.75e-5] * 3)
+
+
+def test_bytes_of_fewer_bits_are_widened(write, texture) -> None:
+    scene = open_scene(write(texture(32, 32) // 16, NBITS=4))
+    assert fit_radiometry(scene).high == (15.0,) * 3
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "bands"),
+    [
+        (["Near Infra-Red", "Red", "Green", "Blue"], (2, 3, 4)),
+        (["coastal_blue", "blue", "green", "red"], (4, 3, 2)),
+        (["red-edge", "blue", "green_i", "green", "red"], (5, 4, 2)),
+    ],
+)
+def test_colors_are_named_by_exact_words(write, texture, descriptions, bands) -> None:
+    path = write(texture(8, 8, bands=len(descriptions)), photometric="minisblack")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = descriptions
+    assert open_scene(path).bands == bands
+
+
+# --- pictures that say nothing
+
+
+def test_categories_black_pictures_and_collars_are_told(write, texture) -> None:
+    path = write(texture(64, 64)[:1] // 32)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {i: (i * 30, 255 - i * 30, 0, 255) for i in range(8)})
+    assert "categories" in picture_warnings(open_scene(path))[0]
+    black = picture_warnings(open_scene(write(texture(64, 64) // 120, "black.tif")))
+    assert "--stretch" in black[0]
+    pixels = texture(64, 64)
+    pixels[:, :20, :20] = 0
+    collared = write(pixels, "collar.tif")
+    assert "--nodata 0" in picture_warnings(open_scene(collared))[0]
+    assert picture_warnings(open_scene(collared, nodata=0)) == ()
+    assert picture_warnings(open_scene(write(texture(64, 64), "fine.tif"))) == ()
+
+
+# --- virtual rasters of others
+
+RAW = """<VRTDataset rasterXSize="4" rasterYSize="4"><SRS>EPSG:32632</SRS>
+<GeoTransform>500000, 2, 0, 5000000, 0, -2</GeoTransform>{bands}</VRTDataset>"""
+BAND = """<VRTRasterBand dataType="Byte" band="{n}" subClass="VRTRawRasterBand">
+<SourceFilename relativeToVRT="{relative}">{path}</SourceFilename><ImageOffset>0</ImageOffset>
+<PixelOffset>1</PixelOffset><LineOffset>4</LineOffset></VRTRasterBand>"""
+NESTED = """<VRTRasterBand dataType="Byte" band="{n}"><SimpleSource>
+<SourceFilename relativeToVRT="{relative}">{path}</SourceFilename><SourceBand>{n}</SourceBand>
+</SimpleSource></VRTRasterBand>"""
+PYTHON = """<VRTRasterBand dataType="Byte" band="{n}" subClass="VRTDerivedRasterBand">
+<PixelFunctionType>f</PixelFunctionType><PixelFunctionLanguage>Python</PixelFunctionLanguage>
+<PixelFunctionCode><![CDATA[def f(*a): open({path!r}, "w")]]></PixelFunctionCode>
+</VRTRasterBand>"""
+
+
+def virtual(band: str, path: object, relative: int = 0) -> str:
+    bands = "".join(band.format(n=n, path=path, relative=relative) for n in (1, 2, 3))
+    return RAW.format(bands=bands)
+
+
+def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(tmp_path, write, texture) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a very secret text\n")
+    raw = tmp_path / "raw.tif"  # the name says nothing
+    raw.write_text(virtual(BAND, secret))
+    inner = tmp_path / "inner.vrt"
+    inner.write_text(virtual(NESTED, "raw.tif", 1))
+    outer = tmp_path / "outer.vrt"
+    outer.write_text(virtual(NESTED, inner))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(raw, "raw.vrt")
+    packed = tmp_path / "packed.vrt"
+    packed.write_text(virtual(NESTED, f"/vsizip/{tmp_path}/z.zip/raw.vrt"))
+    for name in (
+        raw,
+        inner,
+        outer,
+        packed,
+        raw.read_text(),
+        f"vrt://{raw}?bands=3,2,1",
+        f"/vsizip/{tmp_path}/z.zip/raw.vrt",
+    ):
+        for nodata in (None, 1):
+            with pytest.raises(InputError, match="VRTRawRasterBand") as caught:
+                open_scene(name, nodata=nodata)
+            assert "gdal_translate" in str(caught.value)
+    python = tmp_path / "python.vrt"
+    python.write_text(virtual(PYTHON, str(tmp_path / "made")))
+    with pytest.raises(InputError, match="Python"):
+        open_scene(python)
+    assert not (tmp_path / "made").exists()
+    honest = tmp_path / "honest.vrt"
+    copy(write(texture(8, 8)), honest, driver="VRT")
+    assert open_scene(honest).shape == (8, 8)
