@@ -21,13 +21,11 @@ import pytest
 import torch
 from torch import nn
 
-from rssc_geo.batch import NAME
-from rssc_geo.batch.journal import Journal, SceneFigures, read_journal, signatures, unchanged
+from rssc_geo.batch import NAME, Journal, SceneFigures, read_journal, signatures, unchanged
 from rssc_geo.captioning import CaptionCache
 from rssc_geo.errors import InputError, OutputError, RsscGeoError
 from rssc_geo.output import PartFile, Row
-from rssc_geo.training import is_kept, keeping
-from rssc_geo.training.loop import LoopOptions, Task, fit
+from rssc_geo.training import LoopOptions, Task, fit, is_kept, keeping
 
 DATA = Path(__file__).parent / "data"
 KEY = {"input": "abc", "options": {"cell_size": [64, 64]}, "name": "naïve 🌲"}

@@ -5,6 +5,11 @@ from .dask_pool import DaskPool as DaskPool
 from .inputs import collect_jobs as collect_jobs
 from .journal import LOCK as LOCK
 from .journal import NAME as NAME
+from .journal import Journal as Journal
+from .journal import SceneFigures as SceneFigures
+from .journal import read_journal as read_journal
+from .journal import signatures as signatures
+from .journal import unchanged as unchanged
 from .progress import BatchProgress as BatchProgress
 from .progress import BatchResult as BatchResult
 from .progress import Tracker as Tracker

@@ -1,8 +1,10 @@
 from .base import AdaptiveCaptioner as AdaptiveCaptioner
 from .base import CaptionBatch as CaptionBatch
 from .base import Captioner as Captioner
+from .base import CompactCaptioner as CompactCaptioner
 from .base import NoCaptioner as NoCaptioner
 from .base import caption_threshold as caption_threshold
+from .base import detokenize as detokenize
 from .base import tile_image as tile_image
 from .cache import FOLDER_VARIABLE as FOLDER_VARIABLE
 from .cache import CachedCaptioner as CachedCaptioner
@@ -12,8 +14,6 @@ from .cache import perceptual_hash as perceptual_hash
 from .choose import check_captioner as check_captioner
 from .choose import describe_captioner as describe_captioner
 from .choose import make_captioner as make_captioner
-from .compact import CompactCaptioner as CompactCaptioner
-from .compact import detokenize as detokenize
 from .huggingface import HuggingFaceCaptioner as HuggingFaceCaptioner
 from .huggingface import Sampling as Sampling
 from .openai import ATTEMPTS as ATTEMPTS

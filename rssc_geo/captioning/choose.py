@@ -118,7 +118,7 @@ def make_captioner(
         return NoCaptioner()
     if model.decoder is None or model.vocabulary is None:
         raise _no_own_captioner(model.card)
-    from rssc_geo.captioning.compact import CompactCaptioner
+    from rssc_geo.captioning.base import CompactCaptioner
 
     return CompactCaptioner(model.decoder, model.vocabulary, beam=options.caption_beam)
 
@@ -165,7 +165,7 @@ def describe_captioner(captioner: Captioner) -> str:
         shared = {"shared": True} if captioner.share else {}
         parameters = {**captioner.parameters, **shared}
         return f"{captioner.name} {json.dumps(parameters, sort_keys=True, ensure_ascii=False)}"
-    from rssc_geo.captioning.compact import CompactCaptioner
+    from rssc_geo.captioning.base import CompactCaptioner
 
     if isinstance(captioner, CompactCaptioner) and captioner.beam > 1:
         return f"{captioner.name}, beam of {captioner.beam}"

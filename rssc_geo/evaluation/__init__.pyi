@@ -7,7 +7,6 @@ from .baselines import compare_arms as compare_arms
 from .baselines import compare_baselines as compare_baselines
 from .caption_metrics import caption_scores as caption_scores
 from .caption_metrics import tokenize as tokenize
-from .corruptions import all_corruptions as all_corruptions
 from .evaluate import Evaluation as Evaluation
 from .evaluate import Predictions as Predictions
 from .evaluate import evaluate_on_polygons as evaluate_on_polygons

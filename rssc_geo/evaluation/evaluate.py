@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from rssc_geo.evaluation.corruptions import Corruption
     from rssc_geo.inference import Predictor
     from rssc_geo.models import CaptionSource, Model
+    from rssc_geo.training import Corruption
 
 _BATCH = 64
 _MISTAKES = 24
@@ -330,9 +330,9 @@ def _measure(
         require_plots()
         _make_folder(output)
 
-    from rssc_geo.evaluation.corruptions import all_corruptions
     from rssc_geo.inference import Predictor, choose_compute
     from rssc_geo.models import load_bundle
+    from rssc_geo.training import all_corruptions
 
     if isinstance(model, Predictor):
         device, model = model.compute.device, model.model

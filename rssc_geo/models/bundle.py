@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
 from rssc_geo.files import atomic_write
 from rssc_geo.hub import fetch
-from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card
-from rssc_geo.models.checks import read_json
+from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
 
 if TYPE_CHECKING:
     import torch

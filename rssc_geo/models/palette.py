@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.card import SceneClass, in_words
-from rssc_geo.models.checks import check_name
+from rssc_geo.models.card import SceneClass, check_name, in_words
 
 _AID = (
     ("Airport", "#7a5195", "Runways, aprons, terminals and parked aircraft"),

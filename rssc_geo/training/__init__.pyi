@@ -1,3 +1,5 @@
+from .augment import Corruption as Corruption
+from .augment import all_corruptions as all_corruptions
 from .augment import soft_labels as soft_labels
 from .data import SceneImages as SceneImages
 from .data import Split as Split
@@ -18,11 +20,11 @@ from .few_shot.learner import without_captions as without_captions
 from .few_shot.learner import word_prior as word_prior
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import labeled_tiles as labeled_tiles
-from .kept import identity as identity
-from .kept import is_kept as is_kept
-from .kept import keeping as keeping
+from .loop import LoopOptions as LoopOptions
 from .loop import Report as Report
 from .loop import StageRun as StageRun
+from .loop import Task as Task
+from .loop import fit as fit
 from .metrics import ClassScore as ClassScore
 from .metrics import McNemar as McNemar
 from .metrics import Scores as Scores
@@ -66,4 +68,7 @@ from .start import new_end_to_end_model as new_end_to_end_model
 from .start import new_model as new_model
 from .train import train_recipe as train_recipe
 from .work import WorkFolder as WorkFolder
+from .work import identity as identity
+from .work import is_kept as is_kept
+from .work import keeping as keeping
 from .work import share_work as share_work

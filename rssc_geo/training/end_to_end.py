@@ -27,7 +27,6 @@ from rssc_geo.errors import InputError, UsageError
 from rssc_geo.models import DualAttentionClassifier, Model, ModelCard, load_card, save_bundle
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split, load_image_folder, stratified_split
-from rssc_geo.training.kept import identity, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     StageRun,
@@ -42,7 +41,7 @@ from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_r
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.stages.calibration import accuracy_figures
 from rssc_geo.training.start import load_encoders, new_end_to_end_model
-from rssc_geo.training.work import WorkFolder
+from rssc_geo.training.work import WorkFolder, identity, keeping
 
 _STEP_EPOCHS = 20
 _ZOOM = (0.5, 1.2)

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.errors import InputError
-from rssc_geo.training.kept import is_kept, keeping
+from rssc_geo.training.work import is_kept, keeping
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class LoopOptions:
     checkpoint : safetensors file with all that is needed to go on, written after each epoch and
         read at the start where it is there, undamaged, and of the same training
     weights : the file that ``task.keep`` writes, without which the checkpoint is of no use
-    made_of : what all three are made of, see ``rssc_geo.training.kept.identity``
+    made_of : what all three are made of, see ``rssc_geo.training.work.identity``
     log_epochs : log a line for each epoch
     """
 

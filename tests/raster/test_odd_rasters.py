@@ -17,8 +17,7 @@ from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.geometry import Window
-from rssc_geo.raster import Scene, fit_radiometry, open_scene
-from rssc_geo.raster.radiometry import picture_warnings
+from rssc_geo.raster import Scene, fit_radiometry, open_scene, picture_warnings
 
 
 def colors(scene: Scene) -> np.ndarray:

@@ -26,7 +26,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from rssc_geo.captioning import CaptionBatch, CompactCaptioner
 from rssc_geo.models import BEGIN, END, PAD, SPECIAL_TOKENS, CaptionDecoder, Model
 from rssc_geo.training.data import SceneImages, deal_folds
-from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     Report,
@@ -39,6 +38,7 @@ from rssc_geo.training.loop import (
 )
 from rssc_geo.training.options import CaptionerRecipe
 from rssc_geo.training.stages.encoder import Features
+from rssc_geo.training.work import identity, is_kept, keeping
 
 _BATCH = 256
 

@@ -23,7 +23,6 @@ from torch.optim.swa_utils import AveragedModel
 from rssc_geo.models import Model, TimmImageEncoder
 from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
 from rssc_geo.training.data import SceneImages, Split
-from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     StageRun,
@@ -35,6 +34,7 @@ from rssc_geo.training.loop import (
     warmup_cosine,
 )
 from rssc_geo.training.options import EncoderRecipe
+from rssc_geo.training.work import identity, is_kept, keeping
 
 log = logging.getLogger(__name__)
 
