@@ -24,7 +24,7 @@ import torch
 
 from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
-from rssc_geo.files import content_hash
+from rssc_geo.files import content_hash, content_mark
 from rssc_geo.hub import check_inside, fetch, is_hub_id
 
 Quantize = Literal["4bit", "8bit"]
@@ -68,10 +68,12 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> ModelFiles:
 
 
 def _digest(folder: Path) -> str:
-    """A hash of the content of all files that matter, by which models are told apart."""
+    """A hash of all files that matter, by which models are told apart; of weights a sample."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        if path.suffix in {".json", ".txt", ".model", ".jinja", ".py", ".safetensors"}:
+        if path.suffix == ".safetensors":  # gigabytes
+            digest.update(f"{path.name} {content_mark(path)}\n".encode())
+        elif path.suffix in {".json", ".txt", ".model", ".jinja", ".py"}:
             digest.update(f"{path.name} {content_hash(path)}\n".encode())
     return digest.hexdigest()[:40]
 

@@ -94,6 +94,12 @@ def check_name(value: object, name: str) -> None:
         raise ValueError(f"{name} {value!r} holds signs that cannot be printed")
 
 
+def check_encodable(text: str, name: str) -> None:
+    """Refuse half surrogates, which no file can hold; other signs are escaped where they go."""
+    if any(unicodedata.category(sign) == "Cs" for sign in text):
+        raise ValueError(f"{name} {text!r} is no text that a file can hold")
+
+
 def check_mapping(value: object, name: str) -> None:
     """Refuse what gives no values by name."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -200,7 +206,8 @@ class SceneClass:
 
     def __post_init__(self) -> None:
         check_integer(self.id, "the id of a class", 0, 1_000_000)
-        check_name(self.name, f"the name of class {self.id}")
+        check_text(self.name, f"the name of class {self.id}")
+        check_encodable(self.name, f"the name of class {self.id}")
         check_text(self.color, f"the color of class {self.id}")
         check_text(self.description, f"the description of class {self.id}")
         if not self.name:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.card import SceneClass, check_name, in_words
+from rssc_geo.models.card import SceneClass, check_encodable, in_words
 
 _AID = (
     ("Airport", "#7a5195", "Runways, aprons, terminals and parked aircraft"),
@@ -81,7 +81,7 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
     """
     for name in names:
         try:
-            check_name(name, "the class name")
+            check_encodable(name, "the class name")
         except ValueError as error:
             raise UsageError(f"{error}: rename the class") from error
     candidates = np.array(
