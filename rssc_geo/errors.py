@@ -22,6 +22,8 @@ def one_line(error: BaseException | str) -> str:
 def escaped(text: str) -> str:
     r"""``text`` with its control characters written out, so that no name in it can forge a line.
 
+    Examples
+    --------
     >>> escaped("a\nerror: b")
     'a\\nerror: b'
     """

@@ -59,6 +59,8 @@ def run_batch(
         For what concerns all scenes: another batch at work in the folder, a journal or model that
         cannot be used, no scheduler, a full disk.
 
+    Examples
+    --------
     >>> from rssc_geo import BatchOptions, run_batch
     >>> result = run_batch(["scene.tif"], "maps", BatchOptions(tile_size="900m"))
     >>> result.done, len(result.failed)

@@ -177,6 +177,8 @@ class CompactCaptioner:
 def detokenize(words: Sequence[str]) -> str:
     """Words of the vocabulary as a sentence: capital, no space before punctuation, full stop.
 
+    Examples
+    --------
     >>> detokenize(["many", "planes", ",", "parked", "."])
     'Many planes, parked.'
     """

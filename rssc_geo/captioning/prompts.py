@@ -72,6 +72,8 @@ def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
     words. Raises ``UsageError`` for a single word that is no preset, and for ``closed`` without
     classes.
 
+    Examples
+    --------
     >>> make_prompt("closed", ["BareLand", "Pond"]).text.endswith(
     ...     "exactly one of these classes: Bare Land; Pond."
     ... )
@@ -99,6 +101,8 @@ def tidy_answer(answer: str, *, cut: bool = False) -> str:
     ``cut``: the model was stopped by the limit on its tokens. An unfinished last sentence is then
     dropped, if a finished one stands before it.
 
+    Examples
+    --------
     >>> tidy_answer(" Rows of houses\nand trees. Overall, this sc", cut=True)
     'Rows of houses and trees.'
     """

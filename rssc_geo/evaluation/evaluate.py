@@ -165,6 +165,8 @@ def evaluate(
     Raises ``InputError`` when no class of the data set is one of the model's, ``UsageError`` for
     unknown names.
 
+    Examples
+    --------
     >>> from rssc_geo import EvaluateOptions, evaluate
     >>> result = evaluate("compact", "pictures", EvaluateOptions(device="cpu"))
     >>> len(result.to_pandas())
@@ -202,6 +204,8 @@ def evaluate_on_polygons(
     Raises what ``evaluate`` does, ``InputError`` where no tile is covered by one class, and
     ``UsageError`` for a ``part``, which only data sets of pictures have.
 
+    Examples
+    --------
     >>> from rssc_geo import EvaluateOptions, evaluate_on_polygons
     >>> pairs = [("scene.tif", "classes.geojson")]
     >>> result = evaluate_on_polygons("compact", pairs, EvaluateOptions(tile_size="150m"))

@@ -87,6 +87,8 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
     options.
 
+    Examples
+    --------
     >>> from rssc_geo import TilingOptions, load_card, make_plan
     >>> plan = make_plan("scene.tif", load_card("compact"), TilingOptions(tile_size="900m"))
     >>> plan.grid.size, plan.grid.cells_shape
@@ -250,6 +252,8 @@ def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[s
 def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
     """All that is known before the first tile is classified.
 
+    Examples
+    --------
     >>> from rssc_geo import TilingOptions, describe_run, load_card, make_plan
     >>> card = load_card("compact")
     >>> describe_run(make_plan("scene.tif", card, TilingOptions()), card).crs

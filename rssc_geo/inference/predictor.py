@@ -124,6 +124,8 @@ class Predictor:
         Raises ``UsageError`` for an array that is no such thing, ``RsscGeoError`` when a single
         picture does not fit into memory.
 
+        Examples
+        --------
         >>> import numpy as np
         >>> from rssc_geo import load_model
         >>> found = load_model("compact").predict(np.zeros((2, 64, 64, 3), np.uint8))
@@ -203,6 +205,8 @@ def load_predictor(options: PredictorOptions) -> Predictor:
     Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device or
     captioner that is not there, and what captioners raise.
 
+    Examples
+    --------
     >>> from rssc_geo import PredictorOptions, load_predictor
     >>> load_predictor(PredictorOptions(caption_beam=2, device="cpu")).spec.captioner
     'compact, beam of 2'
@@ -232,6 +236,8 @@ def load_model(
 
     Raises what :func:`load_predictor` does, which takes all options of captioners.
 
+    Examples
+    --------
     >>> from rssc_geo import ClassifyOptions, classify, load_model
     >>> model = load_model("compact", captioner="none")
     >>> for name in ["north", "south"]:

@@ -177,6 +177,8 @@ def embedded_names() -> list[str]:
 def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
     """The card alone, without importing torch; arguments and errors as of ``load_bundle``.
 
+    Examples
+    --------
     >>> from rssc_geo import load_card
     >>> len(load_card("compact").classes)
     30

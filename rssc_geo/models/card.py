@@ -181,6 +181,8 @@ _ALIGNMENT = MappingProxyType({"image_width": _WIDTH, "text_width": _WIDTH})
 def in_words(name: str) -> str:
     """A class's name as words.
 
+    Examples
+    --------
     >>> in_words("DenseResidential")
     'Dense Residential'
     """

@@ -89,6 +89,8 @@ def caption(
     Raises ``RsscGeoError``, one clear line; captions that a large captioner wrote by then stay in
     the cache.
 
+    Examples
+    --------
     >>> from rssc_geo import caption
     >>> caption("scene.tif", "captions.jsonl").output.name
     'captions.jsonl'

@@ -89,6 +89,8 @@ def classify(
         One clear line; whatever was classified so far stays in ``<output>.part`` and the same call
         goes on there.
 
+    Examples
+    --------
     >>> from rssc_geo import ClassifyOptions, classify
     >>> result = classify("scene.tif", "landuse.gpkg", ClassifyOptions(min_area=200_000))
     >>> len(result.to_geopandas()) == result.summary.regions

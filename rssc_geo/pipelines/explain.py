@@ -46,7 +46,8 @@ LAYER = "explained"
 log = logging.getLogger(__name__)
 
 INDEX = "explain.gpkg"
-_OTHERS = r"cell_\d{5,}_\d{5,}\.(tif|png)"
+_OTHERS = r"cell_\d{5,}_\d{5,}\.(tif|png)|explanation\.html"
+"""Names of a result's other files; QGIS adds the page."""
 _CELLS = 20
 
 
@@ -104,6 +105,8 @@ def explain(
     cell without enough valid pixels, ``InputError`` for a map of another raster, ``OutputError``
     when the folder exists or cannot be written.
 
+    Examples
+    --------
     >>> from rssc_geo import ExplainOptions, explain
     >>> why = explain("scene.tif", "why", ExplainOptions(at=((423000.0, 4860000.0),)))
     >>> why.to_geopandas()["class"][0] == why.cells[0].class_name

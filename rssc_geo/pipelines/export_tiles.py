@@ -73,6 +73,8 @@ def export_tiles(
     ``InputError`` for a raster that cannot be used, ``NothingToClassifyError`` for one without a
     valid tile.
 
+    Examples
+    --------
     >>> from rssc_geo import TileOptions, export_tiles
     >>> export_tiles("scene.tif", "chips", TileOptions(format="png")).index.name
     'tiles.gpkg'

@@ -60,6 +60,8 @@ def zero_shot(
 
     Raises ``UsageError`` for classes that mean nothing to the model, and what ``classify`` does.
 
+    Examples
+    --------
     >>> from rssc_geo import zero_shot
     >>> result = zero_shot("scene.tif", "water.gpkg", ["water", "forest", "houses"])
     >>> [total.name for total in result.summary.classes]

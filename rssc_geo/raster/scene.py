@@ -153,6 +153,8 @@ def open_scene(
     UsageError
         ``bands`` or ``assume_crs`` cannot be meant.
 
+    Examples
+    --------
     >>> from rssc_geo import open_scene
     >>> scene = open_scene("scene.tif")
     >>> scene.shape, scene.bands, scene.mask

@@ -133,6 +133,8 @@ def load_image_folder(
         when there are fewer than two class folders, or one of them holds fewer than two readable
         images, or the captions are no JSON Lines
 
+    Examples
+    --------
     >>> from rssc_geo import load_image_folder
     >>> data = load_image_folder("pictures", size=32)
     >>> data.pixels.shape, data.classes

@@ -65,6 +65,8 @@ def train(
     BundleError
         for a start bundle or encoder that cannot be read
 
+    Examples
+    --------
     >>> from rssc_geo import TrainOptions, train
     >>> quick = TrainOptions(schedule=((1, 32),), caption_epochs=1, fusion_epochs=1, views=1)
     >>> card = train("pictures", "my-model", quick)

@@ -38,7 +38,7 @@ TILING = {
 }
 MAP = TILING | {
     *{"MODEL", "REVISION", "BATCH_SIZE", "DEVICE", "DTYPE"},
-    *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "REVIEW"},
+    *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "REVIEW", "FULL_PROVENANCE"},
 }
 CAPTIONS = {
     *{"CAPTIONER", "CAPTION_WHEN", "CAPTION_BEAM", "PROMPT", "CAPTION_TOKENS", "SHARE_CAPTIONS"},
@@ -97,7 +97,10 @@ def test_a_map_has_the_contract_s_names(application, name, own):
 @pytest.mark.parametrize(
     ("name", "own"),
     [
-        ("caption", CAPTIONS | MAP - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "REVIEW"}),
+        (
+            "caption",
+            CAPTIONS | MAP - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "REVIEW", "FULL_PROVENANCE"},
+        ),
         ("info", TILING | {"MODEL", "REVISION"}),
         (
             "explain",

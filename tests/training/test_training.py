@@ -531,10 +531,7 @@ def test_tokens_of_another_network_or_other_pictures_are_not_taken(
     model = load_bundle(start)
 
     def tokens(pictures: SceneImages = data) -> np.ndarray:
-        features = cache_features(
-            model.network, model.card, pictures, np.arange(10),
-            views=1, seed=0, work=tmp_path, device=CPU,
-        )  # fmt: skip
+        features = cache_features(model, pictures, np.arange(10), views=1, seed=0, work=tmp_path)
         return np.array(features.tokens)
 
     first = tokens()
@@ -558,7 +555,9 @@ def test_a_damaged_checkpoint_is_made_anew(
     split = stratified_split(data, seed=0)
 
     def learn() -> dict[str, torch.Tensor]:
-        return train_encoder(data, split, ENCODER, work=tmp_path, initial=None, seed=3, device=CPU)
+        return train_encoder(
+            data, split, ENCODER, initial=None, run=StageRun(tmp_path, CPU, seed=3)
+        )
 
     # Copies: the tensors lie in the file that is damaged now.
     whole = {key: value.clone() for key, value in learn().items()}

@@ -87,6 +87,8 @@ def train_on_polygons(
     Raises ``InputError`` and ``UsageError``: fewer than two classes, labels that fit no raster, a
     bundle in the way.
 
+    Examples
+    --------
     >>> from rssc_geo import TrainOnPolygonsOptions, train_on_polygons
     >>> options = TrainOnPolygonsOptions(field="label", tile_size="300m")
     >>> result = train_on_polygons([("scene.tif", "labels.geojson")], "mine", options)
