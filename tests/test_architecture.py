@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("torch", "transformers", "timm")
@@ -69,3 +73,35 @@ def test_packages_are_entered_by_their_doors() -> None:
         line for file in files for line in past_the_door(file, file.relative_to(ROOT).parts[1])
     ]
     assert not found, "\n".join(found)
+
+
+def _third_party(folder: str) -> dict[str, Path]:
+    """The top names of what a folder's modules import from other projects, and where."""
+    found = {}
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            found.update({name.partition(".")[0]: file for name in names})
+    own = {"rssc_geo", "rssc_geo_cli"}
+    return {name: file for name, file in found.items() if name not in sys.stdlib_module_names | own}
+
+
+@pytest.mark.parametrize("folder", ["rssc_geo", "cli"])
+def test_what_is_imported_is_declared(folder: str) -> None:
+    """A package that happens to be in the developer's environment is missing in the user's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {canonicalize_name(Requirement(text).name) for part in wanted for text in part}
+    providers = packages_distributions()
+    imported = _third_party(folder)
+    assert imported
+    missing = {
+        name: str(file.relative_to(ROOT))
+        for name, file in imported.items()
+        if not declared & {canonicalize_name(found) for found in providers.get(name, [])}
+    }
+    assert not missing
