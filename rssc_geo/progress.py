@@ -1,4 +1,4 @@
-"""How a run tells how far it is."""
+"""How a run tells how far it is, and times for people."""
 
 from __future__ import annotations
 
@@ -57,3 +57,12 @@ def reporting(progress: Progress | bool | None) -> Iterator[Progress]:  # noqa: 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
     """Nobody watches."""
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``2 h 05 min``, ``3 min 20 s``, ``4.2 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"

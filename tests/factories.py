@@ -1,4 +1,4 @@
-"""What tests are made of: rasters of noise. No test itself."""
+"""What tests are made of: rasters of noise, and what is read of them. No test itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
+
+from rssc_geo.geometry import Window
+from rssc_geo.raster import Scene
 
 NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
 
@@ -37,3 +40,15 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
         -15, 15, (3, height, width)
     )
     return fine.clip(1, 255).astype(np.uint8)
+
+
+def colors(scene: Scene) -> np.ndarray:
+    """The bands taken as red, green, blue (bands, rows, cols), as they are stored."""
+    with scene.open() as handle:
+        return handle.read(scene.opening.indexes)
+
+
+def mask(scene: Scene) -> np.ndarray:
+    """Bool (rows, cols), the valid pixels at full resolution."""
+    with scene.pixel_reader() as reader:
+        return reader.valid_at_full_resolution(Window(0, 0, *scene.shape))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich_click import RichGroup
 
 from rssc_geo.options import BatchOptions, BatchRunOptions, PrintOptions, TargetOptions
+from rssc_geo.progress import duration
 from rssc_geo_cli.console import (
-    duration,
     echo_areas,
     print_json,
     set_up_logging,
@@ -25,8 +24,6 @@ from rssc_geo_cli.console import (
 from rssc_geo_cli.options import command
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from rssc_geo.batch import BatchProgress
 
 
@@ -61,10 +58,16 @@ def run_command(
 
     from rssc_geo.batch import run_batch
 
-    with _Reporter(run) as reporter:
-        result = run_batch(inputs, target.output, options, progress=reporter)
+    progress = _print_progress if run.progress == "json" else wants_bar(run)
+    result = run_batch(inputs, target.output, options, progress=progress)
     show_result(result.as_dict(), run, _tell)
     return _failures(result.as_dict()["failed"])
+
+
+def _print_progress(now: BatchProgress) -> None:
+    """Progress over all scenes, as JSON Lines on stdout."""
+    event = {"event": "progress", "stage": "batch", "total": now.scenes}
+    print_json({**event, **asdict(now)})
 
 
 @command("status", PrintOptions)
@@ -167,40 +170,6 @@ def _tell(values: Mapping[str, Any]) -> None:
     echo_areas(values["area_m2"])
     for path in values.get("outputs", []):
         click.echo(path)
-
-
-class _Reporter:
-    """Progress over all scenes: a bar on a terminal, or JSON Lines on stdout."""
-
-    def __init__(self, run: BatchRunOptions) -> None:
-        self._json = run.progress == "json"
-        self._wanted = wants_bar(run)
-        self._bar: tqdm[None] | None = None
-
-    def __call__(self, now: BatchProgress) -> None:
-        if self._json:
-            event = {"event": "progress", "stage": "batch", "total": now.scenes}
-            print_json({**event, **asdict(now)})
-        elif self._wanted:
-            from tqdm import tqdm
-
-            if self._bar is None:
-                shape = "{percentage:3.0f}%|{bar}| {desc}"
-                self._bar = tqdm(total=1.0, file=sys.stderr, bar_format=shape)
-            left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
-            failed = f", {now.failed} failed" if now.failed else ""
-            scenes = f"{now.done}/{now.scenes} scenes{failed}"
-            self._bar.n = now.done_share
-            self._bar.set_description_str(
-                f"{scenes}, {now.tiles} tiles, {now.tiles_per_s:.1f}/s{left}"
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 for made in (run_command, status_command):

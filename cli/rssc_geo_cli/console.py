@@ -17,7 +17,7 @@ import click
 
 from rssc_geo.errors import escaped
 from rssc_geo.options import PrintOptions, RunOptions
-from rssc_geo.progress import Progress, ProgressBar
+from rssc_geo.progress import Progress, reporting
 
 _SHOWN = 10
 """Classes, the largest first."""
@@ -85,16 +85,9 @@ def running(options: RunOptions) -> Iterator[Progress]:
     """A long run: its progress as the options say; ends when the parent is gone, if asked to."""
     if options.exit_on_stdin_eof:
         _exit_on_stdin_eof()
-    if options.progress == "json":
-        yield _JsonProgress()
-    elif wants_bar(options):
-        bar = ProgressBar()
-        try:
-            yield bar
-        finally:
-            bar.close()
-    else:
-        yield _silent
+    shown = _JsonProgress() if options.progress == "json" else wants_bar(options)
+    with reporting(shown) as progress:
+        yield progress
 
 
 def wants_bar(options: RunOptions) -> bool:
@@ -115,10 +108,6 @@ class _JsonProgress:
             print_json({"event": "progress", "stage": stage, "done": done, "total": total})
             self._last = done
         self._stage = stage
-
-
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
 
 
 def show_result(
@@ -145,15 +134,6 @@ def echo_areas(areas_m2: Mapping[str, float]) -> None:
     if others := largest[_SHOWN:]:
         area, name = sum(area for _, area in others), f"{len(others)} other classes"
         click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
-
-
-def duration(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 07 s``, ``4.2 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
 
 
 def _exit_on_stdin_eof() -> None:

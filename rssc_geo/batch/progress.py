@@ -18,6 +18,7 @@ from rssc_geo.batch.journal import SceneFigures
 from rssc_geo.batch.worker import processors
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.models import ModelCard
+from rssc_geo.progress import duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -301,15 +302,6 @@ class _Bar:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """A time for people: ``2 h 05 min``, ``3 min 20 s``, ``4.2 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
 
 
 # At the end.

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pytest
-import rasterio
 from affine import Affine
 
 from rssc_geo.batch import NAME
-
-NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
+from tests.factories import texture, write_raster
 
 
 def write_scene(
@@ -27,30 +24,9 @@ def write_scene(
     origin: tuple[float, float] = (500_000, 5_000_000),
 ) -> Path:
     """A GeoTIFF of colored noise, tiled, UTM 32N at 2 m."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(20, 235, (3, side // 16, side // 16)).repeat(16, 1).repeat(16, 2)
-    pixels = (pixels + random.integers(-15, 15, (3, side, side))).clip(1, 255).astype(np.uint8)
-    layout = {
-        "tiled": True,
-        "blockxsize": 64,
-        "blockysize": 64,
-        "photometric": "rgb",
-        "crs": "EPSG:32632",
-    }
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64, "photometric": "rgb"}
     transform = Affine(2.0, 0, origin[0], 0, -2.0, origin[1])
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=side,
-        width=side,
-        count=3,
-        dtype="uint8",
-        transform=transform,
-        **layout,
-    ) as f:
-        f.write(pixels)
-    return path
+    return write_raster(path, texture(side, side, seed), transform=transform, **layout)
 
 
 def content(path: Path) -> dict[str, list[tuple[object, ...]]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
-import rasterio
 import torch
 from affine import Affine
 from shapely import box
@@ -43,6 +42,7 @@ from rssc_geo.training import (
     load_image_folder,
     stratified_split,
 )
+from tests.factories import write_raster
 
 
 @pytest.fixture(scope="module")
@@ -191,21 +191,8 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
     transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
     pixels = np.full((3, 40, 60), 90, np.uint8)
     pixels[:, :20, :20] = 0
-    with rasterio.open(
-        tmp_path / "scene.tif",
-        "w",
-        driver="GTiff",
-        height=40,
-        width=60,
-        count=3,
-        dtype="uint8",
-        crs="EPSG:32632",
-        transform=transform,
-        nodata=0,
-        photometric="rgb",
-    ) as dataset:
-        dataset.write(pixels)
-    scene = open_scene(tmp_path / "scene.tif")
+    path = tmp_path / "scene.tif"
+    scene = open_scene(write_raster(path, pixels, transform=transform, nodata=0, photometric="rgb"))
 
     def area(left: int, top: int, right: int, bottom: int):
         return box(*(transform @ (left, bottom)), *(transform @ (right, top)))

@@ -34,6 +34,7 @@ from rssc_geo.models import (
     name_classes,
 )
 from rssc_geo.models.attribution import _as_map
+from tests.factories import texture, write_raster
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
@@ -228,33 +229,11 @@ def test_tokens_of_no_place_are_left_out_of_the_map() -> None:
 def write_scene(
     path: Path, height: int, width: int, *, hole: bool = False, transform: Affine = TRANSFORM
 ) -> Path:
-    random = np.random.default_rng(0)
-    coarse = (
-        random.integers(20, 235, (3, -(-height // 16), -(-width // 16))).repeat(16, 1).repeat(16, 2)
-    )
-    pixels = (
-        (coarse[:, :height, :width] + random.integers(-15, 15, (3, height, width)))
-        .clip(1, 255)
-        .astype(np.uint8)
-    )
+    pixels = texture(height, width)
     if hole:
         pixels[:, :50, :50] = 0
         pixels[:, -40:] = 0
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=3,
-        dtype="uint8",
-        photometric="rgb",
-        nodata=0,
-        crs="EPSG:32632",
-        transform=transform,
-    ) as dataset:
-        dataset.write(pixels)
-    return path
+    return write_raster(path, pixels, photometric="rgb", nodata=0, transform=transform)
 
 
 def test_explained_cells_are_those_that_classify_writes(small_model: Model, tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-from affine import Affine
 
-NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
+from tests.factories import write_raster
 
 Write = Callable[..., Path]
 
@@ -21,21 +19,7 @@ def write(tmp_path: Path) -> Write:
     """
 
     def make(pixels: np.ndarray, name: str = "scene.tif", **profile: object) -> Path:
-        path = tmp_path / name
-        count, height, width = pixels.shape
-        settings = {"crs": "EPSG:32632", "transform": NORTH_UP, **profile}
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            height=height,
-            width=width,
-            count=count,
-            dtype=pixels.dtype,
-            **settings,
-        ) as out:
-            out.write(pixels)
-        return path
+        return write_raster(tmp_path / name, pixels, **profile)
 
     return make
 

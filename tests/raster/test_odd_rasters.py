@@ -16,18 +16,8 @@ from rasterio.crs import CRS
 from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError
-from rssc_geo.geometry import Window
-from rssc_geo.raster import Scene, fit_radiometry, open_scene, picture_warnings
-
-
-def colors(scene: Scene) -> np.ndarray:
-    with scene.open() as handle:
-        return handle.read(scene.opening.indexes)
-
-
-def mask(scene: Scene) -> np.ndarray:
-    with scene.pixel_reader() as reader:
-        return reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
+from rssc_geo.raster import fit_radiometry, open_scene, picture_warnings
+from tests.factories import colors, mask
 
 
 def hide(path: Path, valid: np.ndarray, *, internal: bool = True) -> Path:

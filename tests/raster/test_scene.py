@@ -27,17 +27,7 @@ from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.files import fingerprint
 from rssc_geo.geometry import Window
 from rssc_geo.raster import Scene, open_scene
-
-
-def colors(scene: Scene) -> np.ndarray:
-    with scene.open() as handle:
-        return handle.read(scene.opening.indexes)
-
-
-def mask(scene: Scene) -> np.ndarray:
-    with scene.pixel_reader() as reader:
-        return reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
-
+from tests.factories import colors, mask
 
 # --- bands
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,24 +27,14 @@ from rssc_geo.training import (
     tiles_over,
 )
 from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
+from tests.factories import write_raster
 
 DEFAULTS = TrainOnPolygonsOptions()
 UTM = Affine(10, 0, 500_000, 0, -10, 5_000_000)
 
 
 def write_scene(path: Path, pixels: np.ndarray, transform: Affine = UTM) -> Scene:
-    count, height, width = pixels.shape
-    profile = {
-        "driver": "GTiff",
-        "height": height,
-        "width": width,
-        "count": count,
-        "dtype": "uint8",
-        "photometric": "rgb",
-    }
-    with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, **profile) as dataset:
-        dataset.write(pixels)
-    return open_scene(path)
+    return open_scene(write_raster(path, pixels, transform=transform, photometric="rgb"))
 
 
 def area(left: float, top: float, right: float, bottom: float, transform: Affine = UTM):
