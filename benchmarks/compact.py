@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, befo
 
 import torch
 
-from rssc_geo.models import DualAttentionClassifier, load_bundle
+from rssc_geo import ClassifyOptions, load_model
+from rssc_geo.models import DualAttentionClassifier
 from rssc_geo.pipelines.classify import classify
 
 BATCH, WORDS, BATCHES = 8, 77, 4
@@ -50,7 +51,8 @@ def published() -> DualAttentionClassifier:
 def main() -> int:
     options = rate_options(__doc__)
     path = dense_scene(options.side)
-    model, network = load_bundle("compact"), published()
+    predictor, network = load_model("compact", device="cpu"), published()
+    tiling = ClassifyOptions(tile_size=f"{options.tile}px")
     images = torch.randn(BATCH, 3, 224, 224)
     ids, mask = torch.randint(1, 49408, (BATCH, WORDS)), torch.ones(BATCH, WORDS, dtype=torch.bool)
 
@@ -64,13 +66,7 @@ def main() -> int:
     def end_to_end() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            result = classify(
-                path,
-                Path(folder) / "map.gpkg",
-                model=model,
-                device="cpu",
-                tile_size=f"{options.tile}px",
-            )
+            result = classify(path, Path(folder) / "map.gpkg", tiling, model=predictor)
             return result.as_dict()["tiles"] / (time.perf_counter() - started)
 
     forward()

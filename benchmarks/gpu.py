@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from common import CACHE, dense_scene, verdict
 
-from rssc_geo.options import CaptionerOptions
+from rssc_geo.options import CaptionerOptions, ClassifyOptions
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does, before torch is loaded
 
@@ -194,11 +194,8 @@ def pipeline(options: argparse.Namespace, device: torch.device) -> bool:
 
     def end_to_end() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            classify(
-                path, Path(folder) / "map.gpkg", model=model, captioner="none", device=str(device),
-                batch_size=options.batch,
-                tile_size=f"{tile}px",
-            )  # fmt: skip
+            tiling = ClassifyOptions(tile_size=f"{tile}px")
+            classify(path, Path(folder) / "map.gpkg", tiling, model=classifier)
 
     found = rates(
         {

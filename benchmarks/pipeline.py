@@ -24,6 +24,7 @@ from rssc_geo.captioning import make_captioner
 from rssc_geo.geometry import TileGrid
 from rssc_geo.inference import Predictor, choose_compute
 from rssc_geo.models import load_bundle
+from rssc_geo.options import ClassifyOptions
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
@@ -34,6 +35,7 @@ def main() -> int:
     model = load_bundle("compact")
     compute = choose_compute()
     classifier = Predictor(model, make_captioner(model), compute)
+    tiling = ClassifyOptions(tile_size=f"{options.tile}px")
 
     scene = open_scene(path)
     grid = TileGrid((scene.height, scene.width), (options.tile, options.tile))
@@ -54,7 +56,7 @@ def main() -> int:
     def end_to_end() -> float:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            classify(path, Path(folder) / "map.gpkg", model=model, tile_size=f"{options.tile}px")
+            classify(path, Path(folder) / "map.gpkg", tiling, model=classifier)
             return len(tiles) / (time.perf_counter() - started)
 
     alone()

@@ -10,7 +10,6 @@ missing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,23 +17,23 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
+from rssc_geo import ClassifyOptions, Predictor, load_model
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import TileGrid, Window
-from rssc_geo.models import Model, load_bundle
+from rssc_geo.output import read_provenance
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 
 MIN_VALID = 0.5
 
 
-def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
+def missing_and_extra(scene: Scene, result: Path, cells: gpd.GeoDataFrame) -> tuple[int, int]:
     """Valid cells without a polygon, and polygons off their cell or where too little is valid."""
-    scenes = gpd.read_file(result, layer="cells")
     found = {
         (int(r), int(c)): g
-        for r, c, g in zip(scenes["row"], scenes["col"], scenes.geometry, strict=True)
+        for r, c, g in zip(cells["row"], cells["col"], cells.geometry, strict=True)
     }
-    provenance = json.loads(_provenance(result))
+    provenance = read_provenance(result)
     grid = TileGrid(
         scene.shape, tuple(provenance["tile_size_px"]), tuple(provenance["cell_size_px"])
     )
@@ -58,29 +57,21 @@ def missing_and_extra(scene: Scene, result: Path) -> tuple[int, int]:
     return missing, extra + len(found)
 
 
-def _provenance(result: Path) -> str:
-    import sqlite3
-
-    with sqlite3.connect(result) as connection:
-        (text,) = connection.execute(
-            "SELECT metadata FROM gpkg_metadata WHERE mime_type = 'application/json' LIMIT 1"
-        ).fetchone()
-    return str(text)
-
-
-def row_of(source: str | tuple[str, ...], name: str, out: Path, model: Model) -> str:
+def row_of(source: str | tuple[str, ...], name: str, out: Path, model: Predictor) -> str:
     target = out / f"{name}.gpkg"
+    options = ClassifyOptions(preview=str(out / f"{name}.png"), overwrite=True)
     try:
-        done = classify(source, target, model=model, preview=out / f"{name}.png", overwrite=True)
+        done = classify(source, target, options, model=model)
     except RsscGeoError as error:
         folder = str(Path(source if isinstance(source, str) else source[0]).parent)
         return f"| {name} | refused: {str(error).replace(folder + '/', '')} | | | |"
     scene = open_scene(source)
-    missing, extra = missing_and_extra(scene, target)
+    cells = gpd.read_file(target, layer="cells")
+    missing, extra = missing_and_extra(scene, target, cells)
     classes = sorted(done.summary.classes, key=lambda c: -c.area_m2)
     total = sum(c.area_m2 for c in classes)
     top = ", ".join(f"{c.name} {c.area_m2 / total:.0%}" for c in classes[:3] if c.area_m2)
-    confidence = float(np.mean(gpd.read_file(target, layer="cells")["confidence"]))
+    confidence = float(np.mean(cells["confidence"]))
     check = "all right" if not missing and not extra else f"{missing} MISSING, {extra} WRONG"
     gsd = "/".join(f"{value:.3g}" for value in sorted(set(np.round(scene.gsd_m, 3))))
     return (
@@ -96,7 +87,7 @@ def main() -> int:
     parser.add_argument("--bands-from", nargs=3, type=Path, metavar="FILE")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    model = load_bundle("compact")
+    model = load_model("compact")
     print(
         "| raster | map: classes by area | ground sampling, mask | cells of tiles | mean"
         " confidence, check |"

@@ -225,10 +225,12 @@ def run_plan(plan: Path) -> int:
         started, code = time.perf_counter(), 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                code = program() or 0
+                program()
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        said = [stream.buffer.getvalue().decode() for stream in (out, err) if not stream.flush()]
+        out.flush()
+        err.flush()
+        said = [stream.buffer.getvalue().decode() for stream in (out, err)]
         done = {"code": code, "out": said[0], "err": said[1]}
         done["seconds"] = round(time.perf_counter() - started, 2)
         Path(f"{name}.done.json").write_text(json.dumps(done), encoding="utf-8")
@@ -305,8 +307,8 @@ def compare(case: Case, old: Side, new: Side) -> Findings:
     found = Findings()
     before, after = old.done(case), new.done(case)
     if before is None or after is None:
-        side = old.name if before is None else new.name
-        found.differences.append(f"did not finish: {side}, see its log")
+        unfinished = old.name if before is None else new.name
+        found.differences.append(f"did not finish: {unfinished}, see its log")
         return found
     for side, done, code in ((old, before, case.old_code), (new, after, case.new_code)):
         last = (done["err"].strip().splitlines() or [""])[-1]
@@ -349,8 +351,7 @@ def _compare_layers(found: Findings, old: Path, new: Path, name: str) -> None:
     import pyogrio
 
     if name.endswith(".parquet"):
-        frames = (geopandas.read_parquet(path) for path in (old, new))
-        _compare_frames(found, *frames, name)
+        _compare_frames(found, geopandas.read_parquet(old), geopandas.read_parquet(new), name)
         return
     layers = []
     for path in (old, new):
@@ -359,12 +360,14 @@ def _compare_layers(found: Findings, old: Path, new: Path, name: str) -> None:
     before, after = layers
     found.check(before.keys() == after.keys(), f"{name}: layers {[*before]} and {[*after]}")
     for layer in sorted(before.keys() & after.keys()):  # cells before landuse
-        frames = (pyogrio.read_dataframe(p, layer=own) for p, own in (before[layer], after[layer]))
+        first, second = (
+            pyogrio.read_dataframe(path, layer=own) for path, own in (before[layer], after[layer])
+        )
         what = f"{name} {layer}" if len(before) > 1 else name
         if layer == "layer_styles":
-            _compare_styles(found, *frames, what)
+            _compare_styles(found, first, second, what)
         else:
-            _compare_frames(found, *frames, what)
+            _compare_frames(found, first, second, what)
 
 
 def _compare_styles(found: Findings, old: Any, new: Any, what: str) -> None:
