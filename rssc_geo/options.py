@@ -250,6 +250,11 @@ class Option:
             return None
         return ENVIRONMENT_PREFIX + self.key.replace("-", "_").upper()
 
+    @property
+    def is_written(self) -> bool:
+        """Whether it names a file that the run makes."""
+        return self.declaration.path and self.declaration.group == OUTPUT
+
     def parse(self, text: str) -> Any:
         """The value of a text; ``UsageError`` names the option and what was expected."""
         kind = self.declaration.kind
@@ -300,6 +305,13 @@ def options_of(group: type) -> tuple[Option, ...]:
 def values_of(options: object, group: type) -> dict[str, Any]:
     """Those of the options that belong to a group, by name: for hashes and provenance."""
     return {option.name: getattr(options, option.name) for option in options_of(group)}
+
+
+def given_of(options: object, group: type) -> dict[str, Any]:
+    """Those of a group's options that are not at their defaults, by name."""
+    defaults = values_of(group(), group)
+    values = values_of(options, group)
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def narrowed(options: object, group: type[T]) -> T:

@@ -44,9 +44,9 @@ def no_internal_error(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     faults: list[Exception] = []
     print_fault = program.internal_error
 
-    def record(error: Exception) -> int:
+    def record(arguments: list[str], error: Exception) -> int:
         faults.append(error)
-        return print_fault(error)
+        return print_fault(arguments, error)
 
     def communicate(self: Any, *arguments: Any, **settings: Any) -> Any:
         told = wait(self, *arguments, **settings)

@@ -16,6 +16,7 @@ from rssc_geo.options import BatchOptions, BatchRunOptions, PrintOptions, Target
 from rssc_geo.progress import duration
 from rssc_geo_cli.console import (
     echo_areas,
+    end_with_parent,
     print_json,
     set_up_logging,
     show_result,
@@ -58,10 +59,11 @@ def run_command(
 
     from rssc_geo.batch import run_batch
 
+    end_with_parent(run)
     progress = _print_progress if run.progress == "json" else wants_bar(run)
-    result = run_batch(inputs, target.output, options, progress=progress)
-    show_result(result.as_dict(), run, _tell)
-    return _failures(result.as_dict()["failed"])
+    values = run_batch(inputs, target.output, options, progress=progress).as_dict()
+    show_result(values, run, _tell)
+    return _failures(values["failed"])
 
 
 def _print_progress(now: BatchProgress) -> None:
@@ -120,9 +122,9 @@ def _dry_run(
 ) -> int:
     from rssc_geo.batch import plan_batch
 
-    plan = plan_batch(inputs, output, options)
-    show_result(plan.as_dict(), run, _tell_plan)
-    return _failures(plan.as_dict()["failed"])
+    values = plan_batch(inputs, output, options).as_dict()
+    show_result(values, run, _tell_plan)
+    return _failures(values["failed"])
 
 
 def _tell_plan(values: Mapping[str, Any]) -> None:

@@ -83,11 +83,27 @@ def print_json(value: object) -> None:
 @contextmanager
 def running(options: RunOptions) -> Iterator[Progress]:
     """A long run: its progress as the options say; ends when the parent is gone, if asked to."""
-    if options.exit_on_stdin_eof:
-        _exit_on_stdin_eof()
+    end_with_parent(options)
     shown = _JsonProgress() if options.progress == "json" else wants_bar(options)
     with reporting(shown) as progress:
         yield progress
+
+
+def end_with_parent(options: RunOptions) -> None:
+    """End the run, as SIGTERM does, when the program at the other end of stdin is gone, if asked.
+
+    ``os.read`` on the descriptor, not ``sys.stdin``: a thread blocked in the buffered reader aborts
+    the interpreter.
+    """
+    if not options.exit_on_stdin_eof:
+        return
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="rssc-geo stdin", daemon=True).start()
 
 
 def wants_bar(options: RunOptions) -> bool:
@@ -134,18 +150,3 @@ def echo_areas(areas_m2: Mapping[str, float]) -> None:
     if others := largest[_SHOWN:]:
         area, name = sum(area for _, area in others), f"{len(others)} other classes"
         click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
-
-
-def _exit_on_stdin_eof() -> None:
-    """End the run, as SIGTERM does, when the program at the other end of stdin is gone.
-
-    ``os.read`` on the descriptor, not ``sys.stdin``: a thread blocked in the buffered reader aborts
-    the interpreter.
-    """
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="rssc-geo stdin", daemon=True).start()

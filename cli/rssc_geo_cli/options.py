@@ -34,7 +34,6 @@ from rssc_geo.options import (
 
 log = logging.getLogger(__name__)
 
-_WRITTEN = {"output", "class_raster", "preview", "report"}
 _OTHER_VARIABLES = {"RSSC_GEO_API_KEY", "RSSC_GEO_CACHE"}
 
 
@@ -78,20 +77,22 @@ def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., 
     The function is called with one instance of each group, in their order, and with the command's
     click arguments by keyword. It returns the exit code, or None for 0.
     """
+    own = _options(groups)
+    names = {found.name for found in own}
+    written = {found.name for found in own if found.is_written}
 
     def decorate(function: Callable[..., Any]) -> RichCommand:
         def callback(**values: Any) -> Any:
-            _check_results(values)
+            _check_results(values, written)
             made = [
                 Chosen(group) if isinstance(group, Alternatives) else _build(group, values)
                 for group in groups
             ]
-            names = {found.name for found in _options(groups)}
             arguments = {key: value for key, value in values.items() if key not in names}
             return function(*made, **arguments)
 
         arguments = getattr(function, "__click_params__", [])
-        parameters = [*reversed(arguments), *map(_parameter, _options(groups))]
+        parameters = [*reversed(arguments), *map(_parameter, own)]
         return _Command(name=name, callback=callback, params=parameters, help=function.__doc__)
 
     return decorate
@@ -174,12 +175,12 @@ def _build(group: type, values: Mapping[str, Any]) -> Any:
     return group(**{found.name: values[found.name] for found in options_of(group)})
 
 
-def _check_results(values: Mapping[str, Any]) -> None:
+def _check_results(values: Mapping[str, Any], written: Collection[str]) -> None:
     """Refuse with ``UsageError`` a file to write that any other option or argument names."""
     named: dict[bool, list[str]] = {True: [], False: []}
     for name, value in values.items():
         texts = value if isinstance(value, tuple) else (value,)
-        named[name in _WRITTEN] += [text for text in texts if isinstance(text, str)]
+        named[name in written] += [text for text in texts if isinstance(text, str)]
     check_not_input([Path(text) for text in named[True] if os.path.isfile(text)], named[False])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rssc_geo.batch.inputs import Jobs, collect_jobs, output_folder
-from rssc_geo.batch.job import WRITTEN, job_state
+from rssc_geo.batch.job import job_state
 from rssc_geo.batch.journal import NAME, STATES, Journal, key_of, read_journal
 from rssc_geo.batch.merge import merge_done
 from rssc_geo.batch.progress import (
@@ -169,8 +169,7 @@ def _check_results(
     results = [] if options.merge is None else [Path(output)]
     for job in jobs.jobs:
         read += [*job.source, *([] if job.options.aoi is None else [job.options.aoi])]
-        beside = (getattr(job.options, name) for name in WRITTEN)
-        results += [job.output, *(Path(name) for name in beside if name is not None)]
+        results += job.results
     check_not_input(results, read)
 
 

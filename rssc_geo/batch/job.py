@@ -26,7 +26,7 @@ from rssc_geo.output import LandUseSummary, make_target
 from rssc_geo.raster import is_remote
 from rssc_geo.reports import Extras
 
-WRITTEN = tuple(found.name for found in options_of(OutputOptions) if found.declaration.path)
+WRITTEN = tuple(found.name for found in options_of(OutputOptions) if found.is_written)
 """Options of a scene that name a file to write; other paths name files to read."""
 
 
@@ -51,6 +51,12 @@ class Job:
     def folder(self) -> Path:
         """The folder from which its files are named: that of its first raster."""
         return Path() if is_remote(self.source[0]) else Path(self.source[0]).parent
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """The files that are asked for: the map, and what is made beside it."""
+        beside = (getattr(self.options, name) for name in WRITTEN)
+        return (self.output, *(Path(name) for name in beside if name is not None))
 
     def plan(self, card: ModelCard) -> Plan:
         """Open the raster; raises what ``make_plan`` does."""
@@ -147,7 +153,7 @@ class OpenJob:
     busy : a thread writes to its part file or makes its map
     over : it has failed; what still comes of it is dropped
     reading_s, model_s, writing_s : seconds of work so far
-    looked : tiles that the network saw
+    written, looked : tiles of this run that are written, and those of them that the network saw
     """
 
     job: Job
@@ -167,13 +173,13 @@ class OpenJob:
     reading_s: float = 0.0
     model_s: float = 0.0
     writing_s: float = 0.0
+    written: int = 0
     looked: int = 0
 
     @property
     def done(self) -> int:
         """Tiles that are written, those of earlier runs included."""
-        written = sum(len(block.tiles) for block in self.blocks[: self.next_write])
-        return len(self.run.tiles) - len(self.run.remaining) + written
+        return len(self.run.tiles) - len(self.run.remaining) + self.written
 
     def next_block(self) -> int | None:
         """The block to start next, those that failed before first; None when all are under way."""
@@ -248,8 +254,7 @@ def open_job(job: Job, spec: PredictorSpec, *, batch_size: int, overwrite: bool)
     """
     started, options = time.monotonic(), job.options
     plan = job.plan(spec.card)
-    beside = (getattr(options, name) for name in WRITTEN)
-    for path in (job.output, *(Path(name) for name in beside if name is not None)):
+    for path in job.results:
         path.parent.mkdir(parents=True, exist_ok=True)
     target = make_target(
         job.output, options, overwrite=overwrite, area=plan.area, inputs=plan.inputs()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +82,7 @@ def merge_done(
     """
     rule = str(options.merge)
     rows = {job: journal.scene(journal.key(job.output)) for job in jobs.jobs}
-    done = [job for job, row in rows.items() if row is not None and row["state"] == "done"]
+    done = {job: row for job, row in rows.items() if row is not None and row["state"] == "done"}
     if not done:
         return ()
     parts = [Part(job.id, job.output) for job in done]
@@ -191,42 +191,29 @@ class _Merger:
 
     def cells(self) -> Layer:
         """The cells of all scenes, each without what belongs to another."""
-        fields = (_SCENE, *CELL_FIELDS, *self._probabilities)
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for number, part in enumerate(self._parts):
-                for table in _read(part.path, "cells", fields[1:]):
-                    yield self._cut_cells(number, table, layer.schema)
-
-        layer = Layer(
-            "cells",
-            "Cells",
-            "Grid cells of several scenes.",
-            fields,
-            "MultiPolygon",
-            self._crs,
-            batches,
-        )
-        return layer
+        fields = (*CELL_FIELDS, *self._probabilities)
+        about = "Grid cells of several scenes."
+        return self._layer("cells", "Cells", about, fields, self._cut_cells)
 
     def landuse(self) -> Layer:
         """The regions of all scenes, without the cells that another scene has taken."""
-        fields = (_SCENE, *LANDUSE_FIELDS)
+        about = "Land use of several scenes."
+        return self._layer("landuse", "Land use", about, LANDUSE_FIELDS, self._cut_regions)
 
+    def _layer(
+        self,
+        name: str,
+        title: str,
+        about: str,
+        fields: Sequence[Field],
+        cut: Callable[[int, pa.Table, pa.Schema], pa.RecordBatch],
+    ) -> Layer:
         def batches() -> Iterator[pa.RecordBatch]:
             for number, part in enumerate(self._parts):
-                for table in _read(part.path, "landuse", fields[1:]):
-                    yield self._cut_regions(number, table, layer.schema)
+                for table in _read(part.path, name, fields):
+                    yield cut(number, table, layer.schema)
 
-        layer = Layer(
-            "landuse",
-            "Land use",
-            "Land use of several scenes.",
-            fields,
-            "MultiPolygon",
-            self._crs,
-            batches,
-        )
+        layer = Layer(name, title, about, (_SCENE, *fields), "MultiPolygon", self._crs, batches)
         return layer
 
     def _cut_cells(self, number: int, table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:

@@ -169,7 +169,7 @@ class Runner:
             self._fail(job, found)
             return
         key, run = self._key(job), found.run
-        done = len(run.tiles) - len(run.remaining)
+        done = found.done
         for warning in run.plan.warnings:
             log.warning("%s: %s", job.id, warning)
         self._journal.start_scene(
@@ -244,10 +244,12 @@ class Runner:
             took = result.reading_s + result.model_s
             self._record(opened, number, "done", seconds=took, worker=result.worker)
         opened.next_write += len(results)
+        tiles = sum(len(result.tiles) for result in results)
+        opened.written += tiles
         self._tracker.advance(
             self._key(opened.job),
             done=opened.done,
-            tiles=sum(len(result.tiles) for result in results),
+            tiles=tiles,
             looked=sum(int(result.looked.sum()) for result in results),
         )
         if opened.next_write == len(opened.blocks):

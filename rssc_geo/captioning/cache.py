@@ -256,7 +256,8 @@ class CachedCaptioner:
         keys = [
             self._key(pixels, mask) for pixels, mask in zip(batch.pixels, batch.mask, strict=True)
         ]
-        known = {**self._cache.get(set(keys)), **self._shared}
+        known = {key: self._shared[key] for key in keys if key in self._shared}
+        known |= self._cache.get(set(keys) - known.keys())
         first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in known}
         places = sorted(first.values())
         if places:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rssc_geo.captioning.base import (
     AdaptiveCaptioner,
     Captioner,
+    CompactCaptioner,
     NoCaptioner,
     caption_threshold,
     check_numbers,
@@ -118,8 +119,6 @@ def make_captioner(
         return NoCaptioner()
     if model.decoder is None or model.vocabulary is None:
         raise _no_own_captioner(model.card)
-    from rssc_geo.captioning.base import CompactCaptioner
-
     return CompactCaptioner(model.decoder, model.vocabulary, beam=options.caption_beam)
 
 
@@ -165,8 +164,6 @@ def describe_captioner(captioner: Captioner) -> str:
         shared = {"shared": True} if captioner.share else {}
         parameters = {**captioner.parameters, **shared}
         return f"{captioner.name} {json.dumps(parameters, sort_keys=True, ensure_ascii=False)}"
-    from rssc_geo.captioning.base import CompactCaptioner
-
     if isinstance(captioner, CompactCaptioner) and captioner.beam > 1:
         return f"{captioner.name}, beam of {captioner.beam}"
     return captioner.name

@@ -24,7 +24,13 @@ from scipy.special import softmax
 from rssc_geo.errors import UsageError
 from rssc_geo.evaluation.evaluate import trained_as
 from rssc_geo.inference import choose_compute
-from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model, load_bundle
+from rssc_geo.models import (
+    CaptionSource,
+    DualAttentionClassifier,
+    Model,
+    load_bundle,
+    masked_mean,
+)
 from rssc_geo.options import BaselineOptions
 from rssc_geo.training import (
     Features,
@@ -74,7 +80,7 @@ class TextOnly(DualAttentionClassifier):
         read, _ = self.level.text_self_attention(
             text, text, text, key_padding_mask=~present, need_weights=False
         )
-        return torch.cat([_mean(text + read, present), nothing.mean(1)], dim=1)
+        return torch.cat([masked_mean(text + read, present), nothing.mean(1)], dim=1)
 
 
 class Concatenation(DualAttentionClassifier):
@@ -88,13 +94,7 @@ class Concatenation(DualAttentionClassifier):
     ) -> torch.Tensor:
         """The embedding (B, E + I) of image tokens (B, N, I) and words (B, T)."""
         text, present = self.embed_text(image_tokens, token_ids, token_mask)
-        return torch.cat([_mean(text, present), image_tokens.mean(1)], dim=1)
-
-
-def _mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Mean over the words that are there: (B, T, E) and bool (B, T) to (B, E)."""
-    weight = present.unsqueeze(2).to(text.dtype)
-    return (text * weight).sum(1) / weight.sum(1)
+        return torch.cat([masked_mean(text, present), image_tokens.mean(1)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)

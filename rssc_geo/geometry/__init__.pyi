@@ -3,6 +3,7 @@ from .geodesy import check_earth as check_earth
 from .geodesy import crosses_antimeridian as crosses_antimeridian
 from .geodesy import geodesic_area_m2 as geodesic_area_m2
 from .geodesy import ground_sampling as ground_sampling
+from .geodesy import lattice as lattice
 from .geodesy import lonlat_bounds as lonlat_bounds
 from .geodesy import parse_crs as parse_crs
 from .geodesy import split_at_antimeridian as split_at_antimeridian

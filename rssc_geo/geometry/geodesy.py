@@ -157,15 +157,21 @@ def lonlat_bounds(
     return west, max(south, -90.0), east, min(north, 90.0)
 
 
+def lattice(
+    transform: Affine, shape: tuple[int, int], *, points: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points over a whole raster, its border included: x and y in its CRS, ``(points, points)``."""
+    rows, cols = shape
+    col, row = np.meshgrid(np.linspace(0, cols, points), np.linspace(0, rows, points))
+    x, y = transform @ (col, row)
+    return x, y
+
+
 def _bounds_on_earth(
     crs: pyproj.CRS, transform: Affine, shape: tuple[int, int]
 ) -> tuple[float, float, float, float]:
     """The bounds of those of a lattice of points that lie on Earth."""
-    row, col = np.meshgrid(
-        np.linspace(0, shape[0], _LATTICE), np.linspace(0, shape[1], _LATTICE), indexing="ij"
-    )
-    x = transform.a * col + transform.b * row + transform.c
-    y = transform.d * col + transform.e * row + transform.f
+    x, y = lattice(transform, shape, points=_LATTICE)
     lon, lat = _to_lonlat(crs, x.ravel(), y.ravel())
     on_earth = np.isfinite(lon) & np.isfinite(lat)
     if not on_earth.any():

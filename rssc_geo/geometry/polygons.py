@@ -313,10 +313,4 @@ def _to_crs(
 ) -> NDArray[np.float64]:
     """Coordinates (..., 2) of cell corners (...), as the affine computes them for one point."""
     x, y = grid.col_edges()[cols].astype(np.float64), grid.row_edges()[rows].astype(np.float64)
-    return np.stack(
-        [
-            x * transform.a + y * transform.b + transform.c,
-            x * transform.d + y * transform.e + transform.f,
-        ],
-        axis=-1,
-    )
+    return np.stack(transform @ (x, y), axis=-1)

@@ -71,6 +71,12 @@ class CellMap:
         own_cols = self.near_cols[cols.start : cols.stop] == tile.col
         return np.asarray(own_rows[:, None] & own_cols)
 
+    def own(self, tile: Tile) -> NDArray[np.bool_]:
+        """Which of the tile's cells are selected and have it as their nearest, as ``near``."""
+        rows, cols = self.grid.cells_of_tile(tile)
+        selected = self.selected[rows.start : rows.stop, cols.start : cols.stop]
+        return np.asarray(self.near(tile) & selected)
+
     def wanted(
         self, tile: Tile, valid_fraction: float, cell_fractions: NDArray[np.float32]
     ) -> bool:

@@ -20,7 +20,7 @@ from rssc_geo.files import local_file
 from rssc_geo.geometry import TileChoice, TileGrid, choose_tile_size, parse_cell_size
 from rssc_geo.inference.aggregate import CellMap
 from rssc_geo.models import ModelCard
-from rssc_geo.options import TilingOptions, values_of
+from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
     Radiometry,
     Scene,
@@ -262,12 +262,6 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
     scene, grid = plan.scene, plan.grid
     authority = scene.crs.to_authority()
     west, south, east, north = (round(value, 6) for value in scene.bounds_lonlat())
-    defaults = values_of(TilingOptions(), TilingOptions)
-    given = {
-        name: value
-        for name, value in values_of(plan.options, TilingOptions).items()
-        if value != defaults[name]
-    }
     rows_m, cols_m = (size * gsd for size, gsd in zip(grid.size, scene.gsd_m, strict=True))
     return RunDescription(
         input=scene.source,
@@ -289,7 +283,7 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
         cells=int(plan.selected.sum()),
         model=f"{card.name} {card.version}",
         license=card.license,
-        options=given,
+        options=given_of(plan.options, TilingOptions),
         warnings=plan.warnings,
     )
 

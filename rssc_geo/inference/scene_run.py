@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
+from rssc_geo.files import local_file
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.options import TilingOptions, values_of
@@ -51,8 +52,9 @@ class SceneRun:
     def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
         self.plan, self.target, self.spec = plan, target, spec
         self.tiles: NDArray[np.int64] = plan.cells.tiles()
-        self._fingerprint = plan.scene.fingerprint()
         self._files = plan.scene.fingerprint(network=False)
+        on_disk = all(local_file(name) is not None for name in plan.scene.files)
+        self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),

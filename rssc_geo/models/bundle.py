@@ -6,7 +6,6 @@ torch is imported by what needs it, so that a card is read without.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
-from rssc_geo.files import atomic_write
+from rssc_geo.files import atomic_write, content_hash
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
 
@@ -321,7 +320,7 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
             model.vocabulary.save(str(made), pretty=False)
     with atomic_write(target / "README.md") as made:
         made.write_text(readme, encoding="utf-8")
-    checksums = {file: _sha256(target / file) for file in _checked_files(model.card)}
+    checksums = {file: content_hash(target / file) for file in _checked_files(model.card)}
     card = dataclasses.replace(model.card, sha256=checksums)
     with atomic_write(target / "config.json") as made:
         made.write_text(card.to_json(), encoding="utf-8")
@@ -356,16 +355,11 @@ def _check_files(folder: Path, card: ModelCard) -> None:
         expected = card.sha256.get(file)
         if expected is None:
             raise BundleError(f"{folder}: config.json gives no sha256 for {file}")
-        if _sha256(path) != expected:
+        if content_hash(path) != expected:
             raise BundleError(
                 f"{path} does not have the checksum of config.json: the bundle is damaged or"
                 " altered; get it anew"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -168,8 +168,7 @@ class DualAttentionClassifier(nn.Module):
         text, present = self.embed_text(image, token_ids, token_mask)  # (B, S, E), (B, S)
         for _ in range(self.levels):
             image, text = self.level(image, text, ~present)  # (B, N, I), (B, S, E)
-        weight = present.unsqueeze(2).to(text.dtype)  # (B, S, 1)
-        words = (text * weight).sum(1) / weight.sum(1)  # (B, S, E) → (B, E)
+        words = masked_mean(text, present)  # (B, S, E) → (B, E)
         return torch.cat([words, image.mean(1)], dim=1)  # (B, E), (B, I) → (B, E + I)
 
     def embed_text(
@@ -188,11 +187,16 @@ class DualAttentionClassifier(nn.Module):
         states = self.text_encoder(token_ids, token_mask)  # (B, T) → (B, T, X)
         words = self.text_proj(states)  # (B, T, E)
         if self.gate is not None:
-            weight = token_mask.unsqueeze(2).to(words.dtype)  # (B, T, 1)
-            mean = (words * weight).sum(1) / weight.sum(1).clamp(min=1)  # (B, E)
+            mean = masked_mean(words, token_mask)  # (B, E)
             trust = self.gate(torch.cat([mean, image.mean(1)], dim=1)).sigmoid()  # (B, 1)
             words = words * trust.unsqueeze(2)  # (B, T, E)
         return torch.cat([queries, words], dim=1), torch.cat([present, token_mask], dim=1)
+
+
+def masked_mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are there: (B, S, E) and bool (B, S) → (B, E); 0 over none."""
+    weight = present.unsqueeze(2).to(text.dtype)  # (B, S, 1)
+    return (text * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def require_captions(

@@ -18,6 +18,7 @@ from rssc_geo.geometry import (
     cell_polygons,
     crosses_antimeridian,
     geodesic_area_m2,
+    lattice,
     split_at_antimeridian,
 )
 
@@ -70,7 +71,7 @@ class Placement:
             )
         if not geo.crs.equals(target, ignore_axis_order=True):
             self._to_target = _transformer(geo.crs, target)
-        x, y = self._lattice()
+        x, y = lattice(self.geo.transform, self.geo.grid.shape, points=_LATTICE_POINTS)
         self._splits = target.is_geographic and (wrap or self.reprojects) and self._crosses(x, y)
         if self._to_target is not None and not target.is_geographic:
             lines = shapely.linestrings(
@@ -145,18 +146,6 @@ class Placement:
                 f"parts of the raster have no position in {self.target.name!r}: choose another"
                 " --crs"
             )
-
-    def _lattice(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Points over the whole raster, its border included, in its CRS."""
-        rows, cols = self.geo.grid.shape
-        col, row = np.meshgrid(
-            np.linspace(0, cols, _LATTICE_POINTS), np.linspace(0, rows, _LATTICE_POINTS)
-        )
-        transform = self.geo.transform
-        return (
-            transform.a * col + transform.b * row + transform.c,
-            transform.d * col + transform.e * row + transform.f,
-        )
 
     def _crosses(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> bool:
         """Whether a line of the lattice crosses the antimeridian in the output's CRS."""

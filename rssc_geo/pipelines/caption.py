@@ -197,8 +197,7 @@ def _write_layer(
     count = 0
     for result in results:
         rows, cols = plan.grid.cells_of_tile(result.tile)
-        asked = plan.selected[rows.start : rows.stop, cols.start : cols.stop]
-        own = plan.cells.near(result.tile) & plan.cells.valid(result.cell_fractions) & asked
+        own = plan.cells.own(result.tile) & plan.cells.valid(result.cell_fractions)
         for row, col in np.argwhere(own).tolist():
             found.append((rows.start + row, cols.start + col, result.caption))
         count += 1

@@ -18,7 +18,7 @@ from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.inference import Plan
 from rssc_geo.models import ModelCard
-from rssc_geo.options import TilingOptions, values_of
+from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.output import format_of, read_provenance
 from rssc_geo.raster import footprint
 
@@ -128,16 +128,10 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
             f"{result} was made with the model {model['name']} {model['version']}, not {card.name}"
             f" {card.version}: give that one with --model"
         )
-    defaults = values_of(TilingOptions(), TilingOptions)
-    given = {
-        name: value
-        for name, value in values_of(options, TilingOptions).items()
-        if value != defaults[name]
-    }
     recorded = {k: v for k, v in made.get("options", {}).items() if k in _READING}
     if recorded.get("bands") is not None:
         recorded["bands"] = tuple(recorded["bands"])
-    return TilingOptions(**{**recorded, **given})
+    return TilingOptions(**{**recorded, **given_of(options, TilingOptions)})
 
 
 def warn_of_differences(

@@ -203,9 +203,9 @@ class _ChosenCells:
 
     def __init__(self, plan: Plan, choices: Sequence[CellChoice], predictor: Predictor) -> None:
         self._plan, self._predictor = plan, predictor
-        self._selected: NDArray[np.bool_] = np.zeros(plan.grid.cells_shape, bool)
-        self._selected[[c.row for c in choices], [c.col for c in choices]] = True
-        self._cells = CellMap(plan.grid, self._selected, min_valid=plan.options.min_valid)
+        selected: NDArray[np.bool_] = np.zeros(plan.grid.cells_shape, bool)
+        selected[[c.row for c in choices], [c.col for c in choices]] = True
+        self._cells = CellMap(plan.grid, selected, min_valid=plan.options.min_valid)
         self._tiles: dict[tuple[int, int], TileData] = {}
 
     def explain(self, folder: Path, progress: Progress) -> Iterator[Explanation]:
@@ -215,7 +215,7 @@ class _ChosenCells:
         card = self._predictor.card
         tiles = self._cells.tiles().tolist()
         aggregator = CellAggregator(self._cells, classes=len(card.classes))
-        count, done = int(self._selected.sum()), 0
+        count, done = int(self._cells.selected.sum()), 0
         with self._plan.reader(tiles, out_size=card.input_size) as reader:
             for results in predict_tiles(map(self._keep, reader), self._cells, self._predictor):
                 batch = aggregator.add(results)
@@ -230,8 +230,7 @@ class _ChosenCells:
     def _keep(self, data: TileData) -> TileData:
         """Hold on to the tile for those chosen cells that it is the nearest of."""
         rows, cols = self._plan.grid.cells_of_tile(data.tile)
-        selected = self._selected[rows.start : rows.stop, cols.start : cols.stop]
-        for row, col in np.argwhere(self._cells.near(data.tile) & selected).tolist():
+        for row, col in np.argwhere(self._cells.own(data.tile)).tolist():
             self._tiles[rows.start + row, cols.start + col] = data
         return data
 

@@ -112,8 +112,7 @@ def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> N
     step = max(1, _CENTERS_AT_ONCE // len(cols))
     for start in range(0, len(rows), step):
         row, col = np.meshgrid(rows[start : start + step], cols, indexing="ij")
-        x = transform.a * col + transform.b * row + transform.c
-        y = transform.d * col + transform.e * row + transform.f
+        x, y = transform @ (col, row)
         inside[start : start + step] = shapely.intersects_xy(geometry, x, y)
     return inside
 

@@ -164,18 +164,22 @@ def sample_pixels(scene: Scene) -> NDArray[Any]:
     from 64 windows of at most 256 × 256 pixels spread over the raster, in up to four rounds where
     they meet nodata only. The sample depends on the raster alone.
     """
-    height, width = scene.shape
     with scene.pixel_reader() as reader:
-        for factor in (1, *scene.overviews):
-            shape = (-(-height // factor), -(-width // factor))
-            if shape[0] * shape[1] <= _SAMPLE_PIXELS:
-                return _valid_pixels(reader, Window(0, 0, height, width), shape)
-        chunks: list[NDArray[Any]] = []
-        for number, window in enumerate(_spread(scene, reader), start=1):
-            chunks.append(_valid_pixels(reader, window, (window.height, window.width)))
-            if number % _BLOCKS == 0 and sum(len(chunk) for chunk in chunks) >= _ENOUGH:
-                break
-        return np.concatenate(chunks) if chunks else np.empty((0, 3), dtype=scene.dtype)
+        return _sample(scene, reader)
+
+
+def _sample(scene: Scene, reader: PixelReader) -> NDArray[Any]:
+    height, width = scene.shape
+    for factor in (1, *scene.overviews):
+        shape = (-(-height // factor), -(-width // factor))
+        if shape[0] * shape[1] <= _SAMPLE_PIXELS:
+            return _valid_pixels(reader, Window(0, 0, height, width), shape)
+    chunks: list[NDArray[Any]] = []
+    for number, window in enumerate(_spread(scene, reader), start=1):
+        chunks.append(_valid_pixels(reader, window, (window.height, window.width)))
+        if number % _BLOCKS == 0 and sum(len(chunk) for chunk in chunks) >= _ENOUGH:
+            break
+    return np.concatenate(chunks) if chunks else np.empty((0, 3), dtype=scene.dtype)
 
 
 def picture_warnings(scene: Scene) -> tuple[str, ...]:
@@ -187,7 +191,7 @@ def picture_warnings(scene: Scene) -> tuple[str, ...]:
     try:
         with scene.pixel_reader() as reader:
             black_corners = _black_corners(scene, reader)
-        sample = sample_pixels(scene) if scene.dtype == "uint8" else None
+            sample = _sample(scene, reader) if scene.dtype == "uint8" else None
     except InputError:
         return ()
     notes = []

@@ -29,7 +29,7 @@ from PIL import Image
 
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import TileGrid, Window, dissolve
-from rssc_geo.inference import Plan, PredictorSpec, describe_run, without_folders
+from rssc_geo.inference import CellMap, Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.output import (
     CONFIDENCE_STEPS,
     GEOMETRY,
@@ -131,7 +131,7 @@ def write_report(
     with_cells = set(found.sure.column("class_id").to_pylist())
     sure = {t.id: _spread(found.sure, t.id, plan.grid) for t in largest if t.id in with_cells}
     pictures = _pictures([*sure.values(), doubtful], plan)
-    patches = functools.partial(_patches, pictures=pictures, grid=plan.grid, sheet=sheet)
+    patches = functools.partial(_patches, pictures=pictures, cells=plan.cells, sheet=sheet)
     whole = sum(total.area_m2 for total in largest)
     told = {"warnings": plan.warnings, "facts": _facts(plan, spec, output)}
     if not full_provenance:
@@ -272,16 +272,16 @@ def _spread(sure: pa.Table, index: int, grid: TileGrid) -> pa.Table:
     return cells.take(sorted(farthest_first(np.ones(len(cells)), apart, _EXAMPLES)))
 
 
-def _tile_of(cell: Mapping[str, int], grid: TileGrid) -> int:
+def _tile_of(cell: Mapping[str, int], cells: CellMap) -> int:
     """The tile that the cell's caption is of."""
-    rows, cols = grid.nearest_tiles()
-    return int(rows[cell["row"]]) * grid.tiles_shape[1] + int(cols[cell["col"]])
+    row, col = cells.near_rows[cell["row"]], cells.near_cols[cell["col"]]
+    return int(row) * cells.grid.tiles_shape[1] + int(col)
 
 
 def _pictures(tables: Sequence[pa.Table], plan: Plan) -> dict[int, str]:
     """The tiles in which the cells were seen, as JPEGs in URIs, by tile."""
     cells = [cell for table in tables for cell in table.select(["row", "col"]).to_pylist()]
-    tiles = sorted({_tile_of(cell, plan.grid) for cell in cells})
+    tiles = sorted({_tile_of(cell, plan.cells) for cell in cells})
     longest = max(plan.grid.size)
     rows, cols = (max(1, round(_PATCH_SIDE * side / longest)) for side in plan.grid.size)
     with plan.reader(tiles, out_size=(rows, cols)) as reader:
@@ -289,18 +289,18 @@ def _pictures(tables: Sequence[pa.Table], plan: Plan) -> dict[int, str]:
 
 
 def _patches(
-    cells: pa.Table, *, pictures: Mapping[int, str], grid: TileGrid, sheet: _Sheet
+    table: pa.Table, *, pictures: Mapping[int, str], cells: CellMap, sheet: _Sheet
 ) -> list[dict[str, Any]]:
     """Cells to look at: what the model says, their pixels, their place on the sheet."""
     patches = []
-    for cell in cells.to_pylist():
-        window = grid.cell(cell["row"], cell["col"]).window
+    for cell in table.to_pylist():
+        window = cells.grid.cell(cell["row"], cell["col"]).window
         names = ("confidence", "runner_up", "margin", "caption", "row", "col")
         patch = {name: cell[name] for name in names}
         patch["name"] = cell["class"]
         patch["box"] = f"{window.col} {window.row} {window.width} {window.height}"
         patch["at"] = " ".join(f"{value:.3f}" for value in sheet.place(window))
-        patch["picture"] = pictures[_tile_of(cell, grid)]
+        patch["picture"] = pictures[_tile_of(cell, cells)]
         patches.append(patch)
     return patches
 

@@ -160,10 +160,7 @@ def _compress(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     quality = torch.randint(25, 86, (len(images),), generator=generator).tolist()
     for place in chosen:
         pixels = (images[place] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality[place])
-        with Image.open(file) as read:
-            images[place] = torch.from_numpy(np.array(read)).permute(2, 0, 1) / 255
+        images[place] = torch.from_numpy(_jpeg(pixels, quality[place])).permute(2, 0, 1) / 255
     return images
 
 
@@ -178,8 +175,8 @@ def all_corruptions() -> dict[str, Corruption]:
     size, its surroundings mirrored. "coarser" keeps the footprint and loses detail.
     """
     return {
-        "JPEG, quality 50": lambda pixels: _jpeg(pixels, 50),
-        "JPEG, quality 20": lambda pixels: _jpeg(pixels, 20),
+        "JPEG, quality 50": lambda pixels: np.stack([_jpeg(one, 50) for one in pixels]),
+        "JPEG, quality 20": lambda pixels: np.stack([_jpeg(one, 20) for one in pixels]),
         "2 × coarser ground sampling": lambda pixels: _coarser(pixels, 2),
         "4 × coarser ground sampling": lambda pixels: _coarser(pixels, 4),
         "8 × coarser ground sampling": lambda pixels: _coarser(pixels, 8),
@@ -205,14 +202,12 @@ def _values(values: NDArray[np.floating]) -> Pixels:
     return np.asarray(np.rint(values).clip(0, 255).astype(np.uint8))
 
 
-def _jpeg(pixels: Pixels, quality: int) -> Pixels:
-    result = np.empty_like(pixels)
-    for place, picture in enumerate(pixels):
-        file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=quality)
-        with Image.open(file) as image:
-            result[place] = np.asarray(image)
-    return result
+def _jpeg(picture: Pixels, quality: int) -> Pixels:
+    """A picture (H, W, 3) as it comes back from a JPEG."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
+        return np.array(image)
 
 
 def _coarser(pixels: Pixels, factor: int) -> Pixels:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import DataLoader, Dataset
@@ -33,7 +33,6 @@ from rssc_geo.training.loop import (
     Task,
     fit,
     mixed_precision,
-    plain,
     warmup_cosine,
 )
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy
@@ -41,7 +40,7 @@ from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_r
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.stages.calibration import accuracy_figures
 from rssc_geo.training.start import load_encoders, new_end_to_end_model
-from rssc_geo.training.work import WorkFolder, identity, keeping
+from rssc_geo.training.work import WorkFolder, identity
 
 _STEP_EPOCHS = 20
 _ZOOM = (0.5, 1.2)
@@ -96,7 +95,6 @@ def train_end_to_end(
     start = model.network.state_dict()
     made_of = identity(pictures=data.fingerprint(), recipe=own, seed=recipe.seed, start=start)
     task = _EndToEndTask(model, data, split, own, run=run, accelerator=accelerator)
-    task.keep_in(weights, made_of)
     optimizer = _optimizer(model.network, own)
     schedule = _schedule(optimizer, own, steps=task.steps)
     task.parallel, prepared = accelerator.prepare(model.network, optimizer)
@@ -188,15 +186,6 @@ class _EndToEndTask(Task[Batch]):
     def validate(self, epoch: int) -> float:  # noqa: ARG002 -- all epochs alike
         """Accuracy with captions."""
         return overall_accuracy(self.logits("val").argmax(1), self._data.labels[self._split["val"]])
-
-    def keep_in(self, weights: Path, made_of: str) -> None:
-        """Say where ``keep`` writes the weights, and what they are made of."""
-        self._weights, self._made_of = weights, made_of
-
-    def keep(self) -> None:
-        """Write the weights."""
-        with keeping(self._weights, self._made_of) as made:
-            save_file(plain(self.network.state_dict()), made)
 
     @torch.no_grad()
     def logits(self, part: str, *, silent: bool = False) -> NDArray[np.float32]:

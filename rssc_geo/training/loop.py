@@ -96,7 +96,11 @@ class Task(Generic[Batch]):
         return {}
 
     def keep(self) -> None:
-        """Keep the weights as they are now: no epoch was better on the validation part."""
+        """Keep the weights as they are now, where no file is made of them."""
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """What a file of the best weights holds."""
+        return self.network.state_dict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class LoopOptions:
     later_wins : of epochs with equal validation accuracy the last one is kept, not the first
     checkpoint : safetensors file with all that is needed to go on, written after each epoch and
         read at the start where it is there, undamaged, and of the same training
-    weights : the file that ``task.keep`` writes, without which the checkpoint is of no use
+    weights : file of the best epoch's weights, without which the checkpoint is of no use; None:
+        ``task.keep`` is called instead
     made_of : what all three are made of, see ``rssc_geo.training.work.identity``
     log_epochs : log a line for each epoch
     """
@@ -199,7 +204,7 @@ def fit(
     """Train a task epoch by epoch, from its checkpoint if there is one; return where it ended.
 
     Each step: loss, gradient, clipping, optimizer, schedule (per step), moving average. After each
-    epoch: validation, ``task.keep()`` if it was the best, checkpoint, report.
+    epoch: validation, the weights kept if it was the best, checkpoint, report.
 
     Parameters
     ----------
@@ -277,7 +282,7 @@ class _Loop(Generic[Batch]):
                 state.stale = 0 if better else state.stale + 1
                 state.best = max(accuracy, state.best)
                 if better and self._processes.is_main_process:
-                    task.keep()
+                    self._keep()
         if options.log_epochs and self._processes.is_main_process:
             log.info(
                 "%s: epoch %d/%d, loss %.3f%s (%.0f s)",
@@ -286,6 +291,14 @@ class _Loop(Generic[Batch]):
                 time.monotonic() - started,
             )  # fmt: skip
         return values
+
+    def _keep(self) -> None:
+        """Keep the weights as they are now: no epoch was better on the validation part."""
+        if self._options.weights is None:
+            self._task.keep()
+        else:
+            with keeping(self._options.weights, self._options.made_of) as made:
+                save_file(plain(self._task.weights()), made)
 
     def _steps(self, epoch: int) -> float:
         """One pass over the batches; the mean loss over all processes."""

@@ -47,15 +47,18 @@ class Scores:
     per_class: dict[str, ClassScore]
     confusion: NDArray[np.int64]
 
+    def figures(self) -> dict[str, float]:
+        """The single numbers, rounded to 4 places."""
+        whole = ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error")
+        return {name: round(float(getattr(self, name)), 4) for name in whole}
+
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain Python values for JSON, shares rounded to 4 places."""
-        whole = ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error")
-        figures = {name: round(float(getattr(self, name)), 4) for name in whole}
         per_class = {
             name: {key: round(value, 4) for key, value in asdict(found).items()}
             for name, found in self.per_class.items()
         }
-        return {**figures, "per_class": per_class, "confusion": self.confusion.tolist()}
+        return {**self.figures(), "per_class": per_class, "confusion": self.confusion.tolist()}
 
 
 @dataclass(frozen=True, slots=True)

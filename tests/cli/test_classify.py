@@ -142,9 +142,9 @@ def test_all_nodata_is_refused_and_leaves_nothing(rssc: Rssc, tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.tif"]
 
 
-def _program(raster: Path, target: Path) -> list[str]:
+def _program(raster: Path, target: Path, command: tuple[str, ...] = ("classify",)) -> list[str]:
     words = [
-        "classify",
+        *command,
         raster,
         "-o",
         target,
@@ -211,11 +211,15 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-def test_stops_when_the_parent_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("classify",), ("batch", "run")])
+def test_stops_when_the_parent_goes(command: tuple[str, ...], tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "scene.tif", texture(1600, 1600), photometric="rgb")
+    target = tmp_path / ("map.gpkg" if command == ("classify",) else "{stem}.gpkg")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     run = subprocess.Popen(
-        [*_program(raster, tmp_path / "map.gpkg"), "--exit-on-stdin-eof"], text=True, **pipes
+        [*_program(raster, target, command), "--exit-on-stdin-eof"],
+        text=True,
+        **pipes,
     )
     assert run.stdout is not None
     assert run.stdin is not None
@@ -225,3 +229,4 @@ def test_stops_when_the_parent_goes(tmp_path: Path) -> None:
     run.communicate(timeout=30)
     assert run.returncode == 130
     assert not (tmp_path / "map.gpkg").exists()
+    assert not (tmp_path / "scene.gpkg").exists()

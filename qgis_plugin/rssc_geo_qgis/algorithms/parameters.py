@@ -182,11 +182,9 @@ def resolution() -> QgsProcessingParameterDefinition:
     return advanced(described(parameter, help_text))
 
 
-def html_file(
-    name: str, title: str, *, optional: bool = False
-) -> QgsProcessingParameterFileDestination:
+def html_file(name: str, title: str) -> QgsProcessingParameterFileDestination:
     """A page to write, shown in the results viewer."""
-    return _file_to_write("HTML", name, title, optional=optional)
+    return _file_to_write("HTML", name, title, optional=False)
 
 
 def _title(option: Option, name: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.geometry.base import BaseGeometry
@@ -150,17 +149,7 @@ def tiles_over(
 def _pixels(geometry: Any, scene: Scene) -> Any:
     """Geometries of the raster's CRS in pixels."""
     inverse = ~scene.transform
-    return shapely.transform(geometry, lambda points: np.column_stack(_apply(inverse, points)))
-
-
-def _apply(
-    transform: Affine, points: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = points.T
-    return (
-        transform.a * x + transform.b * y + transform.c,
-        transform.d * x + transform.e * y + transform.f,
-    )
+    return shapely.transform(geometry, lambda points: np.column_stack(inverse @ tuple(points.T)))
 
 
 def _area(shape: Any, around_points: tuple[int, int] | None) -> Any:

@@ -235,8 +235,7 @@ def _card(
 ) -> ModelCard:
     """The start bundle's card with the new classes, for tiles as large as the patches were."""
     near, side_m = start.footprint, patches.side_m
-    figures = {} if scores is None else scores.as_dict()
-    accuracy = {name: value for name, value in figures.items() if isinstance(value, float)}
+    accuracy = {} if scores is None else scores.figures()
     count = len(patches.classes)
     return dataclasses.replace(
         start,

@@ -19,7 +19,7 @@ from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import LoopOptions, Task, fit, one_cycle
 from rssc_geo.training.metrics import fit_temperature
 from rssc_geo.training.options import AlignmentRecipe
-from rssc_geo.training.stages.encoder import Features
+from rssc_geo.training.stages.encoder import Features, mean_tokens
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +98,7 @@ class _AlignmentTask(Task[tuple[torch.Tensor, torch.Tensor]]):
         self._place_of = {text: place for place, text in enumerate(sentences)}
         self._embedded = _embed(model, sentences)
         self._pooled = np.stack(
-            [
-                np.stack([view[row].mean(0, dtype=np.float32) for row in self._rows.tolist()])
-                for view in features.tokens
-            ]
+            [mean_tokens(view, self._rows) for view in features.tokens]
         )  # (V, N, I)
         self.pictures = len(self._rows)
         self.steps = math.ceil(self.pictures / _BATCH)
@@ -188,9 +185,7 @@ def calibrate_alignment(
     if len(known) < _THIRDS or not len(rows):
         return
     texts = torch.stack([class_embedding(model, c.name, [c.name]) for c in known])
-    pooled = torch.from_numpy(
-        np.stack([features.tokens[0, row].mean(0, dtype=np.float32) for row in rows.tolist()])
-    )
+    pooled = torch.from_numpy(mean_tokens(features.tokens[0], rows))
     labels = np.array([places[label] for label in labels[rows].tolist()])
     with torch.inference_mode():
         cosines = ((alignment.embed(pooled) - alignment.center) @ texts.T).double().numpy()

@@ -121,5 +121,4 @@ def accuracy_figures(
     ``logits``: ``(N, C)``; ``labels``: ``(N,)``; the logits are divided by ``temperature``.
     """
     probabilities = torch.from_numpy(logits / temperature).softmax(1).numpy()
-    found = score(probabilities, labels, class_names=class_names).as_dict()
-    return {name: value for name, value in found.items() if isinstance(value, float)}
+    return score(probabilities, labels, class_names=class_names).figures()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -30,7 +30,6 @@ from rssc_geo.training.loop import (
     fit,
     mixed_precision,
     moving_average,
-    plain,
     warmup_cosine,
 )
 from rssc_geo.training.options import EncoderRecipe
@@ -94,8 +93,8 @@ def train_encoder(
     if initial is not None:
         task.network.encoder.backbone.load_state_dict(initial)
     task.average = moving_average(task.network, lambda n: min(0.995, (1 + n) / (10 + n)))
-    task.weights = run.work / "encoder.safetensors"
-    task.made_of = identity(
+    weights = run.work / "encoder.safetensors"
+    made_of = identity(
         pictures=data.fingerprint(),
         rows=np.concatenate([split["train"], split["val"]]),
         recipe=recipe,
@@ -115,14 +114,14 @@ def train_encoder(
         patience=recipe.patience,
         later_wins=True,
         checkpoint=run.work / "encoder.last.safetensors",
-        weights=task.weights,
-        made_of=task.made_of,
+        weights=weights,
+        made_of=made_of,
     )
     schedule = warmup_cosine(
         optimizer, warmup=task.steps, steps=recipe.epochs * task.steps, floor=_FLOOR
     )
     fit(task, optimizer, schedule, options, report=run.report)
-    return load_file(task.weights)
+    return load_file(weights)
 
 
 class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
@@ -134,8 +133,6 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
     name = "encoder"
     network: _PretextNetwork
     average: AveragedModel
-    weights: Path
-    made_of: str
 
     def __init__(
         self,
@@ -148,7 +145,6 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
     ) -> None:
         self._data, self._split, self._recipe = data, split, recipe
         self._embeddings, self._device = embeddings, run.device
-        self.weights = run.work / "encoder.safetensors"
         self.steps = max(1, len(split["train"]) // recipe.batch_size)
         embedding = 0 if embeddings is None else embeddings.shape[1]
         network = _PretextNetwork(recipe, len(data.classes), embedding)
@@ -207,11 +203,11 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
         """Pixels a side."""
         return {"pixels": self._recipe.size_of(epoch)}
 
-    def keep(self) -> None:
-        """Write the averaged weights of the backbone."""
-        with keeping(self.weights, self.made_of) as made:
-            average = cast("_PretextNetwork", self.average.module)
-            save_file(plain(average.encoder.backbone.state_dict()), made)
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The averaged weights of the backbone."""
+        average = cast("_PretextNetwork", self.average.module)
+        weights: Mapping[str, torch.Tensor] = average.encoder.backbone.state_dict()
+        return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +224,11 @@ class Features:
     tokens: NDArray[np.float16]
     visible: NDArray[np.float32]
     made_of: str = ""
+
+
+def mean_tokens(tokens: NDArray[np.float16], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Float32 ``(len(rows), I)``: the mean token of each of those pictures, of ``(N, T, I)``."""
+    return np.stack([tokens[row].mean(0, dtype=np.float32) for row in rows.tolist()])
 
 
 @torch.inference_mode()

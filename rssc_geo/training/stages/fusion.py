@@ -26,7 +26,7 @@ from rssc_geo.training.loop import (
     one_cycle,
 )
 from rssc_geo.training.options import FusionPhase, FusionRecipe
-from rssc_geo.training.stages.encoder import Features
+from rssc_geo.training.stages.encoder import Features, mean_tokens
 
 _BATCH = 256
 _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -260,9 +260,7 @@ def hard_negatives(
 
     Returns rows, int64 ``(N, count)``; zeros for pictures not in ``rows``.
     """
-    pooled = torch.from_numpy(
-        np.stack([tokens[row].mean(0, dtype=np.float32) for row in rows.tolist()])
-    )
+    pooled = torch.from_numpy(mean_tokens(tokens, rows))
     pooled = F.normalize(pooled - pooled.mean(0), dim=1)
     classes = torch.from_numpy(labels[rows])
     found = np.zeros((len(tokens), count), np.int64)

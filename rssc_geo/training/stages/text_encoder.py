@@ -38,7 +38,7 @@ from rssc_geo.training.options import TrainingRecipe
 from rssc_geo.training.work import identity, is_kept, keeping
 
 _MAX_TOKENS = 128
-"""Word pieces of a text, as sentence encoders read it in ``rssc_geo.training.stages.sentences``."""
+"""Word pieces of a text, as sentence encoders read it."""
 _MAX_TOKENS_STATIC = 48
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[GENERATED]", "[WRITTEN]")
 _PIECE = re.compile(r"(##)?[a-z0-9]+|[-',.&/]")
@@ -64,7 +64,7 @@ def embed_sentences(
                 [texts[p] for p in places],
                 padding=True,
                 truncation=True,
-                max_length=128,
+                max_length=_MAX_TOKENS,
                 return_tensors="pt",
             )
             states = model(**words).last_hidden_state  # (B, T, D)
