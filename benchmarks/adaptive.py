@@ -40,7 +40,7 @@ def right_answers(model: Model, data: SceneImages) -> tuple[np.ndarray, dict[str
         "written by people": evaluate(model, data, EvaluateOptions(caption_source="human")),
         "the model's own": evaluate(reads_own, data),
     }
-    labels = runs["none"].data.labels
+    labels = runs["none"].truth
     right = {name: run.predictions.classes == labels for name, run in runs.items()}
     return runs["none"].predictions.probabilities.max(1), right
 

@@ -78,7 +78,7 @@ def main() -> None:
     )
     print("|---" * (len(groups) + 1) + "|")
     for name, found in by_words.items():
-        right = found.predictions.classes == found.data.labels
+        right = found.predictions.classes == found.truth
         cells = [
             f"{right[chosen].mean():.4f} ({(~right[chosen]).sum()} wrong)"
             for chosen in groups.values()

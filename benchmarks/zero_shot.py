@@ -31,6 +31,7 @@ from common import verdict
 from rssc_geo.models import Model, class_embeddings, refine_texts
 from rssc_geo.training import (
     Features,
+    Legend,
     SceneImages,
     StageRun,
     TrainingRecipe,
@@ -64,7 +65,7 @@ def train_without(
     others = data.take(rows)
     others = dataclasses.replace(
         others,
-        classes=tuple(data.classes[k] for k in seen),
+        legend=Legend.of_classes([data.classes[k] for k in seen]),
         labels=np.searchsorted(seen, others.labels),
     )
     split = stratified_split(others, seed=seed)

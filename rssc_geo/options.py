@@ -834,7 +834,20 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(SplitOptions, DeviceOptions):
+class TaxonomyOptions:
+    """What the labels of data sets mean."""
+
+    taxonomy: str | None = option(
+        "JSON: classes, groups, and which classes each label of each DATASET allows.",
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(SplitOptions, TaxonomyOptions, DeviceOptions):
     """Options of ``evaluate``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
@@ -893,7 +906,7 @@ class CardOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(CardOptions, SplitOptions, DeviceOptions):
+class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     """Options of ``train`` on pictures."""
 
     work: str | None = option(

@@ -27,7 +27,7 @@ _EITHER = Alternatives(
 
 @command("evaluate", PolygonSourceOptions, EvaluationTargetOptions, _EITHER, PrintOptions)
 @click.argument("model")
-@click.argument("dataset", required=False)
+@click.argument("dataset", nargs=-1)
 def evaluate_command(
     polygons: PolygonSourceOptions,
     target: EvaluationTargetOptions,
@@ -35,9 +35,11 @@ def evaluate_command(
     printing: PrintOptions,
     *,
     model: str,
-    dataset: str | None,
+    dataset: tuple[str, ...],
 ) -> None:
     """Measure MODEL on DATASET, a folder of pictures with one folder a class.
+
+    Or on several; --taxonomy says which classes their labels allow.
 
     Or on labeled polygons of a raster: --raster scene.tif --labels polygons.gpkg. With --baselines:
     train the paper's baselines beside it.
@@ -48,13 +50,13 @@ def evaluate_command(
         return
     set_up_logging(printing)
     options = chosen(EvaluateOptions)
-    if (dataset is None) == (not polygons.raster) or len(polygons.raster) != len(polygons.labels):
+    if (not dataset) == (not polygons.raster) or len(polygons.raster) != len(polygons.labels):
         raise UsageError("give a DATASET folder, or --raster together with --labels")
 
     from rssc_geo.evaluation import evaluate_on_polygons
     from rssc_geo.evaluation.evaluate import evaluate
 
-    if dataset is not None:
+    if dataset:
         result = evaluate(model, dataset, options)
     else:
         pairs = list(zip(polygons.raster, polygons.labels, strict=True))
@@ -67,7 +69,7 @@ def evaluate_command(
 
 def _compare(
     model: str,
-    dataset: str | None,
+    dataset: tuple[str, ...],
     options: BaselineOptions,
     polygons: PolygonSourceOptions,
     target: EvaluationTargetOptions,
@@ -76,12 +78,12 @@ def _compare(
     """Print the table of baselines."""
     if polygons.raster or polygons.labels or target.output:
         raise UsageError("--raster, --labels and --output mean nothing with --baselines")
-    if dataset is None:
-        raise UsageError("--baselines needs a DATASET folder and --work")
+    if len(dataset) != 1:
+        raise UsageError("--baselines needs one DATASET folder and --work")
 
     from rssc_geo.evaluation import compare_baselines
 
-    table = compare_baselines(model, dataset, options)
+    table = compare_baselines(model, dataset[0], options)
     if printing.json:
         print_json(table.as_dict())
     else:
@@ -97,6 +99,10 @@ def _tell(values: Mapping[str, Any]) -> None:
         if row["support"]:
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
             click.echo(f"{name:<20} {figures} {row['support']:>8}")
+    for name, row in values.get("sets", {}).items():
+        figures = f"accuracy {row['overall_accuracy']:.4f}"
+        error = f"calibration error {row['expected_calibration_error']:.4f}"
+        click.echo(f"{name:<20} {figures}, {error}, {row['images']} pictures")
     for title in ("captions", "robustness"):
         for name, value in values.get(title, {}).items():
             click.echo(f"{name:<32} {value:.4f}")

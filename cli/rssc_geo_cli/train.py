@@ -30,16 +30,19 @@ _EITHER = Alternatives(
 
 
 @command("train", PolygonSourceOptions, TargetOptions, _EITHER, RunOptions)
-@click.argument("dataset", required=False)
+@click.argument("dataset", nargs=-1)
 def train_command(
     polygons: PolygonSourceOptions,
     target: TargetOptions,
     chosen: Chosen,
     run: RunOptions,
     *,
-    dataset: str | None,
+    dataset: tuple[str, ...],
 ) -> None:
     """Train a model on DATASET, a folder of pictures with one folder a class.
+
+    Several of them are learned together; --taxonomy says which classes of one legend the labels of
+    each allow.
 
     Captions are read from its captions.jsonl, if there is one. A run that was stopped goes on when
     the same command is given again. The default model is made with AID's pictures at about two
@@ -54,7 +57,7 @@ def train_command(
     classifying layer is learned.
     """
     made_by = shlex.join(["rssc-geo", *sys.argv[1:]])
-    if dataset is None or polygons.raster:
+    if not dataset or polygons.raster:
         set_up_logging(run)
         options = chosen(TrainOnPolygonsOptions)
         pairs = pairs_of(dataset, polygons)
@@ -79,10 +82,10 @@ def train_command(
         show_result({"bundle": target.output, "accuracy": accuracy}, run, _tell)
 
 
-def pairs_of(dataset: str | None, polygons: PolygonSourceOptions) -> list[tuple[str, str]]:
+def pairs_of(dataset: tuple[str, ...], polygons: PolygonSourceOptions) -> list[tuple[str, str]]:
     """The rasters with their labels; ``UsageError`` where they do not go together."""
     rasters, labels = polygons.raster, polygons.labels
-    if dataset is not None or not rasters or len(labels) not in {1, len(rasters)}:
+    if dataset or not rasters or len(labels) not in {1, len(rasters)}:
         raise UsageError(
             "give a DATASET folder, or --raster with --labels, one for all rasters or one for each"
         )

@@ -47,7 +47,6 @@ from rssc_geo.training import (
     load_image_folder,
     logits_of,
     mcnemar,
-    overall_accuracy,
     share_work,
     stratified_split,
     train_fusion,
@@ -258,15 +257,13 @@ def compare_arms(
         first, second = (logits[name][seed] for name in (IMAGE_ONLY, TEXT_ONLY))
         votes = {part: softmax(first[part], 1) + softmax(second[part], 1) for part in _HELD}
         logits.setdefault("voting of image only and text only, own captions", []).append(votes)
-    labels = {part: data.data.labels[data.split[part]] for part in _HELD}
+
+    def right(name: str, seed: int, part: str = "test") -> NDArray[np.bool_]:
+        found = logits[name][seed][part]
+        return np.asarray(found.argmax(1) == data.data.truth(found, data.split[part]))
 
     def accuracies(name: str, part: str) -> tuple[float, ...]:
-        return tuple(
-            overall_accuracy(values[part].argmax(1), labels[part]) for values in logits[name]
-        )
-
-    def right(name: str, seed: int) -> NDArray[np.bool_]:
-        return np.asarray(logits[name][seed]["test"].argmax(1) == labels["test"])
+        return tuple(float(right(name, seed, part).mean()) for seed in range(seeds))
 
     rows = tuple(Row(name, accuracies(name, "val"), accuracies(name, "test")) for name in logits)
     return Comparison(
@@ -321,11 +318,12 @@ class _Arm:
         network = self.network(classes=len(model.card.classes), **model.card.network)
         network.text_encoder.load_state_dict(model.network.text_encoder.state_dict())
         trained = dataclasses.replace(model, network=network.to(model.network.queries.device))
-        labels = data.data.labels[data.split["val"]]
+        rows = data.split["val"]
 
         def validate() -> float:
             found = [_logits(trained, data, "val", kind) for kind in self.readings.values()]
-            return float(np.mean([overall_accuracy(logits.argmax(1), labels) for logits in found]))
+            right = [logits.argmax(1) == data.data.truth(logits, rows) for logits in found]
+            return float(np.mean(right))
 
         learned = FusionData(data.features, data.data, data.generated, data.split["train"])
         train_fusion(trained, learned, self.recipe, validate=validate, seed=seed)

@@ -23,11 +23,14 @@ from rssc_geo.inference import Source, make_plan
 from rssc_geo.models import ModelCard, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, values_of
 from rssc_geo.training import (
+    DataSets,
+    Legend,
     SceneImages,
     Scores,
     TrainingRecipe,
+    data_sets,
     labeled_tiles,
-    load_image_folder,
+    load_data_sets,
     score,
     stratified_split,
     trained_with,
@@ -90,9 +93,27 @@ class Evaluation:
     robustness: Mapping[str, float]
     files: tuple[Path, ...] = ()
 
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """The class that each picture counts as, (N,), see ``Legend.truth``."""
+        return self.data.truth(self.predictions.probabilities)
+
+    def by_set(self) -> dict[str, dict[str, float]]:
+        """Pictures, accuracy and calibration error of each of several data sets."""
+        legend, probabilities, truth = self.data.legend, self.predictions.probabilities, self.truth
+        of = np.array(legend.sets, object)[self.data.labels]
+        figures = {}
+        for name in dict.fromkeys(legend.sets) if any(legend.sets) else ():
+            mine = np.flatnonzero(of == name)
+            scores = score(probabilities[mine], truth[mine], class_names=legend.classes)
+            figures[name] = {"images": len(mine), **scores.figures()}
+        return figures
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
         values: dict[str, Any] = {"images": len(self.data.labels), **self.scores.as_dict()}
+        if sets := self.by_set():
+            values["sets"] = sets
         for name, figures in (("captions", self.captions), ("robustness", self.robustness)):
             if figures:
                 values[name] = {key: round(value, 4) for key, value in figures.items()}
@@ -108,7 +129,7 @@ class Evaluation:
         return pd.DataFrame(
             {
                 "name": self.data.names,
-                "class": names[self.data.labels],
+                "class": names[self.truth],
                 "predicted": names[self.predictions.classes],
                 "confidence": self.predictions.probabilities.max(1),
                 "caption": self.predictions.captions,
@@ -128,14 +149,15 @@ class Evaluation:
         data, found = self.data, self.predictions
         confusion_png(self.scores.confusion, data.classes, path=confusion)
         colors = [c.color for c in self.card.classes]
-        tsne_png(found.embedding, data.labels, names=data.classes, colors=colors, path=embedding)
+        tsne_png(found.embedding, self.truth, names=data.classes, colors=colors, path=embedding)
         predicted, confidence = found.classes, found.probabilities.max(1)
-        wrong = np.flatnonzero(predicted != data.labels)
+        wrong = np.flatnonzero(predicted != self.truth)
         worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
         if not len(worst):
             return [figures, confusion, embedding]
         titles = [
-            f"{data.classes[data.labels[k]]} → {data.classes[predicted[k]]}, {confidence[k]:.2f}"
+            f"{data.legend.labels[data.labels[k]]} → {data.classes[predicted[k]]},"
+            f" {confidence[k]:.2f}"
             for k in worst.tolist()
         ]
         captions = [found.captions[k] for k in worst.tolist()]
@@ -145,19 +167,22 @@ class Evaluation:
 
 def evaluate(
     model: str | Path | Model | Predictor,
-    dataset: str | Path | SceneImages,
+    dataset: DataSets | SceneImages,
     options: EvaluateOptions | None = None,
     *,
     output: str | Path | None = None,
 ) -> Evaluation:
-    """Classify every picture of a data set and compare.
+    """Classify every picture of one or several data sets and compare.
+
+    A picture whose label allows several classes is right where the best of all is one of them.
 
     Parameters
     ----------
     model : embedded name, bundle folder or hub id, or a loaded one; of a predictor the model is
         measured, on its device and in its precision
     dataset : a folder with one folder of pictures a class, and captions.jsonl if there are any; or
-        pictures of the model's input size
+        several such folders; or pictures of the model's input size. ``options.taxonomy`` says what
+        the labels of each mean
     options : all that the command line has; its defaults. ``part`` is that of the model's own
         training, unless ``seed``, ``val`` or ``test`` say otherwise
     output : a folder to write figures and pictures into, see :meth:`Evaluation.write`
@@ -178,7 +203,9 @@ def evaluate(
     if isinstance(dataset, SceneImages):
         data = dataset
     else:
-        data = load_image_folder(dataset, size=card.input_size[0])
+        data = load_data_sets(
+            data_sets(dataset), size=card.input_size[0], taxonomy=options.taxonomy
+        )
     if options.part != "all":
         recipe = trained_as(card, options)
         split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
@@ -245,7 +272,7 @@ def trained_as(card: ModelCard, options: SplitOptions) -> TrainingRecipe:
 
 
 def match_classes(data: SceneImages, card: ModelCard, class_map: Mapping[str, str]) -> SceneImages:
-    """The pictures whose class the model knows, labeled with the model's class ids.
+    """The pictures whose label allows a class that the model knows, with the model's classes.
 
     Names are compared without case, spaces and punctuation. ``class_map``: the model's class for a
     class of the data set, where the names differ, or "" to leave it out. Raises ``UsageError`` for
@@ -259,7 +286,12 @@ def match_classes(data: SceneImages, card: ModelCard, class_map: Mapping[str, st
             f"the class map names classes that are not there: {', '.join([*unknown, *missing])}"
         )
     targets = np.array([known.get(_plain(class_map.get(name, name)), -1) for name in data.classes])
-    kept = np.flatnonzero(targets[data.labels] >= 0)
+    allowed = np.zeros((len(data.legend.labels), len(card.classes)), bool)
+    for name, target in enumerate(targets.tolist()):
+        if target >= 0:
+            allowed[:, target] |= data.legend.allowed[:, name]
+    labels = np.flatnonzero(allowed.any(1))
+    kept = np.flatnonzero(np.isin(data.labels, labels))
     if not len(kept):
         raise InputError(
             f"none of the data set's classes ({', '.join(data.classes[:8])}, …) is one of the"
@@ -267,8 +299,14 @@ def match_classes(data: SceneImages, card: ModelCard, class_map: Mapping[str, st
             " which is which"
         )
     taken = data.take(kept)
-    classes = tuple(c.name for c in card.classes)
-    return dataclasses.replace(taken, labels=targets[taken.labels], classes=classes)
+    legend = Legend(
+        tuple(c.name for c in card.classes),
+        tuple(data.legend.labels[label] for label in labels.tolist()),
+        allowed[labels],
+        (allowed & (allowed.sum(1, keepdims=True) == 1))[labels].astype(np.float32),
+        data.legend.texture[labels],
+    )
+    return dataclasses.replace(taken, labels=np.searchsorted(labels, taken.labels), legend=legend)
 
 
 def predict(
@@ -349,14 +387,16 @@ def _measure(
     if options.robustness:
         for name, corrupt in all_corruptions().items():
             corrupted = predict(model, data, options, device=device, corrupt=corrupt)
-            robustness[name] = float((corrupted.classes == data.labels).mean())
+            truth = data.truth(corrupted.probabilities)
+            robustness[name] = float((corrupted.classes == truth).mean())
     described = [place for place, texts in enumerate(data.captions) if texts]
     captions = {}
     if described and model.decoder is not None:
         captions = caption_scores(
             [found.captions[k] for k in described], [data.captions[k] for k in described]
         )
-    scores = score(found.probabilities, data.labels, class_names=data.classes)
+    truth = data.truth(found.probabilities)
+    scores = score(found.probabilities, truth, class_names=data.classes)
     result = Evaluation(model.card, data, found, scores, captions, robustness)
     if output is None:
         return result
@@ -371,7 +411,7 @@ def _joined(parts: Sequence[SceneImages]) -> SceneImages:
         pixels=np.concatenate([part.pixels for part in parts]),
         labels=np.concatenate([code[part.labels] for code, part in zip(codes, parts, strict=True)]),
         names=tuple(name for part in parts for name in part.names),
-        classes=classes,
+        legend=Legend.of_classes(classes),
         captions=tuple(texts for part in parts for texts in part.captions),
     )
 

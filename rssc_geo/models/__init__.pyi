@@ -23,6 +23,7 @@ from .card import Footprint as Footprint
 from .card import ModelCard as ModelCard
 from .card import SceneClass as SceneClass
 from .card import in_words as in_words
+from .card import read_json as read_json
 from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
 from .encoders import make_image_encoder as make_image_encoder

@@ -1,10 +1,12 @@
 from .augment import Corruption as Corruption
 from .augment import all_corruptions as all_corruptions
-from .augment import soft_labels as soft_labels
+from .data import DataSets as DataSets
 from .data import SceneImages as SceneImages
 from .data import Split as Split
 from .data import caption_pictures as caption_pictures
+from .data import data_sets as data_sets
 from .data import deal_folds as deal_folds
+from .data import load_data_sets as load_data_sets
 from .data import load_image_folder as load_image_folder
 from .data import stratified_split as stratified_split
 from .end_to_end import train_layers as train_layers
@@ -20,6 +22,7 @@ from .few_shot.learner import without_captions as without_captions
 from .few_shot.learner import word_prior as word_prior
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import labeled_tiles as labeled_tiles
+from .label_loss import LabelLoss as LabelLoss
 from .loop import LoopOptions as LoopOptions
 from .loop import Report as Report
 from .loop import StageRun as StageRun
@@ -66,6 +69,9 @@ from .start import initial_weights as initial_weights
 from .start import load_encoders as load_encoders
 from .start import new_end_to_end_model as new_end_to_end_model
 from .start import new_model as new_model
+from .taxonomy import Legend as Legend
+from .taxonomy import Taxonomy as Taxonomy
+from .taxonomy import read_taxonomy as read_taxonomy
 from .train import train_recipe as train_recipe
 from .work import WorkFolder as WorkFolder
 from .work import identity as identity

@@ -60,22 +60,6 @@ def augment(
     return _compress(images, generator), visible
 
 
-def soft_labels(
-    labels: torch.Tensor, visible: torch.Tensor, *, classes: int, smoothing: float = 0.1
-) -> torch.Tensor:
-    """Target distributions float ``(B, classes)``, softer the less of the picture a view shows.
-
-    ``labels``: int64 ``(B,)``; ``visible``: float ``(B,)``, the share that is shown. The share of
-    the label falls from ``1 − smoothing`` for the whole picture towards chance with the square of
-    what is missing, the rest is spread evenly (Liu et al., "Soft Augmentation for Image
-    Classification", CVPR 2023): a corner of a picture called Bridge may show fields only.
-    """
-    chance = 1 / classes
-    sure = chance + (1 - smoothing - chance) * (1 - (1 - visible) ** 2)
-    targets = ((1 - sure) / (classes - 1))[:, None].repeat(1, classes)
-    return targets.scatter_(1, labels[:, None], sure[:, None])
-
-
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(count, generator=generator) * (high - low) + low
 

@@ -1,4 +1,4 @@
-"""A data set of pictures in memory: its captions, and its splits without leaks. No torch here."""
+"""Data sets of pictures in memory: captions, legend, and splits without leaks. No torch here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress, reporting
+from rssc_geo.training.taxonomy import Legend, Taxonomy, read_taxonomy
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+DataSets = str | Path | Sequence[str | Path]
+"""One image folder or several."""
 Split = Mapping[str, NDArray[np.int64]]
 """Rows of the parts ``train``, ``val`` and ``test``."""
 
@@ -36,27 +39,41 @@ class SceneImages:
     Attributes
     ----------
     pixels : uint8 ``(N, H, W, 3)``, RGB
-    labels : int64 ``(N,)``, places in ``classes``
-    names : path of each image below the data set's folder
-    classes : their names
+    labels : int64 ``(N,)``, places in ``legend.labels``
+    names : path of each image below the data set's folder; of several sets, the set's name first
+    legend : which classes each label allows
     captions : the sentences that people wrote for each image
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
-    classes: tuple[str, ...]
+    legend: Legend
     captions: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
         if not len(self.pixels) == len(self.labels) == len(self.names) == len(self.captions):
             raise ValueError("pixels, labels, names and captions differ in length")
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.legend.classes
+
+    def truth(
+        self, scores: NDArray[np.floating], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """The class that each of these rows (None: all) counts as, see ``Legend.truth``.
+
+        ``scores``: ``(len(rows), C)``, probabilities or logits.
+        """
+        return self.legend.truth(scores, self.labels if rows is None else self.labels[rows])
+
     def fingerprint(self) -> str:
         """A hash of all of it: pixels, labels, names, captions."""
         digest = hashlib.sha256(np.ascontiguousarray(self.pixels).data)
         digest.update(self.labels.tobytes())
-        digest.update(json.dumps([self.names, self.classes, self.captions]).encode())
+        digest.update(json.dumps([self.names, self.legend.as_dict(), self.captions]).encode())
         return digest.hexdigest()
 
     def take(self, rows: NDArray[np.int64]) -> SceneImages:
@@ -66,7 +83,7 @@ class SceneImages:
             self.pixels[rows],
             self.labels[rows],
             tuple(self.names[row] for row in chosen),
-            self.classes,
+            self.legend,
             tuple(self.captions[row] for row in chosen),
         )
 
@@ -164,7 +181,91 @@ def load_image_folder(
     _check_classes(found.root, found.classes, labels.tolist())
     names = tuple(name for _, name in kept)
     sentences = _captions(Path(captions or Path(folder) / "captions.jsonl"), names)
-    return SceneImages(pixels[: len(kept)], labels, names, found.classes, sentences)
+    legend = Legend.of_classes(found.classes)
+    return SceneImages(pixels[: len(kept)], labels, names, legend, sentences)
+
+
+def data_sets(dataset: DataSets) -> list[str | Path]:
+    """The folders, one or several, as a list."""
+    return [dataset] if isinstance(dataset, str | Path) else list(dataset)
+
+
+def check_data_sets(folders: Sequence[str | Path], taxonomy: str | Path | None) -> None:
+    """Refuse data sets and a taxonomy that do not fit together, from the folders' names alone.
+
+    Raises ``InputError`` as :func:`load_data_sets` does, ``UsageError`` for no folder at all.
+    """
+    if not folders:
+        raise UsageError("give at least one DATASET folder")
+    found = [find_pictures(folder).classes for folder in folders]
+    _legends(folders, found, taxonomy)
+
+
+def load_data_sets(
+    folders: Sequence[str | Path],
+    *,
+    size: int,
+    taxonomy: str | Path | None = None,
+    captions: str | Path | None = None,
+) -> SceneImages:
+    """Read several image folders as one data set, with the legend of a taxonomy file.
+
+    Parameters
+    ----------
+    folders : each as for :func:`load_image_folder`; a data set is called as its folder
+    size : as for ``load_image_folder``
+    taxonomy : file that says which classes the labels of each data set allow (docs/training.md);
+        None: each label is a class, and equal names of several data sets are one class
+    captions : as for ``load_image_folder``, for a single folder
+
+    Raises ``InputError`` as ``load_image_folder`` does, where two folders have one name, and where
+    the taxonomy is wrong or does not fit.
+    """
+    folders = list(folders)
+    if taxonomy is None and len(folders) == 1:
+        return load_image_folder(folders[0], size=size, captions=captions)
+    if captions is not None and len(folders) > 1:
+        raise UsageError("--captions is for one data set; several bring their own captions.jsonl")
+    parts = [load_image_folder(folder, size=size, captions=captions) for folder in folders]
+    legends = _legends(folders, [part.classes for part in parts], taxonomy)
+    starts = np.cumsum([0, *(len(legend.labels) for legend in legends)]).tolist()
+    names = [
+        f"{data_set}/{name}"
+        for data_set, part in zip(_set_names(folders), parts, strict=True)
+        for name in part.names
+    ]
+    labels = [part.labels + start for part, start in zip(parts, starts, strict=False)]
+    sentences = tuple(texts for part in parts for texts in part.captions)
+    pixels = np.concatenate([part.pixels for part in parts])
+    return SceneImages(
+        pixels, np.concatenate(labels), tuple(names), Legend.joined(legends), sentences
+    )
+
+
+def _legends(
+    folders: Sequence[str | Path],
+    labels: Sequence[tuple[str, ...]],
+    taxonomy: str | Path | None,
+) -> list[Legend]:
+    """The legend of each data set."""
+    names = _set_names(folders)
+    if taxonomy is None:
+        classes = tuple(sorted({label for part in labels for label in part}))
+        read = Taxonomy({"": classes}, frozenset(), {})
+    else:
+        read = read_taxonomy(taxonomy)
+    return [read.legend(name, part) for name, part in zip(names, labels, strict=True)]
+
+
+def _set_names(folders: Sequence[str | Path]) -> list[str]:
+    """Names of the data sets: those of their folders."""
+    names = [Path(folder).resolve().name for folder in folders]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"two data sets are called {twice[0]!r}, as their folders are; rename one of them"
+        )
+    return names
 
 
 def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
@@ -247,18 +348,20 @@ def check_shares(val: float, test: float) -> None:
 def stratified_split(
     data: SceneImages, *, seed: int, val: float = 0.1, test: float = 0.1
 ) -> dict[str, NDArray[np.int64]]:
-    """Rows of ``train``, ``val`` and ``test``, each class divided alike.
+    """Rows of ``train``, ``val`` and ``test``, each label divided alike.
 
-    ``val`` and ``test`` are shares; each part has an image of every class, at the cost of ``test``
-    first where images are few. Images that are equal pixel by pixel always go to ``train``, so that
-    no pair sits on both sides; they are named in a warning. Raises ``InputError`` when the shares
-    leave nothing to train on.
+    ``val`` and ``test`` are shares; each part has an image of every label, at the cost of ``test``
+    first where images are few. A data set is divided the same alone and beside others. Images that
+    are equal pixel by pixel always go to ``train``, so that no pair sits on both sides; they are
+    named in a warning. Raises ``InputError`` when the shares leave nothing to train on.
     """
     check_shares(val, test)
     repeated = _repeated(data)
-    generator = np.random.default_rng(seed)
     parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "val": [], "test": []}
-    for label in range(len(data.classes)):
+    data_set = None
+    for label, named in enumerate(data.legend.sets):
+        if named != data_set:
+            generator, data_set = np.random.default_rng(seed), named
         indices = generator.permutation(np.flatnonzero(data.labels == label))
         indices = np.concatenate([indices[repeated[indices]], indices[~repeated[indices]]])
         held = max(1, round(len(indices) * val))
@@ -291,18 +394,17 @@ def _repeated(data: SceneImages) -> NDArray[np.bool_]:
 def deal_folds(
     data: SceneImages, rows: NDArray[np.int64], *, folds: int, seed: int
 ) -> list[NDArray[np.int64]]:
-    """``rows`` dealt to ``folds`` parts at random, class by class.
+    """``rows`` dealt to ``folds`` parts at random, label by label.
 
-    Raises ``InputError`` when a class has fewer images than folds.
+    Raises ``InputError`` when a label has fewer images than folds.
     """
     generator = np.random.default_rng(seed)
     fold = np.empty(len(rows), np.int64)
-    for label in range(len(data.classes)):
+    for label, name in enumerate(data.legend.labels):
         places = generator.permutation(np.flatnonzero(data.labels[rows] == label))
         if len(places) < folds:
             raise InputError(
-                f"class {data.classes[label]} has {len(places)} training images, fewer than {folds}"
-                " folds"
+                f"class {name} has {len(places)} training images, fewer than {folds} folds"
             )
         fold[places] = (np.arange(len(places)) + generator.integers(folds)) % folds
     return [rows[fold == number] for number in range(folds)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.models import DualAttentionClassifier, Model, ModelCard, load_card, save_bundle
-from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
-from rssc_geo.training.data import SceneImages, Split, load_image_folder, stratified_split
+from rssc_geo.training.augment import augment, normalize, to_input
+from rssc_geo.training.data import SceneImages, Split, load_data_sets, stratified_split
+from rssc_geo.training.label_loss import LabelLoss
 from rssc_geo.training.loop import (
     LoopOptions,
     StageRun,
@@ -44,11 +45,11 @@ from rssc_geo.training.work import WorkFolder, identity
 
 _STEP_EPOCHS = 20
 _ZOOM = (0.5, 1.2)
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def train_end_to_end(
-    dataset: Path,
+    folders: Sequence[str | Path],
     output: Path,
     recipe: TrainingRecipe,
     *,
@@ -68,7 +69,7 @@ def train_end_to_end(
     torch.manual_seed(recipe.seed)
     encoders = load_encoders(own)
     size = encoders[0].size if encoders is not None else load_card(recipe.model).input_size[0]
-    data = load_image_folder(dataset, size=size, captions=own.captions)
+    data = load_data_sets(folders, size=size, taxonomy=recipe.taxonomy, captions=own.captions)
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     model = new_end_to_end_model(recipe, own, encoders, data.classes)
     _check_captions(model.card, data)
@@ -130,8 +131,9 @@ def train_end_to_end(
 
 
 class _EndToEndTask(Task[Batch]):
-    """A batch is images ``(B, 3, H, W)``, token ids and mask ``(B, L)``, and targets ``(B, C)``.
+    """A batch is images ``(B, 3, H, W)``, token ids and mask ``(B, L)``, labels and visible shares.
 
+    Labels and the share of each picture that is visible are ``(B,)``.
     Each process has its own share of it, in ``accumulate`` parts.
     """
 
@@ -153,6 +155,7 @@ class _EndToEndTask(Task[Batch]):
         self._model, self._data, self._split, self._recipe = model, data, split, recipe
         self._seed, self._device, self._accelerator = run.seed, run.device, accelerator
         self.network = model.network
+        self._label_loss = LabelLoss(data.legend, smoothing=recipe.smoothing)
         self._batch_size = min(recipe.batch_size, len(split["train"]))
         self.steps = math.ceil(len(split["train"]) / self._batch_size)
 
@@ -177,15 +180,17 @@ class _EndToEndTask(Task[Batch]):
         )
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Cross entropy with the soft labels."""
-        images, ids, mask, targets = (v.to(self._device, non_blocking=True) for v in batch)
+        """The loss of the labels."""
+        *read, labels, visible = batch
+        images, ids, mask = (v.to(self._device, non_blocking=True) for v in read)
         with mixed_precision(self._device):
             logits = self.forward(images, ids, mask)
-        return F.cross_entropy(logits.float(), targets)
+        return self._label_loss(logits.float(), labels, visible)
 
     def validate(self, epoch: int) -> float:  # noqa: ARG002 -- all epochs alike
         """Accuracy with captions."""
-        return overall_accuracy(self.logits("val").argmax(1), self._data.labels[self._split["val"]])
+        logits = self.logits("val")
+        return overall_accuracy(logits.argmax(1), self._data.truth(logits, self._split["val"]))
 
     @torch.no_grad()
     def logits(self, part: str, *, silent: bool = False) -> NDArray[np.float32]:
@@ -217,12 +222,13 @@ class _EndToEndTask(Task[Batch]):
         self, part: str, logits: NDArray[np.float32], temperature: float
     ) -> dict[str, float]:
         """The single numbers of a part, for the card."""
-        labels = self._data.labels[self._split[part]]
-        return accuracy_figures(logits, labels, self._data.classes, temperature=temperature)
+        truth = self._data.truth(logits, self._split[part])
+        return accuracy_figures(logits, truth, self._data.classes, temperature=temperature)
 
     def temperature(self, logits: NDArray[np.float32]) -> float:
         """The temperature that fits logits of the validation part."""
-        return fit_temperature(logits, self._data.labels[self._split["val"]])
+        labels = self._data.labels[self._split["val"]]
+        return fit_temperature(logits, self._data.legend.allowed[labels])
 
     @property
     def has_test_part(self) -> bool:
@@ -265,19 +271,13 @@ class _Batches(Dataset[Batch]):
         return len(self._rows)
 
     def __getitem__(self, place: int) -> Batch:
-        """Images ``(B, 3, H, W)``, token ids and mask ``(B, L)``, and targets ``(B, C)``."""
+        """Images, token ids, mask, labels and the visible share, as of ``_EndToEndTask``."""
         card, data, recipe, rows = self._model.card, self._data, self._recipe, self._rows[place]
         random = np.random.default_rng((*self._seed, place))
         images, visible = to_input(data.pixels[rows]), torch.ones(len(rows))
         if recipe.augment:
             generator = torch.Generator().manual_seed(int(random.integers(2**62)))
             images, visible = augment(images, generator, size=card.input_size[0], zoom=_ZOOM)
-        targets = soft_labels(
-            torch.from_numpy(data.labels[rows]),
-            visible,
-            classes=len(data.classes),
-            smoothing=recipe.smoothing,
-        )
         silent = random.random(len(rows)) < recipe.silent
         texts = [
             "" if without else " ".join(data.captions[row])
@@ -287,7 +287,8 @@ class _Batches(Dataset[Batch]):
         if recipe.compile:  # one shape, so that it is compiled once
             room = (0, card.max_tokens - ids.shape[1])
             ids, mask = F.pad(ids, room), F.pad(mask, room)
-        return normalize(images, card.mean, card.std), ids, mask, targets
+        labels = torch.from_numpy(data.labels[rows])
+        return normalize(images, card.mean, card.std), ids, mask, labels, visible
 
 
 def _accelerator(recipe: EndToEndRecipe, device: torch.device) -> Any:

@@ -196,19 +196,18 @@ def expected_calibration_error(
     return float(np.sum(gaps))
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+def fit_temperature(logits: NDArray[np.floating], allowed: NDArray[np.bool_]) -> float:
     """The t that minimizes the negative log-likelihood of ``softmax(logits / t)``.
 
-    Guo et al., 2017, section 4.2; t lies within e⁻³ and e³. ``logits``: floats (N, C); ``labels``:
-    integers (N,).
+    Guo et al., 2017, section 4.2; t lies within e⁻³ and e³. ``logits``: floats (N, C); ``allowed``:
+    bool (N, C), the classes that each sample may have, of which at least one is right.
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    rows = np.arange(len(labels))
+    from scipy.special import logsumexp
 
     def loss(log_t: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_t)
-        return float(-log_softmax(scaled, axis=1)[rows, labels].mean())
+        right = logsumexp(np.where(allowed, scaled, -np.inf), axis=1)
+        return float((logsumexp(scaled, axis=1) - right).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rssc_geo.errors import BundleError, InputError, UsageError
 from rssc_geo.models import Footprint, ModelCard, check_bundle_folder
 from rssc_geo.options import CardOptions, TrainOptions
-from rssc_geo.training.data import Split, check_shares, find_pictures
+from rssc_geo.training.data import DataSets, Split, check_data_sets, check_shares, data_sets
 
 _END_TO_END = (
     "captions",
@@ -283,6 +283,7 @@ class TrainingRecipe(CardOptions):
     whole_sentence_encoder : it becomes the text encoder as it is, instead
     footprint : of the pictures on the ground; None: that of the start bundle
     gsd_range_m : metres a pixel of the rasters it is for; None: those of the start bundle
+    taxonomy : file that says what the labels of each data set mean
     seed : of every random choice
     val, test : shares of the validation and the test part
     folds : of the captioners
@@ -299,6 +300,7 @@ class TrainingRecipe(CardOptions):
     whole_sentence_encoder: bool = False
     footprint: Footprint | None = None
     gsd_range_m: tuple[float, float] | None = None
+    taxonomy: Path | None = None
     seed: int = 0
     val: float = VAL
     test: float = TEST
@@ -318,7 +320,7 @@ class TrainingRecipe(CardOptions):
             )
 
 
-def check_training(dataset: str | Path, output: str | Path, options: TrainOptions) -> None:
+def check_training(dataset: DataSets, output: str | Path, options: TrainOptions) -> None:
     """Refuse what cannot be trained before anything slow is loaded.
 
     Raises ``UsageError`` for options that contradict each other, and ``InputError`` where the
@@ -332,10 +334,10 @@ def check_training(dataset: str | Path, output: str | Path, options: TrainOption
     _footprint(options)
     check_shares(*_shares(options))
     check_bundle_folder(output)
-    find_pictures(dataset)
-    for file in (options.weights, options.captions):
+    for file in (options.weights, options.captions, options.taxonomy):
         if file is not None and not Path(file).is_file():
             raise InputError(f"{file}: no such file")
+    check_data_sets(data_sets(dataset), options.taxonomy)
 
 
 def training_recipe(options: TrainOptions) -> TrainingRecipe:
@@ -354,6 +356,7 @@ def training_recipe(options: TrainOptions) -> TrainingRecipe:
         whole_sentence_encoder=options.whole_sentence_encoder,
         footprint=_footprint(options),
         gsd_range_m=_pair(options.gsd_range),
+        taxonomy=None if options.taxonomy is None else Path(options.taxonomy),
         seed=options.seed or 0,
         val=val,
         test=test,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rssc_geo.models import check_bundle_folder
 from rssc_geo.options import TrainOptions
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.training.data import load_image_folder, stratified_split
+from rssc_geo.training.data import DataSets, data_sets, load_data_sets, stratified_split
 from rssc_geo.training.options import (
     TrainingRecipe,
     check_training,
@@ -32,14 +33,14 @@ _DEFAULTS = TrainOptions()
 
 
 def train(
-    dataset: str | Path,
+    dataset: DataSets,
     output: str | Path,
     options: TrainOptions = _DEFAULTS,
     *,
     command: str = "",
     progress: Progress | bool | None = None,
 ) -> ModelCard:
-    """Train a model on a folder of pictures and write its bundle.
+    """Train a model on one or several folders of pictures and write its bundle.
 
     What the stages make is kept in the work folder: the same call goes on where it stopped. The
     folder may be removed afterwards.
@@ -47,7 +48,8 @@ def train(
     Parameters
     ----------
     dataset : one folder a class, and ``captions.jsonl`` where there are captions; see
-        ``load_image_folder``
+        ``load_image_folder``. Or several of them, whose labels ``options.taxonomy`` brings into one
+        legend; see ``load_data_sets``
     output : the bundle's folder
     options : by stages, or the whole network end to end
     command : noted in the card as the way to reproduce the bundle
@@ -85,7 +87,7 @@ def train(
 
 
 def train_recipe(
-    dataset: str | Path,
+    dataset: DataSets,
     output: str | Path,
     recipe: TrainingRecipe,
     *,
@@ -100,15 +102,15 @@ def train_recipe(
             from rssc_geo.training.end_to_end import train_end_to_end
 
             return train_end_to_end(
-                Path(dataset), Path(output), recipe, work=work, device=device, command=command
+                data_sets(dataset), Path(output), recipe, work=work, device=device, command=command
             )
         return _train_by_stages(
-            Path(dataset), Path(output), recipe, work=work, device=device, command=command
+            data_sets(dataset), Path(output), recipe, work=work, device=device, command=command
         )
 
 
 def _train_by_stages(
-    dataset: Path,
+    folders: Sequence[str | Path],
     output: Path,
     recipe: TrainingRecipe,
     *,
@@ -132,7 +134,7 @@ def _train_by_stages(
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
     from rssc_geo.training.start import initial_weights, new_model
 
-    data = load_image_folder(dataset, size=recipe.encoder.size)
+    data = load_data_sets(folders, size=recipe.encoder.size, taxonomy=recipe.taxonomy)
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     rows = split["train"]
     sentences = [text for row in rows.tolist() for text in data.captions[row]]
@@ -187,9 +189,7 @@ def _train_by_stages(
         model,
         FusionData(features, data, generated, rows),
         recipe.fusion,
-        validate=lambda: mean_accuracy(
-            model, features.tokens[0, held], data.labels[held], readings
-        ),
+        validate=lambda: mean_accuracy(model, features.tokens[0, held], data.take(held), readings),
         seed=recipe.seed,
         report=work.reporter("fusion", recipe.fusion.epochs),
     )

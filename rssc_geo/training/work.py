@@ -54,6 +54,7 @@ class WorkFolder:
             "pictures": data.fingerprint(),
             **dataclasses.asdict(recipe),
         }
+        del made_for["taxonomy"]  # where it lies; what it says is in the fingerprint
         text = json.dumps(made_for, default=str, indent=1)
         file = self.path / "options.json"
         if file.is_file() and file.read_bytes() != text.encode():

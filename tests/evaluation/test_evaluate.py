@@ -36,6 +36,7 @@ from rssc_geo.training import (
     Features,
     FusionPhase,
     FusionRecipe,
+    Legend,
     SceneImages,
     all_corruptions,
     labeled_tiles,
@@ -128,7 +129,7 @@ def test_words_are_read_as_asked(small_model: Model, data: SceneImages) -> None:
 
 
 def test_classes_are_matched_by_name(small_model: Model, data: SceneImages) -> None:
-    other = dataclasses.replace(data, classes=("f i e l d", "Sea", "TOWN B"))
+    other = dataclasses.replace(data, legend=Legend.of_classes(("f i e l d", "Sea", "TOWN B")))
     found = match_classes(other, small_model.card, {"Sea": "river wide"})
     assert found.classes == ("Field", "River, wide", "Town <b>")
     np.testing.assert_array_equal(found.labels, data.labels)
@@ -137,7 +138,8 @@ def test_classes_are_matched_by_name(small_model: Model, data: SceneImages) -> N
     with pytest.raises(UsageError, match="not there: Lake, Ocean"):
         match_classes(other, small_model.card, {"Lake": "Field", "Sea": "Ocean"})
     with pytest.raises(InputError, match="none of the data set's classes"):
-        match_classes(dataclasses.replace(data, classes=("x", "y", "z")), small_model.card, {})
+        strange = dataclasses.replace(data, legend=Legend.of_classes(("x", "y", "z")))
+        match_classes(strange, small_model.card, {})
 
 
 def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
@@ -223,7 +225,7 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
     options = EvaluateOptions(field="kind", tile_size="20px", device="cpu")
     pair = (tmp_path / "scene.tif", tmp_path / "labels.gpkg")
     measured = evaluate_on_polygons(model, [pair], options)
-    assert measured.data.labels.tolist() == [0, 1]
+    assert measured.truth.tolist() == [0, 1]
     assert measured.data.names == ("tile 1", "tile 3")
     twice = evaluate_on_polygons(model, [pair, pair], options)
     assert twice.data.names[::2] == tuple(f"{pair[0]}, {name}" for name in ("tile 1",)) * 2

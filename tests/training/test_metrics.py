@@ -170,4 +170,8 @@ def test_temperature_recovers_an_overconfident_model() -> None:
     logits = random.normal(size=(4000, 5)) * 2
     exact = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = np.array([random.choice(5, p=p) for p in exact])
-    assert fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(logits * 3, np.eye(5, dtype=bool)[labels]) == pytest.approx(3, rel=0.1)
+    # Labels that say only "one of the first two" fit the same temperature.
+    either = np.eye(5, dtype=bool)
+    either[:2, :2] = True
+    assert fit_temperature(logits * 3, either[labels]) == pytest.approx(3, rel=0.1)

@@ -31,6 +31,8 @@ from rssc_geo.training import (
     FusionData,
     FusionPhase,
     FusionRecipe,
+    LabelLoss,
+    Legend,
     Report,
     SceneImages,
     StageRun,
@@ -43,7 +45,6 @@ from rssc_geo.training import (
     load_image_folder,
     logits_of,
     overall_accuracy,
-    soft_labels,
     stratified_split,
     train_captioner,
     train_encoder,
@@ -168,7 +169,7 @@ def test_few_pictures_still_train_and_validate() -> None:
         random.integers(0, 255, (5, 4, 4, 3), dtype=np.uint8),
         labels,
         tuple("abcde"),
-        ("x", "y"),
+        Legend.of_classes(("x", "y")),
         ((),) * 5,
     )
     split = stratified_split(data, seed=0)
@@ -201,11 +202,14 @@ def test_augmentation_changes_pictures_but_not_their_kind(data: SceneImages) -> 
 
 
 def test_labels_are_trusted_by_what_is_visible() -> None:
-    targets = soft_labels(
-        torch.tensor([0, 1, 2]), torch.tensor([1.0, 0.5, 0.0]), classes=4, smoothing=0.1
-    )
-    torch.testing.assert_close(targets.sum(1), torch.ones(3))
-    torch.testing.assert_close(targets.diagonal(), torch.tensor([0.9, 0.25 + 0.65 * 0.75, 0.25]))
+    loss = LabelLoss(Legend.of_classes(("a", "b", "c", "d")), smoothing=0.1)
+    logits = torch.tensor([[0.3, -1.0, 2.0, 0.5]])
+    log_p = logits.log_softmax(1)[0]
+    for label, shown, own in ((0, 1.0, 0.9), (1, 0.5, 0.25 + 0.65 * 0.75), (2, 0.0, 0.25)):
+        targets = torch.full((4,), (1 - own) / 3)
+        targets[label] = own
+        found = loss(logits, torch.tensor([label]), torch.tensor([shown]))
+        torch.testing.assert_close(found, -(targets * log_p).sum())
 
 
 def test_encoder_repeats_and_goes_on_where_it_stopped(
@@ -345,7 +349,14 @@ def test_hard_negatives_are_the_nearest_of_other_classes() -> None:
     random = np.random.default_rng(0)
     tokens, labels = random.normal(size=(50, 3, 8)).astype(np.float32), np.arange(50) % 4
     rows = np.arange(5, 50)
-    found = hard_negatives(tokens, labels, rows, count=3)
+    images = SceneImages(
+        np.zeros((50, 1, 1, 3), np.uint8),
+        labels,
+        ("",) * 50,
+        Legend.of_classes(("a", "b", "c", "d")),
+        ((),) * 50,
+    )
+    found = hard_negatives(tokens, images, rows, count=3)
     pooled = tokens[rows].mean(1) - tokens[rows].mean(1).mean(0)
     pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
     for place in (0, 20, 44):

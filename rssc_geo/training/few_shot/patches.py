@@ -18,6 +18,7 @@ from rssc_geo.options import TrainOnPolygonsOptions
 from rssc_geo.raster import Scene, TileReader, fit_radiometry
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.few_shot.labels import Labels, class_shares, read_labels, tiles_over
+from rssc_geo.training.taxonomy import Legend
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,8 @@ def labeled_tiles(
     log.info("%d tiles are labeled", kept.sum())
     names = tuple(f"tile {index}" for index in tiles[wanted][kept].tolist())
     codes = shares[wanted][kept].argmax(1)
-    return SceneImages(pixels[kept], codes, names, found.classes, ((),) * len(names))
+    legend = Legend.of_classes(found.classes)
+    return SceneImages(pixels[kept], codes, names, legend, ((),) * len(names))
 
 
 def _read_tiles(

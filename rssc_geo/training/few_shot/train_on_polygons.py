@@ -124,7 +124,8 @@ def train_on_polygons(
             log.warning("%s", warning)
         temperature, scores = 1.0, None
         if len(tested):
-            temperature = fit_temperature(logits, patches.labels[tested])
+            allowed = np.eye(len(patches.classes), dtype=bool)[patches.labels[tested]]
+            temperature = fit_temperature(logits, allowed)
             probabilities = softmax(logits / temperature, axis=1)
             scores = score(probabilities, patches.labels[tested], class_names=patches.classes)
         model = learner.fit()

@@ -137,7 +137,8 @@ def add_alignment(
 ) -> Model:
     """The model with an alignment, trained on the training part, calibrated on validation."""
     alignment = train_alignment(model, features, data.captions, split["train"], seed=seed)
-    calibrate_alignment(model, alignment, features, data.labels, split["val"])
+    alone = np.where(data.legend.allowed.sum(1) == 1, data.legend.allowed.argmax(1), -1)
+    calibrate_alignment(model, alignment, features, alone[data.labels], split["val"])
     settings = {
         "image_width": alignment.project.in_features,
         "text_width": alignment.project.out_features,
@@ -176,7 +177,7 @@ def calibrate_alignment(
     model : its classes and text encoder
     alignment : is changed
     features : image tokens of all pictures
-    labels : int64 ``(N,)``, of all pictures
+    labels : int64 ``(N,)``, the class of each picture, -1 where its label allows several
     rows : int64, pictures of the validation part
     """
     known = [c for c in model.card.classes if in_vocabulary(model, c.name)]
@@ -189,7 +190,7 @@ def calibrate_alignment(
     labels = np.array([places[label] for label in labels[rows].tolist()])
     with torch.inference_mode():
         cosines = ((alignment.embed(pooled) - alignment.center) @ texts.T).double().numpy()
-    scale = 1 / fit_temperature(cosines, labels)
+    scale = 1 / fit_temperature(cosines, np.eye(len(texts), dtype=bool)[labels])
     with torch.no_grad():
         alignment.log_scale.fill_(math.log(scale))
     generator = np.random.default_rng(0)

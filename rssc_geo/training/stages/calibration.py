@@ -53,15 +53,12 @@ def readings_of(
 def mean_accuracy(
     model: Model,
     tokens: NDArray[np.float16],
-    labels: NDArray[np.int64],
+    data: SceneImages,
     readings: Mapping[str, Reading],
 ) -> float:
-    """Overall accuracy of image tokens ``(B, T, I)``, the mean of all readings."""
-    found = [
-        overall_accuracy(logits_of(model, tokens, r.captions, source=r.source).argmax(1), labels)
-        for r in readings.values()
-    ]
-    return float(np.mean(found))
+    """Overall accuracy of image tokens ``(B, T, I)`` of ``data``, the mean of all readings."""
+    logits = [logits_of(model, tokens, r.captions, source=r.source) for r in readings.values()]
+    return float(np.mean([overall_accuracy(one.argmax(1), data.truth(one)) for one in logits]))
 
 
 def calibrate(model: Model, features: Features, data: SceneImages, split: Split) -> Model:
@@ -70,7 +67,6 @@ def calibrate(model: Model, features: Features, data: SceneImages, split: Split)
     All are decided on the validation part. The test part is looked at once, here; a split may do
     without one.
     """
-    labels = {part: data.labels[rows] for part, rows in split.items()}
     logits: dict[str, dict[str, NDArray[np.float32]]] = {}
     for part in ("val", "test") if len(split["test"]) else ("val",):
         tokens = features.tokens[0, split[part]]
@@ -79,18 +75,19 @@ def calibrate(model: Model, features: Features, data: SceneImages, split: Split)
             for name, reading in readings_of(model, features, data, split[part]).items()
         }
     right = {
-        name: overall_accuracy(found.argmax(1), labels["val"])
+        name: overall_accuracy(found.argmax(1), data.truth(found, split["val"]))
         for name, found in logits["val"].items()
     }
     reads = right.get("own", 0.0) > right["none"]
     chosen = "own" if reads else "none"
-    temperature = fit_temperature(logits["val"][chosen], labels["val"])
+    allowed = data.legend.allowed[data.labels[split["val"]]]
+    temperature = fit_temperature(logits["val"][chosen], allowed)
     log.info("validation accuracy by the captions that are read: %s", right)
 
     def figures(part: str, reading: str) -> dict[str, float]:
-        return accuracy_figures(
-            logits[part][reading], labels[part], data.classes, temperature=temperature
-        )
+        found = logits[part][reading]
+        truth = data.truth(found, split[part])
+        return accuracy_figures(found, truth, data.classes, temperature=temperature)
 
     accuracy = {"validation": figures("val", chosen)}
     if "test" in logits:

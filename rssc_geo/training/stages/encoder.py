@@ -21,8 +21,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.models import Model, TimmImageEncoder
-from rssc_geo.training.augment import augment, normalize, soft_labels, to_input
+from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.label_loss import LabelLoss
 from rssc_geo.training.loop import (
     LoopOptions,
     StageRun,
@@ -145,6 +146,7 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
     ) -> None:
         self._data, self._split, self._recipe = data, split, recipe
         self._embeddings, self._device = embeddings, run.device
+        self._label_loss = LabelLoss(data.legend)
         self.steps = max(1, len(split["train"]) // recipe.batch_size)
         embedding = 0 if embeddings is None else embeddings.shape[1]
         network = _PretextNetwork(recipe, len(data.classes), embedding)
@@ -161,20 +163,17 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
             yield part, self._recipe.size_of(epoch)
 
     def loss(self, batch: tuple[NDArray[np.int64], int]) -> torch.Tensor:
-        """Cross entropy with the labels, and the distance to the captions' embedding.
+        """The loss of the labels, and the distance to the captions' embedding.
 
         The latter is weighted by what of the picture is visible.
         """
         (rows, size), data, recipe = batch, self._data, self._recipe
         images, visible = augment(to_input(data.pixels[rows]), self._generator, size=size)
-        targets = soft_labels(
-            torch.from_numpy(data.labels[rows]), visible, classes=len(data.classes)
-        ).to(self._device)
         with mixed_precision(self._device):
             logits, described = self.network(
                 normalize(images, recipe.mean, recipe.std).to(self._device)
             )
-        loss = F.cross_entropy(logits.float(), targets)
+        loss = self._label_loss(logits.float(), torch.from_numpy(data.labels[rows]), visible)
         if described is not None and self._embeddings is not None:
             target = torch.from_numpy(self._embeddings[rows]).to(self._device)
             weight = visible.to(self._device) * target.any(1)
@@ -192,7 +191,8 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
             if images.shape[-1] != size:
                 images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
             logits, _ = self.average(normalize(images, recipe.mean, recipe.std).to(self._device))
-            right += int((logits.argmax(1).cpu().numpy() == data.labels[part]).sum())
+            scores = logits.float().cpu().numpy()
+            right += int((scores.argmax(1) == data.truth(scores, part)).sum())
         return right / len(rows)
 
     def competes(self, epoch: int) -> bool:

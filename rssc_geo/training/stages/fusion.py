@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.models import CaptionSource, DualAttentionClassifier, Model
-from rssc_geo.training.augment import soft_labels
 from rssc_geo.training.data import SceneImages
+from rssc_geo.training.label_loss import LabelLoss
 from rssc_geo.training.loop import (
     LoopOptions,
     Report,
@@ -29,7 +29,7 @@ from rssc_geo.training.options import FusionPhase, FusionRecipe
 from rssc_geo.training.stages.encoder import Features, mean_tokens
 
 _BATCH = 256
-_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ def _report_after(done: int, report: Report | None) -> Report | None:
 class _FusionTask(Task[_Batch]):
     """One phase.
 
-    A batch is image tokens ``(B, T, I)``, token ids and mask ``(B, L)``, and targets ``(B, C)``.
+    A batch is image tokens ``(B, T, I)``, token ids and mask ``(B, L)``, labels ``(B,)`` and the
+    share of each picture that is visible, ``(B,)``.
     """
 
     name = "fusion"
@@ -126,10 +127,11 @@ class _FusionTask(Task[_Batch]):
         self._phase, self._random = phase, random
         self._device = model.network.queries.device
         self._negatives = (
-            hard_negatives(data.features.tokens[0], data.images.labels, data.rows)
+            hard_negatives(data.features.tokens[0], data.images, data.rows)
             if phase.hard_negatives
             else None
         )
+        self._label_loss = LabelLoss(data.images.legend, smoothing=recipe.smoothing)
         self._best: dict[str, torch.Tensor] = {}
 
     def train(
@@ -169,13 +171,9 @@ class _FusionTask(Task[_Batch]):
             texts, sources = self._draw_captions(part, views)
             tokens = self._draw_tokens(part, views, sources)
             ids, mask = self._model.tokenize(texts, source=sources)
-            targets = soft_labels(
-                torch.from_numpy(images.labels[part]),
-                torch.from_numpy(features.visible[views, part]),
-                classes=len(images.classes),
-                smoothing=self._recipe.smoothing,
-            )
-            yield torch.from_numpy(tokens).float(), ids, mask, targets
+            labels = torch.from_numpy(images.labels[part])
+            visible = torch.from_numpy(features.visible[views, part])
+            yield torch.from_numpy(tokens).float(), ids, mask, labels, visible
 
     def _draw_captions(
         self, rows: NDArray[np.int64], views: NDArray[np.int64]
@@ -224,11 +222,12 @@ class _FusionTask(Task[_Batch]):
         return np.take_along_axis(chosen, places[..., None], axis=1)
 
     def loss(self, batch: _Batch) -> torch.Tensor:
-        """Cross entropy with the soft labels."""
-        tokens, ids, mask, targets = (value.to(self._device) for value in batch)
+        """The loss of the labels."""
+        *read, labels, visible = batch
+        tokens, ids, mask = (value.to(self._device) for value in read)
         with mixed_precision(self._device):
             logits = self.network.classify(tokens, ids, mask)
-        return F.cross_entropy(logits.float(), targets)
+        return self._label_loss(logits.float(), labels, visible)
 
     def validate(self, epoch: int) -> float:  # noqa: ARG002 -- all epochs alike
         """What ``validate`` says of the model with the averaged weights."""
@@ -243,31 +242,33 @@ class _FusionTask(Task[_Batch]):
 
 def hard_negatives(
     tokens: NDArray[np.floating],
-    labels: NDArray[np.int64],
+    images: SceneImages,
     rows: NDArray[np.int64],
     *,
     count: int = 8,
 ) -> NDArray[np.int64]:
-    """The ``count`` pictures of other classes that are most similar to each picture.
+    """The ``count`` pictures that share no class with a picture and are most similar to it.
 
     Similar by the cosine of their mean tokens, the mean of all subtracted.
 
     Parameters
     ----------
     tokens : ``(N, T, I)``
-    labels : int64 ``(N,)``
+    images : labels of the pictures, and what they say
     rows : int64, the pictures that have hard negatives and are some
 
     Returns rows, int64 ``(N, count)``; zeros for pictures not in ``rows``.
     """
     pooled = torch.from_numpy(mean_tokens(tokens, rows))
     pooled = F.normalize(pooled - pooled.mean(0), dim=1)
-    classes = torch.from_numpy(labels[rows])
+    labels = torch.from_numpy(images.labels[rows])
+    allowed = images.legend.allowed.astype(np.int64)
+    shared = torch.from_numpy(allowed @ allowed.T > 0)  # (L, L)
     found = np.zeros((len(tokens), count), np.int64)
     for start in range(0, len(rows), 1024):
         places = slice(start, start + 1024)
         cosines = pooled[places] @ pooled.T
-        cosines[classes[places, None] == classes] = -2.0
+        cosines[shared[labels[places]][:, labels]] = -2.0
         found[rows[places]] = rows[cosines.topk(count).indices.numpy()]
     return found
 
