@@ -71,11 +71,11 @@ def fuse(model: Model, others: SceneImages, features: Features, options: Trainin
 def imagenet(pixels: np.ndarray, data: SceneImages, options: TrainingRecipe) -> np.ndarray:
     """Mean tokens of the backbone as it came from ImageNet."""
     model = new_model(options, data)
-    model.network.image_encoder.backbone.load_state_dict(
+    model.network.image_encoder.load_state_dict(
         {
             key: value
             for key, value in initial_weights(options).items()
-            if not key.startswith("classifier.")
+            if not key.startswith("backbone.classifier.")
         }
     )
     model.network.eval()

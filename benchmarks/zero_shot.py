@@ -69,7 +69,7 @@ def train_without(
         labels=np.searchsorted(seen, others.labels),
     )
     split = stratified_split(others, seed=seed)
-    weights = train_encoder(
+    trained = train_encoder(
         others,
         split,
         options.encoder,
@@ -78,7 +78,7 @@ def train_without(
         run=StageRun(work, CPU, seed=seed),
     )
     model = new_model(options, others)
-    model.network.image_encoder.backbone.load_state_dict(weights)
+    model.network.image_encoder.load_state_dict(trained.encoder)
     model.network.eval()
     features = cache_features(model, others, split["train"], views=2, seed=seed, work=work)
     alignment = train_alignment(model, features, others.captions, split["train"], seed=seed)

@@ -931,6 +931,13 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         choice("", "same"),
         default="",
     )
+    ground_look: tuple[int, ...] | None = option(
+        "Early stage of the image encoder (from 0) that tells what each cell's own ground is, and"
+        " the numbers that it gives. Default: as of --model.",
+        LEARNING,
+        numbers(int, "STAGE,WIDTH"),
+        default=None,
+    )
     sentence_encoder: str | None = option(
         "Sentence encoder to distill the text encoder from.",
         LEARNING,

@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "X,Y": ("1.5,2", (1.5, 2.0)),
     "MIN,MAX": ("1,2", (1.0, 2.0)),
     "MIN,PREFERRED,MAX": ("1,2,3", (1.0, 2.0, 3.0)),
+    "STAGE,WIDTH": ("1,2", (1, 2)),
     "MINX,MINY,MAXX,MAXY": ("0,1,2,3", (0.0, 1.0, 2.0, 3.0)),
     "EPOCHSxPIXELS,…": ("1x64,2x96", ((1, 64), (2, 96))),
     "none|N|all": ("2", 2),

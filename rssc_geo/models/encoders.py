@@ -62,23 +62,77 @@ _NO_FORM = frozenset(
 class TimmImageEncoder(nn.Module):
     """Any timm model as an encoder of images.
 
+    With a *ground look* each token also says what lies on its own ground: features of an early
+    stage, which see some tens of pixels (color and texture, not what the place is called), pass a
+    layer of their own, and their mean over the token's ground stands behind the token's numbers.
+
     ``architecture`` and ``kwargs`` are those of ``timm.create_model``; weights are never fetched
-    here. Raises ``BundleError`` for a name that timm does not list itself, or an argument that says
-    anything but the network's form.
+    here. ``ground``: the ``stage`` that the ground look reads (of timm's ``feature_info``, from 0)
+    and its ``width`` in numbers a token; None: there is none. Raises ``BundleError`` for a name
+    that timm does not list itself, an argument that says anything but the network's form, or a
+    stage that is not there.
     """
 
-    def __init__(self, architecture: str, kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        kwargs: Mapping[str, Any],
+        ground: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
         _check_timm(architecture, kwargs)
         self.backbone = timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
-        self.width: int = self.backbone.num_features
+        self.scene_width: int = self.backbone.num_features
+        self.width = self.scene_width
+        self.ground: nn.Sequential | None = None
+        if ground is not None:
+            self._stage, channels = _stage(self.backbone, architecture, ground)
+            self.stride: int = self.backbone.feature_info[-1]["reduction"]
+            self.ground = nn.Sequential(
+                nn.Conv2d(channels, ground["width"], 1, bias=False),
+                nn.BatchNorm2d(ground["width"]),
+                nn.ReLU(),
+            )
+            self.width += ground["width"]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalized images (B, 3, H, W) → tokens (B, N, width)."""
+        if self.ground is not None:
+            return _as_tokens(self.feature_map(images))
         features: torch.Tensor = self.backbone.forward_features(images)
         if str(getattr(self.backbone, "output_fmt", "")) == "NHWC":  # Swin and its kin
             return features.flatten(1, 2)  # (B, h, w, width) → (B, N, width)
         return _as_tokens(features)
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalized images (B, 3, H, W) → both looks, (B, width, h, w)."""
+        scene, ground = self.looks(images)
+        rows, cols = scene.shape[2:]
+        return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
+
+    def looks(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalized images (B, 3, H, W) → scene look (B, scene width, h, w) and ground look.
+
+        The latter is (B, ground width, h', w'), as fine as the stage that it reads.
+        """
+        if self.ground is None:
+            raise ValueError("this encoder has no ground look")
+        scene, (early,) = self.backbone.forward_intermediates(images, indices=[self._stage])
+        return scene, self.ground(early)
+
+
+def _stage(backbone: nn.Module, architecture: str, ground: Mapping[str, int]) -> tuple[int, int]:
+    """The stage that a ground look reads, and its channels."""
+    known = ground.keys() == {"stage", "width"}
+    if not known or not all(isinstance(value, int) for value in ground.values()):
+        raise BundleError("a ground look has a stage and a width, no more")
+    stages = getattr(backbone, "feature_info", None) or []
+    stage = ground["stage"]
+    if not hasattr(backbone, "forward_intermediates") or not 0 <= stage < len(stages):
+        raise BundleError(f"{architecture} has no stage {stage} for a ground look")
+    if not 1 <= ground["width"] <= _LARGEST:
+        raise BundleError(f"a ground look of {ground['width']} numbers cannot be meant")
+    return stage, stages[stage]["num_chs"]
 
 
 class TransformersImageEncoder(nn.Module):
@@ -229,13 +283,21 @@ def make_image_encoder(
 ) -> TimmImageEncoder | TransformersImageEncoder:
     """An image encoder with random weights.
 
-    ``architecture`` (and ``kwargs``) make a timm model, ``model_type`` one of transformers.
+    ``architecture`` (and ``kwargs``, ``ground``) make a timm model, ``model_type`` one of
+    transformers.
     """
     if "architecture" in config:
         kwargs = config.get("kwargs", {})
-        if config.keys() - {"architecture", "kwargs"} or not isinstance(kwargs, Mapping):
-            raise BundleError("an image encoder of timm has an architecture and kwargs, no more")
-        return TimmImageEncoder(config["architecture"], kwargs)
+        ground = config.get("ground")
+        if (
+            config.keys() - {"architecture", "kwargs", "ground"}
+            or not isinstance(kwargs, Mapping)
+            or not isinstance(ground, Mapping | None)
+        ):
+            raise BundleError(
+                "an image encoder of timm has an architecture, kwargs and a ground look, no more"
+            )
+        return TimmImageEncoder(config["architecture"], kwargs, ground)
     return TransformersImageEncoder(config)
 
 

@@ -33,6 +33,7 @@ from .metrics import McNemar as McNemar
 from .metrics import Scores as Scores
 from .metrics import class_scores as class_scores
 from .metrics import confusion_matrix as confusion_matrix
+from .metrics import expected_calibration_error as expected_calibration_error
 from .metrics import fit_temperature as fit_temperature
 from .metrics import mcnemar as mcnemar
 from .metrics import overall_accuracy as overall_accuracy
@@ -40,6 +41,7 @@ from .metrics import score as score
 from .options import PUBLISHED as PUBLISHED
 from .options import AlignmentRecipe as AlignmentRecipe
 from .options import CaptionerRecipe as CaptionerRecipe
+from .options import CropRecipe as CropRecipe
 from .options import EncoderRecipe as EncoderRecipe
 from .options import EndToEndRecipe as EndToEndRecipe
 from .options import FusionPhase as FusionPhase
@@ -54,9 +56,11 @@ from .stages.captioner import OutOfFoldCaptioners as OutOfFoldCaptioners
 from .stages.captioner import build_vocabulary as build_vocabulary
 from .stages.captioner import train_captioner as train_captioner
 from .stages.captioner import write_captions as write_captions
-from .stages.encoder import Features as Features
-from .stages.encoder import cache_features as cache_features
+from .stages.encoder import LookClassifier as LookClassifier
+from .stages.encoder import TrainedEncoder as TrainedEncoder
 from .stages.encoder import train_encoder as train_encoder
+from .stages.features import Features as Features
+from .stages.features import cache_features as cache_features
 from .stages.fusion import FusionData as FusionData
 from .stages.fusion import hard_negatives as hard_negatives
 from .stages.fusion import logits_of as logits_of

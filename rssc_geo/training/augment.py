@@ -6,6 +6,7 @@ There is no up, and ground sampling, light and processing vary.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,12 +14,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-
-ZOOM = (0.4, 1.35)
-"""Footprint seen, as a share of the picture's side.
-
-Under 1 is closer, over 1 reflects the border.
-"""
 
 
 def to_input(pixels: NDArray[np.uint8]) -> torch.Tensor:
@@ -38,7 +33,12 @@ def normalize(
 
 
 def augment(
-    images: torch.Tensor, generator: torch.Generator, *, size: int, zoom: tuple[float, float] = ZOOM
+    images: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    size: int,
+    zoom: tuple[float | torch.Tensor, float],
+    light: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``.
 
@@ -50,24 +50,56 @@ def augment(
     images : float ``(B, 3, H, W)`` in [0, 1]
     generator : of all random choices
     size : pixels a side of the copies
-    zoom : smallest and largest footprint seen, as a share of the picture's side
+    zoom : smallest and largest footprint seen, as a share of the picture's side; the smallest one
+        may be that of each picture, ``(B,)``. Over 1 the picture is mirrored at its border
+    light : how strong the changes of light, color and haze are; 1 is strong, 0 none
 
     Returns the copies, float ``(B, 3, size, size)`` in [0, 1], and ``(B,)``, the share of the
     picture's area that each shows.
     """
     images, visible = _warp(images, generator, size, zoom)
-    images = _soften(_light(images, generator), generator).clamp_(0, 1)
+    images = _soften(_light(images, generator, light), generator).clamp_(0, 1)
     return _compress(images, generator), visible
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+def stretched(
+    images: torch.Tensor, scenes: torch.Tensor, generator: torch.Generator, *, share: float
+) -> torch.Tensor:
+    """Some of the images with their values stretched, as viewers and tile servers render scenes.
+
+    The 2nd to 98th percentile of the image and three others of its kind, of each band or of all
+    bands alike, go to 0 and 1; the result is mixed with the image as it was.
+
+    Parameters
+    ----------
+    images : float ``(B, 3, H, W)`` in [0, 1]
+    scenes : int64 ``(B,)``, what kind of scene each may be a part of
+    generator : of all random choices
+    share : of the images that are stretched
+    """
+    chosen = _sometimes(len(images), share, generator).nonzero().flatten().tolist()
+    if not chosen:
+        return images
+    sample = images[:, :, ::4, ::4].flatten(2)  # (B, 3, P)
+    low, high = sample.quantile(torch.tensor([0.02, 0.98]), dim=2)  # (B, 3) each
+    images = images.clone()
+    for place in chosen:
+        kind = (scenes == scenes[place]).nonzero().flatten()
+        others = kind[torch.randint(len(kind), (3,), generator=generator)]
+        members = torch.cat([others, torch.tensor([place])])
+        first, last = low[members].amin(0), high[members].amax(0)  # (3,) each
+        if bool(_sometimes(1, 0.5, generator)):
+            first, last = first.mean().expand(3), last.mean().expand(3)
+        mixed = float(drawn(1, 0.2, 1.0, generator))
+        span = (last - first).clamp(min=0.08)
+        values = (images[place] - first[:, None, None]) / span[:, None, None]
+        images[place] = torch.lerp(images[place], values.clamp(0, 1), mixed)
+    return images
+
+
+def drawn(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """Numbers ``(count,)``, uniform between two."""
     return torch.rand(count, generator=generator) * (high - low) + low
-
-
-def _around_one(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
-    """Factors ``(B, 1, 1, 1)``, uniform in the logarithm."""
-    first, last = torch.tensor((low, high)).log().tolist()
-    return _uniform(count, first, last, generator).exp().view(count, 1, 1, 1)
 
 
 def _sometimes(count: int, share: float, generator: torch.Generator) -> torch.Tensor:
@@ -75,16 +107,22 @@ def _sometimes(count: int, share: float, generator: torch.Generator) -> torch.Te
 
 
 def _warp(
-    images: torch.Tensor, generator: torch.Generator, size: int, zoom: tuple[float, float]
+    images: torch.Tensor,
+    generator: torch.Generator,
+    size: int,
+    zoom: tuple[float | torch.Tensor, float],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     count = len(images)
+    closest, widest = (torch.as_tensor(v, dtype=torch.float32).log() for v in zoom)
     quarter = torch.randint(0, 4, (count,), generator=generator) * (torch.pi / 2)
     free = _sometimes(count, 0.5, generator)
     angle = quarter + torch.where(
-        free, _uniform(count, -torch.pi / 4, torch.pi / 4, generator), torch.zeros(count)
+        free, drawn(count, -torch.pi / 4, torch.pi / 4, generator), torch.zeros(count)
     )
     mirror = torch.where(_sometimes(count, 0.5, generator), -1.0, 1.0)
-    scale = _around_one(count, *zoom, generator).flatten()
+    scale = torch.lerp(
+        closest.expand(count), widest.expand(count), torch.rand(count, generator=generator)
+    ).exp()
     room = (1 - scale).clamp(min=0)
     shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * room[:, None]
     theta = torch.zeros(count, 2, 3)
@@ -100,18 +138,23 @@ def _warp(
     return seen, scale.clamp(max=1) ** 2
 
 
-def _light(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _light(images: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
     """Exposure, tint, contrast, saturation, gamma and haze, each picture its own."""
     count = len(images)
-    tint = 1 + (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.3
-    offset = (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.1
-    saturation = _around_one(count, 0.35, 1.6, generator)
-    contrast = _around_one(count, 0.6, 1.6, generator)
-    gain = _around_one(count, 0.5, 1.4, generator)
-    gamma = _around_one(count, 0.75, 1.35, generator)
-    haze = (_sometimes(count, 0.2, generator).float() * _uniform(count, 0.05, 0.4, generator)).view(
-        count, 1, 1, 1
-    )
+
+    def around_one(low: float, high: float) -> torch.Tensor:
+        """Factors ``(B, 1, 1, 1)``, uniform in the logarithm."""
+        first, last = strength * math.log(low), strength * math.log(high)
+        return drawn(count, first, last, generator).exp().view(count, 1, 1, 1)
+
+    def around_zero(width: float) -> torch.Tensor:
+        return (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * (width * strength)
+
+    tint, offset = 1 + around_zero(0.3), around_zero(0.1)
+    saturation, contrast = around_one(0.35, 1.6), around_one(0.6, 1.6)
+    gain, gamma = around_one(0.5, 1.4), around_one(0.75, 1.35)
+    hazy = _sometimes(count, 0.2, generator).float() * drawn(count, 0.05, 0.4, generator)
+    haze = hazy.view(count, 1, 1, 1) * strength
     gray = images.mean(1, keepdim=True)
     images = gray + (images - gray) * saturation
     mean = images.mean((2, 3), keepdim=True)
@@ -130,7 +173,7 @@ def _soften(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         kernel = (line[:, None] * line).expand(3, 1, 5, 5).contiguous()
         images[soft] = F.conv2d(F.pad(images[soft], (2, 2, 2, 2), mode="reflect"), kernel, groups=3)
     if coarse.any():
-        factor = float(_uniform(1, 1.3, 3, generator))
+        factor = float(drawn(1, 1.3, 3, generator))
         small = F.interpolate(images[coarse], scale_factor=1 / factor, mode="area")
         images[coarse] = F.interpolate(small, size=(size, size), mode="bilinear")
     if noisy.any():

@@ -32,6 +32,29 @@ VAL, TEST = 0.1, 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class CropRecipe:
+    """How crops of pictures are drawn that the image encoder learns from.
+
+    Attributes
+    ----------
+    closest, widest : smallest and largest footprint seen, as a share of the picture's side
+    closest_texture : the smallest one of pictures whose label holds for any part of them
+    light : how strong the changes of light, color and haze are, see ``augment``
+    stretched : share of the pictures whose values are stretched, see ``stretched``
+    windows : share of a batch that are windows full of one texture, where there are some
+    context : share of the batches that are read in squares of two by two crops
+    """
+
+    closest: float = 0.6
+    widest: float = 1.35
+    closest_texture: float = 0.25
+    light: float = 0.6
+    stretched: float = 0.3
+    windows: float = 0.19
+    context: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderRecipe:
     """How the image encoder is fine-tuned.
 
@@ -39,6 +62,8 @@ class EncoderRecipe:
     ----------
     architecture : name of a timm model
     kwargs : its arguments, as for ``timm.create_model``
+    ground : stage and width of its ground look, see ``TimmImageEncoder``; None: without
+    crops : how the crops are drawn that it learns from
     mean, std : of its input, by channel, of pixels in [0, 1]
     schedule : (epochs, pixels a side) of each part; small pictures first, since early epochs need
         no detail
@@ -51,6 +76,8 @@ class EncoderRecipe:
 
     architecture: str = "mobilenetv1_100"
     kwargs: Mapping[str, Any] = field(default_factory=lambda: {"pad_type": "same"})
+    ground: Mapping[str, int] | None = None
+    crops: CropRecipe = CropRecipe()
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     schedule: tuple[tuple[int, int], ...] = ((6, 128), (8, 160), (6, 192))
@@ -399,9 +426,13 @@ def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
         recipe = EncoderRecipe(
             architecture=network["architecture"],
             kwargs=network.get("kwargs", {}),
+            ground=network.get("ground"),
             mean=start.mean,
             std=start.std,
         )
+    if options.ground_look is not None:
+        stage, width = options.ground_look
+        recipe = dataclasses.replace(recipe, ground={"stage": stage, "width": width})
     if options.schedule is not None:
         recipe = dataclasses.replace(recipe, schedule=options.schedule)
     if options.learning_rate is not None:

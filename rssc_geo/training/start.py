@@ -32,20 +32,26 @@ Encoders = tuple[PretrainedImageEncoder, PretrainedTextEncoder]
 
 
 def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
-    """Weights of the image encoder, from ``recipe.weights`` or the start bundle.
+    """State dict of the image encoder, from ``recipe.weights`` or the start bundle.
+
+    Without the ground look where the recipe has another one.
 
     Raises ``UsageError`` where the start bundle has another encoder than the recipe.
     """
     if recipe.weights is not None:
-        return load_file(recipe.weights)
+        return {f"backbone.{name}": value for name, value in load_file(recipe.weights).items()}
     start = load_bundle(recipe.model)
-    architecture = start.card.network["image_encoder"]["architecture"]
+    configuration = start.card.network["image_encoder"]
+    architecture = configuration["architecture"]
     if architecture != recipe.encoder.architecture:
         raise UsageError(
             f"{recipe.model} has the image encoder {architecture}, not"
             f" {recipe.encoder.architecture}"
         )
-    return dict(start.network.image_encoder.backbone.state_dict())
+    weights = dict(start.network.image_encoder.state_dict())
+    if configuration.get("ground") == recipe.encoder.ground:
+        return weights
+    return {name: value for name, value in weights.items() if name.startswith("backbone.")}
 
 
 def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
@@ -70,6 +76,7 @@ def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
             "image_encoder": {
                 "architecture": encoder.architecture,
                 "kwargs": dict(encoder.kwargs),
+                **({"ground": dict(encoder.ground)} if encoder.ground else {}),
             },
             "text_encoder": dict(text.encoder.configuration),
             "width": recipe.width,

@@ -35,7 +35,8 @@ class Legend:
     allowed : bool ``(L, C)``, the classes that a label allows
     weights : float32 ``(L, C)``, the share of each class in a label's pictures, rows summing to 1;
         zeros where the label allows several and does not tell the shares
-    texture : bool ``(L,)``, labels that hold for any part of their pictures
+    texture : bool ``(L,)``, labels that hold for any part of their pictures: their classes are
+        textures, those of more than half of the pictures where the shares are known
     """
 
     classes: tuple[str, ...]
@@ -146,8 +147,9 @@ class Taxonomy:
             for name, weight in listed.get(label, {label: 1.0}).items():
                 allowed[row, classes.index(name)] = True
                 weights[row, classes.index(name)] = weight
-        texture = np.array(
-            [all(name in self.texture for name in listed.get(label, [label])) for label in labels]
+        textured = np.array([name in self.texture for name in classes])
+        texture = np.where(
+            weights.any(1), weights[:, textured].sum(1) > 0.5, ~(allowed & ~textured).any(1)
         )
         names = tuple(f"{data_set}/{label}" for label in labels)
         return Legend(classes, names, allowed, weights, texture)

@@ -130,7 +130,8 @@ def _train_by_stages(
         add_captioner,
         build_vocabulary,
     )
-    from rssc_geo.training.stages.encoder import cache_features, train_encoder
+    from rssc_geo.training.stages.encoder import train_encoder
+    from rssc_geo.training.stages.features import cache_features
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
     from rssc_geo.training.start import initial_weights, new_model
 
@@ -147,7 +148,7 @@ def _train_by_stages(
         from rssc_geo.training.stages.text_encoder import cache_caption_embeddings
 
         embeddings = cache_caption_embeddings(data, rows, recipe.sentence_encoder, work=work.path)
-    weights = train_encoder(
+    trained = train_encoder(
         data,
         split,
         recipe.encoder,
@@ -160,7 +161,7 @@ def _train_by_stages(
             report=work.reporter("encoder", recipe.encoder.epochs),
         ),
     )
-    model.network.image_encoder.backbone.load_state_dict(weights)
+    model.network.image_encoder.load_state_dict(trained.encoder)
     model.network.to(device).eval()
 
     features = cache_features(

@@ -191,11 +191,13 @@ def test_folds_deal_every_class_alike(data: SceneImages) -> None:
 
 def test_augmentation_changes_pictures_but_not_their_kind(data: SceneImages) -> None:
     images = torch.from_numpy(data.pixels[:30].transpose(0, 3, 1, 2).copy()).float() / 255
-    first, visible = augment(images.clone(), torch.Generator().manual_seed(1), size=32)
+    first, visible = augment(
+        images.clone(), torch.Generator().manual_seed(1), size=32, zoom=(0.4, 1.35)
+    )
     assert first.shape == (30, 3, 32, 32)
     assert 0 <= float(first.min()) <= float(first.max()) <= 1
     assert 0.4**2 - 1e-6 <= float(visible.min()) < float(visible.max()) == 1
-    again, _ = augment(images.clone(), torch.Generator().manual_seed(1), size=32)
+    again, _ = augment(images.clone(), torch.Generator().manual_seed(1), size=32, zoom=(0.4, 1.35))
     assert torch.equal(first, again)
     colors = first[:20].mean((2, 3))
     assert (colors[:, 1] > colors[:, 0]).float().mean() > 0.8
@@ -212,8 +214,9 @@ def test_labels_are_trusted_by_what_is_visible() -> None:
         torch.testing.assert_close(found, -(targets * log_p).sum())
 
 
+@pytest.mark.parametrize("ground", [None, {"stage": 2, "width": 16}])
 def test_encoder_repeats_and_goes_on_where_it_stopped(
-    data: SceneImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: SceneImages, tmp_path: Path, ground: dict[str, int] | None
 ) -> None:
     split = stratified_split(data, seed=0)
     embeddings = np.eye(60, 8, dtype=np.float32)
@@ -221,15 +224,18 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
     for work in works:
         work.mkdir()
 
+    recipe = dataclasses.replace(ENCODER, ground=ground)
+
     def learn(work: Path, report: Report | None = None) -> dict[str, torch.Tensor]:
-        return train_encoder(
+        trained = train_encoder(
             data,
             split,
-            ENCODER,
+            recipe,
             initial=None,
             embeddings=embeddings,
             run=StageRun(work, CPU, seed=3, report=report),
         )
+        return {**trained.encoder, **trained.classify}
 
     whole, again = learn(works[0]), learn(works[1])
     assert all(torch.equal(whole[key], again[key]) for key in whole)
@@ -566,9 +572,8 @@ def test_a_damaged_checkpoint_is_made_anew(
     split = stratified_split(data, seed=0)
 
     def learn() -> dict[str, torch.Tensor]:
-        return train_encoder(
-            data, split, ENCODER, initial=None, run=StageRun(tmp_path, CPU, seed=3)
-        )
+        run = StageRun(tmp_path, CPU, seed=3)
+        return train_encoder(data, split, ENCODER, initial=None, run=run).encoder
 
     # Copies: the tensors lie in the file that is damaged now.
     whole = {key: value.clone() for key, value in learn().items()}

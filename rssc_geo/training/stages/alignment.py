@@ -19,7 +19,7 @@ from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import LoopOptions, Task, fit, one_cycle
 from rssc_geo.training.metrics import fit_temperature
 from rssc_geo.training.options import AlignmentRecipe
-from rssc_geo.training.stages.encoder import Features, mean_tokens
+from rssc_geo.training.stages.features import Features, mean_tokens
 
 log = logging.getLogger(__name__)
 

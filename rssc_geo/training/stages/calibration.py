@@ -15,7 +15,7 @@ from rssc_geo.models import CaptionSource, Model
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.metrics import fit_temperature, overall_accuracy, score
 from rssc_geo.training.stages.captioner import write_captions
-from rssc_geo.training.stages.encoder import Features
+from rssc_geo.training.stages.features import Features
 from rssc_geo.training.stages.fusion import logits_of
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ from rssc_geo.training.loop import (
     plain,
 )
 from rssc_geo.training.options import CaptionerRecipe
-from rssc_geo.training.stages.encoder import Features
+from rssc_geo.training.stages.features import Features
 from rssc_geo.training.work import identity, is_kept, keeping
 
 _BATCH = 256

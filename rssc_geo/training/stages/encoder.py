@@ -1,15 +1,14 @@
-"""Stage 1: fine-tune the image encoder as a scene classifier, and cache what it then sees.
+"""Stage 1: fine-tune the image encoder as a scene classifier.
 
-Its heads are thrown away afterwards; the cached tokens are what all later stages learn from.
+Where it has a ground look, both looks are trained together, from crops of scene pictures, windows
+full of one texture, and crops in the context of others, as the parts of a raster are seen.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,8 +19,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from rssc_geo.models import Model, TimmImageEncoder
-from rssc_geo.training.augment import augment, normalize, to_input
+from rssc_geo.models import TimmImageEncoder
+from rssc_geo.training.augment import normalize, to_input
+from rssc_geo.training.crops import Crops, CropSampler
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.label_loss import LabelLoss
 from rssc_geo.training.loop import (
@@ -34,34 +34,111 @@ from rssc_geo.training.loop import (
     warmup_cosine,
 )
 from rssc_geo.training.options import EncoderRecipe
-from rssc_geo.training.work import identity, is_kept, keeping
-
-log = logging.getLogger(__name__)
-
-_BATCH = 64
-_ZOOM = (0.75, 1.3)
-"""Views stay wide enough for the captions, which speak of the whole picture, to hold."""
+from rssc_geo.training.windows import find_windows, without_windows
+from rssc_geo.training.work import identity
 
 _FLOOR = 1e-3
 """Share of the learning rate that is left at the end of the cosine."""
 
+_LOOK_WEIGHT = 0.3
+"""Of the loss of each look alone, beside that of both together."""
 
-class _PretextNetwork(nn.Module):
-    """The encoder with its two heads: class, and embedding of the captions."""
 
-    def __init__(self, recipe: EncoderRecipe, classes: int, embedding: int) -> None:
+@dataclass(frozen=True, slots=True)
+class LookLogits:
+    """Logits of both looks, ``(B, C)`` each; those of both together are their sum.
+
+    Attributes
+    ----------
+    scene : of the scene look, over the whole crop
+    ground : of the ground look, over the whole crop; None: there is none
+    cells : ``(B, K, C)``, of the ground look over each token's ground
+    """
+
+    scene: torch.Tensor
+    ground: torch.Tensor | None = None
+    cells: torch.Tensor | None = None
+
+    @property
+    def both(self) -> torch.Tensor:
+        """Of both looks together."""
+        return self.scene if self.ground is None else self.scene + self.ground
+
+
+class LookClassifier(nn.Module):
+    """An image encoder with a linear classifier of the mean token, and one of the captions.
+
+    The classifier is linear in each look, so that their logits add up, and a mean over windows of
+    tokens costs nothing more.
+    """
+
+    def __init__(self, recipe: EncoderRecipe, classes: int, embedding: int = 0) -> None:
         super().__init__()
-        self.encoder = TimmImageEncoder(recipe.architecture, recipe.kwargs)
+        self.encoder = TimmImageEncoder(recipe.architecture, recipe.kwargs, recipe.ground)
         self.drop = nn.Dropout(0.2)
         self.classify = nn.Linear(self.encoder.width, classes)
         self.describe = nn.Linear(self.encoder.width, embedding) if embedding else None
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits ``(B, C)`` and the predicted caption embedding ``(B, D)``."""
-        pooled = self.encoder(images).mean(1)  # (B, T, I) → (B, I)
-        return self.classify(self.drop(pooled)), (
-            self.describe(pooled) if self.describe is not None else None
-        )
+    def forward(
+        self, images: torch.Tensor, context: int = 1
+    ) -> tuple[LookLogits, torch.Tensor | None]:
+        """Logits of normalized images ``(B, 3, S, S)``, and the predicted caption embedding.
+
+        ``context``: the images are read in squares of ``context × context`` of them laid side by
+        side, each as a part of what the whole square shows.
+        """
+        images = laid_out(images, context)
+        width = self.encoder.scene_width
+        weight, bias = self.classify.weight, self.classify.bias
+        if self.encoder.ground is None:
+            pooled = self.encoder(images).mean(1)  # (B, N, I) → (B, I)
+            logits = LookLogits(self.classify(self.drop(pooled)))
+        else:
+            looks = self.encoder.looks(images)
+            scene, ground = (taken_apart(look.float(), context) for look in looks)  # (B, ·, h, w)
+            rows, cols = scene.shape[2:]
+            cells = F.adaptive_avg_pool2d(ground, (rows, cols)).flatten(2).mT  # (B, K, G)
+            seen = scene.mean((2, 3))  # (B, I)
+            pooled = torch.cat([seen, cells.mean(1)], dim=1)
+            logits = LookLogits(
+                F.linear(self.drop(seen), weight[:, :width], bias),
+                F.linear(cells.mean(1), weight[:, width:]),
+                F.linear(cells, weight[:, width:]),
+            )
+        return logits, self.describe(pooled) if self.describe is not None else None
+
+
+def laid_out(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Images ``(B, 3, S, S)`` in squares of ``side × side``, ``(B / side², 3, side·S, side·S)``."""
+    count, channels, rows, cols = images.shape
+    if side == 1:
+        return images
+    squares = images.view(count // side**2, side, side, channels, rows, cols)
+    squares = squares.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, side * rows, side * cols)
+    return squares.contiguous(memory_format=torch.channels_last)
+
+
+def taken_apart(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Feature maps ``(B / side², C, h, w)`` of squares as those of their images, ``(B, C, …)``."""
+    count, channels, rows, cols = maps.shape
+    if side == 1:
+        return maps
+    parts = maps.view(count, channels, side, rows // side, side, cols // side)
+    return parts.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, rows // side, cols // side)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedEncoder:
+    """State dicts of what the stage has made.
+
+    Attributes
+    ----------
+    encoder : of the ``TimmImageEncoder``
+    classify : of the linear classifier of its mean token
+    """
+
+    encoder: dict[str, torch.Tensor]
+    classify: dict[str, torch.Tensor]
 
 
 def train_encoder(
@@ -72,8 +149,8 @@ def train_encoder(
     initial: Mapping[str, torch.Tensor] | None,
     embeddings: NDArray[np.float32] | None = None,
     run: StageRun,
-) -> dict[str, torch.Tensor]:
-    """Train, and return the encoder's weights of the epoch best on the validation part.
+) -> TrainedEncoder:
+    """Train, and return the weights of the epoch best on the validation part.
 
     AdamW, one warmup epoch, cosine decay; the weights are the exponential moving average, validated
     at the last part's size. A finished run only loads its result.
@@ -83,7 +160,7 @@ def train_encoder(
     data : all pictures
     split : its parts; ``train`` is learned, ``val`` validates
     recipe : how
-    initial : weights of the timm model
+    initial : state dict of the image encoder; what it lacks starts at random
     embeddings : float32 ``(N, D)``, unit length, of each image's captions; zeros where it has none
     run : how the stage runs; after each epoch its folder holds all that is needed to go on
 
@@ -92,7 +169,7 @@ def train_encoder(
     torch.manual_seed(run.seed)
     task = _EncoderTask(data, split, recipe, embeddings, run=run)
     if initial is not None:
-        task.network.encoder.backbone.load_state_dict(initial)
+        task.network.encoder.load_state_dict({**task.network.encoder.state_dict(), **initial})
     task.average = moving_average(task.network, lambda n: min(0.995, (1 + n) / (10 + n)))
     weights = run.work / "encoder.safetensors"
     made_of = identity(
@@ -103,10 +180,10 @@ def train_encoder(
         embeddings=embeddings,
         seed=run.seed,
     )
-    heads = [p for name, p in task.network.named_parameters() if not name.startswith("encoder.")]
+    heads = [p for name, p in task.network.named_parameters() if "backbone" not in name]
     rate = recipe.learning_rate
     groups = [
-        {"params": task.network.encoder.parameters(), "lr": rate / 3},
+        {"params": task.network.encoder.backbone.parameters(), "lr": rate / 3},
         {"params": heads, "lr": rate},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
@@ -122,17 +199,24 @@ def train_encoder(
         optimizer, warmup=task.steps, steps=recipe.epochs * task.steps, floor=_FLOOR
     )
     fit(task, optimizer, schedule, options, report=run.report)
-    return load_file(weights)
+    made = load_file(weights)
+    return TrainedEncoder(
+        *(
+            {
+                name.removeprefix(prefix): value
+                for name, value in made.items()
+                if name.startswith(prefix)
+            }
+            for prefix in ("encoder.", "classify.")
+        )
+    )
 
 
-class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
-    """Pictures of the training part, augmented, with their classes and their captions' embeddings.
-
-    A batch is the rows of its pictures, and their pixels a side.
-    """
+class _EncoderTask(Task[Crops]):
+    """Crops of the training part, with their labels and their captions' embeddings."""
 
     name = "encoder"
-    network: _PretextNetwork
+    network: LookClassifier
     average: AveragedModel
 
     def __init__(
@@ -146,54 +230,98 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
     ) -> None:
         self._data, self._split, self._recipe = data, split, recipe
         self._embeddings, self._device = embeddings, run.device
-        self._label_loss = LabelLoss(data.legend)
-        self.steps = max(1, len(split["train"]) // recipe.batch_size)
-        embedding = 0 if embeddings is None else embeddings.shape[1]
-        network = _PretextNetwork(recipe, len(data.classes), embedding)
-        self.network = network.to(run.device).to(memory_format=torch.channels_last)
         self._generator = torch.Generator().manual_seed(run.seed)
         self.generators = (self._generator,)
+        self._sampler = CropSampler(
+            data,
+            split["train"],
+            find_windows(data, split["train"])
+            if recipe.crops.windows
+            else without_windows(data.legend),
+            recipe.crops,
+            batch_size=recipe.batch_size,
+            generator=self._generator,
+        )
+        self.steps = self._sampler.steps
+        self._label_loss = LabelLoss(self._sampler.legend)
+        self._texture = torch.from_numpy(self._sampler.legend.texture)
+        embedding = 0 if embeddings is None else embeddings.shape[1]
+        network = LookClassifier(recipe, len(data.classes), embedding)
+        self.network = network.to(run.device).to(memory_format=torch.channels_last)
 
-    def batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-        """The training part in a random order; what does not fill a batch is left out."""
-        rows, batch_size = self._split["train"], self._recipe.batch_size
-        order = rows[torch.randperm(len(rows), generator=self._generator).numpy()]
-        for number in range(self.steps):
-            part = order[number * batch_size : (number + 1) * batch_size]
-            yield part, self._recipe.size_of(epoch)
+    def batches(self, epoch: int) -> Iterator[Crops]:
+        """An epoch of crops."""
+        return self._sampler.batches(self._recipe.size_of(epoch))
 
-    def loss(self, batch: tuple[NDArray[np.int64], int]) -> torch.Tensor:
+    def loss(self, batch: Crops) -> torch.Tensor:
         """The loss of the labels, and the distance to the captions' embedding.
 
         The latter is weighted by what of the picture is visible.
         """
-        (rows, size), data, recipe = batch, self._data, self._recipe
-        images, visible = augment(to_input(data.pixels[rows]), self._generator, size=size)
+        recipe = self._recipe
+        images = normalize(batch.images, recipe.mean, recipe.std).to(self._device)
+        context = self._draw_context(images)
         with mixed_precision(self._device):
-            logits, described = self.network(
-                normalize(images, recipe.mean, recipe.std).to(self._device)
-            )
-        loss = self._label_loss(logits.float(), torch.from_numpy(data.labels[rows]), visible)
+            logits, described = self.network(images, context)
+        loss = self._look_loss(logits, batch)
         if described is not None and self._embeddings is not None:
-            target = torch.from_numpy(self._embeddings[rows]).to(self._device)
-            weight = visible.to(self._device) * target.any(1)
-            distance = 1 - F.cosine_similarity(described.float(), target)
+            count = len(batch.rows)
+            target = torch.from_numpy(self._embeddings[batch.rows]).to(self._device)
+            weight = batch.visible[:count].to(self._device) * target.any(1)
+            distance = 1 - F.cosine_similarity(described[:count].float(), target)
             loss = loss + recipe.text_weight * (weight * distance).mean()
         return loss
 
+    def _draw_context(self, images: torch.Tensor) -> int:
+        """How many crops a side are read as one square: 1, or 2 for a share of the batches."""
+        draw = float(torch.rand(1, generator=self._generator))
+        encoder = self.network.encoder
+        fits = encoder.ground is not None and images.shape[-1] % encoder.stride == 0
+        return 2 if fits and len(images) % 4 == 0 and draw < self._recipe.crops.context else 1
+
+    def _look_loss(self, logits: LookLogits, batch: Crops) -> torch.Tensor:
+        """The loss of both looks together, and of each alone.
+
+        Of textures, half of them by the ground of one token instead of the whole crop's, and each
+        token's alone.
+        """
+        labels, visible = batch.labels, batch.visible
+        scene, ground, cells = logits.scene.float(), logits.ground, logits.cells
+        if ground is None or cells is None:
+            return self._label_loss(scene, labels, visible)
+        texture = self._texture[labels]
+        count, places = cells.shape[:2]
+        one = torch.randint(places, (count,), generator=self._generator)
+        single = texture & (torch.rand(count, generator=self._generator) < 0.5)
+        alone = cells[torch.arange(count), one]  # (B, C)
+        read = torch.where(single[:, None].to(scene.device), alone, ground)
+        together = self._label_loss(scene + read, labels, visible)
+        looks = self._label_loss(scene, labels, visible) + self._label_loss(ground, labels, visible)
+        chosen = texture.nonzero().flatten()
+        if len(chosen):
+            each = cells[chosen].flatten(0, 1)  # (K · textures, C)
+            repeated = labels[chosen].repeat_interleave(places)
+            looks = looks + self._label_loss(each, repeated, torch.ones(len(each)))
+        return together + _LOOK_WEIGHT * looks
+
     @torch.inference_mode()
     def validate(self, epoch: int) -> float:
-        """Accuracy of the averaged weights at the epoch's size."""
+        """Accuracy of the averaged weights at the epoch's size, the mean over data sets."""
         data, recipe, size = self._data, self._recipe, self._recipe.size_of(epoch)
-        rows, right = self._split["val"], 0
+        rows, found = self._split["val"], []
         for part in np.array_split(rows, math.ceil(len(rows) / recipe.batch_size)):
             images = to_input(data.pixels[part])
             if images.shape[-1] != size:
                 images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-            logits, _ = self.average(normalize(images, recipe.mean, recipe.std).to(self._device))
-            scores = logits.float().cpu().numpy()
-            right += int((scores.argmax(1) == data.truth(scores, part)).sum())
-        return right / len(rows)
+            with mixed_precision(self._device):
+                logits, _ = self.average(
+                    normalize(images, recipe.mean, recipe.std).to(self._device)
+                )
+            scores = logits.both.float().cpu().numpy()
+            found.append(scores.argmax(1) == data.truth(scores, part))
+        right = np.concatenate(found)
+        sets = np.array(data.legend.sets)[data.labels[rows]]
+        return float(np.mean([right[sets == name].mean() for name in np.unique(sets)]))
 
     def competes(self, epoch: int) -> bool:
         """Only accuracies at the size that will be used compare with each other."""
@@ -204,86 +332,6 @@ class _EncoderTask(Task[tuple[NDArray[np.int64], int]]):
         return {"pixels": self._recipe.size_of(epoch)}
 
     def weights(self) -> Mapping[str, torch.Tensor]:
-        """The averaged weights of the backbone."""
-        average = cast("_PretextNetwork", self.average.module)
-        weights: Mapping[str, torch.Tensor] = average.encoder.backbone.state_dict()
-        return weights
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Image tokens of V views of N pictures; view 0 is the picture as it is, the others augmented.
-
-    Attributes
-    ----------
-    tokens : float16 ``(V, N, T, I)``; of the other views only training pictures are filled
-    visible : float32 ``(V, N)``, the share of the picture that a view shows
-    made_of : hash of the pictures, the network and the views
-    """
-
-    tokens: NDArray[np.float16]
-    visible: NDArray[np.float32]
-    made_of: str = ""
-
-
-def mean_tokens(tokens: NDArray[np.float16], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Float32 ``(len(rows), I)``: the mean token of each of those pictures, of ``(N, T, I)``."""
-    return np.stack([tokens[row].mean(0, dtype=np.float32) for row in rows.tolist()])
-
-
-@torch.inference_mode()
-def cache_features(
-    model: Model,
-    data: SceneImages,
-    rows: NDArray[np.int64],
-    *,
-    views: int,
-    seed: int,
-    work: Path,
-) -> Features:
-    """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
-
-    Kept in ``work``, from where they are read if they are there, of the same pictures, network and
-    views.
-
-    Parameters
-    ----------
-    model : its network is in evaluation mode, on the device where the tokens are computed
-    data : all pictures
-    rows : int64, pictures that are augmented too
-    views : of each picture
-    seed : of the augmentation
-    work : folder
-    """
-    network, card = model.network, model.card
-    tokens_file, visible_file = work / "tokens.npy", work / "visible.npy"
-    made_of = identity(
-        pictures=data.fingerprint(),
-        rows=rows,
-        weights=network.image_encoder.state_dict(),
-        reading=(card.input_size, card.mean, card.std, views, seed),
-    )
-    if not (is_kept(tokens_file, made_of) and is_kept(visible_file, made_of)):
-        generator = torch.Generator().manual_seed(seed)
-        size, device = card.input_size[0], network.queries.device
-        shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
-        with keeping(tokens_file, made_of) as made:
-            tokens = np.lib.format.open_memmap(
-                made, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
-            )
-            visible = np.ones((views, len(data.pixels)), np.float32)
-            for view in range(views):
-                chosen = rows if view else np.arange(len(data.pixels))
-                for part in np.array_split(chosen, -(-len(chosen) // _BATCH)):
-                    images = to_input(data.pixels[part])
-                    if view:
-                        images, shown = augment(images, generator, size=size, zoom=_ZOOM)
-                        visible[view, part] = shown.numpy()
-                    batch = normalize(images, card.mean, card.std).to(device)
-                    tokens[view, part] = network.encode_image(batch).cpu().numpy()
-                log.info("features: view %d of %d", view + 1, views)
-            tokens.flush()
-            del tokens  # Windows renames no file that is mapped
-            with keeping(visible_file, made_of) as file, file.open("wb") as stream:
-                np.save(stream, visible)
-    return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file), made_of)
+        """The averaged weights."""
+        average = cast("LookClassifier", self.average.module)
+        return average.state_dict()

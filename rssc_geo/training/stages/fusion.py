@@ -26,7 +26,7 @@ from rssc_geo.training.loop import (
     one_cycle,
 )
 from rssc_geo.training.options import FusionPhase, FusionRecipe
-from rssc_geo.training.stages.encoder import Features, mean_tokens
+from rssc_geo.training.stages.features import Features, mean_tokens
 
 _BATCH = 256
 _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

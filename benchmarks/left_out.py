@@ -1,0 +1,205 @@
+"""How right an image encoder is on a data set that it did not learn from.
+
+    python benchmarks/left_out.py ../shared/data --weights MOBILENETV1.safetensors
+
+One data set after the other is left out: the encoder learns from the three others by one short
+schedule, and beside it from AID alone with as many passes over AID. All pictures of the set that is
+left out are tested, argmax over all names of the taxonomy. Counted are labels that the training
+sets can teach: a training label names one of their classes alone, or all classes of a partial
+training label are among theirs. A picture is right when its label allows the class.
+
+Today's encoder is where each training starts, but where AID is left out: there it starts from
+ImageNet's weights (--weights). Logits and embeddings are kept in the work folder, so that
+calibration and `Unknown` can be chosen without training again; a run that is there is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from rssc_geo.models import load_bundle
+from rssc_geo.training import (
+    EncoderRecipe,
+    Legend,
+    LookClassifier,
+    SceneImages,
+    StageRun,
+    TrainingRecipe,
+    expected_calibration_error,
+    fit_temperature,
+    initial_weights,
+    load_data_sets,
+    stratified_split,
+    train_encoder,
+)
+from rssc_geo.training.augment import normalize, to_input
+
+SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
+LEFT_OUT = ("ucm256", "nwpu160", "eurosat64", "aid150")
+SIZE, BATCH = 160, 64
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trained encoder says of the set that was left out.
+
+    ``accuracy``, ``error`` (of calibration, at the temperature of the own validation part),
+    ``confidence``: over the ``pictures`` that count; ``own``: accuracy of the validation part.
+    """
+
+    pictures: int
+    accuracy: float
+    error: float
+    confidence: float
+    own: float
+
+
+def taught(legend: Legend, training: Sequence[int]) -> np.ndarray:
+    """Whether the training labels can teach each label, bool (L,)."""
+    allowed = legend.allowed
+    alone = np.zeros(len(legend.classes), bool)
+    for label in training:
+        if allowed[label].sum() == 1:
+            alone |= allowed[label]
+    within = np.array(
+        [any(not (allowed[t] & ~row).any() for t in training) for row in allowed], bool
+    )
+    return np.asarray((allowed & alone).any(1) | within)
+
+
+def rows_of(data: SceneImages, sets: Sequence[str]) -> np.ndarray:
+    """Pictures of these data sets."""
+    return np.flatnonzero(np.isin(np.array(data.legend.sets)[data.labels], sets))
+
+
+def schedule(pictures: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Whole passes over ``count`` pictures that come nearest to ``pictures``."""
+    return ((max(1, round(pictures / (count // BATCH * BATCH))), SIZE),)
+
+
+def trained(
+    data: SceneImages,
+    sets: Sequence[str],
+    pictures: int,
+    options: argparse.Namespace,
+    *,
+    name: str,
+) -> LookClassifier:
+    """The encoder and its classifier, trained on these data sets."""
+    part = data.take(rows_of(data, sets))
+    split = stratified_split(part, seed=0)
+    start = TrainingRecipe(weights=None if "aid150" in sets else options.weights)
+    recipe = dataclasses.replace(
+        EncoderRecipe(ground={"stage": 2, "width": 256}, learning_rate=1e-3),
+        schedule=schedule(pictures, len(split["train"])),
+    )
+    work = options.work / name
+    work.mkdir(parents=True, exist_ok=True)
+    initial = initial_weights(dataclasses.replace(start, encoder=recipe))
+    made = train_encoder(part, split, recipe, initial=initial, run=StageRun(work, CPU))
+    network = LookClassifier(recipe, len(data.classes))
+    network.encoder.load_state_dict(made.encoder)
+    network.classify.load_state_dict(made.classify)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def looked(network: LookClassifier, data: SceneImages) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, C) and mean tokens (N, I) of pictures at the model's input size."""
+    recipe, logits, tokens = EncoderRecipe(), [], []
+    for part in np.array_split(data.pixels, -(-len(data.pixels) // BATCH)):
+        found = network.encoder(normalize(to_input(part), recipe.mean, recipe.std)).mean(1)
+        tokens.append(found)
+        logits.append(network.classify(found))
+    return torch.cat(logits).numpy(), torch.cat(tokens).numpy()
+
+
+def measured(
+    logits: np.ndarray, data: SceneImages, temperature: float
+) -> tuple[float, float, float]:
+    """Accuracy, calibration error and mean confidence."""
+    p = softmax(logits / temperature, 1)
+    truth = data.truth(logits)
+    right = float((logits.argmax(1) == truth).mean())
+    return right, expected_calibration_error(p, truth), float(p.max(1).mean())
+
+
+def run(
+    data: SceneImages,
+    left_out: str,
+    sets: Sequence[str],
+    pictures: int,
+    options: argparse.Namespace,
+) -> Result:
+    """Train on ``sets`` (or read what an earlier run kept), test on ``left_out``."""
+    name = f"{left_out}-without-{'-'.join(sets)}-{pictures}"
+    kept = options.work / f"{name}.npz"
+    training = [k for k, own in enumerate(data.legend.sets) if own in sets]
+    part = data.take(rows_of(data, sets))
+    held = part.take(stratified_split(part, seed=0)["val"])
+    test = data.take(rows_of(data, [left_out]))
+    if not kept.is_file():
+        network = trained(data, sets, pictures, options, name=name)
+        (own, own_tokens), (found, tokens) = looked(network, held), looked(network, test)
+        np.savez(kept, own=own, own_tokens=own_tokens, found=found, tokens=tokens)
+    with np.load(kept) as made:
+        own, found = made["own"], made["found"]
+    counts = np.flatnonzero(taught(data.legend, training)[test.labels])
+    temperature = fit_temperature(own, data.legend.allowed[held.labels])
+    own_right, *_ = measured(own, held, temperature)
+    right, error, confidence = measured(found[counts], test.take(counts), temperature)
+    return Result(len(counts), right, error, confidence, own_right)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="folder of the four data sets and taxonomy.json")
+    parser.add_argument("--weights", type=Path, required=True, help="ImageNet's, safetensors")
+    parser.add_argument("--pictures", type=int, default=36_000, help="of each training")
+    parser.add_argument("--work", type=Path, default=Path("work/left_out"))
+    parser.add_argument("--only", choices=LEFT_OUT, nargs="+", default=LEFT_OUT)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    size = load_bundle("compact").card.input_size[0]
+    data = load_data_sets(
+        [options.data / name for name in SETS],
+        size=size,
+        taxonomy=options.data / "taxonomy.json",
+    )
+    print("| left out | pictures | learned from | accuracy | calibration error | confidence |"
+          " own validation | minutes |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for left_out in options.only:
+        others = [name for name in SETS if name != left_out]
+        share = np.mean([own == "aid150" for own in data.legend.sets if own in others])
+        runs = [(others, options.pictures)]
+        if left_out != "aid150":
+            runs.append((["aid150"], round(options.pictures * float(share))))
+        for sets, pictures in runs:
+            started = time.monotonic()
+            found = run(data, left_out, sets, pictures, options)
+            print(
+                f"| {left_out} | {found.pictures} | {', '.join(sets)} | {found.accuracy:.3f} |"
+                f" {found.error:.3f} | {found.confidence:.3f} | {found.own:.3f} |"
+                f" {(time.monotonic() - started) / 60:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Batches of augmented crops: of scene pictures, and of windows full of one texture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from rssc_geo.training.augment import augment, drawn, stretched, to_input
+from rssc_geo.training.data import SceneImages
+from rssc_geo.training.options import CropRecipe
+from rssc_geo.training.taxonomy import Legend
+from rssc_geo.training.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """B crops and what is known of them.
+
+    Attributes
+    ----------
+    images : float ``(B, 3, S, S)`` in [0, 1]
+    labels : int64 ``(B,)``, places in the labels of ``CropSampler.legend``
+    visible : float ``(B,)``, the share of its picture that each shows
+    rows : int64 ``(P,)``, the pictures of the first P crops; the rest are windows
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    visible: torch.Tensor
+    rows: NDArray[np.int64]
+
+
+class CropSampler:
+    """Draws batches of crops from pictures and from windows in them.
+
+    Pictures of textures are seen from much closer by than others, which keep their name only as a
+    whole. Pictures of several data sets are drawn so that each label comes as often as any other.
+
+    Parameters
+    ----------
+    data : all pictures
+    rows : those that are drawn from
+    windows : windows in them
+    recipe : how
+    batch_size : crops a batch
+    generator : of all random choices
+
+    Attributes
+    ----------
+    legend : what the labels of crops say: those of ``data``, then those of the windows
+    steps : batches an epoch
+    """
+
+    def __init__(
+        self,
+        data: SceneImages,
+        rows: NDArray[np.int64],
+        windows: Windows,
+        recipe: CropRecipe,
+        *,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        self._data, self._rows, self._windows = data, rows, windows
+        self._recipe, self._generator = recipe, generator
+        self._count = round(batch_size * recipe.windows) if len(windows) else 0
+        self._batch_size = batch_size
+        self.legend = Legend.joined([data.legend, windows.legend])
+        self.steps = max(1, len(rows) // batch_size)
+        sets = data.legend.sets
+        self._balanced = len(set(sets)) > 1
+        self._set_of = np.unique(np.array(sets), return_inverse=True)[1]
+
+    def batches(self, size: int) -> Iterator[Crops]:
+        """An epoch of crops of ``size`` pixels a side; each batch is made when it is due.
+
+        Of one data set each picture comes once, but for those that do not fill a batch.
+        """
+        pictures = self._batch_size - self._count
+        wanted = self.steps * pictures
+        if self._balanced:
+            labels = self._data.labels[self._rows]
+            weight = 1 / np.bincount(labels, minlength=len(self._data.legend.labels))[labels]
+            order = torch.multinomial(
+                torch.from_numpy(weight), wanted, replacement=True, generator=self._generator
+            )
+        else:
+            order = torch.randperm(len(self._rows), generator=self._generator)[:wanted]
+        for start in range(0, wanted, pictures):
+            yield self._crops(self._rows[order[start : start + pictures].numpy()], size)
+
+    def _crops(self, rows: NDArray[np.int64], size: int) -> Crops:
+        """A crop of each of these pictures, then crops of windows."""
+        data, recipe = self._data, self._recipe
+        labels = torch.from_numpy(data.labels[rows])
+        texture = torch.from_numpy(data.legend.texture)[labels]
+        closest = torch.where(texture, recipe.closest_texture, recipe.closest)
+        images = to_input(data.pixels[rows])
+        sets = torch.from_numpy(self._set_of)[labels]
+        images = stretched(images, sets, self._generator, share=recipe.stretched)
+        images, visible = augment(
+            images,
+            self._generator,
+            size=size,
+            zoom=(closest, recipe.widest),
+            light=recipe.light,
+        )
+        if not self._count:
+            return Crops(images, labels, visible, rows)
+        pieces, kinds = self._window_crops(size)
+        return Crops(
+            torch.cat([images, pieces]),
+            torch.cat([labels, kinds + len(data.legend.labels)]),
+            torch.cat([visible, torch.ones(len(kinds))]),
+            rows,
+        )
+
+    def _window_crops(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops ``(W, 3, size, size)`` of windows, and the places of their labels, ``(W,)``."""
+        windows, generator = self._windows, self._generator
+        kinds = torch.multinomial(
+            torch.from_numpy(windows.shares), self._count, replacement=True, generator=generator
+        )
+        pieces = []
+        for kind in kinds.tolist():
+            mine = np.flatnonzero(windows.labels == kind)
+            chosen = mine[int(torch.randint(len(mine), (1,), generator=generator))]
+            top, left, side = windows.boxes[chosen].tolist()
+            picture = self._data.pixels[windows.rows[chosen]]
+            piece = to_input(picture[None, top : top + side, left : left + side])
+            largest = math.log(max(1.0, size / side))
+            factor = math.exp(float(drawn(1, 0.0, largest, generator)))
+            piece = _filled(piece, max(side, round(side * factor)), size, generator)
+            low, high = windows.gains[kind]
+            gain = math.exp(float(drawn(1, math.log(low), math.log(high), generator)))
+            pieces.append((piece * gain).clamp_(0, 1))
+        images, _ = augment(
+            torch.cat(pieces),
+            generator,
+            size=size,
+            zoom=(1.0, 1.0),
+            light=self._recipe.light * 0.6,  # colors are all that tells some textures apart
+        )
+        return images, kinds
+
+
+def _filled(piece: torch.Tensor, side: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """A piece ``(1, 3, S, S)`` resampled to ``side`` pixels, mirrored until it fills ``size``."""
+    piece = F.interpolate(piece, size=(side, side), mode="bilinear", align_corners=False)
+    while piece.shape[-1] < size:
+        piece = torch.cat([piece, piece.flip(3)], 3)
+        piece = torch.cat([piece, piece.flip(2)], 2)
+    room = piece.shape[-1] - size + 1
+    top, left = torch.randint(room, (2,), generator=generator).tolist()
+    return piece[:, :, top : top + size, left : left + size]
