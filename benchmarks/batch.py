@@ -79,7 +79,11 @@ class SleepingWorker:
             probabilities[index // 64 % classes] = 0.5
             results.append(
                 TileResult(
-                    tile, 1.0, np.ones((len(rows), len(cols)), np.float32), probabilities, "a field"
+                    tile,
+                    1.0,
+                    np.ones((len(rows), len(cols)), np.float32),
+                    probabilities,
+                    ("a field",),
                 )
             )
         return BlockResult.pack(

@@ -42,10 +42,11 @@ from rssc_geo.training import (
     fit_temperature,
     initial_weights,
     load_data_sets,
+    normalize,
     stratified_split,
+    to_input,
     train_encoder,
 )
-from rssc_geo.training.augment import normalize, to_input
 
 SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
 LEFT_OUT = ("ucm256", "nwpu160", "eurosat64", "aid150")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 from hypothesis import HealthCheck, settings
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -26,6 +27,7 @@ from rssc_geo.models import (
     save_bundle,
 )
 from rssc_geo.training import build_vocabulary
+from tests.factories import write_raster
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -126,6 +128,62 @@ def small_model() -> Model:
     network = DualAttentionClassifier(classes=3, **card.network).eval()
     decoder = CaptionDecoder(**card.captioner).eval()
     return Model(card, network, tokenizer, decoder, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def fine_model(small_model: Model) -> Model:
+    """Random weights, with batch statistics that pictures leave, and classes that differ."""
+    torch.manual_seed(0)
+    network = {
+        **small_model.card.network,
+        "image_encoder": {
+            "architecture": "mobilenetv1_100",
+            "kwargs": {"pad_type": "same"},
+            "ground": {"stage": 2, "width": 8},
+        },
+        "image_head": True,
+    }
+    card = dataclasses.replace(
+        small_model.card,
+        name="fine",
+        input_size=(192, 192),
+        footprint=Footprint(300, 600, 4800),
+        network=network,
+        captioner={**small_model.card.captioner, "image_width": 1032},  # type: ignore[dict-item]
+        local_features={"stride": 32, "receptive_field": 315},
+        temperature=1.0,
+    )
+    made = DualAttentionClassifier(classes=3, **network)
+    with torch.no_grad():
+        made.train()
+        for _ in range(3):
+            made.image_encoder(torch.randn(4, 3, 192, 192))
+        made.eval()
+        head = made.image_head
+        assert head is not None
+        head.weight.mul_(40)
+        mean = made.image_encoder(torch.randn(8, 3, 192, 192)).mean((0, 1))
+        head.bias.copy_(-head.weight @ mean)
+    decoder = CaptionDecoder(**card.captioner).eval()  # type: ignore[arg-type]
+    return Model(card, made, small_model.tokenizer, decoder, small_model.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def fine_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """320 × 260 pixels of 10 m, patches of colors, with a hole of nodata."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(20, 235, (3, 10, 9)).repeat(32, 1).repeat(32, 2)[:, :320, :260]
+    pixels = (coarse + random.integers(-20, 20, (3, 320, 260))).clip(1, 255).astype(np.uint8)
+    pixels[:, 200:240, 50:130] = 0
+    path = tmp_path_factory.mktemp("fine") / "scene.tif"
+    write_raster(
+        path,
+        pixels,
+        nodata=0,
+        transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
+        tiled=True,
+    )
+    return path
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ class OpenJob:
         """
         started = time.monotonic()
         for result in results:
-            self.run.take(result.unpack(self.run.plan.grid))
+            self.run.take(result.unpack(self.run.plan.units))
         return time.monotonic() - started
 
     def finish(self) -> tuple[SceneFigures, list[Path]]:

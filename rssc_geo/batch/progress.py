@@ -122,7 +122,7 @@ def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
         output,
         "waiting",
         plan.scene.shape,
-        tiles=len(plan.cells.tiles()),
+        tiles=len(plan.unit_cells.tiles()),
         cells=int(plan.selected.sum()),
         bytes_in=sum(local) if local else None,
     )

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import RsscGeoError
-from rssc_geo.geometry import TileGrid
+from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference import CellMap, PredictorSpec, SceneRun, TileResult
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import Radiometry, Scene, TileData, TileReader
@@ -45,12 +45,12 @@ Enough that handing it over costs little, few enough that little is lost with a 
 class Block:
     """Tiles of a scene to classify.
 
-    ``tiles`` int64 (n,), ascending: their indices in the grid; ``spec_hash`` says by which
-    predictor, see :func:`spec_hash`.
+    ``tiles`` int64 (n,), ascending: their indices in the grid, which of a fine map is one of
+    blocks; ``spec_hash`` says by which predictor, see :func:`spec_hash`.
     """
 
     scene: Scene
-    grid: TileGrid
+    grid: TileGrid | BlockGrid
     radiometry: Radiometry
     tiles: NDArray[np.int64]
     min_valid: float
@@ -63,8 +63,9 @@ class BlockResult:
 
     ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
     float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``probabilities``
-    float32 (m, C) and m captions. The other tiles have no valid cell of their own and add nothing.
-    Seconds of waiting for the reader and of the model; ``worker``: its name.
+    float32 (m, C) and m captions; of fine maps one of both for each cell. The other tiles have no
+    valid cell of their own and add nothing. Seconds of waiting for the reader and of the model;
+    ``worker``: its name.
     """
 
     tiles: NDArray[np.int64]
@@ -90,37 +91,47 @@ class BlockResult:
         """Results of tiles as arrays; ``classes``: how many the model has."""
         seen = [result for result in results if result.probabilities is not None]
         fractions = [result.cell_fractions.ravel() for result in seen]
-        probabilities = [result.probabilities for result in seen]
+        probabilities = [
+            result.probabilities for result in seen if result.probabilities is not None
+        ]
         return cls(
             np.array([result.tile.index for result in results], np.int64),
             np.array([result.probabilities is not None for result in results], bool),
             np.array([result.valid_fraction for result in seen], np.float64),
             np.concatenate([np.empty(0, np.float32), *fractions]),
-            np.array(probabilities, np.float32).reshape(len(seen), classes),
-            [result.caption for result in seen],
+            np.concatenate(
+                [
+                    np.empty((0, classes), np.float32),
+                    *(p.reshape(-1, classes) for p in probabilities),
+                ]
+            ),
+            [text for result in seen for text in result.captions],
             reading_s,
             model_s,
             worker,
         )
 
-    def unpack(self, grid: TileGrid) -> list[TileResult]:
+    def unpack(self, grid: TileGrid | BlockGrid) -> list[TileResult]:
         """The results that were packed; a tile that was not looked at is as one without data."""
         results = []
-        seen = at = 0
+        seen = at = told = 0
         for index, looked in zip(self.tiles.tolist(), self.looked.tolist(), strict=True):
             tile = grid.tile(index)
             rows, cols = grid.cells_of_tile(tile)
             shape = (len(rows), len(cols))
             if not looked:
-                results.append(TileResult(tile, 0.0, np.zeros(shape, np.float32), None, ""))
+                results.append(TileResult(tile, 0.0, np.zeros(shape, np.float32), None, ("",)))
                 continue
             fractions = self.cell_fractions[at : at + shape[0] * shape[1]].reshape(shape)
             valid = float(self.valid_fractions[seen])
-            results.append(
-                TileResult(tile, valid, fractions, self.probabilities[seen], self.captions[seen])
-            )
+            each = isinstance(grid, BlockGrid)
+            mine = slice(told, told + (fractions.size if each else 1))
+            probabilities = self.probabilities[mine]
+            probabilities = probabilities.reshape(*shape, -1) if each else probabilities[0]
+            results.append(TileResult(tile, valid, fractions, probabilities, self.captions[mine]))
             at += fractions.size
             seen += 1
+            told = mine.stop
         return results
 
 
@@ -130,12 +141,13 @@ def spec_hash(spec: PredictorSpec) -> str:
 
 
 def cut_blocks(run: SceneRun, *, tiles: int) -> list[Block]:
-    """What a scene has left, in blocks of so many tiles."""
+    """What a scene has left, in blocks of so many tiles; those of a fine map one by one."""
+    tiles = tiles if run.plan.blocks is None else 1
     plan, expected = run.plan, spec_hash(run.spec)
     return [
         Block(
             plan.scene,
-            plan.grid,
+            plan.units,
             plan.radiometry,
             run.remaining[start : start + tiles],
             plan.options.min_valid,
@@ -260,7 +272,7 @@ def processors() -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _all_cells(grid: TileGrid, min_valid: float) -> CellMap:
+def _all_cells(grid: TileGrid | BlockGrid, min_valid: float) -> CellMap:
     """What makes a tile worth looking at does not depend on which cells are asked for."""
     return CellMap(grid, np.ones(grid.cells_shape, bool), min_valid=min_valid)
 
@@ -300,6 +312,15 @@ class _SharedPredictor:
             started = time.monotonic()
             try:
                 return self._predictor(pixels, mask)
+            finally:
+                self.seconds += time.monotonic() - started
+
+    def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
+        """As of ``Predictor``."""
+        with self._lock:
+            started = time.monotonic()
+            try:
+                return self._predictor.classify_block(block, grid)
             finally:
                 self.seconds += time.monotonic() - started
 

@@ -1,3 +1,5 @@
+from .blocks import BlockGrid as BlockGrid
+from .blocks import window_weights as window_weights
 from .geodesy import at_most_poles as at_most_poles
 from .geodesy import check_earth as check_earth
 from .geodesy import crosses_antimeridian as crosses_antimeridian
@@ -11,6 +13,7 @@ from .grid import Tile as Tile
 from .grid import TileChoice as TileChoice
 from .grid import TileGrid as TileGrid
 from .grid import Window as Window
+from .grid import choose_sizes as choose_sizes
 from .grid import choose_tile_size as choose_tile_size
 from .grid import parse_cell_size as parse_cell_size
 from .polygons import Regions as Regions

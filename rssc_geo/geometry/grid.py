@@ -9,6 +9,7 @@ one tile.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,12 @@ from numpy.typing import NDArray
 from rssc_geo.errors import UsageError
 
 _ENOUGH_CELLS = 24
+FRACTIONS = (1, 2, 3, 6)
+"""Cells along a side of a tile that a model reads which shares features between windows."""
+
+_LEAST_SHOWN = 60
+"""Source pixels a side that a tile of such a model shows at least: as many as it learned from."""
+
 _LEAST_PIXELS = 64
 """Under 64 source pixels a side a tile shows texture, no scene."""
 
@@ -248,20 +255,85 @@ def _edges(axis: _Axis) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class TileChoice:
-    """The size of a tile, and why.
+    """The sizes of a tile and of a cell, and why.
 
     Attributes
     ----------
-    size : (rows, columns) in pixels
+    size : (rows, columns) of a tile in pixels
+    cell_size : (rows, columns) of a cell in pixels
     footprint_m : metres on the ground that they cover
     reason : in words
     warnings : what the user should know
     """
 
     size: tuple[int, int]
+    cell_size: tuple[int, int]
     footprint_m: tuple[float, float]
     reason: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def fraction(self) -> int:
+        """Cells along a side of a tile, as far as they divide it."""
+        return self.size[0] // self.cell_size[0]
+
+
+def choose_sizes(
+    shape: tuple[int, int],
+    gsd_m: tuple[float, float],
+    *,
+    footprint_m: tuple[float, float, float],
+    tile: str | None = None,
+    cell: str | None = None,
+) -> TileChoice:
+    """Choose the sizes of a tile and of a cell for a model whose windows share features.
+
+    A tile is 1, 2, 3 or 6 cells a side. A cell that is asked for is obeyed to the pixel, and the
+    tile follows; where both are asked for and do not fit, the tile gives way. By default the tile
+    covers the ground that the model prefers, but at least 60 pixels of the raster, and has six
+    cells a side.
+
+    Parameters
+    ----------
+    shape, gsd_m, footprint_m : as for :func:`choose_tile_size`
+    tile, cell : sizes that are asked for, as ``choose_tile_size`` takes them
+
+    Raises ``UsageError`` for a request that is no size, or a cell larger than the tile.
+    """
+    least, preferred, most = footprint_m
+    if cell is not None:
+        size = _parse_size(cell, gsd_m, option="--cell-size")
+        asked = None if tile is None else _parse_size(tile, gsd_m, option="--tile-size")
+        if asked is not None and (size[0] > asked[0] or size[1] > asked[1]):
+            parse_cell_size(cell, asked, gsd_m)  # raises
+        wanted = max(preferred, _LEAST_SHOWN * max(gsd_m)) if asked is None else asked[0] * gsd_m[0]
+        side = size[0] * gsd_m[0]
+        allowed = [n for n in FRACTIONS if side * n <= most * 1.01] or [1]
+        enough = [n for n in allowed if side * n >= least * 0.99] or allowed[-1:]
+        fraction = min(enough if asked is None else FRACTIONS,
+                       key=lambda n: abs(math.log(side * n / wanted)))  # fmt: skip
+        reason = f"{fraction} cells of {cell} (--cell-size)"
+        if asked is not None and asked != (size[0] * fraction, size[1] * fraction):
+            reason += f", the nearest to --tile-size {tile}"
+    else:
+        fraction = FRACTIONS[-1]
+        if tile is not None:
+            sides = _parse_size(tile, gsd_m, option="--tile-size")
+            reason = f"as asked for (--tile-size {tile}), in whole cells"
+        else:
+            floor = _LEAST_SHOWN * max(gsd_m)
+            extent = min(n * gsd for n, gsd in zip(shape, gsd_m, strict=True))
+            side = min(max(preferred, floor), max(extent, min(least, floor)))
+            sides = _to_pixels((side, side), gsd_m)
+            reason = f"{_meters(side)}, the side that the model prefers"
+            if side != preferred:
+                why = "to suit the size of the raster" if side == extent else f"{_LEAST_SHOWN} px"
+                reason = f"{_meters(side)}, {why}"
+        size = max(1, round(sides[0] / fraction)), max(1, round(sides[1] / fraction))
+    whole = size[0] * fraction, size[1] * fraction
+    covered = whole[0] * gsd_m[0], whole[1] * gsd_m[1]
+    notes = _outside_range(covered, least, most)
+    return TileChoice(whole, size, covered, reason, tuple(notes))
 
 
 def choose_tile_size(
@@ -408,7 +480,8 @@ def _to_pixels(side_m: tuple[float, float], gsd_m: tuple[float, float]) -> tuple
 def _choice(
     size: tuple[int, int], gsd_m: tuple[float, float], reason: str, *warnings: str
 ) -> TileChoice:
-    return TileChoice(size, (size[0] * gsd_m[0], size[1] * gsd_m[1]), reason, warnings)
+    footprint_m = size[0] * gsd_m[0], size[1] * gsd_m[1]
+    return TileChoice(size, size, footprint_m, reason, warnings)
 
 
 def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[int, int]:

@@ -11,27 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.geometry import BlockGrid, Tile, TileGrid
 from rssc_geo.output import CellBatch
 
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What is known of a tile once it was read and, if it was worth it, looked at.
+    """What is known of a tile, or block, once it was read and, if it was worth it, looked at.
 
-    ``cell_fractions`` float32 ``(cell rows, cell cols)``: valid share of the cells wholly contained
-    in it; ``probabilities`` float32 ``(C,)``, None for a tile that was not looked at.
+    Attributes
+    ----------
+    cell_fractions : float32 ``(cell rows, cell cols)``, valid share of the cells wholly in it
+    probabilities : float32 ``(C,)``; of a block ``(cell rows, cell cols, C)``; None where it was
+        not looked at
+    captions : one; of a block one for each cell, row by row
     """
 
     tile: Tile
     valid_fraction: float
     cell_fractions: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None
-    caption: str
+    captions: Sequence[str]
 
 
 class CellMap:
-    """How tiles and cells of a grid depend on each other, for the cells that were selected.
+    """How tiles, or blocks, and cells of a grid depend on each other, for the selected cells.
 
     A cell is written when its valid share, as seen by the containing tile whose center is nearest,
     reaches ``min_valid``. Its probabilities are the mean over that nearest tile and those other
@@ -40,7 +44,9 @@ class CellMap:
     result.
     """
 
-    def __init__(self, grid: TileGrid, selected: NDArray[np.bool_], *, min_valid: float) -> None:
+    def __init__(
+        self, grid: TileGrid | BlockGrid, selected: NDArray[np.bool_], *, min_valid: float
+    ) -> None:
         if selected.shape != grid.cells_shape:
             raise ValueError(f"selection of shape {selected.shape} for {grid.cells_shape} cells")
         self.grid = grid
@@ -151,14 +157,16 @@ class CellAggregator:
         counted = near if result.valid_fraction < cells.min_valid else np.ones_like(near)
         valid = near & cells.valid(result.cell_fractions)
         across = slice(cols.start, cols.stop)
+        each = seen is not None and seen.ndim == 3
         for index, row in enumerate(rows):
             sums = self._row(row)
             if seen is not None:
-                sums.sums[across][counted[index]] += seen
+                sums.sums[across][counted[index]] += seen[index][counted[index]] if each else seen
                 sums.counts[across] += counted[index]
             sums.valid[across] |= valid[index]
             for col in np.flatnonzero(valid[index]):
-                sums.captions[cols.start + int(col)] = result.caption
+                place = index * len(cols) + int(col) if each else 0
+                sums.captions[cols.start + int(col)] = result.captions[place]
         if tile.index < self._done:
             return []
         complete = list(self._complete(tile, rows, cols))

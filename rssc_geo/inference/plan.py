@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,16 @@ from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import local_file
-from rssc_geo.geometry import TileChoice, TileGrid, choose_tile_size, parse_cell_size
+from rssc_geo.geometry import (
+    BlockGrid,
+    TileChoice,
+    TileGrid,
+    choose_sizes,
+    choose_tile_size,
+    parse_cell_size,
+)
 from rssc_geo.inference.aggregate import CellMap
+from rssc_geo.inference.layout import block_grid
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
@@ -44,7 +52,8 @@ class Plan:
     Attributes
     ----------
     options : those that it was made with
-    tiling : the tile's size and why it was chosen
+    tiling : the sizes of tile and cell, and why they were chosen
+    blocks : what is read and looked at instead of single tiles, where windows share features
     selected : bool (cell rows, cell columns), the cells that are asked for
     area : the area of interest in the raster's CRS, None for the whole raster
     warnings : what the user should know
@@ -54,6 +63,7 @@ class Plan:
     options: TilingOptions
     tiling: TileChoice
     grid: TileGrid
+    blocks: BlockGrid | None
     selected: NDArray[np.bool_]
     area: BaseGeometry | None
     warnings: tuple[str, ...]
@@ -62,6 +72,18 @@ class Plan:
     def cells(self) -> CellMap:
         """How the tiles and the selected cells depend on each other."""
         return CellMap(self.grid, self.selected, min_valid=self.options.min_valid)
+
+    @functools.cached_property
+    def unit_cells(self) -> CellMap:
+        """The same for the ``units``."""
+        if self.blocks is None:
+            return self.cells
+        return CellMap(self.blocks, self.selected, min_valid=self.options.min_valid)
+
+    @property
+    def units(self) -> TileGrid | BlockGrid:
+        """What is read, looked at and counted: blocks of a fine map, else tiles."""
+        return self.grid if self.blocks is None else self.blocks
 
     @functools.cached_property
     def radiometry(self) -> Radiometry:
@@ -74,6 +96,10 @@ class Plan:
     def reader(self, tiles: Iterable[int], *, out_size: tuple[int, int]) -> TileReader:
         """Tiles by index, resampled to ``out_size`` (rows, columns): a context manager."""
         return TileReader(self.scene, self.grid, self.radiometry, out_size=out_size, tiles=tiles)
+
+    def unit_reader(self, units: Iterable[int], *, input_size: tuple[int, int]) -> TileReader:
+        """The same for ``units``; ``input_size``: of the tiles that the network wants."""
+        return TileReader(self.scene, self.units, self.radiometry, out_size=input_size, tiles=units)
 
     def inputs(self) -> tuple[str, ...]:
         """The files that are read and must not be replaced."""
@@ -97,17 +123,11 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    footprint = card.footprint
-    tiling = choose_tile_size(
-        scene.shape,
-        scene.gsd_m,
-        footprint_m=(footprint.minimum_m, footprint.preferred_m, footprint.maximum_m),
-        requested=options.tile_size,
-    )
-    cell_size = tiling.size
-    if options.cell_size is not None:
-        cell_size = parse_cell_size(options.cell_size, tiling.size, scene.gsd_m)
-    grid = TileGrid(scene.shape, tiling.size, cell_size)
+    tiling = _choose_sizes(scene, card, options)
+    grid = TileGrid(scene.shape, tiling.size, tiling.cell_size)
+    blocks = None
+    if card.local_features is not None and tiling.fraction > 1:
+        blocks = block_grid(card, scene.shape, tiling.cell_size, tiling.fraction)
     area = _area(scene, options)
     selected = np.ones(grid.cells_shape, bool)
     if area is not None:
@@ -123,7 +143,27 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
         *tiling.warnings,
         *_resolution_warnings(scene, tiling, card),
     )
-    return Plan(scene, options, tiling, grid, selected, area, warnings)
+    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings)
+
+
+def _choose_sizes(scene: Scene, card: ModelCard, options: TilingOptions) -> TileChoice:
+    """Tile and cell: of a model whose windows share features a fine map, of any other tiles."""
+    footprint = (card.footprint.minimum_m, card.footprint.preferred_m, card.footprint.maximum_m)
+    if card.local_features is not None:
+        return choose_sizes(
+            scene.shape,
+            scene.gsd_m,
+            footprint_m=footprint,
+            tile=options.tile_size,
+            cell=options.cell_size,
+        )
+    tiling = choose_tile_size(
+        scene.shape, scene.gsd_m, footprint_m=footprint, requested=options.tile_size
+    )
+    if options.cell_size is None:
+        return tiling
+    cell_size = parse_cell_size(options.cell_size, tiling.size, scene.gsd_m)
+    return replace(tiling, cell_size=cell_size)
 
 
 def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
@@ -279,7 +319,7 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
         tile_size_m=(round(rows_m, 3), round(cols_m, 3)),
         tile_size_by=plan.tiling.reason,
         cell_size_px=grid.cell_size,
-        tiles=len(plan.cells.tiles()),
+        tiles=len(plan.unit_cells.tiles()),
         cells=int(plan.selected.sum()),
         model=f"{card.name} {card.version}",
         license=card.license,

@@ -18,13 +18,16 @@ from rssc_geo.captioning import (
     AdaptiveCaptioner,
     CaptionBatch,
     Captioner,
+    NoCaptioner,
     describe_captioner,
     make_captioner,
 )
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
+from rssc_geo.geometry import BlockGrid
 from rssc_geo.inference.aggregate import CellMap, TileResult
+from rssc_geo.inference.layout import BlockLayout
 from rssc_geo.inference.plan import PredictorSpec
-from rssc_geo.models import Model, ModelCard, load_bundle
+from rssc_geo.models import Model, ModelCard, load_bundle, pool_windows
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import TileData
 
@@ -73,7 +76,10 @@ def choose_compute(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``probabilities`` float32 (B, C), calibrated by the card's temperature; ``captions``: B."""
+    """``probabilities`` float32 (B, C), calibrated by the card's temperature; ``captions``: B.
+
+    B is the number of pictures; of a block, that of its cells, row by row.
+    """
 
     probabilities: NDArray[np.float32]
     captions: list[str]
@@ -162,6 +168,49 @@ class Predictor:
         return Prediction(probabilities, [text for part in parts for text in part.captions])
 
     @torch.inference_mode()
+    def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
+        """Classify each cell of a block by its windows, see ``rssc_geo.geometry.BlockGrid``.
+
+        ``block``: as read with its halo, at as many pixels a cell as the model's tiles have.
+        Raises ``RsscGeoError`` as for pictures.
+        """
+        layout = BlockLayout.of(self.card, grid, block.tile)
+        images = self.model.preprocess(block.pixels[None], block.mask[None])
+        features, scene_width = self.model.encode_block(
+            images.to(device=self.compute.device, dtype=self.compute.dtype)
+        )
+        pooled = pool_windows(
+            features[0], scene=layout.scene, ground=layout.ground, scene_width=scene_width
+        )
+        logits = self.model.network.classify_pooled(pooled.flatten(0, 1))
+        probabilities = self._probabilities(logits)
+        return Prediction(probabilities, self._block_captions(block, layout, features))
+
+    def _block_captions(
+        self, block: TileData, layout: BlockLayout, features: torch.Tensor
+    ) -> list[str]:
+        """The caption of each cell: that of the coarse tile that it lies in."""
+        if isinstance(self.captioner, NoCaptioner):
+            return [""] * (layout.caption_of.size)
+        stride = layout.stride
+        pixels, masks, tokens = [], [], []
+        for top, left, side in layout.tiles:
+            tokens.append(features[0, :, top : top + side, left : left + side].flatten(1).T)
+            across = slice(top * stride, (top + side) * stride)
+            down = slice(left * stride, (left + side) * stride)
+            pixels.append(block.pixels[across, down])
+            masks.append(block.mask[across, down])
+        texts = []
+        for part in self._batches(
+            lambda s: self.captioner.caption(
+                CaptionBatch(np.stack(pixels[s]), np.stack(masks[s]), torch.stack(tokens[s]))
+            ),
+            len(tokens),
+        ):
+            texts += part
+        return [texts[place] for place in layout.caption_of.ravel().tolist()]
+
+    @torch.inference_mode()
     def _run(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
         compute, model, captioner = self.compute, self.model, self.captioner
         images = model.preprocess(pixels, mask).to(
@@ -189,14 +238,19 @@ class Predictor:
             values.to(self.compute.device)
             for values in model.tokenize(read, source=captioner.source)
         )
-        logits = model.network.classify(batch.image_tokens, ids, present).float()
-        probabilities = (logits / model.card.temperature).softmax(1).cpu().numpy()
+        logits = model.network.classify(batch.image_tokens, ids, present)
+        return Prediction(self._probabilities(logits), captions)
+
+    def _probabilities(self, logits: torch.Tensor) -> NDArray[np.float32]:
+        """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are none."""
+        model = self.model
+        probabilities = (logits.float() / model.card.temperature).softmax(1).cpu().numpy()
         if not np.isfinite(probabilities).all():
             raise RsscGeoError(
                 f"what the model {model.card.name!r} computes in {self.spec.dtype} is no number:"
                 " run it with --dtype float32, or get it anew"
             )
-        return Prediction(probabilities, captions)
+        return np.asarray(probabilities, np.float32)
 
 
 def load_predictor(options: PredictorOptions) -> Predictor:
@@ -265,14 +319,20 @@ class TilePredictor(Protocol):
     def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
         """``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W)."""
 
+    def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
+        """As of ``Predictor``."""
+
 
 def predict_tiles(
     tiles: Iterable[TileData], cells: CellMap, predictor: TilePredictor
 ) -> Iterator[list[TileResult]]:
-    """Runs of consecutive tiles with their results, a model batch in each.
+    """Runs of consecutive tiles with their results, a model batch in each; of blocks, one by one.
 
     Tiles without data are not looked at.
     """
+    if isinstance(cells.grid, BlockGrid):
+        yield from ([_look_at_block(block, cells, cells.grid, predictor)] for block in tiles)
+        return
     pending: list[TileData | TileResult] = []
     wanted = 0
     for data in tiles:
@@ -281,7 +341,7 @@ def predict_tiles(
             wanted += 1
         else:  # its pixels are not kept
             pending.append(
-                TileResult(data.tile, data.valid_fraction, data.cell_fractions, None, "")
+                TileResult(data.tile, data.valid_fraction, data.cell_fractions, None, ("",))
             )
         if wanted >= predictor.batch_size or len(pending) >= _PENDING + wanted:
             yield _predict_batch(pending, predictor)
@@ -299,13 +359,25 @@ def _predict_batch(
     found = predictor(
         np.stack([data.pixels for data in looked]), np.stack([data.mask for data in looked])
     )
-    rows = iter(zip(found.probabilities, found.captions, strict=True))
+    rows = iter(zip(found.probabilities, ((text,) for text in found.captions), strict=True))
     return [
         TileResult(item.tile, item.valid_fraction, item.cell_fractions, *next(rows))
         if isinstance(item, TileData)
         else item
         for item in pending
     ]
+
+
+def _look_at_block(
+    block: TileData, cells: CellMap, grid: BlockGrid, predictor: TilePredictor
+) -> TileResult:
+    """A block's result: of each of its cells, where any is valid."""
+    tile, fractions = block.tile, block.cell_fractions
+    if not cells.valid(fractions).any():
+        return TileResult(tile, block.valid_fraction, fractions, None, ("",))
+    found = predictor.classify_block(block, grid)
+    probabilities = found.probabilities.reshape(*fractions.shape, -1)
+    return TileResult(tile, block.valid_fraction, fractions, probabilities, found.captions)
 
 
 def _resampled(

@@ -51,7 +51,7 @@ class SceneRun:
 
     def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
         self.plan, self.target, self.spec = plan, target, spec
-        self.tiles: NDArray[np.int64] = plan.cells.tiles()
+        self.tiles: NDArray[np.int64] = plan.unit_cells.tiles()
         self._files = plan.scene.fingerprint(network=False)
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
         self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
@@ -65,11 +65,11 @@ class SceneRun:
         self.watermark = self._writer.watermark
         self.remaining = self.tiles
         if self.watermark:
-            self.remaining = self.tiles[self.tiles >= plan.cells.restart(self.watermark)]
+            self.remaining = self.tiles[self.tiles >= plan.unit_cells.restart(self.watermark)]
             done = int((self.tiles < self.watermark).sum())
             log.info("going on after %d of %d tiles", done, len(self.tiles))
         self._aggregator = CellAggregator(
-            plan.cells, classes=len(spec.card.classes), done=self.watermark
+            plan.unit_cells, classes=len(spec.card.classes), done=self.watermark
         )
 
     def classify(self, predictor: Predictor, progress: Progress) -> int:
@@ -85,10 +85,10 @@ class SceneRun:
         progress("classify", done, len(self.tiles))
         size = self.spec.card.input_size
         with (
-            self.plan.reader(self.remaining.tolist(), out_size=size) as reader,
+            self.plan.unit_reader(self.remaining.tolist(), input_size=size) as reader,
             _WriterThread(self.take) as writer,
         ):
-            for results in predict_tiles(reader, self.plan.cells, predictor):
+            for results in predict_tiles(reader, self.plan.unit_cells, predictor):
                 writer.put(results)
                 done += len(results)
                 looked += sum(result.probabilities is not None for result in results)

@@ -85,6 +85,19 @@ class Model:
         images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
         return images.contiguous(memory_format=torch.channels_last)
 
+    def encode_block(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Normalized images (1, 3, H, W) → feature map (1, I, h, w), and the scene look's width.
+
+        For windows that share features, see ``pool_windows``. Raises ``BundleError`` where the
+        image encoder cannot do that.
+        """
+        from rssc_geo.models.encoders import TimmImageEncoder
+
+        encoder = self.network.image_encoder
+        if not isinstance(encoder, TimmImageEncoder):
+            raise BundleError(f"the image encoder of {self.card.name} sees whole tiles only")
+        return encoder.feature_map(images), encoder.scene_width
+
     def tokenize(
         self,
         captions: Sequence[str],

@@ -176,6 +176,7 @@ _CAPTIONER = MappingProxyType(
     }
 )
 _ALIGNMENT = MappingProxyType({"image_width": _WIDTH, "text_width": _WIDTH})
+_LOCAL = MappingProxyType({"stride": (1, 256), "receptive_field": (1, 1024)})
 
 
 def in_words(name: str) -> str:
@@ -257,6 +258,9 @@ class ModelCard:
     cpu_tiles_per_s : tiles per second on one core of a laptop-class processor, captions included,
         for estimates
     special_tokens : whether captions stand between the tokenizer's marks of begin and end
+    local_features : ``stride`` and ``receptive_field`` of the image encoder's tokens in pixels of
+        its input, where it looks locally, so that windows of a raster can share its features; None:
+        every tile is looked at by itself
     training, accuracy : how it was trained, and what was measured
     sha256 : digest of each file by its name
     """
@@ -281,6 +285,7 @@ class ModelCard:
     reads_own_captions: bool = True
     cpu_tiles_per_s: float | None = None
     special_tokens: bool = False
+    local_features: Mapping[str, int] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -338,11 +343,25 @@ class ModelCard:
             check_mapping(numbers.pop(encoder, None), f"network.{encoder}")
         if numbers.pop("variant", "corrected") not in _VARIANTS:
             raise ValueError(f"network.variant is {self.network['variant']!r}, not a known one")
-        check_arguments(numbers, "network", _NETWORK, flags=("gate",))
+        check_arguments(numbers, "network", _NETWORK, flags=("gate", "image_head"))
         if self.captioner is not None:
             check_arguments(self.captioner, "captioner", _CAPTIONER)
         if self.alignment is not None:
             check_arguments(self.alignment, "alignment", _ALIGNMENT)
+        if self.local_features is not None:
+            self._check_local_features(self.local_features)
+
+    def _check_local_features(self, features: Mapping[str, int]) -> None:
+        check_arguments(features, "local_features", _LOCAL)
+        if features.keys() != _LOCAL.keys():
+            raise ValueError(f"local_features has {', '.join(_LOCAL)}, not {', '.join(features)}")
+        if not self.network.get("image_head"):
+            raise ValueError("local_features are read by an image head, and there is none")
+        rows, cols = self.input_size
+        if rows != cols or rows % features["stride"]:
+            raise ValueError(
+                f"an input of {rows} x {cols} pixels is no square of tokens of {features['stride']}"
+            )
 
     @property
     def variant(self) -> str:
@@ -355,6 +374,8 @@ class ModelCard:
     @property
     def needs_captions(self) -> bool:
         """Whether the network has nothing to read where there is no caption."""
+        if self.network.get("image_head"):
+            return False
         return self.variant == AS_PUBLISHED or self.network.get("learned_queries") == 0
 
     def to_json(self) -> str:

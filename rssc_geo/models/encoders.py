@@ -105,7 +105,10 @@ class TimmImageEncoder(nn.Module):
         return _as_tokens(features)
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalized images (B, 3, H, W) → both looks, (B, width, h, w)."""
+        """Normalized images (B, 3, H, W) → all looks that there are, (B, width, h, w)."""
+        if self.ground is None:
+            features: torch.Tensor = self.backbone.forward_features(images)
+            return features
         scene, ground = self.looks(images)
         rows, cols = scene.shape[2:]
         return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)

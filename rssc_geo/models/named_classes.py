@@ -41,6 +41,11 @@ class ZeroShotHead(nn.Module):
         self.texts: torch.Tensor
         self.background: torch.Tensor | None
 
+    @property
+    def image_encoder(self) -> nn.Module:
+        """That of the network it stands for."""
+        return self.network.image_encoder
+
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Normalized images (B, 3, H, W) → image tokens (B, N, I)."""
         return self.network.encode_image(images)
@@ -56,7 +61,10 @@ class ZeroShotHead(nn.Module):
         Captions are not read.
         """
         del token_ids, token_mask
-        pooled = image_tokens.mean(1)  # (B, I)
+        return self.classify_pooled(image_tokens.mean(1))
+
+    def classify_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → logits as of ``classify``."""
         logits: torch.Tensor = self.alignment(pooled, self.texts)  # type: ignore[misc]  # (B, C)
         if self.background is None:
             return logits

@@ -26,8 +26,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from rssc_geo.errors import UsageError
@@ -92,6 +94,9 @@ class DualAttentionClassifier(nn.Module):
     levels : passes through the level; its weights are shared, as published (2 in the paper)
     learned_queries : Q (0 in the paper)
     gate : whether words are gated (not in the paper)
+    image_head : whether the mean image token alone gives logits, linearly, to which the attention
+        adds what words say; an image without words is then classified by it alone (not in the
+        paper)
     dropout : in attention, in the MLP and before the classifier
     """
 
@@ -106,6 +111,7 @@ class DualAttentionClassifier(nn.Module):
         levels: int = 2,
         learned_queries: int = 8,
         gate: bool = True,
+        image_head: bool = False,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -118,6 +124,7 @@ class DualAttentionClassifier(nn.Module):
         self.level = DualAttentionLevel(
             image_width=self.image_encoder.width, width=width, heads=heads, dropout=dropout
         )
+        self.image_head = nn.Linear(self.image_encoder.width, classes) if image_head else None
         self.classifier = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(width + self.image_encoder.width, classes)
         )
@@ -150,8 +157,35 @@ class DualAttentionClassifier(nn.Module):
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Image tokens (B, N, I) and words as in ``forward`` → logits (B, C)."""
+        if self.image_head is not None:
+            return self._add_words(image_tokens, token_ids, token_mask)
         joint = self.fuse(image_tokens, token_ids, token_mask)  # (B, E + I)
         logits: torch.Tensor = self.classifier(joint)  # (B, C)
+        return logits
+
+    def _add_words(
+        self,
+        image_tokens: torch.Tensor,
+        token_ids: torch.Tensor | None,
+        token_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """``classify`` of a network with an image head."""
+        logits = self.classify_pooled(image_tokens.mean(1))  # (B, C)
+        if token_ids is None:
+            return logits
+        if token_mask is None:
+            token_mask = torch.ones_like(token_ids, dtype=torch.bool)  # (B, T)
+        spoken = token_mask.any(1).nonzero().flatten()  # (S,), images with words
+        if not len(spoken):
+            return logits
+        joint = self.fuse(image_tokens[spoken], token_ids[spoken], token_mask[spoken])
+        return logits.index_add(0, spoken, self.classifier(joint).to(logits.dtype))
+
+    def classify_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → logits (B, C), without words."""
+        if self.image_head is None:
+            raise UsageError("this model has no image head that reads mean tokens")
+        logits: torch.Tensor = self.image_head(pooled)
         return logits
 
     def fuse(
@@ -191,6 +225,25 @@ class DualAttentionClassifier(nn.Module):
             trust = self.gate(torch.cat([mean, image.mean(1)], dim=1)).sigmoid()  # (B, 1)
             words = words * trust.unsqueeze(2)  # (B, T, E)
         return torch.cat([queries, words], dim=1), torch.cat([present, token_mask], dim=1)
+
+
+Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Of feature tokens, for R rows (R, h) and M columns (M, w) of windows; each row sums to 1."""
+
+
+def pool_windows(
+    features: torch.Tensor, *, scene: Weights, ground: Weights, scene_width: int
+) -> torch.Tensor:
+    """Mean tokens (R, M, I) of R × M windows on a feature map (I, h, w) that they share.
+
+    ``scene``: windows of the scene look, the first ``scene_width`` numbers of a token; ``ground``:
+    those of the ground look, the rest.
+    """
+    parts = []
+    for look, windows in ((features[:scene_width], scene), (features[scene_width:], ground)):
+        rows, cols = (torch.from_numpy(weights).to(features) for weights in windows)
+        parts.append(rows @ look @ cols.T)  # (·, h, w) → (·, R, M)
+    return torch.cat(parts).permute(1, 2, 0)  # (I, R, M) → (R, M, I)
 
 
 def masked_mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

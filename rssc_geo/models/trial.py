@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -15,6 +16,7 @@ from torch.nn.modules.module import (
 )
 
 from rssc_geo.errors import BundleError
+from rssc_geo.models.network import pool_windows
 
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
@@ -77,6 +79,19 @@ def without_words() -> Iterator[None]:
         os.close(nowhere)
 
 
+def _windows(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+    """Logits of a blank picture as one window of shared features."""
+    card = model.card
+    features, width = model.encode_block(pixels)
+    side = card.input_size[0] // (card.local_features or {})["stride"]
+    if features.ndim != 4 or features.shape[2:] != (side, side):
+        raise BundleError("its image encoder has other tokens than local_features says")
+    whole = np.full((1, side), 1 / side, np.float32)
+    both = (whole, whole)
+    pooled = pool_windows(features[0], scene=both, ground=both, scene_width=width)
+    return model.network.classify_pooled(pooled.flatten(0, 1))
+
+
 def try_model(model: Model) -> None:
     """Let a model look at one blank picture with as many words as it takes.
 
@@ -97,6 +112,8 @@ def try_model(model: Model) -> None:
         tokens = network.encode_image(pixels.contiguous(memory_format=torch.channels_last))
         logits = network.classify(tokens, words) / card.temperature
         results = [tokens, logits]
+        if card.local_features is not None:
+            results.append(_windows(model, pixels))
         if model.decoder is not None and model.vocabulary is not None:
             if model.vocabulary.get_vocab_size() < model.decoder.words.num_embeddings:
                 raise BundleError("its captioner writes words that captioner.json lacks")

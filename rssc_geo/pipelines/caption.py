@@ -172,7 +172,7 @@ def _write_lines(path: Path, plan: Plan, results: Iterator[TileResult]) -> int:
         for result in results:
             tile, bounds = result.tile, _bounds(plan, result.tile)
             values = {"row": tile.row, "col": tile.col, "bounds": bounds, "crs": crs}
-            line = {**values, "caption": result.caption}
+            line = {**values, "caption": result.captions[0]}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             count += 1
     return count
@@ -199,7 +199,7 @@ def _write_layer(
         rows, cols = plan.grid.cells_of_tile(result.tile)
         own = plan.cells.own(result.tile) & plan.cells.valid(result.cell_fractions)
         for row, col in np.argwhere(own).tolist():
-            found.append((rows.start + row, cols.start + col, result.caption))
+            found.append((rows.start + row, cols.start + col, result.captions[0]))
         count += 1
     layer = _layer(target, plan, sorted(found), captioner)
     with target.staged() as staging:

@@ -9,9 +9,11 @@ takes from the queue that the next run belongs to.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
@@ -22,9 +24,10 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from rssc_geo.errors import InputError, one_line
-from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.geometry import BlockGrid, Tile, TileGrid, Window
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.radiometry import Radiometry
+from rssc_geo.raster.resampling import Taps, resampled, taps
 from rssc_geo.raster.scene import Scene
 
 _RUN_TILES = 16
@@ -39,16 +42,16 @@ _LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 128 << 20, 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class TileData:
-    """A tile as the network sees it.
+    """A tile, or a block with its halo, as the network sees it.
 
     Attributes
     ----------
-    tile : where it lies
+    tile : where it lies; of a block without its halo
     pixels : uint8 (H, W, 3) of the reader's out_size, 0 where invalid; may be shared and read-only.
         In memory it lies band by band: numpy stacks such tiles without interleaving them, and a
         network's (N, 3, H, W) is a view of the stack
     mask : bool (H, W), True = valid; may be shared and read-only
-    valid_fraction : of the tile's real pixels, padding not counted
+    valid_fraction : of the tile's real pixels, neither padding nor a halo counted
     cell_fractions : float32 (cell rows, cell columns), valid fraction of the cells wholly contained
         in the tile, in the order of ``grid.cells_of_tile``; may be shared and read-only
     """
@@ -61,15 +64,16 @@ class TileData:
 
 
 class TileReader:
-    """Reads tiles in a given order, ahead of the consumer, with several threads.
+    """Reads tiles or blocks in a given order, ahead of the consumer, with several threads.
 
     A context manager and an iterator of :class:`TileData`.
 
     Parameters
     ----------
+    grid : tiles, or blocks that are read with their halo, invalid where no raster is
     radiometry : the scene's scaling to 8 bit
-    out_size : (rows, columns) of the pixels delivered; a reduced tile is averaged from overviews
-        where there are some
+    out_size : (rows, columns) of the pixels delivered for a tile, averaged from overviews where
+        there are some and the raster is finer; blocks have their own
     tiles : indices of the tiles wanted; default all, row by row
     threads : reading threads; default up to 4, as there are processors
 
@@ -79,7 +83,7 @@ class TileReader:
     def __init__(
         self,
         scene: Scene,
-        grid: TileGrid,
+        grid: TileGrid | BlockGrid,
         radiometry: Radiometry,
         *,
         out_size: tuple[int, int],
@@ -164,9 +168,7 @@ class TileReader:
         tiles: list[TileData] = []
         try:
             with self._scene.pixel_reader(cache_bytes=order.cache_bytes) as pixels:
-                loader = _TileLoader(
-                    pixels, self._grid, self._radiometry, self._out_size, self._scene.source
-                )
+                loader = self._loader(pixels)
                 for run in (order.thread_of_run == number).nonzero()[0].tolist():
                     queue.free.acquire()
                     tiles = []
@@ -177,6 +179,13 @@ class TileReader:
                     queue.finished.put((tiles, None))
         except BaseException as error:  # noqa: BLE001 -- raised again where the tiles are consumed
             queue.finished.put((tiles, error))
+
+    def _loader(self, pixels: PixelReader) -> _TileLoader | _BlockLoader:
+        """What loads this reader's tiles, or blocks, on a handle of its own."""
+        source, radiometry = self._scene.source, self._radiometry
+        if isinstance(self._grid, BlockGrid):
+            return _BlockLoader(pixels, self._grid, radiometry, source)
+        return _TileLoader(pixels, self._grid, radiometry, self._out_size, source)
 
 
 class _Queue:
@@ -219,7 +228,7 @@ class _TileLoader:
         if self._pixels.is_missing(window):
             return self._invalid(tile)
         content = self._content_shape((window.height, window.width))
-        try:
+        with _reading(self._source, window):
             colors, valid = self._pixels.read(window, content)
             if valid is None:
                 pixels = self._padded(self._radiometry.apply(colors))
@@ -230,12 +239,6 @@ class _TileLoader:
                 return self._invalid(tile)
             at_full = content == (window.height, window.width)
             full = valid if at_full else self._pixels.valid_at_full_resolution(window)
-        except RasterioError as error:
-            raise InputError(
-                f"{self._source} cannot be read at rows {window.row} to"
-                f" {window.row + window.height - 1}, columns {window.col} to"
-                f" {window.col + window.width - 1}: {one_line(error.__cause__ or error)}"
-            ) from error
         pixels = self._padded(self._radiometry.apply(colors, valid))
         return TileData(
             tile, pixels, self._padded(valid), float(full.mean()), self._cell_fractions(tile, full)
@@ -289,6 +292,110 @@ class _TileLoader:
         return fractions
 
 
+class _BlockLoader:
+    """Loads one block with its halo after another, on one handle: read, scaled, on a canvas.
+
+    Each place of the raster gets the same pixel in whichever block it is seen, as far as GDAL gives
+    the same to each: reading is reduced by whole factors only, the rest is ``resampled``.
+    """
+
+    def __init__(
+        self,
+        pixels: PixelReader,
+        grid: BlockGrid,
+        radiometry: Radiometry,
+        source: str,
+    ) -> None:
+        self._pixels, self._source = pixels, source
+        self._grid, self._radiometry = grid, radiometry
+        scales = [size / grid.cell_pixels for size in grid.cell_size]
+        self._factors = [1 << max(0, int(math.log2(scale))) for scale in scales]
+        self._scales = [scale / f for scale, f in zip(scales, self._factors, strict=True)]
+        # What does not fill a pixel of the reduced raster is less than one of the network's.
+        self._lengths = [
+            max(1, length // factor)
+            for length, factor in zip(grid.shape, self._factors, strict=True)
+        ]
+
+    def load(self, index: int) -> TileData:
+        """The block ``index``; ``InputError`` naming file and window when it cannot be read."""
+        grid = self._grid
+        block = grid.tile(index)
+        reach = grid.reach(block)
+        shape = tuple(len(cells) * grid.cell_pixels for cells in reach)
+        # In memory band by band, see TileData.
+        pixels = np.zeros((3, *shape), np.uint8).transpose(1, 2, 0)
+        mask = np.zeros(shape, bool)
+        places, along = zip(*(self._along(axis, cells) for axis, cells in enumerate(reach)),
+                            strict=True)  # fmt: skip
+        window, out_shape, origin = self._window(along)
+        fractions = np.zeros([len(cells) for cells in grid.cells_of_tile(block)], np.float32)
+        whole = 0.0
+        if not self._pixels.is_missing(window):
+            with _reading(self._source, window):
+                colors, valid = self._pixels.read(window, out_shape)
+                full = None
+                if valid is not None and valid.any():
+                    full = self._pixels.valid_at_full_resolution(block.window)
+            if valid is None or valid.any():
+                whole = 1.0 if full is None else float(full.mean())
+                fractions = self._fractions(block, full)
+                scaled = self._radiometry.apply(colors, valid)
+                found, seen = resampled(scaled, valid, *along, origin=origin)
+                pixels[places] = np.rint(found)
+                mask[places] = True if seen is None else seen
+        return TileData(block, pixels, mask, whole, fractions)
+
+    def _along(self, axis: int, cells: range) -> tuple[slice, Taps]:
+        """Where cells that are on the raster lie on the canvas, and the taps of their pixels."""
+        out, scale, length = self._grid.cell_pixels, self._scales[axis], self._lengths[axis]
+        start = max(0, cells.start * out)
+        # The last pixel whose center lies on the raster.
+        stop = min(cells.stop * out, max(1, math.floor(length / scale + 0.5)))
+        origin = cells.start * out
+        return slice(start - origin, stop - origin), taps(start, stop, scale=scale, length=length)
+
+    def _window(self, along: Sequence[Taps]) -> tuple[Window, tuple[int, int], tuple[int, int]]:
+        """The window that taps read, its (rows, columns) reduced, and where these begin."""
+        (top, bottom), (left, right) = (axis.span for axis in along)
+        rows, cols = self._factors
+        window = Window(top * rows, left * cols, (bottom - top) * rows, (right - left) * cols)
+        window = Window(
+            window.row,
+            window.col,
+            min(window.height, self._grid.shape[0] - window.row),
+            min(window.width, self._grid.shape[1] - window.col),
+        )
+        return window, (bottom - top, right - left), (top, left)
+
+    def _fractions(self, block: Tile, full: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """Valid fractions of the block's cells; ``full``: its mask, None: all is valid."""
+        rows, cols = self._grid.cells_of_tile(block)
+        if full is None:
+            return np.ones((len(rows), len(cols)), np.float32)
+        starts = [
+            np.arange(len(cells)) * size
+            for cells, size in zip((rows, cols), self._grid.cell_size, strict=True)
+        ]
+        sums = np.add.reduceat(full.astype(np.int64), starts[0], axis=0)
+        sums = np.add.reduceat(sums, starts[1], axis=1)
+        lengths = [np.diff([*edges, side]) for edges, side in zip(starts, full.shape, strict=True)]
+        return np.asarray(sums / np.outer(*lengths), np.float32)
+
+
+@contextmanager
+def _reading(source: str, window: Window) -> Iterator[None]:
+    """Turns what rasterio raises in the block into an ``InputError`` that names the window."""
+    try:
+        yield
+    except RasterioError as error:
+        raise InputError(
+            f"{source} cannot be read at rows {window.row} to {window.row + window.height - 1},"
+            f" columns {window.col} to {window.col + window.width - 1}:"
+            f" {one_line(error.__cause__ or error)}"
+        ) from error
+
+
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
@@ -321,7 +428,7 @@ class _ReadingOrder:
 
 
 def _reading_order(
-    grid: TileGrid,
+    grid: TileGrid | BlockGrid,
     tiles: Iterable[int] | None,
     *,
     block_shape: tuple[int, int],

@@ -131,7 +131,7 @@ def write_report(
     with_cells = set(found.sure.column("class_id").to_pylist())
     sure = {t.id: _spread(found.sure, t.id, plan.grid) for t in largest if t.id in with_cells}
     pictures = _pictures([*sure.values(), doubtful], plan)
-    patches = functools.partial(_patches, pictures=pictures, cells=plan.cells, sheet=sheet)
+    patches = functools.partial(_patches, pictures=pictures, plan=plan, sheet=sheet)
     whole = sum(total.area_m2 for total in largest)
     told = {"warnings": plan.warnings, "facts": _facts(plan, spec, output)}
     if not full_provenance:
@@ -289,18 +289,18 @@ def _pictures(tables: Sequence[pa.Table], plan: Plan) -> dict[int, str]:
 
 
 def _patches(
-    table: pa.Table, *, pictures: Mapping[int, str], cells: CellMap, sheet: _Sheet
+    table: pa.Table, *, pictures: Mapping[int, str], plan: Plan, sheet: _Sheet
 ) -> list[dict[str, Any]]:
     """Cells to look at: what the model says, their pixels, their place on the sheet."""
     patches = []
     for cell in table.to_pylist():
-        window = cells.grid.cell(cell["row"], cell["col"]).window
+        window = plan.grid.cell(cell["row"], cell["col"]).window
         names = ("confidence", "runner_up", "margin", "caption", "row", "col")
         patch = {name: cell[name] for name in names}
         patch["name"] = cell["class"]
         patch["box"] = f"{window.col} {window.row} {window.width} {window.height}"
         patch["at"] = " ".join(f"{value:.3f}" for value in sheet.place(window))
-        patch["picture"] = pictures[_tile_of(cell, cells)]
+        patch["picture"] = pictures[_tile_of(cell, plan.cells)]
         patches.append(patch)
     return patches
 

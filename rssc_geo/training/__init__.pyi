@@ -1,5 +1,7 @@
 from .augment import Corruption as Corruption
 from .augment import all_corruptions as all_corruptions
+from .augment import normalize as normalize
+from .augment import to_input as to_input
 from .data import DataSets as DataSets
 from .data import SceneImages as SceneImages
 from .data import Split as Split

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rssc_geo
 from rssc_geo.batch import (
     BatchResult,
     Block,
@@ -28,9 +30,9 @@ from rssc_geo.batch import (
     run_batch,
 )
 from rssc_geo.errors import InputError, RsscGeoError, UsageError
-from rssc_geo.geometry import TileGrid
+from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference import Prediction, PredictorSpec, TileResult
-from rssc_geo.models import load_card
+from rssc_geo.models import Model, load_card, save_bundle
 from rssc_geo.options import BatchOptions, PredictorOptions, SceneOptions, options_of
 
 from .conftest import content, states, write_scene
@@ -145,6 +147,20 @@ def test_order_and_failures_of_blocks_do_not_change_the_map(
     assert gray.tiles == 256  # 16 × 16: none twice
 
 
+def test_fine_maps_are_the_same_as_one_by_one(
+    fine_model: Model, fine_scene: Path, tmp_path: Path
+) -> None:
+    save_bundle(tmp_path / "fine", fine_model, readme="# fine\n")
+    options = BatchOptions(model=str(tmp_path / "fine"), captioner="none", device="cpu")
+    scenes = [fine_scene, Path(shutil.copy(fine_scene, tmp_path / "again.tif"))]
+    result = run_batch(scenes, tmp_path / "maps" / "{stem}.gpkg", options)
+    assert result.failed == ()
+    alone = rssc_geo.ClassifyOptions(model=options.model, captioner="none", device="cpu")
+    rssc_geo.classify(fine_scene, tmp_path / "alone.gpkg", alone)
+    for name in ("scene", "again"):
+        assert content(tmp_path / "maps" / f"{name}.gpkg") == content(tmp_path / "alone.gpkg")
+
+
 def test_a_block_that_always_fails_fails_its_scene_alone(
     run: Run, bundle: Path, tmp_path: Path
 ) -> None:
@@ -249,23 +265,25 @@ def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
         assert f"unknown column(s) {found.key!r}" in problem.message
 
 
-def test_results_survive_the_way_as_arrays() -> None:
-    grid = TileGrid((300, 500), (64, 64), (40, 50))
+GRIDS = (
+    TileGrid((300, 500), (64, 64), (40, 50)),
+    BlockGrid((300, 500), (20, 30), cell_pixels=32, side=4, halo=2),
+)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
     random = np.random.default_rng(0)
     results = []
     for tile in grid.tiles():
         rows, cols = grid.cells_of_tile(tile)
         fractions = random.random((len(rows), len(cols)), np.float32)
         seen = random.random() < 0.5
-        probabilities = random.random(3, np.float32) if seen else None
+        each = fractions.shape if isinstance(grid, BlockGrid) else ()
+        probabilities = random.random((*each, 3), np.float32) if seen else None
+        captions = [f"{tile.index}, {k}" for k in range(fractions.size if each else 1)]
         results.append(
-            TileResult(
-                tile,
-                random.random(),
-                fractions,
-                probabilities,
-                f"tile {tile.index}" if seen else "",
-            )
+            TileResult(tile, random.random(), fractions, probabilities, captions if seen else ("",))
         )
     packed = BlockResult.pack(results, classes=3, reading_s=0, model_s=0, worker="")
     found = packed.unpack(grid)
@@ -275,7 +293,8 @@ def test_results_survive_the_way_as_arrays() -> None:
             assert after.probabilities is None
             assert not after.cell_fractions.any()
             continue
-        assert (before.valid_fraction, before.caption) == (after.valid_fraction, after.caption)
+        assert before.valid_fraction == after.valid_fraction
+        assert list(before.captions) == list(after.captions)
         np.testing.assert_array_equal(before.cell_fractions, after.cell_fractions)
         np.testing.assert_array_equal(before.probabilities, after.probabilities)
 

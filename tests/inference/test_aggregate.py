@@ -45,7 +45,7 @@ def process(grid: TileGrid, mask: np.ndarray, cells: CellMap, tile: Tile) -> Til
         fraction,
         fractions,
         probabilities_of(tile) if looked else None,
-        f"tile {tile.index}" if looked else "",
+        (f"tile {tile.index}" if looked else "",),
     )
 
 

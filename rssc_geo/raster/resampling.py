@@ -1,0 +1,108 @@
+"""Resampling whose result at a place does not depend on the window that is read: no I/O.
+
+GDAL resamples what it reads by itself, but interpolates at the edge of a window without what lies
+beyond, and scales a window that is no whole number of result pixels as a whole. Blocks that share
+pixels must agree on them, so their pixels are weighted by their place on the raster alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """Which source pixels make each result pixel along one axis.
+
+    Attributes
+    ----------
+    places : int64 ``(N, K)``, source pixels, counted from the raster's origin
+    weights : float32 ``(N, K)``, rows summing to 1
+    """
+
+    places: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First source pixel, and the one after the last."""
+        used = self.places[self.weights > 0]
+        return int(used.min()), int(used.max()) + 1
+
+
+def taps(start: int, stop: int, *, scale: float, length: int) -> Taps:
+    """Taps of the result pixels ``[start, stop)`` of an axis.
+
+    Parameters
+    ----------
+    start, stop : result pixels, counted from the raster's origin; their centers lie on the raster
+    scale : source pixels of a result pixel. From 1 up the source is averaged over the result
+        pixel's extent, below it is interpolated linearly between pixel centers
+    length : source pixels of the axis; beyond there are none
+
+    Examples
+    --------
+    >>> found = taps(1, 3, scale=1.5, length=6)
+    >>> found.places.tolist(), (3 * found.weights).round().tolist()
+    ([[1, 2, 1], [3, 4, 3]], [[1.0, 2.0, 0.0], [2.0, 1.0, 0.0]])
+    """
+    place = np.arange(start, stop, dtype=np.float64)
+    if scale >= 1:
+        low, high = place * scale, (place + 1) * scale
+        first = np.floor(low + 1e-9).astype(np.int64)
+        count = int(np.ceil(scale - 1e-9)) + 1
+        places = first[:, None] + np.arange(count)
+        weights = np.minimum(high[:, None], places + 1) - np.maximum(low[:, None], places)
+    else:
+        center = np.clip((place + 0.5) * scale - 0.5, 0, length - 1)
+        first = np.floor(center).astype(np.int64)
+        places = np.stack([first, first + 1], axis=1)
+        weights = np.stack([1 - (center - first), center - first], axis=1)
+    weights = np.where(places < length, np.maximum(weights, 0), 0)
+    weights[weights < 1e-6] = 0
+    places = np.where(weights > 0, places, places[:, :1])
+    return Taps(places, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
+
+
+def resampled(
+    colors: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    rows: Taps,
+    cols: Taps,
+    *,
+    origin: tuple[int, int],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Weigh source pixels, of the invalid ones none.
+
+    Parameters
+    ----------
+    colors : ``(H, W, 3)``
+    valid : bool ``(H, W)``, True = valid; None: all are
+    rows, cols : taps of N rows and M columns
+    origin : (row, column) on the raster of ``colors[0, 0]``
+
+    Returns float32 ``(N, M, 3)``, 0 where no valid pixel was weighed, and bool ``(N, M)``, where
+    one was; None: everywhere.
+    """
+    planes = colors.transpose(2, 0, 1).astype(np.float32)
+    if valid is not None:
+        planes = np.concatenate([np.where(valid, planes, 0), valid[None].astype(np.float32)])
+    for axis, along in ((1, rows), (2, cols)):
+        places = along.places - origin[axis - 1]
+        shape = (-1, 1) if axis == 1 else (-1,)
+        total = planes.take(places[:, 0], axis) * along.weights[:, 0].reshape(shape)
+        for tap in range(1, places.shape[1]):
+            weight = along.weights[:, tap]
+            if weight.any():
+                total += planes.take(places[:, tap], axis) * weight.reshape(shape)
+        planes = total
+    if valid is None:
+        return planes.transpose(1, 2, 0), None
+    share = planes[3]
+    seen = share > 1e-6
+    planes = np.where(seen, planes[:3] / np.maximum(share, 1e-6), 0)
+    return planes.transpose(1, 2, 0), seen

@@ -1,0 +1,246 @@
+"""Fine maps: cells read from features that the windows of a raster share."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+import rssc_geo
+from rssc_geo import ClassifyOptions
+from rssc_geo.captioning import CaptionBatch
+from rssc_geo.geometry import BlockGrid, choose_sizes, window_weights
+from rssc_geo.inference import Predictor, choose_compute, make_plan
+from rssc_geo.inference import layout as layout_module
+from rssc_geo.inference.layout import BlockLayout, block_grid
+from rssc_geo.models import Model, pool_windows
+from rssc_geo.options import TilingOptions
+
+STRIDE, FIELD = 32, 315
+
+
+class _ColorCaptioner:
+    """Says what color a tile has, and how many of its pixels are valid."""
+
+    name = "none"
+    source = "generated"
+
+    def caption(self, batch: CaptionBatch) -> list[str]:
+        assert batch.image_tokens.shape[1:] == (36, 1032)
+        assert batch.pixels.shape[1:] == (192, 192, 3)
+        return [
+            f"color {pixels.mean():.2f}, valid {mask.mean():.3f}"
+            for pixels, mask in zip(batch.pixels, batch.mask, strict=True)
+        ]
+
+
+def _predictor(model: Model) -> Predictor:
+    model = dataclasses.replace(model, network=copy.deepcopy(model.network))
+    return Predictor(model, _ColorCaptioner(), choose_compute("cpu"))
+
+
+def _cells(
+    model: Model, fine_scene: Path, path: Path, *, probabilities: bool = True, **options: object
+) -> gpd.GeoDataFrame:
+    made = ClassifyOptions(probabilities=probabilities, min_valid=0.5, **options)  # type: ignore[arg-type]
+    rssc_geo.classify(fine_scene, path, made, model=_predictor(model))
+    return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
+
+
+def _same(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> None:
+    names = [name for name in one.columns if name.startswith("p_")]
+    assert names
+    np.testing.assert_allclose(one[names], other[names], atol=2e-5)
+    assert (one["caption"] == other["caption"]).all()
+
+
+def test_windows_are_centered_and_stay_inside() -> None:
+    found = window_weights(range(9), range(9), count=9, tokens=1, window=6)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(found[4], np.array([0, 1, 2, 2, 2, 2, 2, 1, 0]) / 12)
+    np.testing.assert_allclose(found[0], np.array([1] * 6 + [0] * 3) / 6)
+    np.testing.assert_allclose(found[8], np.array([0] * 3 + [1] * 6) / 6)
+    thirds = window_weights(range(1, 2), range(3), count=3, tokens=2, window=6)
+    np.testing.assert_allclose(thirds, np.ones((1, 6)) / 6)
+    small = window_weights(range(2), range(-1, 3), count=2, tokens=2, window=6)
+    np.testing.assert_allclose(small, np.array([[0, 0, 1, 1, 1, 1, 0, 0]] * 2) / 4)
+    with pytest.raises(ValueError, match="reaches beyond"):
+        window_weights(range(4, 5), range(4, 5), count=9, tokens=1, window=6)
+
+
+@pytest.mark.parametrize(
+    ("tile", "cell", "size", "cell_size"),
+    [
+        (None, None, (60, 60), (10, 10)),
+        (None, "100m", (60, 60), (10, 10)),
+        (None, "7px", (42, 42), (7, 7)),
+        (None, "30px", (60, 60), (30, 30)),
+        (None, "200px", (200, 200), (200, 200)),
+        ("1200m", None, (120, 120), (20, 20)),
+        ("70px", None, (72, 72), (12, 12)),
+        ("100px", "33px", (99, 99), (33, 33)),
+        ("100px", "50px", (100, 100), (50, 50)),
+    ],
+)
+def test_a_tile_is_whole_cells(
+    tile: str | None, cell: str | None, size: tuple[int, int], cell_size: tuple[int, int]
+) -> None:
+    found = choose_sizes((320, 260), (10, 10), footprint_m=(300, 600, 4800), tile=tile, cell=cell)
+    assert (found.size, found.cell_size) == (size, cell_size)
+    assert found.size[0] == found.fraction * found.cell_size[0]
+
+
+@pytest.mark.parametrize(("fraction", "cell"), [(6, 10), (3, 20), (2, 30)])
+def test_windows_equal_those_cut_out_with_their_context(
+    fine_model: Model, fine_scene: Path, fraction: int, cell: int
+) -> None:
+    plan = make_plan(
+        fine_scene, fine_model.card, TilingOptions(tile_size="60px", cell_size=f"{cell}px")
+    )
+    assert plan.blocks is not None
+    assert plan.tiling.fraction == fraction
+    predictor, tokens = _predictor(fine_model), 6 // fraction
+    whole = BlockGrid(
+        plan.scene.shape,
+        (cell, cell),
+        cell_pixels=plan.blocks.cell_pixels,
+        side=100,
+        halo=-(-8 // tokens),
+    )
+    with _reader(plan, whole) as reader:
+        (data,) = reader
+    card = fine_model.card
+    with torch.inference_mode():
+        images = predictor.model.preprocess(data.pixels[None], data.mask[None])
+        features, width = predictor.model.encode_block(images)
+        rows, cols = whole.cells_shape
+        margin = whole.halo * tokens
+        layout = BlockLayout.of(card, whole, data.tile)
+        pooled = pool_windows(
+            features[0], scene=layout.scene, ground=layout.ground, scene_width=width
+        )
+        for row, col in ((rows // 2, cols // 2), (0, 0), (rows - 1, 3)):
+            weights = [
+                window_weights(range(k, k + 1), range(count), count=count,
+                               tokens=tokens, window=6)[0]
+                for k, count in ((row, rows), (col, cols))
+            ]  # fmt: skip
+            used = [np.flatnonzero(w) for w in weights]
+            # Cut out the tokens' pixels with all that they see, no more.
+            reach = -(-(FIELD - STRIDE) // 2 // STRIDE)
+            (top, bottom), (left, right) = ((u[0] + margin - reach, u[-1] + margin + 1 + reach)
+                                            for u in used)  # fmt: skip
+            cut = images[:, :, top * STRIDE : bottom * STRIDE, left * STRIDE : right * STRIDE]
+            seen, _ = predictor.model.encode_block(cut)
+            inner = seen[:, :, reach:-reach, reach:-reach]
+            block = features[
+                :, :, used[0][0] + margin : used[0][-1] + margin + 1,
+                used[1][0] + margin : used[1][-1] + margin + 1,
+            ]  # fmt: skip
+            torch.testing.assert_close(inner, block, atol=1e-4, rtol=1e-4)
+            scene_look = torch.einsum(
+                "chw,h,w->c", inner[0],
+                *(torch.from_numpy(w[u]) for w, u in zip(weights, used, strict=True)),
+            )  # fmt: skip
+            torch.testing.assert_close(
+                pooled[row, col, :width], scene_look[:width], atol=1e-4, rtol=1e-4
+            )
+
+
+def _reader(plan: object, grid: BlockGrid):
+    from rssc_geo.raster import TileReader
+
+    return TileReader(plan.scene, grid, plan.radiometry, out_size=(1, 1))  # type: ignore[attr-defined]
+
+
+def test_where_blocks_end_leaves_no_trace(
+    fine_model: Model, fine_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = _cells(fine_model, fine_scene, tmp_path / "large.gpkg")
+    monkeypatch.setattr(layout_module, "_BLOCK_TOKENS", 12)
+    plan = make_plan(fine_scene, fine_model.card, TilingOptions())
+    assert plan.blocks is not None
+    assert plan.blocks.tiles_shape == (3, 3)
+    small = _cells(fine_model, fine_scene, tmp_path / "small.gpkg")
+    assert len(large) == len(small) > 750
+    assert large["class"].nunique() > 1
+    assert large["caption"].nunique() > 1
+    names = [name for name in large.columns if name.startswith("p_")]
+    np.testing.assert_allclose(large[names], small[names], atol=2e-5)
+    inside = _cells(
+        fine_model,
+        fine_scene,
+        tmp_path / "aoi.gpkg",
+        bounds=(500_500, 4_997_500, 501_500, 4_999_500),
+    )
+    assert len(inside) == 168  # 20 x 10 cells, 4 x 8 of them without data
+    _same(inside, small.loc[inside.index])
+
+
+def test_cells_lie_where_they_belong_and_nodata_is_not_classified(
+    fine_model: Model, fine_scene: Path, tmp_path: Path
+) -> None:
+    cells = _cells(fine_model, fine_scene, tmp_path / "map.gpkg")
+    assert set(cells.index) == {
+        (row, col)
+        for row in range(32)
+        for col in range(26)
+        if not (20 <= row < 24 and 5 <= col < 13)
+    }
+    west, south, east, north = cells.loc[(3, 7)].geometry.bounds
+    assert (west, south, east, north) == (500_700, 4_999_600, 500_800, 4_999_700)
+
+
+def test_one_cell_a_tile_is_looked_at_alone(
+    fine_model: Model, fine_scene: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(fine_scene, fine_model.card, TilingOptions(tile_size="60px", cell_size="60px"))
+    assert plan.blocks is None
+    cells = _cells(
+        fine_model, fine_scene, tmp_path / "map.gpkg", tile_size="60px", cell_size="60px"
+    )
+    with rasterio.open(fine_scene) as raster:
+        pixels = raster.read(window=rasterio.windows.Window(0, 60, 60, 60)).transpose(1, 2, 0)
+    found = _predictor(fine_model).predict(np.ascontiguousarray(pixels)[None])
+    names = [name for name in cells.columns if name.startswith("p_")]
+    np.testing.assert_allclose(
+        cells.loc[(1, 0), names].astype(float), found.probabilities[0], atol=2e-2
+    )
+
+
+def test_a_run_that_stopped_goes_on(
+    fine_model: Model, fine_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_module, "_BLOCK_TOKENS", 12)
+    whole = _cells(fine_model, fine_scene, tmp_path / "whole.gpkg")
+    predictor = _predictor(fine_model)
+    looked = []
+    honest = Predictor.classify_block
+
+    def failing(self: Predictor, block: object, grid: object) -> object:
+        looked.append(block)
+        if len(looked) == 6:
+            raise KeyboardInterrupt
+        return honest(self, block, grid)  # type: ignore[arg-type]
+
+    options = ClassifyOptions(probabilities=True, min_valid=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "classify_block", failing)
+        with pytest.raises(KeyboardInterrupt):
+            rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options, model=predictor)
+    count = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Predictor,
+            "classify_block",
+            lambda self, block, grid: count.append(1) or honest(self, block, grid),
+        )
+        rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options, model=predictor)
+    blocks = block_grid(fine_model.card, (320, 260), (10, 10), 6).tiles_shape
+    assert len(count) == blocks[0] * blocks[1] - 5
+    again = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
+    _same(whole, again.sort_index())

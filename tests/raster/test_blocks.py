@@ -1,0 +1,105 @@
+"""Blocks of whole cells: each cell has the same pixels in whichever block it is seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import Resampling
+
+from rssc_geo.geometry import BlockGrid
+from rssc_geo.raster import TileReader, fit_radiometry, open_scene
+
+
+def _raster(path: Path, *, overviews: bool = False, nodata: bool = False) -> np.ndarray:
+    random = np.random.default_rng(0)
+    pixels = random.integers(1, 255, (3, 205, 331), dtype=np.uint8)
+    if nodata:
+        pixels[:, 60:131, 40:97] = 0
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=205,
+        width=331,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32632",
+        transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
+        nodata=0 if nodata else None,
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    ) as raster:
+        raster.write(pixels)
+    if overviews:
+        with rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2, 4], Resampling.average)
+    return pixels
+
+
+def _blocks(path: Path, grid: BlockGrid) -> list:
+    scene = open_scene(path)
+    with TileReader(scene, grid, fit_radiometry(scene), out_size=(1, 1)) as reader:
+        return list(reader)
+
+
+def _scene_wide(blocks: list, grid: BlockGrid) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The blocks' own cells put together, and what all blocks with their halos differ from it."""
+    out = grid.cell_pixels
+    rows, cols = grid.cells_shape
+    whole = np.zeros((rows * out, cols * out, 3), np.uint8)
+    core = grid.halo * out
+    for data in blocks:
+        across, down = grid.cells_of_tile(data.tile)
+        inner = data.pixels[core : core + len(across) * out, core : core + len(down) * out]
+        whole[across.start * out : across.stop * out, down.start * out : down.stop * out] = inner
+    halo = grid.halo * out
+    padded = np.pad(whole, ((halo, halo), (halo, halo), (0, 0)))
+    differences = []
+    for data in blocks:
+        reach = grid.reach(data.tile)
+        top, left = ((cells.start + grid.halo) * out for cells in reach)
+        view = padded[top : top + data.pixels.shape[0], left : left + data.pixels.shape[1]]
+        differences.append(np.abs(view.astype(int) - data.pixels.astype(int)))
+    return whole, differences
+
+
+@pytest.mark.parametrize("overviews", [False, True])
+@pytest.mark.parametrize(("cell", "out"), [(8, 8), (10, 32), (12, 8), (25, 16), (7, 16)])
+def test_a_cell_has_the_same_pixels_in_every_block(
+    tmp_path: Path, cell: int, out: int, overviews: bool
+) -> None:
+    _raster(tmp_path / "a.tif", overviews=overviews)
+    grid = BlockGrid((205, 331), (cell, cell), cell_pixels=out, side=5, halo=2)
+    blocks = _blocks(tmp_path / "a.tif", grid)
+    assert [data.tile.index for data in blocks] == list(range(len(list(grid.tiles()))))
+    _, differences = _scene_wide(blocks, grid)
+    assert max(found.max() for found in differences) == 0
+
+
+def test_pixels_are_those_of_the_raster(tmp_path: Path) -> None:
+    pixels = _raster(tmp_path / "a.tif")
+    grid = BlockGrid((205, 331), (8, 8), cell_pixels=8, side=6, halo=1)
+    whole, _ = _scene_wide(_blocks(tmp_path / "a.tif", grid), grid)
+    np.testing.assert_array_equal(whole[:205, :331], pixels.transpose(1, 2, 0))
+    assert not whole[205:].any()
+
+
+def test_invalid_pixels_count_in_the_cells_where_they_lie(tmp_path: Path) -> None:
+    pixels = _raster(tmp_path / "a.tif", nodata=True)
+    grid = BlockGrid((205, 331), (20, 30), cell_pixels=16, side=3, halo=1)
+    blocks = _blocks(tmp_path / "a.tif", grid)
+    valid = (pixels != 0).all(0)
+    for data in blocks:
+        for i, row in enumerate(grid.cells_of_tile(data.tile)[0]):
+            for j, col in enumerate(grid.cells_of_tile(data.tile)[1]):
+                cell = valid[row * 20 : (row + 1) * 20, col * 30 : (col + 1) * 30]
+                assert data.cell_fractions[i, j] == pytest.approx(cell.mean())
+        window = data.tile.window
+        assert data.valid_fraction == pytest.approx(valid[window.slices].mean())
+    # Around the raster nothing is valid.
+    assert not blocks[0].mask[:16].any()
+    assert blocks[0].mask[16:, 16:].any()
+    assert not blocks[-1].mask[-16:].any()
