@@ -69,7 +69,7 @@ def embed(pixels: np.ndarray, name: str) -> np.ndarray:
     found = []
     for part in np.array_split(pixels, -(-len(pixels) // 64)):
         tokens = model.network.encode_image(model.preprocess(part, np.ones(part.shape[:3], bool)))
-        found.append(model.network.fuse(tokens).numpy())
+        found.append(model.network.embed(tokens).numpy())
     return np.concatenate(found)
 
 

@@ -43,6 +43,7 @@ from rssc_geo.training import (
     stratified_split,
     train_alignment,
     train_encoder,
+    with_encoder,
 )
 
 UNSEEN, DRAWS, SUBSETS = 6, 3, 2
@@ -78,7 +79,7 @@ def train_without(
         run=StageRun(work, CPU, seed=seed),
     )
     model = new_model(options, others)
-    model.network.image_encoder.load_state_dict(trained.encoder)
+    model = with_encoder(model, trained)
     model.network.eval()
     features = cache_features(model, others, split["train"], views=2, seed=seed, work=work)
     alignment = train_alignment(model, features, others.captions, split["train"], seed=seed)

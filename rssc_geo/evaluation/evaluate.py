@@ -349,10 +349,9 @@ def predict(
             elif reads:
                 read = own
             ids, present = (values.to(device) for values in model.tokenize(read, source=source))
-            fused = network.fuse(tokens, ids, present)  # (B, D)
-            logits = network.classifier(fused).float() / model.card.temperature  # (B, C)
-            probabilities.append(logits.softmax(1).cpu().numpy())
-            embedding.append(fused.float().cpu().numpy())
+            logits = network.classify(tokens, ids, present).float()  # (B, C)
+            probabilities.append((logits / model.card.temperature).softmax(1).cpu().numpy())
+            embedding.append(network.embed(tokens, ids, present).float().cpu().numpy())
         captions += own
     return Predictions(np.concatenate(probabilities), captions, np.concatenate(embedding))
 

@@ -28,6 +28,7 @@ from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
 from .encoders import make_image_encoder as make_image_encoder
 from .encoders import make_text_encoder as make_text_encoder
+from .encoders import receptive_field as receptive_field
 from .named_classes import ZeroShotHead as ZeroShotHead
 from .named_classes import class_embedding as class_embedding
 from .named_classes import class_embeddings as class_embeddings

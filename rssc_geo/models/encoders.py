@@ -7,6 +7,7 @@ arguments that say how large they are, never with ones that name a file, a repos
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -122,6 +123,36 @@ class TimmImageEncoder(nn.Module):
             raise ValueError("this encoder has no ground look")
         scene, (early,) = self.backbone.forward_intermediates(images, indices=[self._stage])
         return scene, self.ground(early)
+
+
+def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:
+    """Stride and receptive field of an encoder's tokens, in pixels of its input.
+
+    Measured: how far from the central token of a picture the gradient of its numbers reaches. None
+    for tokens that are no grid, or see more than ``largest`` pixels.
+    """
+    side = 2 * largest
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images.requires_grad = True
+    was_training = encoder.training
+    encoder.eval()
+    features = encoder.feature_map(images)
+    if features.ndim != 4 or side % features.shape[-1]:
+        encoder.train(was_training)
+        return None
+    stride = side // features.shape[-1]
+    center = features.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(features[0, :, center, center].abs().sum(), images)
+    encoder.train(was_training)
+    seen = gradient[0].abs().sum(0) > 0
+    reaches = []
+    for line in (seen.any(1), seen.any(0)):
+        places = line.nonzero().flatten()
+        middle = center * stride + stride / 2
+        reaches.append(max(middle - float(places[0]), float(places[-1]) + 1 - middle))
+    # Odd pixels of a stride see further to one side.
+    field = 2 * math.ceil(max(reaches))
+    return None if field > largest else (stride, field)
 
 
 def _stage(backbone: nn.Module, architecture: str, ground: Mapping[str, int]) -> tuple[int, int]:

@@ -181,6 +181,32 @@ class DualAttentionClassifier(nn.Module):
         joint = self.fuse(image_tokens[spoken], token_ids[spoken], token_mask[spoken])
         return logits.index_add(0, spoken, self.classifier(joint).to(logits.dtype))
 
+    def embed(
+        self,
+        image_tokens: torch.Tensor,
+        token_ids: torch.Tensor | None = None,
+        token_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Image tokens (B, N, I) and words → what a linear layer tells the class by, (B, D).
+
+        The mean image token where there is an image head, else the joint embedding.
+        """
+        if self.image_head is not None:
+            return image_tokens.mean(1)
+        return self.fuse(image_tokens, token_ids, token_mask)
+
+    def replace_classes(self, classifier: nn.Linear) -> None:
+        """Classify by another linear layer of ``embed`` from now on; words say nothing then."""
+        if self.image_head is None:
+            self.classifier[1] = classifier
+            return
+        self.image_head = classifier
+        width = self.level.text_norm.normalized_shape[0] + self.image_encoder.width
+        silent = nn.Linear(width, classifier.out_features)
+        nn.init.zeros_(silent.weight)
+        nn.init.zeros_(silent.bias)
+        self.classifier = nn.Sequential(self.classifier[0], silent)
+
     def classify_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
         """Mean image tokens (B, I) → logits (B, C), without words."""
         if self.image_head is None:

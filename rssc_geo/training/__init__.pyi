@@ -75,6 +75,7 @@ from .start import initial_weights as initial_weights
 from .start import load_encoders as load_encoders
 from .start import new_end_to_end_model as new_end_to_end_model
 from .start import new_model as new_model
+from .start import with_encoder as with_encoder
 from .taxonomy import Legend as Legend
 from .taxonomy import Taxonomy as Taxonomy
 from .taxonomy import read_taxonomy as read_taxonomy

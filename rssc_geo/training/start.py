@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from rssc_geo.errors import UsageError
+from rssc_geo.geometry import FRACTIONS
 from rssc_geo.models import (
     AS_PUBLISHED,
     DualAttentionClassifier,
@@ -17,15 +18,18 @@ from rssc_geo.models import (
     ModelCard,
     PretrainedImageEncoder,
     PretrainedTextEncoder,
+    TimmImageEncoder,
     build_network,
     load_bundle,
     load_card,
     load_image_encoder,
     load_text_encoder,
+    receptive_field,
     scene_classes,
 )
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe
+from rssc_geo.training.stages.encoder import TrainedEncoder
 from rssc_geo.training.stages.text_encoder import make_text_encoder_start
 
 Encoders = tuple[PretrainedImageEncoder, PretrainedTextEncoder]
@@ -82,7 +86,8 @@ def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
             "width": recipe.width,
             "heads": 4,
             "levels": 2,
-            "learned_queries": 8,
+            "learned_queries": 0,
+            "image_head": True,
             "dropout": 0.2,
         },
         captioner=None,
@@ -94,6 +99,24 @@ def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
     network = DualAttentionClassifier(classes=len(card.classes), **card.network)
     network.text_encoder.load_state_dict(text.encoder.weights)
     return Model(card, network, text.encoder.tokenizer)
+
+
+def with_encoder(model: Model, trained: TrainedEncoder) -> Model:
+    """The model with a trained image encoder and image head.
+
+    Its card says what fine maps need to know of an encoder that looks locally.
+    """
+    network, size = model.network, model.card.input_size[0]
+    encoder, head = network.image_encoder, network.image_head
+    if not isinstance(encoder, TimmImageEncoder) or head is None:
+        raise TypeError("only a model that new_model has made takes a trained encoder")
+    encoder.load_state_dict(trained.encoder)
+    head.load_state_dict(trained.classify)
+    found = receptive_field(encoder, largest=2 * size)
+    features = None
+    if found is not None and size % (found[0] * max(FRACTIONS)) == 0:
+        features = {"stride": found[0], "receptive_field": found[1]}
+    return dataclasses.replace(model, card=dataclasses.replace(model.card, local_features=features))
 
 
 def load_encoders(recipe: EndToEndRecipe) -> Encoders | None:

@@ -133,7 +133,7 @@ def _train_by_stages(
     from rssc_geo.training.stages.encoder import train_encoder
     from rssc_geo.training.stages.features import cache_features
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
-    from rssc_geo.training.start import initial_weights, new_model
+    from rssc_geo.training.start import initial_weights, new_model, with_encoder
 
     data = load_data_sets(folders, size=recipe.encoder.size, taxonomy=recipe.taxonomy)
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
@@ -161,7 +161,7 @@ def _train_by_stages(
             report=work.reporter("encoder", recipe.encoder.epochs),
         ),
     )
-    model.network.image_encoder.load_state_dict(trained.encoder)
+    model = with_encoder(model, trained)
     model.network.to(device).eval()
 
     features = cache_features(

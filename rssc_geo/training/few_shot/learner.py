@@ -74,7 +74,7 @@ class Learner:
             self._texts = class_embeddings(start, {name: words[name] for name in self._classes})
         plain = without_attention(start)
         backbones = [plain]
-        if not fine_tune and words is None:
+        if not fine_tune and words is None and start.network.image_head is None:
             backbones = [without_captions(start), plain]
         self._folds = list(blocked_folds(patches.places, self._labels, side_m=patches.side_m))
         embeddings = embed_views(backbones, patches.pixels, device)
@@ -114,8 +114,10 @@ class Learner:
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(probe.weight))
             classifier.bias.copy_(torch.from_numpy(probe.bias))
-        model.network.classifier[1] = classifier
-        return model
+        network = copy.copy(model.network)
+        network._modules = dict(network._modules)  # noqa: SLF001 -- a shallow copy shares its parts
+        network.replace_classes(classifier)
+        return dataclasses.replace(model, network=network)
 
     def _out_of_fold(
         self, training: NDArray[np.int64], held: NDArray[np.int64]
@@ -151,6 +153,8 @@ class Learner:
 
 def without_attention(model: Model) -> Model:
     """The model as a classifier by its mean image token: no attention, captions are not read."""
+    if model.network.image_head is not None:
+        return without_captions(model)
     network = copy.copy(model.network)
     network.levels = 0
     return without_captions(dataclasses.replace(model, network=network), levels=0)
@@ -199,7 +203,7 @@ def embed_views(
             images = models[0].preprocess(part, np.ones(part.shape[:3], bool)).to(device)
             tokens = networks[0].encode_image(images)
             for network, parts in zip(networks, found, strict=True):
-                parts.append(network.fuse(tokens).float().cpu().numpy())
+                parts.append(network.embed(tokens).float().cpu().numpy())
     return [np.concatenate(parts).reshape(views, len(pixels), -1) for parts in found]
 
 

@@ -60,7 +60,7 @@ def train_fusion(
     seed: int = 0,
     report: Report | None = None,
 ) -> float:
-    """Train everything of ``model.network`` but the image encoder, in place.
+    """Train everything of ``model.network`` but image encoder and image head, in place.
 
     The moving average of the weights is kept, of each phase the epoch best by ``validate()``.
     A text encoder of transformers is trained too (in the first phase), unless the model has an
@@ -80,17 +80,29 @@ def train_fusion(
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    frozen = ("image_encoder.",) if model.alignment is None else ("image_encoder.", "text_encoder.")
-    phases = [(recipe.together, [n for n in _parameter_names(model) if not n.startswith(frozen)])]
+    frozen = ["image_encoder.", "image_head."]
+    if model.alignment is not None:
+        frozen.append("text_encoder.")
+    learned = [n for n in _parameter_names(model) if not n.startswith(tuple(frozen))]
+    phases = [(recipe.together, learned)]
     if recipe.words is not None and any(data.images.captions[row] for row in data.rows.tolist()):
         words = [n for n in _parameter_names(model) if n.startswith(("text_proj.", "gate."))]
         phases.append((recipe.words, words))
+    if model.network.image_head is not None and not _has_words(data):
+        return validate()
     best, done = -1.0, 0
     for phase, learned in phases:
         task = _FusionTask(model, data, recipe, phase, random)
         best = task.train(learned, validate, _report_after(done, report))
         done += phase.epochs
     return best
+
+
+def _has_words(data: FusionData) -> bool:
+    """Whether any picture to learn from comes with a text."""
+    rows = data.rows.tolist()
+    generated = any(texts[row] for texts in data.generated for row in rows)
+    return generated or any(data.images.captions[row] for row in rows)
 
 
 def _parameter_names(model: Model) -> list[str]:
@@ -227,7 +239,9 @@ class _FusionTask(Task[_Batch]):
         tokens, ids, mask = (value.to(self._device) for value in read)
         with mixed_precision(self._device):
             logits = self.network.classify(tokens, ids, mask)
-        return self._label_loss(logits.float(), labels, visible)
+        loss = self._label_loss(logits.float(), labels, visible)
+        # No word in the whole batch: the image head is not learned here, and nothing else was read.
+        return loss if loss.requires_grad else loss + 0 * self.network.text_proj.weight.sum()
 
     def validate(self, epoch: int) -> float:  # noqa: ARG002 -- all epochs alike
         """What ``validate`` says of the model with the averaged weights."""

@@ -1,0 +1,61 @@
+"""What reads single tiles works on models of fine maps too."""
+
+import dataclasses
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+import torch
+
+import rssc_geo
+from rssc_geo import ClassifyOptions, ExplainOptions, TilingOptions, ZeroShotOptions
+from rssc_geo.models import Alignment, Model, load_card, save_bundle
+
+
+@pytest.fixture(scope="module")
+def fine_bundle(fine_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    alignment = Alignment(image_width=1032, text_width=32)
+    card = dataclasses.replace(fine_model.card, alignment={"image_width": 1032, "text_width": 32})
+    folder = tmp_path_factory.mktemp("bundles") / "fine"
+    model = dataclasses.replace(fine_model, card=card, alignment=alignment)
+    save_bundle(folder, model, readme="# fine\n")
+    return folder
+
+
+def test_own_classes_by_words_are_mapped_as_finely(
+    fine_bundle: Path, fine_scene: Path, tmp_path: Path
+) -> None:
+    options = ZeroShotOptions(model=str(fine_bundle), device="cpu", other=False)
+    rssc_geo.zero_shot(fine_scene, tmp_path / "map.gpkg", ["field", "river"], options)
+    cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
+    assert len(cells) == 800
+    assert set(cells["class"]) <= {"field", "river"}
+
+
+def test_a_fine_cell_is_explained_by_the_tile_around_it(
+    fine_bundle: Path, fine_scene: Path, tmp_path: Path
+) -> None:
+    options = ClassifyOptions(model=str(fine_bundle), captioner="none", device="cpu")
+    rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options)
+    result = rssc_geo.explain(
+        fine_scene,
+        tmp_path / "why",
+        ExplainOptions(
+            model=str(fine_bundle),
+            captioner="none",
+            device="cpu",
+            result=str(tmp_path / "map.gpkg"),
+            cells=1,
+        ),
+    )
+    assert len(result.cells) == 1
+
+
+def test_the_plan_tells_of_tiles_and_cells(fine_bundle: Path, fine_scene: Path) -> None:
+    card = load_card(fine_bundle)
+    plan = rssc_geo.make_plan(fine_scene, card, TilingOptions())
+    described = rssc_geo.describe_run(plan, card)
+    assert described.tile_size_px == (60, 60)
+    assert described.cell_size_px == (10, 10)
+    assert described.cells == 832
