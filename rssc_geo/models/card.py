@@ -200,12 +200,16 @@ class SceneClass:
     name : unique in its model
     color : ``#rrggbb``
     description : one phrase, for people
+    title : the name as people write it, such as "Dense residential"; the name where it is empty
+    group : what it is a kind of, such as "Residential"; empty for own classes
     """
 
     id: int
     name: str
     color: str
     description: str = ""
+    title: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         check_integer(self.id, "the id of a class", 0, 1_000_000)
@@ -213,6 +217,9 @@ class SceneClass:
         check_encodable(self.name, f"the name of class {self.id}")
         check_text(self.color, f"the color of class {self.id}")
         check_text(self.description, f"the description of class {self.id}")
+        for part in ("title", "group"):
+            check_text(getattr(self, part), f"the {part} of class {self.id}")
+            check_encodable(getattr(self, part), f"the {part} of class {self.id}")
         if not self.name:
             raise ValueError(f"class {self.id} has no name")
         if not _COLOR.fullmatch(self.color):

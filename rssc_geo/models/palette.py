@@ -1,13 +1,13 @@
-"""Map colors and descriptions of classes: those of AID, and colors for any others.
+"""Map colors, groups and descriptions of classes: those of the legend, and colors for any others.
 
-AID: Xia et al., "AID: A Benchmark Data Set for Performance Evaluation of Aerial Scene
-Classification", IEEE TGRS 2017.
+The legend holds the classes of AID (Xia et al., "AID: A Benchmark Data Set for Performance
+Evaluation of Aerial Scene Classification", IEEE TGRS 2017) and what other scene data sets add.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,40 +15,94 @@ from numpy.typing import NDArray
 from rssc_geo.errors import UsageError
 from rssc_geo.models.card import SceneClass, check_encodable, in_words
 
-_AID = (
-    ("Airport", "#7a5195", "Runways, aprons, terminals and parked aircraft"),
-    ("BareLand", "#c8ad7f", "Bare soil or rock with hardly any vegetation"),
-    ("BaseballField", "#58b368", "Baseball diamonds"),
-    ("Beach", "#ffe08a", "Sand between water and land"),
-    ("Bridge", "#5b6c8f", "A bridge over water"),
-    ("Center", "#e377c2", "A large singular public building and its grounds"),
-    ("Church", "#b07aa1", "A church or cathedral among its surroundings"),
-    ("Commercial", "#e15759", "Dense blocks of shops and offices"),
-    ("DenseResidential", "#b2182b", "Closely packed houses"),
-    ("Desert", "#edc58f", "Sand dunes and arid plains"),
-    ("Farmland", "#d9e26b", "Fields and cropland"),
-    ("Forest", "#1b7837", "Closed tree cover"),
-    ("Industrial", "#8c6bb1", "Factories, warehouses and yards"),
-    ("Meadow", "#a6d96a", "Grassland"),
-    ("MediumResidential", "#e8743b", "Houses with gardens, in rows"),
-    ("Mountain", "#8c7853", "Rugged relief"),
-    ("Park", "#66c2a4", "Lawns, trees, paths and ponds in a town"),
-    ("Parking", "#969696", "Parking lots full of vehicles"),
-    ("Playground", "#2ca25f", "Running tracks and sports pitches"),
-    ("Pond", "#74add1", "A small body of standing water"),
-    ("Port", "#225ea8", "Docks, piers and moored boats"),
-    ("RailwayStation", "#6a51a3", "Railway tracks, platforms and station halls"),
-    ("Resort", "#f781bf", "Holiday buildings with pools and greenery"),
-    ("River", "#3182bd", "A watercourse and its banks"),
-    ("School", "#f4a582", "School or campus buildings with sports grounds"),
-    ("SparseResidential", "#fdbf6f", "Scattered houses among vegetation"),
-    ("Square", "#bcbddc", "An open paved square in a town"),
-    ("Stadium", "#00897b", "A stadium with its stands"),
-    ("StorageTanks", "#737373", "Round storage tanks"),
-    ("Viaduct", "#4d4d4d", "Elevated roads and interchanges"),
-)
+GROUPS = {
+    "Water": "#287aba",
+    "Wetland": "#31978f",
+    "Forest": "#237647",
+    "Grass and shrub": "#88b547",
+    "Bare": "#ab997e",
+    "Agriculture": "#f5db4c",
+    "Residential": "#b5271b",
+    "Commercial and public": "#ec87bd",
+    "Industrial": "#623a8d",
+    "Transport": "#2d344e",
+    "Recreation": "#6ee4af",
+    "Unknown": "#dcdde1",
+}
+"""Groups of classes and their colors.
 
-_KNOWN = {name.lower(): (color, text) for name, color, text in _AID}
+Any two differ by at least 10 (CIEDE2000), also as people with protanopia and deuteranopia see them.
+"""
+
+UNKNOWN_CLASS = "Unknown"
+"""The class, and the group, of what no other class describes."""
+
+_LEGEND: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "Water": (
+        ("River", "#00446f", "A watercourse and its banks"),
+        ("Lake", "#005f99", "A lake with its shores"),
+        ("Pond", "#287aba", "A small body of standing water"),
+        ("OpenWater", "#4f96d8", "Nothing but water, of a lake or the sea"),
+        ("Island", "#71b4f8", "An island among water"),
+    ),
+    "Wetland": (("Wetland", "#31978f", "Marsh, swamp or mangrove"),),
+    "Forest": (("Forest", "#237647", "Closed tree cover"),),
+    "Grass and shrub": (
+        ("Meadow", "#77a437", "Grassland"),
+        ("Shrubland", "#98c557", "Bushes and scrub"),
+    ),
+    "Bare": (
+        ("BareLand", "#7b6b52", "Bare soil or rock with hardly any vegetation"),
+        ("Desert", "#9a896f", "Sand dunes and arid plains"),
+        ("Mountain", "#bba98e", "Rugged relief"),
+        ("Beach", "#ddc9ad", "Sand between water and land"),
+    ),
+    "Agriculture": (
+        ("Farmland", "#e2cb3b", "Fields and cropland"),
+        ("PermanentCrop", "#ffec8c", "Orchards, vineyards and other permanent crops"),
+    ),
+    "Residential": (
+        ("DenseResidential", "#720000", "Closely packed houses"),
+        ("MediumResidential", "#a20f0d", "Houses with gardens, in rows"),
+        ("SparseResidential", "#c83929", "Scattered houses among vegetation"),
+        ("MobileHomePark", "#ee5b44", "Rows of mobile homes"),
+    ),
+    "Commercial and public": (
+        ("Commercial", "#ac4d83", "Dense blocks of shops and offices"),
+        ("Church", "#df7bb1", "A church or cathedral among its surroundings"),
+        ("Square", "#ffb5dc", "An open paved square in a town"),
+        ("Resort", "#ffd9ed", "Holiday buildings with pools and greenery"),
+    ),
+    "Industrial": (
+        ("Industrial", "#532c7e", "Factories, warehouses and yards"),
+        ("StorageTanks", "#72499d", "Round storage tanks"),
+    ),
+    "Transport": (
+        ("Airport", "#1b233b", "Runways, aprons, terminals and parked aircraft"),
+        ("Bridge", "#29304a", "A bridge over water"),
+        ("Viaduct", "#373e59", "Elevated roads and interchanges"),
+        ("Freeway", "#464c68", "A road of several lanes, and what lies along it"),
+        ("Intersection", "#555b78", "Roads that cross"),
+        ("Parking", "#646a88", "Parking lots full of vehicles"),
+        ("Port", "#747a98", "Docks, piers and moored boats"),
+        ("RailwayStation", "#848aa9", "Railway tracks, platforms and station halls"),
+    ),
+    "Recreation": (
+        ("BaseballField", "#00885c", "Baseball diamonds"),
+        ("Park", "#1fa171", "Lawns, trees, paths and ponds in a town"),
+        ("Playground", "#40b987", "Running tracks and sports pitches"),
+        ("Stadium", "#5bd19e", "A stadium with its stands"),
+        ("GolfCourse", "#75ebb6", "Fairways, greens and bunkers"),
+        ("TennisCourt", "#a1ffd3", "Tennis courts"),
+    ),
+}
+"""Group → its classes with color and description. Colors of a group differ by lightness."""
+
+_KNOWN = {
+    name.lower(): (color, text, group)
+    for group, classes in _LEGEND.items()
+    for name, color, text in classes
+}
 _USUAL = (
     (("water", "lake", "sea", "ocean", "dam", "reservoir", "canal"), "#2b83ba"),
     (("forest", "wood", "woodland", "trees", "plantation"), "#1a7a3c"),
@@ -75,9 +129,9 @@ _GOLDEN = 0.618034  # steps of the golden ratio spread any number of hues evenly
 def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
     """The classes in order, with colors and descriptions.
 
-    A name of AID (in any case) has its own. Others have the usual color of such land where a word
-    of the name tells, once each, or one far from all others. Raises ``UsageError`` for a name that
-    no bundle can hold.
+    A name of the legend (in any case) has its own, and its group. Others have the usual color of
+    such land where a word of the name tells, once each, or one far from all others. Raises
+    ``UsageError`` for a name that no bundle can hold.
     """
     for name in names:
         try:
@@ -99,21 +153,24 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
             None,
         )
         free = all(
-            ((_numbers(color) - _numbers(other)) ** 2).sum() > _APART for other, _ in given.values()
+            ((_numbers(color) - _numbers(other)) ** 2).sum() > _APART
+            for other, *_ in given.values()
         )
         if first is not None and free:
-            given[first.lower()] = (color, "")
-    for color, _ in given.values():
+            given[first.lower()] = (color, "", "")
+    for color, *_ in given.values():
         _take(_numbers(color), candidates, nearest)
     classes = []
     for index, name in enumerate(names):
         if name.lower() in given:
-            color, text = given[name.lower()]
+            color, text, group = given[name.lower()]
         else:
-            taken = candidates[nearest.argmax()]
-            _take(taken, candidates, nearest)
-            color, text = "#" + "".join(f"{channel:02x}" for channel in taken.tolist()), ""
-        classes.append(SceneClass(index, name, color, text))
+            farthest = candidates[nearest.argmax()]
+            _take(farthest, candidates, nearest)
+            color = "#" + "".join(f"{channel:02x}" for channel in farthest.tolist())
+            text = group = ""
+        title = in_words(name).capitalize() if group else name
+        classes.append(SceneClass(index, name, color, text, title, group))
     return tuple(classes)
 
 

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
+_GAIN = (0.4, 1.4)
+"""Darkest and brightest factor of pixel values."""
+
 
 def to_input(pixels: NDArray[np.uint8]) -> torch.Tensor:
     """Pixels uint8 ``(B, H, W, 3)`` as float32 ``(B, 3, H, W)`` in [0, 1]."""
@@ -52,7 +55,8 @@ def augment(
     size : pixels a side of the copies
     zoom : smallest and largest footprint seen, as a share of the picture's side; the smallest one
         may be that of each picture, ``(B,)``. Over 1 the picture is mirrored at its border
-    light : how strong the changes of light, color and haze are; 1 is strong, 0 none
+    light : how strong the changes of light, color and haze are; 1 is strong, 0 none. Brightness
+        alone changes as much at any strength above 0: what is dark is not water by that
 
     Returns the copies, float ``(B, 3, size, size)`` in [0, 1], and ``(B,)``, the share of the
     picture's area that each shows.
@@ -152,7 +156,9 @@ def _light(images: torch.Tensor, generator: torch.Generator, strength: float) ->
 
     tint, offset = 1 + around_zero(0.3), around_zero(0.1)
     saturation, contrast = around_one(0.35, 1.6), around_one(0.6, 1.6)
-    gain, gamma = around_one(0.5, 1.4), around_one(0.75, 1.35)
+    gamma = around_one(0.75, 1.35)
+    darkest, brightest = (math.log(factor) if strength else 0.0 for factor in _GAIN)
+    gain = drawn(count, darkest, brightest, generator).exp().view(count, 1, 1, 1)
     hazy = _sometimes(count, 0.2, generator).float() * drawn(count, 0.05, 0.4, generator)
     haze = hazy.view(count, 1, 1, 1) * strength
     gray = images.mean(1, keepdim=True)
@@ -164,16 +170,16 @@ def _light(images: torch.Tensor, generator: torch.Generator, strength: float) ->
 
 
 def _soften(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One in five blurred, one in five of a coarser ground sampling, one in five noisy."""
+    """One in seven blurred, one in three of a coarser ground sampling, one in five noisy."""
     count, size = len(images), images.shape[-1]
     draw = torch.rand(count, generator=generator)
-    soft, coarse, noisy = draw < 0.2, (draw >= 0.2) & (draw < 0.4), draw >= 0.8
+    soft, coarse, noisy = draw < 0.15, (draw >= 0.15) & (draw < 0.5), draw >= 0.8
     if soft.any():
         line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
         kernel = (line[:, None] * line).expand(3, 1, 5, 5).contiguous()
         images[soft] = F.conv2d(F.pad(images[soft], (2, 2, 2, 2), mode="reflect"), kernel, groups=3)
     if coarse.any():
-        factor = float(drawn(1, 1.3, 3, generator))
+        factor = float(drawn(1, 1.3, 5, generator))
         small = F.interpolate(images[coarse], scale_factor=1 / factor, mode="area")
         images[coarse] = F.interpolate(small, size=(size, size), mode="bilinear")
     if noisy.any():

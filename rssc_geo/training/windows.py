@@ -113,8 +113,8 @@ TEXTURES = (
         "water",
         ("River", "Lake", "Pond", "OpenWater", "Island", "Port", "Beach", "Bridge"),
         {"OpenWater": 0.9, "Lake": 0.1},
-        0.45,
-        (0.35, 2.0),
+        0.35,
+        (0.8, 2.0),
         _is_water,
     ),
     Texture(

@@ -392,7 +392,7 @@ def test_fusion_learns_from_words_where_pictures_say_nothing(
 
 def test_classes_have_colors_of_their_own() -> None:
     classes = scene_classes(["beach", "Vineyard", *map(str, range(40))])
-    assert classes[0].color == "#ffe08a"
+    assert classes[0].color == "#ddc9ad"
     assert classes[0].name == "beach"
     assert len({c.color for c in classes}) == 42
     few = [
