@@ -206,18 +206,26 @@ class _ChosenCells:
         selected: NDArray[np.bool_] = np.zeros(plan.grid.cells_shape, bool)
         selected[[c.row for c in choices], [c.col for c in choices]] = True
         self._cells = CellMap(plan.grid, selected, min_valid=plan.options.min_valid)
+        self._units = self._cells
+        if plan.blocks is not None:
+            self._units = CellMap(plan.blocks, selected, min_valid=plan.options.min_valid)
         self._tiles: dict[tuple[int, int], TileData] = {}
 
     def explain(self, folder: Path, progress: Progress) -> Iterator[Explanation]:
         """The cells that have enough valid pixels, each once its files are written."""
         from rssc_geo.inference import predict_tiles
 
-        card = self._predictor.card
-        tiles = self._cells.tiles().tolist()
-        aggregator = CellAggregator(self._cells, classes=len(card.classes))
+        card, fine = self._predictor.card, self._plan.blocks is not None
+        units = self._units.tiles().tolist()
+        aggregator = CellAggregator(self._units, classes=len(card.classes))
         count, done = int(self._cells.selected.sum()), 0
-        with self._plan.reader(tiles, out_size=card.input_size) as reader:
-            for results in predict_tiles(map(self._keep, reader), self._cells, self._predictor):
+        if fine:
+            with self._plan.reader(self._nearest(), out_size=card.input_size) as tiles:
+                for data in tiles:
+                    self._keep(data)
+        with self._plan.unit_reader(units, input_size=card.input_size) as reader:
+            looked = reader if fine else map(self._keep, reader)
+            for results in predict_tiles(looked, self._units, self._predictor):
                 batch = aggregator.add(results)
                 places = zip(batch.rows.tolist(), batch.cols.tolist(), strict=True)
                 for place, probabilities, caption in zip(
@@ -226,6 +234,13 @@ class _ChosenCells:
                     yield self._explain(folder, place, probabilities, caption)
                     done += 1
                     progress("explain", done, count)
+
+    def _nearest(self) -> list[int]:
+        """Indices of the tiles that the chosen cells are explained by, ascending."""
+        rows, cols = np.nonzero(self._cells.selected)
+        across = self._cells.grid.tiles_shape[1]
+        tiles = self._cells.near_rows[rows] * across + self._cells.near_cols[cols]
+        return [int(tile) for tile in np.unique(tiles)]
 
     def _keep(self, data: TileData) -> TileData:
         """Hold on to the tile for those chosen cells that it is the nearest of."""
@@ -285,7 +300,8 @@ class Explanation:
     """A cell with its class and the reasons for it.
 
     ``row``, ``col`` count cells; ``margin`` and ``confidence`` are probabilities, as ``classify``
-    writes them; ``evidence`` and the words are those of the tile whose center is nearest.
+    writes them; ``evidence`` and the words are those of the tile whose center is nearest, looked at
+    by itself, also of a fine map.
     ``words_read``: whether the class was found with the caption's words. ``panel`` and ``heat_map``
     are names of files in the result's folder.
     """

@@ -49,7 +49,12 @@ def test_a_fine_cell_is_explained_by_the_tile_around_it(
             cells=1,
         ),
     )
-    assert len(result.cells) == 1
+    (explained,) = result.cells
+    cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
+    written = cells.loc[(explained.row, explained.col)]
+    assert explained.class_name == written["class"]
+    assert explained.confidence == pytest.approx(written["confidence"], abs=1e-4)
+    assert explained.reasons.evidence.shape == (192, 192)
 
 
 def test_the_plan_tells_of_tiles_and_cells(fine_bundle: Path, fine_scene: Path) -> None:
