@@ -40,7 +40,7 @@ def augment(
     generator: torch.Generator,
     *,
     size: int,
-    zoom: tuple[float | torch.Tensor, float],
+    zoom: tuple[float | torch.Tensor, float | torch.Tensor],
     light: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``.
@@ -53,8 +53,8 @@ def augment(
     images : float ``(B, 3, H, W)`` in [0, 1]
     generator : of all random choices
     size : pixels a side of the copies
-    zoom : smallest and largest footprint seen, as a share of the picture's side; the smallest one
-        may be that of each picture, ``(B,)``. Over 1 the picture is mirrored at its border
+    zoom : smallest and largest footprint seen, as a share of the picture's side, of all or of each
+        picture, ``(B,)``. Over 1 the picture is mirrored at its border
     light : how strong the changes of light, color and haze are; 1 is strong, 0 none. Brightness
         alone changes as much at any strength above 0: what is dark is not water by that
 
@@ -114,7 +114,7 @@ def _warp(
     images: torch.Tensor,
     generator: torch.Generator,
     size: int,
-    zoom: tuple[float | torch.Tensor, float],
+    zoom: tuple[float | torch.Tensor, float | torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     count = len(images)
     closest, widest = (torch.as_tensor(v, dtype=torch.float32).log() for v in zoom)

@@ -104,13 +104,8 @@ class CropSampler:
         images = to_input(data.pixels[rows])
         sets = torch.from_numpy(self._set_of)[labels]
         images = stretched(images, sets, self._generator, share=recipe.stretched)
-        images, visible = augment(
-            images,
-            self._generator,
-            size=size,
-            zoom=(closest, recipe.widest),
-            light=recipe.light,
-        )
+        images, zoom = self._from_afar(images, texture, closest)
+        images, visible = augment(images, self._generator, size=size, zoom=zoom, light=recipe.light)
         if not self._count:
             return Crops(images, labels, visible, rows)
         pieces, kinds = self._window_crops(size)
@@ -120,6 +115,25 @@ class CropSampler:
             torch.cat([visible, torch.ones(len(kinds))]),
             rows,
         )
+
+    def _from_afar(
+        self, images: torch.Tensor, texture: torch.Tensor, closest: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Some textures made as coarse as they look from far away, and each picture's zoom."""
+        recipe, generator = self._recipe, self._generator
+        widest = torch.full((len(images),), recipe.widest)
+        chosen = texture & (torch.rand(len(images), generator=generator) < recipe.wide)
+        if not chosen.any():
+            return images, (closest, widest)
+        images, closest = images.clone(), closest.clone()
+        limits = math.log(recipe.widest), math.log(recipe.widest_texture)
+        for place in chosen.nonzero().flatten().tolist():
+            factor = math.exp(float(drawn(1, *limits, generator)))
+            picture = images[place : place + 1]
+            small = F.interpolate(picture, scale_factor=1 / factor, mode="area")
+            images[place] = F.interpolate(small, size=picture.shape[2:], mode="bilinear")[0]
+            closest[place] = widest[place] = factor
+        return images, (closest, widest)
 
     def _window_crops(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops ``(W, 3, size, size)`` of windows, and the places of their labels, ``(W,)``."""

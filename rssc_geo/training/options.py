@@ -39,6 +39,8 @@ class CropRecipe:
     ----------
     closest, widest : smallest and largest footprint seen, as a share of the picture's side
     closest_texture : the smallest one of pictures whose label holds for any part of them
+    wide : share of those pictures that are seen from far away, mirrored side by side
+    widest_texture : the largest footprint of these
     light : how strong the changes of light, color and haze are, see ``augment``
     stretched : share of the pictures whose values are stretched, see ``stretched``
     windows : share of a batch that are windows full of one texture, where there are some
@@ -48,9 +50,11 @@ class CropRecipe:
     closest: float = 0.6
     widest: float = 1.35
     closest_texture: float = 0.25
+    wide: float = 0.25
+    widest_texture: float = 4.0
     light: float = 0.6
     stretched: float = 0.3
-    windows: float = 0.19
+    windows: float = 0.15
     context: float = 0.5
 
 

@@ -283,7 +283,7 @@ class _EncoderTask(Task[Crops]):
         """The loss of both looks together, and of each alone.
 
         Of textures, half of them by the ground of one token instead of the whole crop's, and each
-        token's alone; what other places are called, their ground alone does not say.
+        token's alone.
         """
         labels, visible = batch.labels, batch.visible
         scene, ground, cells = logits.scene.float(), logits.ground, logits.cells
@@ -296,11 +296,9 @@ class _EncoderTask(Task[Crops]):
         alone = cells[torch.arange(count), one]  # (B, C)
         read = torch.where(single[:, None].to(scene.device), alone, ground)
         together = self._label_loss(scene + read, labels, visible)
-        looks = self._label_loss(scene, labels, visible)
+        looks = self._label_loss(scene, labels, visible) + self._label_loss(ground, labels, visible)
         chosen = texture.nonzero().flatten()
         if len(chosen):
-            of_texture = self._label_loss(ground[chosen], labels[chosen], visible[chosen])
-            looks = looks + of_texture * (len(chosen) / count)
             each = cells[chosen].flatten(0, 1)  # (K · textures, C)
             repeated = labels[chosen].repeat_interleave(places)
             looks = looks + self._label_loss(each, repeated, torch.ones(len(each)))
