@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -308,19 +309,20 @@ class _SharedPredictor:
         return self._predictor.batch_size
 
     def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
-        with self._lock:
-            started = time.monotonic()
-            try:
-                return self._predictor(pixels, mask)
-            finally:
-                self.seconds += time.monotonic() - started
+        with self._working():
+            return self._predictor(pixels, mask)
 
     def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
         """As of ``Predictor``."""
+        with self._working():
+            return self._predictor.classify_block(block, grid)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
         with self._lock:
             started = time.monotonic()
             try:
-                return self._predictor.classify_block(block, grid)
+                yield
             finally:
                 self.seconds += time.monotonic() - started
 

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from rssc_geo.geometry.grid import Tile, Window
 
+WindowWeights = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Of feature tokens, for R rows (R, h) and M columns (M, w) of windows; each row sums to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:

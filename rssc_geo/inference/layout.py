@@ -9,11 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.geometry import BlockGrid, Tile, window_weights
+from rssc_geo.geometry import BlockGrid, Tile, WindowWeights, window_weights
 from rssc_geo.models import ModelCard
-
-Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Of tokens, for the rows and the columns of cells, see ``window_weights``."""
 
 _BLOCK_TOKENS = 48
 """A side of a block without its halo: wide enough that the halo costs less than the block."""
@@ -57,8 +54,8 @@ class BlockLayout:
     """
 
     stride: int
-    scene: Weights
-    ground: Weights
+    scene: WindowWeights
+    ground: WindowWeights
     tiles: NDArray[np.int64]
     caption_of: NDArray[np.int64]
 
@@ -71,7 +68,7 @@ class BlockLayout:
             zip(grid.cells_of_tile(block), grid.reach(block), grid.cells_shape, strict=True)
         )
 
-        def weights(length: int) -> Weights:
+        def weights(length: int) -> WindowWeights:
             rows, cols = (
                 window_weights(cells, seen, count=count, tokens=tokens, window=length)
                 for cells, seen, count in axes

@@ -26,13 +26,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import nn
 
 from rssc_geo.errors import UsageError
+from rssc_geo.geometry import WindowWeights
 from rssc_geo.models.encoders import make_image_encoder, make_text_encoder
 
 
@@ -253,12 +252,8 @@ class DualAttentionClassifier(nn.Module):
         return torch.cat([queries, words], dim=1), torch.cat([present, token_mask], dim=1)
 
 
-Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Of feature tokens, for R rows (R, h) and M columns (M, w) of windows; each row sums to 1."""
-
-
 def pool_windows(
-    features: torch.Tensor, *, scene: Weights, ground: Weights, scene_width: int
+    features: torch.Tensor, *, scene: WindowWeights, ground: WindowWeights, scene_width: int
 ) -> torch.Tensor:
     """Mean tokens (R, M, I) of R × M windows on a feature map (I, h, w) that they share.
 

@@ -359,12 +359,11 @@ class _BlockLoader:
         """The window that taps read, its (rows, columns) reduced, and where these begin."""
         (top, bottom), (left, right) = (axis.span for axis in along)
         rows, cols = self._factors
-        window = Window(top * rows, left * cols, (bottom - top) * rows, (right - left) * cols)
         window = Window(
-            window.row,
-            window.col,
-            min(window.height, self._grid.shape[0] - window.row),
-            min(window.width, self._grid.shape[1] - window.col),
+            top * rows,
+            left * cols,
+            min(bottom * rows, self._grid.shape[0]) - top * rows,
+            min(right * cols, self._grid.shape[1]) - left * cols,
         )
         return window, (bottom - top, right - left), (top, left)
 

@@ -10,6 +10,7 @@ from rasterio.enums import Resampling
 
 from rssc_geo.geometry import BlockGrid
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
+from tests.factories import write_raster
 
 
 def _raster(path: Path, *, overviews: bool = False, nodata: bool = False) -> np.ndarray:
@@ -17,22 +18,9 @@ def _raster(path: Path, *, overviews: bool = False, nodata: bool = False) -> np.
     pixels = random.integers(1, 255, (3, 205, 331), dtype=np.uint8)
     if nodata:
         pixels[:, 60:131, 40:97] = 0
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=205,
-        width=331,
-        count=3,
-        dtype="uint8",
-        crs="EPSG:32632",
-        transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
-        nodata=0 if nodata else None,
-        tiled=True,
-        blockxsize=64,
-        blockysize=64,
-    ) as raster:
-        raster.write(pixels)
+    layout = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+    transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    write_raster(path, pixels, transform=transform, nodata=0 if nodata else None, **layout)
     if overviews:
         with rasterio.open(path, "r+") as raster:
             raster.build_overviews([2, 4], Resampling.average)

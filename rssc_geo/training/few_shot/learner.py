@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models import Model, class_embeddings
+from rssc_geo.models import DualAttentionClassifier, Model, class_embeddings
 from rssc_geo.progress import Progress
 from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.few_shot.patches import Patches
@@ -114,8 +114,7 @@ class Learner:
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(probe.weight))
             classifier.bias.copy_(torch.from_numpy(probe.bias))
-        network = copy.copy(model.network)
-        network._modules = dict(network._modules)  # noqa: SLF001 -- a shallow copy shares its parts
+        network = _with_own_parts(model.network)
         network.replace_classes(classifier)
         return dataclasses.replace(model, network=network)
 
@@ -393,10 +392,16 @@ def fine_tune(
     optimizer = torch.optim.AdamW(task.network.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = one_cycle(optimizer, _RATE, steps=_STEPS)
     fit(task, optimizer, schedule, LoopOptions(epochs=1, log_epochs=False))
-    network = copy.copy(model.network)
-    network._modules = dict(network._modules)  # noqa: SLF001 -- a shallow copy shares its parts
+    network = _with_own_parts(model.network)
     network.image_encoder = task.encoder.eval().requires_grad_(requires_grad=False)
     return dataclasses.replace(model, network=network)
+
+
+def _with_own_parts(network: DualAttentionClassifier) -> DualAttentionClassifier:
+    """A network of the same parts, any of which can be replaced without changing the first one."""
+    copied = copy.copy(network)
+    copied._modules = dict(copied._modules)  # noqa: SLF001 -- a shallow copy shares the list of them
+    return copied
 
 
 class _FineTuning(Task[torch.Tensor]):
