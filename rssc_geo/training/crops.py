@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rssc_geo.training.augment import augment, drawn, stretched, to_input
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import CropRecipe
-from rssc_geo.training.taxonomy import Legend
 from rssc_geo.training.windows import Windows
 
 
@@ -69,9 +68,10 @@ class CropSampler:
     ) -> None:
         self._data, self._rows, self._windows = data, rows, windows
         self._recipe, self._generator = recipe, generator
+        self._chances = self._window_chances()
         self._count = round(batch_size * recipe.windows) if len(windows) else 0
         self._batch_size = batch_size
-        self.legend = Legend.joined([data.legend, windows.legend])
+        self.legend = windows.legend
         self.steps = max(1, len(rows) // batch_size)
         sets = data.legend.sets
         self._balanced = len(set(sets)) > 1
@@ -108,11 +108,11 @@ class CropSampler:
         images, visible = augment(images, self._generator, size=size, zoom=zoom, light=recipe.light)
         if not self._count:
             return Crops(images, labels, visible, rows)
-        pieces, kinds = self._window_crops(size)
+        pieces, theirs = self._window_crops(size)
         return Crops(
             torch.cat([images, pieces]),
-            torch.cat([labels, kinds + len(data.legend.labels)]),
-            torch.cat([visible, torch.ones(len(kinds))]),
+            torch.cat([labels, theirs]),
+            torch.cat([visible, torch.ones(len(theirs))]),
             rows,
         )
 
@@ -135,33 +135,49 @@ class CropSampler:
             closest[place] = widest[place] = factor
         return images, (closest, widest)
 
+    def _window_chances(self) -> torch.Tensor:
+        """``(M,)``: textures come by their shares, and the pictures' labels alike in each."""
+        windows, labels = self._windows, self._data.labels[self._windows.rows]
+        shares = np.array([texture.share for texture in windows.textures])
+        pairs = np.stack([windows.kinds, labels])
+        kinds_of, place, count = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
+        alike = np.bincount(kinds_of[0].astype(np.int64), minlength=len(shares))
+        return torch.from_numpy(shares[windows.kinds] / alike[windows.kinds] / count[place.ravel()])
+
     def _window_crops(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops ``(W, 3, size, size)`` of windows, and the places of their labels, ``(W,)``."""
         windows, generator = self._windows, self._generator
-        kinds = torch.multinomial(
-            torch.from_numpy(windows.shares), self._count, replacement=True, generator=generator
+        drawn_windows = torch.multinomial(
+            self._chances, self._count, replacement=True, generator=generator
         )
-        pieces = []
-        for kind in kinds.tolist():
-            mine = np.flatnonzero(windows.labels == kind)
-            chosen = mine[int(torch.randint(len(mine), (1,), generator=generator))]
-            top, left, side = windows.boxes[chosen].tolist()
-            picture = self._data.pixels[windows.rows[chosen]]
-            piece = to_input(picture[None, top : top + side, left : left + side])
-            largest = math.log(max(1.0, size / side))
-            factor = math.exp(float(drawn(1, 0.0, largest, generator)))
-            piece = _filled(piece, max(side, round(side * factor)), size, generator)
-            low, high = windows.gains[kind]
+        crops, labels = [], []
+        for chosen in drawn_windows.tolist():
+            texture = windows.textures[windows.kinds[chosen]]
+            piece = self._piece(chosen, size)
+            if texture.sunk and float(drawn(1, 0.0, 1.0, generator)) < 0.5:
+                share = drawn(1, 0.0, texture.sunk, generator) * drawn(3, 0.8, 1.0, generator)
+                piece = piece - piece.mean((2, 3), keepdim=True) * share.view(1, 3, 1, 1)
+            low, high = texture.gain
             gain = math.exp(float(drawn(1, math.log(low), math.log(high), generator)))
-            pieces.append((piece * gain).clamp_(0, 1))
-        images, _ = augment(
-            torch.cat(pieces),
-            generator,
-            size=size,
-            zoom=(1.0, 1.0),
-            light=self._recipe.light * 0.6,  # colors are all that tells some textures apart
-        )
-        return images, kinds
+            crop, _ = augment(
+                (piece * gain).clamp_(0, 1),
+                generator,
+                size=size,
+                zoom=(1.0, 1.0),
+                light=self._recipe.light * texture.light,
+            )
+            crops.append(crop)
+            labels.append(int(windows.labels[chosen]))
+        return torch.cat(crops), torch.tensor(labels)
+
+    def _piece(self, place: int, size: int) -> torch.Tensor:
+        """The pixels of a window, at most enlarged to ``size``, ``(1, 3, size, size)``."""
+        windows, generator = self._windows, self._generator
+        top, left, side = windows.boxes[place].tolist()
+        picture = self._data.pixels[windows.rows[place]]
+        piece = to_input(picture[None, top : top + side, left : left + side])
+        factor = math.exp(float(drawn(1, 0.0, math.log(max(1.0, size / side)), generator)))
+        return _filled(piece, max(side, round(side * factor)), size, generator)
 
 
 def _filled(piece: torch.Tensor, side: int, size: int, generator: torch.Generator) -> torch.Tensor:

@@ -54,7 +54,7 @@ class CropRecipe:
     widest_texture: float = 4.0
     light: float = 0.6
     stretched: float = 0.3
-    windows: float = 0.15
+    windows: float = 0.22
     context: float = 0.5
 
 
@@ -114,7 +114,7 @@ class EncoderRecipe:
 class CaptionerRecipe:
     """How the captioner is built (width, heads, layers, ``length`` in words) and trained."""
 
-    width: int = 256
+    width: int = 192
     heads: int = 4
     layers: int = 2
     length: int = 28
@@ -177,17 +177,15 @@ class FusionRecipe:
     """
 
     together: FusionPhase = FusionPhase(
-        14, generated=0.35, written=0.3, learning_rate=5e-4, weight_decay=0.05
-    )
-    words: FusionPhase | None = FusionPhase(
-        6,
+        10,
         generated=0.3,
         written=0.65,
-        learning_rate=3e-3,
-        weight_decay=0.01,
+        learning_rate=5e-4,
+        weight_decay=0.05,
         hard_negatives=0.2,
         min_tokens=0.2,
     )
+    words: FusionPhase | None = None
     batch_size: int = 128
     smoothing: float = 0.05
     ema: float = 0.98

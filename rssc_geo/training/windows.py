@@ -2,14 +2,14 @@
 
 A scene picture is called River though half of it is fields, so that a classifier of small windows
 never learns from it what water alone looks like. Where a label allows a picture to hold a texture
-and the pixels look like it, the window is cut out and labeled by the texture.
+and the pixels look like it, the window is cut out and labeled by the texture. Plants that look as
+smooth as water keep the label of their picture: else all that is smooth and gray became water.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,9 @@ def _is_water(looks: _Looks) -> NDArray[np.bool_]:
     smooth = (looks.spread < 7) & (looks.range < 24) & (looks.slope < 4.5)
     soil = looks.red - looks.blue >= 8
     plants = (looks.green - looks.blue > 10) & (looks.green > looks.red) & (looks.gray > 45)
-    return smooth & ~soil & ~plants & (looks.gray < 190)
+    bushes = (looks.green - looks.blue > 3) & (looks.slope > 1.8)
+    wet_sand = (looks.red >= looks.blue - 4) & (looks.gray > 120)
+    return smooth & ~soil & ~plants & ~bushes & ~wet_sand & (looks.gray < 190)
 
 
 def _is_lawn(looks: _Looks) -> NDArray[np.bool_]:
@@ -86,6 +88,10 @@ def _is_asphalt(looks: _Looks) -> NDArray[np.bool_]:
     return np.asarray(smooth & gray & (looks.gray > 70) & (looks.gray < 190))
 
 
+def _is_smooth(looks: _Looks) -> NDArray[np.bool_]:
+    return (looks.spread < 9) & (looks.range < 32) & (looks.slope < 5)
+
+
 @dataclass(frozen=True, slots=True)
 class Texture:
     """A texture that fills windows.
@@ -94,9 +100,14 @@ class Texture:
     ----------
     name : for people
     within : classes whose pictures may hold it
-    means : the classes that a window of it allows, with their shares; all 0: shares not known
+    means : the classes that a window of it allows, with their shares; all 0: shares not known;
+        none: those of its picture
     share : of the windows that are learned from
     gain : darkest and brightest factor of its pixels in training
+    sunk : up to this share of its mean color is taken off half of the windows, as a stretch of a
+        scene's values does with the darkest of it
+    light : how strong the other changes of light are, beside those of pictures; where colors are
+        all that tells textures apart, they are mild
     looks : whether windows look like it
     """
 
@@ -105,6 +116,8 @@ class Texture:
     means: Mapping[str, float]
     share: float
     gain: tuple[float, float]
+    sunk: float
+    light: float
     looks: Callable[[_Looks], NDArray[np.bool_]]
 
 
@@ -113,33 +126,51 @@ TEXTURES = (
         "water",
         ("River", "Lake", "Pond", "OpenWater", "Island", "Port", "Beach", "Bridge"),
         {"OpenWater": 0.9, "Lake": 0.1},
-        0.35,
-        (0.8, 2.0),
+        0.34,
+        (0.7, 2.0),
+        0.95,
+        0.6,
         _is_water,
     ),
     Texture(
         "lawn",
         ("Park", "Stadium", "GolfCourse", "Playground", "BaseballField", "Meadow", "School"),
         {"Meadow": 1.0},
-        0.2,
+        0.13,
         (1.0, 1.0),
+        0.0,
+        0.6,
         _is_lawn,
     ),
     Texture(
         "sand",
         ("Beach", "Desert"),
         {"Beach": 0.0, "Desert": 0.0, "BareLand": 0.0},
-        0.2,
+        0.13,
         (1.0, 1.0),
+        0.0,
+        0.6,
         _is_sand,
     ),
     Texture(
         "asphalt",
         ("Parking", "Airport", "Freeway", "Viaduct", "Intersection", "Square"),
         {"Parking": 0.0, "Freeway": 0.0, "Airport": 0.0, "Intersection": 0.0, "Viaduct": 0.0},
-        0.15,
+        0.05,
         (1.0, 1.0),
+        0.0,
+        0.6,
         _is_asphalt,
+    ),
+    Texture(
+        "plants",
+        ("Meadow", "Shrubland", "Farmland", "PermanentCrop", "Forest", "Mountain"),
+        {},
+        0.35,
+        (0.8, 1.2),
+        0.0,
+        1.0,
+        _is_smooth,
     ),
 )  # fmt: skip
 
@@ -152,18 +183,18 @@ class Windows:
     ----------
     rows : int64 ``(M,)``, the pictures
     boxes : int64 ``(M, 3)``, top, left and side in pixels
+    kinds : int64 ``(M,)``, places in ``textures``
     labels : int64 ``(M,)``, places in the labels of ``legend``
-    legend : a label for each texture that was found
-    shares : float64, of each of these labels among the windows that are learned from
-    gains : the darkest and the brightest factor of each of these labels' pixels
+    textures : those that were found
+    legend : the pictures' labels, then one for each texture
     """
 
     rows: NDArray[np.int64]
     boxes: NDArray[np.int64]
+    kinds: NDArray[np.int64]
     labels: NDArray[np.int64]
+    textures: tuple[Texture, ...]
     legend: Legend
-    shares: NDArray[np.float64]
-    gains: tuple[tuple[float, float], ...]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -178,15 +209,15 @@ def find_windows(data: SceneImages, rows: NDArray[np.int64]) -> Windows:
     """
     classes = data.classes
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    used = []
+    used: list[Texture] = []
     for texture in TEXTURES:
         if not set(texture.means) <= set(classes):
             continue
         within = np.array([name in texture.within for name in classes])
         holding = ~(data.legend.allowed & ~within).any(1)
         mine = rows[holding[data.labels[rows]]]
-        own = (data.legend.allowed & np.isin(classes, list(texture.means))).any(1)
-        plain = data.legend.texture & own
+        own = np.isin(classes, list(texture.means or texture.within))
+        plain = data.legend.texture & (data.legend.allowed & own).any(1)
         pairs = [
             _windows_of(data.pixels[row], texture, plain=bool(plain[data.labels[row]]))
             for row in mine.tolist()
@@ -196,24 +227,31 @@ def find_windows(data: SceneImages, rows: NDArray[np.int64]) -> Windows:
             used.append(texture)
             found.append((np.repeat(mine, [len(pair) for pair in pairs]), boxes))
             log.info("%s: %d windows in %d pictures", texture.name, len(boxes), len(mine))
-    allowed = np.array([[name in t.means for name in classes] for t in used], bool)
-    weights = np.array([[t.means.get(name, 0.0) for name in classes] for t in used], np.float32)
-    shape = (len(used), len(classes))
-    legend = Legend(
+    places = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
+    kinds = np.repeat(np.arange(len(used)), [len(boxes) for _, boxes in found])
+    named = np.array([bool(texture.means) for texture in used], bool)
+    return Windows(
+        places,
+        np.concatenate([np.empty((0, 3), np.int64), *(boxes for _, boxes in found)]),
+        kinds,
+        np.where(named[kinds], len(data.legend.labels) + kinds, data.labels[places]),
+        tuple(used),
+        Legend.joined([data.legend, _texture_labels(classes, used)]),
+    )
+
+
+def _texture_labels(classes: tuple[str, ...], textures: Sequence[Texture]) -> Legend:
+    """A label for each texture; that of one without classes of its own is used by no window."""
+    shape = (len(textures), len(classes))
+    means = [texture.means or dict.fromkeys(texture.within, 0.0) for texture in textures]
+    allowed = np.array([[name in mean for name in classes] for mean in means], bool)
+    weights = np.array([[mean.get(name, 0.0) for name in classes] for mean in means], np.float32)
+    return Legend(
         classes,
-        tuple(texture.name for texture in used),
+        tuple(texture.name for texture in textures),
         allowed.reshape(shape),
         weights.reshape(shape),
-        np.ones(len(used), bool),
-    )
-    shares = np.array([texture.share for texture in used])
-    return Windows(
-        np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)]),
-        np.concatenate([np.empty((0, 3), np.int64), *(boxes for _, boxes in found)]),
-        np.repeat(np.arange(len(used)), [len(boxes) for _, boxes in found]),
-        legend,
-        shares / max(shares.sum(), 1e-9),
-        tuple(texture.gain for texture in used),
+        np.ones(len(textures), bool),
     )
 
 
@@ -271,11 +309,4 @@ def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> int:
 def without_windows(legend: Legend) -> Windows:
     """No windows, for what is learned from pictures alone."""
     nothing = np.empty(0, np.int64)
-    none = dataclasses.replace(
-        legend,
-        labels=(),
-        allowed=legend.allowed[:0],
-        weights=legend.weights[:0],
-        texture=legend.texture[:0],
-    )
-    return Windows(nothing, nothing.reshape(0, 3), nothing, none, np.empty(0), ())
+    return Windows(nothing, nothing.reshape(0, 3), nothing, nothing, (), legend)

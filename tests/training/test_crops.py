@@ -47,19 +47,24 @@ def data() -> SceneImages:
 
 def test_windows_lie_where_the_texture_is_and_the_label_allows_it(data: SceneImages) -> None:
     found = find_windows(data, np.arange(1, 18))
-    assert found.legend.labels == ("water", "lawn")
-    water = found.labels == 0
+    assert [texture.name for texture in found.textures] == ["water", "lawn", "plants"]
+    assert found.legend.labels[3:] == ("water", "lawn", "plants")
+    water, lawn, plants = (found.kinds == kind for kind in range(3))
+    assert (found.labels[water] == 3).all()
+    assert (found.labels[lawn] == 4).all()
     assert set(found.rows[water].tolist()) == {1, 2, 3, 4, 5}  # not 0, not the fields' water
     top, side = found.boxes[water][:, 0], found.boxes[water][:, 2]
     assert (top + side <= SIZE // 2).all()
     assert np.bincount(found.rows[water]).max() <= 3
-    np.testing.assert_allclose(found.legend.weights[0], [0, 0.1, 0.9, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(found.legend.weights[3], [0, 0.1, 0.9, 0, 0, 0], atol=1e-6)
     # Blurred throughout, but by its label nothing but grass.
-    assert set(found.rows[~water].tolist()) == set(range(6, 12))
-    assert found.shares.sum() == pytest.approx(1)
-    nothing = find_windows(data, np.arange(12, 18))
+    assert set(found.rows[lawn].tolist()) == set(range(6, 12))
+    # What is smooth in pictures of plants keeps the name of its picture.
+    assert set(found.rows[plants].tolist()) == set(range(6, 18))
+    assert found.labels[plants].tolist() == data.labels[found.rows[plants]].tolist()
+    nothing = find_windows(data, np.empty(0, np.int64))
     assert len(nothing) == 0
-    assert nothing.legend.allowed.shape == (0, 6)
+    assert nothing.legend.labels == data.legend.labels
 
 
 def _sampler(data: SceneImages, recipe: CropRecipe, seed: int = 0) -> CropSampler:
@@ -71,7 +76,7 @@ def _sampler(data: SceneImages, recipe: CropRecipe, seed: int = 0) -> CropSample
 def test_batches_mix_pictures_and_windows(data: SceneImages) -> None:
     recipe = CropRecipe(windows=0.25, light=0.0, stretched=0.0)
     sampler = _sampler(data, recipe)
-    assert sampler.legend.labels[3:] == ("water", "lawn")
+    assert sampler.legend.labels[3:] == ("water", "lawn", "plants")
     assert sampler.steps == 2
     batches = list(sampler.batches(64))
     assert len(batches) == 2
@@ -80,11 +85,11 @@ def test_batches_mix_pictures_and_windows(data: SceneImages) -> None:
         assert 0 <= float(crops.images.min()) <= float(crops.images.max()) <= 1
         assert crops.rows.shape == (6,)
         assert crops.labels[:6].tolist() == data.labels[crops.rows].tolist()
-        assert set(crops.labels[6:].tolist()) <= {3, 4}
+        assert set(crops.labels[6:].tolist()) <= {1, 2, 3, 4}
         assert (crops.visible[6:] == 1).all()
         for image, label in zip(crops.images[6:], crops.labels[6:], strict=True):
             red, green, blue = image.mean((1, 2))
-            assert blue > red if label == 3 else green > blue
+            assert blue > red if label in (2, 3) else green > blue  # the fields' smooth half
     again = list(_sampler(data, recipe).batches(64))
     assert all(torch.equal(a.images, b.images) for a, b in zip(batches, again, strict=True))
 

@@ -32,7 +32,7 @@ def test_options_that_are_given_change_the_recipes_and_the_others_do_not() -> No
         )
     )
     assert (chosen.encoder.size, chosen.encoder.learning_rate) == (96, 1e-4)
-    assert (chosen.captioner.epochs, chosen.fusion.epochs) == (3, 4 + 2)
+    assert (chosen.captioner.epochs, chosen.fusion.epochs) == (3, 4)
     assert chosen.footprint == Footprint(300, 400, 600)
     assert (chosen.gsd_range_m, chosen.seed, chosen.test) == ((0.5, 2), 7, 0)
 
