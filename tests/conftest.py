@@ -89,8 +89,14 @@ def small_model() -> Model:
         description="random weights",
         license="Apache-2.0",
         classes=tuple(
-            SceneClass(i, name, "#336699")
-            for i, name in enumerate(["Field", "River, wide", "Town <b>"])
+            SceneClass(i, name, "#336699", title=title, group=group)
+            for i, (name, title, group) in enumerate(
+                [
+                    ("Field", "", ""),
+                    ("River, wide", "Wide river", "Water"),
+                    ("Town <b>", "Town & <b>", "Built <up>"),
+                ]
+            )
         ),
         input_size=(64, 64),
         mean=(0.4, 0.5, 0.6),

@@ -43,6 +43,7 @@ from .network import masked_mean as masked_mean
 from .network import pool_windows as pool_windows
 from .palette import GROUPS as GROUPS
 from .palette import UNKNOWN_CLASS as UNKNOWN_CLASS
+from .palette import by_group as by_group
 from .palette import scene_classes as scene_classes
 from .pretrained import PretrainedImageEncoder as PretrainedImageEncoder
 from .pretrained import PretrainedTextEncoder as PretrainedTextEncoder

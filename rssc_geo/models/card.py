@@ -200,8 +200,8 @@ class SceneClass:
     name : unique in its model
     color : ``#rrggbb``
     description : one phrase, for people
-    title : the name as people write it, such as "Dense residential"; the name where it is empty
-    group : what it is a kind of, such as "Residential"; empty for own classes
+    title : the name as people write it, such as "Dense residential"; the name where none is given
+    group : what it is a kind of, such as "Residential"; empty for classes that the legend lacks
     """
 
     id: int
@@ -222,6 +222,8 @@ class SceneClass:
             check_encodable(getattr(self, part), f"the {part} of class {self.id}")
         if not self.name:
             raise ValueError(f"class {self.id} has no name")
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
         if not _COLOR.fullmatch(self.color):
             raise ValueError(f"class {self.name!r}: color {self.color!r} is not #rrggbb")
 

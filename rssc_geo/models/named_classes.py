@@ -115,7 +115,7 @@ def name_classes(
                 " (--no-other)"
             )
     described = [
-        SceneClass(known.id, known.name, known.color, "words: " + ", ".join(words[known.name]))
+        dataclasses.replace(known, description="words: " + ", ".join(words[known.name]))
         for known in scene_classes(list(words))
     ]
     if other:

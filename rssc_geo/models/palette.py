@@ -7,7 +7,7 @@ Evaluation of Aerial Scene Classification", IEEE TGRS 2017) and what other scene
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +172,20 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
         title = in_words(name).capitalize() if group else name
         classes.append(SceneClass(index, name, color, text, title, group))
     return tuple(classes)
+
+
+def by_group(classes: Iterable[SceneClass]) -> dict[str, tuple[SceneClass, ...]]:
+    """The classes of each group, both in the order of the legend.
+
+    Groups that the legend lacks come after its own in the order of ``classes``, and classes without
+    a group last, under an empty name.
+    """
+    places = {name: place for place, name in enumerate(_KNOWN)}
+    found: dict[str, list[SceneClass]] = {group: [] for group in GROUPS}
+    for scene_class in sorted(classes, key=lambda c: places.get(c.name.lower(), len(places))):
+        found.setdefault(scene_class.group, []).append(scene_class)
+    found[""] = found.pop("", [])
+    return {group: tuple(members) for group, members in found.items() if members}
 
 
 def _words(name: str) -> set[str]:

@@ -27,6 +27,8 @@ from .styles import class_qml as class_qml
 from .styles import class_sld as class_sld
 from .styles import confidence_qml as confidence_qml
 from .styles import confidence_sld as confidence_sld
+from .styles import group_qml as group_qml
+from .styles import group_sld as group_sld
 from .styles import review_qml as review_qml
 from .styles import rgb as rgb
 from .styles import xml_text as xml_text

@@ -54,10 +54,19 @@ class CellBatch:
 
 @dataclass(frozen=True, slots=True)
 class ClassTotal:
-    """What the landuse layer holds of one class."""
+    """What the landuse layer holds of one class.
+
+    Attributes
+    ----------
+    id, name, title, group : as in the model's card; ``group`` is None where it has none
+    cells, regions : how many
+    area_m2 : geodesic
+    """
 
     id: int
     name: str
+    title: str
+    group: str | None
     cells: int
     regions: int
     area_m2: float
@@ -298,7 +307,15 @@ def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) 
     area = np.bincount(regions.class_ids, weights=values.area_m2, minlength=count)
     regions_of_class = np.bincount(regions.class_ids, minlength=count)
     totals = tuple(
-        ClassTotal(c.id, c.name, int(cells[i]), int(regions_of_class[i]), float(area[i]))
+        ClassTotal(
+            c.id,
+            c.name,
+            c.title,
+            c.group or None,
+            int(cells[i]),
+            int(regions_of_class[i]),
+            float(area[i]),
+        )
         for i, c in enumerate(classes)
     )
     return LandUseSummary(

@@ -44,10 +44,12 @@ _CLASS = Field("class", "Class", "text", "Name of the most probable class")
 _CLASS_ID = Field(
     "class_id", "Class number", "integer", "Number of the class in the model card, from 0"
 )
+_GROUP = Field("group", "Group", "text", "What the class is a kind of; empty where it has no group")
 
 LANDUSE_FIELDS: tuple[Field, ...] = (
     _CLASS,
     _CLASS_ID,
+    _GROUP,
     Field(
         "confidence",
         "Confidence",
@@ -61,6 +63,7 @@ LANDUSE_FIELDS: tuple[Field, ...] = (
 CELL_FIELDS: tuple[Field, ...] = (
     _CLASS,
     _CLASS_ID,
+    _GROUP,
     Field("confidence", "Confidence", "real", "Probability of the class"),
     Field("runner_up", "Runner-up", "text", "Name of the second most probable class"),
     Field("margin", "Margin", "real", "Probability of the class less that of the runner-up"),
@@ -131,6 +134,7 @@ def landuse_layer(
 ) -> Layer:
     """The ``landuse`` layer: one feature a region, but for those of which a clip leaves nothing."""
     names = np.array([scene_class.name for scene_class in classes], object)
+    groups = _groups(classes)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(regions), _CHUNK):
@@ -140,6 +144,7 @@ def landuse_layer(
             columns = [
                 pa.array(names[class_ids], pa.string()),
                 pa.array(class_ids, pa.int32()),
+                pa.array(groups[class_ids], pa.string()),
                 _real(values.confidence[here]),
                 _real(values.area_m2[here], _AREA_DECIMALS),
                 pa.array(values.cells[here], pa.int32()),
@@ -168,6 +173,7 @@ def cells_layer(
     """
     # -1: no runner-up
     names = np.array([*(scene_class.name for scene_class in classes), None], object)
+    groups = _groups(classes)
 
     def batches() -> Iterator[pa.RecordBatch]:
         columns = "row, col, class_id, confidence, coalesce(runner_up, -1), margin, caption"
@@ -182,6 +188,7 @@ def cells_layer(
             arrays = [
                 pa.array(names[classes_here], pa.string()),
                 pa.array(classes_here, pa.int32()),
+                pa.array(groups[classes_here], pa.string()),
                 _real(np.array(confidence)[kept]),
                 pa.array(names[np.array(runner_up)[kept]], pa.string()),
                 _real(np.array(margin)[kept]),
@@ -207,6 +214,11 @@ def cells_layer(
         batches,
     )
     return layer
+
+
+def _groups(classes: Sequence[SceneClass]) -> NDArray[np.object_]:
+    """The group of each class, None where it has none."""
+    return np.array([scene_class.group or None for scene_class in classes], object)
 
 
 def _real(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> pa.Array:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from rssc_geo.models import GROUPS, by_group
 from rssc_geo.output.layers import Field, Layer
 
 if TYPE_CHECKING:
@@ -65,55 +66,54 @@ class LayerStyle:
     default: bool = False
 
 
-def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, LayerStyle]:
-    """The styles of a map's layer: by class, the default, and by confidence."""
-    return (
+@dataclass(frozen=True, slots=True)
+class _Category:
+    """What is drawn in ``color`` and listed as ``label``: features with this value."""
+
+    value: str
+    label: str
+    color: str
+
+
+def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, ...]:
+    """A map's styles: by class, the default; by group where there are any; by confidence."""
+    styles = [
         LayerStyle(
             "class",
             "Classes in the colors of the model",
             class_qml(layer.name, layer.fields, classes),
             class_sld(layer.name, classes),
             default=True,
-        ),
+        )
+    ]
+    if any(scene_class.group for scene_class in classes):
+        styles.append(
+            LayerStyle(
+                "group",
+                "Groups of classes",
+                group_qml(layer.name, layer.fields, classes),
+                group_sld(layer.name, classes),
+            )
+        )
+    styles.append(
         LayerStyle(
             "confidence",
             "Confidence in five steps",
             confidence_qml(layer.name, layer.fields),
             confidence_sld(layer.name),
-        ),
+        )
     )
+    return tuple(styles)
 
 
 def class_qml(layer: str, fields: Sequence[Field], classes: Sequence[SceneClass]) -> str:
     """The style by class: one category each, and a gray one for values that edits may bring."""
-    root = Element("qgis", version="3.22.0", styleCategories=_CATEGORIES)
-    renderer = SubElement(
-        root,
-        "renderer-v2",
-        type="categorizedSymbol",
-        attr="class",
-        enableorderby="0",
-        forceraster="0",
-    )
-    renderer.set("symbollevels", "0")
-    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
-    entries = [
-        (xml_text(scene_class.name), xml_text(scene_class.name), scene_class.color)
-        for scene_class in classes
-    ]
-    for index, (value, label, color) in enumerate([*entries, ("", "other", _OTHER)]):
-        SubElement(
-            categories,
-            "category",
-            value=value,
-            label=label,
-            symbol=str(index),
-            render="true",
-            type="string",
-        )
-        _symbol(symbols, str(index), color, outline_mm=_OUTLINE_MM[layer])
-    _symbol(SubElement(renderer, "source-symbol"), "0", _OTHER, outline_mm=_OUTLINE_MM[layer])
-    return _finished(root, fields)
+    return _categorized_qml(layer, fields, "class", _class_categories(classes))
+
+
+def group_qml(layer: str, fields: Sequence[Field], classes: Sequence[SceneClass]) -> str:
+    """The style by the classes' group: one category each, and a gray one for all else."""
+    return _categorized_qml(layer, fields, "group", _group_categories(classes))
 
 
 def confidence_qml(layer: str, fields: Sequence[Field]) -> str:
@@ -183,12 +183,12 @@ def review_qml(fields: Sequence[Field]) -> str:
 
 def class_sld(layer: str, classes: Sequence[SceneClass]) -> str:
     """The style by class: one rule each."""
-    root, rules = _sld(layer, "Class")
-    for scene_class in classes:
-        name = xml_text(scene_class.name)
-        condition = _rule(rules, name, scene_class.color)
-        _compare(condition, "PropertyIsEqualTo", "class", name)
-    return tostring(root, encoding="unicode")
+    return _categorized_sld(layer, "Class", "class", _class_categories(classes))
+
+
+def group_sld(layer: str, classes: Sequence[SceneClass]) -> str:
+    """The style by the classes' group: one rule each."""
+    return _categorized_sld(layer, "Group", "group", _group_categories(classes))
 
 
 def confidence_sld(layer: str) -> str:
@@ -214,6 +214,63 @@ def rgb(color: str) -> Rgb:
 def xml_text(text: str) -> str:
     """The text without the control characters that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", text)
+
+
+def _class_categories(classes: Sequence[SceneClass]) -> list[_Category]:
+    """The classes under their titles, in the order of the legend."""
+    return [
+        _Category(scene_class.name, scene_class.title, scene_class.color)
+        for members in by_group(classes).values()
+        for scene_class in members
+    ]
+
+
+def _group_categories(classes: Sequence[SceneClass]) -> list[_Category]:
+    """The groups of the classes; one that the legend lacks has the color of its first class."""
+    return [
+        _Category(group, group, GROUPS.get(group, members[0].color))
+        for group, members in by_group(classes).items()
+        if group
+    ]
+
+
+def _categorized_qml(
+    layer: str, fields: Sequence[Field], attribute: str, categories: Sequence[_Category]
+) -> str:
+    root = Element("qgis", version="3.22.0", styleCategories=_CATEGORIES)
+    renderer = SubElement(
+        root,
+        "renderer-v2",
+        type="categorizedSymbol",
+        attr=attribute,
+        enableorderby="0",
+        forceraster="0",
+    )
+    renderer.set("symbollevels", "0")
+    entries, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    for index, category in enumerate([*categories, _Category("", "other", _OTHER)]):
+        SubElement(
+            entries,
+            "category",
+            value=xml_text(category.value),
+            label=xml_text(category.label),
+            symbol=str(index),
+            render="true",
+            type="string",
+        )
+        _symbol(symbols, str(index), category.color, outline_mm=_OUTLINE_MM[layer])
+    _symbol(SubElement(renderer, "source-symbol"), "0", _OTHER, outline_mm=_OUTLINE_MM[layer])
+    return _finished(root, fields)
+
+
+def _categorized_sld(
+    layer: str, title: str, attribute: str, categories: Sequence[_Category]
+) -> str:
+    root, rules = _sld(layer, title)
+    for category in categories:
+        condition = _rule(rules, xml_text(category.label), category.color)
+        _compare(condition, "PropertyIsEqualTo", attribute, xml_text(category.value))
+    return tostring(root, encoding="unicode")
 
 
 def _finished(root: Element, fields: Sequence[Field]) -> str:

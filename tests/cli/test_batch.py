@@ -246,6 +246,13 @@ def test_merged_scenes_cover_every_place_once(
         cells["confidence"].mean(),
         atol=1e-4,
     )
+    groups = {"Field": None, "River, wide": "Water", "Town <b>": "Built <up>"}
+    for frame in (cells, regions):
+        assert frame.columns[:4].tolist() == ["scene", "class", "class_id", "group"]
+        found = frame["group"].astype(object).where(frame["group"].notna(), None)
+        assert found.tolist() == [groups[name] for name in frame["class"]]
+    styles = gpd.read_file(target, layer="layer_styles", ignore_geometry=True)
+    assert styles["styleName"].tolist() == ["class", "group", "confidence"] * 2
     made = target.stat().st_mtime_ns
     assert rssc(*command, "--model", bundle, "--crs", "EPSG:32632").code == 0
     assert target.stat().st_mtime_ns == made

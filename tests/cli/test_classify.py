@@ -19,6 +19,7 @@ import rasterio
 from PIL import Image
 from shapely.geometry import box
 
+from rssc_geo.models import load_card
 from tests.factories import texture, write_raster
 
 from .conftest import Outcome
@@ -71,6 +72,11 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
     assert str(target) in values["outputs"]
     assert values["cells"] == 12 == values["tiles_classified"]
     assert (values["device"], values["dtype"]) == ("cpu", "float32")
+    known = load_card("compact").classes
+    for found in values["classes"]:
+        own = known[found["id"]]
+        expected = (own.name, own.title, own.group or None)
+        assert (found["name"], found["title"], found["group"]) == expected
     with rasterio.open(tmp_path / "classes.tif") as classes:
         grid = classes.read(1)
         assert classes.crs.to_epsg() == 32632

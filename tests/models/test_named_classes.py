@@ -63,6 +63,12 @@ def test_named_classes_are_found(spoken: tuple[Model, np.ndarray, np.ndarray]) -
     )
     assert [c.name for c in named.card.classes] == ["water", "grass", "houses"]
     assert named.card.classes[0].description == "words: river, wide river"
+    spoken_of = name_classes(model, {"Pond": ["river"], "grass": ["green field"]}).card.classes
+    assert [(c.title, c.group) for c in spoken_of] == [
+        ("Pond", "Water"),
+        ("grass", ""),
+        ("other", ""),
+    ]
     with torch.inference_mode():
         logits = named.network.classify(torch.from_numpy(tokens[60:]).float())
         alone = named.network.classify(torch.from_numpy(tokens[60:61]).float())

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rssc_geo.models import GROUPS, UNKNOWN_CLASS, scene_classes
+from rssc_geo.models import GROUPS, UNKNOWN_CLASS, SceneClass, by_group, scene_classes
 
 skimage_color = pytest.importorskip("skimage.color", reason="scikit-image is not installed")
 
@@ -84,3 +84,18 @@ def test_titles_are_for_people() -> None:
     assert named["solar park"].title == "solar park"
     assert named["solar park"].group == ""
     assert named["beach"].title == "Beach"
+
+
+def test_classes_come_group_by_group_in_the_order_of_the_legend() -> None:
+    named = scene_classes(["solar park", "Pond", "Forest", "vineyard", "River", "Airport"])
+    own = SceneClass(6, "reef", "#00ffff", group="Sea floor")
+    assert {group: [c.name for c in found] for group, found in by_group([own, *named]).items()} == {
+        "Water": ["River", "Pond"],
+        "Forest": ["Forest"],
+        "Transport": ["Airport"],
+        "Sea floor": ["reef"],
+        "": ["solar park", "vineyard"],
+    }
+    assert [*by_group([own, *named])] == ["Water", "Forest", "Transport", "Sea floor", ""]
+    assert by_group([]) == {}
+    assert own.title == "reef"

@@ -28,6 +28,8 @@ NAMES = (
     "P",
     "two\nlines\x07",
 )
+# By the name's first sign: one group that the legend lacks, and classes without any.
+GROUPS = {"D": "Residential", "W": "Water", "<": 'Odd & <"group">', "🌲": "Forest", "t": "Water"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,13 @@ def make_case() -> Callable[..., Case]:
             for row, col in zip(rows, cols, strict=True)
         ]
         classes = tuple(
-            SceneClass(i, name, f"#{40 * i % 256:02x}{90 * i % 256:02x}80")
+            SceneClass(
+                i,
+                name,
+                f"#{40 * i % 256:02x}{90 * i % 256:02x}80",
+                title=f"Title of {name}",
+                group=GROUPS.get(name[0], ""),
+            )
             for i, name in enumerate(names)
         )
         return Case(

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pyogrio
 import pytest
 
+from rssc_geo.models import GROUPS, by_group
 from rssc_geo.output import CELL_FIELDS, LANDUSE_FIELDS, probability_fields
 
 if TYPE_CHECKING:
@@ -53,13 +55,16 @@ def test_it_is_a_sound_geopackage_1_3_with_spatial_indexes(package: Path) -> Non
     assert registered <= tables
 
 
-def test_each_layer_has_its_default_style_and_one_of_confidence(case: Case, package: Path) -> None:
+def test_each_layer_has_its_default_style_and_those_of_group_and_confidence(
+    package: Path,
+) -> None:
     rows = query(
         package,
         "SELECT f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName,"
         " useAsDefault, update_time FROM layer_styles ORDER BY id",
     )
-    looks = [(layer, style) for layer in ("landuse", "cells") for style in ("class", "confidence")]
+    styles = ("class", "group", "confidence")
+    looks = [(layer, style) for layer in ("landuse", "cells") for style in styles]
     assert [row[:6] for row in rows] == [
         ("", "", layer, "geom", style, int(style == "class")) for layer, style in looks
     ]
@@ -81,10 +86,13 @@ def test_each_layer_has_its_default_style_and_one_of_confidence(case: Case, pack
         assert {alias.get("field") for alias in root.iter("alias")} == columns[str(layer)]
 
 
-def test_every_class_present_has_its_color_and_its_real_name(case: Case, package: Path) -> None:
-    present = [
-        case.classes[index] for index in sorted(set(case.class_grid[case.rows, case.cols].tolist()))
-    ]
+def test_every_class_present_has_its_color_its_real_name_and_its_title(
+    case: Case, package: Path
+) -> None:
+    indexes = sorted(set(case.class_grid[case.rows, case.cols].tolist()))
+    groups = by_group(case.classes[index] for index in indexes)
+    present = [scene_class for members in groups.values() for scene_class in members]
+    assert [scene_class.id for scene_class in present] != indexes
     (qml,), (sld,) = (
         query(package, f"SELECT {kind} FROM layer_styles LIMIT 1")[0]
         for kind in ("styleQML", "styleSLD")
@@ -102,6 +110,8 @@ def test_every_class_present_has_its_color_and_its_real_name(case: Case, package
     # A control character cannot stand in XML; all else comes back as it was.
     names = [scene_class.name.replace("\x07", "\ufffd") for scene_class in present]
     assert [category.get("value") for category in categories] == names
+    titles = [f"Title of {name}" for name in names]
+    assert [category.get("label") for category in categories] == titles
     for category, scene_class in zip(categories, present, strict=True):
         *rgb, alpha = (int(part) for part in str(colors[category.get("symbol")]).split(","))
         assert "#{:02x}{:02x}{:02x}".format(*rgb) == scene_class.color
@@ -109,9 +119,39 @@ def test_every_class_present_has_its_color_and_its_real_name(case: Case, package
     rules = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
     literals = [rule.findtext(f"{OGC}Filter/{OGC}PropertyIsEqualTo/{OGC}Literal") for rule in rules]
     assert literals == names
+    assert [rule.findtext(f"{SLD}Title") for rule in rules] == titles
     assert [rule.findtext(f".//{SLD}Fill/{SLD}CssParameter") for rule in rules] == [
         c.color for c in present
     ]
+
+
+def test_groups_have_the_colors_of_the_legend(case: Case, package: Path) -> None:
+    (qml, sld), _ = query(
+        package, "SELECT styleQML, styleSLD FROM layer_styles WHERE styleName = 'group'"
+    )
+    rules = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    odd = 'Odd & <"group">'
+    colors = {
+        **{group: GROUPS[group] for group in ("Water", "Forest", "Residential")},
+        odd: next(c.color for c in case.classes if c.group == odd),
+    }
+    assert {
+        rule.findtext(f"{OGC}Filter/{OGC}PropertyIsEqualTo/{OGC}Literal"): rule.findtext(
+            f".//{SLD}Fill/{SLD}CssParameter"
+        )
+        for rule in rules
+    } == colors
+    assert [rule.findtext(f"{SLD}Title") for rule in rules] == [*colors]
+    found = [category.get("value") for category in ET.fromstring(str(qml)).iter("category")]
+    assert found == [*colors, ""]
+
+
+def test_classes_without_groups_have_no_style_of_groups(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    make_case(names=("p", "q")).write(tmp_path / "map.gpkg")
+    styles = query(tmp_path / "map.gpkg", "SELECT styleName FROM layer_styles")
+    assert styles == [("class",), ("confidence",)] * 2
 
 
 def test_map_tips_escape_what_people_wrote(package: Path) -> None:
@@ -126,7 +166,7 @@ def test_map_tips_escape_what_people_wrote(package: Path) -> None:
                 assert (
                     f"replace(replace(coalesce(\"{field}\", ''), '&', '&amp;'), '<', '&lt;')" in tip
                 )
-    assert '"caption"' in str(tips[2])
+    assert '"caption"' in str(tips[-1])
 
 
 def test_fields_have_aliases_and_descriptions(case: Case, package: Path) -> None:

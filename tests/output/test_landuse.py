@@ -67,6 +67,9 @@ def test_every_format_holds_the_same_map_and_nothing_is_left_beside_it(
         == (summary.regions, summary.cells)
         == (summary.regions, len(case.rows))
     )
+    assert [(total.title, total.group) for total in summary.classes] == [
+        (scene_class.title, scene_class.group or None) for scene_class in case.classes
+    ]
     names = np.array([scene_class.name for scene_class in case.classes], object)
     order = np.argsort(-case.probabilities, axis=1, kind="stable")
     top = np.sort(case.probabilities, axis=1)[:, ::-1]
@@ -75,6 +78,11 @@ def test_every_format_holds_the_same_map_and_nothing_is_left_beside_it(
     assert cells["class_id"].tolist() == order[:, 0].tolist()
     assert cells["class"].tolist() == names[order[:, 0]].tolist()
     assert cells["runner_up"].tolist() == names[order[:, 1]].tolist()
+    groups = {scene_class.name: scene_class.group or None for scene_class in case.classes}
+    for layer in (cells, landuse):
+        assert layer.columns[:3].tolist() == ["class", "class_id", "group"]
+        found = [group if isinstance(group, str) else None for group in layer["group"]]
+        assert found == [groups[name] for name in layer["class"]]
     assert cells["confidence"].to_numpy() == pytest.approx(top[:, 0], abs=1e-6)
     assert cells["margin"].to_numpy() == pytest.approx(top[:, 0] - top[:, 1], abs=1.1e-6)
     for caption, expected in zip(cells["caption"], case.captions, strict=True):

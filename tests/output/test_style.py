@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rssc_geo.models import SceneClass
+from rssc_geo.models import SceneClass, by_group
 from rssc_geo.output import (
     CELL_FIELDS,
     CONFIDENCE_STEPS,
@@ -16,6 +16,8 @@ from rssc_geo.output import (
     class_sld,
     confidence_qml,
     confidence_sld,
+    group_qml,
+    group_sld,
     xml_text,
 )
 
@@ -24,14 +26,21 @@ OGC = "{http://www.opengis.net/ogc}"
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
 def test_any_class_names_make_xml_that_gives_them_back(names: list[str]) -> None:
-    classes = [SceneClass(index, name, "#102030") for index, name in enumerate(names)]
+    classes = [SceneClass(index, name, "#102030", group=name) for index, name in enumerate(names)]
+    ordered = [c.name for members in by_group(classes).values() for c in members]
     categories = ET.fromstring(class_qml("cells", CELL_FIELDS, classes)).findall(".//category")
-    assert [category.get("value") for category in categories] == [*map(xml_text, names), ""]
+    for kind in ("value", "label"):
+        assert [category.get(kind) for category in categories][:-1] == [*map(xml_text, ordered)]
+    assert categories[-1].get("value") == ""
     literals = ET.fromstring(class_sld("cells", classes)).iter(f"{OGC}Literal")
     # XML reads a lone carriage return in text as a line feed.
     assert [literal.text for literal in literals] == [
-        xml_text(name).replace("\r\n", "\n").replace("\r", "\n") for name in names
+        xml_text(name).replace("\r\n", "\n").replace("\r", "\n") for name in ordered
     ]
+    groups = [*by_group(classes)]
+    categories = ET.fromstring(group_qml("cells", CELL_FIELDS, classes)).findall(".//category")
+    assert [category.get("value") for category in categories] == [*map(xml_text, groups), ""]
+    assert len([*ET.fromstring(group_sld("cells", classes)).iter(f"{OGC}Literal")]) == len(groups)
 
 
 def test_steps_of_confidence_cover_zero_to_one_without_gap() -> None:

@@ -31,7 +31,7 @@ GEO = GeoGrid(
     CRS(32632),
 )
 CLASSES = tuple(
-    SceneClass(i, name, f"#{60 * i:02x}4080")
+    SceneClass(i, name, f"#{60 * i:02x}4080", group="" if i % 2 else f"Group of {name}")
     for i, name in enumerate(["Field", "Wood <b>", "Robert'); DROP TABLE x;--", "🌲"])
 )
 
