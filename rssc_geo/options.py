@@ -657,6 +657,12 @@ class OutputOptions:
         row=True,
         path=True,
     )
+    no_unknown: bool = option(
+        "Name every cell, also those unlike anything that the model has learned.",
+        OUTPUT,
+        FLAG,
+        default=False,
+    )
     full_provenance: bool = option(
         "Map and report name files with their folders.", OUTPUT, FLAG, default=False
     )

@@ -1,7 +1,7 @@
 """What is kept between runs knows itself: its version, its content, and damage to it.
 
-``data/kept-N`` holds a file of each kind as the program of schema N wrote it: a part file, a
-journal, a cache of captions, a checkpoint of a training.
+``data/kept-N`` holds files as the program of schema N wrote them: a part file, a journal, a cache of
+captions, a checkpoint of a training. Schema 3 is of the part file alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FUZZ_S = 5.0  # for each kind
 
 def rows(first: int, count: int) -> list[Row]:
     return [
-        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1")
+        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1", 0.25)
         for index in range(first, first + count)
     ]
 
@@ -43,7 +43,9 @@ def rows(first: int, count: int) -> list[Row]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """The files of the present schema, to be changed."""
-    return Path(shutil.copytree(DATA / "kept-2", tmp_path / "kept"))
+    folder = Path(shutil.copytree(DATA / "kept-2", tmp_path / "kept"))
+    shutil.copy(DATA / "kept-3" / "map.gpkg.part", folder)
+    return folder
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -135,11 +137,20 @@ def test_files_of_the_first_schema_are_refused_or_made_anew(
     assert "loop.safetensors is made anew" in caplog.text
 
 
+def test_a_part_file_of_the_second_schema_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(shutil.copy(DATA / "kept-2" / "map.gpkg.part", tmp_path))
+    with PartFile(path, KEY) as part:
+        assert (part.watermark, len(part)) == (0, 0)
+    assert "it is of version 2, this program writes 3" in caplog.text
+
+
 def test_later_schemas_are_refused_or_made_anew(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, statement in (
-        ("map.gpkg.part", "PRAGMA user_version = 3"),
+        ("map.gpkg.part", "PRAGMA user_version = 4"),
         (NAME, "UPDATE meta SET format = 3"),
         ("captions.sqlite", "PRAGMA user_version = 3"),
     ):
@@ -148,7 +159,7 @@ def test_later_schemas_are_refused_or_made_anew(
             connection.commit()
     with PartFile(kept / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (0, 0)
-    assert "it is of version 3, this program writes 2" in caplog.text
+    assert "it is of version 4, this program writes 3" in caplog.text
     with pytest.raises(OutputError, match="is a journal of format 3, this program writes 2"):
         read_journal(kept)
     assert CaptionCache(kept / "captions.sqlite").get(CAPTION) == {}

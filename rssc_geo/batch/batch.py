@@ -27,7 +27,7 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import check_not_input
 from rssc_geo.inference import PredictorSpec
-from rssc_geo.models import ModelCard, load_card
+from rssc_geo.models import ModelCard, legend_of, load_card
 from rssc_geo.options import BatchOptions, CaptionerOptions, options_of, values_of
 
 
@@ -89,7 +89,7 @@ def run_batch(
                     runner.run(pool)
             result = tracker.result(jobs.problems)
             if options.merge is not None:
-                files = merge_done(jobs, journal, Path(output), options, card.classes)
+                files = merge_done(jobs, journal, Path(output), options, legend_of(card))
                 result = replace(result, outputs=files)
             tracker.tick(0)
             outcome = "failures" if result.failed else "done"

@@ -143,7 +143,7 @@ def merge_scenes(
     rule : where scenes overlap, a place belongs to the scene that is ``first`` or ``last`` in
         ``parts``, or whose cell there is ``most-confident`` (of equals the first); the other cells
         are cut
-    classes : of the model
+    classes : of the model, ``Unknown`` among them where maps may hold it
     missing : names of scenes that are not there, for the provenance
     overwrite : replace files that are there
 
@@ -182,9 +182,10 @@ class _Merger:
         infos = [_info(part.path) for part in parts]
         self._bounds = shapely.box(*np.array([info["total_bounds"] for info in infos]).T)
         self._crs = CRS.from_user_input(infos[0]["crs"])
-        named = probability_fields(classes)
-        self._probabilities = (
-            named if all({f.name for f in named} <= set(info["fields"]) for info in infos) else ()
+        self._probabilities = tuple(
+            field
+            for field in probability_fields(classes)
+            if all(field.name in info["fields"] for info in infos)
         )
         self._lost = [_Lost() for _ in parts]
         self.present: set[str] = set()

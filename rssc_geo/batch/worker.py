@@ -64,9 +64,9 @@ class BlockResult:
 
     ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
     float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``probabilities``
-    float32 (m, C) and m captions; of fine maps one of both for each cell. The other tiles have no
-    valid cell of their own and add nothing. Seconds of waiting for the reader and of the model;
-    ``worker``: its name.
+    float32 (m, C), m captions and ``familiarity`` float32 (m,); of fine maps one of each for each
+    cell. The other tiles have no valid cell of their own and add nothing. Seconds of waiting for
+    the reader and of the model; ``worker``: its name.
     """
 
     tiles: NDArray[np.int64]
@@ -75,6 +75,7 @@ class BlockResult:
     cell_fractions: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     captions: list[str]
+    familiarity: NDArray[np.float32]
     reading_s: float
     model_s: float
     worker: str
@@ -107,6 +108,12 @@ class BlockResult:
                 ]
             ),
             [text for result in seen for text in result.captions],
+            np.concatenate(
+                [
+                    np.empty(0, np.float32),
+                    *(np.ravel(np.float32(result.familiarity)) for result in seen),
+                ]
+            ),
             reading_s,
             model_s,
             worker,
@@ -129,7 +136,17 @@ class BlockResult:
             mine = slice(told, told + (fractions.size if each else 1))
             probabilities = self.probabilities[mine]
             probabilities = probabilities.reshape(*shape, -1) if each else probabilities[0]
-            results.append(TileResult(tile, valid, fractions, probabilities, self.captions[mine]))
+            familiarity = self.familiarity[mine]
+            results.append(
+                TileResult(
+                    tile,
+                    valid,
+                    fractions,
+                    probabilities,
+                    self.captions[mine],
+                    familiarity.reshape(shape) if each else float(familiarity[0]),
+                )
+            )
             at += fractions.size
             seen += 1
             told = mine.stop

@@ -5,6 +5,7 @@ Which tiles are looked at, and the mean over the tiles that contain a cell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class TileResult:
     probabilities : float32 ``(C,)``; of a block ``(cell rows, cell cols, C)``; None where it was
         not looked at
     captions : one; of a block one for each cell, row by row
+    familiarity : in [0, 1], NaN where the model cannot tell; of a block ``(cell rows, cell cols)``
     """
 
     tile: Tile
@@ -32,14 +34,16 @@ class TileResult:
     cell_fractions: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None
     captions: Sequence[str]
+    familiarity: NDArray[np.float32] | float = math.nan
 
 
 class CellMap:
     """How tiles, or blocks, and cells of a grid depend on each other, for the selected cells.
 
     A cell is written when its valid share, as seen by the containing tile whose center is nearest,
-    reaches ``min_valid``. Its probabilities are the mean over that nearest tile and those other
-    containing tiles whose own valid share reaches ``min_valid``; its caption is the nearest tile's.
+    reaches ``min_valid``. Its probabilities and familiarity are the mean over that nearest tile and
+    those other containing tiles whose own valid share reaches ``min_valid``; its caption is the
+    nearest tile's.
     Nothing here depends on the selection but which cells are written, so an AOI never changes a
     result.
     """
@@ -116,11 +120,16 @@ class CellMap:
         return tile_row * self.grid.tiles_shape[1] + start_col
 
 
+_Cell = tuple[int, int, NDArray[np.float64], float, str]
+"""Row, column, probabilities, familiarity and caption."""
+
+
 @dataclass(slots=True)
 class _Row:
     """Running sums of one row of cells."""
 
     sums: NDArray[np.float64]  # (cells, C)
+    familiarity: NDArray[np.float64]  # (cells,)
     counts: NDArray[np.int64]  # (cells,)
     valid: NDArray[np.bool_]  # (cells,)
     captions: dict[int, str]
@@ -139,21 +148,22 @@ class CellAggregator:
     def add(self, results: Sequence[TileResult]) -> CellBatch:
         """Take the next tiles and return the cells that are complete with them."""
         finished = [piece for result in results for piece in self._add(result)]
-        rows, cols, probabilities, captions = (
-            zip(*finished, strict=True) if finished else ((), (), (), ())
+        rows, cols, probabilities, familiarity, captions = (
+            zip(*finished, strict=True) if finished else ((), (), (), (), ())
         )
         return CellBatch(
             rows=np.array(rows, np.int32),
             cols=np.array(cols, np.int32),
             probabilities=np.array(probabilities, np.float32).reshape(-1, self._classes),
+            familiarity=np.array(familiarity, np.float32),
             captions=list(captions),
         )
 
-    def _add(self, result: TileResult) -> list[tuple[int, int, NDArray[np.float64], str]]:
+    def _add(self, result: TileResult) -> list[_Cell]:
         cells, tile = self._cells, result.tile
         rows, cols = cells.grid.cells_of_tile(tile)
         near = cells.near(tile)
-        seen = result.probabilities
+        seen, familiarity = result.probabilities, np.broadcast_to(result.familiarity, near.shape)
         counted = near if result.valid_fraction < cells.min_valid else np.ones_like(near)
         valid = near & cells.valid(result.cell_fractions)
         across = slice(cols.start, cols.stop)
@@ -162,6 +172,7 @@ class CellAggregator:
             sums = self._row(row)
             if seen is not None:
                 sums.sums[across][counted[index]] += seen[index][counted[index]] if each else seen
+                sums.familiarity[across][counted[index]] += familiarity[index][counted[index]]
                 sums.counts[across] += counted[index]
             sums.valid[across] |= valid[index]
             for col in np.flatnonzero(valid[index]):
@@ -177,15 +188,18 @@ class CellAggregator:
     def _row(self, row: int) -> _Row:
         if row not in self._rows:
             width = self._cells.grid.cells_shape[1]
-            zeros = np.zeros((width, self._classes))
-            self._rows[row] = _Row(zeros, np.zeros(width, np.int64), np.zeros(width, bool), {})
+            self._rows[row] = _Row(
+                np.zeros((width, self._classes)),
+                np.zeros(width),
+                np.zeros(width, np.int64),
+                np.zeros(width, bool),
+                {},
+            )
         return self._rows[row]
 
-    def _complete(
-        self, tile: Tile, rows: range, cols: range
-    ) -> list[tuple[int, int, NDArray[np.float64], str]]:
+    def _complete(self, tile: Tile, rows: range, cols: range) -> list[_Cell]:
         cells = self._cells
-        complete: list[tuple[int, int, NDArray[np.float64], str]] = []
+        complete: list[_Cell] = []
         for row in rows:
             if cells.span_rows[row, 1] != tile.row:
                 continue
@@ -196,7 +210,13 @@ class CellAggregator:
                 if cells.span_cols[c, 1] == tile.col and cells.selected[row, c] and sums.valid[c]
             ]
             complete += [
-                (row, col, sums.sums[col] / sums.counts[col], sums.captions.pop(col))
+                (
+                    row,
+                    col,
+                    sums.sums[col] / sums.counts[col],
+                    float(sums.familiarity[col] / sums.counts[col]),
+                    sums.captions.pop(col),
+                )
                 for col in ready
             ]
         return complete

@@ -43,6 +43,8 @@ from rssc_geo.raster import (
 
 Source = str | Path | Sequence[str | Path]
 """A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
+_FAR = 4
+"""So many times coarser pixels, or smaller tiles, than a model learned from are another world."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Plan:
     selected : bool (cell rows, cell columns), the cells that are asked for
     area : the area of interest in the raster's CRS, None for the whole raster
     warnings : what the user should know
+    out_of_range : whether pixels are so much coarser, or tiles so much smaller, than what the model
+        learned from that it cannot know what it sees
     """
 
     scene: Scene
@@ -67,6 +71,7 @@ class Plan:
     selected: NDArray[np.bool_]
     area: BaseGeometry | None
     warnings: tuple[str, ...]
+    out_of_range: bool = False
 
     @functools.cached_property
     def cells(self) -> CellMap:
@@ -143,7 +148,14 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
         *tiling.warnings,
         *_resolution_warnings(scene, tiling, card),
     )
-    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings)
+    out_of_range = _is_out_of_range(scene, tiling, card)
+    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, out_of_range)
+
+
+def _is_out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> bool:
+    """Whether pixels or tiles are more than ``_FAR`` times off what the card says of them."""
+    coarse = max(scene.gsd_m) > _FAR * card.gsd_range_m[1]
+    return coarse or min(tiling.footprint_m) * _FAR < card.footprint.minimum_m
 
 
 def _choose_sizes(scene: Scene, card: ModelCard, options: TilingOptions) -> TileChoice:

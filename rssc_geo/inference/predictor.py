@@ -76,13 +76,19 @@ def choose_compute(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``probabilities`` float32 (B, C), calibrated by the card's temperature; ``captions``: B.
+    """What is found of B pictures, or of the B cells of a block, row by row.
 
-    B is the number of pictures; of a block, that of its cells, row by row.
+    Attributes
+    ----------
+    probabilities : float32 (B, C), calibrated by the card's temperature
+    captions : B
+    familiarity : float32 (B,), the share of the model's validation pictures that are less like what
+        it learned from; NaN where it cannot tell
     """
 
     probabilities: NDArray[np.float32]
     captions: list[str]
+    familiarity: NDArray[np.float32]
 
 
 class Predictor:
@@ -106,6 +112,8 @@ class Predictor:
             model.network.to(memory_format=torch.channels_last)
         if model.decoder is not None:
             model.decoder.to(device=compute.device, dtype=compute.dtype)
+        if model.familiarity is not None:
+            model.familiarity.to(device=compute.device)
 
     @property
     def card(self) -> ModelCard:
@@ -165,7 +173,11 @@ class Predictor:
             return parts[0]
         none = np.empty((0, len(self.card.classes)), np.float32)
         probabilities = np.concatenate([none, *(part.probabilities for part in parts)])
-        return Prediction(probabilities, [text for part in parts for text in part.captions])
+        return Prediction(
+            probabilities,
+            [text for part in parts for text in part.captions],
+            np.concatenate([none[:, 0], *(part.familiarity for part in parts)]),
+        )
 
     @torch.inference_mode()
     def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
@@ -182,9 +194,10 @@ class Predictor:
         pooled = pool_windows(
             features[0], scene=layout.scene, ground=layout.ground, scene_width=scene_width
         )
-        logits = self.model.network.classify_pooled(pooled.flatten(0, 1))
-        probabilities = self._probabilities(logits)
-        return Prediction(probabilities, self._block_captions(block, layout, features))
+        pooled = pooled.flatten(0, 1)
+        probabilities = self._probabilities(self.model.network.classify_pooled(pooled))
+        captions = self._block_captions(block, layout, features)
+        return Prediction(probabilities, captions, self._familiarity(pooled))
 
     def _block_captions(
         self, block: TileData, layout: BlockLayout, features: torch.Tensor
@@ -239,7 +252,15 @@ class Predictor:
             for values in model.tokenize(read, source=captioner.source)
         )
         logits = model.network.classify(batch.image_tokens, ids, present)
-        return Prediction(self._probabilities(logits), captions)
+        familiarity = self._familiarity(batch.image_tokens.mean(1))
+        return Prediction(self._probabilities(logits), captions, familiarity)
+
+    def _familiarity(self, pooled: torch.Tensor) -> NDArray[np.float32]:
+        """How familiar mean tokens (B, I) are, (B,)."""
+        part = self.model.familiarity
+        if part is None:
+            return np.full(len(pooled), np.nan, np.float32)
+        return np.asarray(part(pooled.float()).cpu().numpy(), np.float32)
 
     def _probabilities(self, logits: torch.Tensor) -> NDArray[np.float32]:
         """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are none."""
@@ -359,7 +380,8 @@ def _predict_batch(
     found = predictor(
         np.stack([data.pixels for data in looked]), np.stack([data.mask for data in looked])
     )
-    rows = iter(zip(found.probabilities, ((text,) for text in found.captions), strict=True))
+    captions = ((text,) for text in found.captions)
+    rows = iter(zip(found.probabilities, captions, found.familiarity.tolist(), strict=True))
     return [
         TileResult(item.tile, item.valid_fraction, item.cell_fractions, *next(rows))
         if isinstance(item, TileData)
@@ -376,8 +398,14 @@ def _look_at_block(
     if not cells.valid(fractions).any():
         return TileResult(tile, block.valid_fraction, fractions, None, ("",))
     found = predictor.classify_block(block, grid)
-    probabilities = found.probabilities.reshape(*fractions.shape, -1)
-    return TileResult(tile, block.valid_fraction, fractions, probabilities, found.captions)
+    return TileResult(
+        tile,
+        block.valid_fraction,
+        fractions,
+        found.probabilities.reshape(*fractions.shape, -1),
+        found.captions,
+        found.familiarity.reshape(fractions.shape),
+    )
 
 
 def _resampled(

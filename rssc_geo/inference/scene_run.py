@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +23,7 @@ from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.files import local_file
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
+from rssc_geo.models import legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 from rssc_geo.progress import Progress
@@ -55,12 +56,14 @@ class SceneRun:
         self._files = plan.scene.fingerprint(network=False)
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
         self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
+        card = spec.card
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
-            classes=spec.card.classes,
+            classes=legend_of(card) if target.unknown else card.classes,
             run_key=self._key(),
             provenance=self._provenance(),
+            unknown_below=card.unknown_below if target.unknown and card.tells_unknown else 0.0,
         )
         self.watermark = self._writer.watermark
         self.remaining = self.tiles
@@ -69,7 +72,7 @@ class SceneRun:
             done = int((self.tiles < self.watermark).sum())
             log.info("going on after %d of %d tiles", done, len(self.tiles))
         self._aggregator = CellAggregator(
-            plan.unit_cells, classes=len(spec.card.classes), done=self.watermark
+            plan.unit_cells, classes=len(card.classes), done=self.watermark
         )
 
     def classify(self, predictor: Predictor, progress: Progress) -> int:
@@ -98,6 +101,8 @@ class SceneRun:
     def take(self, results: Sequence[TileResult]) -> None:
         """Keep the results of the next tiles, in their order; from one thread at a time."""
         cells: CellBatch = self._aggregator.add(results)
+        if self.plan.out_of_range:
+            cells = replace(cells, familiarity=cells.familiarity * 0)
         self._writer.append(cells, results[-1].tile.index + 1)
 
     def finish(self, extra_provenance: Mapping[str, object]) -> LandUseSummary:

@@ -19,6 +19,7 @@ from .caption_decoder import UNKNOWN as UNKNOWN
 from .caption_decoder import CaptionDecoder as CaptionDecoder
 from .caption_decoder import CaptionSource as CaptionSource
 from .card import AS_PUBLISHED as AS_PUBLISHED
+from .card import UNKNOWN_CLASS as UNKNOWN_CLASS
 from .card import Footprint as Footprint
 from .card import ModelCard as ModelCard
 from .card import SceneClass as SceneClass
@@ -38,12 +39,13 @@ from .named_classes import refine_texts as refine_texts
 from .network import Alignment as Alignment
 from .network import DualAttentionClassifier as DualAttentionClassifier
 from .network import DualAttentionLevel as DualAttentionLevel
+from .network import Familiarity as Familiarity
 from .network import PublishedClassifier as PublishedClassifier
 from .network import masked_mean as masked_mean
 from .network import pool_windows as pool_windows
 from .palette import GROUPS as GROUPS
-from .palette import UNKNOWN_CLASS as UNKNOWN_CLASS
 from .palette import by_group as by_group
+from .palette import legend_of as legend_of
 from .palette import scene_classes as scene_classes
 from .pretrained import PretrainedImageEncoder as PretrainedImageEncoder
 from .pretrained import PretrainedTextEncoder as PretrainedTextEncoder

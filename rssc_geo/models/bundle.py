@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from rssc_geo.models.caption_decoder import CaptionDecoder, CaptionSource
-    from rssc_geo.models.network import Alignment, DualAttentionClassifier
+    from rssc_geo.models.network import Alignment, DualAttentionClassifier, Familiarity
 
 EMBEDDED = Path(__file__).with_name("bundles")
 WEIGHTS = "model.safetensors"
@@ -50,6 +50,7 @@ class Model:
     tokenizer : of the captions that the network reads
     decoder, vocabulary : the model's own captioner, if it has one
     alignment : of images and texts, if the model can name classes by words
+    familiarity : of images with those of the training, if the model can tell
     """
 
     card: ModelCard
@@ -58,10 +59,21 @@ class Model:
     decoder: CaptionDecoder | None = None
     vocabulary: Tokenizer | None = None
     alignment: Alignment | None = None
+    familiarity: Familiarity | None = None
 
     def __post_init__(self) -> None:
         if (self.decoder is None) != (self.vocabulary is None):
             raise ValueError("a captioner needs its decoder and its vocabulary")
+
+    def modules(self) -> list[tuple[str, torch.nn.Module]]:
+        """What has weights, each with the first part of their names."""
+        parts = {
+            "network": self.network,
+            "captioner": self.decoder,
+            "alignment": self.alignment,
+            "familiarity": self.familiarity,
+        }
+        return [(name, module) for name, module in parts.items() if module is not None]
 
     def reads(self, source: CaptionSource) -> bool:
         """Whether the class is found with captions of that source.
@@ -216,15 +228,11 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
 
     from rssc_geo.models.trial import try_model, without_words
 
-    network, decoder, alignment = _build(folder, card, weights)
-    _fill(network, weights, "network.", folder)
-    if decoder is not None:
-        _fill(decoder, weights, "captioner.", folder)
-        decoder.eval()
-    if alignment is not None:
-        _fill(alignment, weights, "alignment.", folder)
-        alignment.eval()
-    model = Model(card, network.eval(), tokenizer, decoder, vocabulary, alignment)
+    network, decoder, alignment, familiarity = _build(folder, card, weights)
+    model = Model(card, network, tokenizer, decoder, vocabulary, alignment, familiarity)
+    for prefix, module in model.modules():
+        _fill(module, weights, f"{prefix}.", folder)
+        module.eval()
     try:
         with without_words():
             try_model(model)
@@ -241,19 +249,22 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
 
 def _build(
     folder: Path, card: ModelCard, weights: dict[str, torch.Tensor]
-) -> tuple[DualAttentionClassifier, CaptionDecoder | None, Alignment | None]:
+) -> tuple[DualAttentionClassifier, CaptionDecoder | None, Alignment | None, Familiarity | None]:
     """The card's modules with random weights; ``BundleError`` for what cannot be meant."""
     import torch
 
     from rssc_geo.models.caption_decoder import CaptionDecoder
-    from rssc_geo.models.network import Alignment
+    from rssc_geo.models.network import Alignment, Familiarity
     from rssc_geo.models.trial import no_larger_than
 
-    def build() -> tuple[DualAttentionClassifier, CaptionDecoder | None, Alignment | None]:
+    def build() -> tuple[
+        DualAttentionClassifier, CaptionDecoder | None, Alignment | None, Familiarity | None
+    ]:
         return (
             build_network(card),
             CaptionDecoder(**card.captioner) if card.captioner is not None else None,
             Alignment(**card.alignment) if card.alignment is not None else None,
+            Familiarity(**card.familiarity) if card.familiarity is not None else None,
         )
 
     try:
@@ -314,11 +325,11 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
     target.mkdir(parents=True, exist_ok=True)
     with atomic_write(target / _SAVING) as made:
         made.write_text("rssc-geo saves a bundle here\n", encoding="utf-8")
-    states = {f"network.{key}": value for key, value in model.network.state_dict().items()}
-    if model.decoder is not None:
-        states |= {f"captioner.{key}": value for key, value in model.decoder.state_dict().items()}
-    if model.alignment is not None:
-        states |= {f"alignment.{key}": value for key, value in model.alignment.state_dict().items()}
+    states = {
+        f"{prefix}.{key}": value
+        for prefix, module in model.modules()
+        for key, value in module.state_dict().items()
+    }
     if half:
         states = {
             key: value.to(torch.float16) if value.is_floating_point() else value

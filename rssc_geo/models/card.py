@@ -146,6 +146,8 @@ def check_arguments(
 
 FORMAT = 1
 AS_PUBLISHED: Final = "as-published"
+UNKNOWN_CLASS = "Unknown"
+"""The class, and the group, of what no other class describes."""
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_CARD = 16_000_000  # bytes; the embedded one has 7,000
@@ -176,6 +178,7 @@ _CAPTIONER = MappingProxyType(
     }
 )
 _ALIGNMENT = MappingProxyType({"image_width": _WIDTH, "text_width": _WIDTH})
+_FAMILIARITY = MappingProxyType({"image_width": _WIDTH, "levels": (2, 10_001)})
 _LOCAL = MappingProxyType({"stride": (1, 256), "receptive_field": (1, 1024)})
 
 
@@ -270,6 +273,8 @@ class ModelCard:
     local_features : ``stride`` and ``receptive_field`` of the image encoder's tokens in pixels of
         its input, where it looks locally, so that windows of a raster can share its features; None:
         every tile is looked at by itself
+    familiarity : arguments of the part that says how familiar a picture is; None: there is none
+    unknown_below : what is less familiar is ``Unknown``
     training, accuracy : how it was trained, and what was measured
     sha256 : digest of each file by its name
     """
@@ -295,6 +300,8 @@ class ModelCard:
     cpu_tiles_per_s: float | None = None
     special_tokens: bool = False
     local_features: Mapping[str, int] | None = None
+    familiarity: Mapping[str, Any] | None = None
+    unknown_below: float = 0.02
     training: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -339,6 +346,7 @@ class ModelCard:
             check_number(value, "a value of gsd_range_m", 0, _EARTH_M)
         check_integer(self.max_tokens, "max_tokens", 1, _LONGEST_TEXT)
         check_number(self.temperature, "temperature", 1e-3, 1e3)
+        check_number(self.unknown_below, "unknown_below", 0, 1)
         if self.cpu_tiles_per_s is not None:
             check_number(self.cpu_tiles_per_s, "cpu_tiles_per_s", 1e-6, 1e6)
 
@@ -357,6 +365,8 @@ class ModelCard:
             check_arguments(self.captioner, "captioner", _CAPTIONER)
         if self.alignment is not None:
             check_arguments(self.alignment, "alignment", _ALIGNMENT)
+        if self.familiarity is not None:
+            check_arguments(self.familiarity, "familiarity", _FAMILIARITY)
         if self.local_features is not None:
             self._check_local_features(self.local_features)
 
@@ -379,6 +389,12 @@ class ModelCard:
         Figures of one say nothing of the other.
         """
         return str(self.network.get("variant", "corrected"))
+
+    @property
+    def tells_unknown(self) -> bool:
+        """Whether maps may hold the class ``Unknown``, which is none of the model's own."""
+        taken = any(scene_class.name == UNKNOWN_CLASS for scene_class in self.classes)
+        return self.familiarity is not None and self.unknown_below > 0 and not taken
 
     @property
     def needs_captions(self) -> bool:

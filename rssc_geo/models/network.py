@@ -408,3 +408,32 @@ class Alignment(nn.Module):
     def forward(self, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Mean image tokens (B, I) and unit text embeddings (C, X) → logits (B, C)."""
         return self.log_scale.exp() * (self.embed(pooled) - self.center) @ texts.T  # (B, C)
+
+
+class Familiarity(nn.Module):
+    """How like the pictures of its training an image is, in [0, 1], by its mean token.
+
+    A linear score of the square roots of the token's numbers tells pictures from above from what is
+    none (noise, maps, elevation, radar …); familiarity is the share of the validation pictures that
+    score less. ``scores`` are the score's ``levels`` quantiles among them, lowest first.
+    """
+
+    def __init__(self, *, image_width: int, levels: int) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(image_width, 1)
+        self.scores: torch.Tensor
+        self.register_buffer("scores", torch.linspace(-1, 1, levels))
+
+    def score(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → scores (B,), higher for what is more familiar."""
+        roots = pooled.sign() * pooled.abs().sqrt()  # few large numbers shall not decide
+        scores: torch.Tensor = self.weigh(roots).squeeze(1)  # (B, 1) → (B,)
+        return scores
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → familiarity (B,)."""
+        scores, known = self.score(pooled).float(), self.scores.float()  # (B,), (L,)
+        above = torch.searchsorted(known, scores).clamp(1, len(known) - 1)
+        low, high = known[above - 1], known[above]
+        between = ((scores - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+        return (above - 1 + between) / (len(known) - 1)

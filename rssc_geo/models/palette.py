@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.card import SceneClass, check_encodable, in_words
+from rssc_geo.models.card import UNKNOWN_CLASS, ModelCard, SceneClass, check_encodable, in_words
 
 GROUPS = {
     "Water": "#287aba",
@@ -33,9 +33,6 @@ GROUPS = {
 
 Any two differ by at least 10 (CIEDE2000), also as people with protanopia and deuteranopia see them.
 """
-
-UNKNOWN_CLASS = "Unknown"
-"""The class, and the group, of what no other class describes."""
 
 _LEGEND: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "Water": (
@@ -172,6 +169,21 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
         title = in_words(name).capitalize() if group else name
         classes.append(SceneClass(index, name, color, text, title, group))
     return tuple(classes)
+
+
+def legend_of(card: ModelCard) -> tuple[SceneClass, ...]:
+    """What a map by a model may show: its classes, then ``Unknown`` where it can tell that."""
+    if not card.tells_unknown:
+        return card.classes
+    unknown = SceneClass(
+        len(card.classes),
+        UNKNOWN_CLASS,
+        GROUPS[UNKNOWN_CLASS],
+        "Unlike anything that the model has learned",
+        UNKNOWN_CLASS,
+        UNKNOWN_CLASS,
+    )
+    return (*card.classes, unknown)
 
 
 def by_group(classes: Iterable[SceneClass]) -> dict[str, tuple[SceneClass, ...]]:

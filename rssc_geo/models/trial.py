@@ -123,6 +123,8 @@ def try_model(model: Model) -> None:
         if model.alignment is not None:
             texts = network.text_encoder.embed(words, torch.ones_like(words, dtype=torch.bool))
             results.append(model.alignment(tokens.mean(1), texts))
+        if model.familiarity is not None:
+            results.append(model.familiarity(tokens.mean(1)))
     if logits.shape != (1, len(card.classes)) or tokens.ndim != 3:
         raise BundleError("its network does not give one number a class")
     if not all(bool(values.isfinite().all()) for values in results):

@@ -19,7 +19,7 @@ from pyproj import CRS
 
 from rssc_geo.errors import InputError
 from rssc_geo.output.formats import format_of
-from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Layer
+from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Layer, short_names
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -82,16 +82,17 @@ def _parquet_crs(path: Path) -> CRS:
 
 
 def _ogr(path: Path, inner: str | None) -> Iterator[pa.Table]:
-    # The names of the cells' fields are short enough to be the same in a Shapefile.
     names = [field.name for field in CELL_FIELDS]
+    stored = short_names(CELL_FIELDS) if path.suffix.lower() == ".shp" else names
+    full = dict(zip(stored, names, strict=True))
     with pyogrio.open_arrow(
-        path, layer=inner, columns=names, batch_size=_BATCH, use_pyarrow=True
+        path, layer=inner, columns=stored, batch_size=_BATCH, use_pyarrow=True
     ) as (meta, reader):
         geometry = meta["geometry_name"] or _OGR_GEOMETRY
         for batch in reader:
             table = pa.Table.from_batches([batch])
             yield table.rename_columns(
-                [GEOMETRY if name == geometry else name for name in table.column_names]
+                [GEOMETRY if name == geometry else full[name] for name in table.column_names]
             )
 
 

@@ -35,16 +35,19 @@ class CellBatch:
     ----------
     rows, cols : int32 (n,)
     probabilities : float32 (n, classes)
+    familiarity : float32 (n,), in [0, 1]; NaN where the model cannot tell
     captions : n texts
     """
 
     rows: NDArray[np.int32]
     cols: NDArray[np.int32]
     probabilities: NDArray[np.float32]
+    familiarity: NDArray[np.float32]
     captions: list[str]
 
     def __post_init__(self) -> None:
-        counts = {len(self.rows), len(self.cols), len(self.probabilities), len(self.captions)}
+        columns = (self.rows, self.cols, self.probabilities, self.familiarity, self.captions)
+        counts = {len(column) for column in columns}
         if len(counts) != 1 or self.probabilities.ndim != 2:
             raise ValueError(
                 f"not a batch of cells: {len(self.rows)} rows, {len(self.cols)} cols, "
@@ -108,10 +111,11 @@ class LandUseWriter:
     ----------
     target : where the map goes, checked by ``make_target``
     geo : the raster's grid
-    classes : of the model, in the order of its outputs
+    classes : of the model, in the order of its outputs; behind them ``Unknown``, where there is one
     run_key : everything that defines the cells (input, model, options), as JSON values; a part file
         of a run with the same key is resumed
     provenance : what the result says of its making, as JSON values
+    unknown_below : what is less familiar than that is of the last class; 0: all cells are named
 
     Raises ``UsageError`` for classes that the formats cannot hold, and ``OutputError`` when another
     process writes the same target, or a map is there that is not to be replaced.
@@ -125,6 +129,7 @@ class LandUseWriter:
         classes: Sequence[SceneClass],
         run_key: Mapping[str, object],
         provenance: Mapping[str, object],
+        unknown_below: float = 0.0,
     ) -> None:
         ids = [scene_class.id for scene_class in classes]
         if ids != list(range(len(classes))):
@@ -135,6 +140,7 @@ class LandUseWriter:
         target.check_classes(len(classes))
         self._target, self._geo = target, geo
         self._classes, self._provenance = tuple(classes), provenance
+        self._unknown_below = unknown_below
         self._placement = Placement(
             geo,
             target.crs or (WGS84 if target.format.wgs84 else geo.crs),
@@ -227,6 +233,7 @@ class LandUseWriter:
                 classes=classes,
                 placement=placement,
                 probabilities=self._target.probabilities,
+                unknown_below=self._unknown_below,
             ),
         )
 
@@ -236,10 +243,12 @@ class LandUseWriter:
         class_grid = np.full(shape, _NOTHING, np.int32)
         confidence = np.zeros(shape, np.float32)
         areas = np.zeros(shape, np.float64)
-        for chunk in self._part.read("row, col, class_id, confidence"):
-            rows, cols, class_ids, confidences = (
+        for chunk in self._part.read("row, col, class_id, confidence, coalesce(familiarity, 1)"):
+            rows, cols, class_ids, confidences, familiarity = (
                 np.array(column) for column in zip(*chunk, strict=True)
             )
+            unknown = familiarity < self._unknown_below
+            class_ids[unknown], confidences[unknown] = len(self._classes) - 1, 0
             class_grid[rows, cols] = class_ids
             confidence[rows, cols] = confidences
             areas[rows, cols] = self._placement.areas_m2(self._geo.polygons(rows, cols))
@@ -296,6 +305,7 @@ def _rows(batch: CellBatch, *, probabilities: bool) -> list[Row]:
             margin.tolist(),
             batch.captions,
             blobs,
+            [None if np.isnan(value) else value for value in batch.familiarity.tolist()],
             strict=True,
         )
     )

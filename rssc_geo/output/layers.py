@@ -64,9 +64,25 @@ CELL_FIELDS: tuple[Field, ...] = (
     _CLASS,
     _CLASS_ID,
     _GROUP,
-    Field("confidence", "Confidence", "real", "Probability of the class"),
-    Field("runner_up", "Runner-up", "text", "Name of the second most probable class"),
-    Field("margin", "Margin", "real", "Probability of the class less that of the runner-up"),
+    Field("confidence", "Confidence", "real", "Probability of the class; 0 of Unknown"),
+    Field(
+        "familiarity",
+        "Familiarity",
+        "real",
+        "Share of the model's validation pictures that are less like what it has learned",
+    ),
+    Field(
+        "runner_up",
+        "Runner-up",
+        "text",
+        "Name of the second most probable class; of an Unknown cell the most probable one",
+    ),
+    Field(
+        "margin",
+        "Margin",
+        "real",
+        "Probability of the class less that of the runner-up; 0 of Unknown",
+    ),
     Field("caption", "Caption", "text", "What the captioner says about the scene"),
     Field("row", "Cell row", "integer", "Row of the cell in the grid, from 0"),
     Field("col", "Cell column", "integer", "Column of the cell in the grid, from 0"),
@@ -165,41 +181,54 @@ def landuse_layer(
 
 
 def cells_layer(
-    part: PartFile, *, classes: Sequence[SceneClass], placement: Placement, probabilities: bool
+    part: PartFile,
+    *,
+    classes: Sequence[SceneClass],
+    placement: Placement,
+    probabilities: bool,
+    unknown_below: float,
 ) -> Layer:
     """The ``cells`` layer: one feature a cell, straight from the part file.
 
-    Cells of which a clip leaves nothing are left out.
+    Cells of which a clip leaves nothing are left out. ``unknown_below``: as of ``LandUseWriter``.
     """
+    named = classes[:-1] if unknown_below else classes
     # -1: no runner-up
     names = np.array([*(scene_class.name for scene_class in classes), None], object)
     groups = _groups(classes)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        columns = "row, col, class_id, confidence, coalesce(runner_up, -1), margin, caption"
+        columns = (
+            "row, col, class_id, confidence, coalesce(runner_up, -1), margin, familiarity, caption"
+        )
         for cells in part.read(columns + (", probabilities" if probabilities else "")):
-            rows, cols, class_ids, confidence, runner_up, margin, captions, *blobs = zip(
-                *cells, strict=True
+            rows, cols, class_ids, confidence, runner_up, margin, familiarity, captions, *blobs = (
+                zip(*cells, strict=True)
             )
             row, col = np.array(rows, np.int32), np.array(cols, np.int32)
             polygons = placement.clip(placement.geo.polygons(row, col))
             kept = np.flatnonzero(~shapely.is_missing(polygons))
-            classes_here = np.array(class_ids, np.int32)[kept]
+            best = np.array(class_ids, np.int32)[kept]
+            likeness = np.array(familiarity, np.float64)[kept]  # None becomes NaN
+            unknown = likeness < unknown_below
+            own = np.where(unknown, len(classes) - 1, best).astype(np.int32)
+            second = np.where(unknown, best, np.array(runner_up)[kept])
             arrays = [
-                pa.array(names[classes_here], pa.string()),
-                pa.array(classes_here, pa.int32()),
-                pa.array(groups[classes_here], pa.string()),
-                _real(np.array(confidence)[kept]),
-                pa.array(names[np.array(runner_up)[kept]], pa.string()),
-                _real(np.array(margin)[kept]),
+                pa.array(names[own], pa.string()),
+                pa.array(own, pa.int32()),
+                pa.array(groups[own], pa.string()),
+                _real(np.where(unknown, 0, np.array(confidence)[kept])),
+                _real(likeness),
+                pa.array(names[second], pa.string()),
+                _real(np.where(unknown, 0, np.array(margin)[kept])),
                 pa.array(captions, pa.string()).take(pa.array(kept)),
                 pa.array(row[kept], pa.int32()),
                 pa.array(col[kept], pa.int32()),
             ]
             if probabilities:
                 table = np.frombuffer(b"".join(blobs[0]), np.float32)
-                table = table.reshape(len(cells), len(classes))[kept]
-                arrays += [_real(table[:, index]) for index in range(len(classes))]
+                table = table.reshape(len(cells), len(named))[kept]
+                arrays += [_real(table[:, index]) for index in range(len(named))]
             placed = placement.place(polygons[kept])
             yield pa.record_batch([*arrays, _wkb(placed)], schema=layer.schema)
 
@@ -208,7 +237,7 @@ def cells_layer(
         "Cells",
         "Grid cells classified by rssc-geo: one feature per cell, with confidence, runner-up and"
         " caption.",
-        CELL_FIELDS + (probability_fields(classes) if probabilities else ()),
+        CELL_FIELDS + (probability_fields(named) if probabilities else ()),
         placement.geometry_type,
         placement.target,
         batches,

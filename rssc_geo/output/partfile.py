@@ -24,7 +24,8 @@ from rssc_geo.files import content_mark
 log = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x52534750  # "RSGP"
-_SCHEMA = 2  # the user version; changes with what the tables hold
+_SCHEMA = 3  # the user version; changes with what the tables hold
+_COLUMNS = 9  # of the table of cells
 _FETCH = 8192
 _HEADER_BYTES = 100
 _DIGESTS = 1 << 128
@@ -36,16 +37,18 @@ _CREATE = """
     CREATE TABLE cells (
         row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL,
         confidence REAL NOT NULL, runner_up INTEGER, margin REAL NOT NULL, caption TEXT NOT NULL,
-        probabilities BLOB,
+        probabilities BLOB, familiarity REAL,
         PRIMARY KEY (row, col)
     ) WITHOUT ROWID;
 """
 _STATEMENTS = [text.strip() for text in _CREATE.strip().rstrip(";").split(";")]
 
-Row = tuple[int, int, int, float, int | None, float, str, bytes | None]
-"""A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities.
+Row = tuple[int, int, int, float, int | None, float, str, bytes | None, float | None]
+"""A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities,
+familiarity.
 
-The probabilities are float32 bytes, or None where they are not asked for.
+The probabilities are float32 bytes, or None where they are not asked for; the familiarity is None
+where the model cannot tell.
 """
 
 
@@ -155,7 +158,8 @@ class PartFile:
         self._digest = (self._digest + _digest(added)) % _DIGESTS
         try:
             with self._transaction() as connection:
-                connection.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)", added)
+                places = ", ".join("?" * _COLUMNS)
+                connection.executemany(f"INSERT INTO cells VALUES ({places})", added)  # noqa: S608
                 self._write_meta()
         except BaseException:
             self._watermark, self._count, self._digest = before

@@ -40,6 +40,7 @@ class OutputTarget:
     clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
     class_raster : path of a COG of the cells' classes, or None
     full_provenance : whether map and report tell the folders of local files
+    unknown : whether cells unlike what the model has learned are ``Unknown``
     """
 
     path: Path
@@ -50,6 +51,7 @@ class OutputTarget:
     clip: shapely.Geometry | None = None
     class_raster: Path | None = None
     full_provenance: bool = False
+    unknown: bool = True
 
     @property
     def format(self) -> Format:
@@ -151,6 +153,7 @@ def make_target(
         clip=area if options.aoi_clip else None,
         class_raster=None if options.class_raster is None else Path(options.class_raster),
         full_provenance=options.full_provenance,
+        unknown=not options.no_unknown,
     )
     raster = target.class_raster
     if raster is not None and raster.suffix.lower() not in (".tif", ".tiff"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
 from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, PredictorSpec
+from rssc_geo.models import legend_of
 from rssc_geo.options import OutputOptions, ReportOptions
 from rssc_geo.output import LandUseSummary, OutputTarget
 from rssc_geo.reports.preview import draw_preview
@@ -75,7 +76,7 @@ class Extras:
         plan, target = self._plan, self._target
         if self._preview is not None:
             tasks["the preview"] = partial(
-                draw_preview, Path(self._preview), plan, summary.class_grid, spec.card.classes
+                draw_preview, Path(self._preview), plan, summary.class_grid, legend_of(spec.card)
             )
         if self._review is not None:
             tasks["the review"] = partial(

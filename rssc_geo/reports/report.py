@@ -30,6 +30,7 @@ from PIL import Image
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import TileGrid, Window, dissolve
 from rssc_geo.inference import CellMap, Plan, PredictorSpec, describe_run, without_folders
+from rssc_geo.models import legend_of
 from rssc_geo.output import (
     CONFIDENCE_STEPS,
     GEOMETRY,
@@ -122,7 +123,7 @@ def write_report(
     grow with their number beyond the class grid of ``summary``. Raises ``InputError`` when map or
     raster cannot be read, ``OutputError`` when the page cannot be written.
     """
-    scene, classes, output = plan.scene, spec.card.classes, summary.paths[0]
+    scene, classes, output = plan.scene, legend_of(spec.card), summary.paths[0]
     sheet = _Sheet.of(scene.shape, scene.transform, scene.gsd_m)
     largest = sorted((t for t in summary.classes if t.cells), key=lambda t: -t.area_m2)
     found = _search(read_cells(output), shown=[total.id for total in largest[:_CLASSES]])

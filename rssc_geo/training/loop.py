@@ -13,7 +13,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -419,6 +421,18 @@ def warmup_cosine(
         return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * done))) + floor
 
     return LambdaLR(optimizer, factor)
+
+
+def read_ahead(batches: Iterator[Batch], *, count: int = 2) -> Iterator[Batch]:
+    """The batches in their order, each made in a thread up to ``count`` before it is due.
+
+    What making one raises is raised where it is due.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="rssc-geo batches") as thread:
+        waiting = deque(thread.submit(next, batches, None) for _ in range(count))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, batches, None))
+            yield batch
 
 
 def moving_average(network: nn.Module, decay: Callable[[int], float]) -> AveragedModel:

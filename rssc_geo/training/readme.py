@@ -16,6 +16,7 @@ def bundle_readme(card: ModelCard) -> str:
         f"| {name.replace('_', ' ')} | {v['overall_accuracy']:.4f} | {v['average_accuracy']:.4f} |"
         f" {v['kappa']:.4f} | {v['expected_calibration_error']:.4f} |"
         for name, v in card.accuracy.items()
+        if "kappa" in v
     )
     images = training["images"]
     return f"""# {card.name} {card.version}

@@ -131,6 +131,7 @@ def _train_by_stages(
         build_vocabulary,
     )
     from rssc_geo.training.stages.encoder import train_encoder
+    from rssc_geo.training.stages.familiarity import add_familiarity
     from rssc_geo.training.stages.features import cache_features
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
     from rssc_geo.training.start import initial_weights, new_model, with_encoder
@@ -196,6 +197,7 @@ def _train_by_stages(
     )
 
     model = calibrate(model, features, data, split)
+    model = add_familiarity(model, features, data, split, recipe.encoder, seed=recipe.seed)
     record = training_record(
         recipe, split, seconds=work.keep_time(), device=str(device), command=command
     )

@@ -35,6 +35,7 @@ def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
     for layer in ("landuse", "cells"):
         frame = gpd.read_file(path, layer=layer)
         values = frame.drop(columns="geometry").assign(wkb=frame.geometry.to_wkb())
+        values = values.astype(object).where(values.notna(), None)  # NaN would equal nothing
         layers[layer] = sorted(values.itertuples(index=False, name=None), key=repr)
     return layers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import re
 import shutil
@@ -51,7 +52,8 @@ class Gray:
     def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
         self.tiles += len(pixels)
         means = pixels.reshape(len(pixels), -1, 3).mean(1).astype(np.float32)
-        return Prediction(means / means.sum(1, keepdims=True), ["" for _ in pixels])
+        familiarity = np.full(len(pixels), np.nan, np.float32)
+        return Prediction(means / means.sum(1, keepdims=True), ["" for _ in pixels], familiarity)
 
 
 def make_worker(classifier: Gray, bundle: Path, name: str = "one") -> Worker:
@@ -282,8 +284,16 @@ def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
         each = fractions.shape if isinstance(grid, BlockGrid) else ()
         probabilities = random.random((*each, 3), np.float32) if seen else None
         captions = [f"{tile.index}, {k}" for k in range(fractions.size if each else 1)]
+        familiarity = random.random(each, np.float32) if each else random.random()
         results.append(
-            TileResult(tile, random.random(), fractions, probabilities, captions if seen else ("",))
+            TileResult(
+                tile,
+                random.random(),
+                fractions,
+                probabilities,
+                captions if seen else ("",),
+                familiarity if seen else math.nan,
+            )
         )
     packed = BlockResult.pack(results, classes=3, reading_s=0, model_s=0, worker="")
     found = packed.unpack(grid)
@@ -297,6 +307,7 @@ def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
         assert list(before.captions) == list(after.captions)
         np.testing.assert_array_equal(before.cell_fractions, after.cell_fractions)
         np.testing.assert_array_equal(before.probabilities, after.probabilities)
+        np.testing.assert_allclose(before.familiarity, after.familiarity)
 
 
 def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,8 @@ class Case:
     cols: np.ndarray
     probabilities: np.ndarray
     captions: list[str]
+    familiarity: np.ndarray
+    unknown_below: float = 0.0
 
     def writer(
         self, path: Path, run_key: dict[str, object] | None = None, **options: object
@@ -54,12 +56,17 @@ class Case:
             classes=self.classes,
             run_key=run_key or {"input": "abc"},
             provenance={"input": "scene <1>.tif", "options": {"cell_size": [8, 8]}},
+            unknown_below=self.unknown_below,
         )
 
     def batch(self, start: int, stop: int) -> CellBatch:
         part = slice(start, stop)
         return CellBatch(
-            self.rows[part], self.cols[part], self.probabilities[part], self.captions[part]
+            self.rows[part],
+            self.cols[part],
+            self.probabilities[part],
+            self.familiarity[part],
+            self.captions[part],
         )
 
     def write(self, path: Path, **options: object) -> LandUseSummary:
@@ -120,6 +127,7 @@ def make_case() -> Callable[..., Case]:
             cols,
             draws[rows // 2, cols // 2],
             captions,
+            np.full(len(rows), np.nan, np.float32),
         )
 
     return make

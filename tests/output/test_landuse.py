@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -153,6 +154,39 @@ def test_small_regions_join_their_neighbors_in_landuse_only(case: Case, tmp_path
         assert not landuse.geometry.drop(small.index).intersection(polygon).length.any()
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_is_unfamiliar_is_unknown_and_a_region_of_its_own(
+    make_case: Callable[..., Case], tmp_path: Path, suffix: str
+) -> None:
+    case = make_case()
+    unknown = SceneClass(len(case.classes), "Unknown", "#808080")
+    case = dataclasses.replace(case, classes=(*case.classes, unknown), unknown_below=0.1)
+    case.familiarity[:] = 0.1  # not below
+    strange = (case.rows < 3) & (case.cols < 3)
+    case.familiarity[strange] = 0.05
+    case.familiarity[~strange & (case.rows % 2 == 1)] = np.nan  # cannot tell
+    summary = case.write(tmp_path / f"map.{suffix}", probabilities=True)
+    named = case.probabilities.argmax(1)
+    names = np.array([c.name for c in case.classes], object)
+    landuse, cells = read(tmp_path / f"map.{suffix}")
+    order = np.lexsort((case.cols, case.rows))
+    expected = np.where(strange, "Unknown", names[named])[order]
+    assert cells["class"].tolist() == expected.tolist()
+    unknown = (cells["class"] == "Unknown").to_numpy()
+    assert cells["runner_up"][unknown].tolist() == names[named][order][unknown].tolist()
+    assert (cells["confidence"][unknown] == 0).all()
+    assert (cells["margin"][unknown] == 0).all()
+    assert (cells["confidence"][~unknown] > 0).all()
+    column = "familiarit" if suffix == "shp" else "familiarity"
+    np.testing.assert_allclose(cells[column], case.familiarity[order], atol=1e-6)
+    assert sum(name.startswith("p_") for name in cells) == len(case.classes) - 1
+    regions = landuse[landuse["class"] == "Unknown"]
+    assert regions["cells"].sum() == strange.sum()
+    assert (regions["confidence"] == 0).all()
+    total = summary.classes[-1]
+    assert (total.name, total.cells) == ("Unknown", strange.sum())
+
+
 def test_clipping_cuts_polygons_and_measures_what_is_left(case: Case, tmp_path: Path) -> None:
     west, south, east, north = 500000, 5199500, 500333, 5199999
     area = shapely.union(
@@ -284,7 +318,11 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_map(case: Case, tmp_path:
 def test_batches_and_classes_that_do_not_fit_are_refused(case: Case, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 rows, 1 cols"):
         CellBatch(
-            np.zeros(2, np.int32), np.zeros(1, np.int32), np.zeros((2, 3), np.float32), ["", ""]
+            np.zeros(2, np.int32),
+            np.zeros(1, np.int32),
+            np.zeros((2, 3), np.float32),
+            np.ones(2, np.float32),
+            ["", ""],
         )
     for classes in ((SceneClass(1, "a", "#000000"),), (case.classes[0],) * 2):
         with pytest.raises(ValueError, match="count from 0"):
@@ -343,7 +381,7 @@ if not writer.watermark:
         p = rng.dirichlet([1, 1], n).astype(np.float32)
         texts = rng.integers(0, 10**9, n).astype(str).tolist()
         rows, cols = np.full(n, row, np.int32), np.arange(n, dtype=np.int32)
-        writer.append(CellBatch(rows, cols, p, texts), row + 1)
+        writer.append(CellBatch(rows, cols, p, np.ones(n, np.float32), texts), row + 1)
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:

@@ -56,7 +56,11 @@ def write_map(
         captions = [f"cell {row} {col} \"<i>é</i>'" for row, col in zip(rows, cols, strict=True)]
         for part in np.array_split(order, 3):
             batch = CellBatch(
-                rows[part], cols[part], probabilities[part], [captions[i] for i in part]
+                rows[part],
+                cols[part],
+                probabilities[part],
+                np.full(len(part), np.nan, np.float32),
+                [captions[i] for i in part],
             )
             writer.append(batch, int(part[-1]) + 1)
         writer.finish()

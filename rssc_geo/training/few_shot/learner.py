@@ -116,7 +116,9 @@ class Learner:
             classifier.bias.copy_(torch.from_numpy(probe.bias))
         network = _with_own_parts(model.network)
         network.replace_classes(classifier)
-        return dataclasses.replace(model, network=network)
+        # What the start bundle did not know may be just what was learned now.
+        card = dataclasses.replace(model.card, familiarity=None)
+        return dataclasses.replace(model, card=card, network=network, familiarity=None)
 
     def _out_of_fold(
         self, training: NDArray[np.int64], held: NDArray[np.int64]

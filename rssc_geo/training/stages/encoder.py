@@ -31,6 +31,7 @@ from rssc_geo.training.loop import (
     fit,
     mixed_precision,
     moving_average,
+    read_ahead,
     warmup_cosine,
 )
 from rssc_geo.training.options import EncoderRecipe
@@ -230,8 +231,11 @@ class _EncoderTask(Task[Crops]):
     ) -> None:
         self._data, self._split, self._recipe = data, split, recipe
         self._embeddings, self._device = embeddings, run.device
-        self._generator = torch.Generator().manual_seed(run.seed)
-        self.generators = (self._generator,)
+        # Crops are drawn ahead of the steps, so each has a generator of its own.
+        drawing, self._generator = (
+            torch.Generator().manual_seed(run.seed + number) for number in (0, 1)
+        )
+        self.generators = (drawing, self._generator)
         self._sampler = CropSampler(
             data,
             split["train"],
@@ -240,7 +244,7 @@ class _EncoderTask(Task[Crops]):
             else without_windows(data.legend),
             recipe.crops,
             batch_size=recipe.batch_size,
-            generator=self._generator,
+            generator=drawing,
         )
         self.steps = self._sampler.steps
         self._label_loss = LabelLoss(self._sampler.legend)
@@ -250,8 +254,8 @@ class _EncoderTask(Task[Crops]):
         self.network = network.to(run.device).to(memory_format=torch.channels_last)
 
     def batches(self, epoch: int) -> Iterator[Crops]:
-        """An epoch of crops."""
-        return self._sampler.batches(self._recipe.size_of(epoch))
+        """An epoch of crops, drawn while the network learns from the last ones."""
+        return read_ahead(self._sampler.batches(self._recipe.size_of(epoch)))
 
     def loss(self, batch: Crops) -> torch.Tensor:
         """The loss of the labels, and the distance to the captions' embedding.

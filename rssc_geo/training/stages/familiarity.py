@@ -1,0 +1,130 @@
+"""How familiar a picture is: learned from augmented crops and from what is no photograph."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from rssc_geo.models import Familiarity, Model
+from rssc_geo.training.augment import normalize, to_input
+from rssc_geo.training.crops import Crops, CropSampler
+from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.options import EncoderRecipe
+from rssc_geo.training.outliers import make_outliers
+from rssc_geo.training.stages.features import Features, mean_tokens
+from rssc_geo.training.windows import find_windows
+
+log = logging.getLogger(__name__)
+
+_CROPS, _OUTLIERS = 4096, 2048
+_BATCH = 64
+_STRENGTH = 0.01
+"""Of the regression against the decay of its weights."""
+_LEVELS = 1001
+
+
+def add_familiarity(
+    model: Model,
+    features: Features,
+    data: SceneImages,
+    split: Split,
+    recipe: EncoderRecipe,
+    *,
+    seed: int,
+) -> Model:
+    """The model with a part that says how familiar pictures are.
+
+    What is familiar are crops as the image encoder has learned them; what is not is made up, see
+    ``make_outliers``. Logistic regression tells them apart by the mean token, as ``Familiarity``
+    reads it. Its quantiles are those of the validation pictures as they are.
+
+    Parameters
+    ----------
+    model : its network is in evaluation mode, on the device where it computes
+    features : image tokens of all pictures
+    data : all pictures
+    split : crops come from the training part, the quantiles from the validation part; the shares
+        of the test part and of made-up pictures that are ``Unknown`` go to the card
+    recipe : how crops are drawn
+    seed : of every random choice
+    """
+    generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    rows, size = split["train"], model.card.input_size[0]
+    sampler = CropSampler(
+        data,
+        rows,
+        find_windows(data, rows),
+        recipe.crops,
+        batch_size=_BATCH,
+        generator=generator,
+    )
+    known = _embed(model, (crops.images for crops in _some(sampler, size)))
+    made = make_outliers(data.pixels[rows], _OUTLIERS, random)
+    parts = np.array_split(made, math.ceil(len(made) / _BATCH))
+    other = _embed(model, (to_input(part) for part in parts))
+    part = Familiarity(image_width=known.shape[1], levels=_LEVELS)
+    _fit(part, known, other)
+    pooled = {
+        name: torch.from_numpy(mean_tokens(features.tokens[0], split[name]))
+        for name in ("val", "test")
+        if len(split[name])
+    }
+    with torch.no_grad():
+        scores = part.score(pooled["val"])
+        part.scores.copy_(torch.quantile(scores, torch.linspace(0, 1, _LEVELS)))
+
+        def unknown(tokens: torch.Tensor) -> float:
+            return round(float((part(tokens) < model.card.unknown_below).float().mean()), 4)
+
+        figures = {"made_up": unknown(other)}
+        if "test" in pooled:
+            figures["test"] = unknown(pooled["test"])
+    log.info("share that is Unknown: %s", figures)
+    card = dataclasses.replace(
+        model.card,
+        familiarity={"image_width": known.shape[1], "levels": _LEVELS},
+        accuracy={**model.card.accuracy, "unknown": figures},
+    )
+    return dataclasses.replace(model, card=card, familiarity=part.eval())
+
+
+def _some(sampler: CropSampler, size: int) -> Iterator[Crops]:
+    """So many batches of crops that they are ``_CROPS`` or an epoch."""
+    for place, crops in enumerate(sampler.batches(size)):
+        if place * _BATCH >= _CROPS:
+            return
+        yield crops
+
+
+@torch.inference_mode()
+def _embed(model: Model, batches: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Mean tokens float32 ``(N, I)`` of images ``(B, 3, S, S)`` in [0, 1] a batch."""
+    card, network = model.card, model.network
+    found = []
+    for images in batches:
+        fitting = F.interpolate(images, size=card.input_size, mode="bilinear", antialias=True)
+        inputs = normalize(fitting, card.mean, card.std)
+        tokens = network.encode_image(inputs.to(network.queries.device))
+        found.append(tokens.mean(1).float().cpu())
+    return torch.cat(found)
+
+
+def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor) -> None:
+    """Logistic regression on standardized roots; both kinds weigh alike."""
+    from sklearn.linear_model import LogisticRegression
+
+    pooled = torch.cat([known, other])
+    roots = (pooled.sign() * pooled.abs().sqrt()).numpy()
+    mean, scale = roots[: len(known)].mean(0), roots[: len(known)].std(0) + 1e-3
+    regression = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=500)
+    regression.fit((roots - mean) / scale, np.arange(len(roots)) < len(known))
+    weight = regression.coef_[0] / scale
+    with torch.no_grad():
+        part.weigh.weight.copy_(torch.from_numpy(weight)[None])
+        part.weigh.bias.copy_(torch.from_numpy(regression.intercept_ - weight @ mean))
