@@ -1,7 +1,7 @@
 """What is kept between runs knows itself: its version, its content, and damage to it.
 
-``data/kept-N`` holds files as the program of schema N wrote them: a part file, a journal, a cache of
-captions, a checkpoint of a training. Schema 3 is of the part file alone.
+``data/kept-N`` holds files as the program of schema N wrote them: a part file, a journal, a cache
+of captions, a checkpoint of a training. Schema 3 is of the part file alone.
 """
 
 from __future__ import annotations

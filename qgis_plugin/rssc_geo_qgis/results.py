@@ -93,13 +93,13 @@ def load_on_completion(
 
 
 def load_class_raster(
-    context: QgsProcessingContext, asked: str, path: str, names: Mapping[int, str], group: str
+    context: QgsProcessingContext, asked: str, path: str, titles: Mapping[int, str], group: str
 ) -> None:
-    """The same for a raster of classes, whose legend gets their ``names``."""
+    """The same for a raster of classes, whose legend gets their ``titles``."""
     project = _take(context, asked)
     if project:
         finish = _Finish.of(
-            group, lambda layer: _name_classes(layer, names), visible="classes" not in _BELOW
+            group, lambda layer: _name_classes(layer, titles), visible="classes" not in _BELOW
         )
         _load(context, project, path, TITLES["classes"], finish)
 
@@ -181,14 +181,14 @@ def _style(layer: QgsVectorLayer) -> None:
         _outline(layer)
 
 
-def _name_classes(layer: QgsRasterLayer, names: Mapping[int, str]) -> None:
+def _name_classes(layer: QgsRasterLayer, titles: Mapping[int, str]) -> None:
     """The file's own colors, in a legend of the classes that occur."""
     provider = layer.dataProvider()
     entries = QgsPalettedRasterRenderer.colorTableToClassData(provider.colorTable(1))
     shown = [
-        QgsPalettedRasterRenderer.Class(entry.value, entry.color, names[entry.value])
+        QgsPalettedRasterRenderer.Class(entry.value, entry.color, titles[entry.value])
         for entry in entries
-        if entry.value in names
+        if entry.value in titles
     ]
     layer.setRenderer(QgsPalettedRasterRenderer(provider, 1, shown))
 

@@ -7,6 +7,7 @@ from .geopackage import provenance_document as provenance_document
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
 from .landuse import CellBatch as CellBatch
+from .landuse import ClassTotal as ClassTotal
 from .landuse import LandUseSummary as LandUseSummary
 from .landuse import LandUseWriter as LandUseWriter
 from .layers import CELL_FIELDS as CELL_FIELDS

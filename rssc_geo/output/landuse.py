@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.geometry import Regions, dissolve, merge_small
-from rssc_geo.output.formats import WGS84, write_class_raster
+from rssc_geo.output.class_raster import write_class_raster
+from rssc_geo.output.formats import WGS84
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import PartFile, Row

@@ -15,6 +15,7 @@ from pyproj.exceptions import CRSError
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import StagingFolder, check_not_input, check_writable, followed
 from rssc_geo.options import OutputOptions
+from rssc_geo.output.class_raster import legend_path
 from rssc_geo.output.formats import Format, format_of
 from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS
@@ -71,13 +72,12 @@ class OutputTarget:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """All that is put in place, ``path`` last."""
+        """All that is put in place but for what belongs to a file, ``path`` last."""
         return (*(() if self.class_raster is None else (self.class_raster,)), *self.layer_paths)
 
     def check_free(self) -> None:
         """Raise ``OutputError`` for results that cannot be written, or must not be replaced."""
-        beside = (file for path in self.layer_paths for file in self.format.files_of(path))
-        for result in dict.fromkeys([*self.results, *beside]):
+        for result in dict.fromkeys([*self.results, *self._files_of(self.results)]):
             check_writable(result, overwrite=self.overwrite)
             check_no_other_layers(result)
 
@@ -100,20 +100,28 @@ class OutputTarget:
     def staged(self, results: Sequence[Path] | None = None) -> Iterator[StagingFolder]:
         """Yield a folder to make files in; they replace the results when the block ends well.
 
-        ``results``: those that are made, the main one last; by default all. What the format writes
-        beside a layer's file goes with it. Raises ``OutputError`` when they cannot be written, or
+        ``results``: those that are made, the main one last; by default all. Files that belong to
+        one go with it. Raises ``OutputError`` when they cannot be written, or
         a GeoPackage was opened elsewhere meanwhile; nothing is replaced then.
         """
         results = self.results if results is None else results
         layers = [path for path in results if path != self.class_raster]
-        files = [path for path in results if path == self.class_raster]
-        files += [file for path in layers for file in self.format.files_of(path)]
         with StagingFolder(self.path) as staging:
             yield staging
             for path in layers:
                 check_closed(path)
             remains = [file for path in layers for file in self.format.remains_of(path)]
-            staging.publish(files, obsolete=remains)
+            staging.publish(self._files_of(results), obsolete=remains)
+
+    def _files_of(self, results: Sequence[Path]) -> list[Path]:
+        """The results, each after the files that belong to it."""
+        found: list[Path] = []
+        for path in results:
+            if path == self.class_raster:
+                found += [legend_path(path), path]
+            else:
+                found += self.format.files_of(path)
+        return found
 
 
 def make_target(

@@ -17,6 +17,7 @@ from rssc_geo.errors import OutputError
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import TileGrid, Window
 from rssc_geo.inference import Plan
+from rssc_geo.models import by_group
 from rssc_geo.output import GeoGrid, Rgb, rgb
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ TITLE, SMALL = 36, 18
 _TEXT = 21
 _ROW, _SWATCH = 36, 22
 _COLUMN = 230, 480  # of the legend, at least and at most
+_INDENT = 20  # of a group's classes
+_MANY = 25  # classes, from which on those of a share under _SMALL are one line
+_SMALL = 0.005
 _SHARE = 80  # room for a percentage
 _NARROWEST = 660
 _BAR_SHARE = 0.3  # of the panel's width, at most
@@ -62,12 +66,16 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A line of the legend; ``share`` of the classified area."""
+class _Line:
+    """A line of the legend: a class, or without a color a group or the classes left out.
 
-    name: str
-    color: Rgb
+    ``share`` of the classified area; ``indented``: a class under its group.
+    """
+
+    text: str
     share: float
+    color: Rgb | None = None
+    indented: bool = False
 
 
 def read_overview(plan: Plan, *, side: int) -> Overview:
@@ -148,7 +156,7 @@ def write_preview(
         (left, right),
         stacked=stacked,
         metres_a_pixel=ground_m[1] / size[0],
-        entries=_entries(class_grid, geo.grid, classes),
+        blocks=_blocks(class_grid, geo.grid, classes),
         heading=(title, subtitle),
     )
     with atomic_write(path) as made:
@@ -236,19 +244,48 @@ def _with_classes(
     return drawn
 
 
-def _entries(
+def _blocks(
     class_grid: NDArray[np.int32], grid: TileGrid, classes: Sequence[SceneClass]
-) -> list[_Entry]:
-    """The classes present, the largest first."""
+) -> list[list[_Line]]:
+    """The legend's lines: groups over their classes, the largest first, and classes alone.
+
+    Of many classes the small ones are put together.
+    """
     cell_area = np.outer(np.diff(grid.row_edges()), np.diff(grid.col_edges()))
     found = class_grid >= 0
     area = np.bincount(class_grid[found], weights=cell_area[found], minlength=len(classes))
-    order = np.argsort(-area, kind="stable")
-    return [
-        _Entry(classes[i].name, rgb(classes[i].color), area[i] / area.sum())
-        for i in order
-        if area[i] > 0
-    ]
+    share = {c.id: float(area[c.id] / area.sum()) for c in classes if area[c.id] > 0}
+    least = _SMALL if len(share) >= _MANY else 0.0
+    blocks = []
+    for group, members in by_group(c for c in classes if c.id in share).items():
+        shown = [c for c in members if share[c.id] >= least]
+        headed = bool(group) and len(shown) > 1
+        lines = [
+            _Line(c.title, share[c.id], rgb(c.color), indented=headed)
+            for c in sorted(shown, key=lambda c: -share[c.id])
+        ]
+        if headed:
+            blocks.append([_Line(group, sum(share[c.id] for c in members)), *lines])
+        else:
+            blocks += [[line] for line in lines]
+    if rest := [value for value in share.values() if value < least]:
+        words = f"{len(rest)} more class{'es' if len(rest) > 1 else ''}"
+        blocks.append([_Line(words, sum(rest))])
+    return blocks
+
+
+def _in_columns(blocks: Sequence[Sequence[_Line]], count: int) -> list[list[_Line]]:
+    """The blocks in at most ``count`` columns, as short as they can be with no block split."""
+    rows = max([math.ceil(sum(map(len, blocks)) / count), *map(len, blocks)])
+    while True:
+        columns: list[list[_Line]] = [[]]
+        for block in blocks:
+            if len(columns[-1]) + len(block) > rows:
+                columns.append([])
+            columns[-1] += block
+        if len(columns) <= count:
+            return columns
+        rows += 1
 
 
 def _compose(
@@ -256,7 +293,7 @@ def _compose(
     *,
     stacked: bool,
     metres_a_pixel: float,
-    entries: Sequence[_Entry],
+    blocks: Sequence[Sequence[_Line]],
     heading: tuple[str, str],
 ) -> Image.Image:
     """The page: both panels, of one size, side by side or stacked, under title and subtitle."""
@@ -264,8 +301,9 @@ def _compose(
     across, down = (1, 2) if stacked else (2, 1)
     block = across * width + (across - 1) * GAP
     inner = max(block, _NARROWEST)
-    columns = max(1, (inner + GAP) // _column_width(entries))
-    rows = max(1, math.ceil(len(entries) / columns))
+    count = max(1, (inner + GAP) // _column_width(blocks))
+    columns = _in_columns(blocks, count)
+    rows = max(1, *map(len, columns))
     top = MARGIN + TITLE + 14 + SMALL + GAP
     bottom = top + down * height + (down - 1) * GAP
     legend_top = bottom + 16 + _ROW + GAP
@@ -292,7 +330,7 @@ def _compose(
     draw.text(
         (left, bottom + 18), "Share of the classified area", _FAINT, page_font(SMALL), anchor="lt"
     )
-    _legend(draw, entries, (MARGIN, legend_top), rows=rows, step=(inner + GAP) // columns)
+    _legend(draw, columns, (MARGIN, legend_top), step=(inner + GAP) // count)
     return page
 
 
@@ -329,41 +367,41 @@ def scale_bar(
     draw.text((start - 12, middle), length_label(metres), INK, page_font(SMALL), anchor="rm")
 
 
-def _column_width(entries: Sequence[_Entry]) -> int:
+def _text_left(line: _Line) -> int:
+    """Where a line's text begins, in pixels from the left of its column."""
+    return (_INDENT if line.indented else 0) + (0 if line.color is None else _SWATCH + 12)
+
+
+def _column_width(blocks: Sequence[Sequence[_Line]]) -> int:
     font = page_font(_TEXT)
-    longest = max((font.getlength(entry.name) for entry in entries), default=0.0)
-    return round(min(max(_SWATCH + 12 + longest + 14 + _SHARE + GAP, _COLUMN[0]), _COLUMN[1]))
+    longest = max(
+        (_text_left(line) + font.getlength(line.text) for block in blocks for line in block),
+        default=0.0,
+    )
+    return round(min(max(longest + 14 + _SHARE + GAP, _COLUMN[0]), _COLUMN[1]))
 
 
 def _legend(
     draw: ImageDraw.ImageDraw,
-    entries: Sequence[_Entry],
+    columns: Sequence[Sequence[_Line]],
     corner: tuple[int, int],
     *,
-    rows: int,
     step: int,
 ) -> None:
-    """Entries down the columns, the largest share first."""
+    """The columns of the legend, ``step`` pixels apart."""
     text, small = page_font(_TEXT), page_font(SMALL)
-    for index, entry in enumerate(entries):
-        column, row = divmod(index, rows)
-        x, y = corner[0] + column * step, corner[1] + row * _ROW
-        draw.rectangle(
-            (x, y, x + _SWATCH, y + _SWATCH),
-            entry.color,
-            tuple(round(0.7 * c) for c in entry.color),
-        )
-        share = "< 0.1 %" if entry.share < 0.001 else f"{100 * entry.share:.1f} %"
-        end = x + step - GAP
-        room = end - small.getlength(share) - 14 - (x + _SWATCH + 12)
-        draw.text(
-            (x + _SWATCH + 12, y + _SWATCH / 2),
-            fitted(entry.name, text, room),
-            INK,
-            text,
-            anchor="lm",
-        )
-        draw.text((end, y + _SWATCH / 2), share, _FAINT, small, anchor="rm")
+    for place, column in enumerate(columns):
+        end = corner[0] + (place + 1) * step - GAP
+        for row, line in enumerate(column):
+            x, y = corner[0] + place * step + _text_left(line), corner[1] + row * _ROW
+            if line.color is not None:
+                left = x - 12 - _SWATCH
+                edge = tuple(round(0.7 * c) for c in line.color)
+                draw.rectangle((left, y, left + _SWATCH, y + _SWATCH), line.color, edge)
+            share = "< 0.1 %" if line.share < 0.001 else f"{100 * line.share:.1f} %"
+            name = fitted(line.text, text, end - small.getlength(share) - 14 - x)
+            draw.text((x, y + _SWATCH / 2), name, INK, text, anchor="lm")
+            draw.text((end, y + _SWATCH / 2), share, _FAINT, small, anchor="rm")
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:

@@ -30,10 +30,11 @@ from PIL import Image
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import TileGrid, Window, dissolve
 from rssc_geo.inference import CellMap, Plan, PredictorSpec, describe_run, without_folders
-from rssc_geo.models import legend_of
+from rssc_geo.models import by_group, legend_of
 from rssc_geo.output import (
     CONFIDENCE_STEPS,
     GEOMETRY,
+    ClassTotal,
     LandUseSummary,
     Layer,
     read_cells,
@@ -132,8 +133,8 @@ def write_report(
     with_cells = set(found.sure.column("class_id").to_pylist())
     sure = {t.id: _spread(found.sure, t.id, plan.grid) for t in largest if t.id in with_cells}
     pictures = _pictures([*sure.values(), doubtful], plan)
-    patches = functools.partial(_patches, pictures=pictures, plan=plan, sheet=sheet)
-    whole = sum(total.area_m2 for total in largest)
+    titles = {scene_class.name: scene_class.title for scene_class in classes}
+    patches = functools.partial(_patches, titles=titles, pictures=pictures, plan=plan, sheet=sheet)
     told = {"warnings": plan.warnings, "facts": _facts(plan, spec, output)}
     if not full_provenance:
         told = without_folders(told, plan, *spec.captioner_places, str(output))
@@ -145,21 +146,12 @@ def write_report(
         "regions": summary.regions,
         "warnings": told["warnings"],
         "map": _map(plan, sheet, summary.class_grid, classes),
-        "areas": [
-            {
-                "id": total.id,
-                "name": total.name,
-                "color": classes[total.id].color,
-                "bar": f"{100 * total.area_m2 / (largest[0].area_m2 or 1.0):.1f}",
-                "area_m2": total.area_m2,
-                "share": total.area_m2 / (whole or 1.0),
-            }
-            for total in largest
-        ],
-        "total_m2": whole,
+        "groups": _groups(largest, classes),
+        "present": len(largest),
+        "total_m2": sum(total.area_m2 for total in largest),
         "chart": _chart(found.histogram),
         "examples": [
-            {"name": classes[i].name, "color": classes[i].color, "patches": patches(cells)}
+            {"name": classes[i].title, "color": classes[i].color, "patches": patches(cells)}
             for i, cells in sure.items()
         ],
         "least_certain": patches(doubtful),
@@ -232,6 +224,32 @@ def _facts(plan: Plan, spec: PredictorSpec, output: Path) -> dict[str, str]:
     }
 
 
+def _groups(largest: Sequence[ClassTotal], classes: Sequence[SceneClass]) -> list[dict[str, Any]]:
+    """Areas group by group, of a group the largest class first; groups of one class are unnamed.
+
+    ``largest``: the totals of the classes present, sorted.
+    """
+    whole = sum(total.area_m2 for total in largest) or 1.0
+    groups = []
+    for group, members in by_group(classes[total.id] for total in largest).items():
+        totals = [total for total in largest if classes[total.id] in members]
+        area_m2 = sum(total.area_m2 for total in totals)
+        rows = [
+            {
+                "id": total.id,
+                "name": total.title,
+                "color": classes[total.id].color,
+                "bar": f"{100 * total.area_m2 / (largest[0].area_m2 or 1.0):.1f}",
+                "area_m2": total.area_m2,
+                "share": total.area_m2 / whole,
+            }
+            for total in totals
+        ]
+        name = group if len(totals) > 1 else ""
+        groups.append({"name": name, "area_m2": area_m2, "share": area_m2 / whole, "areas": rows})
+    return groups
+
+
 def _search(layer: Layer, *, shown: Sequence[int]) -> _Found:
     """One pass over all cells that keeps some tens of them a class."""
     histogram = np.zeros(BINS, np.int64)
@@ -290,15 +308,23 @@ def _pictures(tables: Sequence[pa.Table], plan: Plan) -> dict[int, str]:
 
 
 def _patches(
-    table: pa.Table, *, pictures: Mapping[int, str], plan: Plan, sheet: _Sheet
+    table: pa.Table,
+    *,
+    titles: Mapping[str, str],
+    pictures: Mapping[int, str],
+    plan: Plan,
+    sheet: _Sheet,
 ) -> list[dict[str, Any]]:
-    """Cells to look at: what the model says, their pixels, their place on the sheet."""
+    """Cells to look at: what the model says, their pixels, their place on the sheet.
+
+    ``titles`` of the classes by their names.
+    """
     patches = []
     for cell in table.to_pylist():
         window = plan.grid.cell(cell["row"], cell["col"]).window
-        names = ("confidence", "runner_up", "margin", "caption", "row", "col")
-        patch = {name: cell[name] for name in names}
-        patch["name"] = cell["class"]
+        patch = {name: cell[name] for name in ("confidence", "margin", "caption", "row", "col")}
+        patch["name"] = titles[cell["class"]]
+        patch["runner_up"] = None if cell["runner_up"] is None else titles[cell["runner_up"]]
         patch["box"] = f"{window.col} {window.row} {window.width} {window.height}"
         patch["at"] = " ".join(f"{value:.3f}" for value in sheet.place(window))
         patch["picture"] = pictures[_tile_of(cell, plan.cells)]
@@ -321,7 +347,7 @@ def _map(
         "cols": plan.scene.width,
         "picture": _jpeg(overview.pixels, overview.mask),
         "shapes": [
-            {"id": i, "path": path, "color": classes[i].color, "name": classes[i].name}
+            {"id": i, "path": path, "color": classes[i].color, "name": classes[i].title}
             for i, path in _paths(class_grid, plan.grid)
         ],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ import pytest
 
 from rssc_geo.captioning import make_captioner
 from rssc_geo.inference import Predictor, choose_compute
-from rssc_geo.models import Model
+from rssc_geo.models import Model, scene_classes
 from rssc_geo.options import ClassifyOptions
 from rssc_geo.pipelines.classify import classify
 from tests.factories import NORTH_UP, texture, write_raster
@@ -103,7 +104,8 @@ def test_the_report_shows_the_map_it_stands_beside(
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{allowed}'" in page.source
     scenes = gpd.read_file(target, layer="cells") if suffix == "gpkg" else gpd.read_file(beside[0])
-    present = set(scenes["class"])
+    titles = {"Field": "Field", "River, wide": "Wide river", "Town <b>": "Town & <b>"}
+    present = {titles[name] for name in scenes["class"]}
     # A name with a tag in it is text wherever it stands.
     assert present <= set(page.texts["span"])
     assert present == set(page.texts["title"][1:]) - {
@@ -126,6 +128,29 @@ def test_the_report_shows_the_map_it_stands_beside(
     hectares = sum(entry["area_m2"] for entry in values["classes"]) / 1e4
     assert f"{hectares:,.1f}" in page.texts["td"]
     assert scene.name in page.texts["dd"]
+
+
+def test_areas_stand_under_their_groups(
+    fine_model: Model, fine_scene: Path, tmp_path: Path
+) -> None:
+    card = dataclasses.replace(
+        fine_model.card, classes=scene_classes(["Pond", "Lake", "OpenWater"])
+    )
+    model = dataclasses.replace(fine_model, card=card)
+    predictor = Predictor(model, make_captioner(model), choose_compute("cpu"))
+    options = ClassifyOptions(report=str(tmp_path / "map.html"), min_valid=0.5)
+    result = classify(fine_scene, tmp_path / "map.gpkg", options, model=predictor)
+    shown = [total for total in result.summary.classes if total.cells]
+    assert len(shown) > 1
+    page = Page(tmp_path / "map.html")
+    assert page.texts["th"] == ["Class", "ha", "Share", "Water", "All"]
+    assert page.source.count('<tr class="member">') == len(shown)
+    largest = sorted(shown, key=lambda total: -total.area_m2)
+    names = [text for text in page.texts["span"] if text in {total.title for total in shown}]
+    assert names == [total.title for total in largest]
+    hectares = [text for text in page.texts["td"] if "%" not in text]
+    assert hectares[0] == hectares[-1]  # the group's are all
+    assert len(hectares) == len(shown) + 2
 
 
 def test_an_interrupted_run_gives_the_same_report_and_review(

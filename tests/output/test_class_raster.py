@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from pyproj import CRS
+
+from rssc_geo.errors import OutputError
 
 if TYPE_CHECKING:
     from conftest import Case
@@ -27,7 +31,7 @@ def test_every_cell_is_one_pixel_in_its_place(
 ) -> None:
     case = make_case(transform=transform)
     summary = case.write(tmp_path / "map.gpkg", class_raster=tmp_path / "map.tif")
-    assert sorted(os.listdir(tmp_path)) == ["map.gpkg", "map.tif"]
+    assert sorted(os.listdir(tmp_path)) == ["map.gpkg", "map.tif", "map.tif.aux.xml"]
     assert summary.paths == (tmp_path / "map.gpkg", tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as raster:
         pixels = raster.read(1)
@@ -56,4 +60,31 @@ def test_merged_regions_show_in_the_raster_and_it_may_lie_elsewhere(
         pixels = file.read(1)
     assert (pixels == np.where(summary.class_grid < 0, 255, summary.class_grid)).all()
     assert (summary.class_grid != case.class_grid).any()
-    assert os.listdir(tmp_path / "elsewhere") == ["classes.tif"]
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["classes.tif", "classes.tif.aux.xml"]
+
+
+def test_gdal_knows_titles_groups_and_colors(case: Case, tmp_path: Path) -> None:
+    case.write(tmp_path / "map.gpkg", class_raster=tmp_path / "map.tif")
+    rasterio.shutil.copy(tmp_path / "map.tif", tmp_path / "read.vrt", driver="VRT")
+    band = ET.parse(tmp_path / "read.vrt").find("VRTRasterBand")
+    assert band is not None
+    titles = [scene_class.title.replace("\x07", "\ufffd") for scene_class in case.classes]
+    assert [entry.text for entry in band.iter("Category")] == titles
+    columns = [column.findtext("Name") for column in band.iter("FieldDefn")]
+    assert columns == ["Value", "Class", "Group", "Red", "Green", "Blue"]
+    assert [[field.text or "" for field in row] for row in band.iter("Row")] == [
+        [str(c.id), title, c.group, *(str(int(c.color[k : k + 2], 16)) for k in (1, 3, 5))]
+        for c, title in zip(case.classes, titles, strict=True)
+    ]
+
+
+def test_the_legend_is_replaced_with_the_raster_and_only_with_it(
+    case: Case, tmp_path: Path
+) -> None:
+    raster, legend = tmp_path / "map.tif", tmp_path / "map.tif.aux.xml"
+    legend.write_text("of another raster")
+    with pytest.raises(OutputError, match=r"map\.tif\.aux\.xml exists"):
+        case.write(tmp_path / "map.gpkg", class_raster=raster)
+    assert legend.read_text() == "of another raster"
+    case.write(tmp_path / "map.gpkg", class_raster=raster, overwrite=True)
+    assert "Title of" in legend.read_text(encoding="utf-8")

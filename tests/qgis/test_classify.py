@@ -64,7 +64,7 @@ def test_classify_writes_both_layers(scene, tmp_path, feedback):
     regions, cells = QgsVectorLayer(found["OUTPUT"]), QgsVectorLayer(found["CELLS"])
     assert found["OUTPUT"] == f"{output}|layername=landuse"
     assert cells.featureCount() >= regions.featureCount() > 0
-    assert {"class", "confidence", "caption", "runner_up"} <= set(cells.fields().names())
+    assert {"class", "group", "confidence", "caption", "runner_up"} <= set(cells.fields().names())
     assert feedback.percents == sorted(feedback.percents)
     assert feedback.percents[-1] == 100
     assert any("classify" in line and "--progress=json" in line for line in feedback.lines)
@@ -98,7 +98,8 @@ def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, f
         assert "&lt;" in layer.mapTipTemplate()
         assert layer.attributeAlias(layer.fields().indexOf("class_id")) not in ("", "class_id")
         related, _, names, _, _ = layer.listStylesInDatabase()
-        assert sorted(names[:related]) == ["class", "confidence"]
+        grouped = any(feature["group"] for feature in layer.getFeatures())
+        assert sorted(names[:related]) == ["class", "confidence", *(["group"] if grouped else [])]
     assert '"caption"' in group.findLayers()[1].layer().mapTipTemplate()
     assert found["CELLS"].endswith("|layername=cells")
 

@@ -89,11 +89,14 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     assert (classes.width(), classes.height()) == (8, 6)
     shown = {entry.value: entry.label for entry in classes.renderer().classes()}
     regions = nodes[1].layer()
-    assert shown == {region["class_id"]: region["class"] for region in regions.getFeatures()}
-    colors = {
-        category.value(): category.symbol().color().name()
-        for category in regions.renderer().categories()
+    *categories, _ = regions.renderer().categories()  # all but what belongs to none
+    titles = {category.value(): category.label() for category in categories}
+    assert shown == {
+        region["class_id"]: titles[region["class"]] for region in regions.getFeatures()
     }
+    of_the_file = {entry.value: entry.label for entry in classes.dataProvider().colorTable(1)}
+    assert shown.items() <= of_the_file.items()
+    colors = {category.label(): category.symbol().color().name() for category in categories}
     assert {
         entry.label: entry.color.name() for entry in classes.renderer().classes()
     }.items() <= colors.items()

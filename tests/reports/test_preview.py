@@ -15,8 +15,8 @@ from pyproj import CRS
 
 from rssc_geo.errors import OutputError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.models import SceneClass
-from rssc_geo.output import GeoGrid
+from rssc_geo.models import SceneClass, scene_classes
+from rssc_geo.output import GeoGrid, rgb
 from rssc_geo.reports import Overview, length_label, round_length, write_preview
 
 CLASSES = [
@@ -95,6 +95,58 @@ def test_what_has_no_class_stays_bare(tmp_path: Path) -> None:
     panel = map_panel(draw(tmp_path / "map.png", Affine(2, 0, 0, 0, -2, 0)))
     center = panel[panel.shape[0] // 2 - 100 : panel.shape[0] // 2 - 50, 380:440]
     assert (np.ptp(center, axis=2) < 3).all()  # gray
+
+
+def swatches(path: Path, areas: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Where the legend of a preview shows each class: (x, y) of its swatch.
+
+    ``areas``: cells of each class.
+    """
+    classes = scene_classes([*areas])
+    grid = np.repeat(np.arange(len(areas)), [*areas.values()])[None]
+    shape = (grid.size, grid.size)
+    gray, transform = np.full((*shape, 3), 128, np.uint8), Affine(2, 0, 0, 0, -2, 0)
+    write_preview(
+        path,
+        Overview(gray, np.ones(shape, bool), transform, (2.0, 2.0)),
+        class_grid=grid,
+        geo=GeoGrid(TileGrid(shape, (shape[0], 1)), transform, CRS(32632)),
+        classes=classes,
+        title="A scene",
+    )
+    with Image.open(path) as picture:
+        legend = np.asarray(picture.convert("RGB"))[980:]  # below the panels
+    places = {}
+    for scene_class in classes:
+        found = np.argwhere((legend == rgb(scene_class.color)).all(axis=2))
+        if len(found) == 21**2:  # the inside of a swatch
+            places[scene_class.name] = (int(found[0, 1]), int(found[0, 0]))
+    return places
+
+
+def test_the_legend_lists_classes_under_their_groups(tmp_path: Path) -> None:
+    areas = {"reef": 50, "Forest": 20, "River": 10, "DenseResidential": 10, "Pond": 10 + 1}
+    found = swatches(tmp_path / "map.png", areas)
+    assert sorted(found, key=found.__getitem__) == [
+        "Pond",
+        "River",
+        "Forest",
+        "DenseResidential",
+        "reef",
+    ]
+    row = found["River"][1] - found["Pond"][1]
+    assert found["Pond"] == (found["River"][0], found["Forest"][1] + row)  # below the group's name
+    # Alone in its group, a class stands where names of groups do.
+    assert found["Pond"][0] - 45 == 20
+    assert len({found[name][0] for name in ("Forest", "DenseResidential", "reef")}) == 1
+
+
+def test_of_many_classes_small_ones_are_one_line(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(25)]
+    areas = {name: 1 if number in (3, 7) else 20 for number, name in enumerate(names)}
+    assert swatches(tmp_path / "map.png", areas).keys() == {*names} - {"class 3", "class 7"}
+    del areas["class 0"]
+    assert swatches(tmp_path / "map.png", areas).keys() == areas.keys()
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (40, 900), (900, 40), (1, 1)])

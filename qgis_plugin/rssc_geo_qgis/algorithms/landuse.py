@@ -40,12 +40,12 @@ class LandUseAlgorithm(PolygonAlgorithm):
         found = super().results(values, output, context)
         found.update({name: os.path.abspath(path) for name, path in self.files.items()})
         if "CLASS_RASTER" in found:
-            names = {entry["id"]: entry["name"] for entry in values["classes"]}
+            titles = {entry["id"]: entry["title"] for entry in values["classes"]}
             results.load_class_raster(
                 context,
                 self.files["CLASS_RASTER"],
                 found["CLASS_RASTER"],
-                names,
+                titles,
                 self.raster.title,
             )
         return found
