@@ -112,6 +112,13 @@ def numbers(kind: type[int | float], form: str) -> Kind:
     return Kind(form, parse, "array", expected=f"{count} numbers, {form}")
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ValueError(text)
+    return names
+
+
 TEXT = Kind("TEXT", str)
 FILE = Kind("FILE", str)
 FOLDER = Kind("DIR", str)
@@ -130,6 +137,7 @@ SCHEDULE = Kind(
     _parse_schedule,
     expected="EPOCHSxPIXELS,… with at least 1 epoch and 32 pixels each, such as 6x128,8x160",
 )
+NAMES = Kind("NAME,…", _parse_names, "array", expected="names with commas between them")
 LAYERS = Kind("none|N|all", _parse_layers, expected="none, all or a number")
 
 
@@ -532,6 +540,21 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassChoiceOptions:
+    """Among which of the model's classes is chosen."""
+
+    only_classes: tuple[str, ...] = option(
+        "Choose among these classes alone; a group's name stands for all of its classes.",
+        MODEL,
+        NAMES,
+        default=(),
+    )
+    exclude_classes: tuple[str, ...] = option(
+        "Never choose these classes, or the classes of these groups.", MODEL, NAMES, default=()
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
     """Where the network runs."""
 
@@ -690,7 +713,12 @@ class SceneOptions(TilingOptions, OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictorOptions(ModelOptions, ComputeOptions, CaptionerOptions):
+class DescribingOptions(ModelOptions, ComputeOptions, CaptionerOptions):
+    """What is loaded once and describes tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorOptions(DescribingOptions, ClassChoiceOptions):
     """What is loaded once and looks at tiles."""
 
 
@@ -720,7 +748,7 @@ class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionOptions(TilingOptions, PredictorOptions, OverwriteOptions):
+class CaptionOptions(TilingOptions, DescribingOptions, OverwriteOptions):
     """Options of ``caption``."""
 
     crs: str | None = option(
@@ -729,7 +757,9 @@ class CaptionOptions(TilingOptions, PredictorOptions, OverwriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions(TilingOptions, ModelOptions, DeviceOptions, OverwriteOptions):
+class ExplainOptions(
+    TilingOptions, ModelOptions, ClassChoiceOptions, DeviceOptions, OverwriteOptions
+):
     """Options of ``explain``."""
 
     captioner: str | None = option("As for classify.", CAPTIONS, NAME, default=None)
@@ -853,7 +883,7 @@ class TaxonomyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(SplitOptions, TaxonomyOptions, DeviceOptions):
+class EvaluateOptions(SplitOptions, TaxonomyOptions, ClassChoiceOptions, DeviceOptions):
     """Options of ``evaluate``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)

@@ -58,6 +58,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "MINX,MINY,MAXX,MAXY": ("0,1,2,3", (0.0, 1.0, 2.0, 3.0)),
     "EPOCHSxPIXELS,…": ("1x64,2x96", ((1, 64), (2, 96))),
     "none|N|all": ("2", 2),
+    "NAME,…": ("Port, Lake", ("Port", "Lake")),
 }
 REQUIRED = {
     "zero-shot": ["--classes", "a,b"],

@@ -27,7 +27,7 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import check_not_input
 from rssc_geo.inference import PredictorSpec
-from rssc_geo.models import ModelCard, legend_of, load_card
+from rssc_geo.models import ModelCard, check_class_choice, legend_of, load_card
 from rssc_geo.options import BatchOptions, CaptionerOptions, options_of, values_of
 
 
@@ -71,7 +71,7 @@ def run_batch(
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     _check_results(jobs, inputs, output, options)
     card = load_card(options.model, revision=options.revision)
-    check_captioner(options, card)
+    made_by = _made_by(options, card)
     folder = output_folder(str(output), options)
     with (
         reporting(progress) as report,
@@ -81,9 +81,7 @@ def run_batch(
         outcome = "stopped"
         try:
             tracker = Tracker(len(jobs.jobs), progress=report)
-            runner = Runner(
-                jobs.jobs, journal, options, made_by=_made_by(options, card), tracker=tracker
-            )
+            runner = Runner(jobs.jobs, journal, options, made_by=made_by, tracker=tracker)
             if runner.waiting:
                 with contextlib.closing(make_pool() if make_pool else _make_pool(options)) as pool:
                     runner.run(pool)
@@ -111,11 +109,10 @@ def plan_batch(
     _check(options)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     card = load_card(options.model, revision=options.revision)
-    check_captioner(options, card)
+    made_by = _made_by(options, card)
     folder = output_folder(str(output), options)
     scenes = read_journal(folder)["scenes"] if (folder / NAME).is_file() else []
     rows = {scene["output"]: scene for scene in scenes}
-    made_by = _made_by(options, card)
     states = [
         job_state(
             job,
@@ -176,10 +173,13 @@ def _check_results(
 def _made_by(options: BatchOptions, card: ModelCard) -> dict[str, Any]:
     """What of model and program decides about every scene.
 
-    The captioner as asked for: what it is exactly is in the part files' keys.
+    The captioner as asked for: what it is exactly is in the part files' keys. Raises ``UsageError``
+    for a captioner or classes that cannot be meant.
     """
+    check_captioner(options, card)
+    choice = check_class_choice(card, options)
     captioner = str(values_of(options, CaptionerOptions))
-    return PredictorSpec(card, captioner, str(options.dtype)).as_dict()
+    return PredictorSpec(card, captioner, str(options.dtype), choice).as_dict()
 
 
 def _make_pool(options: BatchOptions) -> Pool:

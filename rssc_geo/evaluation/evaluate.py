@@ -20,7 +20,7 @@ from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
 from rssc_geo.files import atomic_write
 from rssc_geo.inference import Source, make_plan
-from rssc_geo.models import ModelCard, load_card
+from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, values_of
 from rssc_geo.training import (
     DataSets,
@@ -82,6 +82,7 @@ class Evaluation:
     scores : of its classes
     captions : of its captions, where people have written some (see ``caption_scores``)
     robustness : overall accuracy under each of ``corruptions``, if asked for
+    choice : ids of the classes among which was chosen; None: all
     files : what was written
     """
 
@@ -91,6 +92,7 @@ class Evaluation:
     scores: Scores
     captions: Mapping[str, float]
     robustness: Mapping[str, float]
+    choice: tuple[int, ...] | None = None
     files: tuple[Path, ...] = ()
 
     @property
@@ -112,6 +114,8 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
         values: dict[str, Any] = {"images": len(self.data.labels), **self.scores.as_dict()}
+        if self.choice is not None:
+            values["class_choice"] = self.card.names(self.choice)
         if sets := self.by_set():
             values["sets"] = sets
         for name, figures in (("captions", self.captions), ("robustness", self.robustness)):
@@ -184,7 +188,8 @@ def evaluate(
         several such folders; or pictures of the model's input size. ``options.taxonomy`` says what
         the labels of each mean
     options : all that the command line has; its defaults. ``part`` is that of the model's own
-        training, unless ``seed``, ``val`` or ``test`` say otherwise
+        training, unless ``seed``, ``val`` or ``test`` say otherwise. Where ``only_classes`` or
+        ``exclude_classes`` restrict the choice, pictures of none of its classes are left out
     output : a folder to write figures and pictures into, see :meth:`Evaluation.write`
 
     Raises ``InputError`` when no class of the data set is one of the model's, ``UsageError`` for
@@ -200,6 +205,7 @@ def evaluate(
     options = options or EvaluateOptions()
     class_map = _class_map(options)
     card = card_of(model, options.revision)
+    choice = check_class_choice(card, options)
     if isinstance(dataset, SceneImages):
         data = dataset
     else:
@@ -210,7 +216,8 @@ def evaluate(
         recipe = trained_as(card, options)
         split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
         data = data.take(split[options.part])
-    return _measure(model, match_classes(data, card, class_map), options, output)
+    data = match_classes(data, card, class_map, choice=choice)
+    return _measure(model, data, options, output)
 
 
 def evaluate_on_polygons(
@@ -244,6 +251,7 @@ def evaluate_on_polygons(
         raise UsageError(f"--part {options.part} means nothing for polygons on a raster")
     class_map = _class_map(options)
     card = card_of(model, options.revision)
+    choice = check_class_choice(card, options)
     tiling = TilingOptions(tile_size=options.tile_size)
     parts = []
     for raster, labels in sources:
@@ -255,7 +263,8 @@ def evaluate_on_polygons(
             names = tuple(f"{plan.scene.source}, {name}" for name in found.names)
             found = dataclasses.replace(found, names=names)
         parts.append(found)
-    return _measure(model, match_classes(_joined(parts), card, class_map), options, output)
+    data = match_classes(_joined(parts), card, class_map, choice=choice)
+    return _measure(model, data, options, output)
 
 
 def card_of(model: str | Path | Model | Predictor, revision: str | None) -> ModelCard:
@@ -271,12 +280,19 @@ def trained_as(card: ModelCard, options: SplitOptions) -> TrainingRecipe:
     )
 
 
-def match_classes(data: SceneImages, card: ModelCard, class_map: Mapping[str, str]) -> SceneImages:
-    """The pictures whose label allows a class that the model knows, with the model's classes.
+def match_classes(
+    data: SceneImages,
+    card: ModelCard,
+    class_map: Mapping[str, str],
+    *,
+    choice: Sequence[int] | None = None,
+) -> SceneImages:
+    """The pictures whose label allows a class that the model may choose, with the model's classes.
 
     Names are compared without case, spaces and punctuation. ``class_map``: the model's class for a
-    class of the data set, where the names differ, or "" to leave it out. Raises ``UsageError`` for
-    unknown names in it, ``InputError`` when no class is left.
+    class of the data set, where the names differ, or "" to leave it out; ``choice``: ids of the
+    classes that may be chosen, None: all. Raises ``UsageError`` for unknown names in the map,
+    ``InputError`` when no class is left.
     """
     known = {_plain(c.name): c.id for c in card.classes}
     unknown = [name for name in class_map if name not in data.classes]
@@ -288,15 +304,15 @@ def match_classes(data: SceneImages, card: ModelCard, class_map: Mapping[str, st
     targets = np.array([known.get(_plain(class_map.get(name, name)), -1) for name in data.classes])
     allowed = np.zeros((len(data.legend.labels), len(card.classes)), bool)
     for name, target in enumerate(targets.tolist()):
-        if target >= 0:
+        if target >= 0 and (choice is None or target in choice):
             allowed[:, target] |= data.legend.allowed[:, name]
     labels = np.flatnonzero(allowed.any(1))
     kept = np.flatnonzero(np.isin(data.labels, labels))
     if not len(kept):
+        names = card.names(range(len(card.classes)) if choice is None else choice)
         raise InputError(
             f"none of the data set's classes ({', '.join(data.classes[:8])}, …) is one of the"
-            f" model's ({', '.join(c.name for c in card.classes[:8])}, …); --class-map says"
-            " which is which"
+            f" model's ({', '.join(names[:8])}, …); --class-map says which is which"
         )
     taken = data.take(kept)
     legend = Legend(
@@ -349,8 +365,8 @@ def predict(
             elif reads:
                 read = own
             ids, present = (values.to(device) for values in model.tokenize(read, source=source))
-            logits = network.classify(tokens, ids, present).float()  # (B, C)
-            probabilities.append((logits / model.card.temperature).softmax(1).cpu().numpy())
+            logits = network.classify(tokens, ids, present)  # (B, C)
+            probabilities.append(model.calibrated(logits).softmax(1).cpu().numpy())
             embedding.append(network.embed(tokens, ids, present).float().cpu().numpy())
         captions += own
     return Predictions(np.concatenate(probabilities), captions, np.concatenate(embedding))
@@ -381,6 +397,9 @@ def _measure(
         device = choose_compute(options.device).device
     if isinstance(model, str | Path):
         model = load_bundle(model, revision=options.revision)
+    choice = class_choice(model.card, options)
+    if choice is not None:
+        model = dataclasses.replace(model, choice=choice)
     found = predict(model, data, options, device=device)
     robustness = {}
     if options.robustness:
@@ -396,7 +415,7 @@ def _measure(
         )
     truth = data.truth(found.probabilities)
     scores = score(found.probabilities, truth, class_names=data.classes)
-    result = Evaluation(model.card, data, found, scores, captions, robustness)
+    result = Evaluation(model.card, data, found, scores, captions, robustness, choice=model.choice)
     if output is None:
         return result
     return dataclasses.replace(result, files=tuple(result.write(output)))

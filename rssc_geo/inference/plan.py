@@ -217,12 +217,14 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
 class PredictorSpec:
     """What decides about a result beside the scene: the model, the captioner, the precision.
 
-    ``captioner``: name and parameters in one line; ``dtype``: "float32", "bfloat16", "float16".
+    ``captioner``: name and parameters in one line; ``dtype``: "float32", "bfloat16", "float16";
+    ``choice``: ids of the classes among which it chooses, None: all.
     """
 
     card: ModelCard
     captioner: str
     dtype: str
+    choice: tuple[int, ...] | None = None
 
     @property
     def captioner_places(self) -> list[str]:
@@ -238,6 +240,7 @@ class PredictorSpec:
                 "sha256": dict(self.card.sha256),
                 "classes": {c.name: c.description for c in self.card.classes},
             },
+            "class_choice": None if self.choice is None else self.card.names(self.choice),
             "captioner": self.captioner,
             "dtype": self.dtype,
             "rssc_geo": version("rssc-geo"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from rssc_geo.geometry import BlockGrid
 from rssc_geo.inference.aggregate import CellMap, TileResult
 from rssc_geo.inference.layout import BlockLayout
 from rssc_geo.inference.plan import PredictorSpec
-from rssc_geo.models import Model, ModelCard, load_bundle, pool_windows
+from rssc_geo.models import Model, ModelCard, class_choice, load_bundle, pool_windows
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import TileData
 
@@ -105,7 +105,7 @@ class Predictor:
     def __init__(self, model: Model, captioner: Captioner, compute: Compute) -> None:
         self.model, self.captioner, self.compute = model, captioner, compute
         dtype = str(compute.dtype).removeprefix("torch.")
-        self.spec = PredictorSpec(model.card, describe_captioner(captioner), dtype)
+        self.spec = PredictorSpec(model.card, describe_captioner(captioner), dtype, model.choice)
         self._batches = ShrinkingBatches(compute.batch_size, device=compute.device)
         model.network.to(device=compute.device, dtype=compute.dtype)
         if compute.device.type == "cpu":
@@ -119,6 +119,12 @@ class Predictor:
     def card(self) -> ModelCard:
         """The model's card."""
         return self.model.card
+
+    def choosing(self, choice: tuple[int, ...] | None) -> Predictor:
+        """The same, choosing among some classes, see ``Model.choice``; None: as it does."""
+        if choice is None:
+            return self
+        return Predictor(replace(self.model, choice=choice), self.captioner, self.compute)
 
     @property
     def batch_size(self) -> int:
@@ -265,7 +271,7 @@ class Predictor:
     def _probabilities(self, logits: torch.Tensor) -> NDArray[np.float32]:
         """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are none."""
         model = self.model
-        probabilities = (logits.float() / model.card.temperature).softmax(1).cpu().numpy()
+        probabilities = model.calibrated(logits).softmax(1).cpu().numpy()
         if not np.isfinite(probabilities).all():
             raise RsscGeoError(
                 f"what the model {model.card.name!r} computes in {self.spec.dtype} is no number:"
@@ -277,8 +283,8 @@ class Predictor:
 def load_predictor(options: PredictorOptions) -> Predictor:
     """Load the model and the captioner that the options name.
 
-    Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device or
-    captioner that is not there, and what captioners raise.
+    Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device, captioner
+    or class that is not there, and what captioners raise.
 
     Examples
     --------
@@ -289,7 +295,7 @@ def load_predictor(options: PredictorOptions) -> Predictor:
     compute = choose_compute(options.device, dtype=options.dtype, batch_size=options.batch_size)
     model = load_bundle(options.model, revision=options.revision)
     captioner = make_captioner(model, options, device=compute.device, dtype=compute.dtype)
-    return Predictor(model, captioner, compute)
+    return Predictor(model, captioner, compute).choosing(class_choice(model.card, options))
 
 
 def load_model(

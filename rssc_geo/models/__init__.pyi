@@ -25,6 +25,8 @@ from .card import ModelCard as ModelCard
 from .card import SceneClass as SceneClass
 from .card import in_words as in_words
 from .card import read_json as read_json
+from .class_choice import check_class_choice as check_class_choice
+from .class_choice import class_choice as class_choice
 from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
 from .encoders import make_image_encoder as make_image_encoder

@@ -138,8 +138,11 @@ def attribute(
 
 
 def _log_odds(model: Model, logits: torch.Tensor, class_id: int) -> torch.Tensor:
-    """Logits (B, C) → log p / (1 − p) of the class (B,), which does not saturate as p does."""
-    scaled = logits.float() / model.card.temperature
+    """Logits (B, C) → log p / (1 − p) of the class (B,), which does not saturate as p does.
+
+    Among the classes that may be chosen, of which it is one and not the only one.
+    """
+    scaled = model.calibrated(logits)
     others = torch.cat([scaled[:, :class_id], scaled[:, class_id + 1 :]], dim=1)
     return scaled[:, class_id] - others.logsumexp(1)
 

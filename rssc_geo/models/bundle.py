@@ -6,6 +6,7 @@ torch is imported by what needs it, so that a card is read without.
 from __future__ import annotations
 
 import dataclasses
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Model:
     decoder, vocabulary : the model's own captioner, if it has one
     alignment : of images and texts, if the model can name classes by words
     familiarity : of images with those of the training, if the model can tell
+    choice : ids of the classes among which is chosen, see :func:`class_choice`; None: all
     """
 
     card: ModelCard
@@ -60,6 +62,7 @@ class Model:
     vocabulary: Tokenizer | None = None
     alignment: Alignment | None = None
     familiarity: Familiarity | None = None
+    choice: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.decoder is None) != (self.vocabulary is None):
@@ -81,6 +84,19 @@ class Model:
         Otherwise they only go to the output.
         """
         return source == "written" or self.card.reads_own_captions
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) → those whose softmax are the probabilities, float32 (B, C).
+
+        Divided by the card's temperature; −∞ for a class that may not be chosen.
+        """
+        scaled = logits.float() / self.card.temperature
+        if self.choice is None:
+            return scaled
+        chosen = scaled.new_full(scaled.shape, -math.inf)
+        ids = list(self.choice)
+        chosen[:, ids] = scaled[:, ids]
+        return chosen
 
     def preprocess(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> torch.Tensor:
         """Pixels (B, H, W, 3) and mask (B, H, W) → normalized images, float32 (B, 3, H, W).

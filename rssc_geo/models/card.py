@@ -382,6 +382,10 @@ class ModelCard:
                 f"an input of {rows} x {cols} pixels is no square of tokens of {features['stride']}"
             )
 
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """The names of classes by their ids."""
+        return [self.classes[each].name for each in ids]
+
     @property
     def variant(self) -> str:
         """Whose network it is: "as-published" (the authors', with its defects) or "corrected".

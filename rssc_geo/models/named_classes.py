@@ -128,7 +128,8 @@ def name_classes(
         accuracy={},
     )
     head = ZeroShotHead(model, texts, background)
-    return dataclasses.replace(model, card=card, network=head)  # type: ignore[arg-type]
+    named = dataclasses.replace(model, card=card, network=head)  # type: ignore[arg-type]
+    return dataclasses.replace(named, choice=None)
 
 
 def refine_texts(alignment: Alignment, texts: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:

@@ -288,13 +288,17 @@ class LandUseWriter:
 
 
 def _rows(batch: CellBatch, *, probabilities: bool) -> list[Row]:
-    """The batch as rows of the part file. Of equal probabilities the lower class comes first."""
+    """The batch as rows of the part file. Of equal probabilities the lower class comes first.
+
+    A class of probability 0, which cannot be chosen, is no runner-up.
+    """
     table = np.ascontiguousarray(batch.probabilities, np.float32)
     order = np.argsort(-table, axis=1, kind="stable")[:, :2]
     top = np.take_along_axis(table, order, axis=1).astype(np.float64)
-    alone = table.shape[1] == 1
-    runner_up: list[int | None] = [None] * len(table) if alone else order[:, 1].tolist()
-    margin = top[:, 0] if alone else top[:, 0] - top[:, 1]
+    second = np.zeros(len(table)) if table.shape[1] == 1 else top[:, 1]
+    pairs = zip(order[:, -1].tolist(), second.tolist(), strict=True)
+    runner_up = [place if probability > 0 else None for place, probability in pairs]
+    margin = top[:, 0] - second
     blobs = [row.tobytes() for row in table] if probabilities else [None] * len(table)
     return list(
         zip(

@@ -21,7 +21,13 @@ from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.geometry import Tile
 from rssc_geo.inference import Plan, Source, TileResult, make_plan, nothing_to_classify
 from rssc_geo.models import load_card
-from rssc_geo.options import CaptionOptions, OutputOptions
+from rssc_geo.options import (
+    CaptionOptions,
+    DescribingOptions,
+    OutputOptions,
+    PredictorOptions,
+    values_of,
+)
 from rssc_geo.output import (
     CELL_FIELDS,
     GeoGrid,
@@ -113,7 +119,7 @@ def caption(
     from rssc_geo.captioning import NoCaptioner
     from rssc_geo.inference import load_predictor
 
-    predictor = model or load_predictor(options)
+    predictor = model or load_predictor(PredictorOptions(**values_of(options, DescribingOptions)))
     if isinstance(predictor.captioner, NoCaptioner):
         raise UsageError("the model brings no captioner of its own; name one with --captioner")
     with reporting(progress) as report:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
-from rssc_geo.models import ModelCard, load_card
+from rssc_geo.models import ModelCard, check_class_choice, load_card
 from rssc_geo.options import ClassifyOptions, MapOptions
 from rssc_geo.output import LandUseSummary, make_target, read_layer
 from rssc_geo.progress import Progress, reporting
@@ -80,7 +80,7 @@ def classify(
     output : .gpkg, .fgb, .geojson, .parquet or .shp
     options : all that the command line has; its defaults
     model : a loaded one (:func:`rssc_geo.load_model`), for many rasters; the options of model,
-        computing and captions then have no effect
+        computing and captions then have no effect, but for those that restrict the classes
     progress : True for a bar on stderr, or a function, called from this thread, see ``Progress``
 
     Raises
@@ -98,13 +98,14 @@ def classify(
     """
     options = options or ClassifyOptions()
     card = model.card if model else load_card(options.model, revision=options.revision)
+    choice = check_class_choice(card, options)
     if model is None:
         check_captioner(options, card)
 
     def load(_plan: Plan) -> Predictor:
         from rssc_geo.inference import load_predictor
 
-        return model or load_predictor(options)
+        return model.choosing(choice) if model else load_predictor(options)
 
     with reporting(progress) as report:
         return map_scene(source, output, options, card, load, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,15 @@ from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.geometry import TileGrid, Window, cell_polygons
 from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
-from rssc_geo.models import Attribution, ModelCard, load_card
+from rssc_geo.models import ModelCard, class_choice, load_card
 from rssc_geo.options import (
+    ClassChoiceOptions,
     ExplainOptions,
     PredictorOptions,
+    given_of,
+    values_of,
 )
-from rssc_geo.output import Rgb, rgb
+from rssc_geo.output import Rgb, read_provenance, rgb
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
@@ -39,6 +42,7 @@ from rssc_geo.reports import Panel, write_panel
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
+    from rssc_geo.models import Attribution
 
 LAYER = "explained"
 
@@ -99,7 +103,7 @@ def explain(
         over the ``cells`` layer. Options that are not given are then those of that run, if the map
         is a GeoPackage
     model : a loaded one in float32, whose options of model, computing and captions then have no
-        effect
+        effect, but for those that restrict the classes
 
     Raises ``UsageError`` for points or filters that mean no cell, ``NothingToClassifyError`` for a
     cell without enough valid pixels, ``InputError`` for a map of another raster, ``OutputError``
@@ -115,13 +119,16 @@ def explain(
     started = time.monotonic()
     _check_choice(options)
     card = model.card if model else load_card(options.model, revision=options.revision)
-    if len(card.classes) < 2:
-        raise UsageError(
-            f"the model {card.name!r} knows one class only: there is nothing to explain"
-        )
+    class_choice(card, options)
     if model is None:
         check_captioner(_predictor_options(options), card)
     plan, choices = _plan_cells(source, card, options)
+    options = _with_choice_of_map(options)  # of the same model: the plan has made sure
+    choice = class_choice(card, options)
+    if len(card.classes if choice is None else choice) < 2:
+        raise UsageError(
+            f"the model {card.name!r} has one class only to choose: there is nothing to explain"
+        )
     check_not_input([Path(output)], [*plan.inputs(), *_given(options.result)])
     with (
         atomic_folder(
@@ -131,7 +138,7 @@ def explain(
     ):
         from rssc_geo.inference import load_predictor
 
-        predictor = model or load_predictor(_predictor_options(options))
+        predictor = model.choosing(choice) if model else load_predictor(_predictor_options(options))
         work = _ChosenCells(plan, choices, predictor)
         found = {(cell.row, cell.col): cell for cell in work.explain(folder, report)}
         missing = [choice for choice in choices if (choice.row, choice.col) not in found]
@@ -167,6 +174,14 @@ def _plan_cells(
     return plan, choices
 
 
+def _with_choice_of_map(options: ExplainOptions) -> ExplainOptions:
+    """The options with the classes among which the run of a map chose, where none are given."""
+    if options.result is None or given_of(options, ClassChoiceOptions):
+        return options
+    chosen = read_provenance(Path(options.result)).get("class_choice")
+    return replace(options, only_classes=tuple(chosen or ()))
+
+
 def _predictor_options(options: ExplainOptions) -> PredictorOptions:
     return PredictorOptions(
         model=options.model,
@@ -174,6 +189,7 @@ def _predictor_options(options: ExplainOptions) -> PredictorOptions:
         captioner=options.captioner,
         device=options.device,
         dtype="float32",
+        **values_of(options, ClassChoiceOptions),
     )
 
 

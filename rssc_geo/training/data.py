@@ -18,7 +18,7 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.models import load_card
-from rssc_geo.options import CaptionOptions
+from rssc_geo.options import CaptionOptions, DescribingOptions, PredictorOptions, values_of
 from rssc_geo.pipelines import CaptionResult
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.training.taxonomy import Legend, Taxonomy, read_taxonomy
@@ -450,7 +450,7 @@ def caption_pictures(
     from rssc_geo.captioning import NoCaptioner
     from rssc_geo.inference import load_predictor
 
-    predictor = load_predictor(options)
+    predictor = load_predictor(PredictorOptions(**values_of(options, DescribingOptions)))
     if isinstance(predictor.captioner, NoCaptioner):
         raise UsageError("the model brings no captioner of its own; name one with --captioner")
     count = len(data.names)
