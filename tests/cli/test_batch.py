@@ -247,8 +247,13 @@ def test_merged_scenes_cover_every_place_once(
         atol=1e-4,
     )
     made = target.stat().st_mtime_ns
-    assert rssc(*command, "--model", bundle, "--crs", "EPSG:32632").code == 0
+    again = rssc(*command, "--model", bundle, "--crs", "EPSG:32632", "--json")
+    assert again.code == 0
     assert target.stat().st_mtime_ns == made
+    told = json.loads(again.out)
+    areas = regions.groupby("class")["area_m2"].sum().to_dict()
+    assert told["area_m2"] == pytest.approx(areas, abs=0.1)  # not the sum of the scenes'
+    assert told["cells"] == 24
 
 
 def test_merged_geoparquet_in_degrees(
