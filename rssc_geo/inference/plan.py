@@ -51,7 +51,7 @@ class Plan:
 
     Attributes
     ----------
-    options : those that it was made with
+    options : those that it was made with, and where they say nothing what the model remembers
     tiling : the sizes of tile and cell, and why they were chosen
     blocks : what is read and looked at instead of single tiles, where windows share features
     selected : bool (cell rows, cell columns), the cells that are asked for
@@ -120,6 +120,7 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     >>> plan.grid.size, plan.grid.cells_shape
     ((120, 120), (5, 5))
     """
+    options = _as_trained(options, card, source)
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
@@ -144,6 +145,19 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
         *_resolution_warnings(scene, tiling, card),
     )
     return Plan(scene, options, tiling, grid, blocks, selected, area, warnings)
+
+
+def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> TilingOptions:
+    """Bands and scaling as the model was trained with, where the options give none.
+
+    Bands given as files of their own are not numbered.
+    """
+    bands, stretch = options.bands, options.stretch
+    if bands is None and (isinstance(source, str | Path) or len(source) == 1):
+        bands = card.raster_bands
+    if stretch is None:
+        stretch = card.stretch
+    return replace(options, bands=bands, stretch=stretch)
 
 
 def _choose_sizes(scene: Scene, card: ModelCard, options: TilingOptions) -> TileChoice:

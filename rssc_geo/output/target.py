@@ -13,7 +13,13 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import StagingFolder, check_not_input, check_writable, followed
+from rssc_geo.files import (
+    StagingFolder,
+    check_name,
+    check_not_input,
+    check_writable,
+    followed,
+)
 from rssc_geo.options import OutputOptions
 from rssc_geo.output.formats import Format, format_of
 from rssc_geo.output.geopackage import check_no_other_layers
@@ -72,10 +78,15 @@ class OutputTarget:
         """All that is put in place, ``path`` last."""
         return (*(() if self.class_raster is None else (self.class_raster,)), *self.layer_paths)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The results, and what their format writes beside them."""
+        beside = (file for path in self.layer_paths for file in self.format.files_of(path))
+        return tuple(dict.fromkeys([*self.results, *beside]))
+
     def check_free(self) -> None:
         """Raise ``OutputError`` for results that cannot be written, or must not be replaced."""
-        beside = (file for path in self.layer_paths for file in self.format.files_of(path))
-        for result in dict.fromkeys([*self.results, *beside]):
+        for result in self.files:
             check_writable(result, overwrite=self.overwrite)
             check_no_other_layers(result)
 
@@ -157,7 +168,7 @@ def make_target(
         raise UsageError(
             f"--class-raster {raster.name}: the class raster is a GeoTIFF, name it .tif"
         )
-    for result in target.results:
+    for result in target.files:
         _check_name(result)
     check_not_input(target.results, inputs)
     if not is_announced(target.part_path, target.results):
@@ -182,6 +193,7 @@ def check_closed(path: Path) -> None:
 
 
 def _check_name(path: Path) -> None:
+    check_name(path)
     if set(path.name) & _SEPARATORS:
         raise UsageError(
             f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose"
