@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import unicodedata
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +31,35 @@ _SUFFIX = ".rssc-geo"
 _HEADER_BYTES = 65536
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # for what a server says of a file; at a time
+_LONGEST_NAME = 255  # bytes, on all usual file systems
 _MARKER = "staging.rssc-geo"
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
+
+
+def check_name(path: Path) -> None:
+    """Refuse a result's name that no file beside it, or no line of text, can hold.
+
+    Raises ``UsageError``.
+    """
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in path.name):
+        raise UsageError(
+            f"{path.name!r} has a line break or control character in it: choose another name"
+        )
+    room = _LONGEST_NAME - len(_hidden(Path("x")).name) + 1
+    if (size := len(os.fsencode(path.name))) > room:
+        raise UsageError(
+            f"the name {path.name} has {size} bytes, {room} are the most that leave room for the"
+            " names of files made beside it: choose a shorter one"
+        )
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Refuse before the work starts a file that could not be written at its end.
 
     Raises ``OutputError`` where the path is a folder, exists without ``overwrite``, or lies in a
-    folder that is not there or takes no files.
+    folder that is not there or takes no files; ``UsageError`` for its name.
     """
+    check_name(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file in it")
     if path.exists() and not overwrite:
@@ -145,7 +165,8 @@ def atomic_folder(
     ``index``: the file that every such result holds; ``others``: a regular expression of the names
     that its other files have. With ``overwrite`` a folder that is there is replaced if it holds the
     one, and nothing but the others. An empty folder is used. Nothing is left when the block raises.
-    Raises ``OutputError`` when the folder exists, is something else, or cannot be written.
+    Raises ``OutputError`` when the folder exists, is something else, or cannot be written,
+    ``UsageError`` for its name.
     """
     _check_replaceable(target, index, others, overwrite=overwrite)
     place = followed(target)
@@ -169,6 +190,7 @@ def atomic_folder(
 
 def _check_replaceable(target: Path, index: str, others: str, *, overwrite: bool) -> None:
     """Refuse with ``OutputError`` what ``atomic_folder`` must not replace."""
+    check_name(target)
     taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
     if taken and not overwrite:
         raise OutputError(f"{target} exists; choose another folder or add --overwrite")

@@ -883,14 +883,13 @@ class TaxonomyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(SplitOptions, TaxonomyOptions, ClassChoiceOptions, DeviceOptions):
+class EvaluateOptions(
+    TilingOptions, SplitOptions, TaxonomyOptions, ClassChoiceOptions, DeviceOptions
+):
     """Options of ``evaluate``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
     field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
-    tile_size: str | None = option(
-        "Of the raster's tiles. Default: by the model card.", POLYGONS, SIZE, default=None
-    )
     caption_source: Literal["own", "none", "human"] = option(
         "Captions that the classifier may read.",
         CAPTIONS,

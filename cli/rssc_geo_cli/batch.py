@@ -50,10 +50,8 @@ def run_command(
     the exit code is 1.
     """
     set_up_logging(run)
-    if run.verbose < 2:
-        logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # pystac's retries
-        if options.scheduler is not None:
-            _silence_dask()
+    if run.verbose < 2 and options.scheduler is not None:
+        _silence_dask()
     if run.dry_run:
         return _dry_run(inputs, target.output, options, run)
 

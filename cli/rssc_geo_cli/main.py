@@ -7,9 +7,12 @@ import importlib
 import io
 import json
 import logging
+import math
 import os
+import re
 import signal
 import sys
+import time
 from types import FrameType
 
 import click
@@ -37,6 +40,16 @@ _LIMITS = {
     errno.ENOSPC: "make room and run the same command again",
 }
 """What the system refuses to anyone, and what to do."""
+_NO_MEMORY = re.compile(
+    r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
+    r"|can't start new thread",
+    re.IGNORECASE,
+)
+"""How libraries tell that memory is used up, where it is no ``MemoryError``."""
+_NO_HANDLES = re.compile(os.strerror(errno.EMFILE), re.IGNORECASE)
+_TRUE = ("1", "true", "t", "yes", "y", "on")
+_GRACE_S = 5
+"""So long after an interruption another one changes nothing."""
 
 
 class _LazyGroup(RichGroup):
@@ -76,8 +89,17 @@ def cli() -> None:
     """Land-use maps from any GeoTIFF, by scene classification with words."""
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interruption:
+    """The handler of signals: impatience must not break into the goodbye."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last > _GRACE_S:
+            self._last = now
+            raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -85,14 +107,16 @@ def main() -> None:
 
     The exit code is 0 done, 1 failed, 2 wrong usage, 3 nothing to classify, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    interruption = _Interruption()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interruption)
     _speak_utf8()
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # once more, while the first was being told
         code = INTERRUPTED
     if code == INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not break into the goodbye
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
     if code == INTERRUPTED:
@@ -128,15 +152,26 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         _leave_stdout()
         return 1
-    except MemoryError:
-        message = "out of memory; close other programs or use smaller batches (--batch-size)"
-        return _tell(arguments, message, kind="MemoryError")
     except Exception as error:  # the last net: a traceback is for -vv, never for a user
         logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        if isinstance(error, OSError) and error.errno in _LIMITS:
-            return _tell(arguments, f"{error}: {_LIMITS[error.errno]}", kind="OSError")
+        if limit := _limit(error):
+            return _tell(arguments, limit, kind=type(error).__name__)
         return internal_error(arguments, error)
     return code if isinstance(code, int) else 0
+
+
+def _limit(error: BaseException) -> str:
+    """What to say where a limit of the system has been met, whoever met it; else nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+            return f"out of memory: {_LIMITS[errno.ENOMEM]}"
+        if isinstance(cause, OSError) and cause.errno in _LIMITS:
+            return f"{cause}: {_LIMITS[cause.errno]}"
+        if _NO_HANDLES.search(str(cause)):
+            return f"{cause}: {_LIMITS[errno.EMFILE]}"
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def internal_error(arguments: list[str], error: Exception) -> int:
@@ -156,7 +191,7 @@ def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "intern
     try:
         if _asks_for_events(arguments):
             click.echo(json.dumps({"event": "error", **error}, ensure_ascii=False))
-        elif "--json" in arguments:
+        elif _asks_for_json(arguments):
             click.echo(json.dumps({"error": error}, ensure_ascii=False))
     except BrokenPipeError:
         _leave_stdout()
@@ -164,14 +199,43 @@ def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "intern
 
 
 def _asks_for_events(arguments: list[str]) -> bool:
-    """Whether progress is to be JSON, read without click: usage errors come before it is known."""
-    given = os.environ.get("RSSC_GEO_PROGRESS", "")
+    """Whether progress is to be JSON."""
+    return _asked(arguments, "progress") == "json"
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    """Whether the result is to be JSON."""
+    return "--json" in arguments or _asked(arguments, "json").lower() in _TRUE
+
+
+def _asked(arguments: list[str], key: str) -> str:
+    """The text of an option, read without click: usage errors come before it is known.
+
+    From the command line, the environment, or the configuration file, in this order.
+    """
+    given = ""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--progress":
-            given = following
-        elif argument.startswith("--progress="):
-            given = argument.partition("=")[2]
-    return given == "json"
+        name, separator, value = argument.partition("=")
+        if name == f"--{key}":
+            given = value if separator else following
+    given = given or os.environ.get(f"RSSC_GEO_{key.upper()}", "")
+    if given or key == "config":
+        return given
+    values = _configured(_asked(arguments, "config"))
+    table = values.get(arguments[0] if arguments else "")
+    own = table if isinstance(table, dict) else {}
+    return str(own.get(key, values.get(key, "")))
+
+
+def _configured(file: str) -> dict[str, object]:
+    """What a configuration file sets; nothing where it cannot be read, which is told elsewhere."""
+    import tomllib
+
+    try:
+        with open(file, "rb") as stream:
+            return tomllib.load(stream)
+    except (OSError, ValueError):
+        return {}
 
 
 def _leave_stdout() -> None:

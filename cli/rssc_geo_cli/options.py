@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from rich_click import RichCommand, RichOption
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import check_not_input
+from rssc_geo.files import check_name, check_not_input
 from rssc_geo.options import (
     COMMANDS,
     ENVIRONMENT_PREFIX,
@@ -176,11 +176,13 @@ def _build(group: type, values: Mapping[str, Any]) -> Any:
 
 
 def _check_results(values: Mapping[str, Any], written: Collection[str]) -> None:
-    """Refuse with ``UsageError`` a file to write that any other option or argument names."""
+    """Refuse with ``UsageError`` a file to write that any other names, or that none should name."""
     named: dict[bool, list[str]] = {True: [], False: []}
     for name, value in values.items():
         texts = value if isinstance(value, tuple) else (value,)
         named[name in written] += [text for text in texts if isinstance(text, str)]
+    for text in named[True]:
+        check_name(Path(text))
     check_not_input([Path(text) for text in named[True] if os.path.isfile(text)], named[False])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from rssc_geo.files import check_not_input
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, check_class_choice, legend_of, load_card
 from rssc_geo.options import BatchOptions, CaptionerOptions, options_of, values_of
+from rssc_geo.output import read_totals
 
 
 def run_batch(
@@ -88,7 +89,7 @@ def run_batch(
             result = tracker.result(jobs.problems)
             if options.merge is not None:
                 files = merge_done(jobs, journal, Path(output), options, legend_of(card))
-                result = replace(result, outputs=files)
+                result = result.merged(files, read_totals(Path(output)) if files else {})
             tracker.tick(0)
             outcome = "failures" if result.failed else "done"
             return result

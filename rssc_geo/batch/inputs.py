@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyogrio
 
 from rssc_geo.batch.job import WRITTEN, Job
+from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
 from rssc_geo.options import BatchOptions, Option, SceneOptions, narrowed, options_of
 from rssc_geo.raster import is_remote
-
-if TYPE_CHECKING:
-    import pystac
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 """What counts as a scene in a folder."""
@@ -31,7 +28,6 @@ MERGED_CRS = "EPSG:4326"
 _MERGED_SUFFIXES = (".gpkg", ".parquet")
 _INDEX_SUFFIXES = (".gpkg", ".shp", ".fgb", ".geojson")
 _LOCATION = "location"  # the column that gdaltindex writes
-_USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is asked for
 _COLUMNS = ("input", "id", "output")  # of a manifest, beside the options
 _UNSAFE = re.compile(r"[^\w.\-]+")
 
@@ -130,7 +126,11 @@ class _Entry:
 def _entries(name: str, asset: str | None) -> Iterator[_Entry]:
     suffix = Path(name.split("?", maxsplit=1)[0]).suffix.lower()
     if suffix == ".json":
-        yield from _some(list(_read_stac(name, asset)), name, "no STAC item")
+        items = (
+            _Entry(source=item.files, id=item.id, error=item.error)
+            for item in read_items(name, asset)
+        )
+        yield from _some(items, name, "no STAC item")
     elif is_remote(name):
         yield _Entry(source=(name,))
     elif Path(name).is_dir():
@@ -154,10 +154,13 @@ def _files(paths: Iterable[str]) -> list[_Entry]:
     return [_Entry(source=(path,)) for path in paths]
 
 
-def _some(entries: Sequence[_Entry], name: str, what: str) -> Sequence[_Entry]:
-    if not entries:
+def _some(entries: Iterable[_Entry], name: str, what: str) -> Iterator[_Entry]:
+    empty = True
+    for entry in entries:
+        empty = False
+        yield entry
+    if empty:
         raise InputError(f"{name}: {what} there")
-    return entries
 
 
 def _beside(path: str, folder: Path) -> str:
@@ -326,76 +329,3 @@ def _read_index(name: str) -> list[str]:
             f"{name} is no tile index: it has no column {_LOCATION!r} (gdaltindex makes one)"
         )
     return []
-
-
-# STAC 1.x (https://stacspec.org): an ItemCollection, item or static catalog, on disk or by URL.
-
-
-def _read_stac(name: str, asset: str | None) -> Iterator[_Entry]:
-    """The items of a STAC file, each with the asset whose key or role is ``asset``.
-
-    Three keys "r,g,b" give three files. Raises ``InputError`` when the file, or a part of a
-    catalog, cannot be read; ``UsageError`` without pystac.
-    """
-    try:
-        import pystac
-    except ImportError as error:
-        raise UsageError(
-            f"{name}: reading STAC needs pystac; pip install 'rssc-geo[stac]'"
-        ) from error
-    try:
-        for item in _items(name, pystac.StacIO.default().read_text(name)):
-            yield _item_entry(item, asset)
-    # Whatever a foreign document makes pystac trip over, or its HTTP library (two are possible)
-    # says.
-    except Exception as error:
-        raise InputError(f"{name} cannot be read as STAC: {one_line(error)}") from error
-
-
-def _items(name: str, text: str) -> Iterator[pystac.Item]:
-    import pystac
-
-    values = json.loads(text)
-    if values.get("type") == "FeatureCollection":
-        for feature in values["features"]:
-            item = pystac.Item.from_dict(feature, preserve_dict=False)
-            if item.get_self_href() is None:
-                # Relative hrefs of a collection's items are meant from its file.
-                item.set_self_href(name)
-            yield item
-        return
-    found = pystac.read_file(name)
-    if isinstance(found, pystac.Item):
-        yield found
-    elif isinstance(found, pystac.Catalog):
-        yield from found.get_items(recursive=True)
-    else:
-        raise TypeError(f"a {type(found).__name__}, not items")
-
-
-def _item_entry(item: pystac.Item, asset: str | None) -> _Entry:
-    keys = () if asset is None else tuple(asset.split(","))
-    if len(keys) == 3 and all(key in item.assets for key in keys):
-        hrefs = [item.assets[key].get_absolute_href() for key in keys]
-    else:
-        wanted = _USUAL_ASSETS if asset is None else (asset,)
-        by_key = [item.assets[key] for key in wanted if key in item.assets]
-        by_role = [
-            entry
-            for role in wanted
-            for entry in item.assets.values()
-            if role in (entry.roles or ())
-        ]
-        hrefs = [entry.get_absolute_href() for entry in (by_key or by_role)[:1]]
-    # XML would be a VRT, no place.
-    usable = tuple(href for href in hrefs if href and not href.lstrip().startswith("<"))
-    if usable and len(usable) == len(hrefs):
-        return _Entry(source=usable, id=item.id)
-    there = ", ".join(
-        f"{key} ({'/'.join(entry.roles or ['no role'])})" for key, entry in item.assets.items()
-    )
-    error = (
-        f"STAC item {item.id}: no asset with key or role {asset or '/'.join(_USUAL_ASSETS)}; it"
-        f" has: {there or 'none'}"
-    )
-    return _Entry(source=(), id=item.id, error=error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -180,7 +180,8 @@ class _Merger:
     def __init__(self, parts: Sequence[Part], *, rule: str, classes: Sequence[SceneClass]) -> None:
         self._parts, self._rule = parts, rule
         infos = [_info(part.path) for part in parts]
-        self._bounds = shapely.box(*np.array([info["total_bounds"] for info in infos]).T)
+        bounds = np.array([info["total_bounds"] for info in infos])
+        self._places = shapely.STRtree(shapely.box(*bounds.T))
         self._crs = CRS.from_user_input(infos[0]["crs"])
         self._probabilities = tuple(
             field
@@ -210,9 +211,11 @@ class _Merger:
         cut: Callable[[int, pa.Table, pa.Schema], pa.RecordBatch],
     ) -> Layer:
         def batches() -> Iterator[pa.RecordBatch]:
-            for number, part in enumerate(self._parts):
-                for table in _read(part.path, name, fields):
-                    yield cut(number, table, layer.schema)
+            yield from _gathered(
+                cut(number, table, layer.schema)
+                for number, part in enumerate(self._parts)
+                for table in _read(part.path, name, fields)
+            )
 
         layer = Layer(name, title, about, (_SCENE, *fields), "MultiPolygon", self._crs, batches)
         return layer
@@ -251,7 +254,7 @@ class _Merger:
 
         Their polygons, confidence and scene numbers. ``bounds``: min x, min y, max x, max y.
         """
-        near = np.flatnonzero(shapely.intersects(self._bounds, shapely.box(*bounds)))
+        near = np.sort(self._places.query(shapely.box(*bounds), predicate="intersects"))
         rivals = {"first": near[near < number], "last": near[near > number]}.get(
             self._rule, near[near != number]
         )
@@ -318,6 +321,20 @@ def _batch(
     return pa.record_batch(
         [array.cast(kind) for array, kind in zip(arrays, schema.types, strict=True)], schema=schema
     )
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same features in fewer batches: GDAL waits for the disk after each."""
+    held: list[pa.RecordBatch] = []
+    features = 0
+    for batch in batches:
+        held.append(batch)
+        features += len(batch)
+        if features >= _BATCH:
+            yield from pa.Table.from_batches(held).combine_chunks().to_batches()
+            held, features = [], 0
+    if held:
+        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
 def _multi(geometry: shapely.Geometry) -> shapely.Geometry:

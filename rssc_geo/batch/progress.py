@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rssc_geo.batch.inputs import Jobs, Problem
 from rssc_geo.batch.job import Job, JobState
@@ -245,7 +245,6 @@ class Tracker:
     def result(self, problems: Sequence[Problem]) -> BatchResult:
         """What came of the run; ``problems``: the inputs that gave no scene."""
         spent = sum(self._stages.values()) or 1.0
-        areas = sorted(self._areas_m2.items(), key=lambda item: -item[1])
         return BatchResult(
             scenes=self._scenes,
             done=self._skipped + self._finished,
@@ -255,7 +254,7 @@ class Tracker:
             tiles_classified=self._looked,
             tiles_per_s=round(self._tiles / max(self.seconds, 1e-3), 2),
             cells=self._cells,
-            area_m2={name: round(area, 1) for name, area in areas},
+            area_m2=_largest_first(self._areas_m2),
             seconds=round(self.seconds, 3),
             workers=tuple(sorted(self._workers)),
             dtype=self.dtype,
@@ -307,6 +306,11 @@ class _Bar:
 # At the end.
 
 
+def _largest_first(areas_m2: Mapping[str, float]) -> dict[str, float]:
+    areas = sorted(areas_m2.items(), key=lambda item: -item[1])
+    return {name: round(area, 1) for name, area in areas}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
     """What came of a batch.
@@ -317,7 +321,7 @@ class BatchResult:
     failed : every input that gave no map, and why
     tiles, tiles_classified : of this run, and those of them that the network saw
     tiles_per_s, seconds : of this run
-    cells, area_m2 : of all maps; m² of each class, the largest first
+    cells, area_m2 : of all maps, or of the merged one; m² of each class, the largest first
     workers, dtype : devices or addresses that classified, and in which precision
     time_share : shares (0–1) of reading, model and writing in the work
     outputs : the files of the merged map, the main one first; None without merging
@@ -337,6 +341,15 @@ class BatchResult:
     dtype: str | None
     time_share: Mapping[str, float]
     outputs: tuple[Path, ...] | None = None
+
+    def merged(self, outputs: tuple[Path, ...], totals: Mapping[str, tuple[int, float]]) -> Self:
+        """The same with the files of the merged map, and with its cells and m² of each class."""
+        return replace(
+            self,
+            outputs=outputs,
+            cells=sum(cells for cells, _ in totals.values()),
+            area_m2=_largest_first({name: area for name, (_, area) in totals.items()}),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` prints it; ``outputs`` only of a merged map."""

@@ -21,7 +21,7 @@ from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots
 from rssc_geo.files import atomic_write
 from rssc_geo.inference import Source, make_plan
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
-from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, values_of
+from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of
 from rssc_geo.training import (
     DataSets,
     Legend,
@@ -233,7 +233,8 @@ def evaluate_on_polygons(
     ----------
     model, output : as for :func:`evaluate`
     sources : pairs of a raster and a vector file of polygons with a class each
-    options : ``field`` names the column of the classes, ``tile_size`` the tiles
+    options : ``field`` names the column of the classes; the raster is read and cut as ``classify``
+        does with the same options
 
     Raises what ``evaluate`` does, ``InputError`` where no tile is covered by one class, and
     ``UsageError`` for a ``part``, which only data sets of pictures have.
@@ -252,13 +253,11 @@ def evaluate_on_polygons(
     class_map = _class_map(options)
     card = card_of(model, options.revision)
     choice = check_class_choice(card, options)
-    tiling = TilingOptions(tile_size=options.tile_size)
+    tiling = narrowed(options, TilingOptions)
     parts = []
     for raster, labels in sources:
         plan = make_plan(raster, card, tiling)
-        found = labeled_tiles(
-            plan.scene, plan.grid, labels, field=options.field, out_size=card.input_size
-        )
+        found = labeled_tiles(plan, labels, field=options.field, out_size=card.input_size)
         if len(sources) > 1:
             names = tuple(f"{plan.scene.source}, {name}" for name in found.names)
             found = dataclasses.replace(found, names=names)

@@ -53,7 +53,7 @@ class Plan:
 
     Attributes
     ----------
-    options : those that it was made with
+    options : those that it was made with, and where they say nothing what the model remembers
     tiling : the sizes of tile and cell, and why they were chosen
     blocks : what is read and looked at instead of single tiles, where windows share features
     selected : bool (cell rows, cell columns), the cells that are asked for
@@ -125,6 +125,7 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     >>> plan.grid.size, plan.grid.cells_shape
     ((120, 120), (5, 5))
     """
+    options = _as_trained(options, card, source)
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
@@ -156,6 +157,19 @@ def _is_out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> bool:
     """Whether pixels or tiles are more than ``_FAR`` times off what the card says of them."""
     coarse = max(scene.gsd_m) > _FAR * card.gsd_range_m[1]
     return coarse or min(tiling.footprint_m) * _FAR < card.footprint.minimum_m
+
+
+def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> TilingOptions:
+    """Bands and scaling as the model was trained with, where the options give none.
+
+    Bands given as files of their own are not numbered.
+    """
+    bands, stretch = options.bands, options.stretch
+    if bands is None and (isinstance(source, str | Path) or len(source) == 1):
+        bands = card.raster_bands
+    if stretch is None:
+        stretch = card.stretch
+    return replace(options, bands=bands, stretch=stretch)
 
 
 def _choose_sizes(scene: Scene, card: ModelCard, options: TilingOptions) -> TileChoice:

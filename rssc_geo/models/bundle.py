@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
-from rssc_geo.files import atomic_write, content_hash
+from rssc_geo.files import atomic_write, check_name, content_hash
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
 
@@ -315,8 +315,10 @@ def check_bundle_folder(folder: str | Path) -> None:
     """Refuse with ``InputError`` a folder where saving a bundle would replace what is there.
 
     That is another bundle, or files of its names that are none of a bundle that was being saved.
+    ``UsageError`` for a name that cannot be.
     """
     target = Path(folder)
+    check_name(target)
     if (target / "config.json").exists():
         raise InputError(f"{target} holds a bundle already; choose another folder or remove it")
     names = (WEIGHTS, TOKENIZER, VOCABULARY, "README.md")

@@ -153,6 +153,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_CARD = 16_000_000  # bytes; the embedded one has 7,000
 _LARGEST_SIDE = 2048  # of the images that a network reads, in pixels
 _EARTH_M = 40_100_000  # around it
+_MOST_BANDS = 65535  # of a TIFF
 _LONGEST_TEXT = 8192  # in tokens
 _VARIANTS = ("corrected", AS_PUBLISHED)
 # What the network may be asked for: far beyond what is of use, and still no harm to build and run.
@@ -275,6 +276,9 @@ class ModelCard:
         every tile is looked at by itself
     familiarity : arguments of the part that says how familiar a picture is; None: there is none
     unknown_below : what is less familiar is ``Unknown``
+    raster_bands : bands of a raster, counted from 1, that are read as red, green and blue unless
+        others are asked for: those that it was trained with; None: as the raster tells
+    stretch : likewise the scaling of a raster to 8 bit
     training, accuracy : how it was trained, and what was measured
     sha256 : digest of each file by its name
     """
@@ -302,6 +306,8 @@ class ModelCard:
     local_features: Mapping[str, int] | None = None
     familiarity: Mapping[str, Any] | None = None
     unknown_below: float = 0.02
+    raster_bands: tuple[int, ...] | None = None
+    stretch: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -332,6 +338,8 @@ class ModelCard:
         check_tuple(self.bands, "bands", 3)
         for band in self.bands:
             check_name(band, "a band")
+        if self.stretch is not None:
+            check_name(self.stretch, "stretch")
 
     def _check_numbers(self) -> None:
         check_tuple(self.input_size, "input_size", 2)
@@ -344,6 +352,10 @@ class ModelCard:
         check_tuple(self.gsd_range_m, "gsd_range_m", 2)
         for value in self.gsd_range_m:
             check_number(value, "a value of gsd_range_m", 0, _EARTH_M)
+        if self.raster_bands is not None:
+            check_tuple(self.raster_bands, "raster_bands", 3)
+            for number in self.raster_bands:
+                check_integer(number, "one of raster_bands", 1, _MOST_BANDS)
         check_integer(self.max_tokens, "max_tokens", 1, _LONGEST_TEXT)
         check_number(self.temperature, "temperature", 1e-3, 1e3)
         check_number(self.unknown_below, "unknown_below", 0, 1)
@@ -429,6 +441,9 @@ class ModelCard:
             for key in ("input_size", "mean", "std", "bands", "gsd_range_m"):
                 check_list(data[key], key)
                 data[key] = tuple(data[key])
+            if data.get("raster_bands") is not None:
+                check_list(data["raster_bands"], "raster_bands")
+                data["raster_bands"] = tuple(data["raster_bands"])
             return cls(**data)
         except KeyError as error:
             raise BundleError(f"{where}: config.json lacks {error}") from error

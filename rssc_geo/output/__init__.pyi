@@ -1,5 +1,6 @@
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer
+from .cells import read_totals as read_totals
 from .formats import format_of as format_of
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer

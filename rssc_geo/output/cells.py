@@ -70,6 +70,26 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
         raise _unreadable(path, error) from error
 
 
+def read_totals(output: Path) -> dict[str, tuple[int, float]]:
+    """Cells and m² of each class in the ``landuse`` layer of the map ``output``.
+
+    Raises ``InputError`` when the file cannot be read.
+    """
+    output_format = format_of(output)
+    path = output_format.layer_path(output, "landuse")
+    names = ["class", "cells", "area_m2"]
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pq.read_table(path, columns=names)
+        else:
+            inner = "landuse" if output_format.multilayer else None
+            _, table = pyogrio.read_arrow(path, layer=inner, columns=names, read_geometry=False)
+        sums = table.group_by("class").aggregate([("cells", "sum"), ("area_m2", "sum")])
+    except (RuntimeError, OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    return {row["class"]: (row["cells_sum"], row["area_m2_sum"]) for row in sums.to_pylist()}
+
+
 def _parquet(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH):

@@ -13,7 +13,13 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import StagingFolder, check_not_input, check_writable, followed
+from rssc_geo.files import (
+    StagingFolder,
+    check_name,
+    check_not_input,
+    check_writable,
+    followed,
+)
 from rssc_geo.options import OutputOptions
 from rssc_geo.output.class_raster import legend_path
 from rssc_geo.output.formats import Format, format_of
@@ -75,9 +81,14 @@ class OutputTarget:
         """All that is put in place but for what belongs to a file, ``path`` last."""
         return (*(() if self.class_raster is None else (self.class_raster,)), *self.layer_paths)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The results, and what is written beside them."""
+        return tuple(dict.fromkeys([*self.results, *self._files_of(self.results)]))
+
     def check_free(self) -> None:
         """Raise ``OutputError`` for results that cannot be written, or must not be replaced."""
-        for result in dict.fromkeys([*self.results, *self._files_of(self.results)]):
+        for result in self.files:
             check_writable(result, overwrite=self.overwrite)
             check_no_other_layers(result)
 
@@ -168,7 +179,7 @@ def make_target(
         raise UsageError(
             f"--class-raster {raster.name}: the class raster is a GeoTIFF, name it .tif"
         )
-    for result in target.results:
+    for result in target.files:
         _check_name(result)
     check_not_input(target.results, inputs)
     if not is_announced(target.part_path, target.results):
@@ -193,6 +204,7 @@ def check_closed(path: Path) -> None:
 
 
 def _check_name(path: Path) -> None:
+    check_name(path)
     if set(path.name) & _SEPARATORS:
         raise UsageError(
             f"{path.name!r}: ';' and '!' in a name mean something else to the writer, choose"

@@ -32,6 +32,12 @@ from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
 from rssc_geo.raster.virtual import VRT_TYPES, VrtBand, VrtSource, check_vrt, vrt_text
 
 _REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
+# A server that takes connections and says nothing more is told, not waited for.
+_PATIENCE_ENV = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",  # bytes a second
+    "GDAL_HTTP_LOW_SPEED_TIME": "15",  # seconds
+}
 # Archives on this computer are no network: their folders are listed, so that what lies beside a
 # raster (masks, world files, headers) counts there as well.
 _NETWORK = re.compile(
@@ -243,14 +249,16 @@ def is_remote(path: str) -> bool:
 def gdal_env(dataset: str, *, cache_bytes: int | None = None) -> rasterio.Env:
     """GDAL's settings for a raster: no Python code of a VRT is run.
 
-    On the network folders are not listed, and reads are cached.
+    On the network folders are not listed, reads are cached, and silence is an error after a while.
 
     ``cache_bytes`` is the size of the block cache: GDAL's own grows to 5 % of the machine's memory.
-    The user's ``GDAL_CACHEMAX`` is left in force.
+    The user's ``GDAL_CACHEMAX`` and ``GDAL_HTTP_…`` are left in force.
     """
     options: dict[str, str | int] = {"GDAL_VRT_ENABLE_PYTHON": "NO"}
     if _NETWORK.search(dataset[:4096]):
         options.update(_REMOTE_ENV)
+        own = {name: value for name, value in _PATIENCE_ENV.items() if name not in os.environ}
+        options.update(own)
     if cache_bytes is not None and "GDAL_CACHEMAX" not in os.environ:
         options["GDAL_CACHEMAX"] = cache_bytes
     return rasterio.Env(**options)

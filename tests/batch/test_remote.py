@@ -17,7 +17,6 @@ import pytest
 from .conftest import content, load_json, states
 from .test_reliability import command
 
-pytest.importorskip("pystac", reason="the extra 'stac' is not installed")
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -254,8 +254,13 @@ def test_merged_scenes_cover_every_place_once(
     styles = gpd.read_file(target, layer="layer_styles", ignore_geometry=True)
     assert styles["styleName"].tolist() == ["class", "group", "confidence"] * 2
     made = target.stat().st_mtime_ns
-    assert rssc(*command, "--model", bundle, "--crs", "EPSG:32632").code == 0
+    again = rssc(*command, "--model", bundle, "--crs", "EPSG:32632", "--json")
+    assert again.code == 0
     assert target.stat().st_mtime_ns == made
+    told = json.loads(again.out)
+    areas = regions.groupby("class")["area_m2"].sum().to_dict()
+    assert told["area_m2"] == pytest.approx(areas, abs=0.1)  # not the sum of the scenes'
+    assert told["cells"] == 24
 
 
 def test_merged_geoparquet_in_degrees(

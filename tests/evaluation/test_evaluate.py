@@ -28,9 +28,9 @@ from rssc_geo.evaluation import (
     match_classes,
 )
 from rssc_geo.evaluation.evaluate import evaluate
-from rssc_geo.geometry import TileGrid
+from rssc_geo.inference import make_plan
 from rssc_geo.models import DualAttentionClassifier, Footprint, Model, SceneClass
-from rssc_geo.options import BaselineOptions, EvaluateOptions
+from rssc_geo.options import BaselineOptions, EvaluateOptions, TilingOptions
 from rssc_geo.raster import open_scene
 from rssc_geo.training import (
     Features,
@@ -213,13 +213,13 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
         {"kind": [name for name, _ in rows]}, geometry=[shape for _, shape in rows], crs=scene.crs
     )
     frame.to_crs(4326).to_file(tmp_path / "labels.gpkg")
-    grid = TileGrid(scene.shape, (20, 20))
-    found = labeled_tiles(scene, grid, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
     card = dataclasses.replace(
         small_model.card,
         classes=tuple(SceneClass(i, name, "#336699") for i, name in enumerate(["wood", "lake"])),
         footprint=Footprint(100, 200, 4800),
     )
+    plan = make_plan(path, card, TilingOptions(tile_size="20px"))
+    found = labeled_tiles(plan, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
     network = DualAttentionClassifier(classes=2, **card.network).eval()
     model = dataclasses.replace(small_model, card=card, network=network)
     options = EvaluateOptions(field="kind", tile_size="20px", device="cpu")
@@ -239,17 +239,12 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
     assert found.pixels.shape == (2, 16, 16, 3)
     assert (found.pixels == 90).all()
     with pytest.raises(InputError, match="no column 'class'; there are labels: kind"):
-        labeled_tiles(scene, grid, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
+        labeled_tiles(plan, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
     with pytest.raises(InputError, match="cannot be read as labeled polygons"):
-        labeled_tiles(scene, grid, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
+        labeled_tiles(plan, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
     with pytest.raises(InputError, match="no tile of .* is covered to 60%"):
-        labeled_tiles(
-            scene,
-            TileGrid(scene.shape, (40, 60)),
-            tmp_path / "labels.gpkg",
-            field="kind",
-            out_size=(16, 16),
-        )
+        coarse = make_plan(path, card, TilingOptions(tile_size="40px"))
+        labeled_tiles(coarse, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
 
 
 @pytest.mark.parametrize("kind", [TextOnly, Concatenation])

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.options import TrainOnPolygonsOptions
-from rssc_geo.raster import Scene, TileReader, fit_radiometry
+from rssc_geo.inference import Plan
+from rssc_geo.raster import Scene, TileReader
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.few_shot.labels import Labels, class_shares, read_labels, tiles_over
 from rssc_geo.training.taxonomy import Legend
@@ -26,8 +26,8 @@ _PARTS = 4
 """Patches start at multiples of a quarter of their side."""
 _PER_POLYGON, _PER_CLASS = 8, 200
 _CANDIDATES = 2000
-_TILE_PURITY, _TILE_VALID = 0.6, 0.5
-"""What of a tile has to be of one class, and valid, for it to be measured on."""
+_TILE_PURITY = 0.6
+"""What of a tile has to be of one class for it to be measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +62,22 @@ class Patches:
         return np.array([codes[name] for name in self.names.tolist()], np.int64)
 
 
-def cut_patches(
-    scene: Scene,
-    size: tuple[int, int],
-    labels: Labels,
-    options: TrainOnPolygonsOptions,
-    *,
-    out_size: tuple[int, int],
-) -> Patches:
-    """Cut patches inside and across the labeled areas.
+def cut_patches(plan: Plan, labels: Labels, *, purity: float, out_size: tuple[int, int]) -> Patches:
+    """Cut patches as large as the plan's tiles inside and across the labeled areas.
 
-    A patch counts where its own area and others of that class cover at least ``options.purity`` of
-    it, and no other class more than the rest; up to eight an area, not nearer to each other than
-    half their side, and up to 200 a class. An area too small for that gives the one patch it covers
-    most, as a mixed one, unless another class covers more of it.
+    A patch counts where its own area and others of that class cover at least ``purity`` of it, and
+    no other class more than the rest; up to eight an area, not nearer to each other than half their
+    side, and up to 200 a class. An area too small for that gives the one patch it covers most, as a
+    mixed one, unless another class covers more of it.
 
-    Parameters
-    ----------
-    size : (rows, cols) of a patch in the raster's pixels
-    options : ``purity``, ``min_valid`` and ``stretch`` are used
-    out_size : (rows, cols) of the pictures
-
-    Raises ``InputError`` when no patch is left.
+    ``out_size``: (rows, cols) of the pictures. Raises ``InputError`` when no patch is left.
     """
+    scene, size = plan.scene, plan.grid.size
     grid = TileGrid(scene.shape, size, (max(1, size[0] // _PARTS), max(1, size[1] // _PARTS)))
     found: dict[int, tuple[int, bool]] = {}  # tile → class, mixed
     lost = 0
     for area, code in zip(labels.areas, labels.codes.tolist(), strict=True):
-        chosen = _of_area(grid, area, code, labels, options.purity)
+        chosen = _of_area(grid, area, code, labels, purity)
         lost += not chosen
         for tile, impure in chosen.items():
             found.setdefault(tile, (code, impure))
@@ -108,11 +96,12 @@ def cut_patches(
     )
     kept = _balanced(codes)
     tiles, codes, mixed = tiles[kept], codes[kept], mixed[kept]
-    pixels, valid = _read_tiles(scene, grid, tiles, out_size=out_size, stretch=options.stretch)
-    seen = valid >= options.min_valid
+    pixels, valid = _read_tiles(plan, grid, tiles, out_size=out_size)
+    seen = valid >= plan.options.min_valid
     if not seen.any():
         raise InputError(
-            f"{scene.source} has no data where it is labeled (--min-valid {options.min_valid:g})"
+            f"{scene.source} has no data where it is labeled"
+            f" (--min-valid {plan.options.min_valid:g})"
         )
     if not seen.all():
         log.warning(
@@ -134,14 +123,16 @@ def join_patches(parts: Sequence[Patches]) -> Patches:
 
 
 def labeled_tiles(
-    scene: Scene, grid: TileGrid, labels: str | Path, *, field: str, out_size: tuple[int, int]
+    plan: Plan, labels: str | Path, *, field: str, out_size: tuple[int, int]
 ) -> SceneImages:
-    """The tiles that polygons of one class cover to at least 60 %, as pictures with that class.
+    """The plan's tiles that areas of one class cover to at least 60 %, as pictures with that class.
 
-    ``labels``, ``field``: as for :func:`read_labels`; ``out_size``: (rows, cols) of the pictures.
-    Raises ``InputError`` when the file or column is not there, or no tile is covered enough.
+    ``labels``, ``field``: as for :func:`read_labels`, points stand for the tile around them;
+    ``out_size``: (rows, cols) of the pictures. Raises ``InputError`` when the file or column is not
+    there, or no tile is covered enough.
     """
-    found = read_labels(labels, scene, field=field)
+    scene, grid = plan.scene, plan.grid
+    found = read_labels(labels, scene, field=field, around_points=grid.size, within=plan.area)
     near = [tiles_over(grid, tuple(area.bounds)) for area in found.areas]
     tiles, first = np.unique(np.concatenate([indices for indices, _ in near]), return_index=True)
     shares = class_shares(np.concatenate([boxes for _, boxes in near])[first], found)
@@ -151,8 +142,8 @@ def labeled_tiles(
             f"no tile of {scene.source} is covered to {_TILE_PURITY:.0%} by polygons of one class"
             f" of {labels}; draw larger polygons or use smaller tiles (--tile-size)"
         )
-    pixels, valid = _read_tiles(scene, grid, tiles[wanted], out_size=out_size)
-    kept = valid >= _TILE_VALID
+    pixels, valid = _read_tiles(plan, grid, tiles[wanted], out_size=out_size)
+    kept = valid >= plan.options.min_valid
     if not kept.any():
         raise InputError(f"the labeled tiles of {scene.source} have no data")
     log.info("%d tiles are labeled", kept.sum())
@@ -163,16 +154,11 @@ def labeled_tiles(
 
 
 def _read_tiles(
-    scene: Scene,
-    grid: TileGrid,
-    tiles: NDArray[np.int64],
-    *,
-    out_size: tuple[int, int],
-    stretch: str | None = None,
+    plan: Plan, grid: TileGrid, tiles: NDArray[np.int64], *, out_size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Pixels (K, H, W, 3) of tiles by index, as a model would see them, and valid shares (K,)."""
-    radiometry = fit_radiometry(scene, stretch=stretch)
-    with TileReader(scene, grid, radiometry, out_size=out_size, tiles=tiles.tolist()) as reader:
+    reader = TileReader(plan.scene, grid, plan.radiometry, out_size=out_size, tiles=tiles.tolist())
+    with reader:
         read = list(reader)
     pixels = np.stack([tile.pixels for tile in read])
     return pixels, np.array([tile.valid_fraction for tile in read])

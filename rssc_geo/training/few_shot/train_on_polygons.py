@@ -186,8 +186,7 @@ def _cut(
     parts = []
     for number, (plan, labels) in enumerate(labeled):
         report("read", number, len(labeled))
-        size = plan.grid.size
-        parts.append(cut_patches(plan.scene, size, labels, options, out_size=card.input_size))
+        parts.append(cut_patches(plan, labels, purity=options.purity, out_size=card.input_size))
     report("read", len(labeled), len(labeled))
     return join_patches(parts)
 
@@ -248,6 +247,8 @@ def _card(
         classes=scene_classes(list(patches.classes)),
         footprint=Footprint(min(near.minimum_m, side_m), side_m, max(near.maximum_m, side_m)),
         temperature=round(temperature, 4),
+        raster_bands=options.bands or start.raster_bands,
+        stretch=options.stretch or start.stretch,
         accuracy={"cross_validation": accuracy} if accuracy else {},
     )
 

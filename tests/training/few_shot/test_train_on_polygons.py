@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from shapely.geometry import LineString, Point, box
 
 from rssc_geo.errors import InputError, UsageError
+from rssc_geo.evaluation import evaluate_on_polygons
 from rssc_geo.geometry import TileGrid
-from rssc_geo.models import load_bundle
-from rssc_geo.options import ClassifyOptions, TrainOnPolygonsOptions
+from rssc_geo.inference import make_plan
+from rssc_geo.models import Model, load_bundle, load_card
+from rssc_geo.options import (
+    ClassifyOptions,
+    EvaluateOptions,
+    TilingOptions,
+    TrainOnPolygonsOptions,
+)
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 from rssc_geo.training import (
@@ -29,7 +36,6 @@ from rssc_geo.training import (
 from rssc_geo.training.few_shot.train_on_polygons import train_on_polygons
 from tests.factories import write_raster
 
-DEFAULTS = TrainOnPolygonsOptions()
 UTM = Affine(10, 0, 500_000, 0, -10, 5_000_000)
 
 
@@ -159,7 +165,9 @@ def test_tiles_over_bounds_are_those_that_touch_them(
     assert tiles_over(grid, bounds)[0].tolist() == expected
 
 
-def test_patches_lie_where_the_labels_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_patches_lie_where_the_labels_are(
+    small_model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pixels = np.zeros((3, 200, 300), np.uint8)
     pixels[0] = np.arange(200)[:, None]
     pixels[1] = np.arange(300) // 2
@@ -170,7 +178,8 @@ def test_patches_lie_where_the_labels_are(tmp_path: Path, caplog: pytest.LogCapt
         ("under", area(30, 30, 90, 90)),  # another class lies upon it wholly
     ]
     labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), scene, field="class")
-    patches = cut_patches(scene, (40, 40), labels, DEFAULTS, out_size=(40, 40))
+    plan = make_plan(tmp_path / "ramp.tif", small_model.card, TilingOptions(tile_size="40px"))
+    patches = cut_patches(plan, labels, purity=0.6, out_size=(40, 40))
     assert "1 labeled area(s) are covered more by other classes" in caplog.text
     assert set(patches.names.tolist()) == {"large", "small"}
     assert patches.mixed.tolist() == (patches.names == "small").tolist()
@@ -189,7 +198,9 @@ def test_patches_lie_where_the_labels_are(tmp_path: Path, caplog: pytest.LogCapt
     assert apart == pytest.approx(moved, abs=21)
 
 
-def test_large_and_many_areas_are_balanced(plain: Scene, tmp_path: Path) -> None:
+def test_large_and_many_areas_are_balanced(
+    small_model: Model, plain: Scene, tmp_path: Path
+) -> None:
     rows = [
         ("wide", area(0, 0, 300, 150)),
         *(
@@ -199,7 +210,8 @@ def test_large_and_many_areas_are_balanced(plain: Scene, tmp_path: Path) -> None
         ),
     ]
     labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), plain, field="class")
-    patches = cut_patches(plain, (4, 4), labels, DEFAULTS, out_size=(8, 8))
+    plan = make_plan(tmp_path / "plain.tif", small_model.card, TilingOptions(tile_size="4px"))
+    patches = cut_patches(plan, labels, purity=0.6, out_size=(8, 8))
     counts = {name: int((patches.names == name).sum()) for name in ("wide", "dots")}
     assert counts == {"wide": 8, "dots": 200}
 
@@ -288,6 +300,56 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     assert (cells["class"] == np.where(left, *names)).mean() > 0.95
     with pytest.raises(InputError, match="holds a bundle already"):
         train_on_polygons([(tmp_path / "scene.tif", labels)], tmp_path / "mine", options)
+
+
+def test_bands_and_scaling_are_remembered_and_tiles_are_the_same(
+    tmp_path: Path, bundle: Path
+) -> None:
+    """What tells the classes apart lies in band 4, in a narrow range."""
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    pixels = np.random.default_rng(0).integers(0, 60_000, (5, 800, 1200)).astype(np.uint16)
+    pixels[3] = 300
+    pixels[3, :, 600:] = 2700
+    path = write_raster(tmp_path / "scene.tif", pixels, transform=transform)
+    rows = [
+        (name, area(left, y, left + 400, y + 200, transform))
+        for name, left in (("low", 0), ("high", 700))
+        for y in (0, 300, 600)
+    ]
+    labels = write_labels(tmp_path / "labels.gpkg", rows)
+    options = TrainOnPolygonsOptions(
+        model=str(bundle), tile_size="100px", bands=(4, 4, 4), stretch="0,3000", device="cpu"
+    )
+    train_on_polygons([(path, labels)], tmp_path / "mine", options)
+    card = load_card(str(tmp_path / "mine"))
+    assert (card.raster_bands, card.stretch) == ((4, 4, 4), "0,3000")
+    plan = make_plan(path, card, TilingOptions())
+    assert plan.scene.bands == (4, 4, 4)
+    assert (plan.radiometry.low[0], plan.radiometry.high[0]) == (0, 3000)
+    assert plan.grid.size == (100, 100)
+    given = TilingOptions(bands=(3, 2, 1), stretch="minmax")
+    assert make_plan(path, card, given).scene.bands == (3, 2, 1)
+    measured = evaluate_on_polygons(
+        str(tmp_path / "mine"), [(path, labels)], EvaluateOptions(device="cpu")
+    )
+    assert set(measured.data.pixels.ravel().tolist()) == {26, 230}  # of 255, of 3000
+    narrow = write_raster(tmp_path / "rgb.tif", texture("dark", 300, 300, 0), transform=transform)
+    with pytest.raises(UsageError, match="--bands 4,4,4: there is no band 4"):
+        make_plan(narrow, card, TilingOptions())
+
+
+def test_points_and_areas_of_interest_mean_the_same_in_evaluation(
+    tmp_path: Path, bundle: Path
+) -> None:
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    path = tmp_path / "scene.tif"
+    write_scene(path, texture("dark", 400, 800, 0), transform)
+    rows = [("Field", Point(*(transform @ (x, 150)))) for x in (150, 350, 650)]
+    labels = write_labels(tmp_path / "labels.gpkg", rows)
+    west = tuple(area(0, 0, 400, 400, transform).bounds)
+    options = EvaluateOptions(tile_size="100px", bounds=west, device="cpu")
+    measured = evaluate_on_polygons(str(bundle), [(path, labels)], options)
+    assert measured.data.names == ("tile 9", "tile 11")
 
 
 def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:

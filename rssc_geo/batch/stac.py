@@ -1,0 +1,235 @@
+"""Scenes that STAC 1.x lists (https://stacspec.org): items, their collections, static catalogs.
+
+On disk or by URL. A file is read item by item, so that neither its size nor an item that is wrong
+matters to the others.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import urllib.request
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any, TextIO
+from urllib.parse import urljoin
+
+from rssc_geo.errors import InputError, one_line
+
+_USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is asked for
+_LIST = "features"
+_CHUNK = 1 << 16  # characters
+_PATIENCE_S = 30  # for a server
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class StacItem:
+    """An item of use, or one that is not: ``error`` says why.
+
+    ``files``: the asset asked for, or three of them, as paths or URLs; ``id``: its own, or where it
+    stands.
+    """
+
+    id: str
+    files: tuple[str, ...] = ()
+    error: str = ""
+
+
+def read_items(name: str, asset: str | None) -> Iterator[StacItem]:
+    """The items of a STAC file, each with the asset whose key or role is ``asset``.
+
+    Three keys "r,g,b" give three files. Raises ``InputError`` when the file cannot be read, or not
+    to its end; a part of a catalog that cannot be read is an item with an error.
+    """
+    waiting, known = deque([name]), {name}
+    while waiting:
+        place = waiting.popleft()
+        try:
+            for found in _read(place, asset):
+                if isinstance(found, StacItem):
+                    yield found
+                elif found not in known:
+                    known.add(found)
+                    waiting.append(found)
+        except (OSError, ValueError, RecursionError, HTTPException) as error:
+            message = f"{place} cannot be read as STAC: {one_line(error)}"
+            if place == name:
+                raise InputError(message) from error
+            yield StacItem(place, error=message)
+
+
+def _read(place: str, asset: str | None) -> Iterator[StacItem | str]:
+    """The items of a document, and the places of others that it leads to."""
+    document: dict[str, Any] = {}
+    items = 0
+    with _opened(place) as stream:
+        for key, value in _members(stream):
+            if key == _LIST:
+                items += 1
+                yield _item(value, f"{place}, item {items}", place, asset)
+            else:
+                document[key] = value
+    if document.get("type") == "Feature":
+        yield _item(document, place, place, asset)
+    elif document.get("type") in ("Catalog", "Collection"):
+        for rel in ("item", "child"):
+            yield from (_resolved(href, place) for href in _links(document, rel))
+    elif document.get("type") != "FeatureCollection":
+        raise ValueError(f"its type is {json.dumps(document.get('type'))}, no STAC item or catalog")
+
+
+def _item(values: object, label: str, place: str, asset: str | None) -> StacItem:
+    """An item of the document at ``place``; ``label``: where it stands."""
+    if not isinstance(values, dict) or values.get("type") != "Feature":
+        return StacItem(label, error=f"{label} is no STAC item")
+    name, assets = values.get("id"), values.get("assets")
+    if isinstance(name, bool) or not isinstance(name, (str, int, float)) or name == "":
+        return StacItem(label, error=f"{label}: the STAC item has no id")
+    if not isinstance(assets, dict):
+        return StacItem(str(name), error=f"STAC item {name} has no assets")
+    entries = {key: entry for key, entry in assets.items() if isinstance(entry, dict)}
+    hrefs = [entry.get("href") for entry in _chosen(entries, asset)]
+    # XML would be a VRT, no place.
+    if not hrefs or not all(
+        isinstance(href, str) and href and not href.lstrip().startswith("<") for href in hrefs
+    ):
+        there = ", ".join(
+            f"{key} ({'/'.join(_roles(entry)) or 'no role'})" for key, entry in entries.items()
+        )
+        wanted = asset or "/".join(_USUAL_ASSETS)
+        error = f"no asset with key or role {wanted}; it has: {there or 'none'}"
+        return StacItem(str(name), error=f"STAC item {name}: {error}")
+    own = next(_links(values, "self"), None)
+    base = place if own is None else _resolved(own, place)
+    return StacItem(str(name), tuple(_resolved(str(href), base) for href in hrefs))
+
+
+def _chosen(assets: Mapping[str, dict[str, Any]], asset: str | None) -> list[dict[str, Any]]:
+    """The asset that is wanted, three of them, or none."""
+    keys = () if asset is None else tuple(asset.split(","))
+    if len(keys) == 3 and all(key in assets for key in keys):
+        return [assets[key] for key in keys]
+    wanted = _USUAL_ASSETS if asset is None else (asset,)
+    by_key = [assets[key] for key in wanted if key in assets]
+    by_role = [entry for role in wanted for entry in assets.values() if role in _roles(entry)]
+    return (by_key or by_role)[:1]
+
+
+def _roles(asset: Mapping[str, object]) -> Sequence[str]:
+    roles = asset.get("roles")
+    return [role for role in roles if isinstance(role, str)] if isinstance(roles, list) else []
+
+
+def _links(document: Mapping[str, object], rel: str) -> Iterator[str]:
+    """Where the links of one kind lead."""
+    links = document.get("links")
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, dict) and link.get("rel") == rel and isinstance(link.get("href"), str):
+            yield link["href"]
+
+
+def _resolved(href: str, base: str) -> str:
+    """A place as a document names it, relative to that of the document."""
+    if "://" in base:
+        return urljoin(base, href)
+    if "://" in href or href.startswith("/vsi") or os.path.isabs(href):
+        return href
+    return os.path.normpath(os.path.join(os.path.dirname(base), href))
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[TextIO]:
+    """The text of a file or of what a web server gives."""
+    if "://" not in place:
+        with open(place, encoding="utf-8-sig") as file:
+            yield file
+        return
+    if not place.startswith(("http://", "https://")):
+        raise ValueError("only files, http:// and https:// are read")
+    with (
+        urllib.request.urlopen(place, timeout=_PATIENCE_S) as answer,  # noqa: S310 -- http(s) alone
+        io.TextIOWrapper(answer, encoding="utf-8-sig") as text,
+    ):
+        yield text
+
+
+# JSON, piece by piece: a file may be larger than the memory.
+
+
+def _members(stream: TextIO) -> Iterator[tuple[str, Any]]:
+    """Names and values of an object; the elements of its list ``features`` one by one.
+
+    Raises ``ValueError`` for what is no JSON object.
+    """
+    reader = _JsonReader(stream)
+    reader.take("{")
+    while reader.next_sign() != "}":
+        key = reader.value()
+        reader.take(":")
+        if key == _LIST and reader.next_sign() == "[":
+            reader.take("[")
+            while reader.next_sign() != "]":
+                yield _LIST, reader.value()
+                reader.take_comma("]")
+            reader.take("]")
+        else:
+            yield str(key), reader.value()
+        reader.take_comma("}")
+
+
+class _JsonReader:
+    """JSON values from a stream, which is read as far as they need."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._text, self._at = "", 0
+        self._decoder = json.JSONDecoder()
+
+    def next_sign(self) -> str:
+        """The next sign that is no space, which is not taken; "" at the end."""
+        while True:
+            space = _SPACE.match(self._text, self._at)
+            self._at = self._at if space is None else space.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._read_on():
+                return ""
+
+    def take(self, sign: str) -> None:
+        """Pass a sign; ``ValueError`` where there is another."""
+        if (found := self.next_sign()) != sign:
+            raise ValueError(f"no JSON: {found!r} where {sign!r} should be")
+        self._at += 1
+
+    def take_comma(self, end: str) -> None:
+        """Pass a comma, unless the end of the list or object follows."""
+        if self.next_sign() != end:
+            self.take(",")
+
+    def value(self) -> Any:
+        """The next value; ``ValueError`` for none."""
+        self.next_sign()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._read_on():
+                    continue
+                raise ValueError(f"no JSON: {error.msg}") from error
+            if end == len(self._text) and self._read_on():  # a number may go on
+                continue
+            self._at = end
+            return value
+
+    def _read_on(self) -> bool:
+        """Read at least as much again as is held; whether there was anything."""
+        self._text, self._at = self._text[self._at :], 0
+        more = self._stream.read(max(_CHUNK, len(self._text)))
+        self._text += more
+        return bool(more)

@@ -1,0 +1,175 @@
+"""STAC: one bad item costs one item, and where things are is understood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rssc_geo.batch import collect_jobs, stac
+from rssc_geo.batch.stac import StacItem, read_items
+from rssc_geo.errors import InputError
+from rssc_geo.options import BatchOptions
+
+
+def item(name: object, href: object = "a.tif", **more: object) -> dict[str, Any]:
+    assets = {"visual": {"href": href, "roles": ["visual"]}}
+    return {"type": "Feature", "stac_version": "1.0.0", "id": name, "assets": assets, **more}
+
+
+def written(folder: Path, document: object, name: str = "items.json") -> str:
+    path = folder / name
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return str(path)
+
+
+def collection(*features: object) -> dict[str, object]:
+    return {"type": "FeatureCollection", "features": list(features)}
+
+
+BAD = [
+    {"type": "Feature"},
+    {"type": "Feature", "id": "no assets"},
+    item(""),
+    item(None),
+    item(["a"]),
+    item(True),
+    item("list", assets=[1]),
+    item("number", assets={"visual": 5}),
+    item("no href", assets={"visual": {}}),
+    item("href", 5),
+    item("xml", "<VRTDataset/>"),
+    item("roles", assets={"b": {"href": "b.tif", "roles": {"data": 1}}}),
+    "text",
+    None,
+    [],
+    7,
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=repr)
+def test_a_bad_item_costs_itself_alone(tmp_path: Path, bad: object) -> None:
+    file = written(tmp_path, collection(item("first"), bad, item("last")))
+    jobs = collect_jobs([file], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert [job.id for job in jobs.jobs] == ["first", "last"]
+    assert len(jobs.problems) == 1
+    assert "STAC item" in jobs.problems[0].message
+
+
+def test_ids_that_are_numbers(tmp_path: Path) -> None:
+    file = written(tmp_path, collection(item(5), item(2.5), item("ok", links=None)))
+    jobs = collect_jobs([file], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert [job.output.name for job in jobs.jobs] == ["5.gpkg", "2.5.gpkg", "ok.gpkg"]
+
+
+def test_a_file_that_breaks_off_keeps_the_items_before(tmp_path: Path) -> None:
+    text = json.dumps(collection(item("first"), item("second")))
+    file = written(tmp_path, text[:-30])
+    jobs = collect_jobs([file], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert [job.id for job in jobs.jobs] == ["first"]
+    assert "items.json cannot be read as STAC: no JSON" in jobs.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "[]",
+        "{",
+        '{"type"',
+        '{"type": "Feature"',
+        "nonsense",
+        "null",
+        '{"type": "Topology"}',
+        "{}",
+        '{"a": ' + "[" * 100_000,
+        '{"a": 1 "b": 2}',
+        '{"type": "FeatureCollection", "features": [}',
+        '{"type": "FeatureCollection", "features": 5 5}',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_is_no_stac_is_one_line(tmp_path: Path, document: str) -> None:
+    with pytest.raises(InputError, match="cannot be read as STAC") as caught:
+        list(read_items(written(tmp_path, document), None))
+    assert len(str(caught.value)) < 500
+
+
+def test_text_that_is_not_utf8_and_places_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "latin.json").write_bytes(b'{"id": "\xe9"}')
+    for place in (f"{tmp_path}/latin.json", f"{tmp_path}/gone.json", "ftp://localhost/a.json"):
+        with pytest.raises(InputError, match="cannot be read as STAC"):
+            list(read_items(place, None))
+
+
+def test_an_empty_collection_is_a_problem(tmp_path: Path) -> None:
+    jobs = collect_jobs([written(tmp_path, collection())], "maps", BatchOptions())
+    assert "no STAC item there" in jobs.problems[0].message
+
+
+def test_a_broken_child_of_a_catalog_costs_itself_alone(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    written(tmp_path, item("one", "../a.tif"), "deep/one.json")
+    written(tmp_path, "{", "deep/broken.json")
+    links = [{"rel": "item", "href": f"./{name}.json"} for name in ("broken", "one", "gone")]
+    links += [{"rel": "parent", "href": "../catalog.json"}, {"rel": "child", "href": "all.json"}]
+    written(tmp_path, {"type": "Catalog", "links": links}, "deep/all.json")
+    links = [{"rel": "child", "href": "deep/all.json"}, {"rel": "child"}, 5]
+    found = list(read_items(written(tmp_path, {"type": "Catalog", "links": links}), None))
+    assert [entry.files for entry in found] == [(), (f"{tmp_path}/a.tif",), ()]
+    assert "broken.json cannot be read" in found[0].error
+    assert "gone.json cannot be read" in found[2].error
+
+
+@pytest.mark.parametrize(
+    ("href", "own", "place"),
+    [
+        ("./a.tif", None, "{folder}/a.tif"),
+        ("/data/a.tif", None, "/data/a.tif"),
+        ("https://x.org/a.tif", None, "https://x.org/a.tif"),
+        ("s3://x/a.tif", "https://x.org/items/1.json", "s3://x/a.tif"),
+        ("../a.tif", "https://x.org/items/1.json", "https://x.org/a.tif"),
+        ("a.tif", "sub/1.json", "{folder}/sub/a.tif"),
+        ("/vsizip/x.zip/a.tif", None, "/vsizip/x.zip/a.tif"),
+    ],
+)
+def test_places_are_meant_from_their_item(
+    tmp_path: Path, href: str, own: str | None, place: str
+) -> None:
+    links = [] if own is None else [{"rel": "self", "href": own}]
+    found = list(read_items(written(tmp_path, collection(item("a", href, links=links))), None))
+    assert found == [StacItem("a", (place.format(folder=tmp_path),))]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(
+    before=st.dictionaries(st.text(max_size=5).filter(lambda key: key != "type"), json_values),
+    others=st.lists(json_values, max_size=3),
+    indent=st.sampled_from([None, 0, 3]),
+)
+def test_any_document_is_read_in_any_pieces(
+    tmp_path_factory: pytest.TempPathFactory,
+    before: dict[str, object],
+    others: list[object],
+    indent: int | None,
+) -> None:
+    features = [item("first"), *others, item("last")]
+    document = {**before, "type": "FeatureCollection", "features": features, "after": 12}
+    path = tmp_path_factory.mktemp("stac") / "items.json"
+    path.write_text(json.dumps(document, indent=indent))
+    whole = list(read_items(str(path), None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stac, "_CHUNK", 1)
+        assert list(read_items(str(path), None)) == whole
+    assert [entry.id for entry in (whole[0], whole[-1])] == ["first", "last"]
+    assert len(whole) == len(features)
