@@ -32,6 +32,7 @@ _HEADER_BYTES = 65536
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # for what a server says of a file; at a time
 _LONGEST_NAME = 255  # bytes, on all usual file systems
+_TOKEN = re.compile("[0-9a-f]{12}")
 _MARKER = "staging.rssc-geo"
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
@@ -154,6 +155,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise write_error(path, error) from error
     finally:
         made.unlink(missing_ok=True)
+    _tidy(target)
 
 
 @contextmanager
@@ -186,6 +188,7 @@ def atomic_folder(
         raise write_error(target, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    _tidy(place)
 
 
 def _check_replaceable(target: Path, index: str, others: str, *, overwrite: bool) -> None:
@@ -399,8 +402,37 @@ def _network_mark(name: str) -> str:
 
 
 def _hidden(path: Path) -> Path:
-    """A new hidden name beside ``path``."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+    """A new hidden name beside ``path``, which tells the process that makes it."""
+    return path.with_name(f".{path.name}.{os.getpid():08x}{secrets.token_hex(2)}{_SUFFIX}")
+
+
+def _tidy(path: Path) -> None:
+    """Delete what killed processes have left of ``path`` under hidden names."""
+    start = f".{path.name}."
+    for name in os.listdir(path.parent):
+        token = name.removeprefix(start).removesuffix(_SUFFIX)
+        if name != start + token + _SUFFIX or not _TOKEN.fullmatch(token):
+            continue
+        left = path.with_name(name)
+        if _is_alive(int(token[:8], 16)):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is a process of that number; always, where that cannot be asked harmlessly."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _file_keys(path: str | Path) -> set[object]:

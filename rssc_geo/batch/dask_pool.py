@@ -13,9 +13,9 @@ import hashlib
 import itertools
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -42,7 +42,8 @@ from rssc_geo.options import PredictorOptions, narrowed
 
 _PATIENCE_S = 10  # for a scheduler to answer
 _WORKERS_S = 60  # for the first worker to come
-_COUNT_S = 5  # between two counts of the workers
+_PULSE_S = 5  # between two questions to the scheduler
+_SILENCE_S = 30  # without an answer: connections may be open though nothing passes
 _PACKAGE = "rssc-geo"
 
 T = TypeVar("T")
@@ -130,8 +131,14 @@ class DaskPool:
     ) -> None:
         options = narrowed(options, PredictorOptions)
         self._scheduler = scheduler
+        self._run_id, self._numbers = uuid.uuid4().hex[:8], itertools.count()
+        self._waiting: dict[int, Done] = {}
+        self._silent, self._closed = threading.Event(), threading.Event()
         self._client = _connect(scheduler)
+        self.capacity = 1
         try:
+            threading.Thread(target=self._feel_pulse, name="rssc-geo pulse", daemon=True).start()
+            self._answered(self._wait_for_workers)
             card = load_card(options.model, revision=options.revision)
             # By what it loads: the next run of the same command finds it there, one with other
             # weights does not.
@@ -142,16 +149,45 @@ class DaskPool:
                 sorted(card.sha256.items()),
             )
             self._plugin = f"rssc-geo-{hashlib.sha256(repr(loads).encode()).hexdigest()[:12]}"
-            self._check_versions()
-            self._client.register_plugin(_WorkerPlugin(self._plugin, options, load))
-            self.spec, self.batch_size = self._agreed(card)
+            plugin = _WorkerPlugin(self._plugin, options, load)
+            self._answered(self._check_versions)
+            self._answered(lambda: self._client.register_plugin(plugin))
+            self.spec, self.batch_size = self._answered(lambda: self._agreed(card))
         except BaseException:
             self.close()
             raise
-        self._numbers = itertools.count()
-        self._run_id = uuid.uuid4().hex[:8]
-        self._counted = -float("inf")
-        self._capacity = 0
+
+    def _wait_for_workers(self) -> None:
+        try:
+            self._client.wait_for_workers(1, timeout=_WORKERS_S)
+        except TimeoutError as error:
+            raise RsscGeoError(
+                f"the scheduler {self._scheduler} has had no worker for {_WORKERS_S} s: start some"
+                " with 'dask worker'"
+            ) from error
+        self.capacity = max(1, sum(self._client.nthreads().values()))
+
+    def _feel_pulse(self) -> None:
+        """Count the workers' threads now and then; who waits is told where no answer comes."""
+        while not self._closed.wait(_PULSE_S):
+            try:
+                threads = _begun(self._client.nthreads).result(_SILENCE_S)
+            except TimeoutError:
+                self._silent.set()
+                for number in list(self._waiting):
+                    self._hand_over(number, self._lost(f"no answer for {_SILENCE_S} s"))
+                return
+            except Exception:  # noqa: BLE001, S112 -- what is wrong shows at the next block
+                continue
+            self.capacity = max(1, sum(threads.values()))
+
+    def _answered(self, work: Callable[[], T]) -> T:
+        """What comes of work that waits for the cluster, while that has a pulse."""
+        begun = _begun(work)
+        while not futures.wait([begun], timeout=0.5).done:
+            if self._silent.is_set():
+                raise self._lost(f"no answer for {_SILENCE_S} s")
+        return begun.result()
 
     def _check_versions(self) -> None:
         """Asks with a function of the standard library, which every worker has."""
@@ -188,51 +224,55 @@ class DaskPool:
                 )
         return spec, batch_size
 
-    @property
-    def capacity(self) -> int:
-        """Threads of all workers there are now."""
-        if time.monotonic() - self._counted > _COUNT_S:
-            # What is wrong shows at the next block.
-            with contextlib.suppress(OSError, RuntimeError):
-                self._capacity = sum(self._client.nthreads().values())
-            self._counted = time.monotonic()
-        return max(1, self._capacity)
-
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""
-        key = f"rssc-geo-block-{self._run_id}-{next(self._numbers)}"
+        number = next(self._numbers)
+        key = f"rssc-geo-block-{self._run_id}-{number}"
+        self._waiting[number] = done
+        if self._silent.is_set():
+            self._hand_over(number, self._lost(f"no answer for {_SILENCE_S} s"))
+            return lambda: None
         try:
             future = self._client.submit(_run, self._plugin, block, key=key, pure=False)
         except Exception as error:  # noqa: BLE001 -- Dask names no base of its errors
-            done(self._lost(error))
+            self._hand_over(number, self._lost(error))
             return lambda: None
-        future.add_done_callback(lambda finished: self._deliver(finished, done))
+        future.add_done_callback(lambda finished: self._deliver(finished, number))
         release: Callable[[], None] = future.release
         return release
 
-    def _deliver(self, future: Future[BlockResult | _Failure], done: Done) -> None:
+    def _deliver(self, future: Future[BlockResult | _Failure], number: int) -> None:
         """Fetch the result, so that it leaves the worker, and hand it over.
 
         In a thread of the client.
         """
         try:
             result = future.result()
-            done(RsscGeoError(result.message) if isinstance(result, _Failure) else result)
+            self._hand_over(
+                number, RsscGeoError(result.message) if isinstance(result, _Failure) else result
+            )
         except KilledWorker:
-            done(
+            self._hand_over(
+                number,
                 RsscGeoError(
                     "every worker that was given this block died: is there memory enough for the"
                     " model?"
-                )
+                ),
             )
         except CancelledError as error:
-            done(self._lost(error))
+            self._hand_over(number, self._lost(error))
         except Exception as error:  # noqa: BLE001 -- handed to whoever waits
-            done(error)
+            self._hand_over(number, error)
         finally:
             future.release()
 
-    def _lost(self, error: BaseException) -> PoolLostError:
+    def _hand_over(self, number: int, result: BlockResult | BaseException) -> None:
+        """Give a block's result to who waits for it, once."""
+        done = self._waiting.pop(number, None)
+        if done is not None:
+            done(result)
+
+    def _lost(self, error: BaseException | str) -> PoolLostError:
         return PoolLostError(
             f"the scheduler {self._scheduler} is gone ({one_line(error)}): start it, then run the"
             " same command to go on"
@@ -240,8 +280,9 @@ class DaskPool:
 
     def close(self) -> None:
         """See ``Pool``."""
+        self._closed.set()
         with contextlib.suppress(Exception):  # the cluster may be gone; nothing of ours is on it
-            self._client.close(timeout=1)
+            _begun(lambda: self._client.close(timeout=1)).result(_PATIENCE_S)
 
 
 def _answer(
@@ -263,21 +304,29 @@ def _connect(scheduler: str) -> Client:
         {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     )
     try:
-        client = Client(**where, timeout=_PATIENCE_S, set_as_default=False)
+        # Its own time limit is for a scheduler that is not there, not for one that says nothing.
+        return _begun(lambda: Client(**where, timeout=_PATIENCE_S, set_as_default=False)).result(
+            2 * _PATIENCE_S
+        )
     except (OSError, ValueError, KeyError) as error:  # OSError: base of the time-outs too
         raise UsageError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({one_line(error)}); give"
             " tcp://HOST:8786 or the file that 'dask scheduler --scheduler-file' writes"
         ) from error
-    try:
-        client.wait_for_workers(1, timeout=_WORKERS_S)
-    except TimeoutError as error:
-        client.close(timeout=1)
-        raise RsscGeoError(
-            f"the scheduler {scheduler} has had no worker for {_WORKERS_S} s: start some with 'dask"
-            " worker'"
-        ) from error
-    return client
+
+
+def _begun(work: Callable[[], T]) -> futures.Future[T]:
+    """What will come of work in a thread that the end of the program does not wait for."""
+    future: futures.Future[T] = futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- handed to whoever waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="rssc-geo dask", daemon=True).start()
+    return future
 
 
 def _versions_differ(others: dict[str, Any]) -> str:

@@ -244,7 +244,7 @@ def test_nothing_to_describe(rssc: Rssc, tmp_path: Path) -> None:
 def test_stops_at_once_with_its_parent_while_the_server_thinks(
     server: ChatServer, scene: Path, tmp_path: Path
 ) -> None:
-    server.delay_s = 5.0
+    server.delay_s = 60.0
     words = [
         "caption",
         scene,
@@ -257,12 +257,12 @@ def test_stops_at_once_with_its_parent_while_the_server_thinks(
     program = [sys.executable, "-m", "rssc_geo_cli.main", *map(str, words)]
     run = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdin is not None
-    while not server.requests:
+    while not server.at_once:  # a request has come, and is being thought about
         assert run.poll() is None
         time.sleep(0.05)
     run.stdin.close()
     run.stdin = None
-    _, errors = run.communicate(timeout=4)
+    _, errors = run.communicate(timeout=50)  # busy machines take their time, the server longer
     assert run.returncode == 130
     assert "run the same command again" in errors
     assert not list(tmp_path.glob("x.jsonl*"))

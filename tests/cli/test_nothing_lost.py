@@ -216,6 +216,62 @@ def test_a_map_that_people_have_changed_since_a_kill_is_not_replaced(
     assert "exists" in done.message
 
 
+_KILLED_BESIDE = """
+import os, signal, sys
+import rssc_geo.files as files
+sync = files.sync
+def kill(path):
+    sync(path)
+    if "beside" in path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+files.sync = kill
+from rssc_geo_cli.main import main
+sys.argv = ["rssc-geo", *sys.argv[1:]]
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("option", "name"), [("--preview", "beside.png"), ("--report", "beside.html")]
+)
+def test_a_kill_while_something_is_made_beside_a_map_is_made_good(
+    rssc: Rssc, scene: Path, tmp_path: Path, option: str, name: str
+) -> None:
+    target = tmp_path / "map.gpkg"
+    command = ["classify", str(scene), "-o", str(target), option, str(tmp_path / name), *TILES]
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED_BESIDE, *command], capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".beside*"))) == 1
+    assert "map.gpkg exists" in rssc(*command).message
+    assert rssc(*command, "--overwrite").code == 0
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "map.gpkg", "scene.tif"])
+
+
+@pytest.mark.parametrize("size", [100, 4096, None])
+def test_a_part_file_without_its_header_is_refused_in_one_line(
+    rssc: Rssc, scene: Path, tmp_path: Path, size: int | None
+) -> None:
+    target = tmp_path / "map.gpkg"
+    command = ["classify", str(scene), "-o", str(target), *TILES]
+    stopped = subprocess.run(
+        [sys.executable, "-c", _KILLED, *command], capture_output=True, check=False
+    )
+    assert stopped.returncode == -signal.SIGKILL
+    target.unlink()
+    part = tmp_path / "map.gpkg.part"
+    content = part.read_bytes()
+    size = len(content) if size is None else size
+    part.write_bytes(bytes(size) + content[size:])
+    before = part.read_bytes()
+    done = rssc(*command)
+    assert done.code == 1
+    assert "is no part file of this program, or a damaged one" in done.message
+    assert part.read_bytes() == before
+
+
 def test_a_run_that_classified_nothing_leaves_no_part_file(
     rssc: Rssc, scene: Path, tmp_path: Path
 ) -> None:

@@ -42,6 +42,139 @@ def test_a_failure_is_an_event_among_events(rssc: Rssc) -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "content", "key"),
+    [
+        ({"RSSC_GEO_JSON": "1"}, None, "error"),
+        ({"RSSC_GEO_PROGRESS": "json"}, None, "event"),
+        ({}, "json = true", "error"),
+        ({}, '[classify]\nprogress = "json"', "event"),
+        ({"RSSC_GEO_PROGRESS": "none"}, 'progress = "json"\njson = true', "error"),
+        ({"RSSC_GEO_JSON": "0"}, "[info]\njson = true", ""),
+    ],
+)
+def test_json_may_be_asked_for_elsewhere(
+    rssc: Rssc,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    environment: dict[str, str],
+    content: str | None,
+    key: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    more: tuple[object, ...] = ()
+    if content is not None:
+        (tmp_path / "own.toml").write_text(content)
+        more = ("--config", tmp_path / "own.toml")
+    for wrong in ((), ("--no-such-option",)):
+        outcome = rssc("classify", "none.tif", "-o", tmp_path / "o.gpkg", *more, *wrong)
+        assert outcome.code != 0
+        if key:
+            assert key in json.loads(outcome.out.splitlines()[-1])
+        else:
+            assert not outcome.out
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".gpkg", "a" * 240 + ".gpkg", "é" * 120 + ".fgb"])
+def test_a_name_too_long_for_what_is_made_beside_it_is_refused(
+    rssc: Rssc, tmp_path: Path, name: str
+) -> None:
+    scene = write_raster(tmp_path / "s.tif", texture(64, 64), photometric="rgb")
+    outcome = rssc("classify", scene, "-o", tmp_path / name)
+    assert outcome.code == 2
+    assert "choose a shorter one" in outcome.message
+    assert os.listdir(tmp_path) == ["s.tif"]
+
+
+@pytest.mark.parametrize("option", ["-o", "--preview", "--report", "--class-raster"])
+def test_a_name_with_a_line_break_is_refused(rssc: Rssc, tmp_path: Path, option: str) -> None:
+    scene = write_raster(tmp_path / "s.tif", texture(64, 64), photometric="rgb")
+    names = {"-o": "m.gpkg", option: "a\nb.png"}
+    words = [word for pair in names.items() for word in (pair[0], tmp_path / pair[1])]
+    outcome = rssc("classify", scene, *words)
+    assert outcome.code == 2
+    assert "has a line break or control character in it" in outcome.message
+
+
+_LIMITED = """
+import resource, sys
+resource.setrlimit(resource.{what}, ({value}, {value}))
+from rssc_geo_cli.main import main
+sys.argv = ["rssc-geo", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("RLIMIT_NOFILE", 8),
+        ("RLIMIT_NOFILE", 12),
+        ("RLIMIT_AS", 400 << 20),
+        ("RLIMIT_AS", 900 << 20),
+        ("RLIMIT_AS", 1400 << 20),
+    ],
+)
+def test_a_limit_of_the_system_is_one_line(tmp_path: Path, what: str, value: int) -> None:
+    scene = write_raster(tmp_path / "s.tif", texture(300, 300), photometric="rgb")
+    words = ["classify", scene, "-o", tmp_path / "m.gpkg", "--tile-size", "300px", "--json", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED.format(what=what, value=value), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    told = [line for line in done.stderr.splitlines() if line.startswith("rssc-geo: error: ")]
+    if done.returncode == 0:
+        assert sorted(os.listdir(tmp_path)) == ["m.gpkg", "s.tif"]
+        return
+    assert done.returncode == 1, done.stderr
+    assert len(told) == 1, done.stderr
+    assert json.loads(done.stdout)["error"]["exit_code"] == 1
+    assert "internal error" not in told[0]
+    assert "Traceback" not in done.stderr
+    assert [name for name in os.listdir(tmp_path) if name != "m.gpkg.part"] == ["s.tif"]
+
+
+_IMPATIENT = """
+import os, signal, sys
+from rssc_geo_cli import main as program
+tell = program._tell
+def impatient(*arguments, **more):
+    os.kill(os.getpid(), signal.SIGINT)
+    told = tell(*arguments, **more)
+    os.kill(os.getpid(), signal.SIGINT)
+    return told
+program._tell = impatient
+from rssc_geo.inference import SceneRun
+def stop(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+SceneRun.classify = stop
+sys.argv = ["rssc-geo", *sys.argv[1:]]
+program.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_impatience_does_not_break_into_the_goodbye(tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "s.tif", texture(300, 300), photometric="rgb")
+    words = ["classify", scene, "-o", tmp_path / "m.gpkg", "--tile-size", "300px", "-q", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPATIENT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "interrupted; run the same command again" in line
+    assert json.loads(done.stdout)["error"]["exit_code"] == 130
+    assert os.listdir(tmp_path) == ["s.tif"]
+
+
+@pytest.mark.parametrize(
     ("name", "encoding"), [("a.tif", "cp932"), ("日本.tif", "cp1252"), ("日本.tif", "cp437")]
 )
 def test_json_is_utf8_on_any_code_page(tmp_path: Path, name: str, encoding: str) -> None:

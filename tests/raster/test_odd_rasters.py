@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.raster import fit_radiometry, open_scene, picture_warnings
-from tests.factories import colors, mask
+from tests.factories import colors, mask, write_raster
 
 
 def hide(path: Path, valid: np.ndarray, *, internal: bool = True) -> Path:
@@ -92,6 +94,71 @@ def test_what_lies_beside_a_raster_counts_in_an_archive(write, texture, left, tm
     assert scene.mask == "sidecar mask"
     assert (mask(scene) == left).all()
     assert open_scene(f"/vsi{kind}/{archive}/bare.tif").transform.c == 500_000
+
+
+def envi(folder: Path, pixels: np.ndarray) -> list[Path]:
+    """A raw raster and its header, which alone says what the raster is and where."""
+    copy(
+        write_raster(folder / "x.tif", pixels, photometric="rgb"),
+        folder / "e.bin",
+        driver="ENVI",
+        SUFFIX="ADD",
+    )
+    return [folder / "e.bin", folder / "e.bin.hdr"]
+
+
+def packed(kind: str, archive: Path, files: list[Path]) -> list[str]:
+    """Put files into archives; the names that GDAL has for them there."""
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as content:
+            for path in files:
+                content.write(path, path.name)
+    elif kind in ("tar", "tgz"):
+        with tarfile.open(archive, "w:gz" if kind == "tgz" else "w") as content:
+            for path in files:
+                content.add(path, path.name)
+    else:  # one file each, beside each other
+        for path in files:
+            with gzip.open(path.with_name(f"{path.name}.gz"), "wb") as out:
+                out.write(path.read_bytes())
+        return [f"/vsigzip/{path}.gz" for path in files]
+    return [f"/vsi{kind.replace('tgz', 'tar')}/{archive}/{path.name}" for path in files]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "gzip"])
+def test_a_header_counts_in_an_archive(texture, tmp_path, kind) -> None:
+    pixels = texture(40, 50)
+    (tmp_path / "in").mkdir()
+    files = envi(tmp_path / "in", pixels)
+    name = packed(kind, tmp_path / f"a.{kind}", files)[0]
+    for path in files if kind != "gzip" else ():
+        path.unlink()
+    scene = open_scene(name, bands=(1, 2, 3))
+    assert (colors(scene) == pixels).all()
+    assert scene.crs.to_epsg() == 32632
+    assert scene.transform.c == 500_000
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "gzip"])
+def test_auxiliary_metadata_count_in_an_archive(texture, tmp_path, kind) -> None:
+    """The nodata value of a PNG, and its place, stand in its .aux.xml."""
+    pixels = texture(40, 50)
+    pixels[:, :10] = 7
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.png"
+    write_raster(path, pixels, driver="PNG", nodata=7)
+    sidecar = path.with_name("a.png.aux.xml")
+    assert sidecar.exists()
+    name = packed(kind, tmp_path / f"a.{kind}", [path, sidecar])[0]
+    if kind != "gzip":
+        shutil.rmtree(tmp_path / "in")
+    else:
+        path.unlink()
+        sidecar.unlink()
+    scene = open_scene(name)
+    assert scene.crs.to_epsg() == 32632
+    assert scene.transform.c == 500_000
+    assert (mask(scene) == (pixels != 7).any(axis=0)).all()
 
 
 # --- masks and nodata

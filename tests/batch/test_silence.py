@@ -1,0 +1,141 @@
+"""A black hole on the network: connections are open, and nothing passes."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rssc_geo.batch import PoolLostError, collect_jobs, dask_pool, stac
+from rssc_geo.errors import InputError, UsageError
+from rssc_geo.inference import PredictorSpec
+from rssc_geo.models import load_card
+from rssc_geo.options import BatchOptions, PredictorOptions
+from rssc_geo.raster import open_scene, opening
+
+distributed = pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
+
+
+@dataclass
+class Proxy:
+    """Passes what comes to another port on, until it is told to be silent."""
+
+    target: int | None
+    silent: threading.Event = field(default_factory=threading.Event)
+    listener: socket.socket = field(default_factory=socket.socket)
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def start(self) -> int:
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(50)
+        threading.Thread(target=self._accept, daemon=True).start()
+        return int(self.listener.getsockname()[1])
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                came, _ = self.listener.accept()
+            except OSError:
+                return
+            self.sockets.append(came)
+            if self.target is None or self.silent.is_set():
+                continue
+            on = socket.create_connection(("127.0.0.1", self.target))
+            self.sockets.append(on)
+            for pair in ((came, on), (on, came)):
+                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if self.silent.is_set():
+                    return
+                target.sendall(data)
+            target.close()
+        except OSError:
+            pass
+
+    def stop(self) -> None:
+        for each in (self.listener, *self.sockets):
+            each.close()
+
+
+@pytest.fixture
+def hole() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    proxy = Proxy(None)
+    yield proxy.start()
+    proxy.stop()
+
+
+def test_a_web_server_that_says_nothing_is_told(
+    monkeypatch: pytest.MonkeyPatch, hole: int, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(opening._PATIENCE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "2")
+    monkeypatch.setattr(stac, "_PATIENCE_S", 2)
+    with pytest.raises(InputError, match="cannot be read as a raster: CURL error"):
+        open_scene(f"http://127.0.0.1:{hole}/a.tif")
+    jobs = collect_jobs([f"http://127.0.0.1:{hole}/items.json"], str(tmp_path), BatchOptions())
+    assert "cannot be read as STAC: timed out" in jobs.problems[0].message
+
+
+def test_a_scheduler_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, hole: int) -> None:
+    monkeypatch.setattr(dask_pool, "_PATIENCE_S", 1)
+    with pytest.raises(UsageError, match="no Dask scheduler answers there"):
+        dask_pool.DaskPool(f"tcp://127.0.0.1:{hole}", PredictorOptions())
+
+
+class _Thinker:
+    """A worker whose blocks take for ever, or as long as loading does."""
+
+    spec = PredictorSpec(load_card("compact"), "none", "float32")
+    batch_size = 1
+
+    def run(self, block: object) -> object:
+        del block
+        return time.sleep(20)
+
+
+def load(*_arguments: Any, **_settings: Any) -> Any:
+    return _Thinker()
+
+
+def load_slowly(*_arguments: Any, **_settings: Any) -> Any:
+    time.sleep(20)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("when", ["while blocks are at work", "while models are loaded"])
+def test_a_cluster_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setattr(dask_pool, "_PULSE_S", 0.5)
+    monkeypatch.setattr(dask_pool, "_SILENCE_S", 5)
+    told: queue.SimpleQueue[object] = queue.SimpleQueue()
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        proxy = Proxy(int(cluster.scheduler_address.rpartition(":")[2]))
+        place = f"tcp://127.0.0.1:{proxy.start()}"
+        try:
+            if when == "while blocks are at work":
+                pool = dask_pool.DaskPool(place, PredictorOptions(), load=load)
+                pool.submit("a block", told.put)  # type: ignore[arg-type]
+                time.sleep(1)
+                proxy.silent.set()
+                assert isinstance(told.get(timeout=60), PoolLostError)
+                pool.submit("another", told.put)  # type: ignore[arg-type]
+                assert isinstance(told.get(timeout=60), PoolLostError)
+                pool.close()
+            else:
+                threading.Timer(4, proxy.silent.set).start()
+                with pytest.raises(PoolLostError, match="is gone \\(no answer for 5 s\\)"):
+                    dask_pool.DaskPool(place, PredictorOptions(), load=load_slowly)
+        finally:
+            proxy.stop()
