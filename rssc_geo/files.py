@@ -12,6 +12,7 @@ import errno
 import hashlib
 import http.client
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -32,7 +33,7 @@ _HEADER_BYTES = 65536
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # for what a server says of a file; at a time
 _LONGEST_NAME = 255  # bytes, on all usual file systems
-_TOKEN = re.compile("[0-9a-f]{12}")
+_TOKEN = re.compile("[0-9a-f]{16}")
 _MARKER = "staging.rssc-geo"
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
@@ -402,19 +403,25 @@ def _network_mark(name: str) -> str:
 
 
 def _hidden(path: Path) -> Path:
-    """A new hidden name beside ``path``, which tells the process that makes it."""
-    return path.with_name(f".{path.name}.{os.getpid():08x}{secrets.token_hex(2)}{_SUFFIX}")
+    """A new hidden name beside ``path``, which tells the machine and process that make it."""
+    token = f"{_machine()}{os.getpid():08x}{secrets.token_hex(2)}"
+    return path.with_name(f".{path.name}.{token}{_SUFFIX}")
+
+
+def _machine() -> str:
+    """Four signs that tell this machine from others that share its folders."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 
 
 def _tidy(path: Path) -> None:
-    """Delete what killed processes have left of ``path`` under hidden names."""
+    """Delete what killed processes of this machine have left of ``path`` under hidden names."""
     start = f".{path.name}."
     for name in os.listdir(path.parent):
         token = name.removeprefix(start).removesuffix(_SUFFIX)
         if name != start + token + _SUFFIX or not _TOKEN.fullmatch(token):
             continue
         left = path.with_name(name)
-        if _is_alive(int(token[:8], 16)):
+        if token[:4] != _machine() or _is_alive(int(token[4:12], 16)):
             continue
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)

@@ -150,7 +150,7 @@ class Predictor:
         >>> from rssc_geo import load_model
         >>> found = load_model("compact").predict(np.zeros((2, 64, 64, 3), np.uint8))
         >>> found.probabilities.shape, len(found.captions)
-        ((2, 30), 2)
+        ((2, 41), 2)
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise UsageError(

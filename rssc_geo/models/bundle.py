@@ -221,7 +221,7 @@ def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
     --------
     >>> from rssc_geo import load_card
     >>> len(load_card("compact").classes)
-    30
+    41
     """
     return read_card(_find(name, revision))
 

@@ -31,7 +31,7 @@ def class_choice(card: ModelCard, options: ClassChoiceOptions) -> tuple[int, ...
     >>> from rssc_geo import load_card
     >>> card = load_card("compact")
     >>> class_choice(card, ClassChoiceOptions(only_classes=("Port", "dense residential", "Beach")))
-    (3, 8, 20)
+    (12, 15, 33)
     """
     everything = {known.id for known in card.classes}
     only = _ids(card, options.only_classes, "--only-classes") or everything

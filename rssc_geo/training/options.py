@@ -114,7 +114,7 @@ class EncoderRecipe:
 class CaptionerRecipe:
     """How the captioner is built (width, heads, layers, ``length`` in words) and trained."""
 
-    width: int = 192
+    width: int = 176
     heads: int = 4
     layers: int = 2
     length: int = 28

@@ -41,13 +41,34 @@ To reproduce: `{training["command"]}`
 |---|---|---|---|---|
 {rows}
 
-Accuracies are of single runs. "own captions": the classifier reads what the embedded captioner
-wrote; "no captions": learned queries stand in; "human captions": all that people wrote about the
-picture.
+Accuracies are of single runs; a label that allows several classes is right with any of them. "own
+captions": the classifier reads what the embedded captioner wrote; "no captions": the picture alone;
+"human captions": all that people wrote about the picture. Calibration errors are larger than they
+could be on these pictures: the temperature is chosen for other imagery.
 
-Limits: every scene gets one of the class names, also one that shows none of them, then usually with
-low confidence.
+Limits: {_limits(card)}
 """
+
+
+def _limits(card: ModelCard) -> str:
+    if not card.tells_unknown:
+        return (
+            "every scene gets one of the class names, also one that shows none of them, then"
+            " usually with\nlow confidence."
+        )
+    figures = [
+        f"{share:.1%} of {what}"
+        for name, what in (
+            ("test", "the test pictures"),
+            ("made_up", "made-up pictures that are none"),
+        )
+        if (share := card.accuracy.get("unknown", {}).get(name)) is not None
+    ]
+    measured = f" ({', '.join(figures)})" if figures else ""
+    return (
+        f"what is less familiar than {1 - card.unknown_below:.0%} of the validation pictures is"
+        f" `Unknown`{measured};\nall else gets one of the class names."
+    )
 
 
 def _reading(card: ModelCard) -> str:

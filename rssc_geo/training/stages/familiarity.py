@@ -22,7 +22,8 @@ from rssc_geo.training.windows import find_windows
 
 log = logging.getLogger(__name__)
 
-_CROPS, _OUTLIERS = 4096, 2048
+_CROPS = 4096
+"""At most; outliers are half as many."""
 _BATCH = 64
 _STRENGTH = 0.01
 """Of the regression against the decay of its weights."""
@@ -65,7 +66,7 @@ def add_familiarity(
         generator=generator,
     )
     known = _embed(model, (crops.images for crops in _some(sampler, size)))
-    made = make_outliers(data.pixels[rows], _OUTLIERS, random)
+    made = make_outliers(data.pixels[rows], len(known) // 2, random)
     parts = np.array_split(made, math.ceil(len(made) / _BATCH))
     other = _embed(model, (to_input(part) for part in parts))
     part = Familiarity(image_width=known.shape[1], levels=_LEVELS)
