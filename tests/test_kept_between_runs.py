@@ -1,7 +1,7 @@
 """What is kept between runs knows itself: its version, its content, and damage to it.
 
-``data/kept-N`` holds a file of each kind as the program of schema N wrote it: a part file, a
-journal, a cache of captions, a checkpoint of a training.
+``data/kept-3`` holds a file of each kind as the present program writes it: a part file, a journal,
+a cache of captions, a checkpoint of a training; the folders before it those of earlier schemas.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def rows(first: int, count: int) -> list[Row]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """The files of the present schema, to be changed."""
-    return Path(shutil.copytree(DATA / "kept-2", tmp_path / "kept"))
+    return Path(shutil.copytree(DATA / "kept-3", tmp_path / "kept"))
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -88,6 +88,7 @@ def learn(checkpoint: Path, made_of: str = "golden", epochs: int = 3) -> Steps:
 def test_files_of_the_present_schema_are_read(kept: Path) -> None:
     with PartFile(kept / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (30, 3)
+        assert part.steps == {"golden": {"cells": 3, "done": True}}
         assert all_rows(part) == rows(0, 3)
         part.append(rows(3, 1), 40)
     (scene,) = read_journal(kept)["scenes"]
@@ -135,11 +136,20 @@ def test_files_of_the_first_schema_are_refused_or_made_anew(
     assert "loop.safetensors is made anew" in caplog.text
 
 
+def test_a_part_file_of_the_second_schema_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = Path(shutil.copytree(DATA / "kept-2", tmp_path / "old"))
+    with PartFile(old / "map.gpkg.part", KEY) as part:
+        assert (part.watermark, len(part)) == (0, 0)
+    assert "it is of version 2, this program writes 3" in caplog.text
+
+
 def test_later_schemas_are_refused_or_made_anew(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, statement in (
-        ("map.gpkg.part", "PRAGMA user_version = 3"),
+        ("map.gpkg.part", "PRAGMA user_version = 4"),
         (NAME, "UPDATE meta SET format = 3"),
         ("captions.sqlite", "PRAGMA user_version = 3"),
     ):
@@ -148,7 +158,7 @@ def test_later_schemas_are_refused_or_made_anew(
             connection.commit()
     with PartFile(kept / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (0, 0)
-    assert "it is of version 3, this program writes 2" in caplog.text
+    assert "it is of version 4, this program writes 3" in caplog.text
     with pytest.raises(OutputError, match="is a journal of format 3, this program writes 2"):
         read_journal(kept)
     assert CaptionCache(kept / "captions.sqlite").get(CAPTION) == {}
