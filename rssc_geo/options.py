@@ -669,6 +669,14 @@ class OutputOptions:
     probabilities: bool = option(
         "One p_<class> column each in the cells layer.", OUTPUT, FLAG, default=False, row=True
     )
+    adapt_shares: bool = option(
+        "Estimate each class's share of the scene from all cells and weigh their probabilities by"
+        " it.",
+        OUTPUT,
+        FLAG,
+        default=False,
+        row=True,
+    )
     class_raster: str | None = option(
         "Also a COG of classes, one pixel a cell.", OUTPUT, FILE, default=None, row=True, path=True
     )

@@ -1,7 +1,7 @@
 """What is kept between runs knows itself: its version, its content, and damage to it.
 
-``data/kept-N`` holds files as the program of schema N wrote them: a part file, a journal, a cache
-of captions, a checkpoint of a training. Schema 3 is of the part file alone.
+``data/kept-3`` holds a file of each kind as the present program writes it: a part file, a journal,
+a cache of captions, a checkpoint of a training; the folders before it those of earlier schemas.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def rows(first: int, count: int) -> list[Row]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """The files of the present schema, to be changed."""
-    folder = Path(shutil.copytree(DATA / "kept-2", tmp_path / "kept"))
-    shutil.copy(DATA / "kept-3" / "map.gpkg.part", folder)
-    return folder
+    return Path(shutil.copytree(DATA / "kept-3", tmp_path / "kept"))
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -90,6 +88,7 @@ def learn(checkpoint: Path, made_of: str = "golden", epochs: int = 3) -> Steps:
 def test_files_of_the_present_schema_are_read(kept: Path) -> None:
     with PartFile(kept / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (30, 3)
+        assert part.steps == {"golden": {"cells": 3, "done": True}}
         assert all_rows(part) == rows(0, 3)
         part.append(rows(3, 1), 40)
     (scene,) = read_journal(kept)["scenes"]
@@ -140,8 +139,8 @@ def test_files_of_the_first_schema_are_refused_or_made_anew(
 def test_a_part_file_of_the_second_schema_is_made_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = Path(shutil.copy(DATA / "kept-2" / "map.gpkg.part", tmp_path))
-    with PartFile(path, KEY) as part:
+    old = Path(shutil.copytree(DATA / "kept-2", tmp_path / "old"))
+    with PartFile(old / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (0, 0)
     assert "it is of version 2, this program writes 3" in caplog.text
 

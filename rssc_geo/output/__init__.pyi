@@ -22,6 +22,9 @@ from .partfile import PartFile as PartFile
 from .partfile import Row as Row
 from .placement import GeoGrid as GeoGrid
 from .placement import Placement as Placement
+from .shares import LEAST_CELLS as LEAST_CELLS
+from .shares import Shares as Shares
+from .shares import estimate_shares as estimate_shares
 from .styles import CONFIDENCE_STEPS as CONFIDENCE_STEPS
 from .styles import LayerStyle as LayerStyle
 from .styles import Rgb as Rgb

@@ -17,8 +17,9 @@ from rssc_geo.output.class_raster import write_class_raster
 from rssc_geo.output.formats import WGS84
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
-from rssc_geo.output.partfile import PartFile, Row
+from rssc_geo.output.partfile import PartFile, make_rows
 from rssc_geo.output.placement import GeoGrid, Placement
+from rssc_geo.output.steps import take_steps
 from rssc_geo.output.target import OutputTarget
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class LandUseWriter:
             "grid": [grid.shape, grid.size, grid.cell_size],
             "classes": names,
             "probabilities": target.probabilities,
+            "adapt_shares": target.adapt_shares,
         }
         self._part = PartFile(target.part_path, key)
         if not len(self._part):  # a map that is there was not made by this very run
@@ -174,10 +176,16 @@ class LandUseWriter:
 
     def append(self, batch: CellBatch, watermark: int) -> None:
         """Keep cells, each given once in a run, and the watermark, in one transaction."""
-        self._part.append(_rows(batch, probabilities=self._target.probabilities), watermark)
+        rows, cols = (np.asarray(axis).tolist() for axis in (batch.rows, batch.cols))
+        familiarity = [None if np.isnan(value) else value for value in batch.familiarity.tolist()]
+        keep = self._target.probabilities or self._target.adapt_shares
+        added = make_rows(rows, cols, batch.probabilities, batch.captions, familiarity, keep=keep)
+        self._part.append(added, watermark)
 
     def finish(self, extra_provenance: Mapping[str, object] | None = None) -> LandUseSummary:
         """Make the result of the cells appended, put it in place and remove the part file.
+
+        Before, the steps over the set of cells are taken that the target asks for.
 
         Raises ``OutputError`` when it cannot be written; the part file is then kept. One that was
         damaged meanwhile is deleted.
@@ -189,7 +197,10 @@ class LandUseWriter:
                 f"{self._part.path} was damaged while it was in use: what was classified is"
                 " dropped, run the same command again"
             )
-        provenance = provenance_document(self._provenance, extra_provenance or {})
+        named = self._classes[:-1] if self._unknown_below else self._classes
+        steps = take_steps(self._part, target, named, unknown_below=self._unknown_below)
+        told = {"steps": steps} if steps else {}
+        provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         result = self._map()
         layers = self._layers(result)
         with target.staged() as staging:
@@ -285,35 +296,6 @@ class LandUseWriter:
             polygons = self._placement.clip(regions.polygons(start, start + _CHUNK))
             areas[start : start + _CHUNK] = self._placement.areas_m2(polygons)
         return areas
-
-
-def _rows(batch: CellBatch, *, probabilities: bool) -> list[Row]:
-    """The batch as rows of the part file. Of equal probabilities the lower class comes first.
-
-    A class of probability 0, which cannot be chosen, is no runner-up.
-    """
-    table = np.ascontiguousarray(batch.probabilities, np.float32)
-    order = np.argsort(-table, axis=1, kind="stable")[:, :2]
-    top = np.take_along_axis(table, order, axis=1).astype(np.float64)
-    second = np.zeros(len(table)) if table.shape[1] == 1 else top[:, 1]
-    pairs = zip(order[:, -1].tolist(), second.tolist(), strict=True)
-    runner_up = [place if probability > 0 else None for place, probability in pairs]
-    margin = top[:, 0] - second
-    blobs = [row.tobytes() for row in table] if probabilities else [None] * len(table)
-    return list(
-        zip(
-            np.asarray(batch.rows).tolist(),
-            np.asarray(batch.cols).tolist(),
-            order[:, 0].tolist(),
-            top[:, 0].tolist(),
-            runner_up,
-            margin.tolist(),
-            batch.captions,
-            blobs,
-            [None if np.isnan(value) else value for value in batch.familiarity.tolist()],
-            strict=True,
-        )
-    )
 
 
 def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) -> LandUseSummary:

@@ -2,8 +2,9 @@
 
 It holds the cells classified so far and the *watermark*, an integer with which the caller finds its
 place again. Both change in one transaction, so a run killed at any moment goes on where its last
-batch ended. The file says what it is (SQLite's application id and user version) and carries a
-digest of all that it holds, so that nothing damaged is gone on with and nothing else overwritten.
+batch ended. Once all cells are there, steps over the set of them may change them, each as a whole.
+The file says what it is (SQLite's application id and user version) and carries a digest of all that
+it holds, so that nothing damaged is gone on with and nothing else overwritten.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rssc_geo.errors import OutputError, one_line
 from rssc_geo.files import content_mark
@@ -25,14 +29,13 @@ log = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x52534750  # "RSGP"
 _SCHEMA = 3  # the user version; changes with what the tables hold
-_COLUMNS = 9  # of the table of cells
 _FETCH = 8192
 _HEADER_BYTES = 100
 _DIGESTS = 1 << 128
 _CREATE = """
     CREATE TABLE meta (
         run_key TEXT NOT NULL, watermark INTEGER NOT NULL, count INTEGER NOT NULL,
-        digest TEXT NOT NULL, made TEXT NOT NULL, mark TEXT NOT NULL
+        digest TEXT NOT NULL, steps TEXT NOT NULL, made TEXT NOT NULL, mark TEXT NOT NULL
     );
     CREATE TABLE cells (
         row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL,
@@ -41,6 +44,7 @@ _CREATE = """
         PRIMARY KEY (row, col)
     ) WITHOUT ROWID;
 """
+_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # of a cell
 _STATEMENTS = [text.strip() for text in _CREATE.strip().rstrip(";").split(";")]
 
 Row = tuple[int, int, int, float, int | None, float, str, bytes | None, float | None]
@@ -50,6 +54,50 @@ familiarity.
 The probabilities are float32 bytes, or None where they are not asked for; the familiarity is None
 where the model cannot tell.
 """
+
+
+def make_rows(
+    rows: Sequence[int],
+    cols: Sequence[int],
+    probabilities: NDArray[np.float32],
+    captions: Sequence[str],
+    familiarity: Sequence[float | None],
+    *,
+    keep: bool,
+) -> list[Row]:
+    """Cells as rows of the part file.
+
+    Parameters
+    ----------
+    rows, cols, captions, familiarity : n each
+    probabilities : float32 (n, C); of equal ones the lower class comes first, and a class of
+        probability 0, which cannot be chosen, is no runner-up
+    keep : whether the rows keep them
+    """
+    table = np.ascontiguousarray(probabilities, np.float32)
+    order = np.argsort(-table, axis=1, kind="stable")[:, :2]
+    top = np.take_along_axis(table, order, axis=1).astype(np.float64)
+    second = np.zeros(len(table)) if table.shape[1] == 1 else top[:, 1]
+    pairs = zip(order[:, -1].tolist(), second.tolist(), strict=True)
+    return list(
+        zip(
+            rows,
+            cols,
+            order[:, 0].tolist(),
+            top[:, 0].tolist(),
+            [place if probability > 0 else None for place, probability in pairs],
+            (top[:, 0] - second).tolist(),
+            captions,
+            [row.tobytes() for row in table] if keep else [None] * len(table),
+            familiarity,
+            strict=True,
+        )
+    )
+
+
+def table_of(blobs: Sequence[bytes]) -> NDArray[np.float32]:
+    """The probabilities (n, C) that n rows keep."""
+    return np.frombuffer(b"".join(blobs), np.float32).reshape(len(blobs), -1)
 
 
 class PartFile:
@@ -65,6 +113,7 @@ class PartFile:
         self.path = path
         self._key = json.dumps(run_key, sort_keys=True, ensure_ascii=False)
         self._watermark = self._count = self._digest = 0
+        self._steps: dict[str, Any] = {}
         try:
             self._connection = self._connect()
         except sqlite3.OperationalError as error:
@@ -106,13 +155,14 @@ class PartFile:
         """Read where the run stands; why that is not to be gone on with, if so."""
         if version != _SCHEMA:
             return f"it is of version {version}, this program writes {_SCHEMA}"
-        key, watermark, count, digest, _ = _read_meta(self._connection)
+        key, watermark, count, digest, steps, _ = _read_meta(self._connection)
         if key != self._key:
             return "it is from a run with another input, model or other options"
         checked = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if checked != "ok":
             raise ValueError(checked)
         self._watermark, self._count, self._digest = watermark, count, int(digest, 16)
+        self._steps = json.loads(steps)
         if not self.is_whole():
             raise ValueError("its cells are not those that were written")
         return ""
@@ -125,7 +175,8 @@ class PartFile:
         for statement in _STATEMENTS:
             run(statement)
         self._watermark = self._count = self._digest = 0
-        run("INSERT INTO meta VALUES ('', 0, 0, '', '', '')")
+        self._steps = {}
+        run("INSERT INTO meta VALUES ('', 0, 0, '', '', '', '')")
         self._write_meta()
         run(f"PRAGMA application_id = {_APPLICATION_ID}")
         run(f"PRAGMA user_version = {_SCHEMA}")
@@ -158,12 +209,49 @@ class PartFile:
         self._digest = (self._digest + _digest(added)) % _DIGESTS
         try:
             with self._transaction() as connection:
-                places = ", ".join("?" * _COLUMNS)
-                connection.executemany(f"INSERT INTO cells VALUES ({places})", added)  # noqa: S608
+                connection.executemany(f"INSERT INTO cells {_VALUES}", added)
                 self._write_meta()
         except BaseException:
             self._watermark, self._count, self._digest = before
             raise
+
+    @property
+    def steps(self) -> Mapping[str, Any]:
+        """What each step over the set of cells did, by its name, as ``take_step`` was told."""
+        return self._steps
+
+    def take_step(
+        self,
+        name: str,
+        record: Mapping[str, Any],
+        change: Callable[[list[Row]], list[Row]] | None = None,
+    ) -> None:
+        """Change all cells and note the step, both or neither.
+
+        ``record``: JSON values for ``steps``; ``change``: gives some thousand cells anew, at the
+        same places; None: they stay as they are. Raises ``OutputError`` when it cannot be written.
+        """
+        before = self._steps, self._digest
+        self._steps = {**self._steps, name: record}
+        try:
+            with self._transaction():
+                if change is not None:
+                    self._digest = self._change_cells(change)
+                self._write_meta()
+        except BaseException:
+            self._steps, self._digest = before
+            raise
+
+    def _change_cells(self, change: Callable[[list[Row]], list[Row]]) -> int:
+        """Replace all cells, some thousand at a time; their digest."""
+        digest, place = 0, (-1, -1)
+        query = "SELECT * FROM cells WHERE (row, col) > (?, ?) ORDER BY row, col LIMIT ?"
+        while rows := self._connection.execute(query, (*place, _FETCH)).fetchall():
+            changed = change(rows)
+            self._connection.executemany(f"REPLACE INTO cells {_VALUES}", changed)
+            digest = (digest + _digest(changed)) % _DIGESTS
+            place = rows[-1][:2]
+        return digest
 
     def announce(self, results: Mapping[Path, Path]) -> None:
         """Note what is about to be put in place: of each result the file that will be it.
@@ -193,6 +281,15 @@ class PartFile:
         cursor = self._connection.execute(query)
         while chunk := cursor.fetchmany(_FETCH):
             yield chunk
+
+    def probabilities(self, *, unknown_below: float) -> Iterator[NDArray[np.float32]]:
+        """The probabilities (n, C) that cells keep, in the same order and lists.
+
+        Without those of the cells that are less familiar than ``unknown_below``.
+        """
+        for chunk in self.read("probabilities, coalesce(familiarity, 1)"):
+            table = table_of([blob for blob, _ in chunk if isinstance(blob, bytes)])
+            yield table[np.array([familiarity for _, familiarity in chunk]) >= unknown_below]
 
     def close(self) -> None:
         """Close, keeping the file for the next run; one without cells is of no use and deleted."""
@@ -235,9 +332,11 @@ class PartFile:
             raise self._failure(error) from error
 
     def _write_meta(self, made: str = "") -> None:
-        values = (self._key, self._watermark, self._count, f"{self._digest:032x}", made)
+        steps = json.dumps(self._steps, ensure_ascii=False)
+        values = (self._key, self._watermark, self._count, f"{self._digest:032x}", steps, made)
         self._connection.execute(
-            "UPDATE meta SET run_key = ?, watermark = ?, count = ?, digest = ?, made = ?, mark = ?",
+            "UPDATE meta SET run_key = ?, watermark = ?, count = ?, digest = ?, steps = ?,"
+            " made = ?, mark = ?",
             (*values, _mark(values)),
         )
 
@@ -267,7 +366,7 @@ def is_announced(path: Path, results: Iterable[Path]) -> bool:
             fresh, version = _identity(connection, path)
             if fresh or version != _SCHEMA:
                 return False
-            made = json.loads(_read_meta(connection)[4] or "{}")
+            made = json.loads(_read_meta(connection)[5] or "{}")
     except (sqlite3.Error, OutputError, ValueError, TypeError):
         return False
     return all(made.get(file.name) == content_mark(file) for file in results if file.is_file())
@@ -299,13 +398,13 @@ def _kind_of_damaged(path: Path) -> int:
     return int.from_bytes(header[68:72], "big") if header.startswith(b"SQLite format 3\0") else 0
 
 
-def _read_meta(connection: sqlite3.Connection) -> tuple[str, int, int, str, str]:
-    """Key, watermark, count, digest and results made; ``ValueError`` where they are damaged."""
+def _read_meta(connection: sqlite3.Connection) -> tuple[str, int, int, str, str, str]:
+    """Key, watermark, count, digest, steps and results made; ``ValueError`` for damaged ones."""
     rows = connection.execute("SELECT * FROM meta").fetchall()
     if len(rows) != 1 or rows[0][-1] != _mark(rows[0][:-1]):
         raise ValueError("its state is not what was written")
-    key, watermark, count, digest, made, _ = rows[0]
-    return key, watermark, count, digest, made
+    key, watermark, count, digest, steps, made, _ = rows[0]
+    return key, watermark, count, digest, steps, made
 
 
 def _mark(values: Sequence[object]) -> str:

@@ -43,6 +43,7 @@ class OutputTarget:
     crs : of the result; None: that of the raster (GeoJSON: WGS84)
     min_area : m²; smaller regions join a neighbor in the ``landuse`` layer, 0: none do
     probabilities : one ``p_<class>`` field a class in the ``cells`` layer
+    adapt_shares : the probabilities are adapted to the shares of the classes among all cells
     overwrite : whether files that are there are replaced
     clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
     class_raster : path of a COG of the cells' classes, or None
@@ -54,6 +55,7 @@ class OutputTarget:
     crs: CRS | None = None
     min_area: float = 0.0
     probabilities: bool = False
+    adapt_shares: bool = False
     overwrite: bool = False
     clip: shapely.Geometry | None = None
     class_raster: Path | None = None
@@ -168,6 +170,7 @@ def make_target(
         crs=_parse_crs(options.crs),
         min_area=options.min_area,
         probabilities=options.probabilities,
+        adapt_shares=options.adapt_shares,
         overwrite=overwrite,
         clip=area if options.aoi_clip else None,
         class_raster=None if options.class_raster is None else Path(options.class_raster),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from rssc_geo.options import (
     given_of,
     values_of,
 )
-from rssc_geo.output import Rgb, read_provenance, rgb
+from rssc_geo.output import Rgb, Shares, read_provenance, rgb
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
@@ -123,7 +123,11 @@ def explain(
     if model is None:
         check_captioner(_predictor_options(options), card)
     plan, choices = _plan_cells(source, card, options)
-    options = _with_choice_of_map(options)  # of the same model: the plan has made sure
+    made = {} if options.result is None else read_provenance(Path(options.result))
+    shares = None
+    if not given_of(options, ClassChoiceOptions):  # as for the map, which is of the same model
+        options = replace(options, only_classes=tuple(made.get("class_choice") or ()))
+        shares = _shares_of_map(made, card)
     choice = class_choice(card, options)
     if len(card.classes if choice is None else choice) < 2:
         raise UsageError(
@@ -139,7 +143,7 @@ def explain(
         from rssc_geo.inference import load_predictor
 
         predictor = model.choosing(choice) if model else load_predictor(_predictor_options(options))
-        work = _ChosenCells(plan, choices, predictor)
+        work = _ChosenCells(plan, choices, predictor, shares)
         found = {(cell.row, cell.col): cell for cell in work.explain(folder, report)}
         missing = [choice for choice in choices if (choice.row, choice.col) not in found]
         if missing:
@@ -174,12 +178,13 @@ def _plan_cells(
     return plan, choices
 
 
-def _with_choice_of_map(options: ExplainOptions) -> ExplainOptions:
-    """The options with the classes among which the run of a map chose, where none are given."""
-    if options.result is None or given_of(options, ClassChoiceOptions):
-        return options
-    chosen = read_provenance(Path(options.result)).get("class_choice")
-    return replace(options, only_classes=tuple(chosen or ()))
+def _shares_of_map(made: Mapping[str, Any], card: ModelCard) -> Shares | None:
+    """The shares that the cells of a map were adapted to, by its provenance, if they were."""
+    record = made.get("steps", {}).get("adapt_shares", {"done": False})
+    if not record["done"]:
+        return None
+    values = [record["shares"].get(known.name, 0.0) for known in card.classes]
+    return Shares(np.array(values, np.float64), record["rounds"])
 
 
 def _predictor_options(options: ExplainOptions) -> PredictorOptions:
@@ -217,8 +222,15 @@ def _given(result: str | None) -> list[str]:
 class _ChosenCells:
     """The chosen cells of a scene: classified exactly as by ``classify``, then explained."""
 
-    def __init__(self, plan: Plan, choices: Sequence[CellChoice], predictor: Predictor) -> None:
-        self._plan, self._predictor = plan, predictor
+    def __init__(
+        self,
+        plan: Plan,
+        choices: Sequence[CellChoice],
+        predictor: Predictor,
+        shares: Shares | None,
+    ) -> None:
+        """``shares``: those that the cells of the map were adapted to, if they were."""
+        self._plan, self._predictor, self._shares = plan, predictor, shares
         selected: NDArray[np.bool_] = np.zeros(plan.grid.cells_shape, bool)
         selected[[c.row for c in choices], [c.col for c in choices]] = True
         self._cells = CellMap(plan.grid, selected, min_valid=plan.options.min_valid)
@@ -277,6 +289,8 @@ class _ChosenCells:
 
         model, source = self._predictor.model, self._predictor.captioner.source
         card, data = model.card, self._tiles.pop(place)
+        if self._shares is not None:
+            probabilities = self._shares.adapt(probabilities[None])[0]
         order = np.argsort(-probabilities, kind="stable")
         best, second = int(order[0]), int(order[1])
         words_read = bool(caption) and model.reads(source)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from rssc_geo.output import read_provenance
+
 from .conftest import Batch, begun, content, load_json, states, status, write_scene
 from .test_reliability import SLOW, command
 
@@ -199,3 +201,29 @@ def test_a_killed_scheduler_is_said_and_another_goes_on(
     assert code == 0, err
     for name in ("a_big", "scene_0", "scene_1", "scene_2"):
         assert content(maps / f"{name}.gpkg") == content(whole / f"{name}.gpkg")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_choice_and_shares_of_classes_are_those_of_one_machine(
+    start: Start, cluster: Callable[..., Any], bundle: Path, tmp_path: Path
+) -> None:
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    write_scene(scenes / "scene.tif", side=512)  # 64 tiles: enough for shares
+    options = ("--adapt-shares", "--exclude-classes", "Field", "--probabilities")
+    whole, spread = tmp_path / "whole", tmp_path / "spread"
+    code, _, err = start(*command(scenes, whole, bundle, *options)).finish()
+    assert code == 0, err
+    address = cluster("", workers=1).scheduler_address
+    code, _, err = start(
+        *command(scenes, spread, bundle, *options, "--scheduler", address)
+    ).finish()
+    assert code == 0, err
+    assert content(spread / "scene.gpkg") == content(whole / "scene.gpkg")
+    told = read_provenance(spread / "scene.gpkg")
+    assert told["class_choice"] == ["River, wide", "Town <b>"]
+    assert told["steps"]["adapt_shares"]["cells"] == 64
+    assert told["steps"] == read_provenance(whole / "scene.gpkg")["steps"]

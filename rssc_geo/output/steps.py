@@ -1,0 +1,68 @@
+"""Steps over the set of cells: what is done to all cells of a map once the last tile was looked at.
+
+A step looks at no pixel. It reads the cells of the part file, in the order of the grid whatever
+order, batch or run they came in, and gives them new probabilities. The part file keeps the cells
+and the note that they are so in one transaction, so that no step is taken twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rssc_geo.output.partfile import PartFile, Row, make_rows, table_of
+from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
+from rssc_geo.output.target import OutputTarget
+
+if TYPE_CHECKING:
+    from rssc_geo.models import SceneClass
+
+log = logging.getLogger(__name__)
+
+
+def take_steps(
+    part: PartFile, target: OutputTarget, classes: Sequence[SceneClass], *, unknown_below: float
+) -> Mapping[str, object]:
+    """Take the steps that are asked for and were not taken yet.
+
+    ``part``: of a run whose cells are complete, with their probabilities of ``classes``; what is
+    less familiar than ``unknown_below`` is ``Unknown`` and tells nothing of the others. Returns what
+    each did, for provenance, by its option's name: of how many ``cells`` it is a function, and
+    ``done``, whether they were enough. Raises ``OutputError`` when the part file cannot be written.
+    """
+    if target.adapt_shares and "adapt_shares" not in part.steps:
+        _adapt_shares(part, classes, unknown_below)
+    return part.steps
+
+
+def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: float) -> None:
+    known = partial(part.probabilities, unknown_below=unknown_below)
+    cells = sum(len(table) for table in known())
+    if cells < LEAST_CELLS:
+        log.warning(
+            "--adapt-shares: %d cells are too few to tell the shares of classes by (%d are needed):"
+            " probabilities stay as they are",
+            cells,
+            LEAST_CELLS,
+        )
+        part.take_step("adapt_shares", {"cells": cells, "done": False})
+        return
+    shares = estimate_shares(known, classes=len(classes))
+
+    def change(rows: list[Row]) -> list[Row]:
+        row, col, *_, captions, blobs, familiarity = zip(*rows, strict=True)
+        table = shares.adapt(table_of(blobs))
+        return make_rows(row, col, table, captions, familiarity, keep=True)
+
+    named = zip(classes, shares.values.tolist(), strict=True)
+    record = {
+        "cells": cells,
+        "done": True,
+        "rounds": shares.rounds,
+        "tolerance": TOLERANCE,
+        "shares": {known.name: share for known, share in named if share > 0},
+    }
+    part.take_step("adapt_shares", record, change)
+    log.info("shares of the classes adapted to %d cells in %d rounds", cells, shares.rounds)
