@@ -28,8 +28,8 @@ def take_steps(
     """Take the steps that are asked for and were not taken yet.
 
     ``part``: of a run whose cells are complete, with their probabilities of ``classes``; what is
-    less familiar than ``unknown_below`` is ``Unknown`` and tells nothing of the others. Returns what
-    each did, for provenance, by its option's name: of how many ``cells`` it is a function, and
+    less familiar than ``unknown_below`` is ``Unknown`` and tells nothing of the others. Returns
+    what each did, for provenance, by its option's name: of how many ``cells`` it is a function, and
     ``done``, whether they were enough. Raises ``OutputError`` when the part file cannot be written.
     """
     if target.adapt_shares and "adapt_shares" not in part.steps:
