@@ -93,13 +93,17 @@ class _Interruption:
     """The handler of signals: impatience must not break into the goodbye."""
 
     def __init__(self) -> None:
+        self.over = False  # the goodbye is being said: nothing breaks into it
         self._last = -math.inf
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if now - self._last > _GRACE_S:
+        if not self.over and now - self._last > _GRACE_S:
             self._last = now
             raise KeyboardInterrupt
+
+
+_interruption = _Interruption()
 
 
 def main() -> None:
@@ -107,16 +111,13 @@ def main() -> None:
 
     The exit code is 0 done, 1 failed, 2 wrong usage, 3 nothing to classify, 130 interrupted.
     """
-    interruption = _Interruption()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interruption)
+        signal.signal(number, _interruption)
     _speak_utf8()
     try:
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # once more, while the first was being told
-        code = INTERRUPTED
-    if code == INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt as error:  # once more, just before the first was told
+        code = _tell_interruption(sys.argv[1:], error)
     sys.stdout.flush()
     sys.stderr.flush()
     if code == INTERRUPTED:
@@ -147,8 +148,7 @@ def run(arguments: list[str]) -> int:
     except RsscGeoError as error:
         return _tell(arguments, str(error), error.exit_code, type(error).__name__)
     except (KeyboardInterrupt, click.Abort) as error:
-        message = str(error) or "interrupted; run the same command again to go on where it stopped"
-        return _tell(arguments, message, INTERRUPTED, "Interrupted")
+        return _tell_interruption(arguments, error)
     except BrokenPipeError:
         _leave_stdout()
         return 1
@@ -172,6 +172,13 @@ def _limit(error: BaseException) -> str:
             return f"{cause}: {_LIMITS[errno.EMFILE]}"
         cause = cause.__cause__ or cause.__context__
     return ""
+
+
+def _tell_interruption(arguments: list[str], error: BaseException) -> int:
+    """Say goodbye, undisturbed."""
+    _interruption.over = True
+    message = str(error) or "interrupted; run the same command again to go on where it stopped"
+    return _tell(arguments, message, INTERRUPTED, "Interrupted")
 
 
 def internal_error(arguments: list[str], error: Exception) -> int:
