@@ -92,6 +92,8 @@ def full_model(*, tiny: bool) -> Model:
         name="full",
         captioner=None,
         alignment=None,
+        local_features=None,
+        familiarity=None,
         input_size=(size, size),
         network=encoders(tiny=tiny),
     )

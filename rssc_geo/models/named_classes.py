@@ -126,10 +126,11 @@ def name_classes(
         classes=tuple(described),
         temperature=1.0,
         accuracy={},
+        familiarity=None,
     )
     head = ZeroShotHead(model, texts, background)
     named = dataclasses.replace(model, card=card, network=head)  # type: ignore[arg-type]
-    return dataclasses.replace(named, choice=None)
+    return dataclasses.replace(named, choice=None, familiarity=None)
 
 
 def refine_texts(alignment: Alignment, texts: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:

@@ -17,13 +17,15 @@ from transformers import CLIPTextConfig, ViTConfig
 
 from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.models.bundle import Model, build_network, check_bundle_folder, load_card, save_bundle
-from rssc_geo.models.card import AS_PUBLISHED, ModelCard
+from rssc_geo.models.card import AS_PUBLISHED, Footprint, ModelCard
 from rssc_geo.models.encoders import fit_keys
 from rssc_geo.models.network import DualAttentionClassifier
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.models.pretrained import as_configuration, load_tokenizer
 from rssc_geo.options import ImportOptions
 
+_FOOTPRINT, _GSD_RANGE_M = Footprint(300, 400, 4800), (0.5, 8.0)
+"""Of AID's pictures, which they learned from."""
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Of both encoders at every size; the number of heads is not in a state dict.
 _HEAD_WIDTH = 64
@@ -107,8 +109,12 @@ def import_checkpoint(
         mean=_CLIP_MEAN,  # as their code normalizes, though the backbone had learned with 0.5
         std=_CLIP_STD,
         network=settings,
+        footprint=_FOOTPRINT,
+        gsd_range_m=_GSD_RANGE_M,
         captioner=None,
         alignment=None,
+        local_features=None,
+        familiarity=None,
         max_tokens=size["tokens"],
         temperature=1.0,
         reads_own_captions=False,

@@ -66,7 +66,7 @@ def _limits(card: ModelCard) -> str:
     ]
     measured = f" ({', '.join(figures)})" if figures else ""
     return (
-        f"what is less familiar than {1 - card.unknown_below:.0%} of the validation pictures is"
+        f"what is less familiar than {1 - card.unknown_below:.1%} of the validation pictures is"
         f" `Unknown`{measured};\nall else gets one of the class names."
     )
 

@@ -158,6 +158,7 @@ def new_end_to_end_model(
         "footprint": recipe.footprint or start.footprint,
         "captioner": None,
         "alignment": None,
+        "familiarity": None,
         "reads_own_captions": False,
         "temperature": 1.0,
         "cpu_tiles_per_s": None,
@@ -186,6 +187,7 @@ def new_end_to_end_model(
         network=network,
         max_tokens=text.max_tokens,
         special_tokens=True,
+        local_features=None,
     )
     built = build_network(card)
     built.image_encoder.load_state_dict(image.weights)
