@@ -45,8 +45,8 @@ def train_command(
     each allow.
 
     Captions are read from its captions.jsonl, if there is one. A run that was stopped goes on when
-    the same command is given again. The default model is made with AID's pictures at about two
-    hours on two processor cores.
+    the same command is given again. The default model took about two hours
+    on two processor cores.
 
     With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any
     size. Encoders are folders or hub ids of transformers or timm; without any, --model's network
