@@ -119,7 +119,7 @@ def explain(
     started = time.monotonic()
     _check_choice(options)
     card = model.card if model else load_card(options.model, revision=options.revision)
-    class_choice(card, options)
+    _choice_of(card, options)
     if model is None:
         check_captioner(_predictor_options(options), card)
     plan, choices = _plan_cells(source, card, options)
@@ -128,11 +128,7 @@ def explain(
     if not given_of(options, ClassChoiceOptions):  # as for the map, which is of the same model
         options = replace(options, only_classes=tuple(made.get("class_choice") or ()))
         shares = _shares_of_map(made, card)
-    choice = class_choice(card, options)
-    if len(card.classes if choice is None else choice) < 2:
-        raise UsageError(
-            f"the model {card.name!r} has one class only to choose: there is nothing to explain"
-        )
+    choice = _choice_of(card, options)
     check_not_input([Path(output)], [*plan.inputs(), *_given(options.result)])
     with (
         atomic_folder(
@@ -196,6 +192,16 @@ def _predictor_options(options: ExplainOptions) -> PredictorOptions:
         dtype="float32",
         **values_of(options, ClassChoiceOptions),
     )
+
+
+def _choice_of(card: ModelCard, options: ExplainOptions) -> tuple[int, ...] | None:
+    """As ``class_choice``; ``UsageError`` where there is nothing to choose."""
+    choice = class_choice(card, options)
+    if len(card.classes if choice is None else choice) < 2:
+        raise UsageError(
+            f"the model {card.name!r} has one class only to choose: there is nothing to explain"
+        )
+    return choice
 
 
 def _check_choice(options: ExplainOptions) -> None:

@@ -49,6 +49,8 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
         maps / "{stem}.gpkg",
         "--tile-size",
         "64px",
+        "--cell-size",
+        "64px",
         "--model",
         bundle,
         "--device",
@@ -67,7 +69,16 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     single = tmp_path / "single.gpkg"
     assert (
         rssc(
-            "classify", scenes / "a.tif", "-o", single, "--tile-size", "64px", "--model", bundle
+            "classify",
+            scenes / "a.tif",
+            "-o",
+            single,
+            "--tile-size",
+            "64px",
+            "--cell-size",
+            "64px",
+            "--model",
+            bundle,
         ).code
         == 0
     )
@@ -124,6 +135,8 @@ def test_bad_inputs_are_named_and_the_others_go_on(
         maps / "{id}.gpkg",
         "--tile-size",
         "64px",
+        "--cell-size",
+        "64px",
         "--model",
         bundle,
     )
@@ -167,7 +180,18 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     rssc: Rssc, scenes: Path, tmp_path: Path
 ) -> None:
     (scenes / "c.tif").write_bytes(b"no raster")
-    words = ("batch", "run", scenes, "--tile-size", "64px", "--dry-run", "--json", "-o")
+    words = (
+        "batch",
+        "run",
+        scenes,
+        "--tile-size",
+        "64px",
+        "--cell-size",
+        "64px",
+        "--dry-run",
+        "--json",
+        "-o",
+    )
     done = rssc(*words, tmp_path / "maps")
     assert done.code == 1
     assert done.out == rssc(*words, tmp_path / "maps" / "{id}.gpkg").out
@@ -188,6 +212,8 @@ def test_logs_and_progress_for_programs(
         "-o",
         tmp_path / "{stem}.gpkg",
         "--tile-size",
+        "64px",
+        "--cell-size",
         "64px",
         "--model",
         bundle,
@@ -228,6 +254,8 @@ def test_merged_scenes_cover_every_place_once(
         "--merge",
         rule,
         "--tile-size",
+        "64px",
+        "--cell-size",
         "64px",
     )
     done = rssc(*command, "--model", bundle, "--crs", "EPSG:32632")
@@ -276,6 +304,8 @@ def test_merged_geoparquet_in_degrees(
         "--merge",
         "last",
         "--tile-size",
+        "64px",
+        "--cell-size",
         "64px",
         "--model",
         bundle,
@@ -332,6 +362,8 @@ def test_sources_by_stac_tile_index_and_list(
         maps / "{id}.gpkg",
         "--tile-size",
         "64px",
+        "--cell-size",
+        "64px",
     )
     done = rssc(*command, "--model", bundle)
     assert done.code == 1
@@ -363,6 +395,8 @@ def test_journals_that_cannot_be_used(
         "-o",
         maps / "{stem}.gpkg",
         "--tile-size",
+        "64px",
+        "--cell-size",
         "64px",
         "--model",
         bundle,

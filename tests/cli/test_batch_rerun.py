@@ -40,6 +40,8 @@ def command(bundle: Path, inputs: str, maps: str, previews: str) -> tuple[object
         f"{previews}/{{id}}.png",
         "--tile-size",
         "64px",
+        "--cell-size",
+        "64px",
         "--model",
         bundle,
     )
@@ -80,7 +82,18 @@ def test_a_dry_run_counts_only_what_is_left(rssc: Rssc, home: Path, bundle: Path
 def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path) -> None:
     write_raster(home / "in" / "one_band.tif", texture(64, 64)[:1])
     done = rssc(
-        "batch", "run", "in", "no*.tif", "-o", "maps", "--tile-size", "64px", "--model", bundle
+        "batch",
+        "run",
+        "in",
+        "no*.tif",
+        "-o",
+        "maps",
+        "--tile-size",
+        "64px",
+        "--cell-size",
+        "64px",
+        "--model",
+        bundle,
     )
     assert done.code == 1
     assert (
@@ -108,6 +121,8 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
         "maps",
         "--tile-size",
         "64px",
+        "--cell-size",
+        "64px",
         "--model",
         bundle,
         "--retry-failed",
@@ -128,7 +143,17 @@ def test_files_of_a_manifests_rows_are_meant_from_its_folder(
     )
     monkeypatch.chdir(tmp_path)
     done = rssc(
-        "batch", "run", "home/list.csv", "-o", "maps", "--tile-size", "64px", "--model", bundle
+        "batch",
+        "run",
+        "home/list.csv",
+        "-o",
+        "maps",
+        "--tile-size",
+        "64px",
+        "--cell-size",
+        "64px",
+        "--model",
+        bundle,
     )
     assert done.code == 0, done.err
     assert (home / "pictures" / "half.png").exists()
@@ -165,6 +190,8 @@ def test_scenes_of_several_crs_resolutions_and_bands_become_one_map(
         "--merge",
         "first",
         "--tile-size",
+        "64px",
+        "--cell-size",
         "64px",
         "--model",
         bundle,

@@ -31,7 +31,16 @@ def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -
     pixels = texture(800, 600)
     pixels[:, :256, :256] = 0
     raster = write_raster(tmp_path / "scene.tif", pixels, nodata=0, photometric="rgb")
-    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--tile-size", "128px")
+    done = rssc(
+        "classify",
+        raster,
+        "-o",
+        tmp_path / "map.gpkg",
+        "--tile-size",
+        "128px",
+        "--cell-size",
+        "128px",
+    )
     assert done.code == 0, done.err
     assert str(tmp_path / "map.gpkg") in done.out
     scenes = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
@@ -66,7 +75,9 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
         "--device",
         "cpu",
     ]
-    done = rssc("classify", scene, "-o", target, "--tile-size", "200px", *extras)
+    done = rssc(
+        "classify", scene, "-o", target, "--tile-size", "200px", "--cell-size", "200px", *extras
+    )
     assert done.code == 0, done.err
     values = json.loads(done.out)
     assert str(target) in values["outputs"]
@@ -127,7 +138,16 @@ def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_p
 
 def test_progress_json_ends_with_the_result(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     done = rssc(
-        "classify", scene, "-o", tmp_path / "map.gpkg", "--tile-size", "100px", "--progress", "json"
+        "classify",
+        scene,
+        "-o",
+        tmp_path / "map.gpkg",
+        "--tile-size",
+        "100px",
+        "--cell-size",
+        "100px",
+        "--progress",
+        "json",
     )
     events = [json.loads(line) for line in done.out.splitlines()]
     assert {event["event"] for event in events[:-1]} == {"progress"}
@@ -155,6 +175,8 @@ def _program(raster: Path, target: Path, command: tuple[str, ...] = ("classify",
         "-o",
         target,
         "--tile-size",
+        "64px",
+        "--cell-size",
         "64px",
         "--captioner",
         "none",

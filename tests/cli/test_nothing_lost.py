@@ -28,7 +28,7 @@ from .conftest import Outcome
 
 Rssc = Callable[..., Outcome]
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
-TILES = ("--tile-size", "300px", "--captioner", "none", "-q")
+TILES = ("--tile-size", "300px", "--cell-size", "300px", "--captioner", "none", "-q")
 
 
 def nested(scene: Path) -> Path:
@@ -115,7 +115,16 @@ def test_a_geopackage_with_layers_of_others_is_not_replaced(
 def test_captions_may_be_replaced(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     for _ in range(2):
         done = rssc(
-            "caption", scene, "-o", tmp_path / "c.gpkg", "--tile-size", "300px", "--overwrite", "-q"
+            "caption",
+            scene,
+            "-o",
+            tmp_path / "c.gpkg",
+            "--tile-size",
+            "300px",
+            "--cell-size",
+            "300px",
+            "--overwrite",
+            "-q",
         )
         assert done.code == 0, done.err
 
@@ -334,7 +343,7 @@ def test_a_bundle_is_not_saved_over_files_of_others(
         gpd.GeoDataFrame({"class": ["a", "b"]}, geometry=boxes, crs=raster.crs).to_file(labels)
     done = rssc(
         "train", "--raster", scene, "--labels", labels, "--field", "class", "-o", folder,
-        "--tile-size", "200px",
+        "--tile-size", "200px", "--cell-size", "200px",
     )  # fmt: skip
     assert done.code == 1
     assert "holds README.md, which would be replaced" in done.message

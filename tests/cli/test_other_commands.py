@@ -60,7 +60,17 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
     pixels = texture(300, 200)
     pixels[:, 100:200, :100] = 0
     raster = write_raster(tmp_path / "scene.tif", pixels, nodata=0, photometric="rgb")
-    done = rssc("tile", raster, "-o", tmp_path / "chips", "--tile-size", "100px", "--json")
+    done = rssc(
+        "tile",
+        raster,
+        "-o",
+        tmp_path / "chips",
+        "--tile-size",
+        "100px",
+        "--cell-size",
+        "100px",
+        "--json",
+    )
     assert done.code == 0, done.err
     assert json.loads(done.out)["chips"] == 5
     index = gpd.read_file(tmp_path / "chips" / "tiles.gpkg")
@@ -73,7 +83,9 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
             np.testing.assert_array_equal(chip.read(), pixels[window])
             assert chip.crs.to_epsg() == 32632
             assert box(*chip.bounds).equals(row.geometry)
-    again = rssc("tile", raster, "-o", tmp_path / "chips", "--tile-size", "100px")
+    again = rssc(
+        "tile", raster, "-o", tmp_path / "chips", "--tile-size", "100px", "--cell-size", "100px"
+    )
     assert again.code == 1
     assert "--overwrite" in again.message
     assert (
@@ -83,6 +95,8 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
             "-o",
             tmp_path / "chips",
             "--tile-size",
+            "150px",
+            "--cell-size",
             "150px",
             "--format",
             "png",

@@ -86,6 +86,8 @@ def test_the_report_shows_the_map_it_stands_beside(
         bundle,
         "--tile-size",
         "100px",
+        "--cell-size",
+        "100px",
         "--report",
         report,
         "--review",
@@ -262,7 +264,19 @@ def test_what_cannot_be_made_beside_a_map_leaves_it_whole(
     """A disk that is full when the map is in place: one line, and the map can be used."""
     target, beside = scene.parent / "map.gpkg", small_disk / "map"
     beside.mkdir()
-    command = ("classify", scene, "-o", target, "--model", bundle, "--tile-size", "100px", "-q")
+    command = (
+        "classify",
+        scene,
+        "-o",
+        target,
+        "--model",
+        bundle,
+        "--tile-size",
+        "100px",
+        "--cell-size",
+        "100px",
+        "-q",
+    )
     command += ("--preview", beside / "map.png", "--report", beside / "map.html", "--review", 3)
     (small_disk / "ballast").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
     done = rssc(*command)

@@ -118,7 +118,18 @@ main()
 )
 def test_a_limit_of_the_system_is_one_line(tmp_path: Path, what: str, value: int) -> None:
     scene = write_raster(tmp_path / "s.tif", texture(300, 300), photometric="rgb")
-    words = ["classify", scene, "-o", tmp_path / "m.gpkg", "--tile-size", "300px", "--json", "-q"]
+    words = [
+        "classify",
+        scene,
+        "-o",
+        tmp_path / "m.gpkg",
+        "--tile-size",
+        "300px",
+        "--cell-size",
+        "300px",
+        "--json",
+        "-q",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED.format(what=what, value=value), *map(str, words)],
         capture_output=True,
@@ -160,7 +171,18 @@ program.main()
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_impatience_does_not_break_into_the_goodbye(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "s.tif", texture(300, 300), photometric="rgb")
-    words = ["classify", scene, "-o", tmp_path / "m.gpkg", "--tile-size", "300px", "-q", "--json"]
+    words = [
+        "classify",
+        scene,
+        "-o",
+        tmp_path / "m.gpkg",
+        "--tile-size",
+        "300px",
+        "--cell-size",
+        "300px",
+        "-q",
+        "--json",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", _IMPATIENT, *map(str, words)],
         capture_output=True,

@@ -17,7 +17,7 @@ def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_p
     target = tmp_path / "map.gpkg"
     done = rssc(
         "zero-shot", scene, "-o", target, "--classes", "solar park, forest,vineyard",
-        "--probabilities", "--tile-size", "200px", "--json"
+        "--probabilities", "--tile-size", "200px", "--cell-size", "200px", "--json"
     )  # fmt: skip
     assert done.code == 0, done.err
     values = json.loads(done.out)
@@ -45,6 +45,8 @@ def test_classes_from_a_file_with_words(
         file,
         "--tile-size",
         "200px",
+        "--cell-size",
+        "200px",
         "-q",
     )
     assert done.code == 0, done.err
@@ -64,6 +66,8 @@ def test_classes_from_a_file_with_words(
         file,
         "--tile-size",
         "200px",
+        "--cell-size",
+        "200px",
         "--overwrite",
         "--json",
     )
@@ -80,6 +84,8 @@ def test_refined_classes_are_another_run_and_the_same_each_time(
         "forest,water,town",
         "--no-other",
         "--tile-size",
+        "200px",
+        "--cell-size",
         "200px",
         "--probabilities",
     ]

@@ -46,7 +46,7 @@ def test_results_do_not_depend_on_the_batch(
     compact: Model, tiles: tuple[np.ndarray, np.ndarray]
 ) -> None:
     whole = classifier(compact, 13)(*tiles)
-    assert whole.probabilities.shape == (13, 30)
+    assert whole.probabilities.shape == (13, 41)
     np.testing.assert_allclose(whole.probabilities.sum(1), 1, atol=1e-5)
     for size in (1, 4):
         other = classifier(compact, size)(*tiles)
@@ -62,7 +62,7 @@ def test_numbers_too_large_for_the_precision_are_told(
 ) -> None:
     network = copy.deepcopy(compact.network)
     with torch.no_grad():
-        network.classifier[1].weight.mul_(1e6)
+        network.image_head.weight.mul_(1e6)
     model = dataclasses.replace(compact, network=network, decoder=None, vocabulary=None)
     half = Predictor(model, NoCaptioner(), Compute(torch.device("cpu"), torch.float16, 4))
     with pytest.raises(RsscGeoError, match="computes in float16 is no number: run it with --dtype"):

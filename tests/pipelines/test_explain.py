@@ -153,8 +153,7 @@ def test_evidence_adds_up_to_what_the_picture_adds(compact: Model, tiles: np.nda
         assert reasons.evidence.mean() == pytest.approx(
             reasons.total, abs=0.1 + 0.02 * abs(reasons.total)
         )
-        assert reasons.attention is not None
-        assert reasons.attention.mean() == pytest.approx(1, abs=1e-3)
+        assert reasons.attention is None  # of no words
 
 
 def test_an_invalid_half_speaks_for_nothing(compact: Model, tiles: np.ndarray) -> None:
