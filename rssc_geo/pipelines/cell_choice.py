@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.inference import Plan
-from rssc_geo.models import ModelCard
+from rssc_geo.models import UNKNOWN_CLASS, ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.output import format_of, read_provenance
 from rssc_geo.raster import footprint
@@ -109,7 +109,9 @@ def cells_of_map(result: Path, plan: Plan, *, count: int, where: str | None) -> 
                 " --cell-size"
             )
         label = f"cell (row {row}, column {col}) of {result}"
-        chosen.append(CellChoice(int(row), int(col), label, str(name)))
+        # What would have been named is explained of an Unknown cell.
+        known = None if name == UNKNOWN_CLASS else str(name)
+        chosen.append(CellChoice(int(row), int(col), label, known))
     return chosen
 
 

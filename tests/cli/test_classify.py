@@ -19,7 +19,7 @@ import rasterio
 from PIL import Image
 from shapely.geometry import box
 
-from rssc_geo.models import load_card
+from rssc_geo.models import legend_of, load_card
 from tests.factories import texture, write_raster
 
 from .conftest import Outcome
@@ -83,7 +83,7 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
     assert str(target) in values["outputs"]
     assert values["cells"] == 12 == values["tiles_classified"]
     assert (values["device"], values["dtype"]) == ("cpu", "float32")
-    known = load_card("compact").classes
+    known = legend_of(load_card("compact"))
     for found in values["classes"]:
         own = known[found["id"]]
         expected = (own.name, own.title, own.group or None)
@@ -96,7 +96,7 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
     scenes = gpd.read_file(target, layer="cells")
     assert grid[scenes["row"], scenes["col"]].tolist() == scenes["class_id"].tolist()
     columns = [name for name in scenes.columns if name.startswith("p_")]
-    assert len(columns) == 30
+    assert len(columns) == 41
     np.testing.assert_allclose(scenes[columns].sum(axis=1), 1, atol=1e-4)
     np.testing.assert_allclose(scenes[columns].max(axis=1), scenes["confidence"], atol=1e-5)
     with Image.open(tmp_path / "map.png") as picture:

@@ -142,7 +142,7 @@ def test_tile_refuses_nonsense(
 
 def test_models(rssc: Rssc, bundle: Path) -> None:
     assert "compact" in rssc("models", "list").out
-    assert json.loads(rssc("models", "list", "--json").out)[0]["classes"] == 30
+    assert json.loads(rssc("models", "list", "--json").out)[0]["classes"] == 41
     card = json.loads(rssc("models", "info", bundle, "--json").out)
     assert card["name"] == "small"
     shown = rssc("models", "info", bundle)
