@@ -164,7 +164,7 @@ def _limit(error: BaseException) -> str:
     """What to say where a limit of the system has been met, whoever met it; else nothing."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+        if isinstance(cause, MemoryError | SystemError) or _NO_MEMORY.search(str(cause)):
             return f"out of memory: {_LIMITS[errno.ENOMEM]}"
         if isinstance(cause, OSError) and cause.errno in _LIMITS:
             return f"{cause}: {_LIMITS[cause.errno]}"

@@ -73,7 +73,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
     "directory": (lambda f: f, [], 1, "is a folder"),
     "text named .tif": (_text, [], 1, "notes.tif"),
     "truncated": (_truncated, [], 1, "short.tif"),
-    "corrupt block": (_corrupt, ["--tile-size", "128px", "--cell-size", "128px"], 1, "corrupt.tif"),
+    "corrupt block": (_corrupt, ["--tile-size", "128px"], 1, "corrupt.tif"),
     "broken VRT": (_missing_source_vrt, [], 1, "broken.vrt"),
     "one band": (
         lambda f: write_raster(f / "one.tif", texture(300, 300)[:1]),
@@ -153,7 +153,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
     ),
     "tile size zero": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
-        ["--tile-size", "0px", "--cell-size", "0px"],
+        ["--tile-size", "0px"],
         2,
         "0px",
     ),
@@ -308,16 +308,7 @@ def test_tiny_raster_gets_a_map_and_a_warning(rssc: Rssc, tmp_path: Path) -> Non
 
 
 def test_a_tile_larger_than_the_raster_is_one_cell(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
-    done = rssc(
-        "classify",
-        scene,
-        "-o",
-        tmp_path / "map.gpkg",
-        "--tile-size",
-        "5000px",
-        "--cell-size",
-        "5000px",
-    )
+    done = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--tile-size", "5000px")
     assert done.code == 0, done.err
     assert "warning" in done.err
     assert len(gpd.read_file(tmp_path / "map.gpkg", layer="cells")) == 1
@@ -334,16 +325,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
         raster = write_raster(
             tmp_path / f"{name}.tif", texture(400, 300), transform=transform, photometric="rgb"
         )
-        done = rssc(
-            "classify",
-            raster,
-            "-o",
-            tmp_path / f"{name}.gpkg",
-            "--tile-size",
-            "100px",
-            "--cell-size",
-            "100px",
-        )
+        done = rssc("classify", raster, "-o", tmp_path / f"{name}.gpkg", "--tile-size", "100px")
         assert done.code == 0, done.err
         corners = Polygon(
             [transform @ corner for corner in [(0, 0), (0, 400), (300, 400), (300, 0)]]
@@ -368,16 +350,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
     ) as dataset:
         dataset.write(texture(400, 300))
         dataset.gcps = points, rasterio.crs.CRS.from_epsg(32632)
-    done = rssc(
-        "classify",
-        raster,
-        "-o",
-        tmp_path / "gcps.gpkg",
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
-    )
+    done = rssc("classify", raster, "-o", tmp_path / "gcps.gpkg", "--tile-size", "100px")
     assert done.code == 0, done.err
     box_wanted = box(500_000, 4_999_200, 500_600, 5_000_000)
     assert (
@@ -393,16 +366,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
         crs="EPSG:4326",
         transform=Affine(2e-5, 0, 179.996, 0, -2e-5, 10),
     )
-    done = rssc(
-        "classify",
-        east,
-        "-o",
-        tmp_path / "east.geojson",
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
-    )
+    done = rssc("classify", east, "-o", tmp_path / "east.geojson", "--tile-size", "100px")
     assert done.code == 0, done.err
     bounds = gpd.read_file(tmp_path / "east.geojson").geometry.bounds
     assert bounds["minx"].min() >= -180
@@ -453,8 +417,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path:
         "-o",
         tmp_path / "map.gpkg",
         "--tile-size",
-        "64px",
-        "--cell-size",
         "64px",
         "--captioner",
         "none",

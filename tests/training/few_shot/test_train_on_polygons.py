@@ -292,7 +292,7 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     mapped = classify(
         tmp_path / "scene.tif",
         tmp_path / "map.gpkg",
-        ClassifyOptions(model=str(tmp_path / "mine"), device="cpu"),
+        ClassifyOptions(model=str(tmp_path / "mine"), cell_size="400m", device="cpu"),
     )
     assert mapped.summary.cells == 64
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
