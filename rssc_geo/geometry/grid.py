@@ -332,7 +332,7 @@ def choose_sizes(
         size = max(1, round(sides[0] / fraction)), max(1, round(sides[1] / fraction))
     whole = size[0] * fraction, size[1] * fraction
     covered = whole[0] * gsd_m[0], whole[1] * gsd_m[1]
-    notes = _outside_range(covered, least, most)
+    notes = [*_outside_range(covered, least, most), *_larger_than_raster(whole, shape)]
     return TileChoice(whole, size, covered, reason, tuple(notes))
 
 
