@@ -51,7 +51,13 @@ def test_a_target_says_what_is_written_and_where(tmp_path: Path) -> None:
     )
     target = make_target(str(tmp_path / "map.fgb"), options, overwrite=True, area=area)
     assert target == OutputTarget(
-        tmp_path / "map.fgb", CRS(3035), 5.0, True, True, area, tmp_path / "classes.tif"
+        tmp_path / "map.fgb",
+        CRS(3035),
+        5.0,
+        True,
+        overwrite=True,
+        clip=area,
+        class_raster=tmp_path / "classes.tif",
     )
     assert target.part_path == tmp_path / "map.fgb.part"
     assert target.layer_paths == (tmp_path / "map_cells.fgb", tmp_path / "map.fgb")
