@@ -42,7 +42,7 @@ _LIMITS = {
 """What the system refuses to anyone, and what to do."""
 _NO_MEMORY = re.compile(
     r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
-    r"|can't start new thread",
+    r"|can't start new thread|error return without exception set",
     re.IGNORECASE,
 )
 """How libraries tell that memory is used up, where it is no ``MemoryError``."""
@@ -164,7 +164,7 @@ def _limit(error: BaseException) -> str:
     """What to say where a limit of the system has been met, whoever met it; else nothing."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError | SystemError) or _NO_MEMORY.search(str(cause)):
+        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
             return f"out of memory: {_LIMITS[errno.ENOMEM]}"
         if isinstance(cause, OSError) and cause.errno in _LIMITS:
             return f"{cause}: {_LIMITS[cause.errno]}"

@@ -424,10 +424,14 @@ class Familiarity(nn.Module):
         self.scores: torch.Tensor
         self.register_buffer("scores", torch.linspace(-1, 1, levels))
 
+    @staticmethod
+    def roots(pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → what is weighed (B, I); few large numbers shall not decide."""
+        return pooled.sign() * pooled.abs().sqrt()
+
     def score(self, pooled: torch.Tensor) -> torch.Tensor:
         """Mean image tokens (B, I) → scores (B,), higher for what is more familiar."""
-        roots = pooled.sign() * pooled.abs().sqrt()  # few large numbers shall not decide
-        scores: torch.Tensor = self.weigh(roots).squeeze(1)  # (B, 1) → (B,)
+        scores: torch.Tensor = self.weigh(self.roots(pooled)).squeeze(1)  # (B, 1) → (B,)
         return scores
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ from .geopackage import describe_layer as describe_layer
 from .geopackage import provenance_document as provenance_document
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
-from .landuse import CellBatch as CellBatch
 from .landuse import ClassTotal as ClassTotal
 from .landuse import LandUseSummary as LandUseSummary
 from .landuse import LandUseWriter as LandUseWriter
@@ -18,6 +17,7 @@ from .layers import Field as Field
 from .layers import Layer as Layer
 from .layers import probability_fields as probability_fields
 from .layers import short_names as short_names
+from .partfile import CellBatch as CellBatch
 from .partfile import PartFile as PartFile
 from .partfile import Row as Row
 from .placement import GeoGrid as GeoGrid

@@ -17,7 +17,7 @@ from rssc_geo.output.class_raster import write_class_raster
 from rssc_geo.output.formats import WGS84
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
-from rssc_geo.output.partfile import PartFile, make_rows
+from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
 from rssc_geo.output.placement import GeoGrid, Placement
 from rssc_geo.output.steps import take_steps
 from rssc_geo.output.target import OutputTarget
@@ -27,34 +27,6 @@ if TYPE_CHECKING:
 
 _NOTHING = -1  # in class grids: a cell without a class
 _CHUNK = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class CellBatch:
-    """n classified cells.
-
-    Attributes
-    ----------
-    rows, cols : int32 (n,)
-    probabilities : float32 (n, classes)
-    familiarity : float32 (n,), in [0, 1]; NaN where the model cannot tell
-    captions : n texts
-    """
-
-    rows: NDArray[np.int32]
-    cols: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    familiarity: NDArray[np.float32]
-    captions: list[str]
-
-    def __post_init__(self) -> None:
-        columns = (self.rows, self.cols, self.probabilities, self.familiarity, self.captions)
-        counts = {len(column) for column in columns}
-        if len(counts) != 1 or self.probabilities.ndim != 2:
-            raise ValueError(
-                f"not a batch of cells: {len(self.rows)} rows, {len(self.cols)} cols, "
-                f"probabilities {self.probabilities.shape}, {len(self.captions)} captions"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +115,7 @@ class LandUseWriter:
         self._target, self._geo = target, geo
         self._classes, self._provenance = tuple(classes), provenance
         self._unknown_below = unknown_below
+        self._named = self._classes[:-1] if unknown_below else self._classes
         self._placement = Placement(
             geo,
             target.crs or (WGS84 if target.format.wgs84 else geo.crs),
@@ -176,11 +149,9 @@ class LandUseWriter:
 
     def append(self, batch: CellBatch, watermark: int) -> None:
         """Keep cells, each given once in a run, and the watermark, in one transaction."""
-        rows, cols = (np.asarray(axis).tolist() for axis in (batch.rows, batch.cols))
-        familiarity = [None if np.isnan(value) else value for value in batch.familiarity.tolist()]
         keep = self._target.probabilities or self._target.adapt_shares
-        added = make_rows(rows, cols, batch.probabilities, batch.captions, familiarity, keep=keep)
-        self._part.append(added, watermark)
+        rows = make_rows(batch, keep=keep, unknown_below=self._unknown_below)
+        self._part.append(rows, watermark)
 
     def finish(self, extra_provenance: Mapping[str, object] | None = None) -> LandUseSummary:
         """Make the result of the cells appended, put it in place and remove the part file.
@@ -197,8 +168,7 @@ class LandUseWriter:
                 f"{self._part.path} was damaged while it was in use: what was classified is"
                 " dropped, run the same command again"
             )
-        named = self._classes[:-1] if self._unknown_below else self._classes
-        steps = take_steps(self._part, target, named, unknown_below=self._unknown_below)
+        steps = take_steps(self._part, target, self._named, unknown_below=self._unknown_below)
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         result = self._map()
@@ -244,8 +214,7 @@ class LandUseWriter:
                 self._part,
                 classes=classes,
                 placement=placement,
-                probabilities=self._target.probabilities,
-                unknown_below=self._unknown_below,
+                probabilities=self._named if self._target.probabilities else (),
             ),
         )
 
@@ -255,12 +224,10 @@ class LandUseWriter:
         class_grid = np.full(shape, _NOTHING, np.int32)
         confidence = np.zeros(shape, np.float32)
         areas = np.zeros(shape, np.float64)
-        for chunk in self._part.read("row, col, class_id, confidence, coalesce(familiarity, 1)"):
-            rows, cols, class_ids, confidences, familiarity = (
+        for chunk in self._part.read("row, col, class_id, confidence"):
+            rows, cols, class_ids, confidences = (
                 np.array(column) for column in zip(*chunk, strict=True)
             )
-            unknown = familiarity < self._unknown_below
-            class_ids[unknown], confidences[unknown] = len(self._classes) - 1, 0
             class_grid[rows, cols] = class_ids
             confidence[rows, cols] = confidences
             areas[rows, cols] = self._placement.areas_m2(self._geo.polygons(rows, cols))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rssc_geo.geometry import Regions
-from rssc_geo.output.partfile import PartFile
+from rssc_geo.output.partfile import PartFile, table_of
 from rssc_geo.output.placement import Placement
 
 if TYPE_CHECKING:
@@ -185,14 +185,13 @@ def cells_layer(
     *,
     classes: Sequence[SceneClass],
     placement: Placement,
-    probabilities: bool,
-    unknown_below: float,
+    probabilities: Sequence[SceneClass],
 ) -> Layer:
     """The ``cells`` layer: one feature a cell, straight from the part file.
 
-    Cells of which a clip leaves nothing are left out. ``unknown_below``: as of ``LandUseWriter``.
+    Cells of which a clip leaves nothing are left out. ``probabilities``: the named classes, where
+    theirs are kept and shown; else none.
     """
-    named = classes[:-1] if unknown_below else classes
     # -1: no runner-up
     names = np.array([*(scene_class.name for scene_class in classes), None], object)
     groups = _groups(classes)
@@ -208,27 +207,22 @@ def cells_layer(
             row, col = np.array(rows, np.int32), np.array(cols, np.int32)
             polygons = placement.clip(placement.geo.polygons(row, col))
             kept = np.flatnonzero(~shapely.is_missing(polygons))
-            best = np.array(class_ids, np.int32)[kept]
-            likeness = np.array(familiarity, np.float64)[kept]  # None becomes NaN
-            unknown = likeness < unknown_below
-            own = np.where(unknown, len(classes) - 1, best).astype(np.int32)
-            second = np.where(unknown, best, np.array(runner_up)[kept])
+            classes_here = np.array(class_ids, np.int32)[kept]
             arrays = [
-                pa.array(names[own], pa.string()),
-                pa.array(own, pa.int32()),
-                pa.array(groups[own], pa.string()),
-                _real(np.where(unknown, 0, np.array(confidence)[kept])),
-                _real(likeness),
-                pa.array(names[second], pa.string()),
-                _real(np.where(unknown, 0, np.array(margin)[kept])),
+                pa.array(names[classes_here], pa.string()),
+                pa.array(classes_here, pa.int32()),
+                pa.array(groups[classes_here], pa.string()),
+                _real(np.array(confidence)[kept]),
+                _real(np.array(familiarity, np.float64)[kept]),  # None becomes NaN
+                pa.array(names[np.array(runner_up)[kept]], pa.string()),
+                _real(np.array(margin)[kept]),
                 pa.array(captions, pa.string()).take(pa.array(kept)),
                 pa.array(row[kept], pa.int32()),
                 pa.array(col[kept], pa.int32()),
             ]
             if probabilities:
-                table = np.frombuffer(b"".join(blobs[0]), np.float32)
-                table = table.reshape(len(cells), len(named))[kept]
-                arrays += [_real(table[:, index]) for index in range(len(named))]
+                table = table_of(blobs[0])[kept]
+                arrays += [_real(column) for column in table.T]
             placed = placement.place(polygons[kept])
             yield pa.record_batch([*arrays, _wkb(placed)], schema=layer.schema)
 
@@ -237,7 +231,7 @@ def cells_layer(
         "Cells",
         "Grid cells classified by rssc-geo: one feature per cell, with confidence, runner-up and"
         " caption.",
-        CELL_FIELDS + (probability_fields(named) if probabilities else ()),
+        CELL_FIELDS + probability_fields(probabilities),
         placement.geometry_type,
         placement.target,
         batches,

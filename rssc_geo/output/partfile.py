@@ -15,6 +15,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,40 +57,59 @@ where the model cannot tell.
 """
 
 
-def make_rows(
-    rows: Sequence[int],
-    cols: Sequence[int],
-    probabilities: NDArray[np.float32],
-    captions: Sequence[str],
-    familiarity: Sequence[float | None],
-    *,
-    keep: bool,
-) -> list[Row]:
-    """Cells as rows of the part file.
+@dataclass(frozen=True, slots=True)
+class CellBatch:
+    """n classified cells.
 
-    Parameters
+    Attributes
     ----------
-    rows, cols, captions, familiarity : n each
-    probabilities : float32 (n, C); of equal ones the lower class comes first, and a class of
-        probability 0, which cannot be chosen, is no runner-up
-    keep : whether the rows keep them
+    rows, cols : int32 (n,)
+    probabilities : float32 (n, classes)
+    familiarity : float32 (n,), in [0, 1]; NaN where the model cannot tell
+    captions : n texts
     """
-    table = np.ascontiguousarray(probabilities, np.float32)
+
+    rows: NDArray[np.int32]
+    cols: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    familiarity: NDArray[np.float32]
+    captions: list[str]
+
+    def __post_init__(self) -> None:
+        columns = (self.rows, self.cols, self.probabilities, self.familiarity, self.captions)
+        counts = {len(column) for column in columns}
+        if len(counts) != 1 or self.probabilities.ndim != 2:
+            raise ValueError(
+                f"not a batch of cells: {len(self.rows)} rows, {len(self.cols)} cols, "
+                f"probabilities {self.probabilities.shape}, {len(self.captions)} captions"
+            )
+
+
+def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row]:
+    """Cells as rows of the part file, which say what the map shows.
+
+    Of equal probabilities the lower class comes first, and a class of probability 0, which cannot
+    be chosen, is no runner-up. A cell less familiar than ``unknown_below`` is of the class behind
+    all that are named, without confidence and margin; its runner-up is what it would have been.
+    ``keep``: whether the rows keep the probabilities.
+    """
+    table = np.ascontiguousarray(batch.probabilities, np.float32)
     order = np.argsort(-table, axis=1, kind="stable")[:, :2]
     top = np.take_along_axis(table, order, axis=1).astype(np.float64)
     second = np.zeros(len(table)) if table.shape[1] == 1 else top[:, 1]
-    pairs = zip(order[:, -1].tolist(), second.tolist(), strict=True)
+    unknown = batch.familiarity < unknown_below
+    following = np.where(unknown, order[:, 0], np.where(second > 0, order[:, -1], -1))
     return list(
         zip(
-            rows,
-            cols,
-            order[:, 0].tolist(),
-            top[:, 0].tolist(),
-            [place if probability > 0 else None for place, probability in pairs],
-            (top[:, 0] - second).tolist(),
-            captions,
+            np.asarray(batch.rows).tolist(),
+            np.asarray(batch.cols).tolist(),
+            np.where(unknown, table.shape[1], order[:, 0]).tolist(),
+            np.where(unknown, 0, top[:, 0]).tolist(),
+            [place if place >= 0 else None for place in following.tolist()],
+            np.where(unknown, 0, top[:, 0] - second).tolist(),
+            batch.captions,
             [row.tobytes() for row in table] if keep else [None] * len(table),
-            familiarity,
+            [None if np.isnan(value) else value for value in batch.familiarity.tolist()],
             strict=True,
         )
     )
@@ -282,14 +302,11 @@ class PartFile:
         while chunk := cursor.fetchmany(_FETCH):
             yield chunk
 
-    def probabilities(self, *, unknown_below: float) -> Iterator[NDArray[np.float32]]:
-        """The probabilities (n, C) that cells keep, in the same order and lists.
-
-        Without those of the cells that are less familiar than ``unknown_below``.
-        """
-        for chunk in self.read("probabilities, coalesce(familiarity, 1)"):
-            table = table_of([blob for blob, _ in chunk if isinstance(blob, bytes)])
-            yield table[np.array([familiarity for _, familiarity in chunk]) >= unknown_below]
+    def probabilities(self) -> Iterator[NDArray[np.float32]]:
+        """The probabilities (n, C) that cells keep, but for Unknown ones, in the same order."""
+        for chunk in self.read("class_id, probabilities"):
+            table = table_of([blob for _, blob in chunk if isinstance(blob, bytes)])
+            yield table[np.array([class_id for class_id, _ in chunk]) < table.shape[1]]
 
     def close(self) -> None:
         """Close, keeping the file for the next run; one without cells is of no use and deleted."""

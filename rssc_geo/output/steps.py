@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-from rssc_geo.output.partfile import PartFile, Row, make_rows, table_of
+import numpy as np
+
+from rssc_geo.output.partfile import CellBatch, PartFile, Row, make_rows, table_of
 from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
 from rssc_geo.output.target import OutputTarget
 
@@ -27,8 +28,8 @@ def take_steps(
 ) -> Mapping[str, object]:
     """Take the steps that are asked for and were not taken yet.
 
-    ``part``: of a run whose cells are complete, with their probabilities of ``classes``; what is
-    less familiar than ``unknown_below`` is ``Unknown`` and tells nothing of the others. Returns
+    ``part``: of a run whose cells are complete, with their probabilities of ``classes``;
+    ``unknown_below``: as when they were made. Unknown cells tell nothing of the others. Returns
     what each did, for provenance, by its option's name: of how many ``cells`` it is a function, and
     ``done``, whether they were enough. Raises ``OutputError`` when the part file cannot be written.
     """
@@ -38,8 +39,7 @@ def take_steps(
 
 
 def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: float) -> None:
-    known = partial(part.probabilities, unknown_below=unknown_below)
-    cells = sum(len(table) for table in known())
+    cells = sum(len(table) for table in part.probabilities())
     if cells < LEAST_CELLS:
         log.warning(
             "--adapt-shares: %d cells are too few to tell the shares of classes by (%d are needed):"
@@ -49,12 +49,18 @@ def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: 
         )
         part.take_step("adapt_shares", {"cells": cells, "done": False})
         return
-    shares = estimate_shares(known, classes=len(classes))
+    shares = estimate_shares(part.probabilities, classes=len(classes))
 
     def change(rows: list[Row]) -> list[Row]:
         row, col, *_, captions, blobs, familiarity = zip(*rows, strict=True)
-        table = shares.adapt(table_of(blobs))
-        return make_rows(row, col, table, captions, familiarity, keep=True)
+        batch = CellBatch(
+            np.array(row, np.int32),
+            np.array(col, np.int32),
+            shares.adapt(table_of(blobs)),
+            np.array(familiarity, np.float32),  # None becomes NaN
+            list(captions),
+        )
+        return make_rows(batch, keep=True, unknown_below=unknown_below)
 
     named = zip(classes, shares.values.tolist(), strict=True)
     record = {

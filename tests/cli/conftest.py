@@ -30,6 +30,11 @@ class Outcome:
         return lines[-1]
 
 
+def whole_tiles(size: str) -> tuple[str, ...]:
+    """Arguments for tiles of a size that are one cell each, also of models that map fine cells."""
+    return ("--tile-size", size, "--cell-size", size)
+
+
 @pytest.fixture
 def rssc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run a command line in this process: exit code, stdout, stderr."""

@@ -20,7 +20,7 @@ from shapely.geometry import Polygon, box
 
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 MOON = (
@@ -416,8 +416,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path:
         raster,
         "-o",
         tmp_path / "map.gpkg",
-        "--tile-size",
-        "64px",
+        *whole_tiles("64px"),
         "--captioner",
         "none",
         "-q",

@@ -16,7 +16,7 @@ from geopandas.testing import assert_geodataframe_equal
 from rssc_geo.batch import LOCK, NAME
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 
@@ -47,10 +47,7 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
         scenes,
         "-o",
         maps / "{stem}.gpkg",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
         "--device",
@@ -73,10 +70,7 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
             scenes / "a.tif",
             "-o",
             single,
-            "--tile-size",
-            "64px",
-            "--cell-size",
-            "64px",
+            *whole_tiles("64px"),
             "--model",
             bundle,
         ).code
@@ -133,10 +127,7 @@ def test_bad_inputs_are_named_and_the_others_go_on(
         *inputs,
         "-o",
         maps / "{id}.gpkg",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )
@@ -184,10 +175,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
         "batch",
         "run",
         scenes,
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--dry-run",
         "--json",
         "-o",
@@ -211,10 +199,7 @@ def test_logs_and_progress_for_programs(
         scenes,
         "-o",
         tmp_path / "{stem}.gpkg",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )
@@ -253,10 +238,7 @@ def test_merged_scenes_cover_every_place_once(
         target,
         "--merge",
         rule,
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
     )
     done = rssc(*command, "--model", bundle, "--crs", "EPSG:32632")
     assert done.code == 0, done.err
@@ -303,10 +285,7 @@ def test_merged_geoparquet_in_degrees(
         target,
         "--merge",
         "last",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )
@@ -360,10 +339,7 @@ def test_sources_by_stac_tile_index_and_list(
         "http://127.0.0.1:9/items.json",
         "-o",
         maps / "{id}.gpkg",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
     )
     done = rssc(*command, "--model", bundle)
     assert done.code == 1
@@ -394,10 +370,7 @@ def test_journals_that_cannot_be_used(
         scenes,
         "-o",
         maps / "{stem}.gpkg",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )

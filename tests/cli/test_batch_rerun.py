@@ -13,7 +13,7 @@ import shapely
 from rssc_geo.batch import NAME, read_status
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 
@@ -38,10 +38,7 @@ def command(bundle: Path, inputs: str, maps: str, previews: str) -> tuple[object
         maps,
         "--preview",
         f"{previews}/{{id}}.png",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )
@@ -88,10 +85,7 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
         "no*.tif",
         "-o",
         "maps",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )
@@ -119,10 +113,7 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
         "in",
         "-o",
         "maps",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
         "--retry-failed",
@@ -148,10 +139,7 @@ def test_files_of_a_manifests_rows_are_meant_from_its_folder(
         "home/list.csv",
         "-o",
         "maps",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )
@@ -189,10 +177,7 @@ def test_scenes_of_several_crs_resolutions_and_bands_become_one_map(
         "all.gpkg",
         "--merge",
         "first",
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--model",
         bundle,
     )

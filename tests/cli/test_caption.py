@@ -20,7 +20,7 @@ from rssc_geo.training import load_image_folder
 from tests.chat_server import ChatServer, refusal
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 
@@ -37,7 +37,7 @@ def test_caption_fills_what_classify_needs(rssc: Rssc, server: ChatServer, tmp_p
     pixels = texture(500, 400)
     pixels[:, :200, :100] = 0
     raster = write_raster(tmp_path / "scene.tif", pixels, nodata=0, photometric="rgb")
-    asked = ["--captioner", server.captioner, "--tile-size", "100px", "--cell-size", "100px"]
+    asked = ["--captioner", server.captioner, *whole_tiles("100px")]
     done = rssc("caption", raster, "-o", tmp_path / "captions.gpkg", *asked, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["tiles"] == 18 == len(server.requests)
@@ -88,10 +88,7 @@ def test_the_words_of_a_server_reach_the_class(
             scene,
             "-o",
             tmp_path / f"{name}.gpkg",
-            "--tile-size",
-            "200px",
-            "--cell-size",
-            "200px",
+            *whole_tiles("200px"),
             "--captioner",
             captioner,
         )
@@ -101,16 +98,13 @@ def test_the_words_of_a_server_reach_the_class(
 
 
 def test_uncertain_tiles_only(rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path) -> None:
-    usual = ["--tile-size", "100px", "--cell-size", "100px", "--captioner", server.captioner]
+    usual = [*whole_tiles("100px"), "--captioner", server.captioner]
     own = rssc(
         "classify",
         scene,
         "-o",
         tmp_path / "own.gpkg",
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
+        *whole_tiles("100px"),
     )
     assert own.code == 0, own.err
     confidence = gpd.read_file(tmp_path / "own.gpkg", layer="cells")["confidence"]
@@ -142,10 +136,7 @@ def test_a_failed_tile_ends_the_run_and_the_next_goes_on(
         tmp_path / "captions.jsonl",
         "--captioner",
         server.captioner,
-        "--tile-size",
-        "200px",
-        "--cell-size",
-        "200px",
+        *whole_tiles("200px"),
     ]
     command += ["--caption-requests", "1"]
     assert rssc(*command[:-2], "--caption-requests", "0").code == 2
@@ -176,10 +167,7 @@ def test_sharing_asks_once_for_tiles_alike(rssc: Rssc, server: ChatServer, tmp_p
         tmp_path / "sea.gpkg",
         "--captioner",
         server.captioner,
-        "--tile-size",
-        "128px",
-        "--cell-size",
-        "128px",
+        *whole_tiles("128px"),
         "--share-captions",
     )
     assert done.code == 0, done.err
@@ -193,10 +181,7 @@ def test_key_and_provenance(
     server.key = "sk-very-secret"
     monkeypatch.setenv("RSSC_GEO_API_KEY", "sk-very-secret")
     usual = [
-        "--tile-size",
-        "400px",
-        "--cell-size",
-        "400px",
+        *whole_tiles("400px"),
         "--captioner",
         server.captioner,
         "--prompt",

@@ -22,7 +22,7 @@ from shapely.geometry import box
 from rssc_geo.models import legend_of, load_card
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 
@@ -36,10 +36,7 @@ def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -
         raster,
         "-o",
         tmp_path / "map.gpkg",
-        "--tile-size",
-        "128px",
-        "--cell-size",
-        "128px",
+        *whole_tiles("128px"),
     )
     assert done.code == 0, done.err
     assert str(tmp_path / "map.gpkg") in done.out
@@ -72,12 +69,11 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
         tmp_path / "map.png",
         "--json",
         "--probabilities",
+        "--no-unknown",  # confidence is that of a named class
         "--device",
         "cpu",
     ]
-    done = rssc(
-        "classify", scene, "-o", target, "--tile-size", "200px", "--cell-size", "200px", *extras
-    )
+    done = rssc("classify", scene, "-o", target, *whole_tiles("200px"), *extras)
     assert done.code == 0, done.err
     values = json.loads(done.out)
     assert str(target) in values["outputs"]
@@ -142,10 +138,7 @@ def test_progress_json_ends_with_the_result(rssc: Rssc, scene: Path, tmp_path: P
         scene,
         "-o",
         tmp_path / "map.gpkg",
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
+        *whole_tiles("100px"),
         "--progress",
         "json",
     )
@@ -174,10 +167,7 @@ def _program(raster: Path, target: Path, command: tuple[str, ...] = ("classify",
         raster,
         "-o",
         target,
-        "--tile-size",
-        "64px",
-        "--cell-size",
-        "64px",
+        *whole_tiles("64px"),
         "--captioner",
         "none",
         "--progress",

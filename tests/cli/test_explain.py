@@ -14,7 +14,7 @@ import pytest
 from rssc_geo_cli.main import run
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 INSIDE = "500300,4999500"  # of the scene: row 250, column 150
 
@@ -36,10 +36,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 str(scene),
                 "-o",
                 str(folder / "map.gpkg"),
-                "--tile-size",
-                "200px",
-                "--cell-size",
-                "200px",
+                *whole_tiles("200px"),
                 "-q",
             ]
         )
@@ -58,10 +55,7 @@ def test_points(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> No
         "501100,4998500",
         "-o",
         tmp_path / "why",
-        "--tile-size",
-        "200px",
-        "--cell-size",
-        "200px",
+        *whole_tiles("200px"),
         "--json",
     )
     assert done.code == 0, done.err
@@ -83,10 +77,7 @@ def test_points(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> No
         "EPSG:4326",
         "-o",
         tmp_path / "b",
-        "--tile-size",
-        "200px",
-        "--cell-size",
-        "200px",
+        *whole_tiles("200px"),
     )
     assert again.code == 0, again.err
     assert again.out.startswith("cell_00001_00000.png  ")
@@ -134,7 +125,7 @@ def test_maps_of_one_layer(
 ) -> None:
     scene, _ = mapped
     for name in ("map.fgb", "map.geojson", "map.shp"):
-        tiling = ["--tile-size", "300px", "--cell-size", "300px"]
+        tiling = [*whole_tiles("300px")]
         assert rssc("classify", scene, "-o", tmp_path / name, "-q", *tiling).code == 0
         done = rssc(
             "explain",
@@ -191,7 +182,7 @@ def test_maps_of_one_layer(
             "--where 'nothing = 1' is not understood",
         ),
         (
-            ["--result", "{result}", "--tile-size", "150px", "--cell-size", "150px"],
+            ["--result", "{result}", *whole_tiles("150px")],
             "lies elsewhere than that of",
         ),
         (["--result", "{folder}/none.gpkg"], "none.gpkg does not exist"),
@@ -229,7 +220,7 @@ def test_bad_input_is_one_line(
         )
     filled = [option.format(result=result, folder=tmp_path) for option in options]
     if "--result" not in filled:
-        filled += ["--tile-size", "200px", "--cell-size", "200px"]
+        filled += [*whole_tiles("200px")]
     done = rssc("explain", scene, "-o", tmp_path / "why", *filled)
     assert done.code in {1, 2, 3}
     assert message in done.message, done.message

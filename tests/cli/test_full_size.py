@@ -14,7 +14,7 @@ from PIL import Image
 from tests.models.test_published import CLASSES, Authors
 from tests.pretrained_folders import save_clip, save_tokenizer, save_vit
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_model_is_trained_at_full_size_and_maps(
     assert set(json.loads(done.out)["accuracy"]) == {"validation", "test", "test_no_captions"}
     mapped = rssc(
         "classify", scene, "-o", tmp_path / "map.gpkg", "--model", tmp_path / "mine", "--captioner",
-        "none", "--tile-size", "200px", "--cell-size", "200px",
+        "none", *whole_tiles("200px"),
         "--device", "cpu", "-q",
     )  # fmt: skip
     assert mapped.code == 0, mapped.err

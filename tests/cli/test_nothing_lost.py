@@ -24,11 +24,11 @@ from rssc_geo.files import check_not_input, content_mark, fingerprint, local_fil
 from rssc_geo.raster import open_scene
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
-TILES = ("--tile-size", "300px", "--cell-size", "300px", "--captioner", "none", "-q")
+TILES = (*whole_tiles("300px"), "--captioner", "none", "-q")
 
 
 def nested(scene: Path) -> Path:
@@ -119,10 +119,7 @@ def test_captions_may_be_replaced(rssc: Rssc, scene: Path, tmp_path: Path) -> No
             scene,
             "-o",
             tmp_path / "c.gpkg",
-            "--tile-size",
-            "300px",
-            "--cell-size",
-            "300px",
+            *whole_tiles("300px"),
             "--overwrite",
             "-q",
         )
@@ -343,7 +340,7 @@ def test_a_bundle_is_not_saved_over_files_of_others(
         gpd.GeoDataFrame({"class": ["a", "b"]}, geometry=boxes, crs=raster.crs).to_file(labels)
     done = rssc(
         "train", "--raster", scene, "--labels", labels, "--field", "class", "-o", folder,
-        "--tile-size", "200px", "--cell-size", "200px",
+        *whole_tiles("200px"),
     )  # fmt: skip
     assert done.code == 1
     assert "holds README.md, which would be replaced" in done.message

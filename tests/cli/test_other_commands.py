@@ -17,7 +17,7 @@ from shapely.geometry import box
 import rssc_geo
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 
@@ -65,10 +65,7 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
         raster,
         "-o",
         tmp_path / "chips",
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
+        *whole_tiles("100px"),
         "--json",
     )
     assert done.code == 0, done.err
@@ -83,9 +80,7 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
             np.testing.assert_array_equal(chip.read(), pixels[window])
             assert chip.crs.to_epsg() == 32632
             assert box(*chip.bounds).equals(row.geometry)
-    again = rssc(
-        "tile", raster, "-o", tmp_path / "chips", "--tile-size", "100px", "--cell-size", "100px"
-    )
+    again = rssc("tile", raster, "-o", tmp_path / "chips", *whole_tiles("100px"))
     assert again.code == 1
     assert "--overwrite" in again.message
     assert (
@@ -94,10 +89,7 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
             raster,
             "-o",
             tmp_path / "chips",
-            "--tile-size",
-            "150px",
-            "--cell-size",
-            "150px",
+            *whole_tiles("150px"),
             "--format",
             "png",
             "--overwrite",

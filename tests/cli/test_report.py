@@ -24,7 +24,7 @@ from rssc_geo.options import ClassifyOptions
 from rssc_geo.pipelines.classify import classify
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 VOID_ELEMENTS = {"meta", "img", "input", "br", "image", "rect", "line"}
@@ -84,10 +84,7 @@ def test_the_report_shows_the_map_it_stands_beside(
         target,
         "--model",
         bundle,
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
+        *whole_tiles("100px"),
         "--report",
         report,
         "--review",
@@ -271,10 +268,7 @@ def test_what_cannot_be_made_beside_a_map_leaves_it_whole(
         target,
         "--model",
         bundle,
-        "--tile-size",
-        "100px",
-        "--cell-size",
-        "100px",
+        *whole_tiles("100px"),
         "-q",
     )
     command += ("--preview", beside / "map.png", "--report", beside / "map.html", "--review", 3)

@@ -16,7 +16,7 @@ from rssc_geo.options import PrintOptions
 from rssc_geo_cli.console import set_up_logging
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
 
@@ -96,6 +96,21 @@ def test_a_name_with_a_line_break_is_refused(rssc: Rssc, tmp_path: Path, option:
     assert "has a line break or control character in it" in outcome.message
 
 
+def _classify(
+    code: str, folder: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A scene in the folder, mapped beside it by a process that runs this code."""
+    scene = write_raster(folder / "s.tif", texture(300, 300), photometric="rgb")
+    words = ["classify", scene, "-o", folder / "m.gpkg", *whole_tiles("300px"), "--json", "-q"]
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+    )
+
+
 _LIMITED = """
 import resource, sys
 resource.setrlimit(resource.{what}, ({value}, {value}))
@@ -117,26 +132,8 @@ main()
     ],
 )
 def test_a_limit_of_the_system_is_one_line(tmp_path: Path, what: str, value: int) -> None:
-    scene = write_raster(tmp_path / "s.tif", texture(300, 300), photometric="rgb")
-    words = [
-        "classify",
-        scene,
-        "-o",
-        tmp_path / "m.gpkg",
-        "--tile-size",
-        "300px",
-        "--cell-size",
-        "300px",
-        "--json",
-        "-q",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", _LIMITED.format(what=what, value=value), *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-    )
+    code = _LIMITED.format(what=what, value=value)
+    done = _classify(code, tmp_path, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     told = [line for line in done.stderr.splitlines() if line.startswith("rssc-geo: error: ")]
     if done.returncode == 0:
         assert sorted(os.listdir(tmp_path)) == ["m.gpkg", "s.tif"]
@@ -170,27 +167,9 @@ program.main()
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_impatience_does_not_break_into_the_goodbye(tmp_path: Path) -> None:
-    scene = write_raster(tmp_path / "s.tif", texture(300, 300), photometric="rgb")
-    words = [
-        "classify",
-        scene,
-        "-o",
-        tmp_path / "m.gpkg",
-        "--tile-size",
-        "300px",
-        "--cell-size",
-        "300px",
-        "-q",
-        "--json",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", _IMPATIENT, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _classify(_IMPATIENT, tmp_path)
     assert done.returncode == 130, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = done.stderr.strip().splitlines()  # click ends the line that ^C stands in
     assert "interrupted; run the same command again" in line
     assert json.loads(done.stdout)["error"]["exit_code"] == 130
     assert os.listdir(tmp_path) == ["s.tif"]

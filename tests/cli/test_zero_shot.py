@@ -10,14 +10,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
-from .conftest import Outcome
+from .conftest import Outcome, whole_tiles
 
 
 def test_a_map_of_named_classes(rssc: Callable[..., Outcome], scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
     done = rssc(
         "zero-shot", scene, "-o", target, "--classes", "solar park, forest,vineyard",
-        "--probabilities", "--tile-size", "200px", "--cell-size", "200px", "--json"
+        "--probabilities", *whole_tiles("200px"), "--json"
     )  # fmt: skip
     assert done.code == 0, done.err
     values = json.loads(done.out)
@@ -43,10 +43,7 @@ def test_classes_from_a_file_with_words(
         tmp_path / "map.gpkg",
         "--classes",
         file,
-        "--tile-size",
-        "200px",
-        "--cell-size",
-        "200px",
+        *whole_tiles("200px"),
         "-q",
     )
     assert done.code == 0, done.err
@@ -64,10 +61,7 @@ def test_classes_from_a_file_with_words(
         tmp_path / "map.gpkg",
         "--classes",
         file,
-        "--tile-size",
-        "200px",
-        "--cell-size",
-        "200px",
+        *whole_tiles("200px"),
         "--overwrite",
         "--json",
     )
@@ -83,10 +77,7 @@ def test_refined_classes_are_another_run_and_the_same_each_time(
         "--classes",
         "forest,water,town",
         "--no-other",
-        "--tile-size",
-        "200px",
-        "--cell-size",
-        "200px",
+        *whole_tiles("200px"),
         "--probabilities",
     ]
     for name, more in (

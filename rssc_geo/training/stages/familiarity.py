@@ -120,8 +120,7 @@ def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor) -> None:
     """Logistic regression on standardized roots; both kinds weigh alike."""
     from sklearn.linear_model import LogisticRegression
 
-    pooled = torch.cat([known, other])
-    roots = (pooled.sign() * pooled.abs().sqrt()).numpy()
+    roots = part.roots(torch.cat([known, other])).numpy()
     mean, scale = roots[: len(known)].mean(0), roots[: len(known)].std(0) + 1e-3
     regression = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=500)
     regression.fit((roots - mean) / scale, np.arange(len(roots)) < len(known))
