@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ _SHOWN = 10
 """Classes, the largest first."""
 _STEP = 0.01
 """JSON events come when at least this share was done since the last one, and at a stage's ends."""
+_SIGNALS = 4
 _FOREIGN = ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm")
 """Libraries whose own messages repeat what our errors tell in one line."""
 
@@ -101,7 +103,11 @@ def end_with_parent(options: RunOptions) -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Python does not see a signal that comes just as its main thread begins to wait, until the
+        # next one. Those that follow one that was seen are ignored for longer than this takes.
+        for _ in range(_SIGNALS):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
 
     threading.Thread(target=watch, name="rssc-geo stdin", daemon=True).start()
 

@@ -89,6 +89,7 @@ def test_the_words_of_a_server_reach_the_class(
             "-o",
             tmp_path / f"{name}.gpkg",
             *whole_tiles("200px"),
+            "--no-unknown",
             "--captioner",
             captioner,
         )
@@ -98,14 +99,8 @@ def test_the_words_of_a_server_reach_the_class(
 
 
 def test_uncertain_tiles_only(rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path) -> None:
-    usual = [*whole_tiles("100px"), "--captioner", server.captioner]
-    own = rssc(
-        "classify",
-        scene,
-        "-o",
-        tmp_path / "own.gpkg",
-        *whole_tiles("100px"),
-    )
+    usual = [*whole_tiles("100px"), "--no-unknown"]
+    own = rssc("classify", scene, "-o", tmp_path / "own.gpkg", *usual)
     assert own.code == 0, own.err
     confidence = gpd.read_file(tmp_path / "own.gpkg", layer="cells")["confidence"]
     threshold = round(float(np.median(confidence)), 4)
@@ -115,6 +110,8 @@ def test_uncertain_tiles_only(rssc: Rssc, server: ChatServer, scene: Path, tmp_p
         "-o",
         tmp_path / "map.gpkg",
         *usual,
+        "--captioner",
+        server.captioner,
         "--caption-when",
         f"uncertain:{threshold}",
     )
