@@ -1004,12 +1004,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         "Of the image encoder's heads; end to end: of all.", LEARNING, NUMBER, default=None
     )
     caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
-    fusion_epochs: int | None = option(
-        "Epochs of the fusion: so many, then half as many for the words.",
-        LEARNING,
-        COUNT,
-        default=None,
-    )
+    fusion_epochs: int | None = option("Epochs of the fusion.", LEARNING, COUNT, default=None)
     folds: int = option("Of the captioners, at least 2.", LEARNING, COUNT, default=2)
     views: int = option("Copies of each picture, the first as it is.", LEARNING, COUNT, default=4)
     footprint: tuple[float, ...] | None = option(
