@@ -1003,6 +1003,12 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     learning_rate: float | None = option(
         "Of the image encoder's heads; end to end: of all.", LEARNING, NUMBER, default=None
     )
+    swa_epochs: int | None = option(
+        "Last epochs of the image encoder, over which its weights are averaged (SWA).",
+        LEARNING,
+        COUNT,
+        default=None,
+    )
     caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
     fusion_epochs: int | None = option("Epochs of the fusion.", LEARNING, COUNT, default=None)
     folds: int = option("Of the captioners, at least 2.", LEARNING, COUNT, default=2)

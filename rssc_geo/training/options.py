@@ -76,6 +76,11 @@ class EncoderRecipe:
     weight_decay : AdamW's
     text_weight : of the loss that pulls the picture's embedding towards that of its captions
     patience : epochs of the last part without a better validation accuracy before the end
+    swa_epochs : the last epochs, in which the learning rate stays, and the mean of the weights over
+        all their steps is what is kept (stochastic weight averaging: Izmailov et al., "Averaging
+        Weights Leads to Wider Optima and Better Generalization", UAI 2018; over all steps: Cha et
+        al., "SWAD", NeurIPS 2021); 0: the learning rate falls to the end, and a moving average of
+        the last steps is kept
     """
 
     architecture: str = "mobilenetv1_100"
@@ -90,6 +95,7 @@ class EncoderRecipe:
     weight_decay: float = 0.05
     text_weight: float = 0.5
     patience: int = 6
+    swa_epochs: int = 0
 
     @property
     def epochs(self) -> int:
@@ -405,7 +411,13 @@ def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
         recipe = dataclasses.replace(recipe, schedule=options.schedule)
     if options.learning_rate is not None:
         recipe = dataclasses.replace(recipe, learning_rate=options.learning_rate)
-    return recipe
+    swa_epochs = options.swa_epochs or 0
+    if swa_epochs > recipe.epochs:
+        raise UsageError(
+            f"--swa-epochs {swa_epochs}: the image encoder is trained for {recipe.epochs} epochs in"
+            " all (--schedule)"
+        )
+    return dataclasses.replace(recipe, swa_epochs=swa_epochs)
 
 
 def end_to_end_recipe(options: TrainOptions) -> EndToEndRecipe | None:

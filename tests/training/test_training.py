@@ -53,6 +53,8 @@ from rssc_geo.training import (
     write_captions,
 )
 from rssc_geo.training.augment import augment
+from rssc_geo.training.loop import moving_average, warmup_cosine
+from rssc_geo.training.stages.encoder import EncoderTask
 
 COLORS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
 CPU = torch.device("cpu")
@@ -213,9 +215,11 @@ def test_labels_are_trusted_by_what_is_visible() -> None:
         torch.testing.assert_close(found, -(targets * log_p).sum())
 
 
-@pytest.mark.parametrize("ground", [None, {"stage": 2, "width": 16}])
+@pytest.mark.parametrize(
+    ("ground", "swa_epochs"), [(None, 0), ({"stage": 2, "width": 16}, 0), (None, 2)]
+)
 def test_encoder_repeats_and_goes_on_where_it_stopped(
-    data: SceneImages, tmp_path: Path, ground: dict[str, int] | None
+    data: SceneImages, tmp_path: Path, ground: dict[str, int] | None, swa_epochs: int
 ) -> None:
     split = stratified_split(data, seed=0)
     embeddings = np.eye(60, 8, dtype=np.float32)
@@ -223,7 +227,7 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
     for work in works:
         work.mkdir()
 
-    recipe = dataclasses.replace(ENCODER, ground=ground)
+    recipe = dataclasses.replace(ENCODER, ground=ground, swa_epochs=swa_epochs)
 
     def learn(work: Path, report: Report | None = None) -> dict[str, torch.Tensor]:
         trained = train_encoder(
@@ -251,6 +255,54 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
         learn(works[2], report=stop)
     resumed = learn(works[2])
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def _task(data: SceneImages, recipe: EncoderRecipe, work: Path) -> EncoderTask:
+    task = EncoderTask(data, stratified_split(data, seed=0), recipe, None, run=StageRun(work, CPU))
+    task.average = moving_average(task.network, task.decay)
+    return task
+
+
+def test_weights_are_averaged_over_the_last_epochs(data: SceneImages, tmp_path: Path) -> None:
+    """The mean over all steps, at a learning rate that stays half of the highest."""
+    recipe = dataclasses.replace(ENCODER, schedule=((3, 32),), swa_epochs=2)
+    task = _task(data, recipe, tmp_path)
+    name, seen = "classify.bias", []
+    for step in range(3 * task.steps):
+        with torch.no_grad():
+            task.network.classify.bias.fill_(float(step))
+        task.average.update_parameters(task.network)
+        seen.append(float(task.average.module.state_dict()[name][0]))
+    first = task.steps  # steps of the epoch before
+    for count in range(1, 2 * task.steps + 1):
+        expected = np.mean(range(first, first + count))
+        assert seen[first + count - 1] == pytest.approx(expected, rel=1e-5)
+    rates = []
+    optimizer = torch.optim.SGD(task.network.parameters(), lr=1.0)
+    schedule = warmup_cosine(optimizer, warmup=5, steps=30, constant=10)
+    for _ in range(30):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[4] == 1.0
+    assert rates[20:] == [0.5] * 10
+    assert all(np.diff(rates[5:21]) <= 0)
+
+
+def test_averaged_weights_get_statistics_of_their_own(data: SceneImages, tmp_path: Path) -> None:
+    """Those of batch normalization come from batches that the averaged network itself has read."""
+    recipe = dataclasses.replace(ENCODER, swa_epochs=1)
+    task = _task(data, recipe, tmp_path)
+    with torch.no_grad():
+        for value in task.average.module.encoder.backbone.conv_stem.parameters():
+            value.mul_(3)
+    before = task.average.module.encoder.backbone.bn1.running_var.clone()
+    drawing = task.generators[0].get_state()
+    task.validate(recipe.epochs - 1)
+    after = task.average.module.encoder.backbone.bn1.running_var
+    assert not torch.allclose(before, after)
+    assert torch.equal(drawing, task.generators[0].get_state())
+    assert not task.average.module.training
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_epoch(
