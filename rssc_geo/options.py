@@ -523,6 +523,13 @@ class TilingOptions(ReadingOptions):
         default=None,
         row=True,
     )
+    force: bool = option(
+        "Go on where pixels or tiles are far outside what the model was trained on.",
+        TILES,
+        FLAG,
+        default=False,
+        commandline_only=True,
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.min_valid <= 1:

@@ -44,7 +44,8 @@ from rssc_geo.raster import (
 Source = str | Path | Sequence[str | Path]
 """A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
 _FAR = 4
-"""So many times coarser pixels, or smaller tiles, than a model learned from are another world."""
+"""So many times coarser pixels, or larger or smaller tiles, than a model learned from are another
+world."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Plan:
     selected : bool (cell rows, cell columns), the cells that are asked for
     area : the area of interest in the raster's CRS, None for the whole raster
     warnings : what the user should know
-    out_of_range : whether pixels are so much coarser, or tiles so much smaller, than what the model
-        learned from that it cannot know what it sees
+    out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than what
+        the model learned from that it cannot know what it sees
     """
 
     scene: Scene
@@ -116,7 +117,7 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     """Open the raster and decide on tiles and cells.
 
     Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
-    options.
+    options; without ``options.force`` also pixels or tiles far outside the model's range.
 
     Examples
     --------
@@ -149,14 +150,32 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
         *tiling.warnings,
         *_resolution_warnings(scene, tiling, card),
     )
-    out_of_range = _is_out_of_range(scene, tiling, card)
-    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, out_of_range)
+    problem = _out_of_range(scene, tiling, card)
+    if problem and not options.force:
+        raise UsageError(f"{problem}. --force goes on all the same")
+    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, bool(problem))
 
 
-def _is_out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> bool:
-    """Whether pixels or tiles are more than ``_FAR`` times off what the card says of them."""
-    coarse = max(scene.gsd_m) > _FAR * card.gsd_range_m[1]
-    return coarse or min(tiling.footprint_m) * _FAR < card.footprint.minimum_m
+def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:
+    """What is more than ``_FAR`` times off what the card says of pixels or tiles; "": nothing."""
+    name, (finest, coarsest) = card.name, card.gsd_range_m
+    pixel, sides = max(scene.gsd_m), tiling.footprint_m
+    if pixel > _FAR * coarsest:
+        return (
+            f"a pixel covers {pixel:.3g} m, more than {_FAR} times what {name} was trained on"
+            f" ({finest:g}–{coarsest:g} m): it cannot tell what such pixels show"
+        )
+    least, most = card.footprint.minimum_m, card.footprint.maximum_m
+    if min(sides) * _FAR < least or max(sides) > _FAR * most:
+        extent = min(n * gsd for n, gsd in zip(scene.shape, scene.gsd_m, strict=True))
+        remedy = (
+            "give another --tile-size" if extent * _FAR >= least else "the raster shows no more"
+        )
+        return (
+            f"a tile covers {sides[0]:.3g} × {sides[1]:.3g} m, more than {_FAR} times off what"
+            f" {name} was trained on ({least:g}–{most:g} m): {remedy}"
+        )
+    return ""
 
 
 def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> TilingOptions:
