@@ -499,7 +499,7 @@ class TilingOptions(ReadingOptions):
         row=True,
     )
     cell_size: str | None = option(
-        "Side of a cell, at most the tile's. Default: the tile's.",
+        "Side of a cell, at most the tile's. Default: by the model.",
         TILES,
         SIZE,
         default=None,

@@ -113,8 +113,13 @@ class Plan:
         return (*self.scene.files, *(() if aoi is None else (str(aoi),)))
 
 
-def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
+def make_plan(
+    source: Source, card: ModelCard, options: TilingOptions, *, fine: bool = True
+) -> Plan:
     """Open the raster and decide on tiles and cells.
+
+    ``fine``: whether cells are smaller than tiles where the model can map them; else tiles lie side
+    by side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap.
 
     Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
     options; without ``options.force`` also pixels or tiles far outside the model's range.
@@ -130,10 +135,11 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    tiling = _choose_sizes(scene, card, options)
+    fine = fine and card.local_features is not None
+    tiling = _choose_sizes(scene, card, options, fine=fine)
     grid = TileGrid(scene.shape, tiling.size, tiling.cell_size)
     blocks = None
-    if card.local_features is not None and tiling.fraction > 1:
+    if fine and tiling.fraction > 1:
         blocks = block_grid(card, scene.shape, tiling.cell_size, tiling.fraction)
     area = _area(scene, options)
     selected = np.ones(grid.cells_shape, bool)
@@ -191,10 +197,12 @@ def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> Tili
     return replace(options, bands=bands, stretch=stretch)
 
 
-def _choose_sizes(scene: Scene, card: ModelCard, options: TilingOptions) -> TileChoice:
-    """Tile and cell: of a model whose windows share features a fine map, of any other tiles."""
+def _choose_sizes(
+    scene: Scene, card: ModelCard, options: TilingOptions, *, fine: bool
+) -> TileChoice:
+    """Tile and cell: of a fine map, or of tiles."""
     footprint = (card.footprint.minimum_m, card.footprint.preferred_m, card.footprint.maximum_m)
-    if card.local_features is not None:
+    if fine:
         return choose_sizes(
             scene.shape,
             scene.gsd_m,

@@ -111,7 +111,7 @@ def caption(
     card = model.card if model else load_card(options.model, revision=options.revision)
     if model is None:
         check_captioner(options, card)
-    plan = make_plan(source, card, options)
+    plan = make_plan(source, card, options, fine=False)
     for warning in plan.warnings:
         log.warning("%s", warning)
     target = _check_output(path, options, plan)

@@ -82,7 +82,7 @@ def export_tiles(
     options = options or TileOptions()
     target = Path(folder)
     card = load_card(options.model, revision=options.revision)
-    plan = make_plan(source, card, options)
+    plan = make_plan(source, card, options, fine=False)
     check_not_input([target], plan.inputs())
     with (
         atomic_folder(target, index=INDEX, overwrite=options.overwrite, others=_CHIPS) as made,
