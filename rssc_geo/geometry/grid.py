@@ -279,23 +279,26 @@ def choose_sizes(
     gsd_m: tuple[float, float],
     *,
     footprint_m: tuple[float, float, float],
+    tokens: int,
     tile: str | None = None,
     cell: str | None = None,
 ) -> TileChoice:
     """Choose the sizes of a tile and of a cell for a model whose windows share features.
 
-    A tile is 1, 2, 3 or 6 cells a side. A cell that is asked for is obeyed to the pixel, and the
-    tile follows; where both are asked for and do not fit, the tile gives way. By default the tile
-    is that of :func:`choose_tile_size`, in six cells a side.
+    A tile is 1, 2, 3 or 6 cells a side, as its tokens allow. A cell that is asked for is obeyed to
+    the pixel, and the tile follows; where both are asked for and do not fit, the tile gives way. By
+    default the tile is that of :func:`choose_tile_size`, in as many cells as it can have.
 
     Parameters
     ----------
     shape, gsd_m, footprint_m : as for :func:`choose_tile_size`
+    tokens : a side of a tile; cells are whole tokens
     tile, cell : sizes that are asked for, as ``choose_tile_size`` takes them
 
     Raises ``UsageError`` for a request that is no size, or a cell larger than the tile.
     """
     least, preferred, most = footprint_m
+    fractions = [count for count in FRACTIONS if tokens % count == 0]
     notes: list[str] = []
     if cell is not None:
         size = _parse_size(cell, gsd_m, option="--cell-size")
@@ -304,15 +307,15 @@ def choose_sizes(
             parse_cell_size(cell, asked, gsd_m)  # raises
         wanted = max(preferred, _LEAST_SHOWN * max(gsd_m)) if asked is None else asked[0] * gsd_m[0]
         side = size[0] * gsd_m[0]
-        allowed = [n for n in FRACTIONS if side * n <= most * 1.01] or [1]
+        allowed = [n for n in fractions if side * n <= most * 1.01] or [1]
         enough = [n for n in allowed if side * n >= least * 0.99] or allowed[-1:]
-        fraction = min(enough if asked is None else FRACTIONS,
+        fraction = min(enough if asked is None else fractions,
                        key=lambda n: abs(math.log(side * n / wanted)))  # fmt: skip
         reason = f"{fraction} cells of {cell} (--cell-size)"
         if asked is not None and asked != (size[0] * fraction, size[1] * fraction):
             reason += f", the nearest to --tile-size {tile}"
     else:
-        fraction = FRACTIONS[-1]
+        fraction = fractions[-1]
         if tile is not None:
             sides = _parse_size(tile, gsd_m, option="--tile-size")
             reason = f"as asked for (--tile-size {tile}), in whole cells"

@@ -26,7 +26,7 @@ from rssc_geo.geometry import (
     parse_cell_size,
 )
 from rssc_geo.inference.aggregate import CellMap
-from rssc_geo.inference.layout import block_grid
+from rssc_geo.inference.layout import block_grid, tokens_a_side
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
@@ -135,11 +135,11 @@ def make_plan(
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    fine = fine and card.local_features is not None
-    tiling = _choose_sizes(scene, card, options, fine=fine)
+    tokens = tokens_a_side(card) if fine else 1
+    tiling = _choose_sizes(scene, card, options, tokens=tokens)
     grid = TileGrid(scene.shape, tiling.size, tiling.cell_size)
     blocks = None
-    if fine and tiling.fraction > 1:
+    if tokens > 1 and tiling.fraction > 1:
         blocks = block_grid(card, scene.shape, tiling.cell_size, tiling.fraction)
     area = _area(scene, options)
     selected = np.ones(grid.cells_shape, bool)
@@ -198,15 +198,16 @@ def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> Tili
 
 
 def _choose_sizes(
-    scene: Scene, card: ModelCard, options: TilingOptions, *, fine: bool
+    scene: Scene, card: ModelCard, options: TilingOptions, *, tokens: int
 ) -> TileChoice:
-    """Tile and cell: of a fine map, or of tiles."""
+    """Tile and cell: of a fine map, whose cells are whole tokens of a tile's side, or of tiles."""
     footprint = (card.footprint.minimum_m, card.footprint.preferred_m, card.footprint.maximum_m)
-    if fine:
+    if tokens > 1:
         return choose_sizes(
             scene.shape,
             scene.gsd_m,
             footprint_m=footprint,
+            tokens=tokens,
             tile=options.tile_size,
             cell=options.cell_size,
         )
@@ -242,7 +243,7 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
     low, high = card.gsd_range_m
     coarse = max(scene.gsd_m)
     trained = f"{card.name} was trained on {low:g}–{high:g} m a pixel"
-    if coarse > high:
+    if coarse > high * 1.01:  # a pixel's rounding is no departure from the range
         return [f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"]
     read = min(
         gsd * max(1.0, size / wanted)
@@ -385,7 +386,11 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
 
 
 def estimated_seconds(plan: Plan, card: ModelCard) -> float | None:
-    """A rough time on this machine's processor, from the card's rate on one core, if it has one."""
+    """A rough time on this machine's processor, from the card's rate on one core, if it has one.
+
+    A fine map takes about as long as its tiles would, laid side by side.
+    """
     if card.cpu_tiles_per_s is None:
         return None
-    return float(plan.selected.sum()) / (card.cpu_tiles_per_s * (os.cpu_count() or 1))
+    each = 1 if plan.blocks is None else plan.tiling.fraction**2
+    return float(plan.selected.sum()) / each / (card.cpu_tiles_per_s * (os.cpu_count() or 1))
