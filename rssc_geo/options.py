@@ -371,6 +371,13 @@ class BatchRunOptions(RunOptions):
     dry_run: bool = option(
         "Show what would be done, its size and an estimate of the time.", RUN, FLAG, default=False
     )
+    fail_on: str = option(
+        "Failures that give an exit code: any (4: some are new, 5: all are known from an earlier"
+        " run), only new ones (4), none.",
+        RUN,
+        choice("any", "new", "none"),
+        default="any",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,7 +211,7 @@ def test_a_batch_does_scenes_again_for_another_choice(
         )
         result = rssc_geo.run_batch([scene], tmp_path / "maps", options)
         cells = gpd.read_file(tmp_path / "maps" / "scene.gpkg", layer="cells")
-        return result.done - result.done_before, cells.set_index(["row", "col"]).sort_index()
+        return result.done - result.skipped, cells.set_index(["row", "col"]).sort_index()
 
     done, free = run()
     assert done == 1
