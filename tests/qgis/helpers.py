@@ -54,8 +54,8 @@ def start_classify(
     return task, ended
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Let QGIS go on until the condition holds."""
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
+    """Let QGIS go on until the condition holds; by default as long as a busy machine may take."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -67,7 +67,7 @@ def test_on_another_thread(layer, tmp_path, feedback):
     _, ended = start_classify(
         feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0, OUTPUT=str(output)
     )
-    wait_for(lambda: ended, 120)
+    wait_for(lambda: ended)
     assert ended[0][0], feedback.errors
     assert output.is_file()
 
@@ -79,10 +79,10 @@ def test_cancel_while_it_is_fetched(layer, web_server, tmp_path, feedback):
     task, ended = start_classify(
         feedback, INPUT=layer, EXTENT=wide, RESOLUTION=2.0, OUTPUT=str(output)
     )
-    wait_for(lambda: len(web_server.asked) > 5, 60)
+    wait_for(lambda: len(web_server.asked) > 5)
     stopped = time.monotonic()
     task.cancel()
-    wait_for(lambda: ended, 120)
+    wait_for(lambda: ended)
     assert time.monotonic() - stopped < 1
     assert not output.exists()
     assert not any("picture.tif" in name for name in temporary_files())
