@@ -506,7 +506,8 @@ class TilingOptions(ReadingOptions):
         row=True,
     )
     cell_size: str | None = option(
-        "Side of a cell, at most the tile's. Default: by the model.",
+        "Side of a cell, at most the tile's. Default: a sixth of it, of models that map fine cells;"
+        " else the tile's.",
         TILES,
         SIZE,
         default=None,
