@@ -346,7 +346,14 @@ class PrintOptions:
         "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
     )
     quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
-    log_json: bool = option("Messages on stderr as JSON Lines.", RUN, FLAG, default=False)
+    log_json: bool = option("Messages as JSON Lines.", RUN, FLAG, default=False)
+    log_file: str | None = option(
+        "Append the messages to a file too, with their times, and those of -v.",
+        RUN,
+        FILE,
+        default=None,
+        path=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
