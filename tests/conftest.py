@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# As the program does, before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import numpy as np
 import pytest
@@ -62,6 +67,21 @@ def no_internal_error(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if faults:
         raise AssertionError("a command ended in an internal error") from faults[0]
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Any:
+    """What starts processes that have the libraries loaded."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(
+        [
+            "rssc_geo.batch.batch",
+            "rssc_geo.pipelines.classify",
+            "rssc_geo.models.network",
+            "rssc_geo_cli.batch",
+        ]
+    )
+    return server
 
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -66,6 +66,7 @@ class _WorkerPlugin(WorkerPlugin):
             raise RsscGeoError(_versions_differ({worker.address: version(_PACKAGE)}))
         # As the command line does, before torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         self._address, self._lock = worker.address, threading.Lock()
         self._loaded: Worker | None = None
         self._threads = worker.state.nthreads

@@ -243,7 +243,8 @@ def evaluate_on_polygons(
     --------
     >>> from rssc_geo import EvaluateOptions, evaluate_on_polygons
     >>> pairs = [("scene.tif", "classes.geojson")]
-    >>> result = evaluate_on_polygons("compact", pairs, EvaluateOptions(tile_size="150m"))
+    >>> options = EvaluateOptions(tile_size="150m", cell_size="150m")
+    >>> result = evaluate_on_polygons("compact", pairs, options)
     >>> sorted(set(result.to_pandas()["class"]))
     ['Farmland', 'Forest']
     """

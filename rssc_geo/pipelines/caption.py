@@ -97,8 +97,9 @@ def caption(
 
     Examples
     --------
-    >>> from rssc_geo import caption
-    >>> caption("scene.tif", "captions.jsonl").output.name
+    >>> from rssc_geo import CaptionOptions, caption
+    >>> options = CaptionOptions(tile_size="900m")
+    >>> caption("scene.tif", "captions.jsonl", options).output.name
     'captions.jsonl'
     """
     started = time.monotonic()

@@ -76,7 +76,8 @@ def export_tiles(
     Examples
     --------
     >>> from rssc_geo import TileOptions, export_tiles
-    >>> export_tiles("scene.tif", "chips", TileOptions(format="png")).index.name
+    >>> options = TileOptions(format="png", tile_size="900m")
+    >>> export_tiles("scene.tif", "chips", options).index.name
     'tiles.gpkg'
     """
     options = options or TileOptions()

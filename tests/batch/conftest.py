@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from affine import Affine
 
 from rssc_geo.batch import NAME
 from tests.factories import texture, write_raster
+from tests.programs import Program
 
 
 def write_scene(
@@ -50,77 +50,16 @@ def scenes(tmp_path: Path) -> Path:
     return folder
 
 
-class Batch:
-    """``rssc-geo batch …`` as a process, forked from one that has the libraries loaded."""
-
-    def __init__(
-        self, server: Any, folder: Path, arguments: tuple[object, ...], before: str
-    ) -> None:
-        self._out, self._err = folder / "out", folder / "err"
-        self.process = server.Process(
-            target=exec,
-            args=(
-                _CHILD,
-                {
-                    "files": (str(self._out), str(self._err)),
-                    "before": before,
-                    "arguments": ["batch", *map(str, arguments)],
-                },
-            ),
-        )
-        self.process.start()
-
-    @property
-    def running(self) -> bool:
-        return self.process.exitcode is None
-
-    def finish(self, seconds: float = 250) -> tuple[int | None, str, str]:
-        """Exit code (negative: killed by that signal), stdout, stderr."""
-        self.process.join(seconds)
-        assert not self.running, f"still running after {seconds} s"
-        err = self._err.read_text()
-        assert "Traceback" not in err, err
-        return self.process.exitcode, self._out.read_text(), err
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-
-
-_CHILD = """
-import os, sys
-for target, file in zip((1, 2), files):
-    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), target)
-exec(before)
-sys.argv = ["rssc-geo", *arguments]
-from rssc_geo_cli.main import main
-main()
-"""
-
-
-@pytest.fixture(scope="session")
-def fork_server() -> Any:
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(
-        [
-            "rssc_geo.batch.batch",
-            "rssc_geo.pipelines.classify",
-            "rssc_geo.models.network",
-            "rssc_geo_cli.batch",
-        ]
-    )
-    return server
-
-
 @pytest.fixture
 def start(
     fork_server: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Batch]]:
+) -> Iterator[Callable[..., Program]]:
     """Start a batch; whatever is left is killed at the end."""
-    started: list[Batch] = []
+    started: list[Program] = []
 
-    def begin(*arguments: object, before: str = "") -> Batch:
-        started.append(Batch(fork_server, tmp_path_factory.mktemp("batch"), arguments, before))
+    def begin(*arguments: object, before: str = "") -> Program:
+        folder = tmp_path_factory.mktemp("batch")
+        started.append(Program(fork_server, folder, ("batch", *arguments), before))
         return started[-1]
 
     yield begin

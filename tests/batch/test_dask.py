@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from rssc_geo.output import read_provenance
+from tests.programs import Program
 
-from .conftest import Batch, begun, content, load_json, states, status, write_scene
+from .conftest import begun, content, load_json, states, status, write_scene
 from .test_reliability import SLOW, command
 
 distributed = pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
 
-Start = Callable[..., Batch]
+Start = Callable[..., Program]
 OTHER_VERSION = """
 import importlib.metadata
 own = importlib.metadata.version

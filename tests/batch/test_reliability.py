@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Batch, begun, content, load_json, states, status, write_scene
+from tests.programs import Program
 
-Start = Callable[..., Batch]
+from .conftest import begun, content, load_json, states, status, write_scene
+
+Start = Callable[..., Program]
 # Slows every batch of tiles, so that a kill meets the run at work and not between scenes.
 SLOW = """
 import time

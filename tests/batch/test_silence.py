@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,15 +91,24 @@ def test_a_scheduler_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, 
         dask_pool.DaskPool(f"tcp://127.0.0.1:{hole}", PredictorOptions())
 
 
+AT_WORK, OVER = threading.Event(), threading.Event()
+"""A worker, which is a thread of this process, thinks; the test is over."""
+
+
+def think() -> None:
+    AT_WORK.set()
+    OVER.wait(60)
+
+
 class _Thinker:
     """A worker whose blocks take for ever, or as long as loading does."""
 
     spec = PredictorSpec(load_card("compact"), "none", "float32")
     batch_size = 1
 
-    def run(self, block: object) -> object:
+    def run(self, block: object) -> None:
         del block
-        return time.sleep(20)
+        think()
 
 
 def load(*_arguments: Any, **_settings: Any) -> Any:
@@ -108,7 +116,13 @@ def load(*_arguments: Any, **_settings: Any) -> Any:
 
 
 def load_slowly(*_arguments: Any, **_settings: Any) -> Any:
-    time.sleep(20)
+    think()
+
+
+def fall_silent(proxy: Proxy) -> None:
+    """Pass nothing on any more, once a worker is at work."""
+    assert AT_WORK.wait(60)
+    proxy.silent.set()
 
 
 @pytest.mark.timeout(200)
@@ -116,7 +130,9 @@ def load_slowly(*_arguments: Any, **_settings: Any) -> Any:
 @pytest.mark.parametrize("when", ["while blocks are at work", "while models are loaded"])
 def test_a_cluster_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     monkeypatch.setattr(dask_pool, "_PULSE_S", 0.5)
-    monkeypatch.setattr(dask_pool, "_SILENCE_S", 5)
+    monkeypatch.setattr(dask_pool, "_SILENCE_S", 2)
+    AT_WORK.clear()
+    OVER.clear()
     told: queue.SimpleQueue[object] = queue.SimpleQueue()
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
@@ -127,15 +143,15 @@ def test_a_cluster_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch, wh
             if when == "while blocks are at work":
                 pool = dask_pool.DaskPool(place, PredictorOptions(), load=load)
                 pool.submit("a block", told.put)  # type: ignore[arg-type]
-                time.sleep(1)
-                proxy.silent.set()
+                fall_silent(proxy)
                 assert isinstance(told.get(timeout=60), PoolLostError)
                 pool.submit("another", told.put)  # type: ignore[arg-type]
                 assert isinstance(told.get(timeout=60), PoolLostError)
                 pool.close()
             else:
-                threading.Timer(4, proxy.silent.set).start()
-                with pytest.raises(PoolLostError, match="is gone \\(no answer for 5 s\\)"):
+                threading.Thread(target=fall_silent, args=(proxy,), daemon=True).start()
+                with pytest.raises(PoolLostError, match="is gone \\(no answer for 2 s\\)"):
                     dask_pool.DaskPool(place, PredictorOptions(), load=load_slowly)
         finally:
+            OVER.set()
             proxy.stop()

@@ -6,7 +6,6 @@ One line that says what was met and what to do, exit code 1 or 2, nothing left b
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from rasterio.control import GroundControlPoint
 from shapely.geometry import Polygon, box
 
 from tests.factories import NORTH_UP, texture, write_raster
+from tests.programs import Program
 
 from .conftest import Outcome, whole_tiles
 
@@ -263,7 +263,8 @@ def test_outputs_that_cannot_be(
 def test_overwrite_replaces(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
     target.write_bytes(b"old")
-    assert rssc("classify", scene, "-o", target, "--overwrite", "--captioner", "none").code == 0
+    done = rssc("classify", scene, "-o", target, "--overwrite", *whole_tiles("400px"))
+    assert done.code == 0, done.err
     assert len(gpd.read_file(target, layer="cells")) > 0
 
 
@@ -286,9 +287,8 @@ def test_bad_areas_of_interest(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     for name, (frame, code) in frames.items():
         path = tmp_path / f"{name}.fgb"
         frame.to_file(path, driver="FlatGeobuf", engine="pyogrio", geometry_type="Unknown")
-        done = rssc(
-            "classify", scene, "-o", tmp_path / f"{name}.gpkg", "--aoi", path, "--captioner", "none"
-        )
+        target = tmp_path / f"{name}.gpkg"
+        done = rssc("classify", scene, "-o", target, "--aoi", path, *whole_tiles("200px"))
         assert done.code == code, (name, done.err)
         if code:
             assert done.message.count("\n") == 0
@@ -325,7 +325,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
         raster = write_raster(
             tmp_path / f"{name}.tif", texture(400, 300), transform=transform, photometric="rgb"
         )
-        done = rssc("classify", raster, "-o", tmp_path / f"{name}.gpkg", "--tile-size", "100px")
+        done = rssc("classify", raster, "-o", tmp_path / f"{name}.gpkg", *whole_tiles("100px"))
         assert done.code == 0, done.err
         corners = Polygon(
             [transform @ corner for corner in [(0, 0), (0, 400), (300, 400), (300, 0)]]
@@ -350,7 +350,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
     ) as dataset:
         dataset.write(texture(400, 300))
         dataset.gcps = points, rasterio.crs.CRS.from_epsg(32632)
-    done = rssc("classify", raster, "-o", tmp_path / "gcps.gpkg", "--tile-size", "100px")
+    done = rssc("classify", raster, "-o", tmp_path / "gcps.gpkg", *whole_tiles("100px"))
     assert done.code == 0, done.err
     box_wanted = box(500_000, 4_999_200, 500_600, 5_000_000)
     assert (
@@ -366,7 +366,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
         crs="EPSG:4326",
         transform=Affine(2e-5, 0, 179.996, 0, -2e-5, 10),
     )
-    done = rssc("classify", east, "-o", tmp_path / "east.geojson", "--tile-size", "100px")
+    done = rssc("classify", east, "-o", tmp_path / "east.geojson", *whole_tiles("150px"))
     assert done.code == 0, done.err
     bounds = gpd.read_file(tmp_path / "east.geojson").geometry.bounds
     assert bounds["minx"].min() >= -180
@@ -378,7 +378,10 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
 
 def test_a_gray_raster_with_its_band_thrice(rssc: Rssc, tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "gray.tif", texture(300, 300)[:1])
-    assert rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--bands", "1,1,1").code == 0
+    tiles = whole_tiles("300px")
+    assert (
+        rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--bands", "1,1,1", *tiles).code == 0
+    )
 
 
 def test_three_files_as_one_scene(rssc: Rssc, tmp_path: Path) -> None:
@@ -387,8 +390,9 @@ def test_three_files_as_one_scene(rssc: Rssc, tmp_path: Path) -> None:
         write_raster(tmp_path / f"{name}.tif", pixels[i : i + 1]) for i, name in enumerate("rgb")
     ]
     whole = write_raster(tmp_path / "whole.tif", pixels, photometric="rgb")
-    assert rssc("classify", "--bands-from", *files, "-o", tmp_path / "three.gpkg").code == 0
-    assert rssc("classify", whole, "-o", tmp_path / "one.gpkg").code == 0
+    tiles = whole_tiles("100px")
+    assert rssc("classify", "--bands-from", *files, "-o", tmp_path / "three.gpkg", *tiles).code == 0
+    assert rssc("classify", whole, "-o", tmp_path / "one.gpkg", *tiles).code == 0
     three, one = (
         gpd.read_file(tmp_path / f"{name}.gpkg", layer="cells") for name in ("three", "one")
     )
@@ -400,16 +404,16 @@ def test_three_files_as_one_scene(rssc: Rssc, tmp_path: Path) -> None:
 
 
 DISK_FULL = """
-import resource, signal, sys
+import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from rssc_geo_cli.main import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-sys.exit(run(sys.argv[1:]))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    rssc: Rssc, start: Callable[..., Program], bundle: Path, tmp_path: Path
+) -> None:
     raster = write_raster(tmp_path / "scene.tif", texture(1152, 1152), photometric="rgb")
     arguments = [
         "classify",
@@ -417,23 +421,20 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(rssc: Rssc, tmp_path:
         "-o",
         tmp_path / "map.gpkg",
         *whole_tiles("64px"),
+        "--model",
+        bundle,
         "--captioner",
         "none",
         "-q",
     ]
-    full = subprocess.run(
-        [sys.executable, "-c", DISK_FULL, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert full.returncode == 1, full.stderr
-    assert len(full.stderr.strip().splitlines()) == 1, full.stderr
-    assert "map.gpkg" in full.stderr
+    code, _, err = start(*arguments, before=DISK_FULL).finish()
+    assert code == 1, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert "map.gpkg" in err
     assert not (tmp_path / "map.gpkg").exists()
     assert rssc(*arguments).code == 0
     assert len(gpd.read_file(tmp_path / "map.gpkg", layer="cells")) == 18 * 18
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "map.gpkg", "scene.tif"]
 
 
 @pytest.mark.skipif(

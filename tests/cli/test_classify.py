@@ -145,10 +145,7 @@ def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_p
             scene,
             "-o",
             tmp_path / f"{name}.gpkg",
-            "--tile-size",
-            "100px",
-            "--cell-size",
-            "70px",
+            *whole_tiles("100px"),
             *extra,
         )
         assert done.code == 0, done.err

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -23,10 +21,12 @@ from rasterio.shutil import copy as copy_raster
 from rssc_geo.files import check_not_input, content_mark, fingerprint, local_file
 from rssc_geo.raster import open_scene
 from tests.factories import texture, write_raster
+from tests.programs import Program
 
 from .conftest import Outcome, whole_tiles
 
 Rssc = Callable[..., Outcome]
+Start = Callable[..., Program]
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
 TILES = (*whole_tiles("300px"), "--captioner", "none", "-q")
 
@@ -173,27 +173,21 @@ def test_a_symbolic_link_is_followed(rssc: Rssc, scene: Path, tmp_path: Path) ->
 
 
 _KILLED = """
-import os, signal, sys
+import os, signal
 from rssc_geo.output.partfile import PartFile
 PartFile.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
-from rssc_geo_cli.main import main
-sys.argv = ["rssc-geo", *sys.argv[1:]]
-main()
 """
 
 
 @posix
 def test_a_kill_between_publishing_and_tidying_is_made_good(
-    rssc: Rssc, scene: Path, tmp_path: Path
+    rssc: Rssc, start: Start, scene: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "map.gpkg"
     command = ["classify", str(scene), "-o", str(target), *TILES]
 
     def kill() -> None:
-        run = subprocess.run(
-            [sys.executable, "-c", _KILLED, *command], capture_output=True, check=False
-        )
-        assert run.returncode == -signal.SIGKILL
+        assert start(*command, before=_KILLED).finish()[0] == -signal.SIGKILL
         assert target.exists()
         assert target.with_name("map.gpkg.part").exists()
 
@@ -210,11 +204,11 @@ def test_a_kill_between_publishing_and_tidying_is_made_good(
 
 @posix
 def test_a_map_that_people_have_changed_since_a_kill_is_not_replaced(
-    rssc: Rssc, scene: Path, tmp_path: Path
+    rssc: Rssc, start: Start, scene: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "map.gpkg"
     command = ["classify", str(scene), "-o", str(target), *TILES]
-    subprocess.run([sys.executable, "-c", _KILLED, *command], capture_output=True, check=False)
+    assert start(*command, before=_KILLED).finish()[0] == -signal.SIGKILL
     with closing(sqlite3.connect(target)) as connection, connection:
         connection.execute("CREATE TABLE notes (a)")
     done = rssc(*command)
@@ -223,7 +217,7 @@ def test_a_map_that_people_have_changed_since_a_kill_is_not_replaced(
 
 
 _KILLED_BESIDE = """
-import os, signal, sys
+import os, signal
 import rssc_geo.files as files
 sync = files.sync
 def kill(path):
@@ -231,9 +225,6 @@ def kill(path):
     if "beside" in path.name:
         os.kill(os.getpid(), signal.SIGKILL)
 files.sync = kill
-from rssc_geo_cli.main import main
-sys.argv = ["rssc-geo", *sys.argv[1:]]
-main()
 """
 
 
@@ -242,14 +233,11 @@ main()
     ("option", "name"), [("--preview", "beside.png"), ("--report", "beside.html")]
 )
 def test_a_kill_while_something_is_made_beside_a_map_is_made_good(
-    rssc: Rssc, scene: Path, tmp_path: Path, option: str, name: str
+    rssc: Rssc, start: Start, scene: Path, tmp_path: Path, option: str, name: str
 ) -> None:
     target = tmp_path / "map.gpkg"
     command = ["classify", str(scene), "-o", str(target), option, str(tmp_path / name), *TILES]
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED_BESIDE, *command], capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    assert start(*command, before=_KILLED_BESIDE).finish()[0] == -signal.SIGKILL
     assert len(list(tmp_path.glob(".beside*"))) == 1
     assert "map.gpkg exists" in rssc(*command).message
     assert rssc(*command, "--overwrite").code == 0
@@ -258,14 +246,11 @@ def test_a_kill_while_something_is_made_beside_a_map_is_made_good(
 
 @pytest.mark.parametrize("size", [100, 4096, None])
 def test_a_part_file_without_its_header_is_refused_in_one_line(
-    rssc: Rssc, scene: Path, tmp_path: Path, size: int | None
+    rssc: Rssc, start: Start, scene: Path, tmp_path: Path, size: int | None
 ) -> None:
     target = tmp_path / "map.gpkg"
     command = ["classify", str(scene), "-o", str(target), *TILES]
-    stopped = subprocess.run(
-        [sys.executable, "-c", _KILLED, *command], capture_output=True, check=False
-    )
-    assert stopped.returncode == -signal.SIGKILL
+    assert start(*command, before=_KILLED).finish()[0] == -signal.SIGKILL
     target.unlink()
     part = tmp_path / "map.gpkg.part"
     content = part.read_bytes()

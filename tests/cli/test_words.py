@@ -218,7 +218,7 @@ def test_a_cache_in_the_environment_stops_no_run_without_a_large_captioner(
 ) -> None:
     monkeypatch.setenv("RSSC_GEO_CAPTION_CACHE", str(tmp_path / "captions"))
     scene = write_raster(tmp_path / "scene.tif", texture(600, 600), photometric="rgb")
-    assert rssc("classify", scene, "-o", tmp_path / "map.gpkg").code == 0
+    assert rssc("classify", scene, "-o", tmp_path / "map.gpkg", *whole_tiles("300px")).code == 0
 
 
 @pytest.mark.parametrize("log_json", [False, True])

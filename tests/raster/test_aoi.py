@@ -179,7 +179,7 @@ def test_cells_are_chosen_by_their_center(transform) -> None:
 def test_scribbles_and_views_that_never_end_are_refused_soon(scene, tmp_path, monkeypatch) -> None:
     scribble = shapely.Polygon(np.random.default_rng(0).random((10_000, 2)) * 100 + 500_000)
     gpd.GeoDataFrame(geometry=[scribble], crs="EPSG:32632").to_file(tmp_path / "scribble.gpkg")
-    started = time.monotonic()
+    started = time.process_time()  # of this process: a busy machine is no fault
     with pytest.raises(InputError, match="crosses itself"):
         read_aoi(tmp_path / "scribble.gpkg", scene)
     monkeypatch.setattr("rssc_geo.raster.aoi._MOST_FEATURES", 1000)
@@ -197,4 +197,4 @@ def test_scribbles_and_views_that_never_end_are_refused_soon(scene, tmp_path, mo
         )
     with pytest.raises(InputError, match="never ends"):
         read_aoi(path, scene)
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30
