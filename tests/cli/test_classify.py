@@ -117,6 +117,7 @@ def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_p
             "100px",
             "--cell-size",
             "70px",
+            "--no-smooth",
             *extra,
         )
         assert done.code == 0, done.err
