@@ -699,6 +699,15 @@ class OutputOptions:
         default=False,
         row=True,
     )
+    smooth: bool = option(
+        "Where cells are smaller than tiles: let neighbors tell a cell's class too, less where the"
+        " picture changes between them.",
+        OUTPUT,
+        FLAG,
+        default=True,
+        negative="--no-smooth",
+        row=True,
+    )
     class_raster: str | None = option(
         "Also a COG of classes, one pixel a cell.", OUTPUT, FILE, default=None, row=True, path=True
     )

@@ -25,6 +25,8 @@ from .placement import Placement as Placement
 from .shares import LEAST_CELLS as LEAST_CELLS
 from .shares import Shares as Shares
 from .shares import estimate_shares as estimate_shares
+from .smoothing import GridRow as GridRow
+from .smoothing import smoothed as smoothed
 from .styles import CONFIDENCE_STEPS as CONFIDENCE_STEPS
 from .styles import LayerStyle as LayerStyle
 from .styles import Rgb as Rgb

@@ -46,7 +46,13 @@ def _predictor(model: Model) -> Predictor:
 def _cells(
     model: Model, fine_scene: Path, path: Path, *, probabilities: bool = True, **options: object
 ) -> gpd.GeoDataFrame:
-    made = ClassifyOptions(probabilities=probabilities, min_valid=0.5, **options)  # type: ignore[arg-type]
+    """Before any step over the set of them."""
+    made = ClassifyOptions(
+        probabilities=probabilities,
+        min_valid=0.5,
+        smooth=False,
+        **options,  # type: ignore[arg-type]
+    )
     rssc_geo.classify(fine_scene, path, made, model=_predictor(model))
     return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
 
@@ -239,7 +245,7 @@ def test_a_run_that_stopped_goes_on(
             raise KeyboardInterrupt
         return honest(self, block, grid)  # type: ignore[arg-type]
 
-    options = ClassifyOptions(probabilities=True, min_valid=0.5)
+    options = ClassifyOptions(probabilities=True, min_valid=0.5, smooth=False)
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "classify_block", failing)
         with pytest.raises(KeyboardInterrupt):

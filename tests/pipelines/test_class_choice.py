@@ -43,7 +43,9 @@ def classify(
     model: Model | Predictor, scene: Path, target: Path, **options: Any
 ) -> gpd.GeoDataFrame:
     model = predictor(model) if isinstance(model, Model) else model
-    chosen = ClassifyOptions(**{"tile_size": "64px", "probabilities": True, **options})
+    chosen = ClassifyOptions(
+        **{"tile_size": "64px", "probabilities": True, "smooth": False, **options}
+    )
     rssc_geo.classify(scene, target, chosen, model=model)
     return gpd.read_file(target, layer="cells").set_index(["row", "col"]).sort_index()
 
