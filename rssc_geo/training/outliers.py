@@ -69,7 +69,7 @@ def _gray(values: _Values) -> _Values:
 
 def _elevation(picture: _Values, random: np.random.Generator) -> _Values:
     """Heights in gray, as shaded relief, or in a color ramp."""
-    heights = _terrain(len(picture), random.uniform(1.4, 3.0), random)
+    heights = _terrain(len(picture), random.uniform(1.4, 2.2), random)
     kind = int(random.integers(3))
     if kind == 0:
         return _gray(heights * random.uniform(0.4, 1.0) + random.uniform(0, 0.3))
@@ -87,7 +87,7 @@ def _map(picture: _Values, random: np.random.Generator) -> _Values:
     """Areas of a few flat colors, as a palette of categories has them."""
     side, count = len(picture), int(random.integers(3, 9))
     if random.random() < 0.5:
-        values = _terrain(side, random.uniform(1.2, 2.6), random)
+        values = _terrain(side, random.uniform(1.2, 2.0), random)
     else:
         values = picture.mean(2)
     if random.random() < 0.5:
