@@ -195,6 +195,7 @@ GROUPS = (
     CHOICE := "Choice of cells",
     BATCH := "Batch",
     POLYGONS := "Labeled polygons",
+    SAMPLE := "Sample",
     SPLIT := "Parts of the data set",
     LEARNING := "Learning",
     FULL_SIZE := "Training end to end",
@@ -1132,6 +1133,93 @@ class ImportOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LegendOptions:
+    """In which legend a finished map is told."""
+
+    legend: str | None = option(
+        "Another legend: groups, anderson-1, anderson-2, corine-1, corine-2, osm-landuse, or the"
+        " JSON file of a crosswalk. Default: the map's own classes.",
+        INPUT,
+        Kind("NAME|FILE", str),
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(LegendOptions, OverwriteOptions):
+    """Options of ``assess sample``."""
+
+    design: str = option(
+        "stratified: at random within each class of the map; systematic: on a square grid with a"
+        " random start; simple: at random over the whole map.",
+        SAMPLE,
+        choice("stratified", "systematic", "simple"),
+        default="stratified",
+    )
+    unit: str = option(
+        "What is labeled: the whole cell, or a point at random in it.",
+        SAMPLE,
+        choice("cell", "point"),
+        default="cell",
+    )
+    sample_size: int | None = option(
+        "So many units. Default: by --standard-error.", SAMPLE, COUNT, default=None
+    )
+    standard_error: float = option(
+        "Standard error of the overall accuracy to aim at, above 0.", SAMPLE, SHARE, default=0.02
+    )
+    expected_accuracy: float | None = option(
+        "Accuracy that is expected of each class. Default: its mean confidence, from 0.5 to 0.95.",
+        SAMPLE,
+        SHARE,
+        default=None,
+    )
+    min_per_class: int = option(
+        "Units of each class at least, with stratified.", SAMPLE, COUNT, default=50
+    )
+    seed: int = option("Of every random choice.", SAMPLE, INTEGER, default=0)
+
+    def __post_init__(self) -> None:
+        if not self.standard_error:
+            raise UsageError("--standard-error 0 needs a label for every cell; give more, as 0.02")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyOptions(LegendOptions):
+    """Options of ``assess accuracy``."""
+
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """What a map is assessed with."""
+
+    reference: str = option(
+        "Reference labels: a vector file of points or polygons.",
+        INPUT,
+        FILE,
+        default="",
+        path=True,
+        required=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessmentTargetOptions:
+    """Where the figures of an assessment go."""
+
+    output: str | None = option(
+        "Also write a page (HTML), JSON and CSV tables into this folder.",
+        OUTPUT,
+        Kind("PATH", str),
+        default=None,
+        short="o",
+        path=True,
+    )
+
+
 COMMANDS: Mapping[str, type] = types.MappingProxyType(
     {
         "classify": ClassifyOptions,
@@ -1146,6 +1234,8 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "train": TrainOptions,
         "train --raster": TrainOnPolygonsOptions,
         "models import": ImportOptions,
+        "assess sample": SampleOptions,
+        "assess accuracy": AccuracyOptions,
     }
 )
 """The options of each command; two commands do two things, each with its own."""

@@ -59,12 +59,20 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "EPOCHSxPIXELS,…": ("1x64,2x96", ((1, 64), (2, 96))),
     "none|N|all": ("2", 2),
     "NAME,…": ("Port, Lake", ("Port", "Lake")),
+    "NAME|FILE": ("corine-1", "corine-1"),
 }
 REQUIRED = {
     "zero-shot": ["--classes", "a,b"],
     "models import": ["--classes", "a,b", "--levels", "2"],
+    "assess accuracy": ["--reference", "points.gpkg"],
 }
-ARGUMENTS = {"batch run": ["scene.tif"], "models import": ["best.pth"], "evaluate": ["compact"]}
+ARGUMENTS = {
+    "batch run": ["scene.tif"],
+    "models import": ["best.pth"],
+    "evaluate": ["compact"],
+    "assess sample": ["map.gpkg"],
+    "assess accuracy": ["map.gpkg"],
+}
 
 
 def sample(option: Option) -> tuple[str, Any]:

@@ -124,6 +124,14 @@ def dissolve(
     return Regions(labels, class_ids, xy, ring_ends, region_ends, transform.determinant < 0)
 
 
+def count_regions(classes: _Integers, *, nothing: int) -> int:
+    """How many 4-connected regions of one class there are.
+
+    ``classes``: integers (cell rows, cell columns); ``nothing`` marks cells that belong to none.
+    """
+    return int(_label(classes, nothing).max(initial=-1)) + 1
+
+
 def merge_small(
     classes: NDArray[_Integer], cell_areas: NDArray[np.float64], *, min_area: float, nothing: int
 ) -> NDArray[_Integer]:

@@ -1,6 +1,9 @@
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer
 from .cells import read_totals as read_totals
+from .finished import FinishedMap as FinishedMap
+from .finished import MapCells as MapCells
+from .finished import MapClass as MapClass
 from .formats import format_of as format_of
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
@@ -17,6 +20,11 @@ from .layers import Field as Field
 from .layers import Layer as Layer
 from .layers import probability_fields as probability_fields
 from .layers import short_names as short_names
+from .legends import UNMAPPED as UNMAPPED
+from .legends import Legend as Legend
+from .legends import legend_names as legend_names
+from .legends import read_legend as read_legend
+from .legends import translate_classes as translate_classes
 from .partfile import CellBatch as CellBatch
 from .partfile import PartFile as PartFile
 from .partfile import Row as Row
@@ -36,6 +44,8 @@ from .styles import group_qml as group_qml
 from .styles import group_sld as group_sld
 from .styles import review_qml as review_qml
 from .styles import rgb as rgb
+from .styles import sample_qml as sample_qml
 from .styles import xml_text as xml_text
 from .target import OutputTarget as OutputTarget
+from .target import check_closed as check_closed
 from .target import make_target as make_target

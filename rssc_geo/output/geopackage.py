@@ -22,7 +22,7 @@ from rssc_geo.output.styles import LayerStyle, map_styles, xml_text
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
-_OWN_LAYERS = frozenset({"landuse", "cells", "captions", "review", "layer_styles"})
+_OWN_LAYERS = frozenset({"landuse", "cells", "captions", "review", "sample", "layer_styles"})
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
 _QGIS_URI = "http://mrcc.com/qgis.dtd"
 
@@ -89,16 +89,18 @@ def describe_geopackage(
     *,
     classes: Sequence[SceneClass],
     provenance: Mapping[str, object],
+    style: LayerStyle | None = None,
 ) -> None:
     """Add styles, aliases and provenance to the GeoPackage at ``path`` that holds the layers.
 
-    ``classes`` are those that the styles show. Raises ``OutputError`` when it cannot be written.
+    ``classes`` are those that the styles of a map show; ``style``: what layers that are no map have
+    instead. Raises ``OutputError`` when it cannot be written.
     """
     try:
         with closing(sqlite3.connect(path)) as connection, connection:
-            styled = [layer for layer in layers if any(f.name == "class" for f in layer.fields)]
+            styles = {layer.name: _styles(layer, classes, style) for layer in layers}
             tables = (_METADATA, _METADATA_REFERENCE, _DATA_COLUMNS, _CONSTRAINTS)
-            for statement in (_STYLES, *tables) if styled else tables:
+            for statement in (_STYLES, *tables) if any(styles.values()) else tables:
                 connection.execute(statement)
             for table, name, definition in _EXTENSIONS:
                 connection.execute(
@@ -107,12 +109,21 @@ def describe_geopackage(
                     (table, name, definition),
                 )
             for layer in layers:
-                for style in map_styles(layer, classes) if layer in styled else ():
-                    _add_style(connection, layer, style)
+                for each in styles[layer.name]:
+                    _add_style(connection, layer, each)
                 _add_aliases(connection, layer)
             _add_provenance(connection, layers, provenance)
     except sqlite3.OperationalError as error:
         raise write_error(path, str(error)) from error
+
+
+def _styles(
+    layer: Layer, classes: Sequence[SceneClass], style: LayerStyle | None
+) -> tuple[LayerStyle, ...]:
+    if style is not None:
+        return (style,)
+    is_map = any(field.name == "class" for field in layer.fields)
+    return map_styles(layer, classes) if is_map else ()
 
 
 def describe_layer(path: Path, layer: Layer, style: LayerStyle) -> None:
