@@ -20,6 +20,7 @@ from .inference.predictor import load_predictor as load_predictor
 from .models.bundle import load_card as load_card
 from .models.card import ModelCard as ModelCard
 from .options import AccuracyOptions as AccuracyOptions
+from .options import AreasOptions as AreasOptions
 from .options import BatchOptions as BatchOptions
 from .options import CaptionOptions as CaptionOptions
 from .options import ClassifyOptions as ClassifyOptions
@@ -44,6 +45,8 @@ from .pipelines.explain import ExplainResult as ExplainResult
 from .pipelines.explain import explain as explain
 from .pipelines.export_tiles import TileExport as TileExport
 from .pipelines.export_tiles import export_tiles as export_tiles
+from .pipelines.tabulate_areas import AreaTable as AreaTable
+from .pipelines.tabulate_areas import tabulate_areas as tabulate_areas
 from .pipelines.zero_shot import zero_shot as zero_shot
 from .raster.scene import Scene as Scene
 from .raster.scene import open_scene as open_scene

@@ -701,9 +701,28 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ZoneOptions:
+    """The zones of a table of areas."""
+
+    zones: str | None = option(
+        "Vector file of polygons: the areas of each too.", INPUT, FILE, default=None, path=True
+    )
+    zone_field: str | None = option(
+        "Column of the zones' names. Default: they are numbered.", INPUT, NAME, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(ZoneOptions):
     """What helps people to judge a map."""
 
+    areas: str | None = option(
+        "Also a table of areas, as `areas` makes it.",
+        OUTPUT,
+        Kind("CSV", str),
+        default=None,
+        path=True,
+    )
     report: str | None = option(
         "Also a page: map, areas, examples, doubtful cells, provenance.",
         OUTPUT,
@@ -1220,6 +1239,20 @@ class AssessmentTargetOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AreasOptions(LegendOptions, ZoneOptions, OverwriteOptions):
+    """Options of ``areas``."""
+
+    reference: str | None = option(
+        "Reference labels: areas adjusted for the map's errors, with intervals, too.",
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+
+
 COMMANDS: Mapping[str, type] = types.MappingProxyType(
     {
         "classify": ClassifyOptions,
@@ -1234,6 +1267,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "train": TrainOptions,
         "train --raster": TrainOnPolygonsOptions,
         "models import": ImportOptions,
+        "areas": AreasOptions,
         "assess sample": SampleOptions,
         "assess accuracy": AccuracyOptions,
     }

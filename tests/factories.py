@@ -66,7 +66,8 @@ def write_map(
     *,
     crs: str = "EPSG:32632",
     transform: Affine = CELLS,
-    **target: object,
+    target_crs: CRS | None = None,
+    min_area: float = 0.0,
 ) -> Path:
     """A finished map of one cell a pixel.
 
@@ -80,7 +81,7 @@ def write_map(
     probabilities[np.arange(len(rows)), chosen] = 0.75
     geo = GeoGrid(TileGrid(class_grid.shape, (1, 1)), transform, CRS.from_user_input(crs))
     with LandUseWriter(
-        OutputTarget(path, **target),  # type: ignore[arg-type]
+        OutputTarget(path, crs=target_crs, min_area=min_area),
         geo,
         classes=scene_classes(names),
         run_key={"input": "made"},

@@ -38,6 +38,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "NAME": ("name", "name"),
     "PNG": ("x.png", "x.png"),
     "HTML": ("x.html", "x.html"),
+    "CSV": ("x.csv", "x.csv"),
     "CRS": ("EPSG:4326", "EPSG:4326"),
     "SIZE": ("400m", "400m"),
     "LOW,HIGH": ("2%,98%", "2%,98%"),
@@ -70,6 +71,7 @@ ARGUMENTS = {
     "batch run": ["scene.tif"],
     "models import": ["best.pth"],
     "evaluate": ["compact"],
+    "areas": ["map.gpkg"],
     "assess sample": ["map.gpkg"],
     "assess accuracy": ["map.gpkg"],
 }

@@ -1,3 +1,8 @@
+from .areas import AreaRow as AreaRow
+from .areas import Zones as Zones
+from .areas import area_in_words as area_in_words
+from .areas import area_table as area_table
+from .areas import write_area_table as write_area_table
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer
 from .cells import read_totals as read_totals
@@ -49,3 +54,4 @@ from .styles import xml_text as xml_text
 from .target import OutputTarget as OutputTarget
 from .target import check_closed as check_closed
 from .target import make_target as make_target
+from .zones import read_zones as read_zones

@@ -17,8 +17,8 @@ _LAYER = "|layername="
 """How QGIS writes a layer of a file."""
 
 
-def read_features(path: str, field: str) -> gpd.GeoDataFrame:
-    """The layer of a vector file that has a column.
+def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
+    """The layer of a vector file that has a column; without one, the first with places.
 
     ``path``: a file, or one of its layers as ``file.gpkg|layername=review``. Raises ``InputError``
     when the file, the layer or the column is not there, or several layers have it.
@@ -32,6 +32,9 @@ def read_features(path: str, field: str) -> gpd.GeoDataFrame:
             raise InputError(
                 f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
             )
+        if field is None:
+            places = (str(name) for name, kind in pyogrio.list_layers(file) if kind is not None)
+            return gpd.read_file(file, layer=layer or next(places, names[0]))
         columns = {
             name: list(pyogrio.read_info(file, layer=name)["fields"])
             for name in ([layer] if layer else names)

@@ -40,6 +40,7 @@ VERBS = [
     "make_plan",
     "open_scene",
     "run_batch",
+    "tabulate_areas",
     "train",
     "train_on_polygons",
     "zero_shot",
