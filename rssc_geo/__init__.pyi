@@ -27,6 +27,7 @@ from .options import ClassifyOptions as ClassifyOptions
 from .options import EvaluateOptions as EvaluateOptions
 from .options import ExplainOptions as ExplainOptions
 from .options import PredictorOptions as PredictorOptions
+from .options import RefineOptions as RefineOptions
 from .options import SampleOptions as SampleOptions
 from .options import TileOptions as TileOptions
 from .options import TilingOptions as TilingOptions
@@ -45,6 +46,8 @@ from .pipelines.explain import ExplainResult as ExplainResult
 from .pipelines.explain import explain as explain
 from .pipelines.export_tiles import TileExport as TileExport
 from .pipelines.export_tiles import export_tiles as export_tiles
+from .pipelines.refine import RefineResult as RefineResult
+from .pipelines.refine import refine as refine
 from .pipelines.tabulate_areas import AreaTable as AreaTable
 from .pipelines.tabulate_areas import tabulate_areas as tabulate_areas
 from .pipelines.zero_shot import zero_shot as zero_shot

@@ -1166,6 +1166,26 @@ class LegendOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefineOptions(LegendOptions, ClassChoiceOptions, OverwriteOptions):
+    """Options of ``refine``."""
+
+    min_area: float = option(
+        "Smaller regions join a neighbor.",
+        OUTPUT,
+        Kind("M2", float, "number", expected="a number", minimum=0),
+        default=0.0,
+        unit="m²",
+    )
+    majority: int | None = option(
+        "Majority filter: so many times, each cell takes the class that most of it and its eight"
+        " neighbors have.",
+        OUTPUT,
+        COUNT,
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleOptions(LegendOptions, OverwriteOptions):
     """Options of ``assess sample``."""
 
@@ -1267,6 +1287,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "train": TrainOptions,
         "train --raster": TrainOnPolygonsOptions,
         "models import": ImportOptions,
+        "refine": RefineOptions,
         "areas": AreasOptions,
         "assess sample": SampleOptions,
         "assess accuracy": AccuracyOptions,

@@ -11,7 +11,7 @@ from affine import Affine
 from pyproj import CRS
 
 from rssc_geo.geometry import TileGrid, Window
-from rssc_geo.models import scene_classes
+from rssc_geo.models import UNKNOWN_CLASS, scene_classes, unknown_class
 from rssc_geo.output import CellBatch, GeoGrid, LandUseWriter, OutputTarget
 from rssc_geo.raster import Scene
 
@@ -83,7 +83,10 @@ def write_map(
     with LandUseWriter(
         OutputTarget(path, crs=target_crs, min_area=min_area),
         geo,
-        classes=scene_classes(names),
+        classes=[
+            unknown_class(each.id) if each.name == UNKNOWN_CLASS else each
+            for each in scene_classes(names)
+        ],
         run_key={"input": "made"},
         provenance={"input": "made"},
     ) as writer:

@@ -71,6 +71,7 @@ ARGUMENTS = {
     "batch run": ["scene.tif"],
     "models import": ["best.pth"],
     "evaluate": ["compact"],
+    "refine": ["map.gpkg"],
     "areas": ["map.gpkg"],
     "assess sample": ["map.gpkg"],
     "assess accuracy": ["map.gpkg"],

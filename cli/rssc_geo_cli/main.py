@@ -26,6 +26,7 @@ _COMMANDS = {
     "batch": ("batch", "batch_group"),
     "info": ("info", "info_command"),
     "models": ("models", "models_group"),
+    "refine": ("refine", "refine_command"),
     "areas": ("areas", "areas_command"),
     "assess": ("assess", "assess_group"),
     "evaluate": ("evaluate", "evaluate_command"),

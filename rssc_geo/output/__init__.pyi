@@ -13,6 +13,7 @@ from .formats import format_of as format_of
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
 from .geopackage import provenance_document as provenance_document
+from .geopackage import read_looks as read_looks
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
 from .landuse import ClassTotal as ClassTotal
@@ -35,6 +36,9 @@ from .partfile import PartFile as PartFile
 from .partfile import Row as Row
 from .placement import GeoGrid as GeoGrid
 from .placement import Placement as Placement
+from .refined import RefinedCells as RefinedCells
+from .refined import majority_filter as majority_filter
+from .refined import write_refined as write_refined
 from .shares import LEAST_CELLS as LEAST_CELLS
 from .shares import Shares as Shares
 from .shares import estimate_shares as estimate_shares

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rssc_geo.errors import InputError
-from rssc_geo.geometry import count_regions
+from rssc_geo.geometry import label_regions
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
 from rssc_geo.output.layers import GEOMETRY
 
@@ -99,7 +99,8 @@ class FinishedMap:
         shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
         grid = np.full(shape, _NOTHING, np.int16)
         grid[own.rows, own.cols] = own.codes
-        if count_regions(grid, nothing=_NOTHING) == sum(known.regions for known in self.classes):
+        regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
+        if regions == sum(known.regions for known in self.classes):
             return own
         return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
 

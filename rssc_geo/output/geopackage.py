@@ -12,7 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 from rssc_geo.errors import OutputError
 from rssc_geo.files import write_error
@@ -168,6 +168,30 @@ def read_provenance(path: Path) -> dict[str, Any]:
     except (sqlite3.Error, ValueError):
         return {}
     return document
+
+
+def read_looks(path: Path) -> dict[str, tuple[str, str]]:
+    """Title and color of each class that a map's style by class shows, by name; empty without one.
+
+    Of a GeoPackage; other formats have no styles.
+    """
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return {}
+    query = "SELECT styleSLD FROM layer_styles WHERE f_table_name = 'landuse' AND styleName = ?"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute(query, ("class",)).fetchone()
+        root = fromstring(found[0] if found else "<none/>")  # noqa: S314 -- expat bounds entities
+    except (sqlite3.Error, ParseError):
+        return {}
+    looks = {}
+    for rule in root.iter("Rule"):
+        name, title = rule.find(".//{*}Literal"), rule.find("Title")
+        color = rule.find(".//Fill/CssParameter[@name='fill']")
+        texts = [part.text for part in (name, title, color) if part is not None and part.text]
+        if len(texts) == 3:
+            looks[texts[0]] = (texts[1], texts[2])
+    return looks
 
 
 def check_no_other_layers(path: Path) -> None:

@@ -39,6 +39,7 @@ VERBS = [
     "load_predictor",
     "make_plan",
     "open_scene",
+    "refine",
     "run_batch",
     "tabulate_areas",
     "train",
