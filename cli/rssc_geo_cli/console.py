@@ -20,8 +20,6 @@ from rssc_geo.errors import UsageError, escaped
 from rssc_geo.options import PrintOptions, RunOptions
 from rssc_geo.progress import Progress, reporting
 
-_SHOWN = 10
-"""Classes, the largest first."""
 _STEP = 0.01
 """JSON events come when at least this share was done since the last one, and at a stage's ends."""
 _SIGNALS = 4
@@ -180,11 +178,11 @@ def show_result(
 
 
 def echo_areas(areas_m2: Mapping[str, float]) -> None:
-    """What covers most, a line a class."""
+    """Every class, the largest first, a line each, in the unit that fits."""
+    from rssc_geo.output import area_in_words
+
     total = sum(areas_m2.values()) or 1.0
-    largest = sorted(areas_m2.items(), key=lambda item: -item[1])
-    for name, area in largest[:_SHOWN]:
-        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
-    if others := largest[_SHOWN:]:
-        area, name = sum(area for _, area in others), f"{len(others)} other classes"
-        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+    width = max(map(len, areas_m2), default=0)
+    for name, area_m2 in sorted(areas_m2.items(), key=lambda item: -item[1]):
+        area, unit = area_in_words(area_m2)
+        click.echo(f"  {name:<{width}} {area:>12,.1f} {unit:<3} {area_m2 / total:>6.1%}")

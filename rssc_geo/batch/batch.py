@@ -91,7 +91,9 @@ def run_batch(
             result = tracker.result()
             if options.merge is not None:
                 files = merge_done(jobs, journal, Path(output), options, legend_of(card))
-                result = result.merged(files, read_totals(Path(output)) if files else {})
+                totals = read_totals(Path(output)) if files else []
+                areas = {name: (cells, area) for name, _, cells, _, area in totals}
+                result = result.merged(files, areas)
             tracker.tick(0)
             outcome = "failures" if result.failed else "done"
             return result

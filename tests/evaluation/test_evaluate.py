@@ -239,7 +239,7 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
     assert (found.pixels == 90).all()
     with pytest.raises(InputError, match="no column 'class'; there are labels: kind"):
         labeled_tiles(plan, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
-    with pytest.raises(InputError, match="cannot be read as labeled polygons"):
+    with pytest.raises(InputError, match="cannot be read as a vector file"):
         labeled_tiles(plan, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
     with pytest.raises(InputError, match="no tile of .* is covered to 60%"):
         coarse = make_plan(path, card, TilingOptions(tile_size="40px"))
