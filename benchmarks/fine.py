@@ -45,8 +45,7 @@ from synthetic_world import World, make_world, score
 
 from rssc_geo import ClassifyOptions, TilingOptions, classify, load_model
 from rssc_geo.geometry import BlockGrid, TileGrid
-from rssc_geo.inference import Plan, Prediction, Predictor, make_plan
-from rssc_geo.inference.layout import block_grid
+from rssc_geo.inference import Plan, Prediction, Predictor, block_grid, make_plan
 from rssc_geo.raster import TileData, TileReader
 
 COARSE = {"tile_size": "400m", "cell_size": "400m"}

@@ -34,8 +34,7 @@ from scipy.special import softmax
 from synthetic_world import make_world
 
 from rssc_geo import ClassifyOptions, Predictor, classify, load_model
-from rssc_geo.output import GridRow, smoothed
-from rssc_geo.output.smoothing import CONTRAST, ROUNDS
+from rssc_geo.output import CONTRAST, ROUNDS, GridRow, smoothed
 
 SEEDS = (1, 2)
 STRENGTHS = (0.5, 1.0, 2.0)  # of the Potts model

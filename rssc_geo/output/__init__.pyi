@@ -42,6 +42,8 @@ from .refined import write_refined as write_refined
 from .shares import LEAST_CELLS as LEAST_CELLS
 from .shares import Shares as Shares
 from .shares import estimate_shares as estimate_shares
+from .smoothing import CONTRAST as CONTRAST
+from .smoothing import ROUNDS as ROUNDS
 from .smoothing import GridRow as GridRow
 from .smoothing import smoothed as smoothed
 from .styles import CONFIDENCE_STEPS as CONFIDENCE_STEPS

@@ -87,7 +87,7 @@ def test_a_static_catalogue_with_children(
             bundle,
             "--json",
         )
-        assert code == 1, err
+        assert code == 4, err
         assert load_json(out)["done"] == 2
         assert states(maps) == {"one.gpkg": "done", "two.gpkg": "done", "gone.gpkg": "failed"}
         assert "gone.tif" in err
@@ -122,7 +122,7 @@ def test_rasters_and_collections_by_url(
         "--json",
     )
     code, out, err = rssc_run(*words)
-    assert code == 1
+    assert code == 4
     assert states(maps) == {
         "scene_0.gpkg": "done",
         "gone.gpkg": "failed",

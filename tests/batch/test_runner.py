@@ -175,7 +175,9 @@ def test_a_block_that_always_fails_fails_its_scene_alone(
         broken=lambda block: block.scene.name == "b" and block.tiles[0] > 50,
     )
     result = run(inputs, pool)
-    assert result.as_dict()["failed"] == [{"input": str(inputs[1]), "error": "a bad moment"}]
+    assert result.as_dict()["failed"] == [
+        {"input": str(inputs[1]), "error": "a bad moment", "known": False}
+    ]
     assert states(tmp_path / "maps") == {"a.gpkg": "done", "b.gpkg": "failed", "c.gpkg": "done"}
 
 

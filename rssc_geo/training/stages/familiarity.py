@@ -15,6 +15,7 @@ from rssc_geo.models import Familiarity, Model
 from rssc_geo.training.augment import normalize, to_input
 from rssc_geo.training.crops import Crops, CropSampler
 from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.loop import mixed_precision
 from rssc_geo.training.options import EncoderRecipe
 from rssc_geo.training.outliers import make_outliers
 from rssc_geo.training.stages.features import Features, mean_tokens
@@ -22,7 +23,7 @@ from rssc_geo.training.windows import find_windows
 
 log = logging.getLogger(__name__)
 
-_CROPS = 4096
+_CROPS = 2048
 """At most; outliers are half as many."""
 _BATCH = 64
 _STRENGTH = 0.01
@@ -43,7 +44,9 @@ def add_familiarity(
 
     What is familiar are crops as the image encoder has learned them; what is not is made up, see
     ``make_outliers``. Logistic regression tells them apart by the mean token, as ``Familiarity``
-    reads it. Its quantiles are those of the validation pictures as they are.
+    reads it. Its quantiles are those of the validation pictures as they are. Where windows of the
+    model share features, all are seen in surroundings too, as the parts of a raster are: plain
+    water there is unlike plain water in a frame.
 
     Parameters
     ----------
@@ -66,26 +69,24 @@ def add_familiarity(
         generator=generator,
     )
     known = _embed(model, (crops.images for crops in _some(sampler, size)))
-    made = make_outliers(data.pixels[rows], len(known) // 2, random)
+    made = make_outliers(data.pixels[rows], min(_CROPS, len(rows)) // 2, random)
     parts = np.array_split(made, math.ceil(len(made) / _BATCH))
     other = _embed(model, (to_input(part) for part in parts))
     part = Familiarity(image_width=known.shape[1], levels=_LEVELS)
     _fit(part, known, other)
-    pooled = {
-        name: torch.from_numpy(mean_tokens(features.tokens[0], split[name]))
-        for name in ("val", "test")
-        if len(split[name])
-    }
     with torch.no_grad():
-        scores = part.score(pooled["val"])
+        held = data.pixels[split["val"]]
+        pieces = np.array_split(held, math.ceil(len(held) / _BATCH))
+        scores = part.score(_embed(model, (to_input(piece) for piece in pieces)))
         part.scores.copy_(torch.quantile(scores, torch.linspace(0, 1, _LEVELS)))
 
         def unknown(tokens: torch.Tensor) -> float:
             return round(float((part(tokens) < model.card.unknown_below).float().mean()), 4)
 
         figures = {"made_up": unknown(other)}
-        if "test" in pooled:
-            figures["test"] = unknown(pooled["test"])
+        if len(split["test"]):
+            pooled = mean_tokens(features.tokens[0], split["test"])
+            figures["test"] = unknown(torch.from_numpy(pooled))
     log.info("share that is Unknown: %s", figures)
     card = dataclasses.replace(
         model.card,
@@ -105,15 +106,31 @@ def _some(sampler: CropSampler, size: int) -> Iterator[Crops]:
 
 @torch.inference_mode()
 def _embed(model: Model, batches: Iterator[torch.Tensor]) -> torch.Tensor:
-    """Mean tokens float32 ``(N, I)`` of images ``(B, 3, S, S)`` in [0, 1] a batch."""
+    """Mean tokens float32 ``(N, I)`` of images ``(B, 3, S, S)`` in [0, 1] a batch.
+
+    Where windows share features, each image also gives one as seen in its mirrored surroundings.
+    """
     card, network = model.card, model.network
     found = []
     for images in batches:
         fitting = F.interpolate(images, size=card.input_size, mode="bilinear", antialias=True)
         inputs = normalize(fitting, card.mean, card.std)
-        tokens = network.encode_image(inputs.to(network.queries.device))
-        found.append(tokens.mean(1).float().cpu())
+        inputs = inputs.to(network.queries.device)
+        with mixed_precision(inputs.device):
+            found.append(network.encode_image(inputs).mean(1).float().cpu())
+            if card.local_features is not None:
+                found.append(_surrounded(model, inputs).mean(1).float().cpu())
     return torch.cat(found)
+
+
+def _surrounded(model: Model, inputs: torch.Tensor) -> torch.Tensor:
+    """Tokens ``(B, T, I)`` of inputs ``(B, 3, S, S)`` that lie amid their mirror images."""
+    around = inputs.shape[-1] // 2
+    wide = F.pad(inputs, (around,) * 4, mode="reflect")
+    tokens = model.network.encode_image(wide)  # (B, 4 T, I)
+    side = math.isqrt(tokens.shape[1])
+    own = slice(side // 4, side // 4 + side // 2)
+    return tokens.unflatten(1, (side, side))[:, own, own].flatten(1, 2)
 
 
 def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor) -> None:

@@ -178,7 +178,9 @@ def test_patches_lie_where_the_labels_are(
         ("under", area(30, 30, 90, 90)),  # another class lies upon it wholly
     ]
     labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), scene, field="class")
-    plan = make_plan(tmp_path / "ramp.tif", small_model.card, TilingOptions(tile_size="40px"))
+    plan = make_plan(
+        tmp_path / "ramp.tif", small_model.card, TilingOptions(tile_size="40px", force=True)
+    )
     patches = cut_patches(plan, labels, purity=0.6, out_size=(40, 40))
     assert "1 labeled area(s) are covered more by other classes" in caplog.text
     assert set(patches.names.tolist()) == {"large", "small"}
@@ -210,7 +212,9 @@ def test_large_and_many_areas_are_balanced(
         ),
     ]
     labels = read_labels(write_labels(tmp_path / "labels.gpkg", rows), plain, field="class")
-    plan = make_plan(tmp_path / "plain.tif", small_model.card, TilingOptions(tile_size="4px"))
+    plan = make_plan(
+        tmp_path / "plain.tif", small_model.card, TilingOptions(tile_size="4px", force=True)
+    )
     patches = cut_patches(plan, labels, purity=0.6, out_size=(8, 8))
     counts = {name: int((patches.names == name).sum()) for name in ("wide", "dots")}
     assert counts == {"wide": 8, "dots": 200}
