@@ -115,7 +115,7 @@ def test_a_full_disk_stops_the_batch_which_goes_on_when_there_is_room(
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - (room_kb << 10)))
     code, _, err = start(*command(scenes, small_disk, bundle)).finish()
-    assert code == 1
+    assert code == 4
     assert "the same command" in err
     assert err.count("rssc-geo: error: ") == 1
     assert "failed" not in states(small_disk).values()
@@ -133,7 +133,7 @@ def test_a_read_only_output_is_refused_at_once(
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     code, _, err = start(*command(scenes, small_disk, bundle)).finish()
-    assert code == 1
+    assert code == 4
     assert f"cannot write in {small_disk}" in err
 
 
@@ -152,7 +152,7 @@ def test_a_scene_damaged_in_the_middle_fails_alone(
         file.seek(size // 2)
         file.write(b"\xff" * (size // 8))
     code, out, err = start(*command(scenes, maps, bundle)).finish()
-    assert code == 1
+    assert code == 4
     assert "scene_1.tif cannot be read at rows" in err
     assert load_json(out)["done"] == 2
     assert states(maps) == {
