@@ -130,7 +130,8 @@ def _surrounded(model: Model, inputs: torch.Tensor) -> torch.Tensor:
     tokens = model.network.encode_image(wide)  # (B, 4 T, I)
     side = math.isqrt(tokens.shape[1])
     own = slice(side // 4, side // 4 + side // 2)
-    return tokens.unflatten(1, (side, side))[:, own, own].flatten(1, 2)
+    grid = tokens.reshape(len(tokens), side, side, -1)
+    return grid[:, own, own].flatten(1, 2)
 
 
 def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor) -> None:
