@@ -113,7 +113,7 @@ def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_p
             scene,
             "-o",
             tmp_path / f"{name}.gpkg",
-            *whole_tiles("100px"),
+            *whole_tiles("80px"),
             *extra,
         )
         assert done.code == 0, done.err
