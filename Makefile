@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-qgis test-qgis-ltr plugin docs lint clean
+.PHONY: demo test test-qgis test-qgis-ltr plugin docs lint model left-out clean
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,16 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 	$(IN_GIT) && PATH="$(CURDIR)/$(BIN):$$PATH" SKIP=ruff,ruff-format,mypy,import-linter \
 	  $(BIN)/pre-commit run --all-files || ! $(IN_GIT)
+
+# The embedded model anew, from the data sets of its card (DATA), in stages that go on after a stop.
+DATA ?= ../shared/data
+WEIGHTS ?= ../shared/weights/mobilenetv1_100_imagenet.safetensors
+model: $(VENV)/.dev
+	$(BIN)/python benchmarks/embedded_model.py $(DATA) -o build/compact
+
+# How right an encoder is on each data set that it did not learn from: the table of docs/benchmarks.md.
+left-out: $(VENV)/.dev
+	$(BIN)/python benchmarks/left_out.py $(DATA) --weights $(WEIGHTS)
 
 clean:
 	rm -rf $(VENV) demo build dist

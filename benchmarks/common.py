@@ -14,6 +14,8 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
+DATA_SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
+"""Folders of the scene pictures that the embedded model learns from."""
 CACHE = Path(tempfile.gettempdir()) / "rssc-geo-benchmarks"
 NORTH_UP = Affine(1.0, 0, 500_000, 0, -1.0, 5_000_000)
 

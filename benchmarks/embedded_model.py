@@ -16,9 +16,11 @@ import random
 import sys
 from pathlib import Path
 
-from rssc_geo import TrainOptions, train
+from common import DATA_SETS
 
-SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
+from rssc_geo import TrainOptions, train
+from rssc_geo.models import load_card
+
 SENTENCES = 5
 DESCRIPTION = (
     "MobileNetV1 with a scene look and a ground look at 192 px, 27,000 static word vectors, dual"
@@ -28,8 +30,8 @@ DATA = (
     "AID (Xia et al., 2017) at 150 px with RSICD's captions (Lu et al., 2017), UC Merced (Yang and"
     " Newsam, 2010) with UCM-Captions' sentences by class (Qu et al., 2016), 14 classes of"
     " NWPU-RESISC45 (Cheng et al., 2017) at 160 px, EuroSAT (Helber et al., 2019; MIT); all but"
-    " EuroSAT for research, no license stated; started from compact 0.3.0, whose word vectors come"
-    " from all-MiniLM-L6-v2 (Apache-2.0) and initial image weights from MobileNetV1, ImageNet-1k"
+    " EuroSAT for research, no license stated; started from {start}, whose word vectors come from"
+    " all-MiniLM-L6-v2 (Apache-2.0) and initial image weights from MobileNetV1, ImageNet-1k"
     " (Apache-2.0)"
 )
 
@@ -61,8 +63,8 @@ def main() -> None:
     parser.add_argument("--model", default="compact", help="bundle to start from")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    work = Path(f"{options.output}.work")
-    folders = [options.data / name for name in SETS]
+    work, start = Path(f"{options.output}.work"), load_card(options.model)
+    folders = [options.data / name for name in DATA_SETS]
     folders[1] = with_sentences(folders[1], work / "data")
     card = train(
         folders,
@@ -72,7 +74,8 @@ def main() -> None:
             taxonomy=str(options.data / "taxonomy.json"),
             work=str(work),
             ground_look=(2, 256),
-            schedule=((18, 160), (5, 192)),
+            schedule=((4, 160), (4, 192)),
+            swa_epochs=5,
             learning_rate=1.2e-3,
             views=2,
             caption_epochs=10,
@@ -80,10 +83,10 @@ def main() -> None:
             footprint=(60, 160, 4800),
             gsd_range=(0.3, 10),
             name="compact",
-            bundle_version="1.0.0",
+            bundle_version="1.1.0",
             license="Apache-2.0",
             description=DESCRIPTION,
-            data=DATA,
+            data=DATA.format(start=f"{start.name} {start.version}"),
         ),
         command=" ".join(["python benchmarks/embedded_model.py", *sys.argv[1:]]),
         progress=True,

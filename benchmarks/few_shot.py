@@ -16,6 +16,7 @@ same mean token after --fine-tune, on so many of the draws at 8 a class.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -62,7 +63,7 @@ def fuse(model: Model, others: SceneImages, features: Features, options: Trainin
             logits_of(model, tokens, [""] * len(labels), source="generated").argmax(1), labels
         )
 
-    recipe = options.fusion.shortened(6).reading(written=0.3)
+    recipe = dataclasses.replace(options.fusion, epochs=6, generated=0.0, written=0.3)
     none = [[""] * len(others.names)] * len(features.tokens)
     learned = FusionData(features, others, none, split["train"])
     train_fusion(model, learned, recipe, validate=validate)

@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from common import DATA_SETS
 from scipy.special import softmax
 
 from rssc_geo.models import load_bundle
@@ -48,7 +49,6 @@ from rssc_geo.training import (
     train_encoder,
 )
 
-SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
 LEFT_OUT = ("ucm256", "nwpu160", "eurosat64", "aid150")
 SIZE, BATCH = 160, 64
 CPU = torch.device("cpu")
@@ -179,14 +179,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     size = load_bundle("compact").card.input_size[0]
     data = load_data_sets(
-        [options.data / name for name in SETS],
+        [options.data / name for name in DATA_SETS],
         size=size,
         taxonomy=options.data / "taxonomy.json",
     )
     print("| left out | pictures | learned from | accuracy | calibration error | confidence |"
           " own validation | minutes |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     for left_out in options.only:
-        others = [name for name in SETS if name != left_out]
+        others = [name for name in DATA_SETS if name != left_out]
         share = np.mean([own == "aid150" for own in data.legend.sets if own in others])
         runs = [(others, options.pictures)]
         if left_out != "aid150":

@@ -201,7 +201,7 @@ def dry_run(arguments: argparse.Namespace) -> bool:
         started = time.perf_counter()
         plan = plan_batch([scenes], output, PLAIN).as_dict()
         seconds = time.perf_counter() - started
-    assert plan["done_before"] == arguments.scenes, plan["done_before"]
+    assert plan["skipped"] == arguments.scenes, plan["skipped"]
     return verdict(f"seconds of --dry-run of {arguments.scenes} scenes", seconds, at_most=2)
 
 
@@ -219,7 +219,7 @@ def merge(arguments: argparse.Namespace) -> bool:
             result = run_batch([scenes], output, MERGING)
             spent.append(time.process_time() - before)
             seconds, size = time.perf_counter() - started, output.stat().st_size / 1e6
-        assert result.done_before == count, (result.done_before, result.failed[:3])
+        assert result.skipped == count, (result.skipped, result.failed[:3])
         assert math.isclose(sum(result.area_m2.values()), covered_m2(count), rel_tol=0.01)
         print(
             f"{count} scenes merged in {seconds:.1f} s, {spent[-1]:.1f} s of them of the processor;"

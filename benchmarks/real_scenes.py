@@ -35,7 +35,9 @@ def main() -> None:
     )
     parser.add_argument("shared", type=Path, help="folder of data and tools")
     parser.add_argument("--model", default="compact")
-    parser.add_argument("--options", nargs="*", default=[], help="more options of classify")
+    parser.add_argument(
+        "--options", action="extend", nargs="*", default=[], help="more options of classify"
+    )
     parser.add_argument("--work", type=Path, default=Path("work/real_scenes"))
     arguments = parser.parse_args()
     for kind, folder in SETS.items():

@@ -195,6 +195,7 @@ GROUPS = (
     CHOICE := "Choice of cells",
     BATCH := "Batch",
     POLYGONS := "Labeled polygons",
+    SAMPLE := "Sample",
     SPLIT := "Parts of the data set",
     LEARNING := "Learning",
     FULL_SIZE := "Training end to end",
@@ -346,7 +347,14 @@ class PrintOptions:
         "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
     )
     quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
-    log_json: bool = option("Messages on stderr as JSON Lines.", RUN, FLAG, default=False)
+    log_json: bool = option("Messages as JSON Lines.", RUN, FLAG, default=False)
+    log_file: str | None = option(
+        "Append the messages to a file too, with their times, and those of -v.",
+        RUN,
+        FILE,
+        default=None,
+        path=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,6 +378,13 @@ class BatchRunOptions(RunOptions):
 
     dry_run: bool = option(
         "Show what would be done, its size and an estimate of the time.", RUN, FLAG, default=False
+    )
+    fail_on: str = option(
+        "Failures that give an exit code: any (4: some are new, 5: all are known from an earlier"
+        " run), only new ones (4), none.",
+        RUN,
+        choice("any", "new", "none"),
+        default="any",
     )
 
 
@@ -499,7 +514,8 @@ class TilingOptions(ReadingOptions):
         row=True,
     )
     cell_size: str | None = option(
-        "Side of a cell, at most the tile's. Default: the tile's.",
+        "Side of a cell, at most the tile's. Default: a sixth of it, of models that map fine cells;"
+        " else the tile's.",
         TILES,
         SIZE,
         default=None,
@@ -522,6 +538,13 @@ class TilingOptions(ReadingOptions):
         numbers(float, "MINX,MINY,MAXX,MAXY"),
         default=None,
         row=True,
+    )
+    force: bool = option(
+        "Go on where pixels or tiles are far outside what the model was trained on.",
+        TILES,
+        FLAG,
+        default=False,
+        commandline_only=True,
     )
 
     def __post_init__(self) -> None:
@@ -677,6 +700,15 @@ class OutputOptions:
         default=False,
         row=True,
     )
+    smooth: bool = option(
+        "Where cells are smaller than tiles: let neighbors tell a cell's class too, less where the"
+        " picture changes between them.",
+        OUTPUT,
+        FLAG,
+        default=True,
+        negative="--no-smooth",
+        row=True,
+    )
     class_raster: str | None = option(
         "Also a COG of classes, one pixel a cell.", OUTPUT, FILE, default=None, row=True, path=True
     )
@@ -700,9 +732,28 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ZoneOptions:
+    """The zones of a table of areas."""
+
+    zones: str | None = option(
+        "Vector file of polygons: the areas of each too.", INPUT, FILE, default=None, path=True
+    )
+    zone_field: str | None = option(
+        "Column of the zones' names. Default: they are numbered.", INPUT, NAME, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(ZoneOptions):
     """What helps people to judge a map."""
 
+    areas: str | None = option(
+        "Also a table of areas, as `areas` makes it.",
+        OUTPUT,
+        Kind("CSV", str),
+        default=None,
+        path=True,
+    )
     report: str | None = option(
         "Also a page: map, areas, examples, doubtful cells, provenance.",
         OUTPUT,
@@ -1003,13 +1054,14 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     learning_rate: float | None = option(
         "Of the image encoder's heads; end to end: of all.", LEARNING, NUMBER, default=None
     )
-    caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
-    fusion_epochs: int | None = option(
-        "Epochs of the fusion: so many, then half as many for the words.",
+    swa_epochs: int | None = option(
+        "Last epochs of the image encoder, over which its weights are averaged (SWA).",
         LEARNING,
         COUNT,
         default=None,
     )
+    caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
+    fusion_epochs: int | None = option("Epochs of the fusion.", LEARNING, COUNT, default=None)
     folds: int = option("Of the captioners, at least 2.", LEARNING, COUNT, default=2)
     views: int = option("Copies of each picture, the first as it is.", LEARNING, COUNT, default=4)
     footprint: tuple[float, ...] | None = option(
@@ -1132,6 +1184,127 @@ class ImportOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LegendOptions:
+    """In which legend a finished map is told."""
+
+    legend: str | None = option(
+        "Another legend: groups, anderson-1, anderson-2, corine-1, corine-2, osm-landuse, or the"
+        " JSON file of a crosswalk. Default: the map's own classes.",
+        INPUT,
+        Kind("NAME|FILE", str),
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineOptions(LegendOptions, ClassChoiceOptions, OverwriteOptions):
+    """Options of ``refine``."""
+
+    min_area: float = option(
+        "Smaller regions join a neighbor.",
+        OUTPUT,
+        Kind("M2", float, "number", expected="a number", minimum=0),
+        default=0.0,
+        unit="m²",
+    )
+    majority: int | None = option(
+        "Majority filter: so many times, each cell takes the class that most of it and its eight"
+        " neighbors have.",
+        OUTPUT,
+        COUNT,
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(LegendOptions, OverwriteOptions):
+    """Options of ``assess sample``."""
+
+    design: str = option(
+        "stratified: at random within each class of the map; systematic: on a square grid with a"
+        " random start; simple: at random over the whole map.",
+        SAMPLE,
+        choice("stratified", "systematic", "simple"),
+        default="stratified",
+    )
+    unit: str = option(
+        "What is labeled: the whole cell, or a point at random in it.",
+        SAMPLE,
+        choice("cell", "point"),
+        default="cell",
+    )
+    sample_size: int | None = option(
+        "So many units. Default: by --standard-error.", SAMPLE, COUNT, default=None
+    )
+    standard_error: float = option(
+        "Standard error of the overall accuracy to aim at, above 0.", SAMPLE, SHARE, default=0.02
+    )
+    expected_accuracy: float | None = option(
+        "Accuracy that is expected of each class. Default: its mean confidence, from 0.5 to 0.95.",
+        SAMPLE,
+        SHARE,
+        default=None,
+    )
+    min_per_class: int = option(
+        "Units of each class at least, with stratified.", SAMPLE, COUNT, default=50
+    )
+    seed: int = option("Of every random choice.", SAMPLE, INTEGER, default=0)
+
+    def __post_init__(self) -> None:
+        if not self.standard_error:
+            raise UsageError("--standard-error 0 needs a label for every cell; give more, as 0.02")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyOptions(LegendOptions):
+    """Options of ``assess accuracy``."""
+
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """What a map is assessed with."""
+
+    reference: str = option(
+        "Reference labels: a vector file of points or polygons.",
+        INPUT,
+        FILE,
+        default="",
+        path=True,
+        required=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessmentTargetOptions:
+    """Where the figures of an assessment go."""
+
+    output: str | None = option(
+        "Also write a page (HTML), JSON and CSV tables into this folder.",
+        OUTPUT,
+        Kind("PATH", str),
+        default=None,
+        short="o",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreasOptions(LegendOptions, ZoneOptions, OverwriteOptions):
+    """Options of ``areas``."""
+
+    reference: str | None = option(
+        "Reference labels: areas adjusted for the map's errors, with intervals, too.",
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+
+
 COMMANDS: Mapping[str, type] = types.MappingProxyType(
     {
         "classify": ClassifyOptions,
@@ -1146,6 +1319,10 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "train": TrainOptions,
         "train --raster": TrainOnPolygonsOptions,
         "models import": ImportOptions,
+        "refine": RefineOptions,
+        "areas": AreasOptions,
+        "assess sample": SampleOptions,
+        "assess accuracy": AccuracyOptions,
     }
 )
 """The options of each command; two commands do two things, each with its own."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from affine import Affine
+from pyproj import CRS
 
-from rssc_geo.geometry import Window
+from rssc_geo.geometry import TileGrid, Window
+from rssc_geo.models import UNKNOWN_CLASS, scene_classes, unknown_class
+from rssc_geo.output import CellBatch, GeoGrid, LandUseWriter, OutputTarget
 from rssc_geo.raster import Scene
 
 NORTH_UP = Affine(2.0, 0, 500_000, 0, -2.0, 5_000_000)
+CELLS = Affine(100.0, 0, 500_000, 0, -100.0, 5_000_000)
 
 
 def write_raster(path: Path, pixels: np.ndarray, **profile: object) -> Path:
@@ -52,3 +57,41 @@ def mask(scene: Scene) -> np.ndarray:
     """Bool (rows, cols), the valid pixels at full resolution."""
     with scene.pixel_reader() as reader:
         return reader.valid_at_full_resolution(Window(0, 0, *scene.shape))
+
+
+def write_map(
+    path: Path,
+    class_grid: np.ndarray,
+    names: Sequence[str],
+    *,
+    crs: str = "EPSG:32632",
+    transform: Affine = CELLS,
+    target_crs: CRS | None = None,
+    min_area: float = 0.0,
+) -> Path:
+    """A finished map of one cell a pixel.
+
+    ``class_grid``: integers (rows, columns) into ``names``, below 0 for no cell.
+    """
+    rows, cols = (axis.astype(np.int32) for axis in np.nonzero(class_grid >= 0))
+    chosen = class_grid[rows, cols]
+    following = (chosen + 1) % len(names)
+    probabilities = np.zeros((len(rows), len(names)), np.float32)
+    probabilities[np.arange(len(rows)), following] = 0.25
+    probabilities[np.arange(len(rows)), chosen] = 0.75
+    geo = GeoGrid(TileGrid(class_grid.shape, (1, 1)), transform, CRS.from_user_input(crs))
+    with LandUseWriter(
+        OutputTarget(path, crs=target_crs, min_area=min_area),
+        geo,
+        classes=[
+            unknown_class(each.id) if each.name == UNKNOWN_CLASS else each
+            for each in scene_classes(names)
+        ],
+        run_key={"input": "made"},
+        provenance={"input": "made"},
+    ) as writer:
+        unfamiliar = np.full(len(rows), np.nan, np.float32)
+        captions = [""] * len(rows)
+        writer.append(CellBatch(rows, cols, probabilities, unfamiliar, captions), 1)
+        writer.finish()
+    return path

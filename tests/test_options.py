@@ -38,6 +38,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "NAME": ("name", "name"),
     "PNG": ("x.png", "x.png"),
     "HTML": ("x.html", "x.html"),
+    "CSV": ("x.csv", "x.csv"),
     "CRS": ("EPSG:4326", "EPSG:4326"),
     "SIZE": ("400m", "400m"),
     "LOW,HIGH": ("2%,98%", "2%,98%"),
@@ -59,12 +60,22 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "EPOCHSxPIXELS,…": ("1x64,2x96", ((1, 64), (2, 96))),
     "none|N|all": ("2", 2),
     "NAME,…": ("Port, Lake", ("Port", "Lake")),
+    "NAME|FILE": ("corine-1", "corine-1"),
 }
 REQUIRED = {
     "zero-shot": ["--classes", "a,b"],
     "models import": ["--classes", "a,b", "--levels", "2"],
+    "assess accuracy": ["--reference", "points.gpkg"],
 }
-ARGUMENTS = {"batch run": ["scene.tif"], "models import": ["best.pth"], "evaluate": ["compact"]}
+ARGUMENTS = {
+    "batch run": ["scene.tif"],
+    "models import": ["best.pth"],
+    "evaluate": ["compact"],
+    "refine": ["map.gpkg"],
+    "areas": ["map.gpkg"],
+    "assess sample": ["map.gpkg"],
+    "assess accuracy": ["map.gpkg"],
+}
 
 
 def sample(option: Option) -> tuple[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich_click import RichGroup
 
+from rssc_geo.errors import NothingToClassifyError, RsscGeoError
 from rssc_geo.options import BatchOptions, BatchRunOptions, PrintOptions, TargetOptions
 from rssc_geo.progress import duration
 from rssc_geo_cli.console import (
@@ -26,6 +28,12 @@ from rssc_geo_cli.options import command
 
 if TYPE_CHECKING:
     from rssc_geo.batch import BatchProgress
+
+
+log = logging.getLogger(__name__)
+
+_NEW_FAILURES, _KNOWN_FAILURES = 4, 5
+"""Exit codes of a batch of which some scenes failed."""
 
 
 @click.group("batch", cls=RichGroup)
@@ -46,8 +54,8 @@ def run_command(
 
     The result is a folder, or files such as 'maps/{id}.parquet'. Each scene becomes a map; what
     became of it stands in a journal beside the maps. The same command given again goes on where it
-    stopped. A scene that fails does not stop the others: the failures are listed at the end, and
-    the exit code is 1.
+    stopped. A scene that fails does not stop the others; the exit code is then 4, or 5 where all
+    that failed had failed before (--fail-on).
     """
     set_up_logging(run)
     if run.verbose < 2 and options.scheduler is not None:
@@ -61,7 +69,7 @@ def run_command(
     progress = _print_progress if run.progress == "json" else wants_bar(run)
     values = run_batch(inputs, target.output, options, progress=progress).as_dict()
     show_result(values, run, _tell)
-    return _failures(values["failed"])
+    return _exit_code(values, run, scenes=values["scenes"])
 
 
 def _print_progress(now: BatchProgress) -> None:
@@ -100,6 +108,10 @@ def _tell_status(values: Mapping[str, Any]) -> None:
     counts = [f"{count} {state}" for state, count in values["counts"].items() if count]
     if values["problems"]:
         counts.append(f"{len(values['problems'])} of the inputs of no use")
+    areas: Counter[str] = Counter()
+    for scene in values["scenes"]:
+        areas.update({entry["name"]: entry["area_m2"] for entry in scene["classes"] or []})
+    echo_areas(areas)
     click.echo(", ".join(counts) or "no scenes")
 
 
@@ -118,11 +130,13 @@ def _silence_dask() -> None:
 def _dry_run(
     inputs: Sequence[str], output: str, options: BatchOptions, run: BatchRunOptions
 ) -> int:
-    from rssc_geo.batch import plan_batch
+    from rssc_geo.batch import Problem, plan_batch
 
     values = plan_batch(inputs, output, options).as_dict()
+    for problem in values["failed"]:
+        log.error("%s", Problem(problem["input"], problem["error"]))
     show_result(values, run, _tell_plan)
-    return _failures(values["failed"])
+    return _exit_code(values, run, scenes=sum(bool(entry["output"]) for entry in values["plan"]))
 
 
 def _tell_plan(values: Mapping[str, Any]) -> None:
@@ -132,7 +146,12 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
             size = f"{entry['tiles']:>9} tiles  {rows} x {cols} px"
             click.echo(f"{size}  {entry['input']} -> {entry['output']}")
     seconds = values["estimated_seconds_on_cpu"]
-    before = f" ({values['done_before']} are done)" if values["done_before"] else ""
+    over = [
+        f"{values[state]} are {words}"
+        for state, words in (("skipped", "done"), ("empty", "empty"))
+        if values[state]
+    ]
+    before = f" ({', '.join(over)})" if over else ""
     time = (
         "time unknown: the model's card gives no rate"
         if seconds is None
@@ -145,22 +164,25 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
     )
 
 
-def _failures(failed: Sequence[Mapping[str, str]]) -> int:
-    """List what failed on stderr, a line each; the exit code."""
-    for entry in failed:
-        message = " ".join(entry["error"].split())
-        # Most messages begin with the input.
-        name = "" if message.startswith(entry["input"]) else f"{entry['input']}: "
-        click.echo(f"rssc-geo: error: {name}{message}", err=True)
-    if failed:
-        click.echo(f"rssc-geo: error: {len(failed)} of the inputs failed, see above", err=True)
-    return 1 if failed else 0
+def _exit_code(values: Mapping[str, Any], run: BatchRunOptions, *, scenes: int) -> int:
+    """Say how many inputs failed; what the program ends with. ``scenes``: that the inputs give."""
+    failed = values["failed"]
+    new = sum(not problem["known"] for problem in failed)
+    if not failed:
+        return NothingToClassifyError.exit_code if 0 < scenes == values["empty"] else 0
+    log.error("%d of the inputs failed, %d of them for the first time, see above", len(failed), new)
+    if scenes == 0:
+        return RsscGeoError.exit_code  # nothing could be begun
+    if run.fail_on == "none" or (run.fail_on == "new" and not new):
+        return 0
+    return _NEW_FAILURES if new else _KNOWN_FAILURES
 
 
 def _tell(values: Mapping[str, Any]) -> None:
     """A few lines for people."""
+    empty = f", {values['empty']} with nothing to classify" if values["empty"] else ""
     click.echo(
-        f"{values['done']} of {values['scenes']} scenes done ({values['done_before']} before),"
+        f"{values['done']} of {values['scenes']} scenes done ({values['skipped']} before){empty},"
         f" {duration(values['seconds'])}"
     )
     if values["tiles"]:

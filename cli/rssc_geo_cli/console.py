@@ -16,15 +16,17 @@ from typing import Any
 
 import click
 
-from rssc_geo.errors import escaped
+from rssc_geo.errors import UsageError, escaped
 from rssc_geo.options import PrintOptions, RunOptions
 from rssc_geo.progress import Progress, reporting
 
-_SHOWN = 10
-"""Classes, the largest first."""
 _STEP = 0.01
 """JSON events come when at least this share was done since the last one, and at a stage's ends."""
 _SIGNALS = 4
+_SHORT = "%(levelname)s: %(message)s"
+_TIMED = "%(asctime)s %(name)s %(levelname)s: %(message)s"
+FAILURES = "rssc_geo_cli.failures"
+"""The logger of the line that a command ends with when it fails."""
 _FOREIGN = ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm")
 """Libraries whose own messages repeat what our errors tell in one line."""
 
@@ -38,20 +40,48 @@ def set_up_logging(options: PrintOptions, *, least: int = 0) -> None:
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     level = logging.ERROR if options.quiet else levels[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
-    if options.log_json:
-        handler.setFormatter(_JsonLine())
-    elif verbose < 2:
-        handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
-    else:
-        handler.setFormatter(_OneLine("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    handler.setLevel(level)
+    timed = _JsonLine() if options.log_json else _OneLine(_TIMED)
+    handler.setFormatter(timed if verbose >= 2 or options.log_json else _OneLine(_SHORT))
+    if not options.log_json:  # the last line has another form there
+        handler.addFilter(lambda record: record.name != FAILURES)
     root = logging.getLogger()
+    for earlier in root.handlers:
+        if isinstance(earlier, logging.FileHandler):
+            earlier.close()
     root.handlers = [handler]
+    if options.log_file is not None:
+        file = _log_file(options.log_file)
+        file.setFormatter(timed)
+        root.addHandler(file)
+        level = min(level, logging.INFO)
     root.setLevel(level if verbose >= 2 else max(level, logging.WARNING))
     for name in ("rssc_geo", "rssc_geo_cli"):
         logging.getLogger(name).setLevel(level)
     if verbose < 2:
         for name in _FOREIGN:
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _log_file(path: str) -> logging.Handler:
+    try:
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--log-file {path} cannot be written ({error.strerror}): name another file"
+        ) from error
+
+
+def log_failure(line: str) -> bool:
+    """The last line of a command that failed, for log files; whether stderr has it by that.
+
+    Nothing before the logging is set up.
+    """
+    handlers = logging.getLogger().handlers
+    if not handlers:
+        return False
+    logging.getLogger(FAILURES).error("%s", line)
+    return isinstance(handlers[0].formatter, _JsonLine)
 
 
 class _OneLine(logging.Formatter):
@@ -148,11 +178,11 @@ def show_result(
 
 
 def echo_areas(areas_m2: Mapping[str, float]) -> None:
-    """What covers most, a line a class."""
+    """Every class, the largest first, a line each, in the unit that fits."""
+    from rssc_geo.output import area_in_words
+
     total = sum(areas_m2.values()) or 1.0
-    largest = sorted(areas_m2.items(), key=lambda item: -item[1])
-    for name, area in largest[:_SHOWN]:
-        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
-    if others := largest[_SHOWN:]:
-        area, name = sum(area for _, area in others), f"{len(others)} other classes"
-        click.echo(f"  {name:<20} {area / 1e4:>12,.1f} ha {area / total:>6.1%}")
+    width = max(map(len, areas_m2), default=0)
+    for name, area_m2 in sorted(areas_m2.items(), key=lambda item: -item[1]):
+        area, unit = area_in_words(area_m2)
+        click.echo(f"  {name:<{width}} {area:>12,.1f} {unit:<3} {area_m2 / total:>6.1%}")

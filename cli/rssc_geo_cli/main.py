@@ -26,6 +26,9 @@ _COMMANDS = {
     "batch": ("batch", "batch_group"),
     "info": ("info", "info_command"),
     "models": ("models", "models_group"),
+    "refine": ("refine", "refine_command"),
+    "areas": ("areas", "areas_command"),
+    "assess": ("assess", "assess_group"),
     "evaluate": ("evaluate", "evaluate_command"),
     "train": ("train", "train_command"),
     "tile": ("tile", "tile_command"),
@@ -58,6 +61,18 @@ class _LazyGroup(RichGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(_COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(name, _COMMANDS, 1)
+            hint = f"did you mean {close[0]}?" if close else "rssc-geo --help lists them"
+            ctx.fail(f"there is no command {name!r}: {hint}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
@@ -194,9 +209,11 @@ def internal_error(arguments: list[str], error: Exception) -> int:
 def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "internal") -> int:
     """Say on stderr what failed, on stdout as well where JSON was asked for; gives ``code``."""
     from rssc_geo.errors import escaped
+    from rssc_geo_cli.console import log_failure
 
     line = escaped(" ".join(message.split()))
-    click.echo(f"rssc-geo: error: {line}", err=True)
+    if not log_failure(line):
+        click.echo(f"rssc-geo: error: {line}", err=True)
     error = {"message": line, "exit_code": code, "type": kind}
     try:
         if _asks_for_events(arguments):

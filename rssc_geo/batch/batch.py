@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,18 @@ def run_batch(
         outcome = "stopped"
         try:
             tracker = Tracker(len(jobs.jobs), progress=report)
+            for problem in jobs.problems:
+                tracker.add_problem(replace(problem, known=problem.label in journal.known))
             runner = Runner(jobs.jobs, journal, options, made_by=made_by, tracker=tracker)
             if runner.waiting:
                 with contextlib.closing(make_pool() if make_pool else _make_pool(options)) as pool:
                     runner.run(pool)
-            result = tracker.result(jobs.problems)
+            result = tracker.result()
             if options.merge is not None:
                 files = merge_done(jobs, journal, Path(output), options, legend_of(card))
-                result = result.merged(files, read_totals(Path(output)) if files else {})
+                totals = read_totals(Path(output)) if files else []
+                areas = {name: (cells, area) for name, _, cells, _, area in totals}
+                result = result.merged(files, areas)
             tracker.tick(0)
             outcome = "failures" if result.failed else "done"
             return result
@@ -112,8 +116,10 @@ def plan_batch(
     card = load_card(options.model, revision=options.revision)
     made_by = _made_by(options, card)
     folder = output_folder(str(output), options)
-    scenes = read_journal(folder)["scenes"] if (folder / NAME).is_file() else []
-    rows = {scene["output"]: scene for scene in scenes}
+    known: dict[str, Any] = {"scenes": [], "problems": []}
+    if (folder / NAME).is_file():
+        known = read_journal(folder)
+    rows = {scene["output"]: scene for scene in known["scenes"]}
     states = [
         job_state(
             job,
@@ -124,7 +130,8 @@ def plan_batch(
         )
         for job in jobs.jobs
     ]
-    return estimate_batch(jobs, states, card)
+    labels = {problem["label"] for problem in known["problems"]}
+    return estimate_batch(jobs, states, card, labels)
 
 
 def read_status(place: str | Path) -> dict[str, Any]:

@@ -34,10 +34,19 @@ _UNSAFE = re.compile(r"[^\w.\-]+")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An input that gives no job, and why; it never stops the others."""
+    """An input that gives no map, and why; it never stops the others.
+
+    ``known``: it gave none in an earlier run either.
+    """
 
     label: str
     message: str
+    known: bool = False
+
+    def __str__(self) -> str:
+        """One line; most messages begin with the input."""
+        message = " ".join(self.message.split())
+        return message if message.startswith(self.label) else f"{self.label}: {message}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,9 +85,9 @@ class Job:
 class JobState:
     """What holds of a job before the run.
 
-    ``name``: "done" or "failed" where that was by the same options and of the same files, else
-    "waiting"; ``error``: of a failed one; ``ours``: whether the outputs that are there are as a
-    batch left them.
+    ``name``: "done", "empty" or "failed" where that was by the same options and of the same files,
+    else "waiting"; ``error``: of an empty or failed one; ``ours``: whether the outputs that are
+    there are as a batch left them.
     """
 
     name: str
@@ -128,6 +128,8 @@ def job_state(
     left = job.output.exists() and (len(there) == len(outputs) or not ours)
     if same and row["state"] == "done" and left:
         return JobState("done", options_hash, ours=ours)
+    if same and row["state"] == "empty":
+        return JobState("empty", options_hash, row["error"], ours)
     if same and row["state"] == "failed" and not retry_failed:
         error = f"{row['error']} (failed before: --retry-failed tries again)"
         return JobState("failed", options_hash, error, ours)

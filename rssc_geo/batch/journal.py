@@ -27,7 +27,7 @@ from rssc_geo.raster import is_remote
 
 NAME = "rssc-geo-batch.sqlite"
 LOCK = ".rssc-geo-batch.lock"
-STATES = ("waiting", "running", "done", "failed")
+STATES = ("waiting", "running", "done", "empty", "failed")
 _FORMAT = 2
 _BUSY_S = 30
 _CREATE = """
@@ -172,7 +172,8 @@ class BlockRecord(NamedTuple):
 class Journal:
     """The journal of a folder, held by one batch at a time; a context manager for one thread.
 
-    A scene is known by its key: its output's name from the folder on.
+    A scene is known by its key: its output's name from the folder on. ``known``: the keys of the
+    scenes that had failed before this run, and the inputs that had given none.
 
     Raises ``OutputError`` when another batch runs there, when the folder cannot be written, or when
     the file is damaged or of another version; so do all methods when it cannot be written.
@@ -211,6 +212,7 @@ class Journal:
             run("INSERT INTO meta VALUES (?)", (_FORMAT,))
         _check_format(self._connection, self.path)
         _check_content(self._connection, self.path)
+        self.known = self._failures()
         # What a killed run was at is to be done again.
         run("UPDATE scenes SET state = 'waiting' WHERE state = 'running'")
         run("DELETE FROM problems")
@@ -219,6 +221,12 @@ class Journal:
             (timestamp(), json.dumps(_versions()), options),
         ).lastrowid
         run("COMMIT")
+
+    def _failures(self) -> frozenset[str]:
+        """Scenes that have failed, by key, and inputs that gave none, before this run."""
+        run = self._connection.execute
+        failed = run("SELECT output FROM scenes WHERE state = 'failed'").fetchall()
+        return frozenset(name for (name,) in [*failed, *run("SELECT label FROM problems")])
 
     def key(self, output: Path) -> str:
         """An output as this journal names it."""
@@ -315,6 +323,11 @@ class Journal:
         state = "waiting" if again else "failed"
         attempt = () if opened else (_ATTEMPT,)
         self._update(key, *attempt, state=state, error=message, ended=timestamp())
+
+    def empty_scene(self, key: str, message: str, *, opened: bool) -> None:
+        """A scene has nothing to classify; ``opened`` as for ``fail_scene``."""
+        attempt = () if opened else (_ATTEMPT,)
+        self._update(key, *attempt, state="empty", error=message, ended=timestamp())
 
     def release_scenes(self) -> None:
         """Scenes that are under way wait for the next run."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,8 @@ from rssc_geo.progress import duration
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+log = logging.getLogger(__name__)
+
 _STAGES = ("reading", "model", "writing")
 _OPENED_AT_ONCE = 8  # opening is mostly waiting for a disk or a server
 _BYTES_A_CELL = 410
@@ -38,8 +41,8 @@ _BYTES_A_MAP = 150_000
 class SceneEstimate:
     """A scene of a plan, or why there is none.
 
-    ``state``: "done" by an earlier run, "failed" now or then, "waiting"; ``bytes_in``: None where
-    that is not known without reading (a URL).
+    ``state``: "done" or "empty" by an earlier run, "failed" now or (``known``) then, "waiting";
+    ``bytes_in``: None where that is not known without reading (a URL).
     """
 
     id: str
@@ -51,6 +54,7 @@ class SceneEstimate:
     cells: int = 0
     bytes_in: int | None = None
     error: str = ""
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,12 @@ class BatchPlan:
         rate = self.cpu_tiles_per_s
         return {
             "scenes": self.scenes,
-            "done_before": sum(entry.state == "done" for entry in self.plan),
+            "skipped": sum(entry.state == "done" for entry in self.plan),
+            "empty": sum(entry.state == "empty" for entry in self.plan),
             "failed": [
-                {"input": entry.input, "error": entry.error} for entry in self.plan if entry.error
+                {"input": entry.input, "error": entry.error, "known": entry.known}
+                for entry in self.plan
+                if entry.state == "failed"
             ],
             "tiles": tiles,
             "cells": cells,
@@ -91,18 +98,21 @@ class BatchPlan:
         }
 
 
-def estimate_batch(jobs: Jobs, states: Sequence[JobState], card: ModelCard) -> BatchPlan:
+def estimate_batch(
+    jobs: Jobs, states: Sequence[JobState], card: ModelCard, known: Collection[str]
+) -> BatchPlan:
     """Open every scene that is left to do, several at once, and sum up what they would take.
 
-    ``states``: of the jobs, in their order.
+    ``states``: of the jobs, in their order; ``known``: inputs that gave none in an earlier run.
     """
     with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
         scenes = list(
             threads.map(lambda job, state: _estimate(job, state, card), jobs.jobs, states)
         )
     none = [
-        SceneEstimate(problem.label, problem.label, "", "failed", error=problem.message)
+        SceneEstimate(label, label, "", "failed", error=problem.message, known=label in known)
         for problem in jobs.problems
+        for label in [problem.label]
     ]
     return BatchPlan((*scenes, *none), card.cpu_tiles_per_s)
 
@@ -110,7 +120,8 @@ def estimate_batch(jobs: Jobs, states: Sequence[JobState], card: ModelCard) -> B
 def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
     output = str(job.output)
     if state.name != "waiting":
-        return SceneEstimate(job.id, job.label, output, state.name, error=state.error)
+        known = state.name == "failed"
+        return SceneEstimate(job.id, job.label, output, state.name, error=state.error, known=known)
     try:
         plan = job.plan(card)
     except RsscGeoError as error:
@@ -161,8 +172,9 @@ class Tracker:
     def __init__(self, scenes: int, *, progress: OnProgress | None = None) -> None:
         self.dtype: str | None = None
         self._scenes = scenes
-        self._finished = self._skipped = 0
+        self._finished = self._skipped = self._empty = 0
         self._failures: list[Problem] = []
+        self._problems: list[Problem] = []
         self._tiles = self._looked = self._cells = 0
         self._areas_m2: dict[str, float] = {}
         self._workers: set[str] = set()  # devices of this machine, or addresses
@@ -206,9 +218,20 @@ class Tracker:
             self._stages[stage] += getattr(figures, f"{stage}_s")
         self._add(figures.cells, figures.classes)
 
-    def fail(self, job: Job, message: str, *, key: str = "") -> None:
-        """A scene has failed, now or (without key) before."""
-        self._failures.append(Problem(job.label, message))
+    def add_problem(self, problem: Problem) -> None:
+        """An input gives no scene; it is told at once."""
+        log.error("%s", problem)
+        self._problems.append(problem)
+
+    def fail(self, key: str, problem: Problem) -> None:
+        """A scene has failed; it is told at once."""
+        log.error("%s", problem)
+        self._failures.append(problem)
+        self._shares.pop(key, None)
+
+    def leave_empty(self, key: str) -> None:
+        """A scene has nothing to classify."""
+        self._empty += 1
         self._shares.pop(key, None)
 
     def _add(self, cells: int, classes: Sequence[Mapping[str, Any]]) -> None:
@@ -228,7 +251,7 @@ class Tracker:
 
     def now(self) -> BatchProgress:
         """How far the run is."""
-        over = self._skipped + len(self._failures)
+        over = self._skipped + self._empty + len(self._failures)
         share = over + sum(now for _, now in self._shares.values())
         gained = sum(now - first for first, now in self._shares.values())
         left = (self._scenes - share) * self.seconds / gained if gained > 0 else None
@@ -242,14 +265,15 @@ class Tracker:
             left,
         )
 
-    def result(self, problems: Sequence[Problem]) -> BatchResult:
-        """What came of the run; ``problems``: the inputs that gave no scene."""
+    def result(self) -> BatchResult:
+        """What came of the run."""
         spent = sum(self._stages.values()) or 1.0
         return BatchResult(
             scenes=self._scenes,
             done=self._skipped + self._finished,
-            done_before=self._skipped,
-            failed=(*self._failures, *problems),
+            skipped=self._skipped,
+            empty=self._empty,
+            failed=(*self._failures, *self._problems),
             tiles=self._tiles,
             tiles_classified=self._looked,
             tiles_per_s=round(self._tiles / max(self.seconds, 1e-3), 2),
@@ -317,8 +341,10 @@ class BatchResult:
 
     Attributes
     ----------
-    scenes, done, done_before : how many there are, are done, and were done by earlier runs
-    failed : every input that gave no map, and why
+    scenes, done : how many there are, and are done
+    skipped : those of the latter that earlier runs have done
+    empty : how many have nothing to classify
+    failed : every other input that gave no map, why, and whether it was known
     tiles, tiles_classified : of this run, and those of them that the network saw
     tiles_per_s, seconds : of this run
     cells, area_m2 : of all maps, or of the merged one; m² of each class, the largest first
@@ -329,7 +355,8 @@ class BatchResult:
 
     scenes: int
     done: int
-    done_before: int
+    skipped: int
+    empty: int
     failed: tuple[Problem, ...]
     tiles: int
     tiles_classified: int
@@ -356,8 +383,12 @@ class BatchResult:
         values: dict[str, Any] = {
             "scenes": self.scenes,
             "done": self.done,
-            "done_before": self.done_before,
-            "failed": [{"input": each.label, "error": each.message} for each in self.failed],
+            "skipped": self.skipped,
+            "empty": self.empty,
+            "failed": [
+                {"input": each.label, "error": each.message, "known": each.known}
+                for each in self.failed
+            ],
             "tiles": self.tiles,
             "tiles_classified": self.tiles_classified,
             "tiles_per_s": self.tiles_per_s,

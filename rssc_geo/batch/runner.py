@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from rssc_geo.batch.inputs import Problem
 from rssc_geo.batch.job import Job, OpenJob, job_state, open_job
 from rssc_geo.batch.journal import BlockRecord, Journal, SceneFigures, signatures
 from rssc_geo.batch.progress import Tracker
 from rssc_geo.batch.worker import BlockResult, Pool, PoolLostError
-from rssc_geo.errors import OutputError, RsscGeoError, one_line
+from rssc_geo.errors import NothingToClassifyError, OutputError, RsscGeoError, one_line
 from rssc_geo.options import BatchOptions
 from rssc_geo.output import timestamp
 
@@ -79,8 +80,10 @@ class Runner:
             )
             if row is not None and state.name == "done":
                 self._tracker.skip(row)
+            elif state.name == "empty":
+                self._tracker.leave_empty(key)
             elif state.name == "failed":
-                self._tracker.fail(job, state.error)
+                self._tracker.fail(key, Problem(job.label, state.error, known=True))
             else:
                 left.append((job, state.ours or self._options.overwrite))
                 rows.append(
@@ -280,6 +283,7 @@ class Runner:
     def _fail(self, job: Job, error: BaseException, opened: OpenJob | None = None) -> None:
         """A scene's failure is noted and the others go on; but a full disk would fail them all."""
         message, key = _message_of(error), self._key(job)
+        begun = opened is not None
         if opened is not None:
             opened.over = True
             self._open.remove(opened)
@@ -288,15 +292,20 @@ class Runner:
                 cancel()
             if not opened.busy:
                 opened.close()
+        if isinstance(error, NothingToClassifyError):
+            log.warning("%s", message)
+            self._journal.empty_scene(key, message, opened=begun)
+            self._tracker.leave_empty(key)
+            return
         full = _disk_is_full(error, job.output.parent)
-        self._journal.fail_scene(key, message, again=full, opened=opened is not None)
+        self._journal.fail_scene(key, message, again=full, opened=begun)
         if full:
             self._stopped = OutputError(
                 f"{message} (the batch has stopped: the same command goes on)"
             )
             return
-        log.error("%s: %s", job.id, message)
-        self._tracker.fail(job, message, key=key)
+        known = key in self._journal.known
+        self._tracker.fail(key, Problem(job.label, message, known=known))
 
     # What goes into the journal.
 

@@ -63,16 +63,17 @@ class BlockResult:
     """What is known of a block's tiles.
 
     ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
-    float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``probabilities``
-    float32 (m, C), m captions and ``familiarity`` float32 (m,); of fine maps one of each for each
-    cell. The other tiles have no valid cell of their own and add nothing. Seconds of waiting for
-    the reader and of the model; ``worker``: its name.
+    float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``colors`` float32
+    (the same cells, 3), ``probabilities`` float32 (m, C), m captions and ``familiarity`` float32
+    (m,); of fine maps one of each for each cell. The other tiles have no valid cell of their own
+    and add nothing. Seconds of waiting for the reader and of the model; ``worker``: its name.
     """
 
     tiles: NDArray[np.int64]
     looked: NDArray[np.bool_]
     valid_fractions: NDArray[np.float64]
     cell_fractions: NDArray[np.float32]
+    colors: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     captions: list[str]
     familiarity: NDArray[np.float32]
@@ -93,6 +94,10 @@ class BlockResult:
         """Results of tiles as arrays; ``classes``: how many the model has."""
         seen = [result for result in results if result.probabilities is not None]
         fractions = [result.cell_fractions.ravel() for result in seen]
+        colors = [
+            np.broadcast_to(np.float32(result.colors), (*result.cell_fractions.shape, 3))
+            for result in seen
+        ]
         probabilities = [
             result.probabilities for result in seen if result.probabilities is not None
         ]
@@ -101,6 +106,7 @@ class BlockResult:
             np.array([result.probabilities is not None for result in results], bool),
             np.array([result.valid_fraction for result in seen], np.float64),
             np.concatenate([np.empty(0, np.float32), *fractions]),
+            np.concatenate([np.empty((0, 3), np.float32), *(c.reshape(-1, 3) for c in colors)]),
             np.concatenate(
                 [
                     np.empty((0, classes), np.float32),
@@ -130,7 +136,8 @@ class BlockResult:
             if not looked:
                 results.append(TileResult(tile, 0.0, np.zeros(shape, np.float32), None, ("",)))
                 continue
-            fractions = self.cell_fractions[at : at + shape[0] * shape[1]].reshape(shape)
+            here = slice(at, at + shape[0] * shape[1])
+            fractions = self.cell_fractions[here].reshape(shape)
             valid = float(self.valid_fractions[seen])
             each = isinstance(grid, BlockGrid)
             mine = slice(told, told + (fractions.size if each else 1))
@@ -145,6 +152,7 @@ class BlockResult:
                     probabilities,
                     self.captions[mine],
                     familiarity.reshape(shape) if each else float(familiarity[0]),
+                    self.colors[here].reshape(*shape, 3),
                 )
             )
             at += fractions.size

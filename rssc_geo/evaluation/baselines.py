@@ -200,7 +200,7 @@ def compare_baselines(
         )
     recipe = trained_as(model.card, options)
     if options.fusion_epochs is not None:
-        fusion = recipe.fusion.shortened(options.fusion_epochs)
+        fusion = dataclasses.replace(recipe.fusion, epochs=options.fusion_epochs)
         recipe = dataclasses.replace(recipe, fusion=fusion)
     work, device = Path(options.work), choose_compute(options.device).device
     data = load_image_folder(dataset, size=model.card.input_size[0])
@@ -340,8 +340,10 @@ def _logits(model: Model, data: ArmData, part: str, kind: Captions) -> NDArray[n
 
 def _arms(recipe: FusionRecipe) -> tuple[_Arm, ...]:
     """All that are compared."""
-    image = recipe.reading()
-    own, human = recipe.reading(generated=0.65), recipe.reading(written=0.65)
+    image, own, human = (
+        dataclasses.replace(recipe, generated=generated, written=written)
+        for generated, written in ((0.0, 0.0), (0.65, 0.0), (0.0, 0.65))
+    )
     attention = DualAttentionClassifier
     return (
         _Arm(attention, image, {IMAGE_ONLY: "none"}),

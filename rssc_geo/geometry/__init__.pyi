@@ -21,4 +21,5 @@ from .grid import parse_cell_size as parse_cell_size
 from .polygons import Regions as Regions
 from .polygons import cell_polygons as cell_polygons
 from .polygons import dissolve as dissolve
+from .polygons import label_regions as label_regions
 from .polygons import merge_small as merge_small

@@ -19,15 +19,11 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
 
-_ENOUGH_CELLS = 24
 FRACTIONS = (1, 2, 3, 6)
 """Cells along a side of a tile that a model reads which shares features between windows."""
 
 _LEAST_SHOWN = 60
-"""Source pixels a side that a tile of such a model shows at least: as many as it learned from."""
-
-_LEAST_PIXELS = 64
-"""Under 64 source pixels a side a tile shows texture, no scene."""
+"""Pixels of the raster a side that a tile shows by default at least: fewer are no scene."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[x×]\s*(\d+(?:\.\d+)?))?\s*(px|m|km)?", re.IGNORECASE)
 
@@ -283,24 +279,27 @@ def choose_sizes(
     gsd_m: tuple[float, float],
     *,
     footprint_m: tuple[float, float, float],
+    tokens: int,
     tile: str | None = None,
     cell: str | None = None,
 ) -> TileChoice:
     """Choose the sizes of a tile and of a cell for a model whose windows share features.
 
-    A tile is 1, 2, 3 or 6 cells a side. A cell that is asked for is obeyed to the pixel, and the
-    tile follows; where both are asked for and do not fit, the tile gives way. By default the tile
-    covers the ground that the model prefers, but at least 60 pixels of the raster, and has six
-    cells a side.
+    A tile is 1, 2, 3 or 6 cells a side, as its tokens allow. A cell that is asked for is obeyed to
+    the pixel, and the tile follows; where both are asked for and do not fit, the tile gives way. By
+    default the tile is that of :func:`choose_tile_size`, in as many cells as it can have.
 
     Parameters
     ----------
     shape, gsd_m, footprint_m : as for :func:`choose_tile_size`
+    tokens : a side of a tile; cells are whole tokens
     tile, cell : sizes that are asked for, as ``choose_tile_size`` takes them
 
     Raises ``UsageError`` for a request that is no size, or a cell larger than the tile.
     """
     least, preferred, most = footprint_m
+    fractions = [count for count in FRACTIONS if tokens % count == 0]
+    notes: list[str] = []
     if cell is not None:
         size = _parse_size(cell, gsd_m, option="--cell-size")
         asked = None if tile is None else _parse_size(tile, gsd_m, option="--tile-size")
@@ -308,31 +307,25 @@ def choose_sizes(
             parse_cell_size(cell, asked, gsd_m)  # raises
         wanted = max(preferred, _LEAST_SHOWN * max(gsd_m)) if asked is None else asked[0] * gsd_m[0]
         side = size[0] * gsd_m[0]
-        allowed = [n for n in FRACTIONS if side * n <= most * 1.01] or [1]
+        allowed = [n for n in fractions if side * n <= most * 1.01] or [1]
         enough = [n for n in allowed if side * n >= least * 0.99] or allowed[-1:]
-        fraction = min(enough if asked is None else FRACTIONS,
+        fraction = min(enough if asked is None else fractions,
                        key=lambda n: abs(math.log(side * n / wanted)))  # fmt: skip
         reason = f"{fraction} cells of {cell} (--cell-size)"
         if asked is not None and asked != (size[0] * fraction, size[1] * fraction):
             reason += f", the nearest to --tile-size {tile}"
     else:
-        fraction = FRACTIONS[-1]
+        fraction = fractions[-1]
         if tile is not None:
             sides = _parse_size(tile, gsd_m, option="--tile-size")
             reason = f"as asked for (--tile-size {tile}), in whole cells"
         else:
-            floor = _LEAST_SHOWN * max(gsd_m)
-            extent = min(n * gsd for n, gsd in zip(shape, gsd_m, strict=True))
-            side = min(max(preferred, floor), max(extent, min(least, floor)))
+            side, reason, notes = _default_side(shape, gsd_m, footprint_m)
             sides = _to_pixels((side, side), gsd_m)
-            reason = f"{_meters(side)}, the side that the model prefers"
-            if side != preferred:
-                why = "to suit the size of the raster" if side == extent else f"{_LEAST_SHOWN} px"
-                reason = f"{_meters(side)}, {why}"
         size = max(1, round(sides[0] / fraction)), max(1, round(sides[1] / fraction))
     whole = size[0] * fraction, size[1] * fraction
     covered = whole[0] * gsd_m[0], whole[1] * gsd_m[1]
-    notes = [*_outside_range(covered, least, most), *_larger_than_raster(whole, shape)]
+    notes = [*(notes or _outside_range(covered, least, most)), *_larger_than_raster(whole, shape)]
     return TileChoice(whole, size, covered, reason, tuple(notes))
 
 
@@ -345,17 +338,16 @@ def choose_tile_size(
 ) -> TileChoice:
     """Choose the size of a tile.
 
-    By default the tile covers the ground that the model prefers; less where that would give under
-    24 cells, first within the range the model was trained on, then below it with a warning; never
-    under 64 source pixels a side.
+    By default the tile covers the ground that the model prefers, but at least 60 pixels of the
+    raster; less where the raster is narrower than that, down to the least footprint that the model
+    was trained on. A raster smaller than that is one tile of its longer side, with a warning.
 
     Parameters
     ----------
     shape, gsd_m : (rows, columns) of the raster in pixels, and metres a pixel along each
     footprint_m : smallest, preferred and largest side of a tile on the ground that suits the model,
         metres
-    requested : ``"256px"`` (or ``"256"``), ``"256x128px"`` (rows × columns), ``"400m"``,
-        ``"0.5km"``
+    requested : ``"256px"``, ``"256x128px"`` (rows × columns), ``"400m"``, ``"0.5km"``
 
     Raises ``UsageError`` for a request that is no size.
     """
@@ -368,7 +360,10 @@ def choose_tile_size(
             *_larger_than_raster(size, shape),
         ]
         return _choice(size, gsd_m, choice.reason, *notes)
-    return _default_choice(shape, gsd_m, footprint_m)
+    side, reason, notes = _default_side(shape, gsd_m, footprint_m)
+    choice = _choice(_to_pixels((side, side), gsd_m), gsd_m, reason)
+    notes = notes or _outside_range(choice.footprint_m, least, most)
+    return _choice(choice.size, gsd_m, reason, *notes, *_larger_than_raster(choice.size, shape))
 
 
 def parse_cell_size(
@@ -392,84 +387,30 @@ def parse_cell_size(
     return cell_size
 
 
-def _default_choice(
+def _default_side(
     shape: tuple[int, int], gsd_m: tuple[float, float], footprint_m: tuple[float, float, float]
-) -> TileChoice:
-    least, _, most = footprint_m
-    floor = _LEAST_PIXELS * max(gsd_m)
-    notes: list[str] = []
-    if floor > most:
-        side, reason = floor, f"{_LEAST_PIXELS} px, the smallest tile that shows a scene"
-        notes.append(
-            f"a pixel covers {_meters(max(gsd_m))}, so that the smallest useful tile"
-            f" ({_LEAST_PIXELS} px) covers {_meters(floor)}, more than the {_range(least, most)}"
-            " the model was trained on: expect less certain classes"
-        )
-    else:
-        side, reason, note = _within_range(shape, gsd_m, footprint_m, floor)
-        notes += [note] if note else []
-    size = _to_pixels((side, side), gsd_m)
-    cells = _count_cells(shape, gsd_m, side)
-    if cells < _ENOUGH_CELLS:
-        notes.append(
-            f"the raster of {_pixels(shape)} gives {cells} cell{'' if cells == 1 else 's'} only,"
-            f" since a tile has at least {_LEAST_PIXELS} px a side; --tile-size or --cell-size make"
-            " more of it"
-        )
-    return _choice(size, gsd_m, reason, *notes, *_larger_than_raster(size, shape))
+) -> tuple[float, str, list[str]]:
+    """The side of a tile in metres, why it is that, and a warning for a raster that is too small.
 
-
-def _within_range(
-    shape: tuple[int, int],
-    gsd_m: tuple[float, float],
-    footprint_m: tuple[float, float, float],
-    floor: float,
-) -> tuple[float, str, str]:
-    """The side in metres, why, and a warning or "", where ``floor`` is within the model's range."""
+    A tile never leaves the footprints that the model knows while the raster is that large.
+    """
     least, preferred, most = footprint_m
     extent = tuple(length * gsd for length, gsd in zip(shape, gsd_m, strict=True))
-    lowest, wanted = max(least, floor), max(preferred, floor)
-    # Rather a smaller tile within the range than a padded one.
-    side = min(wanted, max(min(extent), lowest))
-    if _count_cells(shape, gsd_m, side) < _ENOUGH_CELLS:
-        side = _largest_with_enough_cells(shape, gsd_m, lowest, side)
-    if _count_cells(shape, gsd_m, side) < _ENOUGH_CELLS:
-        side = _largest_with_enough_cells(shape, gsd_m, floor, lowest)
-        side = min(side, max(min(extent), floor))
-    note = ""
-    if side < least:
+    if max(extent) < least:
+        side = max(extent)
         note = (
-            f"tiles of {_meters(side)} are smaller than the {_range(least, most)} the model was"
-            f" trained on, since the raster covers only {_meters(extent[0])} ×"
-            f" {_meters(extent[1])}: expect less certain classes"
+            f"the raster covers {_meters(extent[0])} × {_meters(extent[1])}, less than the"
+            f" {_range(least, most)} a tile that the model learned: expect less certain classes"
         )
+        return side, f"{_meters(side)}, the raster's longer side", [note]
+    shown = _LEAST_SHOWN * max(gsd_m)
+    wanted = max(preferred, shown)
+    side = min(wanted, max(min(extent), least))
+    if side < wanted:
+        return side, f"{_meters(side)}, to suit the size of the raster", []
     if side == preferred:
-        return side, f"{_meters(side)}, the side that the model prefers", note
-    if side == floor:
-        return side, f"{_meters(side)}, {_LEAST_PIXELS} px of this raster", note
-    return (
-        side,
-        f"{_meters(side)} instead of {_meters(wanted)}, to suit the size of the raster",
-        note,
-    )
-
-
-def _largest_with_enough_cells(
-    shape: tuple[int, int], gsd_m: tuple[float, float], low: float, high: float
-) -> float:
-    """The largest side in [low, high] metres that gives enough cells; ``low`` if none does."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _count_cells(shape, gsd_m, middle) >= _ENOUGH_CELLS:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _count_cells(shape: tuple[int, int], gsd_m: tuple[float, float], side: float) -> int:
-    rows, cols = _to_pixels((side, side), gsd_m)
-    return -(-shape[0] // rows) * -(-shape[1] // cols)
+        return side, f"{_meters(side)}, the side that the model prefers", []
+    return side, f"{_meters(side)}, {_LEAST_SHOWN} px of this raster", []
 
 
 def _to_pixels(side_m: tuple[float, float], gsd_m: tuple[float, float]) -> tuple[int, int]:
@@ -492,7 +433,9 @@ def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[
             " ground units (400m, 0.5km)"
         )
     sides = float(match[1]), float(match[2] or match[1])
-    unit = (match[3] or "px").lower()
+    if match[3] is None:
+        raise UsageError(f"{option} {text}: pixels or metres? Give {text}px or {text}m")
+    unit = match[3].lower()
     if unit == "px":
         if min(sides) < 1 or any(side != int(side) for side in sides):
             raise UsageError(f"{option} {text}: pixels are whole numbers from 1 up")

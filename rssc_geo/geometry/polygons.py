@@ -116,12 +116,31 @@ def dissolve(
     """
     if classes.shape != grid.cells_shape:
         raise ValueError(f"classes of shape {classes.shape} for a grid of {grid.cells_shape} cells")
-    labels = _label(classes, nothing)
+    labels = label_regions(classes, nothing=nothing)
     class_ids = np.zeros(int(labels.max(initial=-1)) + 1, classes.dtype)
     class_ids[labels[labels >= 0]] = classes[labels >= 0]
     rows, cols, ring_ends, region_ends = _outlines(labels, keep_corners=keep_corners)
     xy = _to_crs(grid, transform, rows=rows, cols=cols)
     return Regions(labels, class_ids, xy, ring_ends, region_ends, transform.determinant < 0)
+
+
+def label_regions(classes: _Integers, *, nothing: int) -> NDArray[np.int32]:
+    """The 4-connected region of one class that each cell belongs to, from 0; -1 for none.
+
+    ``classes``: integers (cell rows, cell columns); ``nothing`` marks cells that belong to none.
+    """
+    # One pass for all classes: on a grid of cells and the sides between them, where a side is open
+    # when the cells on both of its sides are of one class.
+    rows, cols = classes.shape
+    filled = classes != nothing
+    links = np.zeros((2 * rows - 1, 2 * cols - 1), bool)
+    links[::2, ::2] = filled
+    links[::2, 1::2] = filled[:, 1:] & (classes[:, 1:] == classes[:, :-1])
+    links[1::2, ::2] = filled[1:] & (classes[1:] == classes[:-1])
+    from scipy import ndimage  # a tenth of a second that what comes before needs not wait for
+
+    labels, _ = ndimage.label(links)
+    return np.ascontiguousarray(labels[::2, ::2], np.int32) - np.int32(1)
 
 
 def merge_small(
@@ -139,7 +158,7 @@ def merge_small(
 
     Returns the classes after merging.
     """
-    labels = _label(classes, nothing)
+    labels = label_regions(classes, nothing=nothing)
     inside = labels >= 0
     areas = np.bincount(labels[inside], weights=cell_areas[inside]).tolist()
     region_class = np.zeros(len(areas), classes.dtype)
@@ -206,24 +225,6 @@ def _borders(labels: NDArray[np.int32], count: int) -> list[dict[int, int]]:
     ):
         borders[low][high] = borders[high][low] = shared
     return borders
-
-
-def _label(classes: _Integers, nothing: int) -> NDArray[np.int32]:
-    """Region of every cell, int32, -1 for none.
-
-    One labeling pass for all classes: on a grid of cells and the sides between them, where a side
-    is open when the cells on both of its sides are of one class.
-    """
-    rows, cols = classes.shape
-    filled = classes != nothing
-    links = np.zeros((2 * rows - 1, 2 * cols - 1), bool)
-    links[::2, ::2] = filled
-    links[::2, 1::2] = filled[:, 1:] & (classes[:, 1:] == classes[:, :-1])
-    links[1::2, ::2] = filled[1:] & (classes[1:] == classes[:-1])
-    from scipy import ndimage  # a tenth of a second that what comes before needs not wait for
-
-    labels, _ = ndimage.label(links)
-    return np.ascontiguousarray(labels[::2, ::2], np.int32) - np.int32(1)
 
 
 def _outlines(

@@ -1,6 +1,7 @@
 from .aggregate import CellAggregator as CellAggregator
 from .aggregate import CellMap as CellMap
 from .aggregate import TileResult as TileResult
+from .aggregate import cell_colors as cell_colors
 from .plan import Plan as Plan
 from .plan import PredictorSpec as PredictorSpec
 from .plan import Source as Source

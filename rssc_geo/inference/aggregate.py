@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.geometry import BlockGrid, Tile, TileGrid
 from rssc_geo.output import CellBatch
+from rssc_geo.raster import TileData
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class TileResult:
         not looked at
     captions : one; of a block one for each cell, row by row
     familiarity : in [0, 1], NaN where the model cannot tell; of a block ``(cell rows, cell cols)``
+    colors : float32 ``(cell rows, cell cols, 3)``, see ``cell_colors``; NaN where unknown
     """
 
     tile: Tile
@@ -35,6 +37,31 @@ class TileResult:
     probabilities: NDArray[np.float32] | None
     captions: Sequence[str]
     familiarity: NDArray[np.float32] | float = math.nan
+    colors: NDArray[np.float32] | float = math.nan
+
+
+def cell_colors(data: TileData, grid: TileGrid | BlockGrid) -> NDArray[np.float32]:
+    """Mean red, green and blue of the valid pixels of a tile's cells, as the network sees them.
+
+    Returns float32 ``(cell rows, cell cols, 3)``, 0 to 255, for the cells of ``cells_of_tile``; NaN
+    for a cell without a valid pixel. The same in whichever block a cell is seen: the sums are whole
+    numbers.
+    """
+    planes = np.where(data.mask, data.pixels.transpose(2, 0, 1), 0).astype(np.float32)
+    sums = np.concatenate([planes, data.mask[None].astype(np.float32)])
+    window = (data.tile.window.row, data.tile.window.col)
+    for axis, cells in enumerate(grid.cells_of_tile(data.tile)):
+        places = np.arange(cells.start, cells.stop + 1)
+        if isinstance(grid, BlockGrid):
+            edges = (places - cells.start + grid.halo) * grid.cell_pixels
+        else:
+            shown = np.minimum(places * grid.cell_size[axis], grid.shape[axis]) - window[axis]
+            edges = np.rint(shown * data.mask.shape[axis] / grid.size[axis]).astype(np.int64)
+        inside = sums.take(np.arange(edges[0], max(edges[-1], edges[0] + 1)), axis + 1)
+        starts = np.minimum(edges[:-1] - edges[0], inside.shape[axis + 1] - 1)
+        sums = np.add.reduceat(inside, starts, axis + 1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((sums[:3] / sums[3]).transpose(1, 2, 0), np.float32)
 
 
 class CellMap:
@@ -43,9 +70,8 @@ class CellMap:
     A cell is written when its valid share, as seen by the containing tile whose center is nearest,
     reaches ``min_valid``. Its probabilities and familiarity are the mean over that nearest tile and
     those other containing tiles whose own valid share reaches ``min_valid``; its caption is the
-    nearest tile's.
-    Nothing here depends on the selection but which cells are written, so an AOI never changes a
-    result.
+    nearest tile's, and so is its color. Nothing here depends on the selection but which cells are
+    written, so an AOI never changes a result.
     """
 
     def __init__(
@@ -120,8 +146,8 @@ class CellMap:
         return tile_row * self.grid.tiles_shape[1] + start_col
 
 
-_Cell = tuple[int, int, NDArray[np.float64], float, str]
-"""Row, column, probabilities, familiarity and caption."""
+_Cell = tuple[int, int, NDArray[np.float64], float, str, NDArray[np.float32]]
+"""Row, column, probabilities, familiarity, caption and color."""
 
 
 @dataclass(slots=True)
@@ -133,6 +159,7 @@ class _Row:
     counts: NDArray[np.int64]  # (cells,)
     valid: NDArray[np.bool_]  # (cells,)
     captions: dict[int, str]
+    colors: NDArray[np.float32]  # (cells, 3)
 
 
 class CellAggregator:
@@ -148,8 +175,8 @@ class CellAggregator:
     def add(self, results: Sequence[TileResult]) -> CellBatch:
         """Take the next tiles and return the cells that are complete with them."""
         finished = [piece for result in results for piece in self._add(result)]
-        rows, cols, probabilities, familiarity, captions = (
-            zip(*finished, strict=True) if finished else ((), (), (), (), ())
+        rows, cols, probabilities, familiarity, captions, colors = (
+            zip(*finished, strict=True) if finished else ((), (), (), (), (), ())
         )
         return CellBatch(
             rows=np.array(rows, np.int32),
@@ -157,6 +184,7 @@ class CellAggregator:
             probabilities=np.array(probabilities, np.float32).reshape(-1, self._classes),
             familiarity=np.array(familiarity, np.float32),
             captions=list(captions),
+            colors=np.array(colors, np.float32).reshape(-1, 3),
         )
 
     def _add(self, result: TileResult) -> list[_Cell]:
@@ -164,6 +192,7 @@ class CellAggregator:
         rows, cols = cells.grid.cells_of_tile(tile)
         near = cells.near(tile)
         seen, familiarity = result.probabilities, np.broadcast_to(result.familiarity, near.shape)
+        colors = np.broadcast_to(result.colors, (*near.shape, 3))
         counted = near if result.valid_fraction < cells.min_valid else np.ones_like(near)
         valid = near & cells.valid(result.cell_fractions)
         across = slice(cols.start, cols.stop)
@@ -175,6 +204,7 @@ class CellAggregator:
                 sums.familiarity[across][counted[index]] += familiarity[index][counted[index]]
                 sums.counts[across] += counted[index]
             sums.valid[across] |= valid[index]
+            sums.colors[across][valid[index]] = colors[index][valid[index]]
             for col in np.flatnonzero(valid[index]):
                 place = index * len(cols) + int(col) if each else 0
                 sums.captions[cols.start + int(col)] = result.captions[place]
@@ -194,6 +224,7 @@ class CellAggregator:
                 np.zeros(width, np.int64),
                 np.zeros(width, bool),
                 {},
+                np.full((width, 3), np.nan, np.float32),
             )
         return self._rows[row]
 
@@ -216,6 +247,7 @@ class CellAggregator:
                     sums.sums[col] / sums.counts[col],
                     float(sums.familiarity[col] / sums.counts[col]),
                     sums.captions.pop(col),
+                    sums.colors[col],
                 )
                 for col in ready
             ]

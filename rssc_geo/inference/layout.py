@@ -16,6 +16,13 @@ _BLOCK_TOKENS = 48
 """A side of a block without its halo: wide enough that the halo costs less than the block."""
 
 
+def tokens_a_side(card: ModelCard) -> int:
+    """Of a tile, where windows share features; else 1: it is looked at as a whole."""
+    if card.local_features is None:
+        return 1
+    return card.input_size[0] // card.local_features["stride"]
+
+
 def block_grid(
     card: ModelCard, shape: tuple[int, int], cell_size: tuple[int, int], fraction: int
 ) -> BlockGrid:
@@ -27,7 +34,7 @@ def block_grid(
     fraction : cells a side of a tile; the tokens of a tile's side are a multiple of it
     """
     stride, field = (_features(card)[name] for name in ("stride", "receptive_field"))
-    window = card.input_size[0] // stride
+    window = tokens_a_side(card)
     tokens = window // fraction
     # Of a cell's window half lies outside of the cell, and around that what its tokens see.
     outside = -(-(window - tokens) // 2) + -(-(field - stride) // 2 // stride)
@@ -63,7 +70,7 @@ class BlockLayout:
     def of(cls, card: ModelCard, grid: BlockGrid, block: Tile) -> Self:
         """The layout of a block."""
         stride = _features(card)["stride"]
-        tokens, window = grid.cell_pixels // stride, card.input_size[0] // stride
+        tokens, window = grid.cell_pixels // stride, tokens_a_side(card)
         axes = list(
             zip(grid.cells_of_tile(block), grid.reach(block), grid.cells_shape, strict=True)
         )

@@ -26,7 +26,7 @@ from rssc_geo.geometry import (
     parse_cell_size,
 )
 from rssc_geo.inference.aggregate import CellMap
-from rssc_geo.inference.layout import block_grid
+from rssc_geo.inference.layout import block_grid, tokens_a_side
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
@@ -44,7 +44,8 @@ from rssc_geo.raster import (
 Source = str | Path | Sequence[str | Path]
 """A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
 _FAR = 4
-"""So many times coarser pixels, or smaller tiles, than a model learned from are another world."""
+"""So many times coarser pixels, or larger or smaller tiles, than a model learned from are another
+world."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Plan:
     selected : bool (cell rows, cell columns), the cells that are asked for
     area : the area of interest in the raster's CRS, None for the whole raster
     warnings : what the user should know
-    out_of_range : whether pixels are so much coarser, or tiles so much smaller, than what the model
-        learned from that it cannot know what it sees
+    out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than what
+        the model learned from that it cannot know what it sees
     """
 
     scene: Scene
@@ -112,11 +113,16 @@ class Plan:
         return (*self.scene.files, *(() if aoi is None else (str(aoi),)))
 
 
-def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
+def make_plan(
+    source: Source, card: ModelCard, options: TilingOptions, *, fine: bool = True
+) -> Plan:
     """Open the raster and decide on tiles and cells.
 
+    ``fine``: whether cells are smaller than tiles where the model can map them; else tiles lie side
+    by side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap.
+
     Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
-    options.
+    options; without ``options.force`` also pixels or tiles far outside the model's range.
 
     Examples
     --------
@@ -129,10 +135,11 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    tiling = _choose_sizes(scene, card, options)
+    tokens = tokens_a_side(card) if fine else 1
+    tiling = _choose_sizes(scene, card, options, tokens=tokens)
     grid = TileGrid(scene.shape, tiling.size, tiling.cell_size)
     blocks = None
-    if card.local_features is not None and tiling.fraction > 1:
+    if tokens > 1 and tiling.fraction > 1:
         blocks = block_grid(card, scene.shape, tiling.cell_size, tiling.fraction)
     area = _area(scene, options)
     selected = np.ones(grid.cells_shape, bool)
@@ -149,14 +156,32 @@ def make_plan(source: Source, card: ModelCard, options: TilingOptions) -> Plan:
         *tiling.warnings,
         *_resolution_warnings(scene, tiling, card),
     )
-    out_of_range = _is_out_of_range(scene, tiling, card)
-    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, out_of_range)
+    problem = _out_of_range(scene, tiling, card)
+    if problem and not options.force:
+        raise UsageError(f"{problem}. --force goes on all the same")
+    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, bool(problem))
 
 
-def _is_out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> bool:
-    """Whether pixels or tiles are more than ``_FAR`` times off what the card says of them."""
-    coarse = max(scene.gsd_m) > _FAR * card.gsd_range_m[1]
-    return coarse or min(tiling.footprint_m) * _FAR < card.footprint.minimum_m
+def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:
+    """What is more than ``_FAR`` times off what the card says of pixels or tiles; "": nothing."""
+    name, (finest, coarsest) = card.name, card.gsd_range_m
+    pixel, sides = max(scene.gsd_m), tiling.footprint_m
+    if pixel > _FAR * coarsest:
+        return (
+            f"a pixel covers {pixel:.3g} m, more than {_FAR} times what {name} was trained on"
+            f" ({finest:g}–{coarsest:g} m): it cannot tell what such pixels show"
+        )
+    least, most = card.footprint.minimum_m, card.footprint.maximum_m
+    if min(sides) * _FAR < least or max(sides) > _FAR * most:
+        extent = min(n * gsd for n, gsd in zip(scene.shape, scene.gsd_m, strict=True))
+        remedy = (
+            "give another --tile-size" if extent * _FAR >= least else "the raster shows no more"
+        )
+        return (
+            f"a tile covers {sides[0]:.3g} × {sides[1]:.3g} m, more than {_FAR} times off what"
+            f" {name} was trained on ({least:g}–{most:g} m): {remedy}"
+        )
+    return ""
 
 
 def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> TilingOptions:
@@ -172,14 +197,17 @@ def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> Tili
     return replace(options, bands=bands, stretch=stretch)
 
 
-def _choose_sizes(scene: Scene, card: ModelCard, options: TilingOptions) -> TileChoice:
-    """Tile and cell: of a model whose windows share features a fine map, of any other tiles."""
+def _choose_sizes(
+    scene: Scene, card: ModelCard, options: TilingOptions, *, tokens: int
+) -> TileChoice:
+    """Tile and cell: of a fine map, whose cells are whole tokens of a tile's side, or of tiles."""
     footprint = (card.footprint.minimum_m, card.footprint.preferred_m, card.footprint.maximum_m)
-    if card.local_features is not None:
+    if tokens > 1:
         return choose_sizes(
             scene.shape,
             scene.gsd_m,
             footprint_m=footprint,
+            tokens=tokens,
             tile=options.tile_size,
             cell=options.cell_size,
         )
@@ -215,7 +243,7 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
     low, high = card.gsd_range_m
     coarse = max(scene.gsd_m)
     trained = f"{card.name} was trained on {low:g}–{high:g} m a pixel"
-    if coarse > high:
+    if coarse > high * 1.01:  # a pixel's rounding is no departure from the range
         return [f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"]
     read = min(
         gsd * max(1.0, size / wanted)
@@ -358,7 +386,11 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
 
 
 def estimated_seconds(plan: Plan, card: ModelCard) -> float | None:
-    """A rough time on this machine's processor, from the card's rate on one core, if it has one."""
+    """A rough time on this machine's processor, from the card's rate on one core, if it has one.
+
+    A fine map takes about as long as its tiles would, laid side by side.
+    """
     if card.cpu_tiles_per_s is None:
         return None
-    return float(plan.selected.sum()) / (card.cpu_tiles_per_s * (os.cpu_count() or 1))
+    each = 1 if plan.blocks is None else plan.tiling.fraction**2
+    return float(plan.selected.sum()) / each / (card.cpu_tiles_per_s * (os.cpu_count() or 1))

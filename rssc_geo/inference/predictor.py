@@ -23,8 +23,8 @@ from rssc_geo.captioning import (
     make_captioner,
 )
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
-from rssc_geo.geometry import BlockGrid
-from rssc_geo.inference.aggregate import CellMap, TileResult
+from rssc_geo.geometry import BlockGrid, TileGrid
+from rssc_geo.inference.aggregate import CellMap, TileResult, cell_colors
 from rssc_geo.inference.layout import BlockLayout
 from rssc_geo.inference.plan import PredictorSpec
 from rssc_geo.models import Model, ModelCard, class_choice, load_bundle, pool_windows
@@ -371,14 +371,14 @@ def predict_tiles(
                 TileResult(data.tile, data.valid_fraction, data.cell_fractions, None, ("",))
             )
         if wanted >= predictor.batch_size or len(pending) >= _PENDING + wanted:
-            yield _predict_batch(pending, predictor)
+            yield _predict_batch(pending, cells.grid, predictor)
             pending, wanted = [], 0
     if pending:
-        yield _predict_batch(pending, predictor)
+        yield _predict_batch(pending, cells.grid, predictor)
 
 
 def _predict_batch(
-    pending: list[TileData | TileResult], predictor: TilePredictor
+    pending: list[TileData | TileResult], grid: TileGrid, predictor: TilePredictor
 ) -> list[TileResult]:
     looked = [data for data in pending if isinstance(data, TileData)]
     if not looked:
@@ -389,7 +389,13 @@ def _predict_batch(
     captions = ((text,) for text in found.captions)
     rows = iter(zip(found.probabilities, captions, found.familiarity.tolist(), strict=True))
     return [
-        TileResult(item.tile, item.valid_fraction, item.cell_fractions, *next(rows))
+        TileResult(
+            item.tile,
+            item.valid_fraction,
+            item.cell_fractions,
+            *next(rows),
+            cell_colors(item, grid),
+        )
         if isinstance(item, TileData)
         else item
         for item in pending
@@ -411,6 +417,7 @@ def _look_at_block(
         found.probabilities.reshape(*fractions.shape, -1),
         found.captions,
         found.familiarity.reshape(fractions.shape),
+        cell_colors(block, grid),
     )
 
 

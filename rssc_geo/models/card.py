@@ -305,7 +305,7 @@ class ModelCard:
     special_tokens: bool = False
     local_features: Mapping[str, int] | None = None
     familiarity: Mapping[str, Any] | None = None
-    unknown_below: float = 0.002
+    unknown_below: float = 0.001
     raster_bands: tuple[int, ...] | None = None
     stretch: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -175,15 +175,24 @@ def legend_of(card: ModelCard) -> tuple[SceneClass, ...]:
     """What a map by a model may show: its classes, then ``Unknown`` where it can tell that."""
     if not card.tells_unknown:
         return card.classes
-    unknown = SceneClass(
-        len(card.classes),
+    return (*card.classes, unknown_class(len(card.classes)))
+
+
+def unknown_class(number: int) -> SceneClass:
+    """``Unknown`` as the class with that id."""
+    return SceneClass(
+        number,
         UNKNOWN_CLASS,
         GROUPS[UNKNOWN_CLASS],
         "Unlike anything that the model has learned",
         UNKNOWN_CLASS,
         UNKNOWN_CLASS,
     )
-    return (*card.classes, unknown)
+
+
+def known_names() -> list[str]:
+    """The names of the legend's classes, in its order."""
+    return [name for classes in _LEGEND.values() for name, *_ in classes]
 
 
 def by_group(classes: Iterable[SceneClass]) -> dict[str, tuple[SceneClass, ...]]:

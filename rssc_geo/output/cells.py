@@ -8,7 +8,7 @@ memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from pyproj import CRS
 
 from rssc_geo.errors import InputError
 from rssc_geo.output.formats import format_of
-from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Layer, short_names
+from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field, Layer, short_names
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -28,19 +28,23 @@ _BATCH = 8192
 _OGR_GEOMETRY = "wkb_geometry"  # what GDAL calls a geometry column that has no name
 
 
-def read_cells(output: Path) -> Layer:
+def read_cells(output: Path, names: Sequence[str] | None = None) -> Layer:
     """The cells of the map ``output`` as a layer in its CRS, without fields for probabilities.
 
-    Here and while its batches are read: ``InputError`` when the file cannot be read.
+    ``names``: of the fields that are wanted; by default all. Here and while its batches are read:
+    ``InputError`` when the file cannot be read.
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "cells")
     parquet = path.suffix.lower() == ".parquet"
     inner = "cells" if output_format.multilayer else None
+    wanted = tuple(field for field in CELL_FIELDS if names is None or field.name in names)
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            for table in _parquet(path) if parquet else _ogr(path, inner):
+            for table in (
+                _parquet(path, layer.schema.names) if parquet else _ogr(path, inner, wanted)
+            ):
                 yield from table.select(layer.schema.names).cast(layer.schema).to_batches()
         # RuntimeError: base of pyogrio's errors.
         except (RuntimeError, OSError, pa.ArrowException) as error:
@@ -51,7 +55,7 @@ def read_cells(output: Path) -> Layer:
     except (RuntimeError, OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     layer = Layer(
-        "cells", "Cells", "Grid cells of a finished map.", CELL_FIELDS, "Unknown", crs, batches
+        "cells", "Cells", "Grid cells of a finished map.", wanted, "Unknown", crs, batches
     )
     return layer
 
@@ -70,29 +74,36 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
         raise _unreadable(path, error) from error
 
 
-def read_totals(output: Path) -> dict[str, tuple[int, float]]:
-    """Cells and m² of each class in the ``landuse`` layer of the map ``output``.
+def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
+    """What the ``landuse`` layer of the map ``output`` has of each class, by name.
 
-    Raises ``InputError`` when the file cannot be read.
+    Class, group ("" for none), cells, regions, m². Raises ``InputError`` when the file cannot be
+    read.
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "landuse")
-    names = ["class", "cells", "area_m2"]
+    names = ["class", "group", "cells", "area_m2"]
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path, columns=names)
         else:
             inner = "landuse" if output_format.multilayer else None
             _, table = pyogrio.read_arrow(path, layer=inner, columns=names, read_geometry=False)
-        sums = table.group_by("class").aggregate([("cells", "sum"), ("area_m2", "sum")])
+        sums = table.group_by("class").aggregate(
+            [("group", "max"), ("cells", "sum"), ("cells", "count"), ("area_m2", "sum")]
+        )
     except (RuntimeError, OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
-    return {row["class"]: (row["cells_sum"], row["area_m2_sum"]) for row in sums.to_pylist()}
+    rows = (
+        (r["class"], r["group_max"] or "", r["cells_sum"], r["cells_count"], r["area_m2_sum"])
+        for r in sums.to_pylist()
+    )
+    return sorted(rows)
 
 
-def _parquet(path: Path) -> Iterator[pa.Table]:
+def _parquet(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH):
+        for batch in file.iter_batches(_BATCH, columns=names):
             yield pa.Table.from_batches([batch])
 
 
@@ -101,10 +112,11 @@ def _parquet_crs(path: Path) -> CRS:
     return CRS(geo["columns"][GEOMETRY]["crs"])
 
 
-def _ogr(path: Path, inner: str | None) -> Iterator[pa.Table]:
+def _ogr(path: Path, inner: str | None, wanted: Sequence[Field]) -> Iterator[pa.Table]:
     names = [field.name for field in CELL_FIELDS]
-    stored = short_names(CELL_FIELDS) if path.suffix.lower() == ".shp" else names
-    full = dict(zip(stored, names, strict=True))
+    short = short_names(CELL_FIELDS) if path.suffix.lower() == ".shp" else names
+    full = dict(zip(short, names, strict=True))
+    stored = [name for name, of in full.items() if of in {field.name for field in wanted}]
     with pyogrio.open_arrow(
         path, layer=inner, columns=stored, batch_size=_BATCH, use_pyarrow=True
     ) as (meta, reader):

@@ -12,7 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 from rssc_geo.errors import OutputError
 from rssc_geo.files import write_error
@@ -22,7 +22,7 @@ from rssc_geo.output.styles import LayerStyle, map_styles, xml_text
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
-_OWN_LAYERS = frozenset({"landuse", "cells", "captions", "review", "layer_styles"})
+_OWN_LAYERS = frozenset({"landuse", "cells", "captions", "review", "sample", "layer_styles"})
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
 _QGIS_URI = "http://mrcc.com/qgis.dtd"
 
@@ -89,16 +89,18 @@ def describe_geopackage(
     *,
     classes: Sequence[SceneClass],
     provenance: Mapping[str, object],
+    style: LayerStyle | None = None,
 ) -> None:
     """Add styles, aliases and provenance to the GeoPackage at ``path`` that holds the layers.
 
-    ``classes`` are those that the styles show. Raises ``OutputError`` when it cannot be written.
+    ``classes`` are those that the styles of a map show; ``style``: what layers that are no map have
+    instead. Raises ``OutputError`` when it cannot be written.
     """
     try:
         with closing(sqlite3.connect(path)) as connection, connection:
-            styled = [layer for layer in layers if any(f.name == "class" for f in layer.fields)]
+            styles = {layer.name: _styles(layer, classes, style) for layer in layers}
             tables = (_METADATA, _METADATA_REFERENCE, _DATA_COLUMNS, _CONSTRAINTS)
-            for statement in (_STYLES, *tables) if styled else tables:
+            for statement in (_STYLES, *tables) if any(styles.values()) else tables:
                 connection.execute(statement)
             for table, name, definition in _EXTENSIONS:
                 connection.execute(
@@ -107,12 +109,21 @@ def describe_geopackage(
                     (table, name, definition),
                 )
             for layer in layers:
-                for style in map_styles(layer, classes) if layer in styled else ():
-                    _add_style(connection, layer, style)
+                for each in styles[layer.name]:
+                    _add_style(connection, layer, each)
                 _add_aliases(connection, layer)
             _add_provenance(connection, layers, provenance)
     except sqlite3.OperationalError as error:
         raise write_error(path, str(error)) from error
+
+
+def _styles(
+    layer: Layer, classes: Sequence[SceneClass], style: LayerStyle | None
+) -> tuple[LayerStyle, ...]:
+    if style is not None:
+        return (style,)
+    is_map = any(field.name == "class" for field in layer.fields)
+    return map_styles(layer, classes) if is_map else ()
 
 
 def describe_layer(path: Path, layer: Layer, style: LayerStyle) -> None:
@@ -157,6 +168,30 @@ def read_provenance(path: Path) -> dict[str, Any]:
     except (sqlite3.Error, ValueError):
         return {}
     return document
+
+
+def read_looks(path: Path) -> dict[str, tuple[str, str]]:
+    """Title and color of each class that a map's style by class shows, by name; empty without one.
+
+    Of a GeoPackage; other formats have no styles.
+    """
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return {}
+    query = "SELECT styleSLD FROM layer_styles WHERE f_table_name = 'landuse' AND styleName = ?"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute(query, ("class",)).fetchone()
+        root = fromstring(found[0] if found else "<none/>")  # noqa: S314 -- expat bounds entities
+    except (sqlite3.Error, ParseError):
+        return {}
+    looks = {}
+    for rule in root.iter("Rule"):
+        name, title = rule.find(".//{*}Literal"), rule.find("Title")
+        color = rule.find(".//Fill/CssParameter[@name='fill']")
+        texts = [part.text for part in (name, title, color) if part is not None and part.text]
+        if len(texts) == 3:
+            looks[texts[0]] = (texts[1], texts[2])
+    return looks
 
 
 def check_no_other_layers(path: Path) -> None:

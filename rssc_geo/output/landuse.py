@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -112,6 +112,9 @@ class LandUseWriter:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"two classes are named {twice[0]!r}: give each its own name")
         target.check_classes(len(classes))
+        grid = geo.grid
+        # Cells that are tiles see nothing in common with their neighbors.
+        target = replace(target, smooth=target.smooth and grid.cell_size != grid.size)
         self._target, self._geo = target, geo
         self._classes, self._provenance = tuple(classes), provenance
         self._unknown_below = unknown_below
@@ -122,13 +125,13 @@ class LandUseWriter:
             clip=target.clip,
             wrap=target.format.wgs84,
         )
-        grid = geo.grid
         key = {
             "run": run_key,
             "grid": [grid.shape, grid.size, grid.cell_size],
             "classes": names,
             "probabilities": target.probabilities,
             "adapt_shares": target.adapt_shares,
+            "smooth": target.smooth,
         }
         self._part = PartFile(target.part_path, key)
         if not len(self._part):  # a map that is there was not made by this very run
@@ -149,7 +152,8 @@ class LandUseWriter:
 
     def append(self, batch: CellBatch, watermark: int) -> None:
         """Keep cells, each given once in a run, and the watermark, in one transaction."""
-        keep = self._target.probabilities or self._target.adapt_shares
+        target = self._target
+        keep = target.probabilities or target.adapt_shares or target.smooth
         rows = make_rows(batch, keep=keep, unknown_below=self._unknown_below)
         self._part.append(rows, watermark)
 

@@ -29,7 +29,7 @@ from rssc_geo.files import content_mark
 log = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x52534750  # "RSGP"
-_SCHEMA = 3  # the user version; changes with what the tables hold
+_SCHEMA = 4  # the user version; changes with what the tables hold
 _FETCH = 8192
 _HEADER_BYTES = 100
 _DIGESTS = 1 << 128
@@ -41,19 +41,19 @@ _CREATE = """
     CREATE TABLE cells (
         row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL,
         confidence REAL NOT NULL, runner_up INTEGER, margin REAL NOT NULL, caption TEXT NOT NULL,
-        probabilities BLOB, familiarity REAL,
+        probabilities BLOB, familiarity REAL, color BLOB,
         PRIMARY KEY (row, col)
     ) WITHOUT ROWID;
 """
-_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # of a cell
+_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # of a cell
 _STATEMENTS = [text.strip() for text in _CREATE.strip().rstrip(";").split(";")]
 
-Row = tuple[int, int, int, float, int | None, float, str, bytes | None, float | None]
+Row = tuple[int, int, int, float, int | None, float, str, bytes | None, float | None, bytes | None]
 """A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities,
-familiarity.
+familiarity, its mean color.
 
-The probabilities are float32 bytes, or None where they are not asked for; the familiarity is None
-where the model cannot tell.
+Probabilities and color are float32 bytes, or None where they are not asked for; the familiarity is
+None where the model cannot tell.
 """
 
 
@@ -67,6 +67,7 @@ class CellBatch:
     probabilities : float32 (n, classes)
     familiarity : float32 (n,), in [0, 1]; NaN where the model cannot tell
     captions : n texts
+    colors : float32 (n, 3), mean red, green and blue as the network saw them, 0 to 255
     """
 
     rows: NDArray[np.int32]
@@ -74,14 +75,18 @@ class CellBatch:
     probabilities: NDArray[np.float32]
     familiarity: NDArray[np.float32]
     captions: list[str]
+    colors: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        columns = (self.rows, self.cols, self.probabilities, self.familiarity, self.captions)
+        columns = (
+            self.rows, self.cols, self.probabilities, self.familiarity, self.captions, self.colors
+        )  # fmt: skip
         counts = {len(column) for column in columns}
         if len(counts) != 1 or self.probabilities.ndim != 2:
             raise ValueError(
                 f"not a batch of cells: {len(self.rows)} rows, {len(self.cols)} cols, "
-                f"probabilities {self.probabilities.shape}, {len(self.captions)} captions"
+                f"probabilities {self.probabilities.shape}, {len(self.captions)} captions, "
+                f"colors {self.colors.shape}"
             )
 
 
@@ -91,7 +96,7 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
     Of equal probabilities the lower class comes first, and a class of probability 0, which cannot
     be chosen, is no runner-up. A cell less familiar than ``unknown_below`` is of the class behind
     all that are named, without confidence and margin; its runner-up is what it would have been.
-    ``keep``: whether the rows keep the probabilities.
+    ``keep``: whether the rows keep probabilities and colors, for the layers and for steps.
     """
     table = np.ascontiguousarray(batch.probabilities, np.float32)
     order = np.argsort(-table, axis=1, kind="stable")[:, :2]
@@ -108,15 +113,36 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
             [place if place >= 0 else None for place in following.tolist()],
             np.where(unknown, 0, top[:, 0] - second).tolist(),
             batch.captions,
-            [row.tobytes() for row in table] if keep else [None] * len(table),
+            _blobs(table, keep=keep),
             [None if np.isnan(value) else value for value in batch.familiarity.tolist()],
+            _blobs(batch.colors, keep=keep),
             strict=True,
         )
     )
 
 
+def batch_of(rows: Sequence[Row]) -> CellBatch:
+    """The cells of rows that keep probabilities and colors."""
+    row, col, *_, captions, probabilities, familiarity, colors = zip(*rows, strict=True)
+    return CellBatch(
+        np.array(row, np.int32),
+        np.array(col, np.int32),
+        table_of(probabilities),
+        np.array(familiarity, np.float32),  # None becomes NaN
+        list(captions),
+        table_of(colors),
+    )
+
+
+def _blobs(table: NDArray[np.float32], *, keep: bool) -> list[bytes] | list[None]:
+    """Each row of a table as float32 bytes."""
+    if not keep:
+        return [None] * len(table)
+    return [row.tobytes() for row in np.ascontiguousarray(table, np.float32)]
+
+
 def table_of(blobs: Sequence[bytes]) -> NDArray[np.float32]:
-    """The probabilities (n, C) that n rows keep."""
+    """The probabilities (n, C), or colors (n, 3), that n rows keep."""
     return np.frombuffer(b"".join(blobs), np.float32).reshape(len(blobs), -1)
 
 
@@ -244,12 +270,14 @@ class PartFile:
         self,
         name: str,
         record: Mapping[str, Any],
-        change: Callable[[list[Row]], list[Row]] | None = None,
+        change: Callable[[Iterator[list[Row]]], Iterator[list[Row]]] | None = None,
     ) -> None:
         """Change all cells and note the step, both or neither.
 
-        ``record``: JSON values for ``steps``; ``change``: gives some thousand cells anew, at the
-        same places; None: they stay as they are. Raises ``OutputError`` when it cannot be written.
+        ``record``: JSON values for ``steps``; ``change``: is given all cells as they are, in
+        row-major order, some thousand at a time, and gives each of them anew, at the same place,
+        once it was given it; None: they stay as they are. Raises ``OutputError`` when it cannot be
+        written.
         """
         before = self._steps, self._digest
         self._steps = {**self._steps, name: record}
@@ -262,16 +290,21 @@ class PartFile:
             self._steps, self._digest = before
             raise
 
-    def _change_cells(self, change: Callable[[list[Row]], list[Row]]) -> int:
-        """Replace all cells, some thousand at a time; their digest."""
-        digest, place = 0, (-1, -1)
-        query = "SELECT * FROM cells WHERE (row, col) > (?, ?) ORDER BY row, col LIMIT ?"
-        while rows := self._connection.execute(query, (*place, _FETCH)).fetchall():
-            changed = change(rows)
+    def _change_cells(self, change: Callable[[Iterator[list[Row]]], Iterator[list[Row]]]) -> int:
+        """Replace all cells; their digest."""
+        digest = 0
+        for changed in change(self._unchanged()):
             self._connection.executemany(f"REPLACE INTO cells {_VALUES}", changed)
             digest = (digest + _digest(changed)) % _DIGESTS
-            place = rows[-1][:2]
         return digest
+
+    def _unchanged(self) -> Iterator[list[Row]]:
+        """All cells, of which those that were given may be replaced meanwhile."""
+        place = (-1, -1)
+        query = "SELECT * FROM cells WHERE (row, col) > (?, ?) ORDER BY row, col LIMIT ?"
+        while rows := self._connection.execute(query, (*place, _FETCH)).fetchall():
+            yield rows
+            place = rows[-1][:2]
 
     def announce(self, results: Mapping[Path, Path]) -> None:
         """Note what is about to be put in place: of each result the file that will be it.

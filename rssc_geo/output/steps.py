@@ -7,14 +7,19 @@ and the note that they are so in one transaction, so that no step is taken twice
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.output.partfile import CellBatch, PartFile, Row, make_rows, table_of
+from rssc_geo.output.partfile import CellBatch, PartFile, Row, batch_of, make_rows
 from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
+from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH, GridRow, smoothed
 from rssc_geo.output.target import OutputTarget
 
 if TYPE_CHECKING:
@@ -35,6 +40,8 @@ def take_steps(
     """
     if target.adapt_shares and "adapt_shares" not in part.steps:
         _adapt_shares(part, classes, unknown_below)
+    if target.smooth and "smooth" not in part.steps:
+        _smooth(part, unknown_below)
     return part.steps
 
 
@@ -51,16 +58,10 @@ def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: 
         return
     shares = estimate_shares(part.probabilities, classes=len(classes))
 
-    def change(rows: list[Row]) -> list[Row]:
-        row, col, *_, captions, blobs, familiarity = zip(*rows, strict=True)
-        batch = CellBatch(
-            np.array(row, np.int32),
-            np.array(col, np.int32),
-            shares.adapt(table_of(blobs)),
-            np.array(familiarity, np.float32),  # None becomes NaN
-            list(captions),
-        )
-        return make_rows(batch, keep=True, unknown_below=unknown_below)
+    def change(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        for rows in chunks:
+            batch = batch_of(rows)
+            yield _with(batch, shares.adapt(batch.probabilities), unknown_below)
 
     named = zip(classes, shares.values.tolist(), strict=True)
     record = {
@@ -72,3 +73,39 @@ def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: 
     }
     part.take_step("adapt_shares", record, change)
     log.info("shares of the classes adapted to %d cells in %d rounds", cells, shares.rounds)
+
+
+def _smooth(part: PartFile, unknown_below: float) -> None:
+    def change(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        cells = itertools.chain.from_iterable(chunks)
+        grouped = itertools.groupby(cells, key=operator.itemgetter(0))
+        batches, seen = itertools.tee(batch_of(list(rows)) for _, rows in grouped)
+        rows = (
+            GridRow(
+                int(batch.rows[0]),
+                batch.cols,
+                batch.probabilities,
+                batch.colors,
+                told=~(batch.familiarity < unknown_below),
+            )
+            for batch in seen
+        )
+        for batch, probabilities in zip(batches, smoothed(rows), strict=True):
+            yield _with(batch, probabilities, unknown_below)
+
+    cells = sum(len(table) for table in part.probabilities())
+    record = {
+        "cells": cells,
+        "done": True,
+        "strength": STRENGTH,
+        "contrast": CONTRAST,
+        "rounds": ROUNDS,
+    }
+    part.take_step("smooth", record, change)
+    log.info("%d cells told by their neighbors", cells)
+
+
+def _with(batch: CellBatch, probabilities: NDArray[np.float32], unknown_below: float) -> list[Row]:
+    """Rows of the cells with other probabilities."""
+    changed = replace(batch, probabilities=probabilities)
+    return make_rows(changed, keep=True, unknown_below=unknown_below)

@@ -181,6 +181,54 @@ def review_qml(fields: Sequence[Field]) -> str:
     return _DOCTYPE + tostring(root, encoding="unicode")
 
 
+def sample_qml(
+    fields: Sequence[Field], answers: Sequence[str], *, cannot_tell: str, points: bool
+) -> str:
+    """The style of a sample's units, and the form in which they are labeled.
+
+    Outlines (of cells) or dots (of points) by the state of the field ``class``, whose values are
+    chosen from a list; all fields but this and ``note`` are hidden in the form.
+    """
+    root = Element("qgis", version="3.22.0", styleCategories="Symbology|Fields|Forms|MapTips")
+    renderer = SubElement(root, "renderer-v2", type="RuleRenderer", enableorderby="0")
+    renderer.set("forceraster", "0")
+    renderer.set("symbollevels", "0")
+    rules, symbols = SubElement(renderer, "rules", key="sample"), SubElement(renderer, "symbols")
+    unanswered = '"class" IS NULL OR trim("class") = \'\''
+    for index, (label, condition, color) in enumerate(
+        (
+            ("to label", unanswered, "255,0,200,255"),
+            (cannot_tell, f"\"class\" = '{cannot_tell}'", "130,130,130,255"),
+            ("labeled", "ELSE", "0,220,90,255"),
+        )
+    ):
+        rule = SubElement(rules, "rule", key=f"sample-{index}", symbol=str(index), label=label)
+        rule.set("filter", condition)
+        if points:
+            _marker_symbol(symbols, str(index), color)
+        else:
+            outlined = {"style": "no", "outline_color": color, "outline_width": "0.7"}
+            _fill_symbol(symbols, str(index), outlined)
+    configuration = SubElement(root, "fieldConfiguration")
+    for field in fields:
+        widget = SubElement(SubElement(configuration, "field", name=field.name), "editWidget")
+        if field.name == "class":
+            widget.set("type", "ValueMap")
+            config = SubElement(SubElement(widget, "config"), "Option", type="Map")
+            choices = SubElement(config, "Option", type="List", name="map")
+            for answer in answers:
+                entry = SubElement(choices, "Option", type="Map")
+                text = xml_text(answer)
+                SubElement(entry, "Option", type="QString", name=text, value=text)
+        else:
+            widget.set("type", "TextEdit" if field.name == "note" else "Hidden")
+    SubElement(root, "layerOpacity").text = "1"
+    _add_aliases(root, fields)
+    SubElement(root, "previewExpression").text = '"number"'
+    SubElement(root, "mapTip", enabled="1").text = _escaped("class")
+    return _DOCTYPE + tostring(root, encoding="unicode")
+
+
 def class_sld(layer: str, classes: Sequence[SceneClass]) -> str:
     """The style by class: one rule each."""
     return _categorized_sld(layer, "Class", "class", _class_categories(classes))
@@ -309,6 +357,25 @@ def _fill_symbol(parent: Element, name: str, values: Mapping[str, str]) -> None:
     )
     options = SubElement(layer, "Option", type="Map")
     for key, value in {**values, "outline_style": "solid", "outline_width_unit": "MM"}.items():
+        SubElement(options, "Option", type="QString", name=key, value=value)
+
+
+def _marker_symbol(parent: Element, name: str, color: str) -> None:
+    """A ring around the point: who labels has to see the ground in it."""
+    symbol = SubElement(parent, "symbol", type="marker", name=name, alpha="1", force_rhr="0")
+    layer = SubElement(
+        symbol, "layer", {"class": "SimpleMarker", "enabled": "1", "locked": "0", "pass": "0"}
+    )
+    options = SubElement(layer, "Option", type="Map")
+    for key, value in (
+        ("name", "circle"),
+        ("color", "0,0,0,0"),
+        ("outline_color", color),
+        ("outline_width", "0.6"),
+        ("outline_width_unit", "MM"),
+        ("size", "4"),
+        ("size_unit", "MM"),
+    ):
         SubElement(options, "Option", type="QString", name=key, value=value)
 
 

@@ -44,6 +44,7 @@ class OutputTarget:
     min_area : m²; smaller regions join a neighbor in the ``landuse`` layer, 0: none do
     probabilities : one ``p_<class>`` field a class in the ``cells`` layer
     adapt_shares : the probabilities are adapted to the shares of the classes among all cells
+    smooth : each cell is told by its neighbors, where cells are smaller than tiles
     overwrite : whether files that are there are replaced
     clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
     class_raster : path of a COG of the cells' classes, or None
@@ -56,6 +57,7 @@ class OutputTarget:
     min_area: float = 0.0
     probabilities: bool = False
     adapt_shares: bool = False
+    smooth: bool = True
     overwrite: bool = False
     clip: shapely.Geometry | None = None
     class_raster: Path | None = None
@@ -171,6 +173,7 @@ def make_target(
         min_area=options.min_area,
         probabilities=options.probabilities,
         adapt_shares=options.adapt_shares,
+        smooth=options.smooth,
         overwrite=overwrite,
         clip=area if options.aoi_clip else None,
         class_raster=None if options.class_raster is None else Path(options.class_raster),

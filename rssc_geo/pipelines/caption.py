@@ -98,7 +98,7 @@ def caption(
     Examples
     --------
     >>> from rssc_geo import CaptionOptions, caption
-    >>> options = CaptionOptions(tile_size="900m", cell_size="900m")
+    >>> options = CaptionOptions(tile_size="900m")
     >>> caption("scene.tif", "captions.jsonl", options).output.name
     'captions.jsonl'
     """
@@ -112,7 +112,7 @@ def caption(
     card = model.card if model else load_card(options.model, revision=options.revision)
     if model is None:
         check_captioner(options, card)
-    plan = make_plan(source, card, options)
+    plan = make_plan(source, card, options, fine=False)
     for warning in plan.warnings:
         log.warning("%s", warning)
     target = _check_output(path, options, plan)

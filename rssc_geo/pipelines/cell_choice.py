@@ -137,11 +137,15 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
 
 
 def warn_of_differences(
-    choices: Sequence[CellChoice], found: Mapping[tuple[int, int], str], *, result: str
+    choices: Sequence[CellChoice],
+    found: Mapping[tuple[int, int], str],
+    *,
+    result: str,
+    smoothed: bool,
 ) -> None:
     """Say so when cells got another class than the map gives them.
 
-    Something was not read as it was then.
+    Their neighbors told their class there (``smoothed``), or something was not read as it was then.
     """
     others = [
         c for c in choices if c.known_class is not None and c.known_class != found[c.row, c.col]
@@ -149,8 +153,7 @@ def warn_of_differences(
     if others:
         first = others[0]
         log.warning(
-            "%s: %d of %d cells have another class there (row %d, column %d: %s, now %s): the"
-            " raster, the captioner or the options differ from that run's",
+            "%s: %d of %d cells have another class there (row %d, column %d: %s, now %s): %s",
             result,
             len(others),
             len(choices),
@@ -158,6 +161,9 @@ def warn_of_differences(
             first.col,
             first.known_class,
             found[first.row, first.col],
+            "their neighbors told too (--smooth), what is explained is what they show themselves"
+            if smoothed
+            else "the raster, the captioner or the options differ from that run's",
         )
 
 

@@ -149,7 +149,8 @@ def explain(
             )
         if options.result is not None:
             classes = {place: cell.class_name for place, cell in found.items()}
-            warn_of_differences(choices, classes, result=options.result)
+            smoothed = "smooth" in made.get("steps", {})
+            warn_of_differences(choices, classes, result=options.result, smoothed=smoothed)
         explained = tuple(found[choice.row, choice.col] for choice in choices)
         write_index(folder / INDEX, explained, plan)
     target = Path(output)

@@ -76,14 +76,14 @@ def export_tiles(
     Examples
     --------
     >>> from rssc_geo import TileOptions, export_tiles
-    >>> options = TileOptions(format="png", tile_size="900m", cell_size="900m")
+    >>> options = TileOptions(format="png", tile_size="900m")
     >>> export_tiles("scene.tif", "chips", options).index.name
     'tiles.gpkg'
     """
     options = options or TileOptions()
     target = Path(folder)
     card = load_card(options.model, revision=options.revision)
-    plan = make_plan(source, card, options)
+    plan = make_plan(source, card, options, fine=False)
     check_not_input([target], plan.inputs())
     with (
         atomic_folder(target, index=INDEX, overwrite=options.overwrite, others=_CHIPS) as made,

@@ -1,3 +1,4 @@
+from .assessment import write_assessment_page as write_assessment_page
 from .extras import Extras as Extras
 from .panel import Panel as Panel
 from .panel import write_panel as write_panel

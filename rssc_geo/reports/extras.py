@@ -1,4 +1,4 @@
-"""What is made beside a map once it is in place: a picture, a layer to review, a page.
+"""What is made beside a map once it is in place: a picture, a layer to review, a page, a table.
 
 None of it can harm the map.
 """
@@ -15,7 +15,14 @@ from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, PredictorSpec
 from rssc_geo.models import legend_of
 from rssc_geo.options import OutputOptions, ReportOptions
-from rssc_geo.output import LandUseSummary, OutputTarget
+from rssc_geo.output import (
+    FinishedMap,
+    LandUseSummary,
+    OutputTarget,
+    area_table,
+    read_zones,
+    write_area_table,
+)
 from rssc_geo.reports.preview import draw_preview
 from rssc_geo.reports.report import write_report
 from rssc_geo.reports.review import add_review, check_review
@@ -23,6 +30,7 @@ from rssc_geo.reports.review import add_review, check_review
 log = logging.getLogger(__name__)
 
 _FORMS = {
+    "--areas": ((".csv",), "the table is CSV; name it .csv"),
     "--preview": ((".png",), "the picture is a PNG; name it .png"),
     "--report": ((".html", ".htm"), "the report is a web page; name it .html"),
 }
@@ -33,7 +41,8 @@ class Extras:
 
     Parameters
     ----------
-    options : ``preview``; where they are ``ReportOptions`` too, ``report`` and ``review``
+    options : ``preview``; where they are ``ReportOptions`` too, ``report``, ``review``, ``areas``
+        with ``zones``
     target : of the map
     plan : of the scene
 
@@ -45,9 +54,17 @@ class Extras:
         self._preview = options.preview
         self._report = options.report if isinstance(options, ReportOptions) else None
         self._review = options.review if isinstance(options, ReportOptions) else None
-        for option, path in (("--preview", self._preview), ("--report", self._report)):
+        self._areas = options.areas if isinstance(options, ReportOptions) else None
+        self._zones: tuple[str, str | None] | None = None
+        named = (("--preview", self._preview), ("--report", self._report), ("--areas", self._areas))
+        for option, path in named:
             if path is not None:
                 self._check(option, Path(path))
+        if isinstance(options, ReportOptions) and options.zones is not None:
+            if self._areas is None:
+                raise UsageError("--zones needs --areas, the table that tells of them")
+            read_zones(options.zones, target.crs or plan.scene.crs, field=options.zone_field)
+            self._zones = options.zones, options.zone_field
         if self._review is not None:
             check_review(target, self._review)
 
@@ -91,7 +108,16 @@ class Extras:
                 spec,
                 full_provenance=target.full_provenance,
             )
+        if self._areas is not None:
+            tasks["the table of areas"] = partial(self._write_areas, Path(self._areas))
         return tasks
+
+    def _write_areas(self, path: Path) -> Path:
+        finished, zones = FinishedMap(self._target.path), None
+        if self._zones is not None:
+            zones = read_zones(self._zones[0], finished.crs, field=self._zones[1])
+        write_area_table(path, area_table(finished, zones=zones), {})
+        return path
 
     def _check(self, option: str, path: Path) -> None:
         suffixes, form = _FORMS[option]

@@ -1,29 +1,24 @@
 """The report of a run: one HTML page with the map, areas, confidence, patches and provenance.
 
-The page holds everything it shows and asks no network for anything: a content security policy
-forbids it to, and lets no script run but its own. Without scripts it is still complete; they only
-add zooming and switching classes. What it says stands in ``templates/report.html``.
+The page holds everything it shows. Without scripts it is still complete; they only add zooming and
+switching classes. What it says stands in ``templates/report.html``.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import shapely
 from affine import Affine
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,8 +34,8 @@ from rssc_geo.output import (
     Layer,
     read_cells,
     timestamp,
-    xml_text,
 )
+from rssc_geo.reports.page import render
 from rssc_geo.reports.preview import filled, length_label, read_overview
 from rssc_geo.reports.review import candidates_of, choose_cells, farthest_first, least_certain
 
@@ -157,37 +152,10 @@ def write_report(
         "least_certain": patches(doubtful),
         "facts": told["facts"],
     }
-    page = _render(values)
+    page = render("report.html", values, script="report.js", distance=length_label)
     with atomic_write(path) as made:
         made.write_text(page, encoding="utf-8")
     return path
-
-
-def _render(values: Mapping[str, Any]) -> str:
-    """The page; all values are escaped, but for our own style sheet and script."""
-    assets = files("rssc_geo.reports") / "templates"
-    style, script = (
-        (assets / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
-    )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rssc_geo.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        # Names and captions may hold control characters, which HTML cannot.
-        finalize=lambda value: (
-            xml_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-        ),
-    )
-    environment.filters |= {
-        "distance": length_label,
-        "hectares": _hectares,
-        "number_of": lambda count, noun: f"{count:,} {noun}{'' if count == 1 else 's'}",
-        "percent": lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
-        "share": lambda share: "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %",
-    }
-    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("report.html")
-    return template.render(values, style=style, script=script, script_hash=script_hash)
 
 
 def _facts(plan: Plan, spec: PredictorSpec, output: Path) -> dict[str, str]:
@@ -423,8 +391,3 @@ def _jpeg(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
     picture = Image.fromarray(filled(pixels, mask))
     picture.save(buffer, format="JPEG", quality=_QUALITY, optimize=True, progressive=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _hectares(area_m2: float) -> str:
-    hectares = area_m2 / 1e4
-    return f"{hectares:,.1f}" if hectares >= 10 else f"{hectares:.2g}"

@@ -46,7 +46,6 @@ from .options import CaptionerRecipe as CaptionerRecipe
 from .options import CropRecipe as CropRecipe
 from .options import EncoderRecipe as EncoderRecipe
 from .options import EndToEndRecipe as EndToEndRecipe
-from .options import FusionPhase as FusionPhase
 from .options import FusionRecipe as FusionRecipe
 from .options import TrainingRecipe as TrainingRecipe
 from .options import end_to_end_recipe as end_to_end_recipe

@@ -170,7 +170,10 @@ def _light(images: torch.Tensor, generator: torch.Generator, strength: float) ->
 
 
 def _soften(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One in seven blurred, one in three of a coarser ground sampling, one in five noisy."""
+    """One in seven blurred, one in three of a coarser ground sampling, one in five noisy.
+
+    The noise is of each band or, in half of them, gray.
+    """
     count, size = len(images), images.shape[-1]
     draw = torch.rand(count, generator=generator)
     soft, coarse, noisy = draw < 0.15, (draw >= 0.15) & (draw < 0.5), draw >= 0.8
@@ -183,7 +186,9 @@ def _soften(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         small = F.interpolate(images[coarse], scale_factor=1 / factor, mode="area")
         images[coarse] = F.interpolate(small, size=(size, size), mode="bilinear")
     if noisy.any():
-        images[noisy] += torch.randn(images[noisy].shape, generator=generator) * 0.025
+        noise = torch.randn(images[noisy].shape, generator=generator)
+        gray = draw[noisy].view(-1, 1, 1, 1) >= 0.9
+        images[noisy] += torch.where(gray, noise[:, :1], noise) * 0.025
     return images
 
 

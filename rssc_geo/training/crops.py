@@ -157,6 +157,9 @@ class CropSampler:
             if texture.sunk and float(drawn(1, 0.0, 1.0, generator)) < 0.5:
                 share = drawn(1, 0.0, texture.sunk, generator) * drawn(3, 0.8, 1.0, generator)
                 piece = piece - piece.mean((2, 3), keepdim=True) * share.view(1, 3, 1, 1)
+            if texture.ripples and float(drawn(1, 0.0, 1.0, generator)) < 0.5:
+                deviation = drawn(1, 0.0, texture.ripples, generator)
+                piece = piece + deviation * torch.randn(piece[:, :1].shape, generator=generator)
             low, high = texture.gain
             gain = math.exp(float(drawn(1, math.log(low), math.log(high), generator)))
             crop, _ = augment(

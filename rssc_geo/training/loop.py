@@ -409,16 +409,25 @@ def one_cycle(optimizer: torch.optim.Optimizer, learning_rate: float, *, steps: 
 
 
 def warmup_cosine(
-    optimizer: torch.optim.Optimizer, *, warmup: int, steps: int, floor: float = 0.0
+    optimizer: torch.optim.Optimizer,
+    *,
+    warmup: int,
+    steps: int,
+    floor: float = 0.0,
+    constant: int = 0,
 ) -> LambdaLR:
     """Learning rates up linearly for ``warmup`` steps, then down along half a cosine.
 
-    ``steps``: of the whole training; ``floor``: share of the rates that is added throughout.
+    ``steps``: of the whole training; ``floor``: share of the rates that is added throughout;
+    ``constant``: so many of the last steps keep half of the highest rate, to which it falls before.
     """
+    falling = steps - constant
+    low = 0.5 if constant else 0.0
 
     def factor(step: int) -> float:
-        done = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
-        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * done))) + floor
+        done = min(1.0, max(0, step - warmup) / max(1, falling - warmup))
+        rate = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+        return min((step + 1) / warmup, rate) + floor
 
     return LambdaLR(optimizer, factor)
 

@@ -76,6 +76,11 @@ class EncoderRecipe:
     weight_decay : AdamW's
     text_weight : of the loss that pulls the picture's embedding towards that of its captions
     patience : epochs of the last part without a better validation accuracy before the end
+    swa_epochs : the last epochs, in which the learning rate stays, and the mean of the weights over
+        all their steps is what is kept (stochastic weight averaging: Izmailov et al., "Averaging
+        Weights Leads to Wider Optima and Better Generalization", UAI 2018; over all steps: Cha et
+        al., "SWAD", NeurIPS 2021); 0: the learning rate falls to the end, and a moving average of
+        the last steps is kept
     """
 
     architecture: str = "mobilenetv1_100"
@@ -90,6 +95,7 @@ class EncoderRecipe:
     weight_decay: float = 0.05
     text_weight: float = 0.5
     patience: int = 6
+    swa_epochs: int = 0
 
     @property
     def epochs(self) -> int:
@@ -140,12 +146,16 @@ class AlignmentRecipe:
 
 
 @dataclass(frozen=True, slots=True)
-class FusionPhase:
-    """One phase of the fusion's training.
+class FusionRecipe:
+    """How the fusion is trained.
+
+    The image encoder has overfitted to its training pictures, so that words have nothing to add to
+    them; it confuses some new pictures with those of other classes, and there the words must win.
+    So some tokens are a hard negative's, and many are missing.
 
     Attributes
     ----------
-    epochs : of this phase
+    epochs : passes over the pictures
     generated : share of the pictures that come with the captioner's words
     written : share that come with people's words, where there are some; the rest comes without
         words, and is read by the learned queries alone
@@ -153,59 +163,21 @@ class FusionPhase:
     hard_negatives : share of people's words that come with the image tokens of a hard negative (see
         ``hard_negatives`` of the fusion stage) instead of their own picture's
     min_tokens : of each picture between this share of its tokens and all are shown, at random
+    batch_size : pictures a step
+    smoothing : of the labels
+    ema : decay a step of the moving average of the weights, which is what is kept
     """
 
-    epochs: int
-    generated: float
-    written: float
-    learning_rate: float
-    weight_decay: float
-    hard_negatives: float = 0.0
-    min_tokens: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class FusionRecipe:
-    """How the fusion is trained: phase ``together``, then phase ``words`` alone (None: without).
-
-    The image encoder has overfitted to its training pictures, so that words have nothing to add to
-    them; it confuses some new pictures with those of other classes, and there the words must win.
-    So in the second phase some tokens are a hard negative's and many are missing, and only what
-    words pass through is learned (their projection and the gate): a picture without words is
-    classified exactly as after the first phase. ``smoothing``: of the labels; ``ema``: decay a step
-    of the moving average of the weights, which is what is kept.
-    """
-
-    together: FusionPhase = FusionPhase(
-        10,
-        generated=0.3,
-        written=0.65,
-        learning_rate=5e-4,
-        weight_decay=0.05,
-        hard_negatives=0.2,
-        min_tokens=0.2,
-    )
-    words: FusionPhase | None = None
+    epochs: int = 10
+    generated: float = 0.3
+    written: float = 0.65
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    hard_negatives: float = 0.2
+    min_tokens: float = 0.2
     batch_size: int = 128
     smoothing: float = 0.05
     ema: float = 0.98
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of both phases."""
-        return self.together.epochs + (self.words.epochs if self.words is not None else 0)
-
-    def shortened(self, epochs: int) -> FusionRecipe:
-        """The same with so many epochs, then half as many for the words."""
-        words = self.words and dataclasses.replace(self.words, epochs=max(1, epochs // 2))
-        return dataclasses.replace(
-            self, together=dataclasses.replace(self.together, epochs=epochs), words=words
-        )
-
-    def reading(self, *, generated: float = 0.0, written: float = 0.0) -> FusionRecipe:
-        """The first phase alone, with these shares of words."""
-        together = dataclasses.replace(self.together, generated=generated, written=written)
-        return dataclasses.replace(self, together=together, words=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,7 +371,7 @@ def training_recipe(options: TrainOptions) -> TrainingRecipe:
     if options.caption_epochs is not None:
         captioner = dataclasses.replace(captioner, epochs=options.caption_epochs)
     if options.fusion_epochs is not None:
-        fusion = fusion.shortened(options.fusion_epochs)
+        fusion = dataclasses.replace(fusion, epochs=options.fusion_epochs)
     return dataclasses.replace(
         recipe, encoder=_encoder_recipe(options), captioner=captioner, fusion=fusion
     )
@@ -439,7 +411,13 @@ def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
         recipe = dataclasses.replace(recipe, schedule=options.schedule)
     if options.learning_rate is not None:
         recipe = dataclasses.replace(recipe, learning_rate=options.learning_rate)
-    return recipe
+    swa_epochs = options.swa_epochs or 0
+    if swa_epochs > recipe.epochs:
+        raise UsageError(
+            f"--swa-epochs {swa_epochs}: the image encoder is trained for {recipe.epochs} epochs in"
+            " all (--schedule)"
+        )
+    return dataclasses.replace(recipe, swa_epochs=swa_epochs)
 
 
 def end_to_end_recipe(options: TrainOptions) -> EndToEndRecipe | None:
@@ -537,11 +515,7 @@ def trained_with(card: ModelCard) -> TrainingRecipe:
         if "captioner" in recorded:
             recorded["captioner"] = CaptionerRecipe(**recorded["captioner"])
         if "fusion" in recorded:
-            phases = {
-                name: recorded["fusion"][name] and FusionPhase(**recorded["fusion"][name])
-                for name in ("together", "words")
-            }
-            recorded["fusion"] = FusionRecipe(**{**recorded["fusion"], **phases})
+            recorded["fusion"] = FusionRecipe(**recorded["fusion"])
         return TrainingRecipe(seed=card.training.get("seed", 0), **recorded)
     except (TypeError, KeyError) as error:
         raise BundleError(

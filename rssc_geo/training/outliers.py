@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 _Values = NDArray[np.float64]
 _Maker = Callable[[_Values, np.random.Generator], _Values]
 
+_LEAST_CHANGE = 0.12
+"""Mean difference from the picture that it is made of: a gray town in false color stays one."""
+_TRIES = 20
+
 
 def make_outliers(
     pixels: NDArray[np.uint8], count: int, random: np.random.Generator
@@ -25,9 +29,12 @@ def make_outliers(
     """
     made = np.empty((count, *pixels.shape[1:]), np.uint8)
     for place in range(count):
-        picture = pixels[random.integers(len(pixels))] / 255
-        values = _KINDS[place % len(_KINDS)](picture, random)
-        made[place] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+        for _ in range(_TRIES):
+            picture = pixels[random.integers(len(pixels))] / 255
+            values = _KINDS[place % len(_KINDS)](picture, random).clip(0, 1)
+            if np.abs(values - picture).mean() >= _LEAST_CHANGE:
+                break
+        made[place] = np.rint(values * 255).astype(np.uint8)
     return made
 
 
@@ -62,7 +69,7 @@ def _gray(values: _Values) -> _Values:
 
 def _elevation(picture: _Values, random: np.random.Generator) -> _Values:
     """Heights in gray, as shaded relief, or in a color ramp."""
-    heights = _terrain(len(picture), random.uniform(1.4, 3.0), random)
+    heights = _terrain(len(picture), random.uniform(1.4, 2.2), random)
     kind = int(random.integers(3))
     if kind == 0:
         return _gray(heights * random.uniform(0.4, 1.0) + random.uniform(0, 0.3))
@@ -80,7 +87,7 @@ def _map(picture: _Values, random: np.random.Generator) -> _Values:
     """Areas of a few flat colors, as a palette of categories has them."""
     side, count = len(picture), int(random.integers(3, 9))
     if random.random() < 0.5:
-        values = _terrain(side, random.uniform(1.2, 2.6), random)
+        values = _terrain(side, random.uniform(1.2, 2.0), random)
     else:
         values = picture.mean(2)
     if random.random() < 0.5:
@@ -109,26 +116,19 @@ def _false_color(picture: _Values, random: np.random.Generator) -> _Values:
     return np.stack(bands, 2)
 
 
-def _negative(picture: _Values, random: np.random.Generator) -> _Values:
-    """Bright for dark, or bands in the wrong order."""
-    orders = ([2, 1, 0], [1, 0, 2])
-    kind = int(random.integers(3))
-    return 1 - picture if kind == 2 else picture[..., orders[kind]]
-
-
 def _cloud(picture: _Values, random: np.random.Generator) -> _Values:
-    """Clouds over some of the picture or all of it."""
+    """Clouds over most of the picture or all of it."""
     heights = _terrain(len(picture), random.uniform(1.4, 2.4), random)
-    opaque = (heights - random.uniform(0, 0.4)) * random.uniform(1.5, 3.5)
+    opaque = (heights - heights.mean()) * random.uniform(1.0, 3.0) + random.uniform(0.7, 1.2)
     opaque = opaque.clip(0, 1)[..., None]
-    return opaque * random.uniform(0.85, 1.0) + (1 - opaque) * picture
+    return np.asarray(opaque * random.uniform(0.85, 1.0) + (1 - opaque) * picture)
 
 
 def _flat(picture: _Values, random: np.random.Generator) -> _Values:
     """One color that no ground has."""
     color = colorsys.hsv_to_rgb(
-        float(random.choice([0.0, 0.05, 0.15, 0.8, 0.9])),
-        random.uniform(0.6, 1.0),
+        float(random.choice([0.0, 0.8, 0.9])),
+        random.uniform(0.7, 1.0),
         random.uniform(0.4, 1.0),
     )
     return np.broadcast_to(np.array(color), picture.shape) + random.normal(0, 0.005, picture.shape)
@@ -140,7 +140,6 @@ _KINDS: tuple[_Maker, ...] = (
     _map,
     _radar,
     _false_color,
-    _negative,
     _cloud,
     _flat,
 )

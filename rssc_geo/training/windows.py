@@ -106,6 +106,8 @@ class Texture:
     gain : darkest and brightest factor of its pixels in training
     sunk : up to this share of its mean color is taken off half of the windows, as a stretch of a
         scene's values does with the darkest of it
+    ripples : up to this standard deviation of gray noise, a pixel each, is added to half of the
+        windows, as waves and glint make it
     light : how strong the other changes of light are, beside those of pictures; where colors are
         all that tells textures apart, they are mild
     looks : whether windows look like it
@@ -117,6 +119,7 @@ class Texture:
     share: float
     gain: tuple[float, float]
     sunk: float
+    ripples: float
     light: float
     looks: Callable[[_Looks], NDArray[np.bool_]]
 
@@ -129,6 +132,7 @@ TEXTURES = (
         0.34,
         (0.7, 2.0),
         0.95,
+        0.035,
         0.6,
         _is_water,
     ),
@@ -138,6 +142,7 @@ TEXTURES = (
         {"Meadow": 1.0},
         0.13,
         (1.0, 1.0),
+        0.0,
         0.0,
         0.6,
         _is_lawn,
@@ -149,6 +154,7 @@ TEXTURES = (
         0.13,
         (1.0, 1.0),
         0.0,
+        0.0,
         0.6,
         _is_sand,
     ),
@@ -159,6 +165,7 @@ TEXTURES = (
         0.05,
         (1.0, 1.0),
         0.0,
+        0.0,
         0.6,
         _is_asphalt,
     ),
@@ -168,6 +175,7 @@ TEXTURES = (
         {},
         0.35,
         (0.8, 1.2),
+        0.0,
         0.0,
         1.0,
         _is_smooth,

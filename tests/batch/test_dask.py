@@ -208,13 +208,19 @@ def test_a_killed_scheduler_is_said_and_another_goes_on(
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-def test_choice_and_shares_of_classes_are_those_of_one_machine(
+def test_choice_and_steps_are_those_of_one_machine(
     start: Start, cluster: Callable[..., Any], bundle: Path, tmp_path: Path
 ) -> None:
     scenes = tmp_path / "scenes"
     scenes.mkdir()
     write_scene(scenes / "scene.tif", side=512)  # 64 tiles: enough for shares
-    options = ("--adapt-shares", "--exclude-classes", "Field", "--probabilities")
+    options = (
+        "--adapt-shares",
+        "--smooth",
+        "--exclude-classes",
+        "Field",
+        "--probabilities",
+    )
     whole, spread = tmp_path / "whole", tmp_path / "spread"
     code, _, err = start(*command(scenes, whole, bundle, *options)).finish()
     assert code == 0, err
@@ -226,5 +232,6 @@ def test_choice_and_shares_of_classes_are_those_of_one_machine(
     assert content(spread / "scene.gpkg") == content(whole / "scene.gpkg")
     told = read_provenance(spread / "scene.gpkg")
     assert told["class_choice"] == ["River, wide", "Town <b>"]
-    assert told["steps"]["adapt_shares"]["cells"] == 64
+    assert {step["cells"] for step in told["steps"].values()} == {64}
+    assert set(told["steps"]) == {"adapt_shares", "smooth"}
     assert told["steps"] == read_provenance(whole / "scene.gpkg")["steps"]

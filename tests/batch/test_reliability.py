@@ -200,7 +200,7 @@ time.time = lambda real=time.time, jumps=random.Random(1): real() + jumps.choice
     assert 0 <= load_json(out)["seconds"] < 250
     assert all(0 <= scene["seconds"] < 250 for scene in status(maps)["scenes"])
     code, out, err = start(*command(scenes, maps, bundle), before=jumping).finish()
-    assert load_json(out)["done_before"] == 3, err
+    assert load_json(out)["skipped"] == 3, err
 
 
 def test_files_that_no_batch_has_made_are_not_replaced(
@@ -215,7 +215,7 @@ def test_files_that_no_batch_has_made_are_not_replaced(
     assert (maps / "scene_1.gpkg").read_text() == "mine"
     code, out, err = rssc_run(*command(scenes, maps, bundle, "--overwrite", "--retry-failed"))
     assert code == 0, err
-    assert load_json(out)["done_before"] == 2
+    assert load_json(out)["skipped"] == 2
     before = (maps / "scene_0.gpkg").stat().st_mtime_ns
     code, out, err = rssc_run(
         *command(scenes, maps, bundle, "--min-area", 1e5)

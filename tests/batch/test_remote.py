@@ -134,4 +134,4 @@ def test_rasters_and_collections_by_url(
     assert lines[0].startswith(f"rssc-geo: error: {site}/gone.tif ")
     assert lines[1].startswith("rssc-geo: error: http://127.0.0.1:9/x.tif ")
     assert load_json(out)["done"] == 2
-    assert load_json(rssc_run(*words)[1])["done_before"] == 2
+    assert load_json(rssc_run(*words)[1])["skipped"] == 2

@@ -293,6 +293,7 @@ def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
                 probabilities,
                 captions if seen else ("",),
                 familiarity if seen else math.nan,
+                random.random((*fractions.shape, 3), np.float32),
             )
         )
     packed = BlockResult.pack(results, classes=3, reading_s=0, model_s=0, worker="")
@@ -308,6 +309,7 @@ def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
         np.testing.assert_array_equal(before.cell_fractions, after.cell_fractions)
         np.testing.assert_array_equal(before.probabilities, after.probabilities)
         np.testing.assert_allclose(before.familiarity, after.familiarity)
+        np.testing.assert_array_equal(before.colors, after.colors)
 
 
 def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:

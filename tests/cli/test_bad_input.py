@@ -297,7 +297,7 @@ def test_bad_areas_of_interest(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
 
 def test_tiny_raster_gets_a_map_and_a_warning(rssc: Rssc, tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "tiny.tif", texture(3, 2), photometric="rgb")
-    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
+    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--force")
     assert done.code == 0, done.err
     assert "warning" in done.err
     assert (

@@ -83,11 +83,11 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
 
     before = {path: path.stat().st_mtime_ns for path in maps.glob("*.gpkg")}
     again = rssc(*command, "--json")
-    assert json.loads(again.out)["done_before"] == 2
+    assert json.loads(again.out)["skipped"] == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     (maps / "b.gpkg").unlink()
-    assert json.loads(rssc(*command, "--json").out)["done_before"] == 1
+    assert json.loads(rssc(*command, "--json").out)["skipped"] == 1
     assert (maps / "a.gpkg").stat().st_mtime_ns == before[maps / "a.gpkg"]
     assert (maps / "b.gpkg").exists()
 
@@ -104,7 +104,7 @@ def test_a_changed_option_makes_only_what_it_affects_anew(
     manifest.write_text("input,id,tile-size\nin/a.tif,one,64px\nin/b.tif,two,128px\n")
     done = rssc(*command)
     assert done.code == 0, done.err
-    assert json.loads(done.out)["done_before"] == 1
+    assert json.loads(done.out)["skipped"] == 1
     assert (maps / "one.gpkg").stat().st_mtime_ns == first
     assert len(gpd.read_file(maps / "two.gpkg", layer="cells")) == 4
 
@@ -132,7 +132,7 @@ def test_bad_inputs_are_named_and_the_others_go_on(
         bundle,
     )
     done = rssc(*command)
-    assert done.code == 1
+    assert done.code == 4
     assert sorted(path.name for path in maps.glob("*.gpkg")) == ["a.gpkg", "b.gpkg", "x.gpkg"]
     for words in (
         "no*thing.tif: no file there",
@@ -143,7 +143,7 @@ def test_bad_inputs_are_named_and_the_others_go_on(
         "c.tif",
         "d.tif",
         "e.tif has no CRS",
-        "8 of the inputs failed",
+        "8 of the inputs failed, 8 of them for the first time",
     ):
         assert words in done.err, (words, done.err)
     table = rssc("batch", "status", maps)
@@ -181,7 +181,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
         "-o",
     )
     done = rssc(*words, tmp_path / "maps")
-    assert done.code == 1
+    assert done.code == 4
     assert done.out == rssc(*words, tmp_path / "maps" / "{id}.gpkg").out
     values = json.loads(done.out)
     assert (values["scenes"], values["tiles"], values["cells"]) == (2, 32, 32)
@@ -342,7 +342,7 @@ def test_sources_by_stac_tile_index_and_list(
         *whole_tiles("64px"),
     )
     done = rssc(*command, "--model", bundle)
-    assert done.code == 1
+    assert done.code == 4
     assert sorted(p.name for p in maps.glob("*.gpkg")) == ["_.._evil.gpkg", "a.gpkg", "b.gpkg"]
     assert (
         "STAC item separate: " not in done.err

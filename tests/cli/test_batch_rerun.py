@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import shapely
 
@@ -62,11 +63,11 @@ def test_neither_another_working_folder_nor_a_move_makes_anything_anew(
 def test_a_dry_run_counts_only_what_is_left(rssc: Rssc, home: Path, bundle: Path) -> None:
     words = command(bundle, "in", "maps", "pictures")
     (home / "in" / "c.tif").write_bytes(b"no raster")
-    assert rssc(*words).code == 1
+    assert rssc(*words).code == 4
     write_raster(home / "in" / "d.tif", texture(128, 256), photometric="rgb")
     before = (home / "maps" / NAME).read_bytes()
     done = rssc(*words, "--dry-run")
-    assert done.code == 1
+    assert done.code == 5
     assert "1 scenes to do (2 are done), 8 tiles" in done.out
     assert "c.tif" in done.err
     assert "(failed before: --retry-failed tries again)" in done.err
@@ -74,6 +75,42 @@ def test_a_dry_run_counts_only_what_is_left(rssc: Rssc, home: Path, bundle: Path
     assert [entry["state"] for entry in plan["plan"]] == ["done", "done", "failed", "waiting"]
     assert "failed before" not in plan["failed"][0]["error"]
     assert (home / "maps" / NAME).read_bytes() == before
+
+
+def test_a_night_with_a_new_failure_among_known_ones(rssc: Rssc, home: Path, bundle: Path) -> None:
+    """4: some have not failed before; 5: all have; what has nothing to classify is no failure."""
+    words = command(bundle, "in", "maps", "pictures")
+    scenes = home / "in"
+    write_raster(scenes / "c.tif", texture(64, 64)[:1])
+    write_raster(scenes / "sea.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
+    first = rssc(*words, "gone*.tif")
+    assert first.code == 4
+    assert "2 of the inputs failed, 2 of them for the first time" in first.err
+    assert "1 with nothing to classify" in first.out
+    assert first.err.count("c.tif") == 1  # told once
+    assert "1 empty" in rssc("batch", "status", "maps").out
+    again = rssc(*words, "gone*.tif")
+    assert again.code == 5
+    assert "2 of the inputs failed, 0 of them for the first time" in again.err
+    assert rssc(*words, "gone*.tif", "--fail-on", "new").code == 0
+    assert rssc(*words, "--retry-failed").code == 5  # tried again, and failed again
+    write_raster(scenes / "d.tif", texture(64, 64)[:2])
+    assert rssc(*words, "--dry-run", "--fail-on", "new").code == 4
+    values = json.loads(rssc(*words, "--json", "--fail-on", "none").out)
+    known = {Path(problem["input"]).name: problem["known"] for problem in values["failed"]}
+    assert known == {"c.tif": True, "d.tif": False}
+    assert (values["skipped"], values["empty"]) == (2, 1)
+
+
+def test_scenes_without_a_valid_cell_are_no_failures(rssc: Rssc, home: Path, bundle: Path) -> None:
+    for place in (home / "in").iterdir():
+        place.unlink()
+    write_raster(home / "in" / "sea.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
+    words = command(bundle, "in", "maps", "pictures")
+    for _ in range(2):
+        done = rssc(*words)
+        assert done.code == 3
+        assert "0 of 1 scenes done (0 before), 1 with nothing to classify" in done.out
 
 
 def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path) -> None:
@@ -89,10 +126,8 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
         "--model",
         bundle,
     )
-    assert done.code == 1
-    assert (
-        done.err.count("rssc-geo: error: in/one_band.tif ") == 1
-    )  # its name stands once in the line
+    assert done.code == 4
+    assert done.err.count("error: in/one_band.tif ") == 1  # its name stands once in the line
     for place in ("maps", "maps/a.gpkg", f"maps/{NAME}"):
         table = rssc("batch", "status", place)
         assert table.out.splitlines()[0].split() == [
@@ -181,8 +216,8 @@ def test_scenes_of_several_crs_resolutions_and_bands_become_one_map(
         "--model",
         bundle,
     )
-    assert done.code == 1
-    assert done.err.endswith("1 of the inputs failed, see above\n")
+    assert done.code == 4
+    assert done.err.endswith("1 of the inputs failed, 1 of them for the first time, see above\n")
     assert "e.tif has 1 color band" in done.err
     cells = gpd.read_file("all.gpkg", layer="cells")
     assert cells.crs.to_epsg() == 4326

@@ -16,6 +16,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from shapely.geometry import box
 
@@ -58,6 +59,37 @@ def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -
     assert landuse["cells"].sum() == len(expected)
     assert landuse.union_all().equals(scenes.union_all())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "scene.tif"]
+
+
+@pytest.mark.parametrize(
+    ("gsd", "tile", "message"),
+    [
+        (300.0, (), "a pixel covers 300 m, more than 4 times what compact was trained on"),
+        (0.02, (), "was trained on (60–4800 m): the raster shows no more"),
+        (2.0, ("--tile-size", "6px"), "give another --tile-size"),
+    ],
+)
+def test_what_is_far_from_the_model_is_refused_or_unknown(
+    rssc: Rssc, tmp_path: Path, gsd: float, tile: tuple[str, ...], message: str
+) -> None:
+    place = Affine(gsd, 0, 500_000, 0, -gsd, 5_000_000)
+    raster = write_raster(
+        tmp_path / "far.tif", texture(200, 200), transform=place, photometric="rgb"
+    )
+    target = tmp_path / "map.gpkg"
+    command = ("classify", raster, "-o", target, *tile)
+    refused = rssc(*command)
+    assert refused.code == 2
+    assert message in refused.message
+    assert "--force" in refused.message
+    assert [p.name for p in tmp_path.iterdir()] == ["far.tif"]
+    assert rssc("info", raster, *tile).code == 2
+    area = ("--bounds", f"500000,{5_000_000 - 40 * gsd},{500_000 + 40 * gsd},5000000")
+    done = rssc(*command, *area, "--force")
+    assert done.code == 0, done.err
+    cells = gpd.read_file(target, layer="cells")
+    assert set(cells["class"]) == {"Unknown"}
+    assert (cells["familiarity"] == 0).all()
 
 
 def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -218,3 +219,35 @@ def test_a_cache_in_the_environment_stops_no_run_without_a_large_captioner(
     monkeypatch.setenv("RSSC_GEO_CAPTION_CACHE", str(tmp_path / "captions"))
     scene = write_raster(tmp_path / "scene.tif", texture(600, 600), photometric="rgb")
     assert rssc("classify", scene, "-o", tmp_path / "map.gpkg", *whole_tiles("300px")).code == 0
+
+
+@pytest.mark.parametrize("log_json", [False, True])
+def test_the_log_file_has_all_messages_and_the_failure(
+    rssc: Rssc, scene: Path, tmp_path: Path, log_json: bool
+) -> None:
+    log = tmp_path / "night.log"
+    words = ("--log-file", log, *(["--log-json"] if log_json else []))
+    done = rssc("tile", scene, "-o", tmp_path / "chips", "--quiet", *words)
+    assert done.code == 0
+    assert done.err == ""
+    failed = rssc("tile", scene, "-o", tmp_path / "chips", "--tile-size", "1px", *words)
+    assert failed.code == 2
+    lines = log.read_text("utf-8").splitlines()  # the second run's behind the first one's
+    if log_json:
+        assert json.loads(failed.err.splitlines()[-1]) == json.loads(lines[-1])
+        assert all(set(json.loads(line)) >= {"time", "level", "message"} for line in lines)
+    else:
+        assert failed.message.removeprefix("rssc-geo: error: ") in lines[-1]
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines[-1])
+    refused = rssc("info", scene, "--log-file", tmp_path / "no" / "night.log")
+    assert refused.code == 2
+    assert "cannot be written" in refused.err
+
+
+def test_an_unknown_command_is_told_the_nearest(rssc: Rssc) -> None:
+    done = rssc("clasify", "scene.tif")
+    assert (done.code, done.message) == (
+        2,
+        "rssc-geo: error: there is no command 'clasify': did you mean classify?",
+    )
+    assert "rssc-geo --help lists them" in rssc("xyz").message

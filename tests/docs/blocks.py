@@ -86,7 +86,7 @@ def _written(arguments: list[str]) -> list[str]:
     return [
         value
         for name, value in pairs
-        if name in ("-o", "--preview", "--report", "--class-raster") and "{" not in value
+        if name in ("-o", "--preview", "--report", "--areas", "--class-raster") and "{" not in value
     ]
 
 

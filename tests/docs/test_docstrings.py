@@ -24,6 +24,8 @@ from make_demo_scene import draw_scene, write_scene
 STUB = (ROOT / "rssc_geo" / "__init__.pyi").read_text(encoding="utf-8")
 HOMES = {name: module for module, name in re.findall(r"from \.([\w.]+) import (\w+) as", STUB)}
 VERBS = [
+    "assess_accuracy",
+    "assess_sample",
     "caption",
     "classify",
     "describe_run",
@@ -37,7 +39,9 @@ VERBS = [
     "load_predictor",
     "make_plan",
     "open_scene",
+    "refine",
     "run_batch",
+    "tabulate_areas",
     "train",
     "train_on_polygons",
     "zero_shot",

@@ -34,7 +34,6 @@ from rssc_geo.options import BaselineOptions, EvaluateOptions, TilingOptions
 from rssc_geo.raster import open_scene
 from rssc_geo.training import (
     Features,
-    FusionPhase,
     FusionRecipe,
     Legend,
     SceneImages,
@@ -240,7 +239,7 @@ def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path)
     assert (found.pixels == 90).all()
     with pytest.raises(InputError, match="no column 'class'; there are labels: kind"):
         labeled_tiles(plan, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
-    with pytest.raises(InputError, match="cannot be read as labeled polygons"):
+    with pytest.raises(InputError, match="cannot be read as a vector file"):
         labeled_tiles(plan, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
     with pytest.raises(InputError, match="no tile of .* is covered to 60%"):
         coarse = make_plan(path, card, TilingOptions(tile_size="40px"))
@@ -276,11 +275,7 @@ def test_the_comparison_sees_where_words_help(
     words = ["field", "river", "trees"]
     generated = [[f"a {words[label]}" for label in data.labels.tolist()]]
     split = stratified_split(data, seed=0, val=0.2, test=0.3)
-    together = FusionPhase(12, generated=0.35, written=0.3, learning_rate=3e-3, weight_decay=0.05)
-    words_alone = FusionPhase(
-        6, generated=0.3, written=0.65, learning_rate=3e-3, weight_decay=0.01, min_tokens=0.5
-    )
-    recipe = FusionRecipe(together=together, words=words_alone, batch_size=12)
+    recipe = FusionRecipe(18, learning_rate=3e-3, batch_size=12, min_tokens=0.5)
     arms = ArmData(data, features, split, generated)
     table = compare_arms(small_model, arms, recipe, seeds=2, work=tmp_path)
     found = {row.name: np.mean(row.test) for row in table.rows}

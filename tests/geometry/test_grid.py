@@ -148,10 +148,6 @@ def test_indices_outside_are_refused() -> None:
 FOOTPRINT = (300.0, 400.0, 4800.0)
 
 
-def count_cells(shape: tuple[int, int], choice: TileChoice) -> int:
-    return -(-shape[0] // choice.size[0]) * -(-shape[1] // choice.size[1])
-
-
 def default(shape: tuple[int, int], gsd_m: tuple[float, float]) -> TileChoice:
     return choose_tile_size(shape, gsd_m, footprint_m=FOOTPRINT)
 
@@ -164,16 +160,18 @@ def default(shape: tuple[int, int], gsd_m: tuple[float, float]) -> TileChoice:
 def test_default_promises(shape, gsd, ratio) -> None:
     gsd_m = (gsd, gsd * ratio)
     choice = default(shape, gsd_m)
-    least, _, most = FOOTPRINT
-    assert min(choice.size) >= 64
+    least, preferred, most = FOOTPRINT
+    extent = [length * size for length, size in zip(shape, gsd_m, strict=True)]
+    pixel = max(gsd_m)
+    if max(extent) < least:
+        assert max(choice.footprint_m) == pytest.approx(max(extent), abs=pixel)
+        assert any("less than the 300–4800 m" in text for text in choice.warnings)
+    else:  # never below the range while the raster is that large, and no other rule
+        side = min(max(preferred, 60 * pixel), max(min(extent), least))
+        assert choice.footprint_m == pytest.approx((side, side), abs=pixel)
+        assert min(choice.footprint_m) > least - pixel
     if max(choice.footprint_m) > most * 1.02:
-        assert min(choice.size) == 64
-        assert any("4800 m" in text for text in choice.warnings)
-    if min(choice.footprint_m) < least * 0.97:
-        assert any("smaller than the 300–4800 m" in text for text in choice.warnings)
-    if count_cells(shape, choice) < 24:
-        assert any("cell" in text for text in choice.warnings)
-        assert min(choice.size) == 64
+        assert any("300–4800 m" in text for text in choice.warnings)
     if choice.size[0] > shape[0] or choice.size[1] > shape[1]:
         assert any("larger than the raster" in text for text in choice.warnings)
     assert choice.footprint_m == pytest.approx(
@@ -185,10 +183,12 @@ def test_default_promises(shape, gsd, ratio) -> None:
     ("shape", "gsd", "size", "words"),
     [
         ((20480, 20480), 1.0, (400, 400), "prefers"),
-        ((1600, 2000), 1.0, (399, 399), "instead of 400 m"),
-        ((3660, 3660), 10.0, (64, 64), "64 px of this raster"),
-        ((790, 779), 300.0, (64, 64), "smallest tile that shows a scene"),
-        ((100, 5000), 1.0, (100, 100), "instead of 400 m"),
+        ((1600, 2000), 1.0, (400, 400), "prefers"),
+        ((3660, 3660), 10.0, (60, 60), "60 px of this raster"),
+        ((790, 779), 300.0, (60, 60), "60 px of this raster"),
+        ((350, 5000), 1.0, (350, 350), "to suit the size of the raster"),
+        ((100, 5000), 1.0, (300, 300), "to suit the size of the raster"),
+        ((100, 200), 1.0, (200, 200), "the raster's longer side"),
     ],
 )
 def test_default_sizes(shape, gsd, size, words) -> None:
@@ -201,19 +201,10 @@ def test_a_square_on_the_ground_where_pixels_are_not_square() -> None:
     assert default((20_000, 20_000), (1.0, 2.0)).size == (400, 200)
 
 
-def test_shrinks_within_the_range_before_below_it() -> None:
-    within = default((1500, 1500), (1.0, 1.0))
-    assert (within.size, within.warnings) == ((374, 374), ())
-    below = default((1000, 1000), (1.0, 1.0))
-    assert count_cells((1000, 1000), below) >= 24
-    assert "only 1000 m × 1000 m" in below.warnings[0]
-
-
 @pytest.mark.parametrize(
     ("requested", "size"),
     [
         ("256px", (256, 256)),
-        ("256", (256, 256)),
         ("256x128px", (256, 128)),
         ("300×200 PX", (300, 200)),
         ("400m", (400, 800)),
@@ -244,7 +235,21 @@ def test_requests_outside_the_range_or_the_raster_are_granted_with_a_warning() -
 
 @pytest.mark.parametrize(
     "requested",
-    ["big", "", "0px", "-5", "12.5px", "256pxx", "1e3m", "0.1m", "0m", "4x5x6", "nan", "inf m"],
+    [
+        "big",
+        "",
+        "256",
+        "0px",
+        "-5",
+        "12.5px",
+        "256pxx",
+        "1e3m",
+        "0.1m",
+        "0m",
+        "4x5x6",
+        "nan",
+        "inf m",
+    ],
 )
 def test_requests_that_are_no_size(requested) -> None:
     with pytest.raises(UsageError, match="--tile-size"):
@@ -252,7 +257,7 @@ def test_requests_that_are_no_size(requested) -> None:
 
 
 def test_cell_size() -> None:
-    assert parse_cell_size("32", (64, 64), (1.0, 1.0)) == (32, 32)
+    assert parse_cell_size("32px", (64, 64), (1.0, 1.0)) == (32, 32)
     assert parse_cell_size("50m", (64, 64), (1.0, 2.0)) == (50, 25)
     assert parse_cell_size("64px", (64, 64), (1.0, 1.0)) == (64, 64)
     with pytest.raises(UsageError, match=r"--cell-size 65px.*larger than the tile of 64 × 64 px"):

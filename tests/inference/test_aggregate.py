@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rssc_geo.geometry import Tile, TileGrid
-from rssc_geo.inference import CellAggregator, CellMap, TileResult
+from rssc_geo.geometry import BlockGrid, Tile, TileGrid
+from rssc_geo.inference import CellAggregator, CellMap, TileResult, cell_colors
+from rssc_geo.raster import TileData
 
 CLASSES = 3
 sides = st.integers(1, 24)
@@ -126,3 +127,44 @@ def test_a_run_resumed_anywhere_equals_an_undisturbed_one(
         np.concatenate([first.probabilities, second.probabilities]), whole.probabilities
     )
     assert first.captions + second.captions == whole.captions
+
+
+def test_colors_of_cells_are_means_of_their_valid_pixels_in_whichever_block_they_lie() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (7 * 4, 5 * 4, 3)).astype(np.uint8)
+    mask = random.random(pixels.shape[:2]) < 0.8
+    mask[4:8, 4:8] = False
+    cut = pixels.reshape(7, 4, 5, 4, 3).astype(np.float32)
+    seen = mask.reshape(7, 4, 5, 4, 1)
+    with np.errstate(invalid="ignore"):
+        expected = (cut * seen).sum((1, 3)) / seen.sum((1, 3))
+    assert np.isnan(expected[1, 1]).all()
+    for side in (2, 3, 7):
+        grid = BlockGrid((70, 50), (10, 10), cell_pixels=4, side=side, halo=1)
+        for block in grid.tiles():
+            (rows, cols), reach = grid.cells_of_tile(block), grid.reach(block)
+            spread = [(4, 4), (4, 4), (0, 0)]
+            around = tuple(slice(4 * cells.start + 4, 4 * cells.stop + 4) for cells in reach)
+            data = TileData(
+                block,
+                np.pad(pixels, spread)[around],
+                np.pad(mask, spread[:2])[around],
+                1.0,
+                np.ones((len(rows), len(cols)), np.float32),
+            )
+            own = expected[rows.start : rows.stop, cols.start : cols.stop]
+            np.testing.assert_allclose(cell_colors(data, grid), own, rtol=1e-6)
+
+
+def test_colors_of_a_tile_s_cells_are_those_of_its_picture() -> None:
+    grid = TileGrid((70, 50), (20, 30), (10, 15))
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4, :4], pixels[:4, 4:], pixels[4:, :4], pixels[4:, 4:] = 10, 20, 30, 40
+    data = TileData(grid.tile(0), pixels, np.ones((8, 8), bool), 1.0, np.ones((2, 2), np.float32))
+    assert cell_colors(data, grid)[..., 1].tolist() == [[10, 20], [30, 40]]
+    whole = TileGrid((70, 50), (20, 30))
+    assert cell_colors(data, whole).tolist() == [[[25, 25, 25]]]
+    # Cells narrower than a pixel of the picture have one all the same.
+    fine = TileGrid((70, 50), (20, 30), (1, 1))
+    assert cell_colors(data, fine).shape == (20, 30, 3)
+    assert np.isfinite(cell_colors(data, fine)).all()

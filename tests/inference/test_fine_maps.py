@@ -46,7 +46,13 @@ def _predictor(model: Model) -> Predictor:
 def _cells(
     model: Model, fine_scene: Path, path: Path, *, probabilities: bool = True, **options: object
 ) -> gpd.GeoDataFrame:
-    made = ClassifyOptions(probabilities=probabilities, min_valid=0.5, **options)  # type: ignore[arg-type]
+    """Before any step over the set of them."""
+    made = ClassifyOptions(
+        probabilities=probabilities,
+        min_valid=0.5,
+        smooth=False,
+        **options,  # type: ignore[arg-type]
+    )
     rssc_geo.classify(fine_scene, path, made, model=_predictor(model))
     return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
 
@@ -89,9 +95,21 @@ def test_windows_are_centered_and_stay_inside() -> None:
 def test_a_tile_is_whole_cells(
     tile: str | None, cell: str | None, size: tuple[int, int], cell_size: tuple[int, int]
 ) -> None:
-    found = choose_sizes((320, 260), (10, 10), footprint_m=(300, 600, 4800), tile=tile, cell=cell)
+    found = choose_sizes(
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=6, tile=tile, cell=cell
+    )
     assert (found.size, found.cell_size) == (size, cell_size)
     assert found.size[0] == found.fraction * found.cell_size[0]
+
+
+@pytest.mark.parametrize(("tokens", "cell_size"), [(1, 50), (2, 25), (4, 25), (6, 8), (7, 50)])
+def test_a_cell_is_whole_tokens(tokens: int, cell_size: int) -> None:
+    """Of a tile of 50 px."""
+    found = choose_sizes(
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=tokens, tile="50px"
+    )
+    assert found.cell_size == (cell_size, cell_size)
+    assert tokens % found.fraction == 0
 
 
 @pytest.mark.parametrize(("fraction", "cell"), [(6, 10), (3, 20), (2, 30)])
@@ -227,7 +245,7 @@ def test_a_run_that_stopped_goes_on(
             raise KeyboardInterrupt
         return honest(self, block, grid)  # type: ignore[arg-type]
 
-    options = ClassifyOptions(probabilities=True, min_valid=0.5)
+    options = ClassifyOptions(probabilities=True, min_valid=0.5, smooth=False)
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "classify_block", failing)
         with pytest.raises(KeyboardInterrupt):

@@ -67,6 +67,7 @@ class Case:
             self.probabilities[part],
             self.familiarity[part],
             self.captions[part],
+            np.zeros((len(self.rows[part]), 3), np.float32),
         )
 
     def write(self, path: Path, **options: object) -> LandUseSummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rssc_geo.output import (
     LEAST_CELLS,
     LandUseWriter,
     PartFile,
+    Row,
     Shares,
     estimate_shares,
     read_provenance,
@@ -270,10 +271,15 @@ def test_another_run_does_not_go_on_with_it(
 
 def test_steps_are_kept_with_the_cells(tmp_path: Path) -> None:
     path = tmp_path / "x.part"
+
+    def change(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        for rows in chunks:
+            yield [(*row[:6], "b", None, None, None) for row in rows]
+
     with PartFile(path, {}) as part:
-        part.append([(row, 3, 1, 0.5, 0, 0.25, "a", None, None) for row in range(5)], 5)
+        part.append([(row, 3, 1, 0.5, 0, 0.25, "a", None, None, None) for row in range(5)], 5)
         part.take_step("first", {"cells": 5})
-        part.take_step("second", {}, lambda rows: [(*row[:6], "b", None, None) for row in rows])
+        part.take_step("second", {}, change)
         assert part.is_whole()
     with PartFile(path, {}) as part:
         assert json.loads(json.dumps(dict(part.steps))) == {"first": {"cells": 5}, "second": {}}

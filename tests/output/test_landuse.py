@@ -323,6 +323,7 @@ def test_batches_and_classes_that_do_not_fit_are_refused(case: Case, tmp_path: P
             np.zeros((2, 3), np.float32),
             np.ones(2, np.float32),
             ["", ""],
+            np.zeros((2, 3), np.float32),
         )
     for classes in ((SceneClass(1, "a", "#000000"),), (case.classes[0],) * 2):
         with pytest.raises(ValueError, match="count from 0"):
@@ -381,7 +382,8 @@ if not writer.watermark:
         p = rng.dirichlet([1, 1], n).astype(np.float32)
         texts = rng.integers(0, 10**9, n).astype(str).tolist()
         rows, cols = np.full(n, row, np.int32), np.arange(n, dtype=np.int32)
-        writer.append(CellBatch(rows, cols, p, np.ones(n, np.float32), texts), row + 1)
+        known, colors = np.ones(n, np.float32), np.ones((n, 3), np.float32)
+        writer.append(CellBatch(rows, cols, p, known, texts, colors), row + 1)
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:

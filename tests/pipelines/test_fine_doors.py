@@ -36,7 +36,7 @@ def test_own_classes_by_words_are_mapped_as_finely(
 def test_a_fine_cell_is_explained_by_the_tile_around_it(
     fine_bundle: Path, fine_scene: Path, tmp_path: Path
 ) -> None:
-    options = ClassifyOptions(model=str(fine_bundle), captioner="none", device="cpu")
+    options = ClassifyOptions(model=str(fine_bundle), captioner="none", device="cpu", smooth=False)
     rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options)
     result = rssc_geo.explain(
         fine_scene,

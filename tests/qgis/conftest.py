@@ -36,7 +36,8 @@ else:
         XDG_RUNTIME_DIR=PROFILE,
         LC_ALL="C.UTF-8",
     )
-    sys.path[:0] = [str(PLUGINS), PROCESSING]
+    # helpers.py lies here.
+    sys.path[:0] = [str(PLUGINS), PROCESSING, str(Path(__file__).parent)]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -68,25 +69,30 @@ def application() -> Iterator[object]:
     shutil.rmtree(PROFILE, ignore_errors=True)
 
 
-@pytest.fixture(autouse=True)
-def backend(application: object) -> Iterator[Path]:
-    """The project's program, chosen in the settings.
-
-    The settings and the project are fresh for each test.
-    """
-    from qgis.core import QgsProject
-    from rssc_geo_qgis import backend, settings
-
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The project's program."""
     if not BACKEND.is_file():
         pytest.fail(
             f"{BACKEND} is not there: make the project's .venv first (make test), or set"
             " RSSC_TEST_BACKEND"
         )
+    return BACKEND
+
+
+@pytest.fixture(autouse=True)
+def backend(application: object, program: Path) -> Iterator[Path]:
+    """The project's program, chosen in the settings.
+
+    The settings and the project are fresh for each test; what the program answered is kept.
+    """
+    from qgis.core import QgsProject
+    from rssc_geo_qgis import settings
+
     for name in (settings.DEVICE, settings.CACHE, settings.INSTALL_FROM):
         settings.put(name, "")
-    settings.put(settings.PROGRAM, str(BACKEND))
-    backend.forget()
-    yield BACKEND
+    settings.put(settings.PROGRAM, str(program))
+    yield program
     QgsProject.instance().clear()
 
 
@@ -283,3 +289,25 @@ def feedback() -> object:
             self.errors.append(text)
 
     return Recorder()
+
+
+@pytest.fixture
+def run_in_desktop(feedback: object) -> Callable[[object, dict[str, object]], dict[str, object]]:
+    """Run an algorithm as the dialog does it.
+
+    Check, run, then load what is to be loaded into the project.
+    """
+    from processing.gui.Postprocessing import handleAlgorithmResults
+    from qgis.core import QgsProcessingContext, QgsProject
+
+    def run(alg: object, parameters: dict[str, object]) -> dict[str, object]:
+        context = QgsProcessingContext()
+        context.setProject(QgsProject.instance())
+        good, message = alg.checkParameterValues(parameters, context)
+        assert good, message
+        found, good = alg.run(parameters, context, feedback)
+        assert good, feedback.errors
+        assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
+        return found
+
+    return run

@@ -14,8 +14,8 @@ pytest.importorskip(
 )
 
 import processing
+from helpers import algorithm, classify, loaded, whole_tiles
 from osgeo import gdal
-from processing.gui.Postprocessing import handleAlgorithmResults
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
@@ -24,26 +24,28 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
-    QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
     QgsReferencedRectangle,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtXml import QDomDocument
 
 UTM = "EPSG:32632"
-
-
-def classify(feedback=None, **parameters):
-    return processing.run(
-        "rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback
-    )
 
 
 def cells_of(found):
     layer = QgsVectorLayer(found["CELLS"])
     return layer, layer.featureCount()
+
+
+def values_of(field, layer):
+    return layer.uniqueValues(layer.fields().indexOf(field))
+
+
+def categories_of(layer):
+    return {category.value() for category in layer.renderer().categories()}
 
 
 def polygons(*rectangles, crs=UTM):
@@ -59,33 +61,44 @@ def polygons(*rectangles, crs=UTM):
 
 
 def test_classify_writes_both_layers(scene, tmp_path, feedback):
+    """With the program's own sizes: a fine map, whose cells are a sixth of a tile."""
     output = tmp_path / "landuse.gpkg"
-    found = classify(feedback, INPUT=str(scene), OUTPUT=str(output))
+    run = {"INPUT": str(scene), "OUTPUT": str(output)}
+    found = processing.run("rsscgeo:classify", run, feedback=feedback)
     regions, cells = QgsVectorLayer(found["OUTPUT"]), QgsVectorLayer(found["CELLS"])
     assert found["OUTPUT"] == f"{output}|layername=landuse"
-    assert cells.featureCount() >= regions.featureCount() > 0
-    assert {"class", "group", "confidence", "caption", "runner_up"} <= set(cells.fields().names())
+    # Of 13 pixels: the tile that the model prefers has 160 m, the raster 2 m a pixel.
+    assert cells.getFeature(1).geometry().boundingBox() == QgsRectangle(
+        500_000, 4_999_974, 500_026, 5_000_000
+    )
+    assert cells.featureCount() == 62 * 47 > regions.featureCount() > 0
+    assert {"class", "group", "confidence", "familiarity", "caption", "runner_up"} <= set(
+        cells.fields().names()
+    )
     assert feedback.percents == sorted(feedback.percents)
     assert feedback.percents[-1] == 100
     assert any("classify" in line and "--progress=json" in line for line in feedback.lines)
     assert not list(tmp_path.glob("*.part*"))
+    # The file's own CRS is not passed.
+    assert not any("--assume-crs" in line for line in feedback.lines)
 
 
-def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, feedback):
+def test_the_result_is_loaded_styled_and_grouped(run_in_desktop, scene, tmp_path, feedback):
+    """Also nothing beside the map, as nothing is asked for."""
     project = QgsProject.instance()
     raster = QgsRasterLayer(str(scene), "Münich <west>")
     project.addMapLayer(raster)
-    output = tmp_path / "landuse.gpkg"
-    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
-    context = QgsProcessingContext()
-    context.setProject(project)
-    parameters = {
-        "INPUT": raster,
-        "OUTPUT": QgsProcessingOutputLayerDefinition(str(output), project),
+    run = {"INPUT": raster, "OUTPUT": loaded(tmp_path / "landuse.gpkg"), **whole_tiles("100px")}
+    found = run_in_desktop(algorithm("classify"), run)
+    assert set(found) == {"OUTPUT", "CELLS"}
+    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".xml"} == {
+        "scene.tif",
+        "landuse.gpkg",
     }
-    found, good = alg.run(parameters, context, feedback)
-    assert good, feedback.errors
-    assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
+    command = next(line for line in feedback.lines if " classify " in line)
+    assert not [
+        option for option in ("--report", "--review", "--class-raster") if option in command
+    ]
 
     group = project.layerTreeRoot().findGroup("Münich <west>")
     assert [node.name() for node in group.findLayers()] == ["Land use", "Cells"]
@@ -97,10 +110,19 @@ def test_the_result_is_loaded_styled_and_grouped(application, scene, tmp_path, f
         assert 'coalesce("class"' in layer.mapTipTemplate()
         assert "&lt;" in layer.mapTipTemplate()
         assert layer.attributeAlias(layer.fields().indexOf("class_id")) not in ("", "class_id")
-        related, _, names, _, _ = layer.listStylesInDatabase()
-        grouped = any(feature["group"] for feature in layer.getFeatures())
-        assert sorted(names[:related]) == ["class", "confidence", *(["group"] if grouped else [])]
-    assert '"caption"' in group.findLayers()[1].layer().mapTipTemplate()
+        assert values_of("class", layer) <= categories_of(layer)
+        related, numbers, names, _, _ = layer.listStylesInDatabase()
+        assert sorted(names[:related]) == ["class", "confidence", "group"]
+        by_group, _ = layer.getStyleFromDatabase(numbers[names.index("group")])
+        document = QDomDocument()
+        document.setContent(by_group)
+        assert layer.importNamedStyle(document)[0]
+        assert layer.renderer().classAttribute() == "group"
+        assert values_of("group", layer) <= categories_of(layer)
+    cells = group.findLayers()[1].layer()
+    assert '"caption"' in cells.mapTipTemplate()
+    assert cells.attributeAlias(cells.fields().indexOf("familiarity")) == "Familiarity"
+    assert "Unknown" in values_of("class", cells)  # blocks of noise are like no picture
     assert found["CELLS"].endswith("|layername=cells")
 
 
@@ -124,17 +146,6 @@ def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):
     assert classify(INPUT=str(scene), OUTPUT=str(output))["OUTPUT"] == f"{output}|layername=landuse"
 
 
-@pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
-def test_formats_of_two_files(scene, tmp_path, suffix):
-    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / f"some_cells.{suffix}"))
-    assert found == {
-        "OUTPUT": str(tmp_path / f"some_cells.{suffix}"),
-        "CELLS": str(tmp_path / f"some_cells_cells.{suffix}"),
-    }
-    assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
-    assert "caption" in QgsVectorLayer(found["CELLS"]).fields().names()
-
-
 @pytest.mark.parametrize(
     "output", ["x.csv", "x", "ogr:dbname='x.gpkg' table=\"a\" (geom)", "memory:x"]
 )
@@ -145,9 +156,7 @@ def test_outputs_that_are_no_such_file(scene, tmp_path, output, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".xml"] == ["scene.tif"]
 
 
-@pytest.mark.parametrize(
-    "name", ["two words", "Straße – 日本", "-o", 'it\'s "50%" & $HOME', "a=b,c"]
-)
+@pytest.mark.parametrize("name", ["Straße – 日本", "-o", 'it\'s "50%" & $HOME', "a=b,c"])
 def test_awkward_file_names(scene, tmp_path, name):
     folder = tmp_path / "Öffentliche Daten"
     folder.mkdir()
@@ -206,11 +215,6 @@ def test_a_crs_of_the_user_s_own_is_passed_as_wkt(write_raster, tmp_path):
     assert "+lon_0=10.5 +k=0.9999" in crs.toProj()
 
 
-def test_a_crs_that_is_the_file_s_own_is_not_passed(scene, feedback):
-    classify(feedback, INPUT=str(scene))
-    assert not any("--assume-crs" in line for line in feedback.lines)
-
-
 def test_a_raster_without_crs(write_raster, tmp_path):
     plain = write_raster(tmp_path / "plain.tif", epsg=None)
     with pytest.raises(QgsProcessingException, match="'plain' has no CRS. Set it first"):
@@ -225,15 +229,14 @@ def test_a_raster_that_is_none(tmp_path):
 
 
 def test_only_selected_features_of_the_area_of_interest(scene):
-    whole = cells_of(classify(INPUT=str(scene), TILE_SIZE="100px"))[1]
     left, right = (500_000, 4_998_800, 500_400, 5_000_000), (501_200, 4_998_800, 501_600, 5_000_000)
     layer = polygons(left, right)
     QgsProject.instance().addMapLayer(layer)
-    both = cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", AOI=layer))[1]
+    both = cells_of(classify(INPUT=str(scene), AOI=layer))[1]
     layer.selectByExpression("name = 'area 1'")
     selected = QgsProcessingFeatureSourceDefinition(layer.id(), selectedFeaturesOnly=True)
-    cells, count = cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", AOI=selected))
-    assert (whole, both, count) == (48, 24, 12)
+    cells, count = cells_of(classify(INPUT=str(scene), AOI=selected))
+    assert (both, count) == (24, 12)  # of 48
     assert cells.extent().xMinimum() == 501_200
     layer.removeSelection()
     with pytest.raises(QgsProcessingException, match="has no features to use"):
@@ -246,9 +249,7 @@ def test_an_extent_in_another_crs(scene):
     west = QgsCoordinateTransform(utm, degrees, QgsProject.instance()).transform(
         QgsRectangle(500_010, 4_998_810, 500_390, 4_999_990)
     )
-    found = classify(
-        INPUT=str(scene), TILE_SIZE="100px", EXTENT=QgsReferencedRectangle(west, degrees)
-    )
+    found = classify(INPUT=str(scene), EXTENT=QgsReferencedRectangle(west, degrees))
     cells, count = cells_of(found)
     assert count == 12
     assert cells.extent().xMaximum() == 500_400
@@ -259,7 +260,7 @@ def test_an_extent_of_the_whole_world(scene):
     world = QgsReferencedRectangle(
         QgsRectangle(-180, -90, 180, 90), QgsCoordinateReferenceSystem("EPSG:4326")
     )
-    assert cells_of(classify(INPUT=str(scene), TILE_SIZE="100px", EXTENT=world))[1] == 48
+    assert cells_of(classify(INPUT=str(scene), EXTENT=world))[1] == 48
 
 
 @pytest.mark.parametrize(
@@ -306,8 +307,13 @@ def test_options_reach_the_result(scene):
         STRETCH="0,255",
         DEVICE="cpu",
         DTYPE="float32",
+        NO_UNKNOWN=True,
+        ADAPT_SHARES=True,
+        ONLY_CLASSES="Water, Farmland",
+        EXCLUDE_CLASSES="River",
     )
     cells = cells_of(found)[0]
+    assert values_of("class", cells) <= {"Lake", "Pond", "OpenWater", "Island", "Farmland"}
     assert cells.crs().authid() == "EPSG:3857"
     assert any(name.startswith("p_") for name in cells.fields().names())
     with closing(sqlite3.connect(found["OUTPUT"].split("|")[0])) as file:
@@ -324,6 +330,7 @@ def test_options_reach_the_result(scene):
     )
     assert (options["min_valid"], options["nodata"], options["stretch"]) == (0.2, 0, "0,255")
     assert told["captioner"] == "none"
+    assert told["steps"]["adapt_shares"]["done"]
 
 
 def test_info(scene, tmp_path):

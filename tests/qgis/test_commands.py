@@ -9,14 +9,13 @@ pytest.importorskip(
 )
 
 import processing
-from processing.gui.Postprocessing import handleAlgorithmResults
+from helpers import algorithm, classify, loaded, whole_tiles
 from qgis.core import (
     QgsFeature,
     QgsGeometry,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
-    QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
@@ -25,23 +24,12 @@ from qgis.core import (
 from qgis.PyQt.QtCore import Qt
 
 
-def run_in_desktop(application, name, parameters, feedback):
-    """As the dialog does it: run, then load what is to be loaded."""
-    alg = application.processingRegistry().algorithmById(f"rsscgeo:{name}").create()
-    context = QgsProcessingContext()
-    context.setProject(QgsProject.instance())
-    found, good = alg.run(parameters, context, feedback)
-    assert good, feedback.errors
-    assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
-    return found
-
-
 def test_zero_shot(scene, feedback):
     words = {
         "INPUT": str(scene),
         "CLASSES": "olive grove\nsea, harbour",
         "OUTPUT": "TEMPORARY_OUTPUT",
-        "TILE_SIZE": "100px",
+        **whole_tiles("100px"),
     }
     with pytest.raises(QgsProcessingException, match=r"'sea' names 1 class\(es\); give more"):
         processing.run("rsscgeo:zeroshot", {**words, "CLASSES": "sea", "NO_OTHER": True})
@@ -60,13 +48,15 @@ def test_zero_shot(scene, feedback):
     assert {cell["class"] for cell in cells.getFeatures()} <= {"olive grove", "sea", "harbour"}
 
 
-def test_caption(application, scene, tmp_path, feedback):
+def test_caption(run_in_desktop, scene, tmp_path, feedback):
     output = tmp_path / "captions.gpkg"
-    wanted = QgsProcessingOutputLayerDefinition(str(output), QgsProject.instance())
-    run = {"INPUT": str(scene), "TILE_SIZE": "200px", "CRS": "EPSG:4326", "OUTPUT": wanted}
-    assert run_in_desktop(application, "caption", run, feedback) == {
-        "OUTPUT": f"{output}|layername=captions"
+    run = {
+        "INPUT": str(scene),
+        **whole_tiles("200px"),
+        "CRS": "EPSG:4326",
+        "OUTPUT": loaded(output),
     }
+    assert run_in_desktop(algorithm("caption"), run) == {"OUTPUT": f"{output}|layername=captions"}
     (layer,) = QgsProject.instance().mapLayersByName("Captions")
     assert (
         layer.renderer().symbol().symbolLayer(0).brushStyle() == Qt.BrushStyle.NoBrush
@@ -80,17 +70,17 @@ def test_caption(application, scene, tmp_path, feedback):
         processing.run("rsscgeo:caption", {**run, "OUTPUT": str(tmp_path / "captions.shp")})
 
 
-def test_explain(application, scene, tmp_path, feedback):
+def test_explain(run_in_desktop, scene, tmp_path):
     raster = QgsRasterLayer(str(scene), "my scene")
     QgsProject.instance().addMapLayer(raster)
     output = tmp_path / "why & how"
     run = {
         "INPUT": raster,
         "AT": "9.005,45.149 [EPSG:4326]",
-        "TILE_SIZE": "200px",
+        **whole_tiles("200px"),
         "OUTPUT": str(output),
     }
-    found = run_in_desktop(application, "explain", run, feedback)
+    found = run_in_desktop(algorithm("explain"), run)
     page = (output / "explanation.html").read_text("utf-8")
     picture = page.partition("<img src='")[2].partition("'")[0]
     assert (output / picture).is_file()
@@ -152,13 +142,7 @@ def test_train_and_classify_with_the_model(scene, labels, tmp_path, feedback):
     assert (bundle / "model.safetensors").is_file()
     assert feedback.percents == sorted(feedback.percents)
     assert any("patches" in line for line in feedback.lines)
-    run = {
-        "INPUT": str(scene),
-        "MODEL": str(bundle),
-        "TILE_SIZE": "100px",
-        "OUTPUT": "TEMPORARY_OUTPUT",
-    }
-    cells = QgsVectorLayer(processing.run("rsscgeo:classify", run)["CELLS"])
+    cells = QgsVectorLayer(classify(INPUT=str(scene), MODEL=str(bundle))["CELLS"])
     assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
 
 
@@ -170,14 +154,13 @@ def test_train_with_words(scene, labels, tmp_path):
         "LABELS": labels,
         "FIELD": "land_use",
         "CLASS_WORDS": str(words),
+        "TILE_SIZE": "100px",
         "OUTPUT": str(tmp_path / "model"),
     }
     with pytest.raises(QgsProcessingException, match="words are given, but none for 'olive grove'"):
-        processing.run("rsscgeo:train", {**run, "TILE_SIZE": "100px"})
+        processing.run("rsscgeo:train", run)
     words.write_text('{"vineyard": ["rows of vines"], "olive grove": ["scattered round trees"]}')
-    assert processing.run("rsscgeo:train", {**run, "TILE_SIZE": "100px"}) == {
-        "OUTPUT": str(tmp_path / "model")
-    }
+    assert processing.run("rsscgeo:train", run) == {"OUTPUT": str(tmp_path / "model")}
 
 
 def test_train_with_one_class(scene, labels, tmp_path):

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,8 @@ pytest.importorskip(
     reason="QGIS's Python cannot make environments (Debian: apt-get install python3-venv)",
 )
 
-import processing
+from helpers import classify, wait_for
 from qgis.core import QgsFeedback, QgsVectorLayer
-from qgis.PyQt.QtCore import QCoreApplication
 from rssc_geo_qgis import backend as backends
 from rssc_geo_qgis import install, settings, tasks
 from rssc_geo_qgis.check import check_backend
@@ -65,9 +63,7 @@ def test_install_goes_on_checks_works_and_is_removed(
     assert "PyTorch" in "\n".join(report)
     assert "device" in "\n".join(report)
 
-    found = processing.run(
-        "rsscgeo:classify", {"INPUT": str(scene), "OUTPUT": str(tmp_path / "map.gpkg")}
-    )
+    found = classify(INPUT=str(scene), OUTPUT=str(tmp_path / "map.gpkg"))
     assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
 
     install.remove()
@@ -92,10 +88,7 @@ def test_the_install_task_as_the_button_starts_it(wheel, half_installed, web_ser
     task.ended.connect(ended.append)
     assert task.start()
     assert not tasks.check_task().start()  # one at a time
-    end = time.monotonic() + 240
-    while not ended and time.monotonic() < end:
-        QCoreApplication.processEvents()
-        time.sleep(0.02)
+    wait_for(lambda: ended)
     assert ended == [""], (ended, lines)
     assert lines[-1] == "the backend works"
     assert percents == sorted(percents)

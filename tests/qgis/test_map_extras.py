@@ -9,40 +9,17 @@ pytest.importorskip(
 )
 
 import processing
-from processing.gui.Postprocessing import handleAlgorithmResults
+from helpers import algorithm, classify, loaded, whole_tiles
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
-    QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import Qt
 
-TILES = {"TILE_SIZE": "100px", "OUTPUT": "TEMPORARY_OUTPUT"}  # 48 cells
-
-
-@pytest.fixture
-def run_in_desktop(application, feedback):
-    """As the dialog does it: run, then load what is to be loaded into the project."""
-
-    def run(name, parameters):
-        alg = application.processingRegistry().algorithmById(f"rsscgeo:{name}").create()
-        context = QgsProcessingContext()
-        context.setProject(QgsProject.instance())
-        good, message = alg.checkParameterValues(parameters, context)
-        assert good, message
-        found, good = alg.run(parameters, context, feedback)
-        assert good, feedback.errors
-        assert handleAlgorithmResults(alg, context, feedback, parameters=parameters)
-        return found
-
-    return run
-
-
-def loaded(path):
-    return QgsProcessingOutputLayerDefinition(str(path), QgsProject.instance())
+TILES = whole_tiles("100px")  # 48 cells
 
 
 def in_the_group(name):
@@ -56,7 +33,7 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     page, raster = tmp_path / "my report.html", tmp_path / "classes.tif"
     wanted = {"REPORT": str(page), "REVIEW": 7, "CLASS_RASTER": loaded(raster)}
     found = run_in_desktop(
-        name,
+        algorithm(name),
         {"INPUT": str(scene), **TILES, **more, **wanted, "OUTPUT": loaded(tmp_path / "map.gpkg")},
     )
     assert found == {
@@ -102,26 +79,9 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     }.items() <= colors.items()
 
 
-def test_none_of_them_unless_asked(run_in_desktop, scene, tmp_path, feedback):
-    output = tmp_path / "map.gpkg"
-    assert set(
-        run_in_desktop("classify", {"INPUT": str(scene), **TILES, "OUTPUT": str(output)})
-    ) == {"OUTPUT", "CELLS"}
-    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".xml"} == {
-        "scene.tif",
-        "map.gpkg",
-    }
-    command = next(line for line in feedback.lines if " classify " in line)
-    assert not [
-        option for option in ("--report", "--review", "--class-raster") if option in command
-    ]
-
-
-def test_temporary_ones(scene, feedback):
+def test_temporary_ones(scene):
     wanted = dict.fromkeys(("REPORT", "CLASS_RASTER"), "TEMPORARY_OUTPUT")
-    found = processing.run(
-        "rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted}, feedback=feedback
-    )
+    found = classify(INPUT=str(scene), **wanted)
     assert found["REPORT"].endswith(".html")
     with open(found["REPORT"], encoding="utf-8") as page:
         assert "</html>" in page.read()
@@ -131,12 +91,19 @@ def test_temporary_ones(scene, feedback):
 
 
 @pytest.mark.parametrize("suffix", ["fgb", "geojson", "shp"])
-def test_the_review_of_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_path, suffix):
-    output = loaded(tmp_path / f"map.{suffix}")
+def test_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_path, suffix):
+    """Also where the map's own name ends as that of a layer does."""
+    output = loaded(tmp_path / f"some_cells.{suffix}")
     found = run_in_desktop(
-        "classify", {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": output}
+        algorithm("classify"), {"INPUT": str(scene), **TILES, "REVIEW": 3, "OUTPUT": output}
     )
-    assert found["REVIEW_LAYER"] == str(tmp_path / f"map_review.{suffix}")
+    assert found == {
+        "OUTPUT": str(tmp_path / f"some_cells.{suffix}"),
+        "CELLS": str(tmp_path / f"some_cells_cells.{suffix}"),
+        "REVIEW_LAYER": str(tmp_path / f"some_cells_review.{suffix}"),
+    }
+    assert QgsVectorLayer(found["OUTPUT"]).featureCount() > 0
+    assert "caption" in QgsVectorLayer(found["CELLS"]).fields().names()
     assert [node.name() for node in in_the_group("scene")] == [
         "Cells to review",
         "Land use",
@@ -145,24 +112,20 @@ def test_the_review_of_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_pa
     assert in_the_group("scene")[0].layer().featureCount() == 3
 
 
-def test_batch_mode(application, write_raster, tmp_path, feedback):
+def test_batch_mode(run_in_desktop, write_raster, tmp_path):
     """One instance runs row after row, as the dialog of batch mode does it.
 
     Each result is loaded under its own raster.
     """
-    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
+    alg = algorithm("classify")
     for name in ("west", "east"):
-        raster, context = write_raster(tmp_path / f"{name}.tif"), QgsProcessingContext()
-        context.setProject(QgsProject.instance())
         row = {
-            "INPUT": str(raster),
+            "INPUT": str(write_raster(tmp_path / f"{name}.tif")),
             **TILES,
             "REVIEW": 2,
             "OUTPUT": loaded(tmp_path / f"{name}.gpkg"),
         }
-        found, good = alg.run(row, context, feedback)
-        assert good, feedback.errors
-        assert handleAlgorithmResults(alg, context, feedback, parameters=row)
+        found = run_in_desktop(alg, row)
         assert found["REVIEW_LAYER"] == f"{tmp_path}/{name}.gpkg|layername=review"
     for name in ("west", "east"):
         nodes = in_the_group(name)
@@ -172,7 +135,7 @@ def test_batch_mode(application, write_raster, tmp_path, feedback):
 
 def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
     run_in_desktop(
-        "classify",
+        algorithm("classify"),
         {"INPUT": str(scene), **TILES, "REVIEW": 40, "OUTPUT": loaded(tmp_path / "map.gpkg")},
     )
     review = in_the_group("scene")[0].layer()
@@ -192,7 +155,7 @@ def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
         "OUTPUT": str(bundle),
     }
     processing.run("rsscgeo:train", learn)
-    found = processing.run("rsscgeo:classify", {"INPUT": str(scene), **TILES, "MODEL": str(bundle)})
+    found = classify(INPUT=str(scene), MODEL=str(bundle))
     cells = QgsVectorLayer(found["CELLS"])
     assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
 
@@ -212,9 +175,7 @@ def test_labels_of_the_review_are_learned_from(run_in_desktop, scene, tmp_path):
 def test_refused_before_the_work_starts(scene, tmp_path, monkeypatch, wanted, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(QgsProcessingException, match=words):
-        processing.run(
-            "rsscgeo:classify", {"INPUT": str(scene), **TILES, **wanted, "OUTPUT": "map.gpkg"}
-        )
+        classify(INPUT=str(scene), **wanted, OUTPUT="map.gpkg")
     assert [file.name for file in tmp_path.iterdir() if file.suffix != ".xml"] == ["scene.tif"]
 
 
@@ -232,7 +193,7 @@ def test_files_that_are_open_as_layers(run_in_desktop, scene, tmp_path):
         "OUTPUT": loaded(tmp_path / "map.shp"),
         "CLASS_RASTER": loaded(raster),
     }
-    run_in_desktop("classify", run)
+    run_in_desktop(algorithm("classify"), run)
     for title in ("Land use", "Cells", "Cells to review", "Classes as raster"):
         with pytest.raises(
             QgsProcessingException, match=f"is open in this project as the layer '{title}'"
@@ -240,4 +201,4 @@ def test_files_that_are_open_as_layers(run_in_desktop, scene, tmp_path):
             processing.run("rsscgeo:classify", run, context=context)
         (layer,) = QgsProject.instance().mapLayersByName(title)
         QgsProject.instance().removeMapLayer(layer)
-    run_in_desktop("classify", run)
+    run_in_desktop(algorithm("classify"), run)

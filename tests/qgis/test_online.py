@@ -11,17 +11,14 @@ pytest.importorskip(
 )
 
 import processing
+from helpers import classify, start_classify, temporary_files, wait_for
 from qgis.core import (
-    QgsApplication,
-    QgsProcessingAlgRunnerTask,
-    QgsProcessingContext,
     QgsProcessingException,
-    QgsProcessingUtils,
     QgsRasterLayer,
     QgsRectangle,
     QgsVectorLayer,
 )
-from qgis.PyQt.QtCore import QBuffer, QByteArray, QCoreApplication
+from qgis.PyQt.QtCore import QBuffer, QByteArray
 from qgis.PyQt.QtGui import QColor, QImage, QPainter
 from rssc_geo_qgis.inputs import read_raster, rendered_size
 
@@ -51,12 +48,6 @@ def layer(web_server):
     return found
 
 
-def classify(feedback=None, **parameters):
-    return processing.run(
-        "rsscgeo:classify", {"OUTPUT": "TEMPORARY_OUTPUT", **parameters}, feedback=feedback
-    )
-
-
 def test_it_is_fetched_and_classified(layer, web_server, feedback):
     found = classify(feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
     cells = QgsVectorLayer(found["CELLS"])
@@ -68,54 +59,33 @@ def test_it_is_fetched_and_classified(layer, web_server, feedback):
         feedback.warnings
     )
     assert web_server.asked
-    assert not any("picture.tif" in name for name in map(str, _temporary_files()))
+    assert not any("picture.tif" in name for name in temporary_files())
 
 
-def start_as_task(application, feedback, **parameters):
-    """As the desktop does it, on another thread; the list fills when it has ended."""
-    alg, context, ended = (
-        application.processingRegistry().algorithmById("rsscgeo:classify").create(),
-        QgsProcessingContext(),
-        [],
-    )
-    task = QgsProcessingAlgRunnerTask(alg, parameters, context, feedback)
-    task.executed.connect(lambda good, results: ended.append((good, results, context)))
-    QgsApplication.taskManager().addTask(task)
-    return task, ended
-
-
-def wait_for(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        QCoreApplication.processEvents()
-        time.sleep(0.005)
-
-
-def test_on_another_thread(application, layer, tmp_path, feedback):
+def test_on_another_thread(layer, tmp_path, feedback):
     output = tmp_path / "map.gpkg"
-    _, ended = start_as_task(
-        application, feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0, OUTPUT=str(output)
+    _, ended = start_classify(
+        feedback, INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0, OUTPUT=str(output)
     )
-    wait_for(lambda: ended, 120)
+    wait_for(lambda: ended)
     assert ended[0][0], feedback.errors
     assert output.is_file()
 
 
-def test_cancel_while_it_is_fetched(application, layer, web_server, tmp_path, feedback):
+def test_cancel_while_it_is_fetched(layer, web_server, tmp_path, feedback):
     web_server.delay_s = 0.5
     wide = "1110000,1122000,5618000,5630000 [EPSG:3857]"
     output = tmp_path / "map.gpkg"
-    task, ended = start_as_task(
-        application, feedback, INPUT=layer, EXTENT=wide, RESOLUTION=2.0, OUTPUT=str(output)
+    task, ended = start_classify(
+        feedback, INPUT=layer, EXTENT=wide, RESOLUTION=2.0, OUTPUT=str(output)
     )
-    wait_for(lambda: len(web_server.asked) > 5, 60)
+    wait_for(lambda: len(web_server.asked) > 5)
     stopped = time.monotonic()
     task.cancel()
-    wait_for(lambda: ended, 120)
+    wait_for(lambda: ended)
     assert time.monotonic() - stopped < 1
     assert not output.exists()
-    assert not any("picture.tif" in name for name in map(str, _temporary_files()))
+    assert not any("picture.tif" in name for name in temporary_files())
 
 
 def test_the_resolution_is_meters_on_the_ground(layer):
@@ -161,9 +131,3 @@ def test_a_server_that_is_gone(web_server, layer):
     web_server.tile = b"no picture"
     with pytest.raises(QgsProcessingException, match="could not be fetched|nothing to classify"):
         classify(INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
-
-
-def _temporary_files():
-    from pathlib import Path
-
-    return Path(QgsProcessingUtils.tempFolder()).rglob("*")

@@ -11,6 +11,7 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
+from helpers import script, wait_for
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QCoreApplication
 from qgis.PyQt.QtWidgets import QMessageBox
@@ -28,27 +29,18 @@ def page(application):
     wait_until_idle()
 
 
-def wait_until_idle(seconds=60):
-    end = time.monotonic() + seconds
-    while BackendTask.current is not None:
-        assert time.monotonic() < end, "the task does not end"
-        QCoreApplication.processEvents()
-        time.sleep(0.02)
-
-
-def script(path: Path, text: str) -> str:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
+def wait_until_idle():
+    wait_for(lambda: BackendTask.current is None)
 
 
 def slow_backend(folder: Path) -> str:
     """Answers as a backend does, but its run takes longer than anyone waits."""
-    return script(
+    made = script(
         folder / "rssc-geo",
         'case "$1" in --version) echo rssc-geo 0.1.0;; --help) echo "Commands:";; *) echo started;'
         " sleep 600;; esac",
     )
+    return str(made)
 
 
 def test_what_is_entered_is_kept(page, tmp_path):
@@ -92,10 +84,7 @@ def test_check_runs_in_the_background(page):
 def test_stop(page, tmp_path):
     page.program.setFilePath(slow_backend(tmp_path))
     page.check_button.click()
-    wait = time.monotonic() + 30
-    while "started" not in page.log.toPlainText() and time.monotonic() < wait:
-        QCoreApplication.processEvents()
-        time.sleep(0.02)
+    wait_for(lambda: "started" in page.log.toPlainText())
     stopped = time.monotonic()
     page.stop_button.click()
     wait_until_idle()

@@ -11,6 +11,7 @@ pytest.importorskip(
 )
 
 import processing
+from helpers import algorithm
 from qgis.core import QgsProcessingException, QgsProcessingParameterNumber
 from rssc_geo_qgis import options
 
@@ -22,10 +23,6 @@ ALGORITHMS = {
     "info": "info",
     "train": "train --raster",
 }
-
-
-def algorithm(application, name):
-    return application.processingRegistry().algorithmById(f"rsscgeo:{name}").create()
 
 
 @pytest.fixture
@@ -48,8 +45,8 @@ def declare(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "command"), ALGORITHMS.items())
-def test_every_option_is_a_parameter(application, name, command):
-    found = algorithm(application, name)
+def test_every_option_is_a_parameter(name, command):
+    found = algorithm(name)
     names = {definition.name() for definition in found.parameterDefinitions()}
     decided = found.LEFT_OUT | {"assume_crs"}
     for option in options.options_of(command):
@@ -59,14 +56,14 @@ def test_every_option_is_a_parameter(application, name, command):
         ), option.name
 
 
-def test_what_destroys_or_runs_code_is_no_parameter(application):
-    found = algorithm(application, "classify")
+def test_what_destroys_or_runs_code_is_no_parameter():
+    found = algorithm("classify")
     names = {definition.name() for definition in found.parameterDefinitions()}
     assert not names & {"OVERWRITE", "TRUST_REMOTE_CODE"}
 
 
-def test_parameters_say_what_the_program_says(application):
-    found = algorithm(application, "classify")
+def test_parameters_say_what_the_program_says():
+    found = algorithm("classify")
     described = {option.name: option for option in options.options_of("classify")}
     share = found.parameterDefinition("MIN_VALID")
     assert (share.minimum(), share.maximum(), share.defaultValue()) == (0, 1, 0.5)
@@ -80,9 +77,7 @@ def test_parameters_say_what_the_program_says(application):
     assert (whole.minimum(), whole.defaultValue()) == (1, 1)
 
 
-def test_a_new_option_is_a_parameter_and_reaches_the_program(
-    application, declare, scene, tmp_path, feedback
-):
+def test_a_new_option_is_a_parameter_and_reaches_the_program(declare, scene, tmp_path, feedback):
     text = {"type": "string", "form": "TEXT", "minimum": None, "default": None}
     declare(
         {
@@ -107,7 +102,7 @@ def test_a_new_option_is_a_parameter_and_reaches_the_program(
         {**text, "name": "seen", "form": "TEXT", "group": "Input"},
         {**text, "name": "force_it", "commandline_only": True},
     )
-    found = algorithm(application, "classify")
+    found = algorithm("classify")
     kinds = {
         "SHARPEN_BY": "number",
         "ROUNDS": "number",
@@ -172,8 +167,9 @@ def test_a_new_option_is_a_parameter_and_reaches_the_program(
         processing.run("rsscgeo:classify", {**output, "SKETCH": "a.gif"}, feedback=again)
 
 
-def test_the_program_s_defaults_are_left_to_it(scene, feedback):
-    run = {"INPUT": str(scene), "OUTPUT": "TEMPORARY_OUTPUT"}
+def test_the_program_s_defaults_are_left_to_it(write_raster, tmp_path, feedback):
+    raster = write_raster(tmp_path / "small.tif", columns=100, rows=100)
+    run = {"INPUT": str(raster), "OUTPUT": "TEMPORARY_OUTPUT"}
     processing.run("rsscgeo:classify", run, feedback=feedback)
     (line,) = (line for line in feedback.lines if " classify " in line)
     given = {word.partition("=")[0] for word in line.split() if word.startswith("-")}

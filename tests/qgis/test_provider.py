@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ pytest.importorskip(
 )
 
 import processing
+from helpers import algorithm, script, whole_tiles
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
@@ -29,6 +32,7 @@ from qgis.PyQt.QtCore import QSize
 from rssc_geo_qgis import backend as backends
 from rssc_geo_qgis import settings
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["caption", "classify", "explain", "info", "train", "zeroshot"]
 SHOWN = {"INPUT", "CLASSES", "AT", "LABELS", "FIELD", "OUTPUT"}
 FILES = {"REPORT", "CLASS_RASTER", "PREVIEW"}
@@ -38,22 +42,13 @@ TILING = {
 }
 MAP = TILING | {
     *{"MODEL", "REVISION", "BATCH_SIZE", "DEVICE", "DTYPE"},
-    *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "CRS", "REVIEW", "FULL_PROVENANCE"},
+    *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "CRS", "REVIEW", "FULL_PROVENANCE"},
 }
+CHOICE = {"ONLY_CLASSES", "EXCLUDE_CLASSES"}
 CAPTIONS = {
     *{"CAPTIONER", "CAPTION_WHEN", "CAPTION_BEAM", "PROMPT", "CAPTION_TOKENS", "SHARE_CAPTIONS"},
     *{"CAPTION_CACHE", "CAPTION_REQUESTS", "CAPTION_TIMEOUT", "CAPTION_BATCH_SIZE", "QUANTIZE"},
 }
-
-
-def algorithm(application, name):
-    return application.processingRegistry().algorithmById(f"rsscgeo:{name}").create()
-
-
-def script(path, text):
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return path
 
 
 def chosen(program):
@@ -66,8 +61,8 @@ def test_all_algorithms_are_listed(application):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_algorithm_describes_itself(application, name):
-    found = algorithm(application, name)
+def test_an_algorithm_describes_itself(name):
+    found = algorithm(name)
     assert found.displayName()
     assert found.group() in ("Land use", "Models")
     assert found.tags()
@@ -80,10 +75,14 @@ def test_an_algorithm_describes_itself(application, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "own"), [("classify", CAPTIONS), ("zeroshot", {"CLASSES", "NO_OTHER", "REFINE"})]
+    ("name", "own"),
+    [
+        ("classify", CAPTIONS | CHOICE | {"NO_UNKNOWN"}),
+        ("zeroshot", {"CLASSES", "NO_OTHER", "REFINE"}),
+    ],
 )
-def test_a_map_has_the_contract_s_names(application, name, own):
-    found = algorithm(application, name)
+def test_a_map_has_the_contract_s_names(name, own):
+    found = algorithm(name)
     names = [definition.name() for definition in found.parameterDefinitions()]
     assert set(names) == MAP | own | FILES | {"INPUT", "OUTPUT"}
     assert names[0] == "INPUT"
@@ -99,30 +98,41 @@ def test_a_map_has_the_contract_s_names(application, name, own):
     [
         (
             "caption",
-            CAPTIONS | MAP - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "REVIEW", "FULL_PROVENANCE"},
+            (CAPTIONS | MAP)
+            - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "REVIEW"}
+            - {"FULL_PROVENANCE"},
         ),
         ("info", TILING | {"MODEL", "REVISION"}),
         (
             "explain",
             TILING - {"AOI", "EXTENT", "RESOLUTION"}
+            | CHOICE
             | {"AT", "MODEL", "REVISION", "CAPTIONER", "DEVICE"},
         ),
         (
             "train",
-            TILING - {"AOI", "EXTENT", "RESOLUTION"}
+            TILING - {"AOI", "EXTENT", "RESOLUTION", "CELL_SIZE"}
             | {"LABELS", "FIELD", "PURITY", "CLASS_WORDS", "FINE_TUNE", "MODEL", "DEVICE"}
             | {"NAME", "BUNDLE_VERSION", "DESCRIPTION", "LICENSE", "DATA"},
         ),
     ],
 )
-def test_the_others_have_the_contract_s_names(application, name, own):
-    found = algorithm(application, name)
+def test_the_others_have_the_contract_s_names(name, own):
+    found = algorithm(name)
     names = {definition.name() for definition in found.parameterDefinitions()}
     assert names == own | {"INPUT", "OUTPUT"}
 
 
-def test_can_execute_with_the_backend(application, backend):
-    assert algorithm(application, "classify").canExecute() == (True, "")
+def test_the_help_says_what_the_embedded_model_knows():
+    card = json.loads((ROOT / "rssc_geo/models/bundles/compact/config.json").read_text("utf-8"))
+    finest, coarsest = card["gsd_range_m"]
+    told = algorithm("classify").shortHelpString()
+    assert f"knows {len(card['classes'])} classes" in told
+    assert f"pictures of {finest:g} to {coarsest:g} m a pixel" in told
+
+
+def test_can_execute_with_the_backend(backend):
+    assert algorithm("classify").canExecute() == (True, "")
     listed = subprocess.run(
         [str(backend), "--help"], capture_output=True, text=True, check=True
     ).stdout
@@ -132,7 +142,7 @@ def test_can_execute_with_the_backend(application, backend):
         "train": "train",
         "explain": "explain",
     }.items():
-        good, message = algorithm(application, name).canExecute()
+        good, message = algorithm(name).canExecute()
         if re.search(rf"^(?:│ |  ){command} ", listed, flags=re.MULTILINE):
             assert good or f"has no option --raster of '{command}' yet" in message
         else:
@@ -141,7 +151,7 @@ def test_can_execute_with_the_backend(application, backend):
         assert good or (str(backend) in message and "Install backend" in message)
 
 
-def test_a_command_without_the_options_that_are_needed(application, backend, tmp_path):
+def test_a_command_without_the_options_that_are_needed(backend, tmp_path):
     """A backend whose train takes folders of pictures only.
 
     The real one under a name that hides the options.
@@ -150,15 +160,15 @@ def test_a_command_without_the_options_that_are_needed(application, backend, tmp
         tmp_path / "older", f'{backend} "$@" | sed -e "s/ info  / train /" -e s/--raster/--other/'
     )
     chosen(program)
-    good, message = algorithm(application, "train").canExecute()
+    good, message = algorithm("train").canExecute()
     assert not good
     assert "has no option --raster of 'train' yet" in message
 
 
-def test_a_run_without_the_command_fails_with_the_same_line(application, backend, scene, tmp_path):
+def test_a_run_without_the_command_fails_with_the_same_line(backend, scene, tmp_path):
     """The real backend under another name, as if it were of a time before zero-shot."""
     chosen(script(tmp_path / "older", f"{backend} \"$@\" | sed -e 's/ zero-shot / zero-sort /'"))
-    good, message = algorithm(application, "zeroshot").canExecute()
+    good, message = algorithm("zeroshot").canExecute()
     assert not good
     assert "has no command 'zero-shot' yet" in message
     with pytest.raises(QgsProcessingException, match="has no command 'zero-shot' yet"):
@@ -177,44 +187,44 @@ def test_a_run_without_the_command_fails_with_the_same_line(application, backend
         ("exit 4", "does not run (it ended with code 4)"),
     ],
 )
-def test_a_program_that_is_no_backend(application, tmp_path, text, words):
+def test_a_program_that_is_no_backend(tmp_path, text, words):
     program = script(tmp_path / "my backend", text)
     chosen(program)
-    good, message = algorithm(application, "classify").canExecute()
+    good, message = algorithm("classify").canExecute()
     assert not good
     assert words in message
     assert str(program) in message
     assert "Install backend" in message
 
 
-def test_a_broken_environment(application, tmp_path):
+def test_a_broken_environment(tmp_path):
     program = tmp_path / "rssc-geo"
     program.write_text("#!/nowhere/venv/bin/python\n")
     program.chmod(0o755)
     chosen(program)
-    good, message = algorithm(application, "classify").canExecute()
+    good, message = algorithm("classify").canExecute()
     assert not good
     assert "does not run (No such file or directory)" in message
 
 
-def test_a_chosen_program_that_is_not_there(application, tmp_path):
+def test_a_chosen_program_that_is_not_there(tmp_path):
     chosen(tmp_path / "gone" / "rssc-geo")
-    good, message = algorithm(application, "classify").canExecute()
+    good, message = algorithm("classify").canExecute()
     assert not good
     assert f"{tmp_path}/gone/rssc-geo" in message
     assert "does not exist" in message
 
 
-def test_no_backend_at_all(application, tmp_path, monkeypatch):
+def test_no_backend_at_all(tmp_path, monkeypatch):
     chosen("")
     monkeypatch.setenv("PATH", str(tmp_path))
-    good, message = algorithm(application, "classify").canExecute()
+    good, message = algorithm("classify").canExecute()
     assert not good
     assert "is not installed" in message
     assert "Install backend" in message
 
 
-def test_the_backend_on_path_is_found(application, backend, monkeypatch):
+def test_the_backend_on_path_is_found(backend, monkeypatch):
     chosen("")
     monkeypatch.setenv("PATH", f"{backend.parent}{os.pathsep}{os.environ['PATH']}")
     assert backends.find_backend().program == str(backend)
@@ -238,7 +248,7 @@ def test_the_child_gets_nothing_of_qgis(backend, monkeypatch):
     assert clean_environment()["HTTPS_PROXY"] == "http://proxy:1"
 
 
-def test_a_model_chains_the_regions_into_another_algorithm(application, scene, tmp_path):
+def test_a_model_chains_the_regions_into_another_algorithm(scene, tmp_path):
     """As the designer makes it: classify, then the centroids of its regions."""
     model = QgsProcessingModelAlgorithm("towns", "test")
     model.addModelParameter(
@@ -249,6 +259,10 @@ def test_a_model_chains_the_regions_into_another_algorithm(application, scene, t
     first.addParameterSources(
         "INPUT", [QgsProcessingModelChildParameterSource.fromModelParameter("picture")]
     )
+    for name, size in whole_tiles("100px").items():
+        first.addParameterSources(
+            name, [QgsProcessingModelChildParameterSource.fromStaticValue(size)]
+        )
     second = QgsProcessingModelChildAlgorithm("native:centroids")
     second.setChildId("points")
     second.addParameterSources(

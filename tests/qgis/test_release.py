@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
+from helpers import whole_tiles
 from qgis.core import QgsVectorLayer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +29,20 @@ QGIS_PROCESS = next(
     (path for name in ("qgis_process.bin", "qgis_process") if (path := shutil.which(name))), None
 )
 
+TILES = [f"{name}={size}" for name, size in whole_tiles("200px").items()]
+
+
+def run_qgis_process(folder, environment, *arguments):
+    return subprocess.run(
+        [QGIS_PROCESS, *map(str, arguments)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
@@ -35,48 +51,33 @@ def archive(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def qgis_process(archive, tmp_path, backend):
-    """``qgis_process`` with nothing but the zip unpacked where QGIS unpacks it.
+@pytest.fixture(scope="module")
+def profile(archive, program, tmp_path_factory):
+    """The environment of a user with nothing but the zip unpacked where QGIS unpacks it.
 
-    The backend is on PATH.
+    The plugin is switched on, the program is on PATH.
     """
     if QGIS_PROCESS is None:
         pytest.skip("qgis_process is not installed (Debian: package qgis)")
-    plugins = (
-        tmp_path
-        / "home"
-        / ".local"
-        / "share"
-        / "QGIS"
-        / "QGIS3"
-        / "profiles"
-        / "default"
-        / "python"
-        / "plugins"
+    home = tmp_path_factory.mktemp("home")
+    zipfile.ZipFile(archive).extractall(
+        home / ".local/share/QGIS/QGIS3/profiles/default/python/plugins"
     )
-    zipfile.ZipFile(archive).extractall(plugins)
     # Only the program: QGIS takes the first Python on PATH for its own, and another one lies beside
     # the backend.
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "rssc-geo").symlink_to(backend)
-    path = f"{tmp_path}/bin{os.pathsep}/usr/bin{os.pathsep}/bin"
-    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PATH": path}
+    (home / "bin").mkdir()
+    (home / "bin" / "rssc-geo").symlink_to(program)
+    path = f"{home}/bin{os.pathsep}/usr/bin{os.pathsep}/bin"
+    environment = {**os.environ, "HOME": str(home), "PATH": path}
     environment.pop("QGIS_CUSTOM_CONFIG_PATH")
+    enabled = run_qgis_process(home, environment, "plugins", "enable", "rssc_geo_qgis")
+    assert "rssc_geo_qgis" in enabled.stdout
+    return environment
 
-    def call(*arguments):
-        return subprocess.run(
-            [QGIS_PROCESS, *map(str, arguments)],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
 
-    assert "rssc_geo_qgis" in call("plugins", "enable", "rssc_geo_qgis").stdout
-    return call
+@pytest.fixture
+def qgis_process(profile, tmp_path):
+    return functools.partial(run_qgis_process, tmp_path, profile)
 
 
 def test_the_zip_holds_what_is_needed_and_no_more(archive):
@@ -163,7 +164,7 @@ def test_qgis_process_classifies(qgis_process, scene, tmp_path):
         "--",
         f"INPUT={scene}",
         f"OUTPUT={tmp_path}/map.gpkg",
-        "TILE_SIZE=200px",
+        *TILES,
     )
     assert done.returncode == 0, done.stderr
     assert f"OUTPUT:\t{tmp_path}/map.gpkg|layername=landuse" in done.stdout
@@ -172,7 +173,7 @@ def test_qgis_process_classifies(qgis_process, scene, tmp_path):
 
 def test_qgis_process_answers_in_json(qgis_process, scene, tmp_path):
     done = qgis_process(
-        "--json", "run", "rsscgeo:classify", "--", f"INPUT={scene.name}", "OUTPUT=map.gpkg"
+        "--json", "run", "rsscgeo:classify", "--", f"INPUT={scene.name}", "OUTPUT=map.gpkg", *TILES
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"]["CELLS"] == f"{tmp_path}/map.gpkg|layername=cells"

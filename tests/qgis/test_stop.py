@@ -19,28 +19,17 @@ pytest.importorskip(
 )
 
 import processing
-from qgis.core import (
-    QgsApplication,
-    QgsProcessingAlgRunnerTask,
-    QgsProcessingContext,
-    QgsProcessingException,
-    QgsProcessingUtils,
-)
-from qgis.PyQt.QtCore import QCoreApplication, QTimer
+from helpers import classify, script, start_classify, temporary_files, wait_for, whole_tiles
+from qgis.core import QgsProcessingException
+from qgis.PyQt.QtCore import QTimer
+
+TILES = whole_tiles("50px")
 
 
 @pytest.fixture
 def large(write_raster, tmp_path):
-    """Some 1600 tiles of 50 pixels: far longer than the tests wait."""
+    """1600 of ``TILES``: far longer than the tests wait."""
     return write_raster(tmp_path / "large.tif", columns=2000, rows=2000)
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        QCoreApplication.processEvents()
-        time.sleep(0.02)
 
 
 class Canceller(threading.Thread):
@@ -59,10 +48,9 @@ class Canceller(threading.Thread):
 
 def test_cancel_of_a_named_output_keeps_what_was_done(large, tmp_path, feedback, children):
     output = tmp_path / "map.gpkg"
-    run = {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(output)}
     canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
     canceller.start()
-    found = processing.run("rsscgeo:classify", run, feedback=feedback)
+    found = classify(feedback, INPUT=str(large), **TILES, OUTPUT=str(output))
     assert time.monotonic() - canceller.at < 1
     assert not found.get("OUTPUT")
     assert children(str(output)) == []
@@ -73,35 +61,23 @@ def test_cancel_of_a_named_output_keeps_what_was_done(large, tmp_path, feedback,
 
 def test_a_cancelled_run_goes_on(write_raster, tmp_path, feedback):
     raster = write_raster(tmp_path / "scene.tif", columns=800, rows=800)
-    run = {"INPUT": str(raster), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "map.gpkg")}
+    run = {"INPUT": str(raster), **TILES, "OUTPUT": str(tmp_path / "map.gpkg")}
     Canceller(feedback, lambda: any(percent > 5 for percent in feedback.percents)).start()
-    processing.run("rsscgeo:classify", run, feedback=feedback)
+    classify(feedback, **run)
     part = tmp_path / "map.gpkg.part"
     assert part.is_file()
     again = type(feedback)()
-    found = processing.run("rsscgeo:classify", run, feedback=again)
+    found = classify(again, **run)
     assert next(percent for percent in again.percents) > 0  # not from the start
     assert found["OUTPUT"]
     assert not part.exists()
-
-
-def temporary_files():
-    return {
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(QgsProcessingUtils.tempFolder())
-        for name in names
-    }
 
 
 def test_cancel_of_a_temporary_output_leaves_nothing(large, feedback, children):
     before = temporary_files()
     canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
     canceller.start()
-    processing.run(
-        "rsscgeo:classify",
-        {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": "TEMPORARY_OUTPUT"},
-        feedback=feedback,
-    )
+    classify(feedback, INPUT=str(large), **TILES, OUTPUT="TEMPORARY_OUTPUT")
     assert time.monotonic() - canceller.at < 1
     assert children(str(large)) == []
     assert temporary_files() == before
@@ -111,40 +87,29 @@ def test_cancel_before_the_first_tile(large, tmp_path, feedback, children):
     """While the backend still loads its libraries it hears no signal."""
     canceller = Canceller(feedback, lambda: children(str(large)))
     canceller.start()
-    processing.run(
-        "rsscgeo:classify",
-        {"INPUT": str(large), "OUTPUT": str(tmp_path / "map.gpkg")},
-        feedback=feedback,
-    )
+    classify(feedback, INPUT=str(large), OUTPUT=str(tmp_path / "map.gpkg"))
     assert time.monotonic() - canceller.at < 1
     assert children(str(large)) == []
     assert not (tmp_path / "map.gpkg").exists()
 
 
 def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(
-    application, large, tmp_path, feedback, children
+    large, tmp_path, feedback, children
 ):
-    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
-    context = QgsProcessingContext()
-    run = {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "map.gpkg")}
-    task = QgsProcessingAlgRunnerTask(alg, run, context, feedback)
-    ended, gaps, last = [], [], [time.monotonic()]
-    task.executed.connect(lambda good, results: ended.append((good, results)))
+    gaps, last = [], [time.monotonic()]
 
     def tick():
         gaps.append(time.monotonic() - last[0])
         last[0] = time.monotonic()
 
-    QgsApplication.taskManager().addTask(task)
+    task, ended = start_classify(
+        feedback, INPUT=str(large), **TILES, OUTPUT=str(tmp_path / "map.gpkg")
+    )
     timer = QTimer()
     timer.timeout.connect(tick)
     timer.start(10)
-    wait = time.monotonic() + 60
-    while not any(percent > 2 for percent in feedback.percents) and time.monotonic() < wait:
-        QCoreApplication.processEvents()
-        time.sleep(0.002)
+    wait_for(lambda: any(percent > 2 for percent in feedback.percents))
     timer.stop()
-    assert any(percent > 2 for percent in feedback.percents)
     # The machine may be busy: nearly all gaps, not each, must be short.
     assert sorted(gaps)[int(len(gaps) * 0.99)] < 0.1
     stopped = time.monotonic()
@@ -155,35 +120,27 @@ def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(
     assert not (tmp_path / "map.gpkg").exists()
 
 
-def test_the_plugin_is_switched_off_during_a_run(application, large, tmp_path, feedback, children):
+def test_the_plugin_is_switched_off_during_a_run(large, feedback, children):
     """As when QGIS closes: its Python goes, and the thread of the run must be gone before."""
     from rssc_geo_qgis.child import end_all
 
-    alg = application.processingRegistry().algorithmById("rsscgeo:classify").create()
-    context = QgsProcessingContext()
-    run = {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": "TEMPORARY_OUTPUT"}
-    task, ended = QgsProcessingAlgRunnerTask(alg, run, context, feedback), []
-    task.executed.connect(lambda good, results: ended.append(results))
-    QgsApplication.taskManager().addTask(task)
-    wait_for(lambda: any(percent > 1 for percent in feedback.percents), seconds=120)
+    _, ended = start_classify(feedback, INPUT=str(large), **TILES, OUTPUT="TEMPORARY_OUTPUT")
+    wait_for(lambda: any(percent > 1 for percent in feedback.percents))
     end_all()
     assert children(str(large)) == []
     wait_for(lambda: ended, seconds=5)
-    assert ended == [{}]
+    assert [results for _, results in ended] == [{}]
 
 
 def test_the_backend_s_own_line_is_the_error(write_raster, tmp_path, feedback):
     raster = write_raster(tmp_path / "scene.tif")
     with pytest.raises(QgsProcessingException) as caught:
-        processing.run(
-            "rsscgeo:classify",
-            {
-                "INPUT": str(raster),
-                "CELL_SIZE": "9999px",
-                "TILE_SIZE": "64px",
-                "OUTPUT": str(tmp_path / "a.gpkg"),
-            },
-            feedback=feedback,
+        classify(
+            feedback,
+            INPUT=str(raster),
+            CELL_SIZE="9999px",
+            TILE_SIZE="64px",
+            OUTPUT=str(tmp_path / "a.gpkg"),
         )
     assert "9999px" in str(caught.value)
     assert "Traceback" not in str(caught.value)
@@ -196,20 +153,12 @@ def test_a_device_that_is_not_there(scene, tmp_path, feedback):
 
     settings.put(settings.DEVICE, "tpu9")
     with pytest.raises(QgsProcessingException, match="--device tpu9 cannot be used"):
-        processing.run(
-            "rsscgeo:classify",
-            {"INPUT": str(scene), "OUTPUT": str(tmp_path / "a.gpkg")},
-            feedback=feedback,
-        )
+        classify(feedback, INPUT=str(scene), OUTPUT=str(tmp_path / "a.gpkg"))
 
 
 def test_the_output_s_folder_is_not_there(scene, tmp_path, feedback):
     with pytest.raises(QgsProcessingException, match="none"):
-        processing.run(
-            "rsscgeo:classify",
-            {"INPUT": str(scene), "OUTPUT": str(tmp_path / "none" / "a.gpkg")},
-            feedback=feedback,
-        )
+        classify(feedback, INPUT=str(scene), OUTPUT=str(tmp_path / "none" / "a.gpkg"))
 
 
 def test_a_raster_that_was_deleted(scene, tmp_path):
@@ -218,7 +167,7 @@ def test_a_raster_that_was_deleted(scene, tmp_path):
     layer = QgsRasterLayer(str(scene), "gone")
     scene.unlink()
     with pytest.raises(QgsProcessingException, match=r"scene\.tif"):
-        processing.run("rsscgeo:classify", {"INPUT": layer, "OUTPUT": str(tmp_path / "a.gpkg")})
+        classify(INPUT=layer, OUTPUT=str(tmp_path / "a.gpkg"))
     assert not (tmp_path / "a.gpkg").exists()
     assert not (tmp_path / "a.gpkg.part").exists()
 
@@ -228,11 +177,7 @@ def test_a_raster_that_is_deleted_during_the_run(large, tmp_path, feedback):
         feedback, lambda: any(percent > 2 for percent in feedback.percents), act=large.unlink
     ).start()
     with pytest.raises(QgsProcessingException, match=r"large\.tif changed while it was being read"):
-        processing.run(
-            "rsscgeo:classify",
-            {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")},
-            feedback=feedback,
-        )
+        classify(feedback, INPUT=str(large), **TILES, OUTPUT=str(tmp_path / "a.gpkg"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,11 +189,7 @@ def test_a_raster_that_cannot_be_read_on(large, tmp_path, feedback):
         act=lambda: os.truncate(large, 1000),
     ).start()
     with pytest.raises(QgsProcessingException, match=r"large\.tif cannot be read at rows"):
-        processing.run(
-            "rsscgeo:classify",
-            {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")},
-            feedback=feedback,
-        )
+        classify(feedback, INPUT=str(large), **TILES, OUTPUT=str(tmp_path / "a.gpkg"))
     assert any("run again with the same output to go on" in line for line in feedback.lines)
     assert not (tmp_path / "a.gpkg").exists()
 
@@ -267,11 +208,7 @@ def test_the_backend_is_killed(large, tmp_path, feedback, children):
         QgsProcessingException,
         match="ended with code -9 and no message of its own; the computer may be out of memory",
     ):
-        processing.run(
-            "rsscgeo:classify",
-            {"INPUT": str(large), "TILE_SIZE": "50px", "OUTPUT": str(tmp_path / "a.gpkg")},
-            feedback=feedback,
-        )
+        classify(feedback, INPUT=str(large), **TILES, OUTPUT=str(tmp_path / "a.gpkg"))
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -283,16 +220,17 @@ def test_a_folder_that_was_begun_goes(scene, tmp_path, backend, feedback, named)
     from rssc_geo_qgis import backend as backends
     from rssc_geo_qgis import settings
 
-    program = tmp_path / "rssc-geo"
-    program.write_text(f"""#!/bin/sh
+    program = script(
+        tmp_path / "rssc-geo",
+        f"""\
 if [ "$1" = explain ] && [ "$2" != --help ]; then
   while [ "$1" != -o ]; do shift; done
   mkdir -p "$2.part" && touch "$2.part/panel.png"
   kill -9 $$
 fi
 exec {backend} "$@"
-""")
-    program.chmod(0o755)
+""",
+    )
     settings.put(settings.PROGRAM, str(program))
     backends.forget()
     before = temporary_files()
@@ -312,8 +250,9 @@ exec {backend} "$@"
 
 
 def test_no_orphan_when_qgis_is_killed(large, tmp_path, backend, children):
-    script = tmp_path / "qgis_that_dies.py"
-    script.write_text(f"""
+    run = {"INPUT": str(large), **TILES, "OUTPUT": str(tmp_path / "a.gpkg")}
+    session = tmp_path / "qgis_that_dies.py"
+    session.write_text(f"""
 import sys
 sys.path[:0] = {[path for path in sys.path if path]!r}
 from qgis.core import QgsApplication
@@ -327,11 +266,10 @@ settings.put(settings.PROGRAM, {str(backend)!r})
 provider = RsscGeoProvider()
 app.processingRegistry().addProvider(provider)
 import processing
-run = {{"INPUT": {str(large)!r}, "TILE_SIZE": "50px", "OUTPUT": {str(tmp_path / "a.gpkg")!r}}}
-processing.run("rsscgeo:classify", run)
+processing.run("rsscgeo:classify", {run!r})
 """)
     qgis = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, str(session)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_for(lambda: children(f"{backend} classify") and (tmp_path / "a.gpkg.part").is_file())

@@ -61,6 +61,7 @@ def write_map(
                 probabilities[part],
                 np.full(len(part), np.nan, np.float32),
                 [captions[i] for i in part],
+                np.zeros((len(part), 3), np.float32),
             )
             writer.append(batch, int(part[-1]) + 1)
         writer.finish()

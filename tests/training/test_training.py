@@ -29,7 +29,6 @@ from rssc_geo.training import (
     EncoderRecipe,
     Features,
     FusionData,
-    FusionPhase,
     FusionRecipe,
     LabelLoss,
     Legend,
@@ -54,6 +53,8 @@ from rssc_geo.training import (
     write_captions,
 )
 from rssc_geo.training.augment import augment
+from rssc_geo.training.loop import moving_average, warmup_cosine
+from rssc_geo.training.stages.encoder import EncoderTask
 
 COLORS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
 CPU = torch.device("cpu")
@@ -214,9 +215,11 @@ def test_labels_are_trusted_by_what_is_visible() -> None:
         torch.testing.assert_close(found, -(targets * log_p).sum())
 
 
-@pytest.mark.parametrize("ground", [None, {"stage": 2, "width": 16}])
+@pytest.mark.parametrize(
+    ("ground", "swa_epochs"), [(None, 0), ({"stage": 2, "width": 16}, 0), (None, 2)]
+)
 def test_encoder_repeats_and_goes_on_where_it_stopped(
-    data: SceneImages, tmp_path: Path, ground: dict[str, int] | None
+    data: SceneImages, tmp_path: Path, ground: dict[str, int] | None, swa_epochs: int
 ) -> None:
     split = stratified_split(data, seed=0)
     embeddings = np.eye(60, 8, dtype=np.float32)
@@ -224,7 +227,7 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
     for work in works:
         work.mkdir()
 
-    recipe = dataclasses.replace(ENCODER, ground=ground)
+    recipe = dataclasses.replace(ENCODER, ground=ground, swa_epochs=swa_epochs)
 
     def learn(work: Path, report: Report | None = None) -> dict[str, torch.Tensor]:
         trained = train_encoder(
@@ -252,6 +255,54 @@ def test_encoder_repeats_and_goes_on_where_it_stopped(
         learn(works[2], report=stop)
     resumed = learn(works[2])
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def _task(data: SceneImages, recipe: EncoderRecipe, work: Path) -> EncoderTask:
+    task = EncoderTask(data, stratified_split(data, seed=0), recipe, None, run=StageRun(work, CPU))
+    task.average = moving_average(task.network, task.decay)
+    return task
+
+
+def test_weights_are_averaged_over_the_last_epochs(data: SceneImages, tmp_path: Path) -> None:
+    """The mean over all steps, at a learning rate that stays half of the highest."""
+    recipe = dataclasses.replace(ENCODER, schedule=((3, 32),), swa_epochs=2)
+    task = _task(data, recipe, tmp_path)
+    name, seen = "classify.bias", []
+    for step in range(3 * task.steps):
+        with torch.no_grad():
+            task.network.classify.bias.fill_(float(step))
+        task.average.update_parameters(task.network)
+        seen.append(float(task.average.module.state_dict()[name][0]))
+    first = task.steps  # steps of the epoch before
+    for count in range(1, 2 * task.steps + 1):
+        expected = np.mean(range(first, first + count))
+        assert seen[first + count - 1] == pytest.approx(expected, rel=1e-5)
+    rates = []
+    optimizer = torch.optim.SGD(task.network.parameters(), lr=1.0)
+    schedule = warmup_cosine(optimizer, warmup=5, steps=30, constant=10)
+    for _ in range(30):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[4] == 1.0
+    assert rates[20:] == [0.5] * 10
+    assert all(np.diff(rates[5:21]) <= 0)
+
+
+def test_averaged_weights_get_statistics_of_their_own(data: SceneImages, tmp_path: Path) -> None:
+    """Those of batch normalization come from batches that the averaged network itself has read."""
+    recipe = dataclasses.replace(ENCODER, swa_epochs=1)
+    task = _task(data, recipe, tmp_path)
+    with torch.no_grad():
+        for value in task.average.module.encoder.backbone.conv_stem.parameters():
+            value.mul_(3)
+    before = task.average.module.encoder.backbone.bn1.running_var.clone()
+    drawing = task.generators[0].get_state()
+    task.validate(recipe.epochs - 1)
+    after = task.average.module.encoder.backbone.bn1.running_var
+    assert not torch.allclose(before, after)
+    assert torch.equal(drawing, task.generators[0].get_state())
+    assert not task.average.module.training
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_epoch(
@@ -314,41 +365,27 @@ def _fused(
     return model, best
 
 
-def _phase(epochs: int, **more: float) -> FusionPhase:
-    return FusionPhase(
-        epochs,
-        **{"generated": 0.0, "written": 0.0, "learning_rate": 3e-3, "weight_decay": 0.05, **more},
-    )
+def _fusion(epochs: int, **more: float) -> FusionRecipe:
+    alone = {"generated": 0.0, "written": 0.0, "hard_negatives": 0.0, "min_tokens": 1.0}
+    recipe = FusionRecipe(epochs, learning_rate=3e-3, batch_size=20)
+    return dataclasses.replace(recipe, **{**alone, **more})
 
 
-def test_words_learned_alone_change_nothing_for_pictures_without(
+def test_words_are_read_where_pictures_mislead(
     data: SceneImages, features: Features, small_model: Model
 ) -> None:
-    """Pictures that only half know the class.
-
-    The second part learns to read, and silent pictures stay as they were.
-    """
-    half = Features(features.tokens * np.float16(0.02), features.visible)
+    """Pictures that half know the class, some of them another's."""
     words = ["a green field", "a wide river", "many houses"]
-    data = dataclasses.replace(
-        data, captions=tuple((words[label],) for label in data.labels.tolist())
-    )
-    first = FusionRecipe(together=_phase(2, written=0.5), words=None, batch_size=20)
-    whole = dataclasses.replace(
-        first, words=_phase(20, written=1.0, hard_negatives=0.5, min_tokens=0.5, learning_rate=1e-2)
-    )
-
-    def logits(recipe: FusionRecipe, texts: list[str]) -> np.ndarray:
-        model, _ = _fused(small_model, half, data, [""] * 60, recipe)
-        return logits_of(model, half.tokens[0], texts, source="written")
-
-    silent, told = [""] * 60, [texts[0] for texts in data.captions]
-    np.testing.assert_array_equal(logits(first, silent), logits(whole, silent))
-    before, after = (
-        (logits(recipe, told).argmax(1) == data.labels).mean() for recipe in (first, whole)
-    )
-    assert before < 0.5
-    assert after > 0.6
+    told = [words[label] for label in data.labels.tolist()]
+    data = dataclasses.replace(data, captions=tuple((text,) for text in told))
+    faint = Features(features.tokens * np.float16(0.02), features.visible)
+    recipe = _fusion(20, written=1.0, hard_negatives=0.5, min_tokens=0.5, learning_rate=1e-2)
+    model, _ = _fused(small_model, faint, data, told, recipe)
+    others = faint.tokens[0][np.roll(np.arange(60), 20)]
+    read = logits_of(model, others, told, source="written").argmax(1)
+    silent = logits_of(model, others, [""] * 60, source="written").argmax(1)
+    assert (read == data.labels).mean() > 0.6
+    assert (silent == data.labels).mean() < 0.5
 
 
 def test_hard_negatives_are_the_nearest_of_other_classes() -> None:
@@ -374,7 +411,7 @@ def test_hard_negatives_are_the_nearest_of_other_classes() -> None:
 def test_fusion_learns_from_pictures_alone_and_keeps_its_best(
     data: SceneImages, features: Features, small_model: Model
 ) -> None:
-    recipe = FusionRecipe(together=_phase(15, generated=0.35), words=None, batch_size=20)
+    recipe = _fusion(15, generated=0.35)
     _, best = _fused(small_model, features, data, [""] * 60, recipe)
     assert best > 0.9
 
@@ -385,7 +422,7 @@ def test_fusion_learns_from_words_where_pictures_say_nothing(
     blank = Features(np.zeros_like(features.tokens), features.visible)
     words = ["field", "river", "trees"]
     captions = [f"a {words[label]}" for label in data.labels.tolist()]
-    recipe = FusionRecipe(together=_phase(15, generated=1.0), words=None, batch_size=20)
+    recipe = _fusion(15, generated=1.0)
     _, best = _fused(small_model, blank, data, captions, recipe)
     assert best == 1.0
 
@@ -420,7 +457,7 @@ def _options(start: Path, sentence_encoder: Path | None = None) -> TrainingRecip
         width=32,
         encoder=ENCODER,
         captioner=CaptionerRecipe(width=32, heads=2, layers=1, length=8, epochs=2),
-        fusion=FusionRecipe(together=_phase(2, generated=0.35, written=0.3)).shortened(2),
+        fusion=dataclasses.replace(_fusion(2, generated=0.35, written=0.3), batch_size=128),
     )
 
 

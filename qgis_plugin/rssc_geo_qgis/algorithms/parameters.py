@@ -126,6 +126,10 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             " 'label' and train with it.",
         ),
         "other": Override(title="No class 'other'", help="Every tile gets one of the classes."),
+        "no_unknown": Override(title="No class 'Unknown'"),
+        "adapt_shares": Override(title="Adapt to the shares of the classes"),
+        "only_classes": Override(title="Only these classes"),
+        "exclude_classes": Override(title="Without these classes"),
         "crs": Override(title="CRS of the result"),
         "device": Override(
             help="cpu, cuda, cuda:1 or mps. Empty: that of the settings, else the fastest there is."

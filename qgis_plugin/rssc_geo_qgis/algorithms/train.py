@@ -25,7 +25,8 @@ class Train(RsscAlgorithm):
     GROUP = "Models"
     TAGS = "land use training fine tune samples ai"
     OPTIONS = "train --raster"
-    LEFT_OUT = frozenset({"aoi", "bounds"})  # the labels say where
+    # The labels say where, and patches are as large as tiles.
+    LEFT_OUT = frozenset({"aoi", "bounds", "cell_size"})
     NEEDS = ("--raster", "--labels", "--field", "--class-words")
     HELP = (
         "Makes a model of your own classes from polygons that you have drawn over the raster and"

@@ -21,6 +21,8 @@ class ZeroShot(LandUseAlgorithm):
     COMMAND = "zero-shot"
     TITLE = "Zero-shot classify"
     TAGS = "land use cover scene classification words clip open vocabulary ai"
+    # What is like no named class is `other`; familiarity is of the model's own classes.
+    LEFT_OUT = frozenset({"no_unknown"})
     HELP = (
         "Makes a land-use map with classes of your own words, without training, such as"
         " <i>vineyard, olive grove, greenhouse</i>.<br><br>Every tile gets the class whose words"

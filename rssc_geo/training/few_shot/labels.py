@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.raster import Scene
+from rssc_geo.raster import Scene, class_name, read_features
 
 log = logging.getLogger(__name__)
 
 _MOST_CLASSES = 500
-_LAYER = "|layername="
-"""How QGIS writes a layer of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +58,12 @@ def read_labels(
     Raises ``InputError`` when the file, the layer or the column is not there, nothing usable lies
     on the raster, or there are so many classes that the column cannot be one of classes.
     """
-    frame = _read(str(path), field)
+    frame = read_features(str(path), field)
     if frame.crs is None:
         raise InputError(f"{path} has no CRS; write it with one")
     geometry = shapely.make_valid(np.asarray(frame.to_crs(scene.crs).geometry))
     areas = np.array([_area(shape, around_points) for shape in _pixels(geometry, scene)], object)
-    names = np.array([_name(value) for value in frame[field]], object)
+    names = np.array([class_name(value) for value in frame[field]], object)
     named = names != ""
     if not named.any():
         raise InputError(
@@ -162,45 +159,3 @@ def _area(shape: Any, around_points: tuple[int, int] | None) -> Any:
         points = shapely.get_coordinates(parts[kinds == shapely.GeometryType.POINT])
         polygons += list(shapely.box(*(points - half).T, *(points + half).T))
     return shapely.union_all(polygons)
-
-
-def _name(value: Any) -> str:
-    """A class's name as it will be shown: whole numbers without a point, nothing for null."""
-    if value is None or str(value) in {"NaT", "<NA>"}:
-        return ""
-    if isinstance(value, float | np.floating):
-        if np.isnan(value):
-            return ""
-        if float(value).is_integer():
-            return str(int(value))
-    return str(value).strip()
-
-
-def _read(path: str, field: str) -> Any:
-    """The layer with the labels, as a GeoDataFrame that has the column."""
-    import geopandas as gpd
-    import pyogrio
-
-    file, _, layer = path.partition(_LAYER)
-    try:
-        names = [str(name) for name in pyogrio.list_layers(file)[:, 0]]
-        if layer and layer not in names:
-            raise InputError(
-                f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
-            )
-        columns = {
-            name: list(pyogrio.read_info(file, layer=name)["fields"])
-            for name in ([layer] if layer else names)
-        }
-        having = [name for name, found in columns.items() if field in found]
-        if len(having) != 1:
-            there = "; ".join(
-                f"{name}: {', '.join(found) or 'none'}" for name, found in columns.items()
-            )
-            if not having:
-                raise InputError(f"{file} has no column {field!r}; there are {there}")
-            which = f"{file}: layers {', '.join(having)} have a column {field!r}"
-            raise InputError(f"{which}; name one, as '{file}{_LAYER}{having[0]}'")
-        return gpd.read_file(file, layer=having[0])
-    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as labeled polygons: {error}") from error

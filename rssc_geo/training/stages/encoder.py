@@ -6,6 +6,7 @@ full of one texture, and crops in the context of others, as the parts of a raste
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from rssc_geo.models import TimmImageEncoder
 from rssc_geo.training.augment import normalize, to_input
@@ -43,6 +44,9 @@ _FLOOR = 1e-3
 
 _LOOK_WEIGHT = 0.3
 """Of the loss of each look alone, beside that of both together."""
+
+_STATISTICS = 64
+"""Batches from which the statistics of averaged weights are computed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +157,9 @@ def train_encoder(
 ) -> TrainedEncoder:
     """Train, and return the weights of the epoch best on the validation part.
 
-    AdamW, one warmup epoch, cosine decay; the weights are the exponential moving average, validated
-    at the last part's size. A finished run only loads its result.
+    AdamW, one warmup epoch, cosine decay; the weights are the exponential moving average or, over
+    the last ``swa_epochs``, the mean, validated at the last part's size. A finished run only loads
+    its result.
 
     Parameters
     ----------
@@ -168,10 +173,10 @@ def train_encoder(
     Raises ``InputError`` when the loss is not finite; the last good epoch is kept.
     """
     torch.manual_seed(run.seed)
-    task = _EncoderTask(data, split, recipe, embeddings, run=run)
+    task = EncoderTask(data, split, recipe, embeddings, run=run)
     if initial is not None:
         task.network.encoder.load_state_dict({**task.network.encoder.state_dict(), **initial})
-    task.average = moving_average(task.network, lambda n: min(0.995, (1 + n) / (10 + n)))
+    task.average = moving_average(task.network, task.decay)
     weights = run.work / "encoder.safetensors"
     made_of = identity(
         pictures=data.fingerprint(),
@@ -197,7 +202,11 @@ def train_encoder(
         made_of=made_of,
     )
     schedule = warmup_cosine(
-        optimizer, warmup=task.steps, steps=recipe.epochs * task.steps, floor=_FLOOR
+        optimizer,
+        warmup=task.steps,
+        steps=recipe.epochs * task.steps,
+        floor=_FLOOR,
+        constant=recipe.swa_epochs * task.steps,
     )
     fit(task, optimizer, schedule, options, report=run.report)
     made = load_file(weights)
@@ -213,7 +222,7 @@ def train_encoder(
     )
 
 
-class _EncoderTask(Task[Crops]):
+class EncoderTask(Task[Crops]):
     """Crops of the training part, with their labels and their captions' embeddings."""
 
     name = "encoder"
@@ -253,6 +262,11 @@ class _EncoderTask(Task[Crops]):
         network = LookClassifier(recipe, len(data.classes), embedding)
         self.network = network.to(run.device).to(memory_format=torch.channels_last)
 
+    def decay(self, step: int) -> float:
+        """The share of the average that stays after a step, counted from 1."""
+        averaged = step - (self._recipe.epochs - self._recipe.swa_epochs) * self.steps
+        return min(0.995, (1 + step) / (10 + step)) if averaged <= 0 else 1 - 1 / averaged
+
     def batches(self, epoch: int) -> Iterator[Crops]:
         """An epoch of crops, drawn while the network learns from the last ones."""
         return read_ahead(self._sampler.batches(self._recipe.size_of(epoch)))
@@ -279,9 +293,13 @@ class _EncoderTask(Task[Crops]):
     def _draw_context(self, images: torch.Tensor) -> int:
         """How many crops a side are read as one square: 1, or 2 for a share of the batches."""
         draw = float(torch.rand(1, generator=self._generator))
+        return 2 if self._fits(images) and draw < self._recipe.crops.context else 1
+
+    def _fits(self, images: torch.Tensor) -> bool:
+        """Whether a batch can be read in squares of two by two crops."""
         encoder = self.network.encoder
-        fits = encoder.ground is not None and images.shape[-1] % encoder.stride == 0
-        return 2 if fits and len(images) % 4 == 0 and draw < self._recipe.crops.context else 1
+        whole = encoder.ground is not None and images.shape[-1] % encoder.stride == 0
+        return whole and len(images) % 4 == 0
 
     def _look_loss(self, logits: LookLogits, batch: Crops) -> torch.Tensor:
         """The loss of both looks together, and of each alone.
@@ -312,6 +330,8 @@ class _EncoderTask(Task[Crops]):
     def validate(self, epoch: int) -> float:
         """Accuracy of the averaged weights at the epoch's size, the mean over data sets."""
         data, recipe, size = self._data, self._recipe, self._recipe.size_of(epoch)
+        if self._is_averaged(epoch):
+            self._renew_statistics(size)
         rows, found = self._split["val"], []
         for part in np.array_split(rows, math.ceil(len(rows) / recipe.batch_size)):
             images = to_input(data.pixels[part])
@@ -328,8 +348,27 @@ class _EncoderTask(Task[Crops]):
         return float(np.mean([right[sets == name].mean() for name in np.unique(sets)]))
 
     def competes(self, epoch: int) -> bool:
-        """Only accuracies at the size that will be used compare with each other."""
-        return self._recipe.size_of(epoch) == self._recipe.size
+        """Only accuracies at the size and of the kind that will be used compare with each other."""
+        recipe = self._recipe
+        averaged = not recipe.swa_epochs or self._is_averaged(epoch)
+        return averaged and recipe.size_of(epoch) == recipe.size
+
+    def _is_averaged(self, epoch: int) -> bool:
+        return epoch >= self._recipe.epochs - self._recipe.swa_epochs
+
+    def _renew_statistics(self, size: int) -> None:
+        """Those of batch normalization: no network with the averaged weights has seen any batch."""
+        recipe, average = self._recipe, cast("LookClassifier", self.average.module)
+        drawing, *_ = self.generators
+        state = drawing.get_state()  # the training goes on as without this
+        batches = itertools.islice(self._sampler.batches(size), _STATISTICS)
+        inputs = (normalize(b.images, recipe.mean, recipe.std).to(self._device) for b in batches)
+        squares = (
+            laid_out(images, 2 if n % 2 and self._fits(images) else 1)
+            for n, images in enumerate(inputs)
+        )
+        update_bn(squares, average)
+        drawing.set_state(state)
 
     def details(self, epoch: int) -> dict[str, float]:
         """Pixels a side."""

@@ -25,7 +25,7 @@ from rssc_geo.training.loop import (
     moving_average,
     one_cycle,
 )
-from rssc_geo.training.options import FusionPhase, FusionRecipe
+from rssc_geo.training.options import FusionRecipe
 from rssc_geo.training.stages.features import Features, mean_tokens
 
 _BATCH = 256
@@ -62,9 +62,9 @@ def train_fusion(
 ) -> float:
     """Train everything of ``model.network`` but image encoder and image head, in place.
 
-    The moving average of the weights is kept, of each phase the epoch best by ``validate()``.
-    A text encoder of transformers is trained too (in the first phase), unless the model has an
-    alignment, which was trained on it as it is; static word vectors never are.
+    The moving average of the weights is kept, of the epoch best by ``validate()``. A text encoder
+    of transformers is trained too, unless the model has an alignment, which was trained on it as it
+    is; static word vectors never are.
 
     Parameters
     ----------
@@ -75,27 +75,18 @@ def train_fusion(
     seed : of every random choice
     report : called after each epoch
 
-    Returns the best validation accuracy of the last phase. Raises ``InputError`` when the loss is
-    not finite.
+    Returns the best validation accuracy. Raises ``InputError`` when the loss is not finite.
     """
     torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
+    if model.network.image_head is not None and not _has_words(data):
+        return validate()
     frozen = ["image_encoder.", "image_head."]
     if model.alignment is not None:
         frozen.append("text_encoder.")
-    learned = [n for n in _parameter_names(model) if not n.startswith(tuple(frozen))]
-    phases = [(recipe.together, learned)]
-    if recipe.words is not None and any(data.images.captions[row] for row in data.rows.tolist()):
-        words = [n for n in _parameter_names(model) if n.startswith(("text_proj.", "gate."))]
-        phases.append((recipe.words, words))
-    if model.network.image_head is not None and not _has_words(data):
-        return validate()
-    best, done = -1.0, 0
-    for phase, learned in phases:
-        task = _FusionTask(model, data, recipe, phase, random)
-        best = task.train(learned, validate, _report_after(done, report))
-        done += phase.epochs
-    return best
+    names = (name for name, _ in model.network.named_parameters())
+    learned = [name for name in names if not name.startswith(tuple(frozen))]
+    task = _FusionTask(model, data, recipe, validate, np.random.default_rng(seed))
+    return task.train(learned, report)
 
 
 def _has_words(data: FusionData) -> bool:
@@ -105,19 +96,8 @@ def _has_words(data: FusionData) -> bool:
     return generated or any(data.images.captions[row] for row in rows)
 
 
-def _parameter_names(model: Model) -> list[str]:
-    return [name for name, _ in model.network.named_parameters()]
-
-
-def _report_after(done: int, report: Report | None) -> Report | None:
-    """The report of epochs that come after ``done`` others."""
-    if report is None:
-        return None
-    return lambda epoch, values: report(done + epoch, values)
-
-
 class _FusionTask(Task[_Batch]):
-    """One phase.
+    """Pictures with and without words.
 
     A batch is image tokens ``(B, T, I)``, token ids and mask ``(B, L)``, labels ``(B,)`` and the
     share of each picture that is visible, ``(B,)``.
@@ -132,38 +112,35 @@ class _FusionTask(Task[_Batch]):
         model: Model,
         data: FusionData,
         recipe: FusionRecipe,
-        phase: FusionPhase,
+        validate: Callable[[], float],
         random: np.random.Generator,
     ) -> None:
         self._model, self._data, self._recipe = model, data, recipe
-        self._phase, self._random = phase, random
+        self._validate, self._random = validate, random
         self._device = model.network.queries.device
         self._negatives = (
             hard_negatives(data.features.tokens[0], data.images, data.rows)
-            if phase.hard_negatives
+            if recipe.hard_negatives
             else None
         )
         self._label_loss = LabelLoss(data.images.legend, smoothing=recipe.smoothing)
         self._best: dict[str, torch.Tensor] = {}
 
-    def train(
-        self, learned: Sequence[str], validate: Callable[[], float], report: Report | None
-    ) -> float:
+    def train(self, learned: Sequence[str], report: Report | None) -> float:
         """Train the parameters of these names; the model gets the best average of the weights."""
         self.network = copy.deepcopy(self._model.network)
         for name, value in self.network.named_parameters():
             value.requires_grad_(name in learned)
-        ema = self._recipe.ema
-        self.average = moving_average(self.network, lambda n: min(ema, n / (n + 10)))
-        self._validate, phase = validate, self._phase
+        recipe = self._recipe
+        self.average = moving_average(self.network, lambda n: min(recipe.ema, n / (n + 10)))
         optimizer = torch.optim.AdamW(
             [value for value in self.network.parameters() if value.requires_grad],
-            lr=phase.learning_rate,
-            weight_decay=phase.weight_decay,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
         )
-        steps = math.ceil(len(self._data.rows) / self._recipe.batch_size)
-        schedule = one_cycle(optimizer, phase.learning_rate, steps=phase.epochs * steps)
-        state = fit(self, optimizer, schedule, LoopOptions(phase.epochs), report=report)
+        steps = math.ceil(len(self._data.rows) / recipe.batch_size)
+        schedule = one_cycle(optimizer, recipe.learning_rate, steps=recipe.epochs * steps)
+        state = fit(self, optimizer, schedule, LoopOptions(recipe.epochs), report=report)
         self._model.network.load_state_dict(self._best)
         return state.best
 
@@ -191,20 +168,22 @@ class _FusionTask(Task[_Batch]):
         self, rows: NDArray[np.int64], views: NDArray[np.int64]
     ) -> tuple[list[str], list[CaptionSource]]:
         """A caption, which may be empty, and its source for each picture of a batch."""
-        phase, random = self._phase, self._random
+        recipe, random = self._recipe, self._random
         written, generated = self._data.images.captions, self._data.generated
         texts: list[str] = []
         sources: list[CaptionSource] = []
         for row, view, draw in zip(
             rows.tolist(), views.tolist(), random.random(len(rows)), strict=True
         ):
-            if draw < phase.written and written[row]:
+            if draw < recipe.written and written[row]:
                 # All of it or, for one picture in four, one sentence.
                 sentences = random.permutation(written[row])
-                texts.append(str(sentences[0]) if draw < phase.written / 4 else " ".join(sentences))
+                few = draw < recipe.written / 4
+                texts.append(str(sentences[0]) if few else " ".join(sentences))
                 sources.append("written")
             else:
-                texts.append(generated[view][row] if draw < phase.written + phase.generated else "")
+                told = draw < recipe.written + recipe.generated
+                texts.append(generated[view][row] if told else "")
                 sources.append("generated")
         return texts, sources
 
@@ -218,18 +197,18 @@ class _FusionTask(Task[_Batch]):
 
         Of each picture at random as many tokens as of the others.
         """
-        phase, random, negatives = self._phase, self._random, self._negatives
+        recipe, random, negatives = self._recipe, self._random, self._negatives
         shown = rows
         if negatives is not None:
             replaced = (np.array(sources) == "written") & (
-                random.random(len(rows)) < phase.hard_negatives
+                random.random(len(rows)) < recipe.hard_negatives
             )
             other = negatives[rows, random.integers(negatives.shape[1], size=len(rows))]
             shown = np.where(replaced, other, rows)
         chosen: NDArray[np.float16] = self._data.features.tokens[views, shown]
-        if phase.min_tokens == 1:
+        if recipe.min_tokens == 1:
             return chosen
-        count = max(1, round(chosen.shape[1] * random.uniform(phase.min_tokens, 1.0)))
+        count = max(1, round(chosen.shape[1] * random.uniform(recipe.min_tokens, 1.0)))
         places = random.random(chosen.shape[:2]).argsort(1)[:, :count]
         return np.take_along_axis(chosen, places[..., None], axis=1)
 

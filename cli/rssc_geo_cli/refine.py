@@ -1,0 +1,36 @@
+"""``rssc-geo refine``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from rssc_geo.options import PrintOptions, RefineOptions, TargetOptions
+from rssc_geo_cli.console import echo_areas, set_up_logging, show_result
+from rssc_geo_cli.options import command
+
+
+@command("refine", TargetOptions, RefineOptions, PrintOptions)
+@click.argument("map_path", metavar="MAP")
+def refine_command(
+    target: TargetOptions, options: RefineOptions, printing: PrintOptions, *, map_path: str
+) -> None:
+    """Make another map of MAP: another legend, fewer classes, smoother or larger regions.
+
+    From its cells, without raster or model.
+    """
+    set_up_logging(printing)
+
+    from rssc_geo.pipelines.refine import refine
+
+    result = refine(map_path, target.output, options)
+    show_result(result.as_dict(), printing, _tell)
+
+
+def _tell(values: Mapping[str, Any]) -> None:
+    click.echo(f"{values['cells']} cells in {values['regions']} regions")
+    echo_areas({entry["name"]: entry["area_m2"] for entry in values["classes"]})
+    for path in values["outputs"]:
+        click.echo(path)

@@ -1,0 +1,183 @@
+"""How much of each class a finished map has, as a whole and in zones."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from rssc_geo.files import atomic_write
+from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.output.finished import FinishedMap
+from rssc_geo.output.legends import Legend, translate_classes
+
+log = logging.getLogger(__name__)
+
+ALL = "(all)"
+"""The zone of the rows about the whole map."""
+
+_UNITS = ((1e6, 1e8, "km²"), (1e4, 1e4, "ha"), (1.0, 0.0, "m²"))
+"""Square metres of a unit, and from how many it is used."""
+
+_LEFT_OUT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """Zones by name, in the order of their first feature.
+
+    ``polygons``: (F,), valid, in the map's CRS; ``zone``: (F,), into ``names``. Features of one
+    name are one zone and should not overlap.
+    """
+
+    names: tuple[str, ...]
+    polygons: NDArray[np.object_]
+    zone: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class AreaRow:
+    """What a zone has of a class.
+
+    Attributes
+    ----------
+    zone : its name, ``ALL`` for the whole map
+    name, group : of the class; ``group`` "" where it has none, and in another legend
+    cells : how many; one that the zone cuts counts in part
+    area_m2 : geodesic
+    share : of what the map covers of the zone, or of the map
+    """
+
+    zone: str
+    name: str
+    group: str
+    cells: float
+    area_m2: float
+    share: float
+
+
+def area_in_words(area_m2: float) -> tuple[float, str]:
+    """The area in the unit that fits its size: m² below 1 ha, ha below 100 km², else km².
+
+    Examples
+    --------
+    >>> from rssc_geo.output import area_in_words
+    >>> area_in_words(250_000)
+    (25.0, 'ha')
+    """
+    size, _, unit = next(entry for entry in _UNITS if abs(area_m2) >= entry[1])
+    return area_m2 / size, unit
+
+
+def area_table(
+    finished: FinishedMap, *, legend: Legend | None = None, zones: Zones | None = None
+) -> list[AreaRow]:
+    """Rows of the whole map, the largest class first, then of each zone.
+
+    A cell that a zone cuts counts by the share of its area in the map's CRS that lies inside, so
+    that zones which tile the map sum to its totals. What lies in no zone is told in a warning.
+    """
+    names, places = translate_classes(finished.named_groups, legend)
+    groups = dict(finished.named_groups) if legend is None else {}
+    counts = np.array([known.cells for known in finished.classes], np.float64)
+    areas = np.array([known.area_m2 for known in finished.classes], np.float64)
+    rows = _rows(ALL, names, groups, _gathered(counts, places), _gathered(areas, places))
+    if zones is None:
+        return rows
+    cell_shares, area_shares = _in_zones(finished, zones)
+    for zone, name in enumerate(zones.names):
+        here = (cell_shares[zone] * counts, area_shares[zone] * areas)
+        rows += _rows(name, names, groups, *(_gathered(values, places) for values in here))
+    inside = float((area_shares.sum(0) * areas).sum()) / (areas.sum() or 1.0)
+    if abs(inside - 1) > _LEFT_OUT:
+        log.warning("the zones cover %.4g %% of the map's area", 100 * inside)
+    return rows
+
+
+def write_area_table(
+    path: Path, rows: Sequence[AreaRow], adjusted: Mapping[str, Mapping[str, float | None]]
+) -> None:
+    """Write rows as CSV (UTF-8).
+
+    ``adjusted``: by class, more columns for the rows of the whole map; empty for none. Raises
+    ``OutputError`` where it cannot be written.
+    """
+    more = list(next(iter(adjusted.values()), {}))
+    zoned = any(row.zone != ALL for row in rows)
+    names = [*(["zone"] if zoned else []), "class", "group", "cells", "area_m2", "area", "unit"]
+    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [*names, "share", *more], extrasaction="ignore")
+        table.writeheader()
+        for row in rows:
+            area, unit = area_in_words(row.area_m2)
+            values = {
+                "zone": row.zone,
+                "class": row.name,
+                "group": row.group,
+                "cells": f"{row.cells:.10g}",
+                "area_m2": f"{row.area_m2:.12g}",
+                "area": f"{area:.6g}",
+                "unit": unit,
+                "share": f"{row.share:.8g}",
+            }
+            own = adjusted.get(row.name, {}) if row.zone == ALL else {}
+            table.writerow({**values, **own})
+
+
+def _gathered(values: NDArray[np.float64], places: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Sums of the map's classes for those of the legend."""
+    return np.bincount(places, values).astype(np.float64)
+
+
+def _rows(
+    zone: str,
+    names: Sequence[str],
+    groups: Mapping[str, str],
+    cells: NDArray[np.float64],
+    areas: NDArray[np.float64],
+) -> list[AreaRow]:
+    whole = float(areas.sum()) or 1.0
+    return [
+        AreaRow(
+            zone,
+            names[i],
+            groups.get(names[i], ""),
+            float(cells[i]),
+            float(areas[i]),
+            float(areas[i]) / whole,
+        )
+        for i in np.argsort(-areas, kind="stable").tolist()
+        if cells[i] > 0
+    ]
+
+
+def _in_zones(
+    finished: FinishedMap, zones: Zones
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The shares of each class's cells and area that lie in each zone, (Z, C) both."""
+    codes = finished.cells().codes
+    shape = (len(zones.names), len(finished.classes))
+    cells, areas, whole = np.zeros(shape), np.zeros(shape), np.zeros(shape[1])
+    tree = shapely.STRtree(zones.polygons)
+    shapely.prepare(zones.polygons)
+    for start, polygons in finished.outlines():
+        here = codes[start : start + len(polygons)]
+        sizes = geodesic_area_m2(polygons, finished.crs)
+        whole += np.bincount(here, sizes, minlength=shape[1])
+        cell, feature = tree.query(polygons, predicate="intersects")
+        covered = shapely.covers(zones.polygons[feature], polygons[cell])
+        share = np.ones(len(cell))
+        cut = ~covered
+        parts = shapely.intersection(polygons[cell[cut]], zones.polygons[feature[cut]])
+        share[cut] = shapely.area(parts) / shapely.area(polygons[cell[cut]])
+        place = (zones.zone[feature], here[cell])
+        np.add.at(cells, place, share)
+        np.add.at(areas, place, share * sizes[cell])
+    counts = np.bincount(codes, minlength=shape[1])
+    return cells / np.maximum(counts, 1), areas / np.where(whole > 0, whole, 1)

@@ -1,0 +1,163 @@
+"""A finished map, read back as its cells with the classes that the map shows, whatever the format.
+
+The map is what its ``landuse`` layer shows. Where small regions joined their neighbors there
+(``--min-area``), a cell is of the class of the region in which it lies, not of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from rssc_geo.errors import InputError
+from rssc_geo.geometry import label_regions
+from rssc_geo.output.cells import read_cells, read_layer, read_totals
+from rssc_geo.output.layers import GEOMETRY
+
+_NOTHING = -1
+
+
+@dataclass(frozen=True, slots=True)
+class MapClass:
+    """A class of a map: its name and group ("" for none), and what the map has of it."""
+
+    name: str
+    group: str
+    cells: int
+    regions: int
+    area_m2: float
+
+
+@dataclass(frozen=True, slots=True)
+class MapCells:
+    """The cells of a map, n in the order of its file.
+
+    Attributes
+    ----------
+    rows, cols : int32 (n,), place in the grid
+    codes : int16 (n,), into the map's classes
+    confidence : float32 (n,)
+    """
+
+    rows: NDArray[np.int32]
+    cols: NDArray[np.int32]
+    codes: NDArray[np.int16]
+    confidence: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class FinishedMap:
+    """A map by ``classify`` or ``zero-shot``, opened to be read.
+
+    Attributes
+    ----------
+    path, crs : where it lies, and the CRS of its layers
+    classes : those that the map shows, by name
+
+    Here and while it is read: ``InputError`` for a file that is not there, or no map.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"{self.path} does not exist")
+        try:
+            self.classes = tuple(MapClass(*row) for row in read_totals(self.path))
+            self.crs: CRS = read_cells(self.path, ("class",)).crs
+        except InputError as error:
+            raise InputError(
+                f"{self.path} is no map of rssc-geo that can be read: layers landuse and cells"
+                f" with their fields are needed ({error.__cause__ or error})"
+            ) from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return tuple(known.name for known in self.classes)
+
+    @property
+    def named_groups(self) -> list[tuple[str, str]]:
+        """The classes' names and groups."""
+        return [(known.name, known.group) for known in self.classes]
+
+    @property
+    def area_m2(self) -> float:
+        """Geodesic area of all regions."""
+        return sum(known.area_m2 for known in self.classes)
+
+    def cells(self) -> MapCells:
+        """All cells, without their outlines: 14 bytes each."""
+        own = self._own_classes()
+        shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
+        grid = np.full(shape, _NOTHING, np.int16)
+        grid[own.rows, own.cols] = own.codes
+        regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
+        if regions == sum(known.regions for known in self.classes):
+            return own
+        return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
+
+    def outlines(self) -> Iterator[tuple[int, NDArray[np.object_]]]:
+        """The polygons of the cells in the order of ``cells``, in chunks with their first index."""
+        start = 0
+        for batch in read_cells(self.path, ("row",)).batches():
+            polygons = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
+            yield start, polygons
+            start += len(polygons)
+
+    def outlines_of(self, indices: NDArray[np.int64]) -> NDArray[np.object_]:
+        """The polygons of some cells, (k,)."""
+        found = np.empty(len(indices), object)
+        order = np.argsort(indices, kind="stable")
+        wanted = indices[order]
+        for start, polygons in self.outlines():
+            first, last = np.searchsorted(wanted, (start, start + len(polygons)))
+            found[order[first:last]] = polygons[wanted[first:last] - start]
+        return found
+
+    def _own_classes(self) -> MapCells:
+        """The cells with the classes of the ``cells`` layer; -1 for one that the map lacks."""
+        codes = {name: code for code, name in enumerate(self.names)}
+        parts: list[MapCells] = []
+        for batch in read_cells(self.path, ("class", "confidence", "row", "col")).batches():
+            words = batch.column("class").dictionary_encode()
+            named = [codes.get(name, _NOTHING) for name in words.dictionary.to_pylist()]
+            parts.append(
+                MapCells(
+                    batch.column("row").to_numpy(),
+                    batch.column("col").to_numpy(),
+                    np.array(named, np.int16)[words.indices.to_numpy()],
+                    batch.column("confidence").to_numpy().astype(np.float32),
+                )
+            )
+        if not parts:
+            raise InputError(f"{self.path} has no cells")
+        columns = ("rows", "cols", "codes", "confidence")
+        return MapCells(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in columns)
+        )
+
+    def _shown_classes(self, count: int) -> NDArray[np.int16]:
+        """The class of the region in which each cell lies."""
+        regions = read_layer(self.path, "landuse")
+        codes = {name: code for code, name in enumerate(self.names)}
+        of_region = np.array([codes[name] for name in regions["class"]], np.int16)
+        tree = shapely.STRtree(np.asarray(regions.geometry))
+        shown = np.full(count, _NOTHING, np.int16)
+        for start, polygons in self.outlines():
+            inner = shapely.point_on_surface(polygons)
+            cell, region = tree.query(inner, predicate="intersects")
+            shown[start + cell] = of_region[region]
+        if (shown == _NOTHING).any():
+            raise InputError(
+                f"{self.path}: {int((shown == _NOTHING).sum())} cells lie in no region of its"
+                " landuse layer: its layers are not of one run"
+            )
+        return shown

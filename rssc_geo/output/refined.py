@@ -1,0 +1,183 @@
+"""A map made of the cells of another, without raster or model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+from scipy import ndimage
+
+from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small
+from rssc_geo.output.geopackage import describe_geopackage
+from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, LANDUSE_FIELDS, Field, Layer
+from rssc_geo.output.target import OutputTarget
+
+if TYPE_CHECKING:
+    from rssc_geo.models import SceneClass
+
+_CHUNK = 8192
+_NOTHING = -1
+_QUAD = 5
+"""Coordinates of a cell's ring that no clip and no antimeridian has cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedCells:
+    """n cells and what is said of them, in the order in which they are written.
+
+    Attributes
+    ----------
+    columns : a table with ``CELL_FIELDS`` but for class, number and group
+    codes : (n,), into ``classes``
+    classes : with colors and titles; what a map calls their number is ``numbers``, None: none
+    polygons : (n,), in ``crs``
+    """
+
+    columns: pa.Table
+    codes: NDArray[np.int64]
+    classes: tuple[SceneClass, ...]
+    numbers: tuple[int | None, ...]
+    polygons: NDArray[np.object_]
+    crs: CRS
+
+
+def majority_filter(classes: NDArray[np.int64], times: int) -> NDArray[np.int64]:
+    """The class that most of each cell and its eight neighbors have.
+
+    Of equals its own, else the first. ``classes``: (cell rows, cell columns), below 0 for none,
+    which stay so and have no say.
+    """
+    kernel = np.ones((3, 3), np.int16)
+    for _ in range(times):
+        best, votes = classes.copy(), None
+        own = np.zeros(classes.shape, np.int16)
+        most = np.zeros(classes.shape, np.int16)
+        for code in np.unique(classes[classes >= 0]).tolist():
+            votes = ndimage.convolve((classes == code).astype(np.int16), kernel, mode="constant")
+            own[classes == code] = votes[classes == code]
+            better = votes > most
+            best[better], most[better] = code, votes[better]
+        classes = np.where((classes >= 0) & (most > own), best, classes)
+    return classes
+
+
+def write_refined(
+    target: OutputTarget,
+    cells: RefinedCells,
+    *,
+    majority: int,
+    provenance: Mapping[str, object],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Dissolve the cells into regions and write both layers.
+
+    ``majority``: how often the majority filter runs before small regions (``target.min_area``)
+    join a neighbor; both change regions alone, as the cells are what the model said. Returns the
+    class, the m² and the number of cells of each region, all (regions,). Raises ``OutputError``
+    where it cannot be written.
+    """
+    rows, cols = (cells.columns.column(name).to_numpy() for name in ("row", "col"))
+    shape = (int(rows.max()) + 1, int(cols.max()) + 1)
+    grid = np.full(shape, _NOTHING, np.int64)
+    grid[rows, cols] = cells.codes
+    sizes = geodesic_area_m2(cells.polygons, cells.crs)
+    if majority:
+        grid = majority_filter(grid, majority)
+    if target.min_area > 0:
+        areas = np.zeros(shape)
+        areas[rows, cols] = sizes
+        grid = merge_small(grid, areas, min_area=target.min_area, nothing=_NOTHING)
+    labels = label_regions(grid, nothing=_NOTHING)[rows, cols]
+    count = int(labels.max()) + 1
+    confidence = cells.columns.column("confidence").to_numpy()
+    shown = np.zeros(count, np.int64)
+    shown[labels] = grid[rows, cols]
+    members = np.bincount(labels, minlength=count).astype(np.int64)
+    area = np.bincount(labels, sizes, minlength=count).astype(np.float64)
+    weighted = np.bincount(labels, sizes * confidence, minlength=count)
+    plain = np.bincount(labels, confidence, minlength=count) / members
+    mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain)
+    regions = pa.table(
+        {
+            **_named(cells, shown),
+            "confidence": np.round(mean, 6),
+            "area_m2": np.round(area, 4),
+            "cells": pa.array(members, pa.int32()),
+            GEOMETRY: shapely.to_wkb(_outlines(cells.polygons, labels, count)),
+        }
+    )
+    own = {name: cells.columns.column(name) for name in cells.columns.column_names}
+    of_cells = pa.table(
+        {**_named(cells, cells.codes), **own, GEOMETRY: shapely.to_wkb(cells.polygons)}
+    )
+    layers = [
+        _layer("landuse", "Land use", regions, LANDUSE_FIELDS, cells.crs),
+        _layer("cells", "Cells", of_cells, CELL_FIELDS, cells.crs),
+    ]
+    present = np.union1d(shown, cells.codes).tolist()
+    with target.staged() as staging:
+        for layer in layers:
+            path = staging.place(target.format.layer_path(target.path, layer.name))
+            target.format.write(layer, path, provenance)
+        if target.format.multilayer:
+            classes = [cells.classes[code] for code in present]
+            made = staging.place(target.path)
+            describe_geopackage(made, layers, classes=classes, provenance=provenance)
+    return shown, area, members
+
+
+def _named(cells: RefinedCells, codes: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """Class, number and group of features."""
+    names = np.array([known.name for known in cells.classes], object)
+    groups = np.array([known.group or None for known in cells.classes], object)
+    numbers = np.array(cells.numbers, object)
+    return {
+        "class": pa.array(names[codes], pa.string()),
+        "class_id": pa.array(numbers[codes], pa.int32()),
+        "group": pa.array(groups[codes], pa.string()),
+    }
+
+
+def _outlines(
+    polygons: NDArray[np.object_], labels: NDArray[np.int32], count: int
+) -> NDArray[np.object_]:
+    """The union of the cells of each region."""
+    whole = bool((shapely.get_num_coordinates(polygons) == _QUAD).all())
+    boxes = shapely.area(shapely.box(*shapely.bounds(polygons).T))
+    straight = whole and np.allclose(shapely.area(polygons), boxes, rtol=1e-9, atol=0)
+    union = shapely.coverage_union_all if whole else shapely.union_all
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=count))
+    outlines = np.empty(count, object)
+    for region, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        members = polygons[order[start:end]]
+        outlines[region] = members[0] if len(members) == 1 else union(members)
+    if straight:  # corners in the middle of an edge; elsewhere neighbors share them
+        outlines = shapely.simplify(outlines, 0)
+    return np.asarray(shapely.orient_polygons(outlines))
+
+
+def _layer(name: str, title: str, table: pa.Table, fields: Sequence[Field], crs: CRS) -> Layer:
+    polygons = shapely.from_wkb(table.column(GEOMETRY).to_numpy())
+    multi = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
+    if multi.any():
+        polygons[~multi] = [shapely.MultiPolygon([polygon]) for polygon in polygons[~multi]]
+        place = table.column_names.index(GEOMETRY)
+        table = table.set_column(place, GEOMETRY, pa.array(shapely.to_wkb(polygons), pa.binary()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        whole = table.select(layer.schema.names).cast(layer.schema)
+        yield from whole.to_batches(max_chunksize=_CHUNK)
+
+    description = {
+        "landuse": "Regions of one class, made by rssc-geo of the cells of another map.",
+        "cells": "Grid cells of a map by rssc-geo, told in another way.",
+    }
+    kind = "MultiPolygon" if multi.any() else "Polygon"
+    layer = Layer(name, title, description[name], tuple(fields), kind, crs, batches)
+    return layer

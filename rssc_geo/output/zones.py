@@ -1,0 +1,51 @@
+"""Zones of a vector file, placed on a finished map."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from pyproj import CRS, Transformer
+
+from rssc_geo.errors import InputError
+from rssc_geo.output.areas import Zones
+from rssc_geo.raster import class_name, read_features
+
+_EDGE_PARTS = 200
+"""Edges are cut to this part of the zones' extent before they are reprojected: they bend."""
+
+
+def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:
+    """Read polygons in any CRS as zones in ``crs``.
+
+    ``field``: column of their names, features of one name being one zone; None: each feature is one
+    and has its number, from 1. Raises ``InputError`` for a file that cannot be used.
+    """
+    frame = read_features(path, field)
+    if getattr(frame, "crs", None) is None:
+        raise InputError(f"{path} has no places, or no CRS; write it with one")
+    kinds = set(frame.geom_type.dropna())
+    if frame.empty or not kinds <= {"Polygon", "MultiPolygon"}:
+        met = ", ".join(sorted(kinds)) or "nothing"
+        raise InputError(f"{path} holds {met}; zones are polygons")
+    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
+    polygons = shapely.make_valid(np.asarray(frame.geometry))
+    if frame.crs != crs:
+        west, south, east, north = shapely.total_bounds(polygons)
+        fine = shapely.segmentize(polygons, max(east - west, north - south) / _EDGE_PARTS)
+        to_map = Transformer.from_crs(frame.crs, crs, always_xy=True)
+        polygons = shapely.transform(fine, to_map.transform, interleaved=False)
+        if not np.isfinite(shapely.get_coordinates(polygons)).all():
+            raise InputError(f"{path}: some zones have no place in {crs.name}, the map's CRS")
+        polygons = shapely.make_valid(polygons)
+    if field is None:
+        return Zones(
+            tuple(str(number + 1) for number in range(len(frame))),
+            np.asarray(polygons),
+            np.arange(len(frame)),
+        )
+    labels = [class_name(value) for value in frame[field]]
+    if "" in labels:
+        raise InputError(f"{path}: {labels.count('')} zones have no name in column {field!r}")
+    names = tuple(dict.fromkeys(labels))
+    places = {name: place for place, name in enumerate(names)}
+    return Zones(names, np.asarray(polygons), np.array([places[label] for label in labels]))

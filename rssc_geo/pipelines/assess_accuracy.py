@@ -1,0 +1,543 @@
+"""How right finished maps are, and how much of each class there is, by a sample of labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import Transformer
+
+from rssc_geo.assessment import (
+    Accuracy,
+    Difference,
+    Estimate,
+    Reference,
+    Sample,
+    compare_maps,
+    estimate_accuracy,
+    locate_units,
+    read_reference,
+)
+from rssc_geo.errors import InputError
+from rssc_geo.files import atomic_folder, check_not_input
+from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.models import UNKNOWN_CLASS, in_words, known_names, scene_classes
+from rssc_geo.options import AccuracyOptions
+from rssc_geo.output import UNMAPPED, FinishedMap, Legend, read_legend, translate_classes
+from rssc_geo.reports import write_assessment_page
+
+log = logging.getLogger(__name__)
+
+_INDEX = "accuracy.json"
+_FILES = r"accuracy\.html|classes\.csv|matrix\.csv"
+_FEW = 30
+"""Labels of a stratum under which the normal interval is rough."""
+
+_WHOLE = 1 - 1e-6
+_OLOFSSON = (
+    "Strata are the map's classes: the stratified estimator of Olofsson et al. (2013, 2014),"
+    " without finite population correction."
+)
+_STEHMAN = (
+    "Strata are not the map's classes: the ratio estimators of Stehman (2014), {} finite population"
+    " correction."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceStratum:
+    """A stratum of the reference: area in m², cells (None if not known), units, labeled units."""
+
+    name: str
+    area_m2: float
+    cells: int | None
+    units: int
+    labeled: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapAccuracy:
+    """What the sample says of one map.
+
+    Attributes
+    ----------
+    path : the map
+    classes, colors : names and colors of the C classes, of the map and of the reference
+    map_areas_m2 : (C,), what the map gives to each
+    accuracy : error matrix, accuracies, adjusted areas
+    named : accuracy of what the map names, where it leaves some of it ``Unknown``; else None
+    estimator : which one, for people
+    strata : of the sample
+    notes : what is not as it should be, for people
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    colors: tuple[str, ...]
+    map_areas_m2: tuple[float, ...]
+    accuracy: Accuracy
+    named: Estimate | None
+    estimator: str
+    strata: tuple[ReferenceStratum, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; what the sample cannot tell is None."""
+        found = self.accuracy
+        rows = zip(
+            self.classes, self.colors, self.map_areas_m2, found.users, found.producers,
+            found.area_shares, found.areas_m2, strict=True,
+        )  # fmt: skip
+        return {
+            "map": str(self.path),
+            "labeled": sum(stratum.labeled for stratum in self.strata),
+            "area_m2": found.area_m2,
+            "overall_accuracy": _plain(found.overall),
+            "named_accuracy": None if self.named is None else _plain(self.named),
+            "classes": [
+                {
+                    "name": name,
+                    "color": color,
+                    "map_area_m2": map_area,
+                    "users_accuracy": _plain(users),
+                    "producers_accuracy": _plain(producers),
+                    "area_share": _plain(share),
+                    "area_m2": _plain(area),
+                }
+                for name, color, map_area, users, producers, share, area in rows
+            ],
+            "matrix": {
+                "units": found.counts.round(6).tolist(),
+                "shares": found.shares.tolist(),
+            },
+            "estimator": self.estimator,
+            "strata": [
+                {
+                    "name": stratum.name,
+                    "area_m2": stratum.area_m2,
+                    "cells": stratum.cells,
+                    "units": stratum.units,
+                    "labeled": stratum.labeled,
+                }
+                for stratum in self.strata
+            ],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The overall accuracy of one map less that of another, on the units that both cover."""
+
+    path: Path
+    other: Path
+    units: int
+    found: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyAssessment:
+    """What a sample says of the maps: each by itself, and the first against each of the others."""
+
+    reference: str
+    maps: tuple[MapAccuracy, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "reference": self.reference,
+            "maps": [found.as_dict() for found in self.maps],
+            "comparisons": [
+                {
+                    "map": str(each.path),
+                    "other": str(each.other),
+                    "units": each.units,
+                    "difference": _plain(each.found.difference),
+                    "p_value": _number(each.found.p_value),
+                }
+                for each in self.comparisons
+            ],
+        }
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write ``accuracy.json``, ``accuracy.html``, ``classes.csv`` and ``matrix.csv``.
+
+        The folder is new, empty, or an earlier result, which is replaced. Raises ``OutputError``
+        where it cannot be written.
+        """
+        target, values = Path(folder), self.as_dict()
+        check_not_input([target], [self.reference, *(found.path for found in self.maps)])
+        with atomic_folder(target, index=_INDEX, overwrite=True, others=_FILES) as made:
+            text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
+            (made / _INDEX).write_text(text + "\n", encoding="utf-8")
+            write_assessment_page(made / "accuracy.html", values)
+            _write_table(made / "classes.csv", _class_rows(values))
+            _write_table(made / "matrix.csv", _matrix_rows(values))
+        names = (_INDEX, "accuracy.html", "classes.csv", "matrix.csv")
+        return [target / name for name in names]
+
+
+def assess_accuracy(
+    maps: str | Path | Sequence[str | Path],
+    reference: str | Path,
+    options: AccuracyOptions | None = None,
+) -> AccuracyAssessment:
+    """Estimate the accuracy of maps and the areas of their classes from reference labels.
+
+    The estimator is that of the sample's design, which the file tells: see ``rssc_geo.assessment``.
+    Points take the class of the cell in which they lie; polygons that of all cells that they
+    cover, in parts by area.
+
+    Parameters
+    ----------
+    maps : one, or several on the same reference: the first is then compared with the others
+    reference : labels by :func:`rssc_geo.assess_sample`, or points or polygons with a column of
+        class names; ``file.gpkg|layername=name`` for one of several layers
+    options : all that the command line has; its defaults
+
+    Raises ``InputError`` where a map or the reference cannot be read or used, ``UsageError`` for
+    options that cannot be meant.
+
+    Examples
+    --------
+    >>> from rssc_geo import assess_accuracy, assess_sample, classify
+    >>> _ = classify("scene.tif", "map.gpkg")
+    >>> points = assess_sample("map.gpkg", "points.gpkg").to_geopandas()
+    >>> points["class"] = points["stratum"]  # by eye, in truth
+    >>> points.to_file("labeled.gpkg", layer="sample")
+    >>> assess_accuracy("map.gpkg", "labeled.gpkg").maps[0].accuracy.overall.value
+    1.0
+    """
+    options = options or AccuracyOptions()
+    paths = [maps] if isinstance(maps, str | Path) else list(maps)
+    legend = None if options.legend is None else read_legend(options.legend)
+    labels = read_reference(str(reference), options.field)
+    if not (labels.labels != "").any():
+        raise InputError(
+            f"{reference}: column {options.field!r} holds no label yet in any of its"
+            f" {len(labels.labels)} features"
+        )
+    done = [_assess(FinishedMap(path), labels, legend) for path in paths]
+    for each in done:
+        for note in each.result.notes:
+            log.warning("%s: %s", each.result.path, note)
+    return AccuracyAssessment(
+        str(reference),
+        tuple(each.result for each in done),
+        tuple(_compare(done[0], other) for other in done[1:]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Assessed:
+    """A result and the sample behind it: which features of the reference are its units."""
+
+    result: MapAccuracy
+    sample: Sample
+    units: NDArray[np.int64]
+
+
+def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) -> _Assessed:
+    notes: list[str] = []
+    own, places = translate_classes(finished.named_groups, legend)
+    truth = _truth(reference, finished, legend, notes)
+    names = (*own, *sorted(set(truth[truth != ""].tolist()) - set(own)))
+    codes = {name: code for code, name in enumerate(names)}
+    geometry = _moved(reference, finished)
+    mapped, inside = locate_units(
+        finished, places[finished.cells().codes], geometry, classes=len(names)
+    )
+    on_map = inside > 0
+    _tell_place(inside, truth, finished, notes)
+    strata, sizes, cells = _strata(reference, finished, own, places, notes)
+    used = np.flatnonzero((truth != "") & on_map)
+    if not len(used):
+        raise InputError(f"{reference.path}: no labeled unit lies on the map {finished.path}")
+    classes_of_strata = np.array([codes.get(name, -1) for name in sizes], np.int64)
+    of_class = classes_of_strata[strata[used]]
+    is_olofsson = bool((of_class >= 0).all()) and bool(
+        (mapped[used, np.maximum(of_class, 0)] > _WHOLE).all()
+    )
+    corrected = not is_olofsson and reference.of_cells and cells is not None
+    sample = Sample(
+        strata[used],
+        mapped[used],
+        np.array([codes[name] for name in truth[used].tolist()], np.int64),
+        _unit_areas(reference, geometry, finished)[used],
+        np.array(list(sizes.values())),
+        cells if corrected else None,
+    )
+    labeled = np.bincount(strata[used], minlength=len(sizes))
+    rows = tuple(
+        ReferenceStratum(
+            name, area, None if cells is None else int(cells[i]), int((strata == i).sum()),
+            int(labeled[i]),
+        )
+        for i, (name, area) in enumerate(sizes.items())
+    )  # fmt: skip
+    _tell_strata(rows, reference, truth, strata, notes)
+    map_areas = np.array([known.area_m2 for known in finished.classes], np.float64)
+    areas = np.bincount(places, map_areas, minlength=len(names)).astype(np.float64)
+    _tell_classes(names, areas, sample, notes)
+    unnamed = [codes[name] for name in (UNKNOWN_CLASS, UNMAPPED) if name in own]
+    named = None
+    if unnamed and (there := 1 - sample.mapped[:, unnamed].sum(1)).any():
+        named = sample.ratio(sample.right * (there > 0), there)
+    with_or_without = "with" if corrected else "without"
+    result = MapAccuracy(
+        finished.path,
+        names,
+        _colors(names, legend),
+        tuple(areas.tolist()),
+        estimate_accuracy(sample),
+        named,
+        _OLOFSSON if is_olofsson else _STEHMAN.format(with_or_without),
+        rows,
+        tuple(notes),
+    )
+    return _Assessed(result, sample, used)
+
+
+def _colors(names: Sequence[str], legend: Legend | None) -> tuple[str, ...]:
+    known = (legend or Legend("", "", "", {})).classes(names)
+    colors = {scene_class.name: scene_class.color for scene_class in known}
+    return tuple(colors[name] for name in names)
+
+
+def _truth(
+    reference: Reference, finished: FinishedMap, legend: Legend | None, notes: list[str]
+) -> NDArray[np.object_]:
+    """The class that each unit has in truth, in the legend; "" where it has no label."""
+    groups = {known.name: known.group for known in finished.classes}
+    groups |= {known.name: known.group for known in scene_classes(known_names())} | groups
+    known = {_key(name): name for name in [*known_names(), *(legend.names if legend else ())]}
+    known |= {_key(name): name for name in finished.names}
+    found = np.array([known.get(_key(label), label) for label in reference.labels], object)
+    if legend is not None:
+        for name in sorted(set(found.tolist()) - {""}):
+            target = legend.translate(name, groups.get(name, ""))
+            if target == UNMAPPED:
+                count = int((found == name).sum())
+                notes.append(
+                    f"{count} labels {name!r} have no class in the legend {legend.name}: they count"
+                    f" as {UNMAPPED}"
+                )
+            found[found == name] = target
+    return found
+
+
+def _key(name: str) -> str:
+    """What is alike in ``DenseResidential``, ``Dense residential`` and ``dense_residential``."""
+    return "".join(in_words(name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _moved(reference: Reference, finished: FinishedMap) -> NDArray[np.object_]:
+    """The units' geometries in the map's CRS."""
+    if reference.crs == finished.crs:
+        return reference.geometry
+    to_map = Transformer.from_crs(reference.crs, finished.crs, always_xy=True)
+    moved = shapely.transform(reference.geometry, to_map.transform, interleaved=False)
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise InputError(
+            f"{reference.path}: some features have no place in {finished.crs.name}, the CRS of"
+            f" {finished.path}"
+        )
+    return np.asarray(moved)
+
+
+def _unit_areas(
+    reference: Reference, geometry: NDArray[np.object_], finished: FinishedMap
+) -> NDArray[np.float64]:
+    """How much each unit weighs within its stratum: its area, 1 for points of unknown support."""
+    if reference.unit_areas_m2 is not None:
+        return reference.unit_areas_m2
+    if (shapely.get_type_id(geometry) == shapely.GeometryType.POINT).any():
+        return np.ones(len(geometry))
+    return geodesic_area_m2(geometry, finished.crs)
+
+
+def _strata(
+    reference: Reference,
+    finished: FinishedMap,
+    own: Sequence[str],
+    places: NDArray[np.int16],
+    notes: list[str],
+) -> tuple[NDArray[np.int64], dict[str, float], NDArray[np.int64] | None]:
+    """The stratum of each feature, the area of each stratum by name, and its cells if known."""
+    if reference.strata is None:
+        notes.append(
+            "the reference has no column 'stratum': its features are taken for a simple random"
+            " sample of the whole map, and if they are not, no figure holds"
+        )
+        return np.zeros(len(reference.labels), np.int64), {"map": finished.area_m2}, None
+    names = list(dict.fromkeys(reference.strata.tolist()))
+    index = {name: i for i, name in enumerate(names)}
+    strata = np.array([index[name] for name in reference.strata.tolist()], np.int64)
+    cells = np.array([reference.cells[name] for name in names]) if reference.cells else None
+    if reference.areas_m2:
+        areas = dict(reference.areas_m2)
+    elif cells is not None:
+        each = finished.area_m2 / sum(known.cells for known in finished.classes)
+        areas = {name: count * each for name, count in zip(names, cells.tolist(), strict=True)}
+    elif set(names) <= set(own):
+        sums = np.bincount(places, [known.area_m2 for known in finished.classes])
+        areas = {name: float(sums[list(own).index(name)]) for name in names}
+    else:
+        raise InputError(
+            f"{reference.path}: nothing says how large the strata are: add a column 'stratum_m2' or"
+            " 'stratum_cells'"
+        )
+    missing = finished.area_m2 - sum(areas.values())
+    if abs(missing) > 1e-3 * finished.area_m2:
+        notes.append(
+            f"the strata of the sample have {sum(areas.values()) / 1e4:,.1f} ha, the map has"
+            f" {finished.area_m2 / 1e4:,.1f} ha: figures are about the strata"
+        )
+    return strata, {name: areas[name] for name in names}, cells
+
+
+def _tell_place(
+    inside: NDArray[np.float64],
+    truth: NDArray[np.object_],
+    finished: FinishedMap,
+    notes: list[str],
+) -> None:
+    labeled = truth != ""
+    if count := int((labeled & (inside == 0)).sum()):
+        notes.append(f"{count} labeled units lie outside the map {finished.path.name}: left out")
+    if count := int((labeled & (inside > 0) & (inside < _WHOLE)).sum()):
+        notes.append(f"{count} units reach beyond the map: the part on it counts")
+
+
+def _tell_strata(
+    rows: Iterable[ReferenceStratum],
+    reference: Reference,
+    truth: NDArray[np.object_],
+    strata: NDArray[np.int64],
+    notes: list[str],
+) -> None:
+    for number, row in enumerate(rows):
+        here = strata == number
+        unlabeled = int((here & (truth == "") & ~reference.cannot_tell).sum())
+        cannot = int((here & reference.cannot_tell).sum())
+        if unlabeled or cannot:
+            notes.append(
+                f"stratum {row.name}: {unlabeled} units without a label and {cannot} of which it"
+                " cannot be told are left out, as if they were like the others"
+            )
+        if row.labeled == 0:
+            notes.append(
+                f"stratum {row.name} ({row.area_m2 / 1e4:,.1f} ha) has no label: all figures are"
+                " about the rest"
+            )
+        elif row.labeled == 1 and row.cells != 1:
+            notes.append(
+                f"stratum {row.name} has one label: what rests on it has no standard error"
+            )
+        elif row.labeled < _FEW and row.labeled != row.cells:
+            notes.append(
+                f"stratum {row.name} has {row.labeled} labels: with fewer than {_FEW} its intervals"
+                " are rough"
+            )
+
+
+def _tell_classes(
+    names: Sequence[str], areas: NDArray[np.float64], sample: Sample, notes: list[str]
+) -> None:
+    for code, name in enumerate(names):
+        if areas[code] > 0 and not sample.mapped[:, code].any():
+            notes.append(
+                f"no labeled unit lies in the map's {name} ({areas[code] / 1e4:,.1f} ha): its"
+                " user's accuracy is not known"
+            )
+        if areas[code] == 0:
+            notes.append(
+                f"the map has no {name}, which {int((sample.reference == code).sum())} labels name"
+            )
+        if name in (UNKNOWN_CLASS, UNMAPPED) and areas[code] > 0:
+            notes.append(
+                f"the map has {areas[code] / 1e4:,.1f} ha of {name}, which count as wrong in the"
+                " overall accuracy"
+            )
+
+
+def _compare(first: _Assessed, second: _Assessed) -> Comparison:
+    """Both maps on the units that both cover, by the classes of both."""
+    _, rows, other_rows = np.intersect1d(first.units, second.units, return_indices=True)
+    one, two = first.sample, second.sample
+    classes = list(dict.fromkeys([*first.result.classes, *second.result.classes]))
+    mapped = np.zeros((len(rows), len(classes)))
+    other = np.zeros_like(mapped)
+    places = [classes.index(name) for name in first.result.classes]
+    mapped[:, places] = one.mapped[rows]
+    other[:, [classes.index(name) for name in second.result.classes]] = two.mapped[other_rows]
+    sample = Sample(
+        one.strata[rows],
+        mapped,
+        np.array(places)[one.reference[rows]],
+        one.unit_areas[rows],
+        one.stratum_areas,
+        one.stratum_units,
+    )
+    return Comparison(first.result.path, second.result.path, len(rows), compare_maps(sample, other))
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    return {
+        "value": _number(estimate.value),
+        "standard_error": _number(estimate.standard_error),
+        "low": _number(estimate.low),
+        "high": _number(estimate.high),
+    }
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _class_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a class of each map, every estimate with its error and interval."""
+    rows = []
+    for found in values["maps"]:
+        overall = {"name": "(all)", "map_area_m2": found["area_m2"]}
+        overall["users_accuracy"] = overall["producers_accuracy"] = found["overall_accuracy"]
+        for entry in [*found["classes"], overall]:
+            row = {"map": found["map"], "class": entry["name"], "map_area_m2": entry["map_area_m2"]}
+            for name in ("users_accuracy", "producers_accuracy", "area_share", "area_m2"):
+                for part in ("value", "standard_error", "low", "high"):
+                    key = name if part == "value" else f"{name}_{part}"
+                    row[key] = entry.get(name, {}).get(part)
+            rows.append(row)
+    return rows
+
+
+def _matrix_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a cell of the error matrix that is not zero."""
+    rows = []
+    for found in values["maps"]:
+        names = [entry["name"] for entry in found["classes"]]
+        matrix = found["matrix"]
+        rows += [
+            {"map": found["map"], "map_class": a, "reference_class": b, "units": n, "share": share}
+            for a, counts, shares in zip(names, matrix["units"], matrix["shares"], strict=True)
+            for b, n, share in zip(names, counts, shares, strict=True)
+            if n
+        ]
+    return rows

@@ -1,0 +1,252 @@
+"""A probability sample of a finished map's cells, to be labeled for its assessment."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from rssc_geo.assessment import (
+    Drawn,
+    allocate,
+    draw_stratified,
+    draw_systematic,
+    sample_size,
+    write_sample,
+)
+from rssc_geo.errors import UsageError
+from rssc_geo.files import check_not_input
+from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.models import UNKNOWN_CLASS, known_names
+from rssc_geo.options import SampleOptions, values_of
+from rssc_geo.output import (
+    UNMAPPED,
+    FinishedMap,
+    Legend,
+    OutputTarget,
+    check_closed,
+    read_legend,
+    translate_classes,
+)
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+log = logging.getLogger(__name__)
+
+WHOLE_MAP = "map"
+"""The one stratum of a design without strata."""
+
+_EXPECTED = 0.5, 0.95
+_TRIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """A stratum of a sample, and how many units of it were drawn.
+
+    ``expected_accuracy``: the share of it that the map was taken to have right.
+    """
+
+    name: str
+    cells: int
+    area_m2: float
+    expected_accuracy: float
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDesign:
+    """A sample that was drawn.
+
+    ``standard_error``: that of the overall accuracy, if the strata are as right as expected.
+    """
+
+    output: Path
+    design: str
+    unit: str
+    units: int
+    standard_error: float
+    strata: tuple[Stratum, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "outputs": [str(self.output)],
+            "design": self.design,
+            "unit": self.unit,
+            "units": self.units,
+            "expected_standard_error": round(self.standard_error, 6),
+            "strata": [asdict(stratum) for stratum in self.strata],
+        }
+
+    def to_geopandas(self) -> gpd.GeoDataFrame:
+        """The units, read back."""
+        import geopandas as gpd
+
+        return gpd.read_file(self.output, layer="sample")
+
+
+def assess_sample(
+    map_path: str | Path, output: str | Path, options: SampleOptions | None = None
+) -> SampleDesign:
+    """Draw units of a finished map to be labeled, by a design that gives each a known chance.
+
+    Cells are drawn without replacement, all cells of a stratum with the same chance. Size and
+    allocation follow Cochran (1977) and Olofsson et al. (2014); see ``rssc_geo.assessment``.
+
+    Parameters
+    ----------
+    map_path : a map by :func:`rssc_geo.classify`, in any format
+    output : a .gpkg with the layer ``sample``, whose field ``class`` is to be filled in
+    options : all that the command line has; its defaults
+
+    Raises ``InputError`` where the map cannot be read, ``UsageError`` for options that cannot be
+    meant, ``OutputError`` where the sample cannot be written.
+
+    Examples
+    --------
+    >>> from rssc_geo import SampleOptions, assess_sample, classify
+    >>> _ = classify("scene.tif", "map.gpkg")
+    >>> options = SampleOptions(sample_size=60, legend="groups")
+    >>> assess_sample("map.gpkg", "points.gpkg", options).units
+    60
+    """
+    options = options or SampleOptions()
+    legend = None if options.legend is None else read_legend(options.legend)
+    finished = FinishedMap(map_path)
+    target = _target(Path(output), finished.path, overwrite=options.overwrite)
+    cells = finished.cells()
+    names, places = translate_classes(finished.named_groups, legend)
+    codes = places[cells.codes]
+    map_areas = np.array([known.area_m2 for known in finished.classes])
+    areas = np.bincount(places, map_areas, minlength=len(names)).astype(np.float64)
+    strata = names
+    if options.design != "stratified":
+        strata, areas = (WHOLE_MAP,), np.array([finished.area_m2])
+        codes = np.zeros_like(codes)
+    units = np.bincount(codes, minlength=len(strata))
+    sums = np.bincount(codes, weights=cells.confidence, minlength=len(strata))
+    expected = np.clip(sums / units, *_EXPECTED)
+    if options.expected_accuracy is not None:
+        expected = np.full(len(strata), options.expected_accuracy)
+    size = options.sample_size or sample_size(units, expected.tolist(), options.standard_error)
+    if options.design == "systematic":
+        chosen = draw_systematic(cells.rows, cells.cols, size, seed=options.seed)
+        inclusion = np.array([min(size, len(cells)) / len(cells)])
+    else:
+        share = allocate(size, units, _minimum(options, size, len(strata)))
+        chosen = draw_stratified(codes, share, seed=options.seed)
+        inclusion = share / units
+    if not len(chosen):
+        raise UsageError(f"a grid of {size} units meets no cell of the map: ask for more units")
+    stratum = codes[chosen].astype(np.int64)
+    polygons = finished.outlines_of(chosen)
+    drawn = Drawn(
+        strata,
+        units,
+        areas,
+        options.unit,
+        stratum,
+        _points_in(polygons, options.seed) if options.unit == "point" else polygons,
+        finished.crs,
+        inclusion[stratum],
+        geodesic_area_m2(polygons, finished.crs),
+        cells.rows[chosen],
+        cells.cols[chosen],
+    )
+    provenance = {
+        "sample_of": finished.path.name,
+        "options": {**values_of(options, SampleOptions), "overwrite": False},
+        "rssc_geo": version("rssc-geo"),
+    }
+    write_sample(target, drawn, answers=_answers(names, legend), provenance=provenance)
+    counts = np.bincount(stratum, minlength=len(strata))
+    return SampleDesign(
+        target.path,
+        options.design,
+        options.unit,
+        len(chosen),
+        _expected_error(units, expected, counts),
+        tuple(
+            Stratum(name, int(n), float(area), round(float(share), 4), int(count))
+            for name, n, area, share, count in zip(
+                strata, units, areas, expected, counts, strict=True
+            )
+        ),
+    )
+
+
+def _target(path: Path, map_path: Path, *, overwrite: bool) -> OutputTarget:
+    if path.suffix.lower() != ".gpkg":
+        raise UsageError(
+            f"{path.name}: a sample is a GeoPackage, which keeps the form for its labels; name it"
+            " .gpkg"
+        )
+    check_not_input([path], [map_path])
+    target = OutputTarget(path, overwrite=overwrite)
+    target.check_free()
+    check_closed(path)
+    return target
+
+
+def _minimum(options: SampleOptions, size: int, strata: int) -> int:
+    """Units of each stratum at least: what is asked for, as far as an explicit size allows."""
+    if options.sample_size is None or options.min_per_class * strata <= size:
+        return options.min_per_class
+    most = max(2, size // strata)
+    log.warning(
+        "--min-per-class %d in each of %d classes are more than --sample-size %d: %d are drawn of"
+        " each (--legend groups has fewer classes)",
+        options.min_per_class,
+        strata,
+        size,
+        most,
+    )
+    return most
+
+
+def _expected_error(
+    units: NDArray[np.int64], expected: NDArray[np.float64], drawn: NDArray[np.int64]
+) -> float:
+    """The standard error of the overall accuracy that the allocation should give."""
+    weights = units / units.sum()
+    variance = expected * (1 - expected) * (1 - drawn / units) / np.maximum(drawn, 1)
+    return float(np.sqrt((weights**2 * variance).sum()))
+
+
+def _points_in(polygons: NDArray[np.object_], seed: int) -> NDArray[np.object_]:
+    """A point at random in each polygon, by rejection from its bounds."""
+    random = np.random.default_rng((seed, 1))
+    bounds = shapely.bounds(polygons)
+    found = shapely.points(shapely.get_coordinates(shapely.point_on_surface(polygons)))
+    left = np.arange(len(polygons))
+    for _ in range(_TRIES):
+        low, high = bounds[left, :2], bounds[left, 2:]
+        xy = low + random.random((len(left), 2)) * (high - low)
+        hit = shapely.contains_xy(polygons[left], xy[:, 0], xy[:, 1])
+        found[left[hit]] = shapely.points(xy[hit])
+        left = left[~hit]
+        if not len(left):
+            break
+    return np.asarray(found)
+
+
+def _answers(names: tuple[str, ...], legend: Legend | None) -> list[str]:
+    """What a unit may be labeled with.
+
+    The whole legend, or the map's classes and, where all of these are known to the program, the
+    others that it knows: what is there may be a class that the map lacks.
+    """
+    if legend is not None:
+        own = [name for name in names if name not in {UNMAPPED, UNKNOWN_CLASS}]
+        return list(dict.fromkeys([*legend.names, *own]))
+    named = [name for name in names if name != UNKNOWN_CLASS]
+    known = known_names()
+    return known if set(named) <= set(known) else named

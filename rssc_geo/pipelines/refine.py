@@ -1,0 +1,293 @@
+"""A finished map told in another way: another legend, fewer classes, smoother or larger regions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from rssc_geo.errors import InputError, UsageError
+from rssc_geo.models import (
+    GROUPS,
+    UNKNOWN_CLASS,
+    SceneClass,
+    known_names,
+    scene_classes,
+    unknown_class,
+)
+from rssc_geo.options import OutputOptions, RefineOptions, given_of
+from rssc_geo.output import (
+    CELL_FIELDS,
+    GEOMETRY,
+    ClassTotal,
+    FinishedMap,
+    Legend,
+    RefinedCells,
+    make_target,
+    provenance_document,
+    read_cells,
+    read_legend,
+    read_looks,
+    read_provenance,
+    translate_classes,
+    write_refined,
+)
+
+log = logging.getLogger(__name__)
+
+_KEPT = [field.name for field in CELL_FIELDS if field.name not in ("class", "class_id", "group")]
+
+
+@dataclass(frozen=True, slots=True)
+class RefineResult:
+    """What was written: the files, how many cells and regions, totals of the classes shown."""
+
+    paths: tuple[Path, ...]
+    cells: int
+    regions: int
+    classes: tuple[ClassTotal, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "outputs": [str(path) for path in self.paths],
+            "cells": self.cells,
+            "regions": self.regions,
+            "classes": [asdict(total) for total in self.classes],
+        }
+
+
+def refine(
+    map_path: str | Path, output: str | Path, options: RefineOptions | None = None
+) -> RefineResult:
+    """Make another map of the cells of a finished one, without raster or model.
+
+    First the choice of classes: a cell whose class is not among them takes its runner-up. Then the
+    legend: where class and runner-up become one, their probabilities add up. Then ``majority`` and
+    ``min_area``, which change the ``landuse`` layer alone. Probabilities of all classes are not
+    carried on.
+
+    Parameters
+    ----------
+    map_path : a map by :func:`rssc_geo.classify`, in any format
+    output : .gpkg, .fgb, .geojson, .parquet or .shp
+    options : all that the command line has; its defaults
+
+    Raises ``InputError`` where the map cannot be read, or does not hold what a choice of classes
+    asks for, ``UsageError`` for options that cannot be meant, ``OutputError`` where the new map
+    cannot be written.
+
+    Examples
+    --------
+    >>> from rssc_geo import RefineOptions, classify, refine
+    >>> cells = classify("scene.tif", "map.gpkg").summary.cells
+    >>> refine("map.gpkg", "groups.gpkg", RefineOptions(legend="groups")).cells == cells
+    True
+    """
+    options = options or RefineOptions()
+    target = make_target(
+        output,
+        OutputOptions(min_area=options.min_area),
+        overwrite=options.overwrite,
+        inputs=[map_path],
+    )
+    legend = None if options.legend is None else read_legend(options.legend)
+    finished = FinishedMap(map_path)
+    table = _read(finished)
+    table = _choose(table, options, finished)
+    numbers = dict(zip(table["class"].to_pylist(), table["class_id"].to_pylist(), strict=True))
+    table, classes = _translate(table, legend, finished)
+    if legend is not None:
+        numbers = {known.name: known.id for known in classes}
+    places = {known.name: place for place, known in enumerate(classes)}
+    cells = RefinedCells(
+        table.select(_KEPT),
+        np.array([places[name] for name in table["class"].to_pylist()], np.int64),
+        classes,
+        tuple(numbers.get(known.name) for known in classes),
+        np.asarray(shapely.from_wkb(table[GEOMETRY].to_numpy())),
+        finished.crs,
+    )
+    provenance = provenance_document(
+        read_provenance(finished.path),
+        {
+            "refined_from": finished.path.name,
+            "refined_by": {"options": _told(options), "rssc_geo": version("rssc-geo")},
+            "legend": None if legend is None else {"title": legend.title, "source": legend.source},
+        },
+    )
+    shown, area, members = write_refined(
+        target, cells, majority=options.majority or 0, provenance=provenance
+    )
+    return RefineResult(
+        tuple(reversed(target.results)),
+        len(table),
+        len(shown),
+        _totals(cells, shown, area, members),
+    )
+
+
+def _told(options: RefineOptions) -> dict[str, Any]:
+    """The options that were given; a legend's file by its name."""
+    told = given_of(options, RefineOptions)
+    told.pop("overwrite", None)
+    if "legend" in told:
+        told["legend"] = Path(told["legend"]).name
+    return told
+
+
+def _read(finished: FinishedMap) -> pa.Table:
+    """All cells with all fields, by row and column."""
+    layer = read_cells(finished.path)
+    table = pa.Table.from_batches(layer.batches(), schema=layer.schema)
+    places = np.stack([table[name].to_numpy() for name in ("row", "col")])
+    if len(np.unique(places, axis=1).T) != len(table):
+        raise InputError(
+            f"{finished.path} is the merged map of several scenes, whose grids differ: refine the"
+            " maps of the scenes"
+        )
+    return table.sort_by([("row", "ascending"), ("col", "ascending")]).combine_chunks()
+
+
+def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> pa.Table:
+    """The cells with classes among those chosen: their own, else their runner-up's."""
+    if not options.only_classes and not options.exclude_classes:
+        return table
+    names = table["class"].to_pylist()
+    runners = table["runner_up"].to_pylist()
+    met = {*names, *(runner for runner in runners if runner)}
+    groups = _groups(finished)
+    known = {*met, *known_names(), *(groups.get(name, "") for name in met), *GROUPS} - {""}
+    for name in (*options.only_classes, *options.exclude_classes):
+        if name not in known:
+            raise UsageError(
+                f"{name!r} is no class of {finished.path.name}, nor a group of its classes: it has"
+                f" {', '.join(sorted(met))}"
+            )
+
+    def allowed(name: str) -> bool:
+        both = {name, groups.get(name, "")}
+        wanted = not options.only_classes or bool(both & set(options.only_classes))
+        return name == UNKNOWN_CLASS or (wanted and not both & set(options.exclude_classes))
+
+    may = {name: allowed(name) for name in met}
+    moved = np.array([not may[name] for name in names], bool)
+    lost = [
+        name
+        for name, runner, moves in zip(names, runners, moved, strict=True)
+        if moves and not may.get(runner, False)
+    ]
+    if lost:
+        raise InputError(
+            f"{len(lost)} cells of {finished.path.name} are of classes that are not chosen"
+            f" ({', '.join(sorted(set(lost))[:3])}), and so are their runners-up; a map holds no"
+            " more than these: classify the raster again with this choice"
+        )
+    numbers = dict(zip(names, table["class_id"].to_pylist(), strict=True))
+    chosen = [runner if m else name for name, runner, m in zip(names, runners, moved, strict=True)]
+    log.info("%d cells take their runner-up", int(moved.sum()))
+    confidence, margin = (table[name].to_numpy() for name in ("confidence", "margin"))
+    return _with(
+        table,
+        {
+            "class": chosen,
+            "class_id": [numbers.get(name) for name in chosen],
+            "confidence": np.where(moved, confidence - margin, confidence),
+            "runner_up": [
+                None if m or not may.get(runner, False) else runner
+                for runner, m in zip(runners, moved, strict=True)
+            ],
+            "margin": pa.array(np.where(moved, np.nan, margin), from_pandas=True),
+        },
+    )
+
+
+def _translate(
+    table: pa.Table, legend: Legend | None, finished: FinishedMap
+) -> tuple[pa.Table, tuple[SceneClass, ...]]:
+    """The cells in the legend, and its classes that are met, or those of the map."""
+    names = table["class"].to_pylist()
+    groups = _groups(finished)
+    met = sorted(set(names))
+    if legend is None:
+        return table, _looking_alike(met, groups, finished)
+    present, places = translate_classes([(name, groups.get(name, "")) for name in met], legend)
+    target = {name: present[place] for name, place in zip(met, places.tolist(), strict=True)}
+    runners = table["runner_up"].to_pylist()
+    seconds = [
+        None if runner is None else legend.translate(runner, groups.get(runner, ""))
+        for runner in runners
+    ]
+    own = [target[name] for name in names]
+    one = np.array([a == b for a, b in zip(own, seconds, strict=True)], bool)
+    confidence = table["confidence"].to_numpy()
+    margin = table["margin"].to_numpy()
+    both = np.where(one, 2 * confidence - margin, confidence)
+    changed = {
+        "class": own,
+        "confidence": np.round(np.minimum(both, 1.0), 6),
+        "runner_up": [None if same else second for second, same in zip(seconds, one, strict=True)],
+        "margin": pa.array(np.where(one, np.nan, margin), from_pandas=True),
+    }
+    return _with(table, changed), legend.classes(present)
+
+
+def _groups(finished: FinishedMap) -> dict[str, str]:
+    """The group of each class that the program or the map knows."""
+    known = {each.name: each.group for each in scene_classes(known_names())}
+    return known | dict(finished.named_groups)
+
+
+def _looking_alike(
+    names: Sequence[str], groups: dict[str, str], finished: FinishedMap
+) -> tuple[SceneClass, ...]:
+    """The classes as the map shows them: title and color of its style, where it has one."""
+    looks = read_looks(finished.path)
+    made = []
+    for known in scene_classes([name for name in names if name != UNKNOWN_CLASS]):
+        title, color = looks.get(known.name, (known.title, known.color))
+        group = groups.get(known.name, known.group)
+        made.append(SceneClass(known.id, known.name, color, known.description, title, group))
+    if UNKNOWN_CLASS in names:
+        made.append(unknown_class(len(made)))
+    return tuple(made)
+
+
+def _with(table: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """The table with other columns in their places."""
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+    return table
+
+
+def _totals(
+    cells: RefinedCells,
+    shown: NDArray[np.int64],
+    area: NDArray[np.float64],
+    members: NDArray[np.int64],
+) -> tuple[ClassTotal, ...]:
+    totals = []
+    for code in np.unique(shown).tolist():
+        known, here = cells.classes[code], shown == code
+        number = cells.numbers[code]
+        totals.append(
+            ClassTotal(
+                -1 if number is None else number,
+                known.name,
+                known.title,
+                known.group or None,
+                int(members[here].sum()),
+                int(here.sum()),
+                float(area[here].sum()),
+            )
+        )
+    return tuple(totals)

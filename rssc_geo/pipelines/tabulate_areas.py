@@ -1,0 +1,99 @@
+"""A table of how much of each class a finished map has."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rssc_geo.errors import UsageError
+from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.options import AccuracyOptions, AreasOptions
+from rssc_geo.output import (
+    AreaRow,
+    FinishedMap,
+    area_table,
+    read_legend,
+    read_zones,
+    write_area_table,
+)
+from rssc_geo.pipelines.assess_accuracy import MapAccuracy, assess_accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class AreaTable:
+    """A table that was written.
+
+    ``rows``: of the whole map, then of each zone; ``accuracy``: of the map, where a reference was
+    given, with the adjusted areas and their intervals.
+    """
+
+    output: Path
+    rows: tuple[AreaRow, ...]
+    accuracy: MapAccuracy | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "outputs": [str(self.output)],
+            "areas": [asdict(row) for row in self.rows],
+            "accuracy": None if self.accuracy is None else self.accuracy.as_dict(),
+        }
+
+
+def tabulate_areas(
+    map_path: str | Path, output: str | Path, options: AreasOptions | None = None
+) -> AreaTable:
+    """Write the areas of a map's classes as CSV: as a whole, in zones, adjusted for its errors.
+
+    Areas in zones are what the map shows there; the adjusted ones, by a sample of reference labels,
+    are of the whole map (see :func:`rssc_geo.assess_accuracy`), as a sample of all of it says too
+    little of its parts.
+
+    Parameters
+    ----------
+    map_path : a map by :func:`rssc_geo.classify`, in any format
+    output : a .csv
+    options : all that the command line has; its defaults
+
+    Raises ``InputError`` where map, zones or reference cannot be read or used, ``UsageError`` for
+    options that cannot be meant, ``OutputError`` where the table cannot be written.
+
+    Examples
+    --------
+    >>> from rssc_geo import AreasOptions, classify, tabulate_areas
+    >>> _ = classify("scene.tif", "map.gpkg")
+    >>> table = tabulate_areas("map.gpkg", "areas.csv", AreasOptions(legend="groups"))
+    >>> round(sum(row.share for row in table.rows), 6)
+    1.0
+    """
+    options = options or AreasOptions()
+    path = Path(output)
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{path.name}: the table is CSV; name it .csv")
+    if options.zone_field is not None and options.zones is None:
+        raise UsageError("--zone-field names a column of --zones")
+    inputs = [map_path, options.zones, options.reference]
+    check_not_input([path], [name for name in inputs if name is not None])
+    check_writable(path, overwrite=options.overwrite)
+    legend = None if options.legend is None else read_legend(options.legend)
+    finished = FinishedMap(map_path)
+    zones = None
+    if options.zones is not None:
+        zones = read_zones(options.zones, finished.crs, field=options.zone_field)
+    rows = area_table(finished, legend=legend, zones=zones)
+    accuracy, adjusted = None, {}
+    if options.reference is not None:
+        settings = AccuracyOptions(legend=options.legend, field=options.field)
+        (accuracy,) = assess_accuracy(map_path, options.reference, settings).maps
+        adjusted = {
+            entry["name"]: {
+                "adjusted_m2": entry["area_m2"]["value"],
+                "adjusted_standard_error_m2": entry["area_m2"]["standard_error"],
+                "adjusted_low_m2": entry["area_m2"]["low"],
+                "adjusted_high_m2": entry["area_m2"]["high"],
+            }
+            for entry in accuracy.as_dict()["classes"]
+        }
+    write_area_table(path, rows, adjusted)
+    return AreaTable(path, tuple(rows), accuracy)
