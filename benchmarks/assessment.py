@@ -109,7 +109,8 @@ def make_map(path: Path) -> None:
         probabilities = 0.1 + 0.4 * np.eye(len(NAMES), dtype=np.float32)[classes.ravel()]
         captions = ["a picture of some place seen from above ."] * len(rows)
         unknown = np.full(len(rows), np.nan, np.float32)
-        writer.append(CellBatch(rows, cols, probabilities, unknown, captions), 1)
+        colors = np.zeros((len(rows), 3), np.float32)
+        writer.append(CellBatch(rows, cols, probabilities, unknown, captions, colors), 1)
         writer.finish()
 
 

@@ -167,8 +167,8 @@ def main() -> None:
         target = options.work / f"{made.path.stem}-probabilities.gpkg"
         cells = cells_of(made.path, target, model)
         side = -(-made.labels.shape[0] // len(cells.told))
-        place = np.arange(cells.told.size).reshape(cells.told.shape)
-        place = place.repeat(side, 0).repeat(side, 1)
+        grid = np.arange(cells.told.size).reshape(cells.told.shape)
+        place = grid.repeat(side, 0).repeat(side, 1)
         place = place[: made.labels.shape[0], : made.labels.shape[1]].ravel()
         allowed = np.array([[name in these for name in names] for these in made.allowed])
         for way, change in WAYS.items():

@@ -192,7 +192,7 @@ def _fill(
     for row in range(top, int(rows[-1]) + 1, side):
         for col in range(left, int(cols[-1]) + 1, side):
             order = order or random.permutation(len(pictures)).tolist()
-            picture = np.rot90(pictures[order.pop()], random.integers(4))
+            picture = np.rot90(pictures[order.pop()], int(random.integers(4)))
             if random.integers(2):
                 picture = picture[::-1]
             across, down = slice(max(row, 0), row + side), slice(max(col, 0), col + side)

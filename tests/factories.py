@@ -92,6 +92,7 @@ def write_map(
     ) as writer:
         unfamiliar = np.full(len(rows), np.nan, np.float32)
         captions = [""] * len(rows)
-        writer.append(CellBatch(rows, cols, probabilities, unfamiliar, captions), 1)
+        colors = np.zeros((len(rows), 3), np.float32)
+        writer.append(CellBatch(rows, cols, probabilities, unfamiliar, captions, colors), 1)
         writer.finish()
     return path
