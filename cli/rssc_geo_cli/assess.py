@@ -104,7 +104,8 @@ def _tell_accuracy(values: Mapping[str, Any]) -> None:
             line = " ".join(f"{text:>{room}}" for text, room in zip(figures, _ROOM, strict=True))
             click.echo(f"  {row['name']:<{width}} {line}")
     for row in values["comparisons"]:
-        difference = f"{_share(row['difference'])} (p = {row['p_value']})"
+        p_value = "?" if row["p_value"] is None else f"{row['p_value']:.3g}"
+        difference = f"{_share(row['difference'])} (p = {p_value})"
         click.echo(f"{row['map']} less {row['other']}: {difference}, {row['units']} units")
     for path in values.get("outputs", []):
         click.echo(path)

@@ -58,8 +58,9 @@ class Sample:
     reference : integers (n,), the class that each unit has in truth
     unit_areas : float64 (n,), above 0, in any unit
     stratum_areas : float64 (H,), in m²; strata without units take no part
-    stratum_units : int64 (H,), units of each stratum in the population, for the finite population
-        correction; None: without it
+    stratum_units : int64 (H,), units of each stratum in the population; None where they are points
+        without number. A stratum that is all in the sample adds no error
+    corrected : whether the variances have the finite population correction for the others too
     """
 
     strata: NDArray[np.int64]
@@ -68,6 +69,7 @@ class Sample:
     unit_areas: NDArray[np.float64]
     stratum_areas: NDArray[np.float64]
     stratum_units: NDArray[np.int64] | None = None
+    corrected: bool = True
 
     def __post_init__(self) -> None:
         n, strata = len(self.strata), len(self.stratum_areas)
@@ -116,7 +118,7 @@ class Sample:
         with np.errstate(divide="ignore", invalid="ignore"):
             factors = np.where(n > 1, n / (n - 1.0), np.inf)
             if self.stratum_units is not None:
-                factors = factors * (1 - n / self.stratum_units)
+                factors = factors * (1 - n / self.stratum_units if self.corrected else 1)
                 factors = np.where(n >= self.stratum_units, 0.0, factors)
         return np.asarray(factors)
 

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from rssc_geo.output import FinishedMap
 
-_SLIVER = 1e-9
-"""Share of a unit that two outlines which should be the same may overlap by rounding."""
+_SLIVER = 1e-3
+"""An overlap is rounding where it is no more than this share of the cell, and of the unit.
+
+GeoJSON keeps coordinates to about a centimetre.
+"""
 
 
 def locate_units(
@@ -46,10 +49,11 @@ def locate_units(
         met, index = np.unique(unit[at][first], return_index=True)
         shares[met, own[at][first][index]] = 1
         if not at.all():
-            parts = shapely.intersection(polygons[cell[~at]], geometry[unit[~at]])
-            covered = shapely.area(parts) / whole[unit[~at]]
-            covered[covered < _SLIVER] = 0
-            np.add.at(shares, (unit[~at], own[~at]), covered)
+            below = polygons[cell[~at]]
+            covered = shapely.area(shapely.intersection(below, geometry[unit[~at]]))
+            smaller = np.minimum(shapely.area(below), whole[unit[~at]])
+            covered[covered < _SLIVER * smaller] = 0
+            np.add.at(shares, (unit[~at], own[~at]), covered / whole[unit[~at]])
     inside = shares.sum(1)
     with np.errstate(invalid="ignore"):
         shares = np.where(inside[:, None] > 0, shares / inside[:, None], 0)

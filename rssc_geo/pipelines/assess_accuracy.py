@@ -42,7 +42,9 @@ _FILES = r"accuracy\.html|classes\.csv|matrix\.csv"
 _FEW = 30
 """Labels of a stratum under which the normal interval is rough."""
 
-_WHOLE = 1 - 1e-6
+_WHOLE = 1 - 1e-3
+"""Share of a unit that is all of it, but for the rounding of coordinates."""
+
 _OLOFSSON = (
     "Strata are the map's classes: the stratified estimator of Olofsson et al. (2013, 2014),"
     " without finite population correction."
@@ -275,7 +277,8 @@ def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) 
         np.array([codes[name] for name in truth[used].tolist()], np.int64),
         _unit_areas(reference, geometry, finished)[used],
         np.array(list(sizes.values())),
-        cells if corrected else None,
+        cells if reference.of_cells else None,
+        corrected,
     )
     labeled = np.bincount(strata[used], minlength=len(sizes))
     rows = tuple(
@@ -426,29 +429,33 @@ def _tell_strata(
     strata: NDArray[np.int64],
     notes: list[str],
 ) -> None:
+    left_out, few = [], []
     for number, row in enumerate(rows):
         here = strata == number
         unlabeled = int((here & (truth == "") & ~reference.cannot_tell).sum())
         cannot = int((here & reference.cannot_tell).sum())
         if unlabeled or cannot:
-            notes.append(
-                f"stratum {row.name}: {unlabeled} units without a label and {cannot} of which it"
-                " cannot be told are left out, as if they were like the others"
-            )
+            left_out.append(f"{row.name} {unlabeled} and {cannot}")
         if row.labeled == 0:
             notes.append(
                 f"stratum {row.name} ({row.area_m2 / 1e4:,.1f} ha) has no label: all figures are"
                 " about the rest"
             )
-        elif row.labeled == 1 and row.cells != 1:
+        elif row.labeled == 1 and not (reference.of_cells and row.cells == 1):
             notes.append(
                 f"stratum {row.name} has one label: what rests on it has no standard error"
             )
         elif row.labeled < _FEW and row.labeled != row.cells:
-            notes.append(
-                f"stratum {row.name} has {row.labeled} labels: with fewer than {_FEW} its intervals"
-                " are rough"
-            )
+            few.append(f"{row.name} {row.labeled}")
+    if left_out:
+        notes.append(
+            "units without a label, and those of which it cannot be told, are left out as if they"
+            f" were like the others of their stratum: {', '.join(left_out)}"
+        )
+    if few:
+        notes.append(
+            f"intervals are rough with fewer than {_FEW} labels in a stratum: {', '.join(few)}"
+        )
 
 
 def _tell_classes(
@@ -488,6 +495,7 @@ def _compare(first: _Assessed, second: _Assessed) -> Comparison:
         one.unit_areas[rows],
         one.stratum_areas,
         one.stratum_units,
+        one.corrected,
     )
     return Comparison(first.result.path, second.result.path, len(rows), compare_maps(sample, other))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -99,6 +100,11 @@ def test_a_stratum_that_is_all_in_the_sample_adds_no_error() -> None:
     overall = estimate_accuracy(sample).overall
     assert overall.value == pytest.approx(0.5)
     assert overall.standard_error == 0
+    partly = dataclasses.replace(sample, stratum_units=np.array([6, 1]), corrected=False)
+    uncorrected = estimate_accuracy(partly).overall.standard_error
+    assert uncorrected == pytest.approx(0.75 * math.sqrt(2 / 3 * 1 / 3 / 2))
+    half = estimate_accuracy(dataclasses.replace(partly, corrected=True)).overall.standard_error
+    assert half == pytest.approx(uncorrected * math.sqrt(0.5))
 
 
 @given(st.integers(2, 40), st.integers(0, 2**31))

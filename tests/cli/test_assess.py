@@ -144,7 +144,7 @@ def test_strata_that_are_not_the_map_s_classes(rssc: Rssc, tmp_path: Path) -> No
     assert (round(overall["value"], 4), round(overall["standard_error"], 4)) == (0.63, 0.0846)
     assert found["matrix"]["shares"][1][2] == pytest.approx(0.08)
     assert "Stehman (2014), with finite population correction" in found["estimator"]
-    assert any("10 labels" in note for note in found["notes"])
+    assert any("labels in a stratum: A 10, B 10" in note for note in found["notes"])
 
 
 NAMES = ("Forest", "Farmland", "DenseResidential", "Unknown")
@@ -226,7 +226,8 @@ def test_what_is_missing_is_said(rssc: Rssc, small: Path, tmp_path: Path) -> Non
     assert done.code == 0
     (found,) = json.loads(done.out)["maps"]
     notes = "\n".join(found["notes"])
-    assert "stratum Unknown: 4 units without a label and 0 of which" in notes
+    assert "as if they were like the others of their stratum: " in notes
+    assert "Unknown 4 and 0" in notes
     assert "stratum Unknown (20.0 ha) has no label: all figures are about the rest" in notes
     assert "stratum DenseResidential has one label: what rests on it has no standard" in notes
     assert "no labeled unit lies in the map's Unknown (20.0 ha)" in notes

@@ -19,7 +19,11 @@ PAGES = [ROOT / "README.md", ROOT / "qgis_plugin" / "README.md", *sorted(DOCS.rg
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
-def test_a_tutorial_works_as_written(name: str, desk: Path, drawn: Draw) -> None:
+def test_a_tutorial_works_as_written(
+    name: str, desk: Path, drawn: Draw, request: pytest.FixtureRequest
+) -> None:
+    if "rasters/" in (DOCS / "tutorials" / f"{name}.md").read_text(encoding="utf-8"):
+        (desk / "rasters").symlink_to(request.getfixturevalue("rasters"))
     namespace: dict[str, object] = {}
     for block in blocks(DOCS / "tutorials" / f"{name}.md"):
         run_block(block, namespace, draw=drawn)
