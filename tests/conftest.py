@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def fork_server() -> Any:
             "rssc_geo_cli.batch",
         ]
     )
+    # There is one such server, which Dask too would start, with libraries of its own.
+    forkserver.ensure_running()
     return server
 
 

@@ -129,7 +129,7 @@ def make_plan(
     >>> from rssc_geo import TilingOptions, load_card, make_plan
     >>> plan = make_plan("scene.tif", load_card("compact"), TilingOptions(tile_size="900m"))
     >>> plan.grid.size, plan.grid.cells_shape
-    ((120, 120), (30, 30))
+    ((90, 90), (30, 30))
     """
     options = _as_trained(options, card, source)
     scene = open_scene(

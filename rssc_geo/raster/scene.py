@@ -158,7 +158,7 @@ def open_scene(
     >>> from rssc_geo import open_scene
     >>> scene = open_scene("scene.tif")
     >>> scene.shape, scene.bands, scene.mask
-    ((600, 600), (1, 2, 3), 'internal mask')
+    ((450, 450), (1, 2, 3), 'internal mask')
     """
     found = open_source(source, bands=bands, nodata=nodata, assume_crs=assume_crs)
     label = found.opening.label

@@ -120,7 +120,8 @@ def test_a_wrong_scheduler_is_said(
     start: Start, scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:
     code, _, err = start(
-        *command(scenes, tmp_path / "maps", bundle, "--scheduler", "tcp://127.0.0.1:9")
+        *command(scenes, tmp_path / "maps", bundle, "--scheduler", "tcp://127.0.0.1:9"),
+        before="from rssc_geo.batch import dask_pool; dask_pool._PATIENCE_S = 1",
     ).finish()
     assert code == 2
     assert "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there" in err

@@ -129,9 +129,9 @@ def test_rasters_and_collections_by_url(
         "x.gpkg": "failed",
         "one.gpkg": "done",
     }
-    lines = [line for line in err.splitlines() if line.startswith("rssc-geo: error: ")]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 3
-    assert lines[0].startswith(f"rssc-geo: error: {site}/gone.tif ")
-    assert lines[1].startswith("rssc-geo: error: http://127.0.0.1:9/x.tif ")
+    assert lines[0].startswith(f"error: {site}/gone.tif ")
+    assert lines[1].startswith("error: http://127.0.0.1:9/x.tif ")
     assert load_json(out)["done"] == 2
     assert load_json(rssc_run(*words)[1])["skipped"] == 2

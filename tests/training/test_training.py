@@ -503,7 +503,11 @@ def test_a_whole_run_makes_a_bundle_that_classifies(
         "test_own_captions",
         "test_no_captions",
         "test_human_captions",
+        "unknown",
     }
+    told = card.accuracy["unknown"]
+    assert told.keys() == {"made_up", "test"}
+    assert all(0 <= share <= 1 for share in told.values())
     assert card.training["images"] == {"train": 48, "val": 6, "test": 6}
     assert (tmp_path / "bundle" / "README.md").read_text().startswith("# trained 1")
     assert isinstance(model.network.text_encoder, StaticTextEncoder)
