@@ -736,10 +736,10 @@ class ZoneOptions:
     """The zones of a table of areas."""
 
     zones: str | None = option(
-        "Vector file of polygons: the areas of each too.", INPUT, FILE, default=None, path=True
+        "Vector file of polygons: the areas of each too.", TILES, FILE, default=None, path=True
     )
     zone_field: str | None = option(
-        "Column of the zones' names. Default: they are numbered.", INPUT, NAME, default=None
+        "Column of the zones' names. Default: they are numbered.", TILES, NAME, default=None
     )
 
 

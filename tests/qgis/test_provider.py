@@ -35,14 +35,15 @@ from rssc_geo_qgis import settings
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["caption", "classify", "explain", "info", "train", "zeroshot"]
 SHOWN = {"INPUT", "CLASSES", "AT", "LABELS", "FIELD", "OUTPUT"}
-FILES = {"REPORT", "CLASS_RASTER", "PREVIEW"}
+FILES = {"REPORT", "CLASS_RASTER", "PREVIEW", "AREAS"}
 TILING = {
     *{"TILE_SIZE", "CELL_SIZE", "MIN_VALID", "AOI", "EXTENT", "RESOLUTION"},
     *{"BANDS", "STRETCH", "NODATA"},
 }
 MAP = TILING | {
     *{"MODEL", "REVISION", "BATCH_SIZE", "DEVICE", "DTYPE"},
-    *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "CRS", "REVIEW", "FULL_PROVENANCE"},
+    *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "NO_SMOOTH", "CRS", "REVIEW"},
+    *{"ZONES", "ZONE_FIELD", "FULL_PROVENANCE"},
 }
 CHOICE = {"ONLY_CLASSES", "EXCLUDE_CLASSES"}
 CAPTIONS = {
@@ -99,8 +100,8 @@ def test_a_map_has_the_contract_s_names(name, own):
         (
             "caption",
             (CAPTIONS | MAP)
-            - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "REVIEW"}
-            - {"FULL_PROVENANCE"},
+            - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "NO_SMOOTH", "REVIEW"}
+            - {"ZONES", "ZONE_FIELD", "FULL_PROVENANCE"},
         ),
         ("info", TILING | {"MODEL", "REVISION"}),
         (

@@ -38,7 +38,7 @@ FROM_LAYER = frozenset({"assume_crs"})
 
 HTML = (".html", ".htm")
 SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"HTML": HTML, "PNG": (".png",), "FILE": ()}
+    {"HTML": HTML, "PNG": (".png",), "CSV": (".csv",), "FILE": ()}
 )
 """What the name of an output file may end with, by the form of its option; empty: anything."""
 
@@ -128,6 +128,9 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "other": Override(title="No class 'other'", help="Every tile gets one of the classes."),
         "no_unknown": Override(title="No class 'Unknown'"),
         "adapt_shares": Override(title="Adapt to the shares of the classes"),
+        "smooth": Override(title="Do not let neighbors tell a cell's class"),
+        "areas": Override(title="Table of areas"),
+        "zone_field": Override(title="Field of the zones' names"),
         "only_classes": Override(title="Only these classes"),
         "exclude_classes": Override(title="Without these classes"),
         "crs": Override(title="CRS of the result"),
