@@ -929,6 +929,13 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassFieldOptions:
+    """Where labels tell the class."""
+
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaxonomyOptions:
     """What the labels of data sets mean."""
 
@@ -943,12 +950,16 @@ class TaxonomyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(
-    TilingOptions, SplitOptions, TaxonomyOptions, ClassChoiceOptions, DeviceOptions
+    TilingOptions,
+    SplitOptions,
+    TaxonomyOptions,
+    ClassFieldOptions,
+    ClassChoiceOptions,
+    DeviceOptions,
 ):
     """Options of ``evaluate``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
-    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
     caption_source: Literal["own", "none", "human"] = option(
         "Captions that the classifier may read.",
         CAPTIONS,
@@ -1134,10 +1145,9 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOnPolygonsOptions(TilingOptions, CardOptions, DeviceOptions):
+class TrainOnPolygonsOptions(TilingOptions, CardOptions, ClassFieldOptions, DeviceOptions):
     """Options of ``train --raster``."""
 
-    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
     purity: float = option(
         "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
     )
@@ -1257,10 +1267,8 @@ class SampleOptions(LegendOptions, OverwriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AccuracyOptions(LegendOptions):
+class AccuracyOptions(LegendOptions, ClassFieldOptions):
     """Options of ``assess accuracy``."""
-
-    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1292,7 +1300,7 @@ class AssessmentTargetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AreasOptions(LegendOptions, ZoneOptions, OverwriteOptions):
+class AreasOptions(LegendOptions, ZoneOptions, ClassFieldOptions, OverwriteOptions):
     """Options of ``areas``."""
 
     reference: str | None = option(
@@ -1302,7 +1310,6 @@ class AreasOptions(LegendOptions, ZoneOptions, OverwriteOptions):
         default=None,
         path=True,
     )
-    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
 
 
 COMMANDS: Mapping[str, type] = types.MappingProxyType(

@@ -171,8 +171,6 @@ def read_reference(path: str, field: str) -> Reference:
     there. Raises ``InputError`` for a file or column that is not there or cannot be used.
     """
     frame = read_features(path, field)
-    if getattr(frame, "crs", None) is None:
-        raise InputError(f"{path} has no places, or no CRS; write it with one")
     geometry = np.asarray(frame.geometry)
     kinds = set(frame.geom_type.dropna())
     if strange := sorted(kinds - {"Point", "Polygon", "MultiPolygon"}):

@@ -110,9 +110,15 @@ def estimate_batch(
             threads.map(lambda job, state: _estimate(job, state, card), jobs.jobs, states)
         )
     none = [
-        SceneEstimate(label, label, "", "failed", error=problem.message, known=label in known)
+        SceneEstimate(
+            problem.label,
+            problem.label,
+            "",
+            "failed",
+            error=problem.message,
+            known=problem.label in known,
+        )
         for problem in jobs.problems
-        for label in [problem.label]
     ]
     return BatchPlan((*scenes, *none), card.cpu_tiles_per_s)
 

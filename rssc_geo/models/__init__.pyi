@@ -47,6 +47,7 @@ from .network import masked_mean as masked_mean
 from .network import pool_windows as pool_windows
 from .palette import GROUPS as GROUPS
 from .palette import by_group as by_group
+from .palette import known_groups as known_groups
 from .palette import known_names as known_names
 from .palette import legend_of as legend_of
 from .palette import scene_classes as scene_classes

@@ -195,6 +195,11 @@ def known_names() -> list[str]:
     return [name for classes in _LEGEND.values() for name, *_ in classes]
 
 
+def known_groups() -> dict[str, str]:
+    """The group of each class of the legend, by name."""
+    return {known.name: known.group for known in scene_classes(known_names())}
+
+
 def by_group(classes: Iterable[SceneClass]) -> dict[str, tuple[SceneClass, ...]]:
     """The classes of each group, both in the order of the legend.
 

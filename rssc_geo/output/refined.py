@@ -55,7 +55,7 @@ def majority_filter(classes: NDArray[np.int64], times: int) -> NDArray[np.int64]
     """
     kernel = np.ones((3, 3), np.int16)
     for _ in range(times):
-        best, votes = classes.copy(), None
+        best = classes.copy()
         own = np.zeros(classes.shape, np.int16)
         most = np.zeros(classes.shape, np.int16)
         for code in np.unique(classes[classes >= 0]).tolist():

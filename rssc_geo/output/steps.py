@@ -46,7 +46,7 @@ def take_steps(
 
 
 def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: float) -> None:
-    cells = sum(len(table) for table in part.probabilities())
+    cells = part.count_named()
     if cells < LEAST_CELLS:
         log.warning(
             "--adapt-shares: %d cells are too few to tell the shares of classes by (%d are needed):"
@@ -93,7 +93,7 @@ def _smooth(part: PartFile, unknown_below: float) -> None:
         for batch, probabilities in zip(batches, smoothed(rows), strict=True):
             yield _with(batch, probabilities, unknown_below)
 
-    cells = sum(len(table) for table in part.probabilities())
+    cells = part.count_named()
     record = {
         "cells": cells,
         "done": True,

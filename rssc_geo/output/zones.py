@@ -21,8 +21,6 @@ def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:
     and has its number, from 1. Raises ``InputError`` for a file that cannot be used.
     """
     frame = read_features(path, field)
-    if getattr(frame, "crs", None) is None:
-        raise InputError(f"{path} has no places, or no CRS; write it with one")
     kinds = set(frame.geom_type.dropna())
     if frame.empty or not kinds <= {"Polygon", "MultiPolygon"}:
         met = ", ".join(sorted(kinds)) or "nothing"

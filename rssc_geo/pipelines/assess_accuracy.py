@@ -30,7 +30,7 @@ from rssc_geo.assessment import (
 from rssc_geo.errors import InputError
 from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.geometry import geodesic_area_m2
-from rssc_geo.models import UNKNOWN_CLASS, in_words, known_names, scene_classes
+from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions
 from rssc_geo.output import UNMAPPED, FinishedMap, Legend, read_legend, translate_classes
 from rssc_geo.reports import write_assessment_page
@@ -321,8 +321,7 @@ def _truth(
     reference: Reference, finished: FinishedMap, legend: Legend | None, notes: list[str]
 ) -> NDArray[np.object_]:
     """The class that each unit has in truth, in the legend; "" where it has no label."""
-    groups = {known.name: known.group for known in finished.classes}
-    groups |= {known.name: known.group for known in scene_classes(known_names())} | groups
+    groups = known_groups() | dict(finished.named_groups)
     known = {_key(name): name for name in [*known_names(), *(legend.names if legend else ())]}
     known |= {_key(name): name for name in finished.names}
     found = np.array([known.get(_key(label), label) for label in reference.labels], object)

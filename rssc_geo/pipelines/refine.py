@@ -19,6 +19,7 @@ from rssc_geo.models import (
     GROUPS,
     UNKNOWN_CLASS,
     SceneClass,
+    known_groups,
     known_names,
     scene_classes,
     unknown_class,
@@ -164,7 +165,7 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
     names = table["class"].to_pylist()
     runners = table["runner_up"].to_pylist()
     met = {*names, *(runner for runner in runners if runner)}
-    groups = _groups(finished)
+    groups = known_groups() | dict(finished.named_groups)
     known = {*met, *known_names(), *(groups.get(name, "") for name in met), *GROUPS} - {""}
     for name in (*options.only_classes, *options.exclude_classes):
         if name not in known:
@@ -215,7 +216,7 @@ def _translate(
 ) -> tuple[pa.Table, tuple[SceneClass, ...]]:
     """The cells in the legend, and its classes that are met, or those of the map."""
     names = table["class"].to_pylist()
-    groups = _groups(finished)
+    groups = known_groups() | dict(finished.named_groups)
     met = sorted(set(names))
     if legend is None:
         return table, _looking_alike(met, groups, finished)
@@ -238,12 +239,6 @@ def _translate(
         "margin": pa.array(np.where(one, np.nan, margin), from_pandas=True),
     }
     return _with(table, changed), legend.classes(present)
-
-
-def _groups(finished: FinishedMap) -> dict[str, str]:
-    """The group of each class that the program or the map knows."""
-    known = {each.name: each.group for each in scene_classes(known_names())}
-    return known | dict(finished.named_groups)
 
 
 def _looking_alike(

@@ -21,8 +21,16 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
     """The layer of a vector file that has a column; without one, the first with places.
 
     ``path``: a file, or one of its layers as ``file.gpkg|layername=review``. Raises ``InputError``
-    when the file, the layer or the column is not there, or several layers have it.
+    when the file, the layer or the column is not there, or several layers have it, and when its
+    features have no places or no CRS.
     """
+    frame = _read(path, field)
+    if getattr(frame, "crs", None) is None:
+        raise InputError(f"{path} has no places, or no CRS; write it with one")
+    return frame
+
+
+def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
     file, _, layer = path.partition(_LAYER)

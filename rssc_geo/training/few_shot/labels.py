@@ -59,8 +59,6 @@ def read_labels(
     on the raster, or there are so many classes that the column cannot be one of classes.
     """
     frame = read_features(str(path), field)
-    if frame.crs is None:
-        raise InputError(f"{path} has no CRS; write it with one")
     geometry = shapely.make_valid(np.asarray(frame.to_crs(scene.crs).geometry))
     areas = np.array([_area(shape, around_points) for shape in _pixels(geometry, scene)], object)
     names = np.array([class_name(value) for value in frame[field]], object)
