@@ -1,6 +1,6 @@
 """How right an image encoder is on a data set that it did not learn from.
 
-    python benchmarks/left_out.py ../shared/data --weights MOBILENETV1.safetensors
+    python benchmarks/left_out.py ../shared/data --start AID_BUNDLE --weights MOBILENETV1.safetensors
 
 One data set after the other is left out: the encoder learns from the three others by one short
 schedule, and beside it from AID alone with as many passes over AID. All pictures of the set that is
@@ -8,8 +8,8 @@ left out are tested, argmax over all names of the taxonomy. Counted are labels t
 sets can teach: a training label names one of their classes alone, or all classes of a partial
 training label are among theirs. A picture is right when its label allows the class.
 
-Today's encoder is where each training starts, but where AID is left out: there it starts from
-ImageNet's weights (--weights). Logits and embeddings are kept in the work folder, so that
+Each training starts from the encoder of a bundle that learned from AID alone (--start), but where
+AID is left out: there it starts from ImageNet's weights (--weights). Logits and embeddings are kept in the work folder, so that
 calibration and `Unknown` can be chosen without training again; a run that is there is not repeated.
 """
 
@@ -103,7 +103,9 @@ def trained(
     """The encoder and its classifier, trained on these data sets."""
     part = data.take(rows_of(data, sets))
     split = stratified_split(part, seed=0)
-    start = TrainingRecipe(weights=None if "aid150" in sets else options.weights)
+    start = TrainingRecipe(
+        model=str(options.start), weights=None if "aid150" in sets else options.weights
+    )
     recipe = dataclasses.replace(
         EncoderRecipe(ground={"stage": 2, "width": 256}, learning_rate=1e-3),
         schedule=schedule(pictures, len(split["train"])),
@@ -171,6 +173,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="folder of the four data sets and taxonomy.json")
+    parser.add_argument("--start", type=Path, required=True, help="a bundle that learned AID alone")
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet's, safetensors")
     parser.add_argument("--pictures", type=int, default=36_000, help="of each training")
     parser.add_argument("--work", type=Path, default=Path("work/left_out"))

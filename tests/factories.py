@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import rasterio
 from affine import Affine
@@ -96,3 +97,8 @@ def write_map(
         writer.append(CellBatch(rows, cols, probabilities, unfamiliar, captions, colors), 1)
         writer.finish()
     return path
+
+
+def read_cells(path: Path) -> gpd.GeoDataFrame:
+    """The cells of a map by row and column."""
+    return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()

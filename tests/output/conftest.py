@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,23 @@ class Case:
             self.captions[part],
             np.zeros((len(self.rows[part]), 3), np.float32),
         )
+
+    def take(self, places: np.ndarray) -> Case:
+        """The case of some cells alone, in this order."""
+        return dataclasses.replace(
+            self,
+            rows=self.rows[places],
+            cols=self.cols[places],
+            probabilities=self.probabilities[places],
+            captions=[self.captions[place] for place in places],
+            familiarity=self.familiarity[places],
+        )
+
+    def fill(self, writer: LandUseWriter, order: np.ndarray, size: int) -> None:
+        """Append cells in this order, ``size`` a batch."""
+        for start in range(0, len(order), size):
+            part = self.take(order[start : start + size])
+            writer.append(part.batch(0, len(part.rows)), writer.watermark + 1)
 
     def write(self, path: Path, **options: object) -> LandUseSummary:
         with self.writer(path, **options) as writer:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pytest
 from pyproj import CRS
@@ -19,13 +18,13 @@ from rssc_geo.geometry import TileGrid
 from rssc_geo.models import scene_classes
 from rssc_geo.output import (
     LEAST_CELLS,
-    LandUseWriter,
     PartFile,
     Row,
     Shares,
     estimate_shares,
     read_provenance,
 )
+from tests.factories import read_cells
 
 from .conftest import NORTH_UP, Case
 
@@ -104,15 +103,11 @@ def simulated() -> tuple[Case, np.ndarray]:
     )
 
 
-def cells_of(path: Path) -> gpd.GeoDataFrame:
-    return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
-
-
 def test_a_scene_of_uneven_shares_gains(simulated: tuple[Case, np.ndarray], tmp_path: Path) -> None:
     case, truth = simulated
     case.write(tmp_path / "even.gpkg", probabilities=True)
     case.write(tmp_path / "own.gpkg", probabilities=True, adapt_shares=True)
-    even, own = cells_of(tmp_path / "even.gpkg"), cells_of(tmp_path / "own.gpkg")
+    even, own = read_cells(tmp_path / "even.gpkg"), read_cells(tmp_path / "own.gpkg")
     right = {
         name: (table["class_id"] == truth).mean() for name, table in (("even", even), ("own", own))
     }
@@ -151,22 +146,8 @@ def test_what_is_unknown_says_nothing_of_shares(
     assert record["cells"] == (~strange).sum()
     expected = shares_of(case.probabilities[~strange].tolist())
     np.testing.assert_allclose(list(record["shares"].values()), expected.values, rtol=1e-6)
-    cells = cells_of(tmp_path / "map.gpkg")
+    cells = read_cells(tmp_path / "map.gpkg")
     assert (cells["class"] == "Unknown").sum() == strange.sum()
-
-
-def fill(writer: LandUseWriter, case: Case, order: np.ndarray, size: int) -> None:
-    for start in range(0, len(order), size):
-        mine = order[start : start + size]
-        part = dataclasses.replace(
-            case,
-            rows=case.rows[mine],
-            cols=case.cols[mine],
-            probabilities=case.probabilities[mine],
-            captions=[case.captions[place] for place in mine],
-            familiarity=case.familiarity[mine],
-        )
-        writer.append(part.batch(0, len(mine)), writer.watermark + 1)
 
 
 def test_neither_order_nor_batches_nor_a_stop_change_it(
@@ -178,15 +159,15 @@ def test_neither_order_nor_batches_nor_a_stop_change_it(
     for name, (places, size) in maps.items():
         path = tmp_path / f"{name}.gpkg"
         with case.writer(path, adapt_shares=True) as writer:
-            fill(writer, case, places[:1000], size)
+            case.fill(writer, places[:1000], size)
         with case.writer(path, adapt_shares=True) as writer:
             assert len(writer) == 1000
-            fill(writer, case, places[1000:], size)
+            case.fill(writer, places[1000:], size)
             writer.finish()
-    straight = cells_of(tmp_path / "straight.gpkg")
+    straight = read_cells(tmp_path / "straight.gpkg")
     told = read_provenance(tmp_path / "straight.gpkg")["steps"]
     for name in ("mixed", "stopped"):
-        assert cells_of(tmp_path / f"{name}.gpkg").equals(straight)
+        assert read_cells(tmp_path / f"{name}.gpkg").equals(straight)
         assert read_provenance(tmp_path / f"{name}.gpkg")["steps"] == told
     assert not [name for name in straight.columns if name.startswith("p_")]
 
@@ -202,7 +183,7 @@ def test_it_is_done_once_whatever_happens_after_it(
     case.write(tmp_path / "straight.gpkg", adapt_shares=True)
     path = tmp_path / "map.gpkg"
     with case.writer(path, adapt_shares=True) as writer:
-        fill(writer, case, np.arange(3000), 500)
+        case.fill(writer, np.arange(3000), 500)
         monkeypatch.setattr("rssc_geo.output.layers.shapely.to_wkb", fail)
         with pytest.raises(OSError, match="no place"):
             writer.finish()
@@ -210,7 +191,7 @@ def test_it_is_done_once_whatever_happens_after_it(
     with case.writer(path, adapt_shares=True) as writer:
         assert len(writer) == 3000
         writer.finish()
-    assert cells_of(path).equals(cells_of(tmp_path / "straight.gpkg"))
+    assert read_cells(path).equals(read_cells(tmp_path / "straight.gpkg"))
     assert read_provenance(path)["steps"] == read_provenance(tmp_path / "straight.gpkg")["steps"]
 
 
@@ -231,7 +212,7 @@ def test_a_step_that_fails_changes_nothing(
     monkeypatch.setattr("rssc_geo.output.partfile._FETCH", 1000)
     monkeypatch.setattr(Shares, "adapt", stop)
     with case.writer(path, adapt_shares=True) as writer:
-        fill(writer, case, np.arange(3000), 500)
+        case.fill(writer, np.arange(3000), 500)
         before = [row for chunk in writer._part.read("*") for row in chunk]
         with pytest.raises(KeyboardInterrupt):
             writer.finish()
@@ -239,7 +220,7 @@ def test_a_step_that_fails_changes_nothing(
         assert writer._part.steps == {}
         writer.finish()
     case.write(tmp_path / "straight.gpkg", adapt_shares=True)
-    assert cells_of(path).equals(cells_of(tmp_path / "straight.gpkg"))
+    assert read_cells(path).equals(read_cells(tmp_path / "straight.gpkg"))
 
 
 def test_few_cells_stay_as_they_are(
@@ -251,7 +232,7 @@ def test_few_cells_stay_as_they_are(
     case.write(tmp_path / "map.gpkg", adapt_shares=True)
     assert "--adapt-shares: 49 cells are too few" in caplog.text
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
-    assert cells_of(tmp_path / "map.gpkg").equals(cells_of(tmp_path / "plain.gpkg"))
+    assert read_cells(tmp_path / "map.gpkg").equals(read_cells(tmp_path / "plain.gpkg"))
     told = read_provenance(tmp_path / "map.gpkg")["steps"]
     assert told == {"adapt_shares": {"cells": 49, "done": False}}
 
@@ -262,7 +243,7 @@ def test_another_run_does_not_go_on_with_it(
     case, _ = simulated
     for first, second in ((True, False), (False, True)):
         with case.writer(tmp_path / "map.gpkg", adapt_shares=first) as writer:
-            fill(writer, case, np.arange(100), 50)
+            case.fill(writer, np.arange(100), 50)
         caplog.clear()
         with case.writer(tmp_path / "map.gpkg", adapt_shares=second) as writer:
             assert len(writer) == 0

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pytest
 from pyproj import CRS
 
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import scene_classes
-from rssc_geo.output import GridRow, LandUseWriter, PartFile, read_provenance, smoothed
+from rssc_geo.output import GridRow, PartFile, read_provenance, smoothed
 from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH
+from tests.factories import read_cells
 
 from .conftest import NORTH_UP, Case
 
@@ -135,15 +135,11 @@ def noisy() -> tuple[Case, np.ndarray]:
     return case, truth
 
 
-def cells_of(path: Path) -> gpd.GeoDataFrame:
-    return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
-
-
 def test_noise_goes_and_the_map_tells_of_it(noisy: tuple[Case, np.ndarray], tmp_path: Path) -> None:
     case, truth = noisy
     plain = case.write(tmp_path / "plain.gpkg", probabilities=True, smooth=False)
     calm = case.write(tmp_path / "calm.gpkg", probabilities=True, smooth=True)
-    before, after = cells_of(tmp_path / "plain.gpkg"), cells_of(tmp_path / "calm.gpkg")
+    before, after = read_cells(tmp_path / "plain.gpkg"), read_cells(tmp_path / "calm.gpkg")
     assert (after["class_id"] == truth).mean() > (before["class_id"] == truth).mean() + 0.3
     assert calm.regions < plain.regions / 4
     assert after["caption"].tolist() == before["caption"].tolist()
@@ -161,20 +157,6 @@ def test_noise_goes_and_the_map_tells_of_it(noisy: tuple[Case, np.ndarray], tmp_
     }
 
 
-def fill(writer: LandUseWriter, case: Case, order: np.ndarray, size: int) -> None:
-    for start in range(0, len(order), size):
-        mine = order[start : start + size]
-        part = dataclasses.replace(
-            case,
-            rows=case.rows[mine],
-            cols=case.cols[mine],
-            probabilities=case.probabilities[mine],
-            captions=[case.captions[place] for place in mine],
-            familiarity=case.familiarity[mine],
-        )
-        writer.append(part.batch(0, len(mine)), writer.watermark + 1)
-
-
 def test_neither_order_nor_batches_nor_a_stop_change_it(
     noisy: tuple[Case, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,15 +168,15 @@ def test_neither_order_nor_batches_nor_a_stop_change_it(
         monkeypatch.setattr("rssc_geo.output.partfile._FETCH", fetched)
         path = tmp_path / f"{name}.gpkg"
         with case.writer(path, smooth=True) as writer:
-            fill(writer, case, places[:500], size)
+            case.fill(writer, places[:500], size)
         with case.writer(path, smooth=True) as writer:
             assert len(writer) == 500
-            fill(writer, case, places[500:], size)
+            case.fill(writer, places[500:], size)
             writer.finish()
-    straight = cells_of(tmp_path / "straight.gpkg")
+    straight = read_cells(tmp_path / "straight.gpkg")
     assert not [name for name in straight.columns if name.startswith("p_")]
     for name in ("mixed", "back"):
-        assert cells_of(tmp_path / f"{name}.gpkg").equals(straight)
+        assert read_cells(tmp_path / f"{name}.gpkg").equals(straight)
 
 
 def test_shares_come_first_and_nothing_is_done_twice(
@@ -211,7 +193,7 @@ def test_shares_come_first_and_nothing_is_done_twice(
         take(self, name, *arguments)
 
     with case.writer(path, **asked) as writer:
-        fill(writer, case, np.arange(len(case.rows)), 500)
+        case.fill(writer, np.arange(len(case.rows)), 500)
         monkeypatch.setattr(PartFile, "take_step", stop)
         with pytest.raises(KeyboardInterrupt):
             writer.finish()
@@ -225,7 +207,7 @@ def test_shares_come_first_and_nothing_is_done_twice(
     with case.writer(path, **asked) as writer:
         assert list(writer._part.steps) == ["adapt_shares", "smooth"]
         writer.finish()
-    assert cells_of(path).equals(cells_of(tmp_path / "straight.gpkg"))
+    assert read_cells(path).equals(read_cells(tmp_path / "straight.gpkg"))
 
 
 def test_what_is_unknown_stays_so_and_tells_nothing(
@@ -239,20 +221,13 @@ def test_what_is_unknown_stays_so_and_tells_nothing(
         case, classes=(*case.classes, unknown), familiarity=familiarity, unknown_below=0.02
     )
     case.write(tmp_path / "map.gpkg", smooth=True)
-    with_strange = cells_of(tmp_path / "map.gpkg")
+    with_strange = read_cells(tmp_path / "map.gpkg")
     assert with_strange["class"].eq("Unknown").tolist() == strange.tolist()
     assert read_provenance(tmp_path / "map.gpkg")["steps"]["smooth"]["cells"] == (~strange).sum()
-    rest = dataclasses.replace(
-        case,
-        rows=case.rows[~strange],
-        cols=case.cols[~strange],
-        probabilities=case.probabilities[~strange],
-        captions=[case.captions[place] for place in np.flatnonzero(~strange)],
-        familiarity=case.familiarity[~strange],
-    )
+    rest = case.take(np.flatnonzero(~strange))
     rest.write(tmp_path / "rest.gpkg", smooth=True)
     columns = ["class", "confidence", "margin"]
-    alone = cells_of(tmp_path / "rest.gpkg")[columns]
+    alone = read_cells(tmp_path / "rest.gpkg")[columns]
     assert with_strange.loc[alone.index, columns].equals(alone)
 
 
@@ -262,6 +237,6 @@ def test_cells_that_are_tiles_are_left_alone(
     case, _ = noisy
     case = dataclasses.replace(case, grid=TileGrid((320, 240), (8, 8)))
     case.write(tmp_path / "map.gpkg", smooth=True)
-    cells = cells_of(tmp_path / "map.gpkg")
+    cells = read_cells(tmp_path / "map.gpkg")
     assert cells["class_id"].tolist() == case.probabilities.argmax(1).tolist()
     assert "steps" not in read_provenance(tmp_path / "map.gpkg")

@@ -16,7 +16,7 @@ from rssc_geo.captioning import NoCaptioner
 from rssc_geo.inference import choose_compute
 from rssc_geo.models import Model, load_bundle
 from rssc_geo.output import read_provenance
-from tests.factories import texture, write_raster
+from tests.factories import read_cells, texture, write_raster
 
 NUMBERS = ["confidence", "margin"]
 
@@ -36,10 +36,6 @@ def scene(tmp_path: Path) -> Path:
 def predictor(model: Model, batch_size: int) -> Predictor:
     compute = choose_compute("cpu", dtype="float32", batch_size=batch_size)
     return Predictor(model, NoCaptioner(), compute)
-
-
-def cells_of(path: Path) -> gpd.GeoDataFrame:
-    return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
 
 
 def test_batch_size_stop_and_batch_give_the_same(
@@ -71,7 +67,7 @@ def test_batch_size_stop_and_batch_give_the_same(
     (tmp_path / "scenes.csv").write_text("input,adapt-shares\nscene.tif,true\n")
     rssc_geo.run_batch([tmp_path / "scenes.csv"], tmp_path / "maps", batch)
 
-    whole, before = cells_of(tmp_path / "whole.gpkg"), cells_of(tmp_path / "plain.gpkg")
+    whole, before = read_cells(tmp_path / "whole.gpkg"), read_cells(tmp_path / "plain.gpkg")
     told = read_provenance(tmp_path / "whole.gpkg")["steps"]["adapt_shares"]
     assert (told["cells"], told["done"]) == (72, True)
     shares = np.array(list(told["shares"].values()))
@@ -81,7 +77,7 @@ def test_batch_size_stop_and_batch_give_the_same(
     np.testing.assert_allclose(whole["confidence"], expected.max(1), atol=1e-4)
     assert np.abs(whole["confidence"] - before["confidence"]).max() > 0.01
     for path in (stopped, tmp_path / "maps" / "scene.gpkg"):
-        other = cells_of(path)
+        other = read_cells(path)
         np.testing.assert_allclose(other[NUMBERS], whole[NUMBERS], atol=1e-4)
         assert (other["class"] == whole["class"]).all()
         again = read_provenance(path)["steps"]["adapt_shares"]
@@ -99,7 +95,7 @@ def test_classes_that_cannot_be_chosen_get_no_share(
         tile_size="64px", adapt_shares=True, probabilities=True, exclude_classes=("Field",)
     )
     rssc_geo.classify(scene, target, options, model=predictor(model, 16))
-    cells = cells_of(target)
+    cells = read_cells(target)
     assert (cells["p_field"] == 0).all()
     np.testing.assert_allclose(cells["p_river_wide"] + cells["p_town_b"], 1, atol=1e-5)
     shares = read_provenance(target)["steps"]["adapt_shares"]["shares"]

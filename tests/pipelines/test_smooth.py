@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from rssc_geo.inference import choose_compute
 from rssc_geo.inference import layout as layout_module
 from rssc_geo.models import Model, load_bundle, save_bundle
 from rssc_geo.output import read_provenance
+from tests.factories import read_cells
 
 OPTIONS = ClassifyOptions(smooth=True, probabilities=True, captioner="none", device="cpu")
 
@@ -36,10 +36,6 @@ def model(bundle: Path) -> Model:
 
 def predictor(model: Model) -> Predictor:
     return Predictor(model, NoCaptioner(), choose_compute("cpu", dtype="float32"))
-
-
-def cells_of(path: Path) -> gpd.GeoDataFrame:
-    return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
 
 
 def test_blocks_a_stop_and_a_batch_give_the_same(
@@ -81,13 +77,13 @@ def test_blocks_a_stop_and_a_batch_give_the_same(
         ),
     )
 
-    whole, before = cells_of(tmp_path / "whole.gpkg"), cells_of(tmp_path / "plain.gpkg")
+    whole, before = read_cells(tmp_path / "whole.gpkg"), read_cells(tmp_path / "plain.gpkg")
     columns = [name for name in whole.columns if name.startswith("p_")]
     assert np.abs(whole[columns] - before[columns]).to_numpy().max() > 0.01
     told = read_provenance(tmp_path / "whole.gpkg")["steps"]
     assert told["smooth"]["cells"] == len(whole)
     for path in (stopped, tmp_path / "maps" / "scene.gpkg"):
-        np.testing.assert_allclose(cells_of(path)[columns], whole[columns], atol=1e-4)
+        np.testing.assert_allclose(read_cells(path)[columns], whole[columns], atol=1e-4)
         assert read_provenance(path)["steps"] == told
     assert "smooth" not in read_provenance(tmp_path / "plain.gpkg").get("steps", {})
 
@@ -98,7 +94,7 @@ def test_explain_says_that_neighbors_told(
     plain = dataclasses.replace(OPTIONS, smooth=False)
     rssc_geo.classify(fine_scene, tmp_path / "plain.gpkg", plain, model=predictor(model))
     rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", OPTIONS, model=predictor(model))
-    before, after = cells_of(tmp_path / "plain.gpkg"), cells_of(tmp_path / "map.gpkg")
+    before, after = read_cells(tmp_path / "plain.gpkg"), read_cells(tmp_path / "map.gpkg")
     row, col = before.index[before["class"] != after["class"]][0]
     where = ExplainOptions(result=str(tmp_path / "map.gpkg"), where=f"row = {row} AND col = {col}")
     why = rssc_geo.explain(fine_scene, tmp_path / "why", where, model=predictor(model))
