@@ -13,7 +13,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,14 @@ from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
 from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
-from rssc_geo.raster.virtual import VRT_TYPES, VrtBand, VrtSource, check_vrt, vrt_text
+from rssc_geo.raster.virtual import (
+    VRT_TYPES,
+    VrtBand,
+    VrtSource,
+    check_sources,
+    files_of,
+    vrt_text,
+)
 
 _REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
 # A server that takes connections and says nothing more is told, not waited for.
@@ -234,7 +241,7 @@ def open_source(
         view = _view_file(dataset, path, bands=bands, nodata=nodata, assume_crs=assume_crs)
         is_text = path.lstrip().startswith("<")
         name = "scene" if is_text else Path(path.split("?", maxsplit=1)[0]).stem
-        files = tuple(str(file) for file in dataset.files) or (path,)
+        files = tuple(files_of(dataset)) or (path,)
         with view.over(dataset) as handle:
             return _describe_source(
                 handle, view, dataset=view.vrt or path, label=path, name=name, files=files
@@ -376,7 +383,7 @@ def _view_file(
     if dataset.count == 0:
         inside = f"; it contains {dataset.subdatasets[0]} and others" if dataset.subdatasets else ""
         raise InputError(f"{path} has no raster bands{inside}")
-    check_vrt(dataset, path)
+    check_sources(dataset, path)
     warp = _warp_of(dataset, path, nodata=nodata, assume_crs=assume_crs)
     if nodata is not None:
         for dtype in dataset.dtypes:
@@ -581,7 +588,7 @@ def _open_separate(
                 files[number] = stack.enter_context(rasterio.open(path))
         first = files[chosen[0]]
         for number, file in files.items():
-            check_vrt(file, paths[number - 1])
+            check_sources(file, paths[number - 1])
             _check_alike(file, first)
             if _warp_of(file, paths[number - 1], nodata=None, assume_crs=assume_crs) is not None:
                 raise GeoreferenceError(
@@ -598,7 +605,11 @@ def _open_separate(
                 dataset=view.vrt,
                 label=label,
                 name=Path(paths[0]).stem,
-                files=tuple(dict.fromkeys([*paths, *_files_of(files.values())])),
+                files=tuple(
+                    dict.fromkeys(
+                        [*paths, *(name for file in files.values() for name in files_of(file))]
+                    )
+                ),
             )
 
 
@@ -642,11 +653,6 @@ def _separate_view(
         bits=_bits_of(first, 1),
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _files_of(files: Iterable[rasterio.DatasetReader]) -> list[str]:
-    """What GDAL names of several open files: sidecars, and what lies behind virtual rasters."""
-    return [str(name) for file in files for name in file.files]
 
 
 def _check_alike(file: rasterio.DatasetReader, first: rasterio.DatasetReader) -> None:

@@ -33,6 +33,7 @@ from rssc_geo.raster.opening import (
     is_remote,
     open_source,
 )
+from rssc_geo.raster.virtual import files_of, may_name_others
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +218,6 @@ def _crs_of(found: Source, assume_crs: str | None) -> tuple[pyproj.CRS, list[str
     return found.crs, notes
 
 
-_BEGINNING = 4096
-_VIRTUAL = (b"<VRTDataset", b"<GDALTileIndexDataset")
-
-
 def all_files(files: Iterable[str]) -> tuple[str, ...]:
     """The files with those that virtual rasters among them are made of, to any depth.
 
@@ -230,28 +227,17 @@ def all_files(files: Iterable[str]) -> tuple[str, ...]:
     left = list(found)
     while left:
         name = left.pop()
-        if not _is_virtual(name):
+        virtual = name.lower().endswith(".vrt") if is_remote(name) else may_name_others(name)
+        if not virtual:
             continue
-        for inner in _files_of(name):
-            if inner not in found:
-                found[inner] = None
-                left.append(inner)
+        # A virtual raster that cannot be opened by itself names nothing.
+        with (
+            contextlib.suppress(RasterioError, OSError),
+            gdal_env(name),
+            rasterio.open(name) as one,
+        ):
+            for inner in files_of(one):
+                if inner not in found:
+                    found[inner] = None
+                    left.append(inner)
     return tuple(found)
-
-
-def _is_virtual(name: str) -> bool:
-    if is_remote(name):
-        return name.lower().endswith(".vrt")
-    try:
-        with Path(name).open("rb") as file:
-            beginning = file.read(_BEGINNING)
-    except (OSError, ValueError):
-        return False
-    return any(mark in beginning for mark in _VIRTUAL)
-
-
-def _files_of(name: str) -> list[str]:
-    """What GDAL names; nothing for a virtual raster that cannot be opened by itself."""
-    with contextlib.suppress(RasterioError, OSError), gdal_env(name), rasterio.open(name) as inner:
-        return [str(file) for file in inner.files]
-    return []

@@ -1,23 +1,30 @@
 """Virtual rasters (VRTs): the text of those that we make, and what others may not do.
 
-A VRT that someone sends may name any file of this computer. Its sources must be rasters, which
-show only what is a picture anyway; raw bands, which show the bytes of any file as pixels, and
-bands computed by Python code are refused, in the VRT and in every VRT that it names.
+A VRT or tile index that someone sends may name any file of this computer. Its sources must be
+rasters, which show only what is a picture anyway; raw bands and headers, which show the bytes of
+any file as pixels, and bands computed by Python code are refused, in it and in all that it names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+import pyogrio
 import rasterio
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.errors import RasterioError
 
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VRT_TYPES = {
     "uint8": "Byte",
@@ -35,6 +42,7 @@ VRT_TYPES = {
 
 _NAMES_A_SOURCE = frozenset({"SourceFilename", "SourceDataset", "Filename"})
 _HEADER_BYTES = 4096  # GDAL looks for the mark of a VRT in the first 1024
+_LABEL_BYTES = 1 << 20  # of a header that is text
 _MOST_NESTED = 16
 
 
@@ -112,61 +120,204 @@ def _add_source(parent: ET.Element, source: VrtSource) -> None:
         ET.SubElement(element, "LUT").text = source.lut
 
 
-# What VRTs of others may not do.
+# What rasters that are made of others may not do.
+
+_WORDS = {
+    "STACTA": "which name their tiles by a pattern",
+    "STACIT": "which name their tiles in a catalog",
+}
+"""Kinds of rasters whose sources cannot be told before they are read, and why."""
+
+_LABELS = {
+    "MRF": rb"<(DataFile|IndexFile|Source)\b",
+    "PDS4": rb"<file_name>[^<]*[/\\]",
+    "PDS": rb"\^\w+\s*=[^\r\n]*[/\\]",
+    "ISIS2": rb"\^\w+\s*=[^\r\n]*[/\\]",
+    "ISIS3": rb"\^\w+\s*=[^\r\n]*[/\\]",
+    "ERS": rb"DataFile\s*=[^\r\n]*[/\\]",
+}
+"""Headers that may show the bytes of any file, by driver, and how one names a file elsewhere."""
+
+_HINTS = (
+    *(b"<VRTDataset", b"<GDALTileIndexDataset", b"<MRF_META", b"Product_Observational"),
+    *(b"PDS_VERSION_ID", b"IsisCube", b"DatasetHeader Begin", b"stac_version"),
+)
+"""What stands in the beginning of files that may name others."""
+
+_INDEX = ".gti."
+"""What the names of tile indexes hold that GDAL opens as rasters (``scene.gti.gpkg``)."""
 
 
-def check_vrt(dataset: rasterio.DatasetReader, label: str) -> None:
-    """Refuse a VRT with raw bands or Python code, its own or in a VRT that it names.
+def check_sources(dataset: rasterio.DatasetReader, label: str) -> None:
+    """Refuse a raster that shows the bytes of any file, or runs code, by itself or by its sources.
 
-    Any other raster passes. Raises ``InputError``.
+    VRTs and tile indexes are followed to the end. Raises ``InputError``, also for a tile that its
+    index names and that is not there: GDAL would read it as black.
     """
-    waiting = [(_text_of(dataset), dataset.name, 0)]
+    waiting = [(_Named.of(dataset), 0)]
     seen: set[str] = set()
     while waiting:
-        text, name, depth = waiting.pop()
-        if not text:
-            continue
-        _check_text(text, label)
+        named, depth = waiting.pop()
+        named.check(label)
         if depth == _MOST_NESTED:
             raise InputError(
                 f"{label} names VRTs in VRTs more than {_MOST_NESTED} deep: convert it with"
                 " gdal_translate to a GeoTIFF"
             )
-        for source in _sources_of(text, name):
+        for source in named.sources:
             if source not in seen:
                 seen.add(source)
-                waiting.append((_text_if_virtual(source), source, depth + 1))
+                inner = _opened(source)
+                if inner is not None:
+                    waiting.append((inner, depth + 1))
 
 
-def _check_text(text: str, label: str) -> None:
-    if "VRTRawRasterBand" in text:
-        raise InputError(
-            f"{label} has or names a VRT with a raw band (VRTRawRasterBand), which shows the bytes"
-            " of any file as pixels: convert it with gdal_translate to a GeoTIFF, if you trust it"
-        )
-    if re.search(r"<PixelFunctionLanguage[^>]*>\s*Python", text, re.IGNORECASE):
-        raise InputError(
-            f"{label} has or names a VRT that computes a band by Python code, which is not run:"
-            " convert it with gdal_translate to a GeoTIFF, if you trust it"
-        )
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A raster that may be made of others: its driver, text or header, and sources."""
+
+    driver: str
+    text: str
+    header: bytes
+    sources: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: rasterio.DatasetReader) -> _Named:
+        name, driver = dataset.name, dataset.driver
+        if driver == "VRT":
+            text = str(dataset.tags(ns="xml:VRT").get("xml:VRT", ""))
+            return cls(driver, text, b"", tuple(_sources_of(text, name)) if text else ())
+        if driver == "GTI":
+            return cls(driver, "", b"", index_tiles(dataset))
+        files = tuple(str(file) for file in dataset.files if str(file) != name)
+        header = _beginning(name, _LABEL_BYTES) if driver in _LABELS else b""
+        return cls(driver, "", header, files)
+
+    def check(self, label: str) -> None:
+        """Raise ``InputError`` for what may not be."""
+        if "VRTRawRasterBand" in self.text:
+            raise InputError(
+                f"{label} has or names a VRT with a raw band (VRTRawRasterBand), which shows the"
+                " bytes of any file as pixels: convert it with gdal_translate to a GeoTIFF, if you"
+                " trust it"
+            )
+        if re.search(r"<PixelFunctionLanguage[^>]*>\s*Python", self.text, re.IGNORECASE):
+            raise InputError(
+                f"{label} has or names a VRT that computes a band by Python code, which is not run:"
+                " convert it with gdal_translate to a GeoTIFF, if you trust it"
+            )
+        if self.driver in _WORDS:
+            raise InputError(
+                f"{label} is or names tiled assets of STAC ({self.driver}), {_WORDS[self.driver]}:"
+                " build a VRT of the tiles with gdalbuildvrt"
+            )
+        if self.driver in _LABELS and re.search(_LABELS[self.driver], self.header):
+            raise InputError(
+                f"{label} is or names a header ({self.driver}) that takes its pixels from a file"
+                " elsewhere, whatever that is: convert it with gdal_translate to a GeoTIFF, if you"
+                " trust it"
+            )
 
 
-def _text_of(dataset: rasterio.DatasetReader) -> str:
-    """The XML of a VRT; empty for any other raster."""
-    return str(dataset.tags(ns="xml:VRT").get("xml:VRT", "")) if dataset.driver == "VRT" else ""
+def files_of(dataset: rasterio.DatasetReader) -> list[str]:
+    """The files of a raster as far as it names them: sidecars, sources of a VRT, tiles of an index.
+
+    Raises ``InputError`` for a tile that is not there.
+    """
+    return [*map(str, dataset.files), *index_tiles(dataset)]
 
 
-def _text_if_virtual(name: str) -> str:
-    """The XML of a raster that a VRT names, where it is a VRT too; it is opened only if need be."""
+def index_tiles(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
+    """The rasters that a tile index of GDAL (GTI) names; none for any other raster.
+
+    Raises ``InputError`` for a tile that is not there.
+    """
+    if dataset.driver != "GTI":
+        return ()
+    place = dataset.name.removeprefix("GTI:")
+    text = (
+        place
+        if place.lstrip().startswith("<")
+        else _beginning(place, _LABEL_BYTES).decode("utf-8", "replace")
+    )
+    layer = field = None
+    folders = [os.path.dirname(place), ""]
+    if "<GDALTileIndexDataset" in text:
+        told = {element.tag: element.text or "" for element in _parsed(text, dataset.name).iter()}
+        layer, field = told.get("IndexLayer"), told.get("LocationField")
+        index = told.get("IndexDataset", "")
+        place = next((p for p in _placed(index, folders) if os.path.exists(p)), index)
+        folders.insert(0, os.path.dirname(place))
+    tiles: dict[str, None] = {}
+    for table in _tables(place, layer):
+        location = next((c for c in table if c.lower() == (field or "location").lower()), None)
+        for column in table.columns:
+            # GDAL may be told by the index's own metadata to read another column than this one.
+            for value in dict.fromkeys(v for v in table[column].tolist() if isinstance(v, str)):
+                found = next((p for p in _placed(value, folders) if os.path.exists(p)), None)
+                if found is None and column == location and not _is_no_path(value):
+                    raise InputError(
+                        f"{dataset.name} is an index of tiles, and {value!r} in it is not there:"
+                        " make the index anew with gdaltindex, or bring the tile back"
+                    )
+                if found is not None or _is_no_path(value):
+                    tiles[found or value] = None
+    return tuple(tiles)
+
+
+def _tables(path: str, layer: str | None) -> Iterator[pd.DataFrame]:
+    """The layers of a vector file, or one of them."""
     try:
-        if os.path.isfile(name):
-            with Path(name).open("rb") as stream:
-                if b"<VRTDataset" not in stream.read(_HEADER_BYTES):
-                    return ""
+        for name in [layer] if layer else [str(one) for one in pyogrio.list_layers(path)[:, 0]]:
+            yield pyogrio.read_dataframe(path, layer=name, read_geometry=False)
+    except (DataSourceError, DataLayerError) as error:
+        raise InputError(
+            f"{path} is no index of tiles that can be read: {one_line(error)}"
+        ) from error
+
+
+def _placed(name: str, folders: Sequence[str]) -> Iterator[str]:
+    return (os.path.join(folder, name) for folder in folders)
+
+
+def _is_no_path(name: str) -> bool:
+    """Whether GDAL opens what has this name by other means than as a file on disk."""
+    return name.startswith(("/vsi", "<")) or ":" in name[2:]
+
+
+def may_name_others(name: str) -> bool:
+    """Whether a file, by its first bytes or its name, may be a raster that names others."""
+    if _INDEX in os.path.basename(name).lower():
+        return True
+    beginning = _beginning(name, _HEADER_BYTES)
+    return any(hint in beginning for hint in _HINTS)
+
+
+def _opened(name: str) -> _Named | None:
+    """A raster that another names, where it may name others too; opened only if need be."""
+    if os.path.isfile(name) and not may_name_others(name):
+        return None
+    try:
         with rasterio.open(name) as dataset:
-            return _text_of(dataset)
+            return _Named.of(dataset)
     except (RasterioError, OSError, ValueError):
-        return ""  # what cannot be opened shows nothing
+        return None  # what cannot be opened shows nothing
+
+
+def _beginning(name: str, count: int) -> bytes:
+    """The first bytes of a file on disk; none of anything else."""
+    try:
+        with Path(name).open("rb") as stream:
+            return stream.read(count)
+    except (OSError, ValueError):
+        return b""
+
+
+def _parsed(text: str, name: str) -> ET.Element:
+    if "<!" not in text:
+        with contextlib.suppress(ET.ParseError):
+            return ET.fromstring(text)  # noqa: S314 -- nothing is declared in it
+    raise InputError(f"{name} is no index of tiles that can be read: its XML is not plain")
 
 
 def _sources_of(text: str, name: str) -> Iterator[str]:

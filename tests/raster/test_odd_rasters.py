@@ -8,9 +8,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -327,3 +329,70 @@ def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(tmp_path, write,
     honest = tmp_path / "honest.vrt"
     copy(write(texture(8, 8)), honest, driver="VRT")
     assert open_scene(honest).shape == (8, 8)
+
+
+def tile_index(path: Path, tiles: list[str]) -> Path:
+    """An index of tiles of 8 px beside each other, as gdaltindex writes it."""
+    boxes = [shapely.box(16 * n, 0, 16 * n + 16, 16) for n in range(len(tiles))]
+    places = [shapely.affinity.translate(box, 500_000, 4_999_984) for box in boxes]
+    gpd.GeoDataFrame({"location": tiles}, geometry=places, crs="EPSG:32632").to_file(path)
+    return path
+
+
+def test_tiles_of_an_index_are_followed_and_must_be_there(
+    tmp_path, write, texture, monkeypatch
+) -> None:
+    pixels = texture(8, 8)
+    first = write(pixels, "first.tif")
+    secret = tmp_path / "secret.txt"
+    secret.write_text(
+        "a very secret text, so long that it fills more than a whole tile of it all\n"
+    )
+    (tmp_path / "raw.vrt").write_text(virtual(BAND, secret))
+    copy(first, tmp_path / "honest.vrt", driver="VRT")
+    honest = tile_index(tmp_path / "honest.gti.gpkg", ["first.tif", "honest.vrt"])
+    scene = open_scene(honest)
+    assert scene.shape == (8, 16)
+    assert {Path(name).name for name in scene.files} == {
+        "honest.gti.gpkg",
+        "first.tif",
+        "honest.vrt",
+    }
+    before = scene.fingerprint()
+    write(pixels[:, ::-1], "first.tif")
+    assert open_scene(honest).fingerprint() != before
+
+    raw = tile_index(tmp_path / "raw.gti.gpkg", ["first.tif", "raw.vrt"])
+    described = tmp_path / "described.gti"
+    described.write_text(
+        "<GDALTileIndexDataset><IndexDataset>raw.gti.gpkg</IndexDataset>"
+        "<LocationField>location</LocationField></GDALTileIndexDataset>"
+    )
+    outer = tmp_path / "outer.vrt"
+    outer.write_text(virtual(NESTED, raw))
+    monkeypatch.chdir(tmp_path)  # where GDAL looks for the tiles of "GTI:…"
+    for name in (raw, f"GTI:{raw.name}", described, outer):
+        with pytest.raises(InputError, match="VRTRawRasterBand"):
+            open_scene(name)
+    gone = tile_index(tmp_path / "gone.gti.gpkg", ["first.tif", "second.tif"])
+    with pytest.raises(InputError, match=r"'second.tif' in it is not there: make the index anew"):
+        open_scene(gone)
+
+
+MRF = """<MRF_META><Raster><Size x="4" y="4" c="1"/><PageSize x="4" y="4" c="1"/>
+<Compression>NONE</Compression><DataType>Byte</DataType><DataFile>{path}</DataFile></Raster>
+<GeoTags><BoundingBox minx="0" miny="0" maxx="8" maxy="8"/></GeoTags></MRF_META>"""
+
+
+def test_a_header_shows_no_bytes_of_files_elsewhere(tmp_path, write, texture) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a very secret text\n")
+    (tmp_path / "tile.mrf").write_text(MRF.format(path=secret))
+    (tmp_path / "tile.vrt").write_text(virtual(NESTED, "tile.mrf", 1).replace("{n}", "1"))
+    for name in ("tile.mrf", "tile.vrt"):
+        with pytest.raises(
+            InputError, match=r"\(MRF\) that takes its pixels from a file elsewhere"
+        ):
+            open_scene(tmp_path / name, bands=(1, 1, 1))
+    copy(write(texture(8, 8)), tmp_path / "own.mrf", driver="MRF")
+    assert open_scene(tmp_path / "own.mrf", assume_crs="EPSG:32632").shape == (8, 8)
