@@ -320,9 +320,9 @@ def _split_polygon(geometry: shapely.Geometry, *, wrapped: bool) -> shapely.Geom
 def _unrolled(ring: shapely.LinearRing) -> shapely.Polygon:
     """The ring as a polygon whose longitudes run on beyond ±180° instead of jumping."""
     coordinates = shapely.get_coordinates(ring)
-    steps = np.diff(coordinates[:, 0])
-    steps -= 360 * np.round(steps / 360)
-    lon = coordinates[0, 0] + np.concatenate(([0], np.cumsum(steps)))
+    turns = np.cumsum(np.round(np.diff(coordinates[:, 0], prepend=coordinates[0, 0]) / 360))
+    # Whole turns: a corner where two rings meet stays one point.
+    lon = coordinates[:, 0] - 360 * turns
     points = np.column_stack([lon, coordinates[:, 1]])
     if abs(lon[-1] - lon[0]) > 180:  # once around a pole: close the ring along it
         pole = 90.0 if coordinates[:, 1].mean() > 0 else -90.0

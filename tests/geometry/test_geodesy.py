@@ -144,3 +144,24 @@ def test_a_crs_without_ellipsoid_is_refused() -> None:
     local = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
     with pytest.raises(GeoreferenceError, match="no ellipsoid"):
         geodesic_area_m2(np.array([shapely.box(0, 0, 1, 1)]), local)
+
+
+def test_rings_that_meet_in_a_point_still_do_after_the_cut() -> None:
+    """Regions of a coarse pattern, with holes that touch their outlines at corners."""
+    random = np.random.default_rng(0)
+    for side in (1e-4, 1e-3, 0.01):
+        grid = TileGrid((40, 40), (1, 1), (1, 1))
+        corner = 180 - 20.3 * side, 17 + random.uniform()
+        transform = Affine.translation(*corner) @ Affine.rotation(7) @ Affine.scale(side, -side)
+        classes = np.where(random.random((40, 40)) < 0.62, 0, -1)
+        regions = dissolve(grid, transform, classes=classes, nothing=-1, keep_corners=True)
+        wrapped = shapely.transform(
+            regions.polygons(), lambda xy: xy - np.outer(xy[:, 0] > 180, (360, 0))
+        )
+        cut = split_at_antimeridian(wrapped, wrapped=True)
+        assert shapely.is_valid(cut).all()
+        before, after = (set(map(tuple, shapely.get_coordinates(p))) for p in (wrapped, cut))
+        assert {vertex for vertex in after if abs(vertex[0]) < 180} <= before
+        assert sum(map(shapely.area, cut)) == pytest.approx(
+            (classes == 0).sum() * side**2, rel=1e-6
+        )
