@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import write_error
 from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import ClassPixels, write_class_raster
 from rssc_geo.output.formats import WGS84
@@ -185,13 +187,25 @@ class LandUseWriter:
                 " dropped, run the same command again"
             )
         steps = take_steps(self._part, target, self._named, unknown_below=self._unknown_below)
-        if target.snap:
-            if pixels is None:
-                raise ValueError("a map that snaps needs the scene's pixels")
-            steps = {**steps, "snap": snap_record(self._geo.grid, len(self._part))}
-            result = self._snapped(pixels)
-        else:
-            result = self._map()
+        if not target.snap:
+            return self._write(self._map(), steps, extra_provenance)
+        if pixels is None:
+            raise ValueError("a map that snaps needs the scene's pixels")
+        steps = {**steps, "snap": snap_record(self._geo.grid, len(self._part))}
+        try:
+            with tempfile.TemporaryFile(dir=target.path.parent) as scratch:
+                return self._write(self._snapped(pixels, scratch), steps, extra_provenance)
+        except OSError as error:
+            raise write_error(target.path, error) from error
+
+    def _write(
+        self,
+        result: _Map,
+        steps: Mapping[str, object],
+        extra_provenance: Mapping[str, object] | None,
+    ) -> LandUseSummary:
+        """Put a map in place and remove the part file."""
+        target = self._target
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         layers = self._layers(result)
@@ -280,7 +294,7 @@ class LandUseWriter:
         pixels = ClassPixels.of_cells(class_grid, self._geo)
         return _Map(class_grid, pixels, regions, values, classes)
 
-    def _snapped(self, pixels: Pixels) -> _Map:
+    def _snapped(self, pixels: Pixels, scratch: IO[bytes]) -> _Map:
         """The map of the pixels of the cells in the part file."""
         found = snap_cells(
             self._part,
@@ -288,6 +302,7 @@ class LandUseWriter:
             pixels,
             classes=len(self._classes),
             min_area=self._target.min_area,
+            scratch=scratch,
         )
         regions = found.regions
         inside = regions.labels >= 0

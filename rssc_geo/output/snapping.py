@@ -19,7 +19,6 @@ the area of interest.
 from __future__ import annotations
 
 import math
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -121,7 +120,13 @@ class SnappedCells:
 
 
 def snap_cells(
-    part: PartFile, placement: Placement, pixels: Pixels, *, classes: int, min_area: float
+    part: PartFile,
+    placement: Placement,
+    pixels: Pixels,
+    *,
+    classes: int,
+    min_area: float,
+    scratch: IO[bytes],
 ) -> SnappedCells:
     """Give each valid pixel of the cells a class, and draw the regions.
 
@@ -131,6 +136,7 @@ def snap_cells(
     pixels : opens the scene
     classes : how many there are, ``Unknown`` included
     min_area : m²; smaller regions join a neighbor, as those of less than half a cell do
+    scratch : an empty file, open as long as the result is used
 
     Raises ``InputError`` where the raster cannot be read.
     """
@@ -141,7 +147,7 @@ def snap_cells(
         written[tuple(np.array(chunk, np.intp).T)] = True
     middles = np.full(grid.cells_shape, _NOTHING, np.int64)
     joiner = PieceJoiner(grid.cells_shape[1] * grid.cell_pixels)
-    kept, sums, voters = _Blocks(), _Sums(), None
+    kept, sums, voters = _Blocks(scratch), _Sums(), None
     with pixels(grid, _blocks_with(written, grid)) as reader:
         for data in reader:
             rows, cols = grid.cells_of_tile(data.tile)
@@ -236,10 +242,10 @@ def _nearest_to_middles(pieces: NDArray[np.int64], side: int) -> NDArray[np.int6
 
 
 class _Blocks:
-    """Piece numbers (h, w) of blocks, compressed in a file without a name."""
+    """Piece numbers (h, w) of blocks, compressed in a file."""
 
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as this
+    def __init__(self, scratch: IO[bytes]) -> None:
+        self._file = scratch
         self._index: list[tuple[tuple[int, int], tuple[int, int], int]] = []
 
     def append(self, place: tuple[int, int], pieces: NDArray[np.int64]) -> None:
