@@ -2,16 +2,18 @@
 
     python benchmarks/snapping.py ../shared [--parts world masks infrared]
 
-Each scene is mapped twice, with and without. The parts:
+Each scene is mapped without, with, and with votes that do not see colors. The parts:
 
 world: synthetic worlds (``synthetic_world.py``): share of area that is wrong, and distance between
     true boundaries and the map's, both ways: mean and median. The mean also counts whole regions
     that a map lacks or makes up, which no outline mends.
 masks: dubai1m and korea10m: how right each pixel is (recall of each kind, where the mask knows),
-    and the distance in pixels of the mask's water boundary to the map's.
-infrared: NAIP-VA, whose near infrared shows a pond: the distance in pixels of its outline to the
-    map's, but for where the map misses more than half a cell of water, which is counted apart. Of
-    ``m_3607717…`` the near infrared shows no water, only shadow.
+    and the outline of water.
+infrared: NAIP-VA, whose near infrared shows a pond. Of ``m_3607717…`` it shows no water, only
+    shadow.
+
+Of an outline of water the distance in pixels to the map's is told where no map misses more than
+half a cell of it; the share of it that this is, and the share of water that each map misses, apart.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,8 +38,9 @@ from scipy.ndimage import binary_dilation, binary_opening, distance_transform_ed
 from synthetic_world import make_world, score
 
 from rssc_geo import ClassifyOptions, Predictor, classify, load_model
+from rssc_geo.output import snapping
 
-MAPS = {"default": {}, "snapped": {"snap": True}}
+MAPS = {"default": False, "snapped": True, "snapped, colorblind": True}
 SEEDS = (1, 2)
 INFRARED = "NAIP-VA-b{}.tiff"
 DARK = 100
@@ -57,10 +60,15 @@ class Task:
 
     def map(self, source: Path | Sequence[Path], name: str, kind: str) -> tuple[Path, float]:
         """The map of a scene, and the seconds that it took."""
-        target = self.work / f"{name}-{kind}.gpkg"
+        target = self.work / f"{name}-{kind.replace(', ', '-')}.gpkg"
         started = time.perf_counter()
-        options = ClassifyOptions(overwrite=True, **MAPS[kind])
-        classify(source, target, options, model=self.model)
+        options = ClassifyOptions(overwrite=True, snap=MAPS[kind])
+        seen = snapping.CONTRAST
+        snapping.CONTRAST = np.inf if "colorblind" in kind else seen
+        try:
+            classify(source, target, options, model=self.model)
+        finally:
+            snapping.CONTRAST = seen
         return target, time.perf_counter() - started
 
 
@@ -70,12 +78,6 @@ def edges(shape: NDArray[np.generic]) -> NDArray[np.bool_]:
     found[:, :-1] |= shape[:, :-1] != shape[:, 1:]
     found[:-1] |= shape[:-1] != shape[1:]
     return found
-
-
-def told(distances: Sequence[NDArray[np.float64]]) -> str:
-    """Mean and median of distances, in pixels."""
-    every = np.concatenate([np.empty(0), *distances])
-    return f"{every.mean():.1f} | {np.median(every):.1f}" if every.size else "- | -"
 
 
 def world(task: Task) -> None:
@@ -109,32 +111,79 @@ def world(task: Task) -> None:
             )
 
 
+@dataclass
+class Outlines:
+    """The outlines of water of some scenes, true and mapped."""
+
+    measured: int = 0
+    whole: int = 0
+    water: int = 0
+    missed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MAPS, 0))
+    off: dict[str, list[NDArray[np.float64]]] = field(
+        default_factory=lambda: {kind: [] for kind in MAPS}
+    )
+
+    def add(self, truth: NDArray[np.bool_], said: dict[str, NDArray[np.bool_]], half: int) -> None:
+        """Measure a scene; ``half``: pixels of half a cell."""
+        outline = edges(truth)
+        near = outline.copy()
+        for water in said.values():
+            bulk = binary_opening(truth & ~water, np.ones((half, half)))
+            near &= ~binary_dilation(bulk, np.ones((3, 3)), iterations=half)
+        self.whole += int(outline.sum())
+        self.water += int(truth.sum())
+        if all(water.any() for water in said.values()):
+            self.measured += int(near.sum())
+        for kind, water in said.items():
+            self.missed[kind] += int((truth & ~water).sum())
+            if all(water.any() for water in said.values()):
+                self.off[kind].append(distance_transform_edt(~edges(water))[near])
+
+    def told(self, kind: str) -> str:
+        every = np.concatenate([np.empty(0), *self.off[kind]])
+        off = f"{every.mean():.1f} | {np.median(every):.1f}" if every.size else "- | -"
+        return f"{self.missed[kind] / self.water:.2f} | {self.measured / self.whole:.2f} | {off}"
+
+
+WATER = "water missed | outline measured | off, px: mean | median"
+
+
 def masks(task: Task) -> None:
     from score_scenes import KINDS, KOREA, kind_of, korea_of
 
-    print("| scenes | map | right | recall of each kind | water's boundary, px: mean | median |")
-    print("|---" * 6 + "|")
+    print(f"| scenes | map | right | recall of each kind | {WATER} |\n" + "|---" * 8 + "|")
     for folder, kinds, of in (("dubai1m", KINDS, kind_of), ("korea10m", KOREA, korea_of)):
-        for kind in MAPS:
-            counts, distances = np.zeros((len(kinds) - 1, len(kinds) + 1), int), []
-            for mask in sorted((task.data / folder).glob("*_mask.tif")):
-                scene = mask.with_name(mask.name.replace("_mask", ""))
+        counts = {kind: np.zeros((len(kinds) - 1, len(kinds) + 1), int) for kind in MAPS}
+        outlines = Outlines()
+        for mask in sorted((task.data / folder).glob("*_mask.tif")):
+            scene = mask.with_name(mask.name.replace("_mask", ""))
+            truth, transform = _truth(mask, scene, folder)
+            water: dict[str, NDArray[np.bool_]] = {}
+            for kind in MAPS:
                 target, _ = task.map(scene, scene.stem, kind)
-                truth, transform = _truth(mask, scene, folder)
                 said = _kinds(target, kinds, of, truth.shape, transform)
-                for place in range(len(counts)):
-                    counts[place] += np.bincount(said[truth == place], minlength=len(kinds) + 1)
-                water = kinds.index("water")
-                own, other = edges(truth == water), edges(said == water + 1)
-                if own.any() and other.any():
-                    distances.append(distance_transform_edt(~other)[own])
-            hits = counts[np.arange(len(counts)), np.arange(1, len(counts) + 1)]
+                water[kind] = said == 1 + kinds.index("water")
+                counts[kind] += np.array(
+                    [
+                        np.bincount(said[truth == place], minlength=len(kinds) + 1)
+                        for place in range(len(kinds) - 1)
+                    ]
+                )
+            outlines.add(truth == kinds.index("water"), water, _half_cell(target, transform))
+        for kind, found in counts.items():
+            hits = found[np.arange(len(found)), np.arange(1, len(found) + 1)]
             each = ", ".join(
                 f"{name} {hit / max(row.sum(), 1):.3f}"
-                for name, hit, row in zip(kinds, hits, counts, strict=False)
+                for name, hit, row in zip(kinds, hits, found, strict=False)
             )
-            right = hits.sum() / counts.sum()
-            print(f"| {folder} | {kind} | {right:.3f} | {each} | {told(distances)} |", flush=True)
+            right = hits.sum() / found.sum()
+            print(f"| {folder} | {kind} | {right:.3f} | {each} | {outlines.told(kind)} |")
+
+
+def _half_cell(target: Path, transform: rasterio.Affine) -> int:
+    """Pixels."""
+    west, _, east, _ = gpd.read_file(target, layer="cells").geometry.iloc[0].bounds
+    return round((east - west) / transform.a / 2)
 
 
 def _truth(mask: Path, scene: Path, folder: str) -> tuple[NDArray[np.int64], rasterio.Affine]:
@@ -171,21 +220,15 @@ def infrared(task: Task) -> None:
     spots, count = label(dark)
     sizes = np.bincount(spots.ravel(), minlength=count + 1)
     pond = dark & (sizes >= LEAST_POND)[spots]
-    print("| map | water missed | outline measured | off, px: mean | median |\n" + "|---" * 5 + "|")
+    water = {}
     for kind in MAPS:
         target, _ = task.map(files[:3], "NAIP-VA", kind)
-        cell = gpd.read_file(target, layer="cells").geometry.iloc[0].bounds
-        half = round((cell[2] - cell[0]) / transform.a / 2)
-        said = _kinds(target, KINDS, kind_of, pond.shape, transform) == 1 + KINDS.index("water")
-        missed = pond & ~said
-        bulk = binary_dilation(
-            binary_opening(missed, np.ones((half, half))), np.ones((3, 3)), iterations=half
-        )
-        outline = edges(pond)
-        measured = outline & ~bulk
-        distances = distance_transform_edt(~edges(said))[measured]
-        share = measured.sum() / outline.sum()
-        print(f"| {kind} | {missed.sum() / pond.sum():.2f} | {share:.2f} | {told([distances])} |")
+        water[kind] = _kinds(target, KINDS, kind_of, pond.shape, transform) == 1
+    outlines = Outlines()
+    outlines.add(pond, water, _half_cell(target, transform))
+    print(f"| map | {WATER} |\n" + "|---" * 5 + "|")
+    for kind in MAPS:
+        print(f"| {kind} | {outlines.told(kind)} |")
 
 
 PARTS: dict[str, Callable[[Task], None]] = {"world": world, "masks": masks, "infrared": infrared}

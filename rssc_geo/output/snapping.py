@@ -48,11 +48,11 @@ SUPERPIXELS = 4
 """A side of a cell."""
 NEARNESS = 1.0
 """ρ, in cells."""
-CONTRAST = 20.0
+CONTRAST = 12.0
 """σ, of 255 a band."""
 TOLERANCE = 1.0
 """Of outlines: the root of the area, in pixels, of the corners that go."""
-LEAST_CELLS = 0.5
+LEAST_CELLS = 0.25
 """Of a region: less is no more than a spot of another color."""
 _REACH = 2
 _LEAST_PIXELS = 16
@@ -135,7 +135,7 @@ def snap_cells(
     part : the cells, with their probabilities of the named classes and their colors
     pixels : opens the scene
     classes : how many there are, ``Unknown`` included
-    min_area : m²; smaller regions join a neighbor, as those of less than half a cell do
+    min_area : m²; smaller regions join a neighbor, as those of less than a quarter of a cell do
     scratch : an empty file, open as long as the result is used
 
     Raises ``InputError`` where the raster cannot be read.
