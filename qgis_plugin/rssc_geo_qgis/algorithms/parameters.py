@@ -110,7 +110,7 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         ),
         "class_raster": Override(
             title="Classes as raster",
-            help="A GeoTIFF with one pixel a cell, or finer ones where outlines follow the picture: the"
+            help="A GeoTIFF with one pixel a cell, or finer where outlines follow the picture: the"
             " class_id of its class.",
             make=lambda name, title: QgsProcessingParameterRasterDestination(
                 name, title, **_OPTIONAL_DESTINATION
