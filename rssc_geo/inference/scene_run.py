@@ -127,9 +127,11 @@ class SceneRun:
         return self._writer.finish(extra_provenance, self._pixels)
 
     def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
-        """Some blocks of the scene, as the network sees it."""
+        """Some blocks of the scene, in the network's colors: no faster than one thread reads."""
         plan = self.plan
-        return TileReader(plan.scene, blocks, plan.radiometry, out_size=(1, 1), tiles=wanted)
+        return TileReader(
+            plan.scene, blocks, plan.radiometry, out_size=(1, 1), tiles=wanted, threads=1
+        )
 
     def close(self) -> None:
         """Let the part file go; the next identical run goes on from it."""
