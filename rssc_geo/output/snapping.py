@@ -2,9 +2,10 @@
 
 The picture is cut into superpixels, some sixteen a cell, which end where its colors change: by SLIC
 (Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods", PAMI 2012) in
-CIELAB. The cells around each superpixel vote for its class with their probabilities, those near by
-and of its color the most: with the probabilities p_i, mean colors c_i and centers z_i of the cells
-at most two rows and columns away from the one in which its center z lies,
+CIELAB; where cells have fewer than eight pixels a side, pixels take their place. The cells around
+each vote for its class with their probabilities, those near by and of its color the most: with the
+probabilities p_i, mean colors c_i and centers z_i of the cells at most two rows and columns away
+from the one in which its center z lies,
 
     p = Σ w_i p_i / Σ w_i,    w_i = exp(-|z - z_i|² / 2ρ²) exp(-|c - c_i|² / 2σ²)
 
@@ -12,8 +13,8 @@ which is the joint bilateral upsampling of Kopf et al. (SIGGRAPH 2007) with supe
 Without the color the votes would only round the cells' corners (benchmarks/snapping.py).
 
 A raster's pixels are its own where a cell has fewer than 32 a side, else averaged to about 16 a
-cell. They are read in fixed blocks with a halo: no superpixel depends on memory, order, or
-the area of interest.
+cell. They are read in fixed blocks with a halo: no superpixel depends on memory, order, or the area
+of interest.
 """
 
 from __future__ import annotations
@@ -446,10 +447,15 @@ def _told(
 
 
 def _slic(pixels: NDArray[np.uint8], side: float) -> NDArray[np.int64]:
-    """The superpixel, some ``side`` pixels wide, of each pixel (H, W, 3): from 0."""
+    """The superpixel, some ``side`` pixels wide, of each pixel (H, W, 3): from 0.
+
+    Below two pixels each is one.
+    """
     from skimage.color import rgb2lab
     from skimage.segmentation import slic
 
+    if side < 2:
+        return np.arange(pixels.shape[0] * pixels.shape[1]).reshape(pixels.shape[:2])
     lab = rgb2lab(pixels).astype(np.float32)
     labels = slic(
         lab,

@@ -165,6 +165,17 @@ def test_cells_of_many_pixels_are_read_coarser_and_edges_still_meet(
     assert (said == truth).mean() > 0.98
 
 
+@pytest.mark.parametrize("cell", [1, 4])
+def test_where_cells_have_few_pixels_these_are_told_one_by_one(
+    cell: int, make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    scene = make_scene((40, 47), cell, holes=False)
+    scene.write(tmp_path / "map.gpkg", class_raster=tmp_path / "classes.tif")
+    with rasterio.open(tmp_path / "classes.tif") as raster:
+        assert raster.shape == scene.water.shape
+        assert (raster.read(1) == scene.water).mean() > 0.99
+
+
 def test_small_regions_join_a_neighbor(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
     scene = make_scene(holes=False)
     lone = (scene.case.rows == 1) & (scene.case.cols == 1)
