@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from pyproj import CRS
 from rasterio.features import rasterize
 
@@ -66,7 +67,12 @@ class Scene:
 @pytest.fixture
 def make_scene(tmp_path: Path) -> Callable[..., Scene]:
     def make(
-        shape: tuple[int, int] = (200, 230), cell: int = 20, *, holes: bool = True, scale: float = 1
+        shape: tuple[int, int] = (200, 230),
+        cell: int = 20,
+        *,
+        holes: bool = True,
+        transform: Affine = NORTH_UP,
+        crs: str = "EPSG:32632",
     ) -> Scene:
         random = np.random.default_rng(3)
         water, valid = shore(shape), np.ones(shape, bool)
@@ -77,10 +83,9 @@ def make_scene(tmp_path: Path) -> Callable[..., Scene]:
         picture = COLORS[water.astype(int)] + random.normal(0, 4, (*shape, 3))
         picture = np.where(valid[..., None], np.clip(picture, 1, 255), 0)
         path = tmp_path / f"scene-{shape[0]}-{cell}.tif"
-        transform = NORTH_UP @ NORTH_UP.scale(scale)
         with rasterio.open(
             path, "w", driver="GTiff", height=shape[0], width=shape[1], count=3, dtype="uint8",
-            crs="EPSG:32632", transform=transform, nodata=0, photometric="rgb",
+            crs=crs, transform=transform, nodata=0, photometric="rgb",
         ) as raster:  # fmt: skip
             raster.write(picture.astype(np.uint8).transpose(2, 0, 1))
         grid = TileGrid(shape, (3 * cell, 3 * cell), (cell, cell))
@@ -90,7 +95,7 @@ def make_scene(tmp_path: Path) -> Callable[..., Scene]:
         case = Case(
             grid,
             transform,
-            CRS(32632),
+            CRS(crs),
             scene_classes(["Farmland", "River"]),
             np.array([cell.row for cell in cells], np.int32),
             np.array([cell.col for cell in cells], np.int32),
@@ -149,7 +154,7 @@ def test_cells_of_many_pixels_are_read_coarser_and_edges_still_meet(
     make_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:
     # 53 pixels a cell, in 18 parts of 2.94: the raster ends within a part.
-    scene = make_scene((371, 430), 53, holes=False, scale=0.1)
+    scene = make_scene((371, 430), 53, holes=False, transform=NORTH_UP @ Affine.scale(0.1))
     scene.write(tmp_path / "map.gpkg", class_raster=tmp_path / "classes.tif")
     assert read_provenance(tmp_path / "map.gpkg")["steps"]["snap"]["pixels_a_cell"] == 18
     landuse = gpd.read_file(tmp_path / "map.gpkg", layer="landuse")
@@ -218,6 +223,40 @@ def test_in_another_crs_neighbors_share_all_corners(
     scene.write(tmp_path / "map.gpkg", crs=CRS(4326))
     landuse = gpd.read_file(tmp_path / "map.gpkg", layer="landuse")
     assert shapely.coverage_is_valid(np.asarray(landuse.geometry))
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "name"),
+    [
+        (Affine(10, 0, 500000, 0, 10, 5200000), "EPSG:32632", "map.gpkg"),
+        (NORTH_UP @ Affine.rotation(20), "EPSG:32632", "map.gpkg"),
+        (Affine(0.001, 0, 179.9, 0, -0.001, 60), "EPSG:4326", "map.geojson"),
+    ],
+    ids=["south-up", "rotated", "across the antimeridian"],
+)
+def test_wherever_a_raster_lies_its_ground_is_covered_once(
+    transform: Affine, crs: str, name: str, make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    scene = make_scene(transform=transform, crs=crs)
+    scene.write(tmp_path / name)
+    path = tmp_path / name
+    landuse = gpd.read_file(path, layer="landuse" if name.endswith("gpkg") else None)
+    ground = ground_of(scene).sum() * abs(transform.determinant)
+    polygons = np.asarray(landuse.geometry)
+    assert shapely.is_valid(polygons).all()
+    assert shapely.area(polygons).sum() == pytest.approx(ground, rel=1e-6)
+    assert shapely.union_all(polygons).area == pytest.approx(ground, rel=1e-6)
+
+
+def test_a_clip_cuts_regions_and_their_areas(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    scene = make_scene(holes=False)
+    clip = shapely.Point(501150, 5199000).buffer(700)
+    scene.write(tmp_path / "map.gpkg", clip=clip)
+    landuse = gpd.read_file(tmp_path / "map.gpkg", layer="landuse")
+    assert landuse.area.sum() == pytest.approx(clip.area, rel=1e-9)
+    assert landuse["area_m2"].sum() == pytest.approx(clip.area, rel=1e-3)
 
 
 def test_a_map_cannot_be_snapped_without_pixels(
