@@ -709,8 +709,21 @@ class OutputOptions:
         negative="--no-smooth",
         row=True,
     )
+    snap: bool = option(
+        "Let the outlines of landuse and class raster follow what the picture shows, not the sides"
+        " of cells (looks at it once more).",
+        OUTPUT,
+        FLAG,
+        default=False,
+        row=True,
+    )
     class_raster: str | None = option(
-        "Also a COG of classes, one pixel a cell.", OUTPUT, FILE, default=None, row=True, path=True
+        "Also a COG of classes, one pixel a cell; with --snap finer.",
+        OUTPUT,
+        FILE,
+        default=None,
+        row=True,
+        path=True,
     )
     preview: str | None = option(
         "Also a picture: scene, classes, legend, scale bar.",

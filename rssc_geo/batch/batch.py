@@ -70,6 +70,7 @@ def run_batch(
     options = options or BatchOptions()
     _check(options)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
+    _check_outlines(jobs, options)
     _check_results(jobs, inputs, output, options)
     card = load_card(options.model, revision=options.revision)
     made_by = _made_by(options, card)
@@ -113,6 +114,7 @@ def plan_batch(
     options = options or BatchOptions()
     _check(options)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
+    _check_outlines(jobs, options)
     card = load_card(options.model, revision=options.revision)
     made_by = _made_by(options, card)
     folder = output_folder(str(output), options)
@@ -164,6 +166,15 @@ def _check(options: BatchOptions) -> None:
             found.parse(value)
     if options.attempts < 1:
         raise UsageError(f"--attempts {options.attempts} is not a number of times; give 1 or more")
+
+
+def _check_outlines(jobs: Jobs, options: BatchOptions) -> None:
+    """Refuse with ``UsageError`` to merge maps whose regions are not made of cells."""
+    if options.merge is not None and any(job.options.snap for job in jobs.jobs):
+        raise UsageError(
+            "--merge cuts scenes that overlap cell by cell, which outlines of --snap do not follow:"
+            " leave one of them out"
+        )
 
 
 def _check_results(

@@ -18,6 +18,11 @@ from .grid import Window as Window
 from .grid import choose_sizes as choose_sizes
 from .grid import choose_tile_size as choose_tile_size
 from .grid import parse_cell_size as parse_cell_size
+from .pieces import JoinedPieces as JoinedPieces
+from .pieces import PieceJoiner as PieceJoiner
+from .pieces import PixelEdges as PixelEdges
+from .pieces import join_outlines as join_outlines
+from .pieces import piece_outlines as piece_outlines
 from .polygons import Regions as Regions
 from .polygons import cell_polygons as cell_polygons
 from .polygons import dissolve as dissolve

@@ -9,6 +9,7 @@ at the raster's edge the nearest one inside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,6 +51,26 @@ class BlockGrid:
     def size(self) -> tuple[int, int]:
         """(rows, cols) of a block, in pixels."""
         return self.cell_size[0] * self.side, self.cell_size[1] * self.side
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Pixels of the raster, along (rows, cols), that are averaged when they are read."""
+        rows, cols = (
+            1 << max(0, int(math.log2(size / self.cell_pixels))) for size in self.cell_size
+        )
+        return rows, cols
+
+    @property
+    def pixels_shape(self) -> tuple[int, int]:
+        """(rows, cols) of the pixels that a network sees: those whose middle lies on the raster.
+
+        What does not fill a pixel of the reduced raster is less than one of them.
+        """
+        rows, cols = (
+            max(1, math.floor(max(1, length // factor) / (size / self.cell_pixels / factor) + 0.5))
+            for length, factor, size in zip(self.shape, self.factors, self.cell_size, strict=True)
+        )
+        return rows, cols
 
     @property
     def cells_shape(self) -> tuple[int, int]:

@@ -119,7 +119,7 @@ def dissolve(
     labels = label_regions(classes, nothing=nothing)
     class_ids = np.zeros(int(labels.max(initial=-1)) + 1, classes.dtype)
     class_ids[labels[labels >= 0]] = classes[labels >= 0]
-    rows, cols, ring_ends, region_ends = _outlines(labels, keep_corners=keep_corners)
+    rows, cols, ring_ends, region_ends = trace_outlines(labels, keep_corners=keep_corners)
     xy = _to_crs(grid, transform, rows=rows, cols=cols)
     return Regions(labels, class_ids, xy, ring_ends, region_ends, transform.determinant < 0)
 
@@ -160,46 +160,91 @@ def merge_small(
     """
     labels = label_regions(classes, nothing=nothing)
     inside = labels >= 0
-    areas = np.bincount(labels[inside], weights=cell_areas[inside]).tolist()
+    areas = np.bincount(labels[inside], weights=cell_areas[inside]).astype(np.float64)
     region_class = np.zeros(len(areas), classes.dtype)
     region_class[labels[inside]] = classes[inside]
-    class_of = region_class.tolist()
-    borders = _borders(labels, len(areas))
-    parent = list(range(len(areas)))
+    kept = absorb_small(areas, region_class, borders_of(labels), min_area=min_area)
+    merged = classes.copy()
+    merged[inside] = region_class[kept][labels[inside]]
+    return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """Which regions touch: ``one`` < ``other``, each pair once, and how many sides they share.
+
+    All int64 (pairs,).
+    """
+
+    one: NDArray[np.int64]
+    other: NDArray[np.int64]
+    sides: NDArray[np.int64]
+
+    @classmethod
+    def of_pairs(
+        cls, one: _Integers, other: _Integers, sides: NDArray[np.int64] | None = None
+    ) -> Borders:
+        """Add up pairs, in any order and more than once; those of a region with itself go.
+
+        ``sides``: of each, None: one.
+        """
+        count = np.ones(len(one), np.int64) if sides is None else sides
+        low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
+        differ = low != high
+        regions = int(high.max(initial=0)) + 1
+        keys, place = np.unique(low[differ] * regions + high[differ], return_inverse=True)
+        total = np.bincount(place, count[differ], minlength=len(keys)).astype(np.int64)
+        return cls(keys // regions, keys % regions, total)
+
+
+def borders_of(labels: _Integers) -> Borders:
+    """Which regions touch, ``labels``: the region of each cell, below 0 for none."""
+    pairs = []
+    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        border = (one != other) & (one >= 0) & (other >= 0)
+        pairs.append(np.stack([one[border], other[border]]))
+    return Borders.of_pairs(*np.concatenate(pairs, 1))
+
+
+def absorb_small(
+    areas: NDArray[np.float64], classes: _Integers, borders: Borders, *, min_area: float
+) -> NDArray[np.int64]:
+    """Which region each one becomes a part of, as ``merge_small`` says; int64 (regions,).
+
+    ``areas``, ``classes``: (regions,).
+    """
+    area, class_of = areas.tolist(), classes.tolist()
+    beside: list[dict[int, int]] = [{} for _ in area]
+    for one, other, shared in zip(
+        borders.one.tolist(), borders.other.tolist(), borders.sides.tolist(), strict=True
+    ):
+        beside[one][other] = beside[other][one] = shared
+    parent = list(range(len(area)))
 
     def absorb(region: int, other: int) -> None:
         parent[other] = region
-        areas[region] += areas[other]
-        for neighbor, sides in borders[other].items():
-            del borders[neighbor][other]
+        area[region] += area[other]
+        for neighbor, sides in beside[other].items():
+            del beside[neighbor][other]
             if neighbor != region:
-                borders[region][neighbor] = borders[region].get(neighbor, 0) + sides
-                borders[neighbor][region] = borders[region][neighbor]
-        borders[other].clear()
+                beside[region][neighbor] = beside[region].get(neighbor, 0) + sides
+                beside[neighbor][region] = beside[region][neighbor]
+        beside[other].clear()
 
-    queue = [(area, region) for region, area in enumerate(areas) if area < min_area]
+    queue = [(size, region) for region, size in enumerate(area) if size < min_area]
     heapq.heapify(queue)
     while queue:
-        area, region = heapq.heappop(queue)
-        if parent[region] != region or area != areas[region] or not borders[region]:
+        size, region = heapq.heappop(queue)
+        if parent[region] != region or size != area[region] or not beside[region]:
             continue  # taken in or grown since it was queued, or alone
-        target = max(
-            borders[region], key=lambda n: (borders[region][n], areas[n], -class_of[n], -n)
-        )
+        target = max(beside[region], key=lambda n: (beside[region][n], area[n], -class_of[n], -n))
         # Neighbors of the target's class now touch it through this region and become one with it.
-        alike = sorted(
-            n for n in borders[region] if n != target and class_of[n] == class_of[target]
-        )
+        alike = sorted(n for n in beside[region] if n != target and class_of[n] == class_of[target])
         for other in (region, *alike):
             absorb(target, other)
-        if areas[target] < min_area:
-            heapq.heappush(queue, (areas[target], target))
-    final = np.array(
-        [class_of[_root(parent, region)] for region in range(len(parent))], classes.dtype
-    )
-    merged = classes.copy()
-    merged[inside] = final[labels[inside]]
-    return merged
+        if area[target] < min_area:
+            heapq.heappush(queue, (area[target], target))
+    return np.array([_root(parent, region) for region in range(len(parent))], np.int64)
 
 
 def _root(parent: list[int], region: int) -> int:
@@ -208,26 +253,7 @@ def _root(parent: list[int], region: int) -> int:
     return region
 
 
-def _borders(labels: NDArray[np.int32], count: int) -> list[dict[int, int]]:
-    """For every region its neighbors and the number of cell sides shared with each."""
-    pairs = []
-    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
-        border = (one != other) & (one >= 0) & (other >= 0)
-        low, high = np.minimum(one[border], other[border]), np.maximum(one[border], other[border])
-        pairs.append(low.astype(np.int64) * count + high)
-    keys, sides = np.unique(np.concatenate(pairs), return_counts=True)
-    borders: list[dict[int, int]] = [{} for _ in range(count)]
-    for low, high, shared in zip(
-        (keys // max(count, 1)).tolist(),
-        (keys % max(count, 1)).tolist(),
-        sides.tolist(),
-        strict=True,
-    ):
-        borders[low][high] = borders[high][low] = shared
-    return borders
-
-
-def _outlines(
+def trace_outlines(
     labels: NDArray[np.int32], *, keep_corners: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Trace the rings around the regions.

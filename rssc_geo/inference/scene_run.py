@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.files import local_file
+from rssc_geo.geometry import BlockGrid
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.models import legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 from rssc_geo.progress import Progress
+from rssc_geo.raster import TileReader
 
 if TYPE_CHECKING:
     from rssc_geo.inference.predictor import Predictor
@@ -122,7 +124,14 @@ class SceneRun:
         if not len(self._writer):
             self._writer.discard()
             raise nothing_to_classify(self.plan)
-        return self._writer.finish(extra_provenance)
+        return self._writer.finish(extra_provenance, self._pixels)
+
+    def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
+        """Some blocks of the scene, in the network's colors: no faster than one thread reads."""
+        plan = self.plan
+        return TileReader(
+            plan.scene, blocks, plan.radiometry, out_size=(1, 1), tiles=wanted, threads=1
+        )
 
     def close(self) -> None:
         """Let the part file go; the next identical run goes on from it."""

@@ -1,17 +1,21 @@
-"""The classes of a map as a raster, one pixel a cell."""
+"""The classes of a map as a raster."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import CRS
 from rasterio.errors import RasterioError
+from rasterio.shutil import copy
+from rasterio.windows import Window
 
 from rssc_geo.files import write_error
 from rssc_geo.output.placement import GeoGrid
@@ -39,35 +43,62 @@ def legend_path(raster: Path) -> Path:
     return raster.with_name(f"{raster.name}.aux.xml")
 
 
-def write_class_raster(
-    path: Path, class_grid: NDArray[np.int32], geo: GeoGrid, classes: Sequence[SceneClass]
-) -> None:
-    """Write the class of every cell as a uint8 COG with a color table and nodata 255.
+@dataclass(frozen=True, slots=True)
+class ClassPixels:
+    """The classes of a map as pixels.
 
-    ``class_grid``: (cell rows, cell columns), below 0 for no class. The names of the classes go to
-    the band's tags, ``CLASS_<id>``; their titles, as the band's categories, and a table of title,
-    group and color, to ``legend_path``. Where the raster's sides are no multiples of the cell's,
-    the last row and column of pixels reach beyond its edge, as pixels are all of one size. Raises
-    ``OutputError`` when it cannot be written.
+    Attributes
+    ----------
+    shape, transform : rows and columns, and from (column, row) to the map's CRS
+    blocks : starts the stream of classes (h, w), below 0 for none, and the row and column at which
+        each begins; together they are all that have a class
     """
-    rows, cols = geo.grid.cell_size
-    pixels = np.where(class_grid >= 0, class_grid, _NODATA).astype(np.uint8)
+
+    shape: tuple[int, int]
+    transform: Affine
+    blocks: Callable[[], Iterator[tuple[tuple[int, int], NDArray[np.integer[Any]]]]]
+
+    @classmethod
+    def of_cells(cls, class_grid: NDArray[np.int32], geo: GeoGrid) -> ClassPixels:
+        """One pixel a cell.
+
+        Where the raster's sides are no multiples of the cell's, the last row and column of pixels
+        reach beyond its edge, as pixels are all of one size.
+        """
+        rows, cols = geo.grid.cell_size
+        return cls(
+            geo.grid.cells_shape,
+            geo.transform @ Affine.scale(cols, rows),
+            lambda: iter([((0, 0), class_grid)]),
+        )
+
+
+def write_class_raster(
+    path: Path, pixels: ClassPixels, crs: CRS, classes: Sequence[SceneClass]
+) -> None:
+    """Write classes as a uint8 COG with a color table and nodata 255.
+
+    The names of the classes go to the band's tags, ``CLASS_<id>``; their titles, as the band's
+    categories, and a table of title, group and color, to ``legend_path``. Raises ``OutputError``
+    when it cannot be written.
+    """
+    scratch = path.with_name(f"{path.name}.scratch")  # a COG cannot be written piece by piece
     try:
         with rasterio.open(
-            path,
+            scratch,
             "w",
-            driver="COG",
+            driver="GTiff",
             height=pixels.shape[0],
             width=pixels.shape[1],
             count=1,
             dtype="uint8",
             nodata=_NODATA,
-            crs=geo.crs.to_wkt(),
-            transform=geo.transform @ Affine.scale(cols, rows),
+            crs=crs.to_wkt(),
+            transform=pixels.transform,
             compress="DEFLATE",
-            overview_resampling="MODE",
+            tiled=True,
+            bigtiff="IF_SAFER",
         ) as raster:
-            raster.write(pixels, 1)
             raster.write_colormap(
                 1, {scene_class.id: (*rgb(scene_class.color), _OPAQUE) for scene_class in classes}
             )
@@ -75,6 +106,11 @@ def write_class_raster(
             raster.update_tags(
                 1, **{f"CLASS_{scene_class.id}": scene_class.name for scene_class in classes}
             )
+            for (row, col), found in pixels.blocks():
+                values = np.where(found >= 0, found, _NODATA).astype(np.uint8)
+                raster.write(values, 1, window=Window(col, row, *values.shape[::-1]))
+        copy(scratch, path, driver="COG", compress="DEFLATE", overview_resampling="MODE")
+        scratch.unlink()
         legend_path(path).write_text(_legend(classes), encoding="utf-8")
     except (RasterioError, OSError) as error:
         raise write_error(path, str(error)) from error

@@ -1,7 +1,8 @@
 """A finished map, read back as its cells with the classes that the map shows, whatever the format.
 
 The map is what its ``landuse`` layer shows. Where small regions joined their neighbors there
-(``--min-area``), a cell is of the class of the region in which it lies, not of its own.
+(``--min-area``), or regions end where the picture changes (``--snap``), a cell is of the class of
+the region in which its middle lies, not of its own.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class FinishedMap:
         grid = np.full(shape, _NOTHING, np.int16)
         grid[own.rows, own.cols] = own.codes
         regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
-        if regions == sum(known.regions for known in self.classes):
+        alike = regions == sum(known.regions for known in self.classes)
+        if alike and (own.codes != _NOTHING).all():
             return own
         return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
 
@@ -145,7 +147,10 @@ class FinishedMap:
         )
 
     def _shown_classes(self, count: int) -> NDArray[np.int16]:
-        """The class of the region in which each cell lies."""
+        """The class of the region in which the middle of each cell lies.
+
+        Where that is nodata, the nearest one in the cell's reach.
+        """
         regions = read_layer(self.path, "landuse")
         codes = {name: code for code, name in enumerate(self.names)}
         of_region = np.array([codes[name] for name in regions["class"]], np.int16)
@@ -155,6 +160,13 @@ class FinishedMap:
             inner = shapely.point_on_surface(polygons)
             cell, region = tree.query(inner, predicate="intersects")
             shown[start + cell] = of_region[region]
+            bare = np.flatnonzero(shown[start : start + len(polygons)] == _NOTHING)
+            if len(bare):
+                reach = shapely.minimum_bounding_radius(polygons[bare]).max()
+                cell, region = tree.query_nearest(
+                    inner[bare], max_distance=reach, all_matches=False
+                )
+                shown[start + bare[cell]] = of_region[region]
         if (shown == _NOTHING).any():
             raise InputError(
                 f"{self.path}: {int((shown == _NOTHING).sum())} cells lie in no region of its"

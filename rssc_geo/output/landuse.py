@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import write_error
 from rssc_geo.geometry import Regions, dissolve, merge_small
-from rssc_geo.output.class_raster import write_class_raster
+from rssc_geo.output.class_raster import ClassPixels, write_class_raster
 from rssc_geo.output.formats import WGS84
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
 from rssc_geo.output.placement import GeoGrid, Placement
+from rssc_geo.output.snapping import Pixels, snap_cells, snap_record
 from rssc_geo.output.steps import take_steps
 from rssc_geo.output.target import OutputTarget
 
@@ -70,9 +73,14 @@ class LandUseSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """A map before it is written; ``classes`` are those of its cells before any merging."""
+    """A map before it is written.
+
+    ``class_grid``: of each cell the class of its region, -1 for none; ``classes``: those of its
+    cells before any merging, and those of its regions.
+    """
 
     class_grid: NDArray[np.int32]
+    pixels: ClassPixels
     regions: Regions
     values: RegionValues
     classes: tuple[SceneClass, ...]
@@ -132,6 +140,7 @@ class LandUseWriter:
             "probabilities": target.probabilities,
             "adapt_shares": target.adapt_shares,
             "smooth": target.smooth,
+            "snap": target.snap,
         }
         self._part = PartFile(target.part_path, key)
         if not len(self._part):  # a map that is there was not made by this very run
@@ -153,17 +162,22 @@ class LandUseWriter:
     def append(self, batch: CellBatch, watermark: int) -> None:
         """Keep cells, each given once in a run, and the watermark, in one transaction."""
         target = self._target
-        keep = target.probabilities or target.adapt_shares or target.smooth
+        keep = target.probabilities or target.adapt_shares or target.smooth or target.snap
         rows = make_rows(batch, keep=keep, unknown_below=self._unknown_below)
         self._part.append(rows, watermark)
 
-    def finish(self, extra_provenance: Mapping[str, object] | None = None) -> LandUseSummary:
+    def finish(
+        self,
+        extra_provenance: Mapping[str, object] | None = None,
+        pixels: Pixels | None = None,
+    ) -> LandUseSummary:
         """Make the result of the cells appended, put it in place and remove the part file.
 
-        Before, the steps over the set of cells are taken that the target asks for.
+        Before, the steps over the set of cells are taken that the target asks for. ``pixels`` opens
+        the scene once more, for a target that snaps.
 
-        Raises ``OutputError`` when it cannot be written; the part file is then kept. One that was
-        damaged meanwhile is deleted.
+        Raises ``InputError`` where the scene cannot be read then, ``OutputError`` when the result
+        cannot be written; the part file is then kept. One that was damaged meanwhile is deleted.
         """
         target = self._target
         if not self._part.is_whole():
@@ -173,9 +187,27 @@ class LandUseWriter:
                 " dropped, run the same command again"
             )
         steps = take_steps(self._part, target, self._named, unknown_below=self._unknown_below)
+        if not target.snap:
+            return self._write(self._map(), steps, extra_provenance)
+        if pixels is None:
+            raise ValueError("a map that snaps needs the scene's pixels")
+        steps = {**steps, "snap": snap_record(self._geo.grid, len(self._part))}
+        try:
+            with tempfile.TemporaryFile(dir=target.path.parent) as scratch:
+                return self._write(self._snapped(pixels, scratch), steps, extra_provenance)
+        except OSError as error:
+            raise write_error(target.path, error) from error
+
+    def _write(
+        self,
+        result: _Map,
+        steps: Mapping[str, object],
+        extra_provenance: Mapping[str, object] | None,
+    ) -> LandUseSummary:
+        """Put a map in place and remove the part file."""
+        target = self._target
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
-        result = self._map()
         layers = self._layers(result)
         with target.staged() as staging:
             for layer in layers:
@@ -186,7 +218,7 @@ class LandUseWriter:
                 describe_geopackage(path, layers, classes=result.classes, provenance=provenance)
             if target.class_raster is not None:
                 path = staging.place(target.class_raster)
-                write_class_raster(path, result.class_grid, self._geo, self._classes)
+                write_class_raster(path, result.pixels, self._geo.crs, self._classes)
             self._part.announce({path: staging.place(path) for path in target.results})
         self._part.remove()
         return _summary(target, result, self._classes)
@@ -258,10 +290,35 @@ class LandUseWriter:
         if self._target.clip is not None:
             area = self._clipped_areas(regions)
         values = RegionValues(mean, area, cells)
-        return _Map(class_grid, regions, values, tuple(self._classes[i] for i in present))
+        classes = tuple(self._classes[i] for i in present)
+        pixels = ClassPixels.of_cells(class_grid, self._geo)
+        return _Map(class_grid, pixels, regions, values, classes)
+
+    def _snapped(self, pixels: Pixels, scratch: IO[bytes]) -> _Map:
+        """The map of the pixels of the cells in the part file."""
+        found = snap_cells(
+            self._part,
+            self._placement,
+            pixels,
+            classes=len(self._classes),
+            min_area=self._target.min_area,
+            scratch=scratch,
+        )
+        regions = found.regions
+        inside = regions.labels >= 0
+        class_grid = np.full(regions.labels.shape, _NOTHING, np.int32)
+        class_grid[inside] = regions.class_ids[regions.labels[inside]]
+        cells = np.bincount(regions.labels[inside], minlength=len(regions))
+        present = set(regions.class_ids.tolist())
+        for chunk in self._part.read("class_id"):
+            present.update(class_id for (class_id,) in chunk)
+        values = RegionValues(found.confidence, self._clipped_areas(regions), cells)
+        classes = tuple(self._classes[i] for i in sorted(present))
+        raster = ClassPixels(found.shape, found.transform, found.classes)
+        return _Map(class_grid, raster, regions, values, classes)
 
     def _clipped_areas(self, regions: Regions) -> NDArray[np.float64]:
-        """What a clip leaves of each region, in m²."""
+        """The area in m² of each region, or what a clip leaves of it."""
         areas = np.zeros(len(regions))
         for start in range(0, len(regions), _CHUNK):
             polygons = self._placement.clip(regions.polygons(start, start + _CHUNK))

@@ -327,11 +327,16 @@ class PartFile:
     def __len__(self) -> int:
         return self._count
 
-    def read(self, columns: str) -> Iterator[list[tuple[object, ...]]]:
-        """The named columns of all cells in row-major order, in lists of some thousand rows."""
+    def read(self, columns: str, rows: range | None = None) -> Iterator[list[tuple[Any, ...]]]:
+        """The named columns of cells in row-major order, in lists of some thousand.
+
+        ``rows``: of the grid, those that are wanted; None: all.
+        """
         # The columns are named by this package alone.
-        query = f"SELECT {columns} FROM cells ORDER BY row, col"  # noqa: S608
-        cursor = self._connection.execute(query)
+        query = f"SELECT {columns} FROM cells"  # noqa: S608
+        if rows is not None:
+            query += f" WHERE row >= {rows.start:d} AND row < {rows.stop:d}"
+        cursor = self._connection.execute(f"{query} ORDER BY row, col")
         while chunk := cursor.fetchmany(_FETCH):
             yield chunk
 

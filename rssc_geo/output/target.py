@@ -45,6 +45,7 @@ class OutputTarget:
     probabilities : one ``p_<class>`` field a class in the ``cells`` layer
     adapt_shares : the probabilities are adapted to the shares of the classes among all cells
     smooth : each cell is told by its neighbors, where cells are smaller than tiles
+    snap : regions end where the picture changes, not at the sides of cells
     overwrite : whether files that are there are replaced
     clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
     class_raster : path of a COG of the cells' classes, or None
@@ -58,6 +59,7 @@ class OutputTarget:
     probabilities: bool = False
     adapt_shares: bool = False
     smooth: bool = True
+    snap: bool = False
     overwrite: bool = False
     clip: shapely.Geometry | None = None
     class_raster: Path | None = None
@@ -174,6 +176,7 @@ def make_target(
         probabilities=options.probabilities,
         adapt_shares=options.adapt_shares,
         smooth=options.smooth,
+        snap=options.snap,
         overwrite=overwrite,
         clip=area if options.aoi_clip else None,
         class_raster=None if options.class_raster is None else Path(options.class_raster),

@@ -74,7 +74,7 @@ def refine(
     First the choice of classes: a cell whose class is not among them takes its runner-up. Then the
     legend: where class and runner-up become one, their probabilities add up. Then ``majority`` and
     ``min_area``, which change the ``landuse`` layer alone. Probabilities of all classes are not
-    carried on.
+    carried on, nor are outlines that were snapped (``--snap``): there is no picture here to follow.
 
     Parameters
     ----------
@@ -102,6 +102,14 @@ def refine(
     )
     legend = None if options.legend is None else read_legend(options.legend)
     finished = FinishedMap(map_path)
+    made = read_provenance(finished.path)
+    steps = dict(made.get("steps", {}))
+    if steps.pop("snap", None) is not None:
+        log.warning(
+            "%s was snapped to its picture (--snap), which is not looked at again here: the new map"
+            " has the outlines of cells",
+            finished.path.name,
+        )
     table = _read(finished)
     table = _choose(table, options, finished)
     numbers = dict(zip(table["class"].to_pylist(), table["class_id"].to_pylist(), strict=True))
@@ -118,7 +126,7 @@ def refine(
         finished.crs,
     )
     provenance = provenance_document(
-        read_provenance(finished.path),
+        {**made, **({"steps": steps} if "steps" in made else {})},
         {
             "refined_from": finished.path.name,
             "refined_by": {"options": _told(options), "rssc_geo": version("rssc-geo")},

@@ -9,7 +9,6 @@ takes from the queue that the next run belongs to.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -308,10 +307,11 @@ class _BlockLoader:
     ) -> None:
         self._pixels, self._source = pixels, source
         self._grid, self._radiometry = grid, radiometry
-        scales = [size / grid.cell_pixels for size in grid.cell_size]
-        self._factors = [1 << max(0, int(math.log2(scale))) for scale in scales]
-        self._scales = [scale / f for scale, f in zip(scales, self._factors, strict=True)]
-        # What does not fill a pixel of the reduced raster is less than one of the network's.
+        self._factors = grid.factors
+        self._scales = [
+            size / grid.cell_pixels / factor
+            for size, factor in zip(grid.cell_size, self._factors, strict=True)
+        ]
         self._lengths = [
             max(1, length // factor)
             for length, factor in zip(grid.shape, self._factors, strict=True)
@@ -350,8 +350,7 @@ class _BlockLoader:
         """Where cells that are on the raster lie on the canvas, and the taps of their pixels."""
         out, scale, length = self._grid.cell_pixels, self._scales[axis], self._lengths[axis]
         start = max(0, cells.start * out)
-        # The last pixel whose center lies on the raster.
-        stop = min(cells.stop * out, max(1, math.floor(length / scale + 0.5)))
+        stop = min(cells.stop * out, self._grid.pixels_shape[axis])
         origin = cells.start * out
         return slice(start - origin, stop - origin), taps(start, stop, scale=scale, length=length)
 

@@ -218,6 +218,7 @@ def test_choice_and_steps_are_those_of_one_machine(
     options = (
         "--adapt-shares",
         "--smooth",
+        "--snap",
         "--exclude-classes",
         "Field",
         "--probabilities",
@@ -234,5 +235,5 @@ def test_choice_and_steps_are_those_of_one_machine(
     told = read_provenance(spread / "scene.gpkg")
     assert told["class_choice"] == ["River, wide", "Town <b>"]
     assert {step["cells"] for step in told["steps"].values()} == {64}
-    assert set(told["steps"]) == {"adapt_shares"}
+    assert set(told["steps"]) == {"adapt_shares", "snap"}
     assert told["steps"] == read_provenance(whole / "scene.gpkg")["steps"]

@@ -110,7 +110,8 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         ),
         "class_raster": Override(
             title="Classes as raster",
-            help="A GeoTIFF with one pixel a cell: the class_id of its class.",
+            help="A GeoTIFF with one pixel a cell, or finer where outlines follow the picture: the"
+            " class_id of its class.",
             make=lambda name, title: QgsProcessingParameterRasterDestination(
                 name, title, **_OPTIONAL_DESTINATION
             ),
@@ -129,6 +130,7 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "no_unknown": Override(title="No class 'Unknown'"),
         "adapt_shares": Override(title="Adapt to the shares of the classes"),
         "smooth": Override(title="Do not let neighbors tell a cell's class"),
+        "snap": Override(title="Outlines follow the picture"),
         "areas": Override(title="Table of areas"),
         "zone_field": Override(title="Field of the zones' names"),
         "only_classes": Override(title="Only these classes"),
