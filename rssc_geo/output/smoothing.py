@@ -27,9 +27,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-STRENGTH = 4.0
+STRENGTH = 8.0
 """λ: the weight of a neighbor of the same color, where the cell itself weighs 1."""
-CONTRAST = 30.0
+CONTRAST = 15.0
 """σ: at a color so far off, of 255 a band, a neighbor has lost 39 % of its weight."""
 ROUNDS = 8
 _Places = slice | NDArray[np.intp]
