@@ -11,17 +11,19 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
-from helpers import script, wait_for
+from helpers import look_at_backend, script, wait_for
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QCoreApplication
 from qgis.PyQt.QtWidgets import QMessageBox
-from rssc_geo_qgis import install, settings
+from rssc_geo_qgis import install, place, settings
 from rssc_geo_qgis.options_page import OptionsFactory, OptionsPage
 from rssc_geo_qgis.tasks import BackendTask
+from rssc_geo_qgis.torch_build import Build
 
 
 @pytest.fixture
 def page(application):
+    look_at_backend()
     found = OptionsPage(None)
     yield found
     if BackendTask.current is not None:
@@ -106,24 +108,26 @@ def test_a_page_that_is_closed_and_opened_again_during_a_task(page, tmp_path):
     assert again.check_button.isEnabled()
 
 
-def test_an_installation_that_fails_says_why(page, monkeypatch):
-    monkeypatch.setattr(install, "CPU", install.Build("CPU", "", 900_000))
-    monkeypatch.setattr(install, "CUDA", install.CPU)
+def test_an_installation_that_fails_says_why(page, monkeypatch, wheel):
+    huge = Build("cpu", "CPU", 900_000)
+    monkeypatch.setattr(install, "choose_build", lambda *_: huge)
+    page.source.setText(str(wheel))
     page.install_button.click()
     wait_until_idle()
     assert "needs 900000 GB on the disk" in page.status.text()
-    assert not Path(install.folder()).exists()
+    assert not Path(place.folder()).exists()
 
 
 def test_remove_asks_first(page, monkeypatch):
-    Path(install.folder()).mkdir(parents=True)
+    Path(place.folder()).mkdir(parents=True)
     answers = iter([QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes])
     asked = []
     monkeypatch.setattr(
         QMessageBox, "question", lambda *arguments: asked.append(arguments[2]) or next(answers)
     )
     page.remove_button.click()
-    assert Path(install.folder()).is_dir()
+    assert Path(place.folder()).is_dir()
     page.remove_button.click()
-    assert not Path(install.folder()).exists()
-    assert install.folder() in asked[0]
+    wait_until_idle()
+    assert not Path(place.folder()).exists()
+    assert place.folder() in asked[0]
