@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import settings
-from .child import ChildError, ask, which
+from .child import ChildError, ChildStoppedError, ask, which
 from .i18n import tr
 from .place import program_path
 
@@ -94,7 +94,7 @@ def find_backend() -> Backend:
     Asks it where that was not done before, which takes a moment: not for the main thread. Raises
     ``BackendError`` when there is none, or it does not answer as it should.
     """
-    key = _identity(_program())
+    key = _identity(program_in_use())
     if key not in _answers:
         _answers[key] = _ask(key[0])
     return _good(_answers[key])
@@ -105,7 +105,7 @@ def known_backend() -> Backend | None:
 
     Raises ``BackendError`` when there is none, or when it did not answer as it should.
     """
-    answer = _answers.get(_identity(_program()))
+    answer = _answers.get(_identity(program_in_use()))
     return None if answer is None else _good(answer)
 
 
@@ -119,21 +119,11 @@ def check_known(command: str, options: Iterable[str] = ()) -> None:
         backend.require_known(command, options)
 
 
-def forget() -> None:
-    """Ask again at the next call: the backend was installed, updated or removed."""
-    _answers.clear()
-    _options.clear()
+def program_in_use() -> str:
+    """The full name of the program, which was not asked yet.
 
-
-def how_to_get() -> str:
-    """What to do where there is no backend."""
-    return tr(
-        "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that"
-        " is there already."
-    )
-
-
-def _program() -> str:
+    Raises ``BackendError`` when there is none.
+    """
     program = settings.get(settings.PROGRAM)
     if program and not os.path.isfile(program):
         raise BackendError(
@@ -149,6 +139,20 @@ def _program() -> str:
             tr("The backend rssc-geo is not installed. {how}").format(how=how_to_get())
         )
     return os.path.abspath(program)
+
+
+def forget() -> None:
+    """Ask again at the next call: the backend was installed, updated or removed."""
+    _answers.clear()
+    _options.clear()
+
+
+def how_to_get() -> str:
+    """What to do where there is no backend."""
+    return tr(
+        "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that"
+        " is there already."
+    )
 
 
 def _identity(program: str) -> tuple[str, float]:
@@ -169,6 +173,12 @@ def _ask(program: str) -> Backend | str:
     try:
         version = ask([program, "--version"]).strip()
         commands = _commands(ask([program, "--help"]))
+    except ChildStoppedError as error:
+        raise BackendError(
+            tr("The backend {program} was not asked: {reason}").format(
+                program=program, reason=error
+            )
+        ) from error
     except ChildError as error:
         return tr("The backend {program} does not run ({reason}). {how}").format(
             program=program, reason=error, how=how_to_get()

@@ -69,12 +69,16 @@ _GRACE_S = 0.6  # what is left of the second after a poll, before the child is e
 
 Line = Callable[[str], None]
 
-_stops: set[threading.Event] = set()
-"""One for each child that runs: set, it ends the child."""
+_stops: dict[threading.Event, int] = {}
+"""For each child that runs, what ends it when it is set, and the thread that watches the child."""
 
 
 class ChildError(Exception):
     """A program did not start, failed or did not answer; the message says which."""
+
+
+class ChildStoppedError(ChildError):
+    """A program was ended before it answered: nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,11 @@ def run_child(
     started.
     """
     stopped = threading.Event()
-    _stops.add(stopped)
+    _stops[stopped] = threading.get_ident()
     try:
         return _run(arguments, feedback, (on_stdout, on_stderr), environment, stopped)
     finally:
-        _stops.discard(stopped)
+        del _stops[stopped]
 
 
 def _run(
@@ -189,10 +193,11 @@ def _run(
     return Finished(process.returncode, last_error, cancelled)
 
 
-def end_all() -> None:
-    """Tell all children to end; returns at once."""
-    for stopped in tuple(_stops):
-        stopped.set()
+def end_all(*, of_thread: int | None = None) -> None:
+    """Tell all children, or those that one thread watches, to end; returns at once."""
+    for stopped, thread in tuple(_stops.items()):
+        if of_thread in (None, thread):
+            stopped.set()
 
 
 def wait_for_all() -> None:
@@ -254,7 +259,7 @@ def ask(arguments: Sequence[str], *, timeout_s: float = 30) -> str:
     if deadline.isCanceled():
         raise ChildError(tr("no answer within {seconds:g} s").format(seconds=timeout_s))
     if done.cancelled:
-        raise ChildError(tr("it was stopped"))
+        raise ChildStoppedError(tr("it was stopped"))
     if done.code != 0:
         raise ChildError(done.last_error or tr("it ended with code {code}").format(code=done.code))
     return "\n".join(printed)

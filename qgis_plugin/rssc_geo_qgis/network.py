@@ -6,14 +6,9 @@ import os
 import tempfile
 from urllib.parse import quote, urlsplit
 
-from qgis.core import QgsApplication, QgsNetworkAccessManager
-from qgis.PyQt.QtNetwork import QNetworkProxy
+from qgis.core import QgsApplication, QgsAuthMethodConfig, QgsSettings
 
-_SCHEMES = {
-    QNetworkProxy.ProxyType.HttpProxy: "http",
-    QNetworkProxy.ProxyType.HttpCachingProxy: "http",
-    QNetworkProxy.ProxyType.Socks5Proxy: "socks5h",
-}
+_SCHEMES = {"HttpProxy": "http", "HttpCachingProxy": "http", "Socks5Proxy": "socks5h"}
 _CERTIFICATES = ("CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
@@ -26,19 +21,38 @@ def environment() -> dict[str, str]:
 
 
 def _proxy() -> dict[str, str]:
-    manager = QgsNetworkAccessManager.instance()
-    proxy = manager.fallbackProxy()
-    scheme = _SCHEMES.get(proxy.type())
-    if scheme is None or not proxy.hostName():
+    # From the settings: QGIS's own access to the network belongs to one thread each.
+    chosen = QgsSettings()
+    scheme = _SCHEMES.get(chosen.value("proxy/proxyType", ""))
+    host = chosen.value("proxy/proxyHost", "")
+    if scheme is None or not host or not chosen.value("proxy/proxyEnabled", False, type=bool):  # noqa: FBT003 -- Qt's
         return {}
-    user = quote(proxy.user(), safe="")
-    if proxy.password():
-        user += ":" + quote(proxy.password(), safe="")
-    port = f":{proxy.port()}" if proxy.port() else ""
-    url = f"{scheme}://{user}{'@' if user else ''}{proxy.hostName()}{port}"
-    direct = ",".join(_host(text) for text in [*manager.noProxyList(), *manager.excludeList()])
-    found = {"http_proxy": url, "https_proxy": url, "no_proxy": direct}
+    user, password = _credentials(chosen)
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    port = chosen.value("proxy/proxyPort", "")
+    url = f"{scheme}://{login}{'@' if login else ''}{host}{f':{port}' if port else ''}"
+    direct = [*_texts(chosen, "proxy/noProxyUrls"), *_texts(chosen, "proxy/proxyExcludedUrls")]
+    found = {"http_proxy": url, "https_proxy": url, "no_proxy": ",".join(map(_host, direct))}
     return {name: value for key, value in found.items() for name in (key, key.upper())}
+
+
+def _credentials(chosen: QgsSettings) -> tuple[str, str]:
+    """Name and password for the proxy: as entered, or as QGIS keeps them under its own password.
+
+    Not those that it would have to ask the user for.
+    """
+    configuration = chosen.value("proxy/authcfg", "")
+    manager = QgsApplication.authManager()
+    if configuration and not manager.isDisabled() and manager.masterPasswordIsSet():
+        method = QgsAuthMethodConfig()
+        if manager.loadAuthenticationConfig(configuration, method, True):  # noqa: FBT003 -- in full
+            return method.config("username"), method.config("password")
+    return chosen.value("proxy/proxyUser", ""), chosen.value("proxy/proxyPassword", "")
+
+
+def _texts(chosen: QgsSettings, name: str) -> list[str]:
+    value = chosen.value(name, [])
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _host(address: str) -> str:

@@ -118,6 +118,8 @@ class OptionsPage(QgsOptionsPageWidget):
         Called by QGIS when the dialog is accepted, and before the backend is started here.
         """
         self._keep()
+        if BackendTask.current is None:
+            BackendTask.last = None  # it was read, and may not hold any more
         look()
 
     def _keep(self) -> None:

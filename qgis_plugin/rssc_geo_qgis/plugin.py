@@ -51,6 +51,7 @@ class RsscGeoPlugin:
             action.triggered.connect(slot)
             self.iface.addPluginToMenu(TITLE, action)
             self._actions.append(action)
+        board.closed = False
         board.started.connect(self._announce)
         board.looked.connect(self._looked)
         self._waits_for_look = True
@@ -58,6 +59,7 @@ class RsscGeoPlugin:
         look()
 
     def unload(self) -> None:
+        board.closed = True
         if BackendTask.current is not None:
             BackendTask.current.cancel()
         end_all()

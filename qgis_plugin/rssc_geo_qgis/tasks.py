@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from qgis.core import QgsApplication, QgsFeedback, QgsTask
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from . import settings
-from .backend import BackendError, find_backend, forget, known_backend
+from .backend import BackendError, find_backend, forget, program_in_use
 from .check import check_backend
+from .child import end_all
 from .diagnostics import describe
 from .i18n import tr
 from .install import InstallError, Sources, install, remove
@@ -43,6 +45,8 @@ class Board(QObject):
 
     started = pyqtSignal(object)
     looked = pyqtSignal()
+    closed = False
+    """Whether the plugin was switched off: nothing is started any more."""
 
 
 board = Board()
@@ -69,6 +73,7 @@ class BackendTask(QgsTask):
         self._feedback.progressChanged.connect(self.setProgress)
         self.report = Report(title)
         self._error = ""
+        self._thread = 0
 
     def start(self) -> bool:
         """Hand the task to QGIS; False while another one runs."""
@@ -80,6 +85,7 @@ class BackendTask(QgsTask):
         return True
 
     def run(self) -> bool:
+        self._thread = threading.get_ident()
         with self._open_log() as file:
 
             def log(text: str) -> None:
@@ -104,6 +110,7 @@ class BackendTask(QgsTask):
 
     def cancel(self) -> None:
         self._feedback.cancel()
+        end_all(of_thread=self._thread)  # also one that is only asked something
         super().cancel()
 
     def finished(self, result: bool) -> None:  # noqa: FBT001 -- as QGIS calls it
@@ -130,6 +137,7 @@ class _Look(QgsTask):
 
     def __init__(self) -> None:
         super().__init__(tr("Look at the RSSC Geo backend"), QgsTask.Flag.CanCancel)
+        self._program = _program_in_use()
 
     def run(self) -> bool:
         with contextlib.suppress(BackendError):  # remembered as well
@@ -142,9 +150,15 @@ class _Look(QgsTask):
     def finished(self, _result: bool) -> None:  # noqa: FBT001 -- as QGIS calls it
         _Look.running = None
         board.looked.emit()
-        with contextlib.suppress(BackendError):
-            if known_backend() is None:  # another one was chosen meanwhile
-                look()
+        if _program_in_use() != self._program:  # another one was chosen meanwhile
+            look()
+
+
+def _program_in_use() -> str:
+    try:
+        return program_in_use()
+    except BackendError:
+        return ""
 
 
 def _needs() -> Iterable[tuple[str, tuple[str, ...]]]:
@@ -156,7 +170,7 @@ def _needs() -> Iterable[tuple[str, tuple[str, ...]]]:
 
 def look() -> None:
     """Find out in the background which backend there is; ``board.looked`` tells the end."""
-    if _Look.running is None:
+    if _Look.running is None and not board.closed:
         _Look.running = _Look()
         QgsApplication.taskManager().addTask(_Look.running)
 
