@@ -27,7 +27,8 @@ def check_backend(*, feedback: QgsFeedback, log: Log) -> None:
     backend = find_backend()
     log(f"{backend.program}")
     log(f"rssc-geo {backend.version}, commands: {', '.join(sorted(backend.commands))}")
-    log(versions_beside(backend.program))
+    for line in versions_beside(backend.program).splitlines():
+        log(line)
     log(tr("classifying a test picture …"))
     with tempfile.TemporaryDirectory() as folder:
         picture = os.path.join(folder, "test.ppm")

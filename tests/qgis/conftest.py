@@ -234,6 +234,43 @@ def begin_installation(tmp_path: Path) -> Callable[[object], None]:
     return begin
 
 
+@pytest.fixture(scope="session")
+def stub_wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of wheels: torch and torchvision with nothing inside but the way to the real ones.
+
+    A .pth file shows the dependencies of the project's .venv, so that what is installed from here
+    works; a whole PyTorch would take gigabytes. Only where QGIS's Python and that of the .venv are
+    of one version.
+    """
+    if DEPENDENCIES is None or DEPENDENCIES.parent.name != f"python3.{sys.version_info[1]}":
+        pytest.skip("QGIS's Python is of another version than the project's .venv")
+    shown, folder = tmp_path_factory.mktemp("dependencies"), tmp_path_factory.mktemp("wheels")
+    for entry in DEPENDENCIES.iterdir():
+        if (
+            not entry.name.startswith(("rssc_geo", "__editable__", "__pycache__", "pip"))
+            and entry.suffix != ".pth"
+        ):
+            (shown / entry.name).symlink_to(entry)
+    for name in ("torch", "torchvision"):
+        write_wheel(folder, name, next(DEPENDENCIES.glob(f"{name}-*.dist-info")), shown)
+    return folder
+
+
+def write_wheel(folder: Path, name: str, real: Path, shown: Path) -> None:
+    """A wheel with a name and version, whose only file is ``<name>.pth`` with a folder in it."""
+    version = real.name.removesuffix(".dist-info").split("-")[1].partition("+")[0]
+    info = f"{name}-{version}.dist-info"
+    contents = {
+        f"{name}.pth": f"{shown}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*contents, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in {**contents, f"{info}/RECORD": record}.items():
+            archive.writestr(path, text)
+
+
 @pytest.fixture
 def children() -> Callable[[str], list[tuple[int, str]]]:
     """Number and command line of living processes whose command line holds a text, from /proc."""
