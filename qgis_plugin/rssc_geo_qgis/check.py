@@ -26,7 +26,11 @@ def check_backend(*, feedback: QgsFeedback, log: Log) -> None:
     """Log what the backend is and run it once. Raises ``BackendError`` when it does not work."""
     backend = find_backend()
     log(f"{backend.program}")
-    log(f"rssc-geo {backend.version}, commands: {', '.join(sorted(backend.commands))}")
+    log(
+        tr("rssc-geo {version}, commands: {commands}").format(
+            version=backend.version, commands=", ".join(sorted(backend.commands))
+        )
+    )
     for line in versions_beside(backend.program).splitlines():
         log(line)
     log(tr("classifying a test picture …"))

@@ -72,9 +72,9 @@ class OptionsPage(QgsOptionsPageWidget):
         self.device.setEditable(True)
         self.device.addItems([self._fastest, "cpu", "cuda", "mps"])
         self.device.setCurrentText(settings.get(settings.DEVICE) or self._fastest)
-        self.source = _line(
+        self.source = _file(
             settings.INSTALL_FROM,
-            tr("the wheel that came with the plugin; or another, or a pinned one with its hash"),
+            tr("the wheel that came with the plugin; or another, or rssc-geo==… --hash=sha256:…"),
         )
         self.build = QComboBox()
         for title, value in (
@@ -84,7 +84,8 @@ class OptionsPage(QgsOptionsPageWidget):
         ):
             self.build.addItem(title, value)
         self.build.setCurrentIndex(max(self.build.findData(settings.get(settings.BUILD)), 0))
-        self.index = _line(settings.INDEX, tr("PyTorch's own and the usual one"))
+        self.index = QLineEdit(settings.get(settings.INDEX))
+        self.index.setPlaceholderText(tr("PyTorch's own and the usual one"))
         self.wheels = _file(
             settings.WHEELS, tr("none; with one and no index, no network is used"), is_folder=True
         )
@@ -127,7 +128,7 @@ class OptionsPage(QgsOptionsPageWidget):
         settings.put(settings.PROGRAM, self.program.filePath())
         settings.put(settings.CACHE, self.cache.filePath())
         settings.put(settings.DEVICE, "" if device == self._fastest else device)
-        settings.put(settings.INSTALL_FROM, self.source.text())
+        settings.put(settings.INSTALL_FROM, self.source.filePath())
         settings.put(settings.BUILD, self.build.currentData())
         settings.put(settings.INDEX, self.index.text())
         settings.put(settings.WHEELS, self.wheels.filePath())
@@ -239,12 +240,6 @@ def _file(setting: str, placeholder: str, *, is_folder: bool = False) -> QgsFile
     )
     widget.setFilePath(settings.get(setting))
     widget.lineEdit().setPlaceholderText(placeholder)
-    return widget
-
-
-def _line(setting: str, placeholder: str) -> QLineEdit:
-    widget = QLineEdit(settings.get(setting))
-    widget.setPlaceholderText(placeholder)
     return widget
 
 

@@ -121,7 +121,8 @@ class RsscGeoPlugin:
 
         def ended(error: str) -> None:
             level = Qgis.MessageLevel.Warning if error else Qgis.MessageLevel.Success
-            bar.pushMessage(TITLE, f"{title}: {error or tr('done.')}", level, 0)
+            outcome = error or tr("done.")
+            bar.pushMessage(TITLE, f"{title}: {outcome}", level, 0)
 
         task.line.connect(
             lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info)

@@ -49,12 +49,12 @@ def test_what_is_entered_is_kept(page, tmp_path):
     page.program.setFilePath(str(tmp_path / "rssc-geo"))
     page.device.setCurrentText("cuda:1")
     page.cache.setFilePath(str(tmp_path))
-    page.source.setText(" rssc-geo==0.1.0 ")
+    page.source.setFilePath(" rssc-geo==0.1.0 ")
     page.apply()
     again = OptionsPage(None)
     assert again.program.filePath() == str(tmp_path / "rssc-geo")
     assert (again.device.currentText(), again.cache.filePath()) == ("cuda:1", str(tmp_path))
-    assert again.source.text() == "rssc-geo==0.1.0"
+    assert again.source.filePath() == "rssc-geo==0.1.0"
     assert settings.environment() == {
         "XDG_CACHE_HOME": str(tmp_path),
         "HF_HOME": f"{tmp_path}/huggingface",
@@ -111,7 +111,7 @@ def test_a_page_that_is_closed_and_opened_again_during_a_task(page, tmp_path):
 def test_an_installation_that_fails_says_why(page, monkeypatch, wheel):
     huge = Build("cpu", "CPU", 900_000)
     monkeypatch.setattr(install, "choose_build", lambda *_: huge)
-    page.source.setText(str(wheel))
+    page.source.setFilePath(str(wheel))
     page.install_button.click()
     wait_until_idle()
     assert "needs 900000 GB on the disk" in page.status.text()
