@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 import subprocess
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -68,7 +68,7 @@ def test_what_a_user_reads_goes_through_tr(name):
 
 
 def test_the_template_has_every_text(template):
-    collected = {node.text for node in ElementTree.parse(template).iter("source")}
+    collected = {node.text for node in ET.parse(template).iter("source")}
     for name in (path.stem for path in PLUGIN.glob("*.py")):
         for called, node in calls(name):
             if called == "tr" and isinstance(node.args[0], ast.Constant):
@@ -79,7 +79,7 @@ def test_a_translation_is_shown(template, tmp_path, monkeypatch):
     lrelease = shutil.which("lrelease", path="/usr/lib/qt5/bin:/usr/lib/qt6/bin")
     if lrelease is None:
         pytest.skip("lrelease is not installed (Debian: qttools5-dev-tools)")
-    tree = ElementTree.parse(template)
+    tree = ET.parse(template)
     for message in tree.iter("message"):
         if message.findtext("source") == "The backend rssc-geo is not installed. {how}":
             translation = message.find("translation")
