@@ -34,7 +34,7 @@ MOST_ZIP_BYTES = 24_000_000
 """The plugin repository takes 25,000,000."""
 MOST_BUNDLE_BYTES = 20_000_000
 """Of the embedded model, so that the wheel always fits."""
-_SUFFIXES = {".py", ".svg", ".json"}
+_SUFFIXES = {".py", ".svg", ".json", ".qm"}
 _TIMESTAMP = (2020, 1, 1, 0, 0, 0)  # the same files make the same zip, whenever it is built
 _EPOCH_S = "1577836800"  # the same moment, for the wheel
 _RESERVED = ("example.org", "example.com", "example.net")  # RFC 2606: never anyone's

@@ -25,7 +25,11 @@ def _proxy() -> dict[str, str]:
     chosen = QgsSettings()
     scheme = _SCHEMES.get(chosen.value("proxy/proxyType", ""))
     host = chosen.value("proxy/proxyHost", "")
-    if scheme is None or not host or not chosen.value("proxy/proxyEnabled", False, type=bool):  # noqa: FBT003 -- Qt's
+    if (
+        scheme is None
+        or not host
+        or not chosen.value("proxy/proxyEnabled", defaultValue=False, type=bool)
+    ):
         return {}
     user, password = _credentials(chosen)
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
@@ -45,7 +49,7 @@ def _credentials(chosen: QgsSettings) -> tuple[str, str]:
     manager = QgsApplication.authManager()
     if configuration and not manager.isDisabled() and manager.masterPasswordIsSet():
         method = QgsAuthMethodConfig()
-        if manager.loadAuthenticationConfig(configuration, method, True):  # noqa: FBT003 -- in full
+        if manager.loadAuthenticationConfig(configuration, method, full=True):
             return method.config("username"), method.config("password")
     return chosen.value("proxy/proxyUser", ""), chosen.value("proxy/proxyPassword", "")
 

@@ -28,7 +28,7 @@ pytest.importorskip(
 )
 
 from helpers import classify, script, wait_for
-from qgis.core import QgsApplication, QgsFeedback, QgsSettings, QgsVectorLayer
+from qgis.core import QgsApplication, QgsAuthMethodConfig, QgsFeedback, QgsSettings, QgsVectorLayer
 from qgis.PyQt.QtNetwork import QSslCertificate
 from rssc_geo_qgis import backend as backends
 from rssc_geo_qgis import (
@@ -384,6 +384,33 @@ def test_what_is_told_of_the_proxy(qgis_settings):
     assert network.environment() == {}
     qgis_settings(proxyType="HttpProxy", proxyEnabled=False)
     assert network.environment() == {}
+
+
+def test_a_proxy_s_password_that_qgis_keeps(qgis_settings):
+    """Told when QGIS's own password was entered; the user is not asked for it from here."""
+    manager = QgsApplication.authManager()
+    assert manager.setMasterPassword("master", verify=True)
+    method = QgsAuthMethodConfig("Basic")
+    method.setName("proxy")
+    method.setConfig("username", "me")
+    method.setConfig("password", "kept")
+    stored = manager.storeAuthenticationConfig(method)
+    assert stored[0] if isinstance(stored, tuple) else stored
+    qgis_settings(
+        proxyEnabled=True,
+        proxyType="HttpProxy",
+        proxyHost="gate",
+        proxyPort="3128",
+        authcfg=method.id(),
+    )
+    try:
+        assert network.environment()["https_proxy"] == "http://me:kept@gate:3128"
+        manager.clearMasterPassword()
+        assert network.environment()["https_proxy"] == "http://gate:3128"
+    finally:
+        manager.setMasterPassword("master", verify=True)
+        manager.removeAuthenticationConfig(method.id())
+        manager.clearMasterPassword()
 
 
 @pytest.fixture
