@@ -24,6 +24,7 @@ from rssc_geo_qgis.torch_build import Build
 @pytest.fixture
 def page(application):
     look_at_backend()
+    BackendTask.last = None
     found = OptionsPage(None)
     yield found
     if BackendTask.current is not None:
@@ -106,6 +107,21 @@ def test_a_page_that_is_closed_and_opened_again_during_a_task(page, tmp_path):
     again.stop_button.click()
     wait_until_idle()
     assert again.check_button.isEnabled()
+
+
+def test_what_ended_while_the_page_was_closed_is_shown_when_it_is_opened(page, tmp_path):
+    old = script(tmp_path / "rssc-geo", "echo rssc-geo 0.0.9")
+    page.program.setFilePath(str(old))
+    page.check_button.click()
+    sip.delete(page)
+    wait_until_idle()
+    BackendTask.last.lines.append("what it said")
+    again = OptionsPage(None)
+    assert again.log.toPlainText() == "what it said"
+    assert "version 0.0.9, this plugin needs 0.1 or newer" in again.status.text()
+    again.program.setFilePath("")
+    again.apply()  # it was read: the page tells of the new choice from then on
+    assert "0.0.9" not in OptionsPage(None).status.text()
 
 
 def test_an_installation_that_fails_says_why(page, monkeypatch, wheel):
