@@ -71,6 +71,7 @@ def test_from_nothing_but_the_zip_to_a_styled_map(display, archive, wheels, chil
         "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
         f"[rssc_geo]\nwheels={wheels}\n[qgis]\nenableMacros=0\n"
     )
+    (home / "tmp").mkdir()
     draw = [
         VENV / "bin" / "python",
         ROOT / "examples" / "make_demo_scene.py",
@@ -84,6 +85,7 @@ def test_from_nothing_but_the_zip_to_a_styled_map(display, archive, wheels, chil
         "DISPLAY": display,
         "HOME": str(home),
         "RSSC_SESSION": str(home),
+        "TMPDIR": str(home / "tmp"),
         "PATH": "/usr/bin:/bin",
         "PIP_CONFIG_FILE": os.devnull,
     }
@@ -120,4 +122,4 @@ def test_from_nothing_but_the_zip_to_a_styled_map(display, archive, wheels, chil
     assert told["gaps_s"][int(len(told["gaps_s"]) * 0.98)] < 0.1
     assert "Classify scene" in told["asked"][0]
     assert children(str(home)) == []
-    assert not list(Path(tempfile.gettempdir()).glob("processing_*/**/*.part*"))
+    assert not list((home / "tmp").glob("processing_*/**/*.part*"))
