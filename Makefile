@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-qgis test-qgis-ltr plugin docs lint model left-out clean
+.PHONY: demo test test-qgis test-qgis-ltr plugin translations docs lint model left-out clean
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +29,14 @@ test-qgis: $(VENV)/.dev
 test-qgis-ltr: $(VENV)/.dev
 	OMP_WAIT_POLICY=PASSIVE tests/qgis/run-ltr
 
-plugin:
-	$(PYTHON) qgis_plugin/build_zip.py
+plugin: $(VENV)/.dev
+	$(BIN)/python qgis_plugin/build_zip.py
+
+# The plugin's texts for translators, into build; needs pylupdate5 (Debian: pyqt5-dev-tools).
+translations:
+	mkdir -p build
+	pylupdate5 $$(find qgis_plugin/rssc_geo_qgis -name '*.py' | sort) -ts build/rssc_geo.ts 2>/dev/null
+	@echo "template: $(CURDIR)/build/rssc_geo.ts"
 
 # The documentation site, into build/site; a warning is an error.
 docs: $(VENV)/.dev
@@ -50,6 +56,9 @@ lint: $(VENV)/.dev
 	  --disable-error-code misc --disable-error-code no-any-return \
 	  --disable-error-code var-annotated --no-warn-unused-ignores
 	$(BIN)/lint-imports --no-logo
+	# What the plugin repository scans an upload with.
+	$(BIN)/python qgis_plugin/build_zip.py build/scanned.zip
+	$(BIN)/python qgis_plugin/scan_zip.py build/scanned.zip
 	$(IN_GIT) && PATH="$(CURDIR)/$(BIN):$$PATH" SKIP=ruff,ruff-format,mypy,import-linter \
 	  $(BIN)/pre-commit run --all-files || ! $(IN_GIT)
 

@@ -1,25 +1,23 @@
-"""Find the program ``rssc-geo``, ask it what it can do, and say in one line what is wrong."""
+"""Find the program ``rssc-geo``, ask it what it can do, and say in one line what is wrong.
+
+Asking starts the program and takes a while: that is done off the main thread, and what it answered
+is remembered until the program changes.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
-from . import install, settings
-from .child import ask
+from . import settings
+from .child import ChildError, ChildStoppedError, ask, which
+from .i18n import tr
+from .place import program_path
 
 MINIMUM = (0, 1)
 """Oldest version (major, minor) whose commands and messages the plugin understands."""
-
-HOW_TO_GET = (
-    "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that is"
-    " there already."
-)
 
 
 class BackendError(Exception):
@@ -36,103 +34,168 @@ class Backend:
 
     def require(self, command: str, options: Iterable[str] = ()) -> None:
         """Raise ``BackendError`` when the program lacks the command, or these options of it."""
-        missing = ""
-        if command not in self.commands:
-            missing = f"command '{command}'"
-        elif lacking := [option for option in options if option not in self.options(command)]:
-            missing = f"option {lacking[0]} of '{command}'"
-        if missing:
-            raise BackendError(
-                f"The backend at {self.program} (version {self.version}) has no {missing} yet. "
-                "Update it: Plugins ▸ RSSC Geo ▸ Install backend."
-            )
+        self._require_command(command)
+        self._require_options(command, options, self.options(command) if options else frozenset())
+
+    def require_known(self, command: str, options: Iterable[str] = ()) -> None:
+        """The same from what is remembered alone: options that were not asked for pass."""
+        self._require_command(command)
+        known = _options.get((*_identity(self.program), command))
+        if known is not None:
+            self._require_options(command, options, known)
 
     def options(self, command: str) -> frozenset[str]:
         """The long options of a command, from its help.
 
         Raises ``BackendError`` when it does not answer.
         """
-        try:
-            return _options(self.program, _modified(self.program), command)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise BackendError(
-                f"The backend {self.program} does not answer ({_reason(error)}). {HOW_TO_GET}"
-            ) from error
+        key = (*_identity(self.program), command)
+        if key not in _options:
+            try:
+                text = ask([self.program, command, "--help"])
+            except ChildError as error:
+                raise BackendError(
+                    tr("The backend {program} does not answer ({reason}). {how}").format(
+                        program=self.program, reason=error, how=how_to_get()
+                    )
+                ) from error
+            _options[key] = frozenset(re.findall(r"--[a-z][a-z-]*", text))
+        return _options[key]
+
+    def _require_command(self, command: str) -> None:
+        if command not in self.commands:
+            raise self._lacks(tr("command '{command}'").format(command=command))
+
+    def _require_options(self, command: str, options: Iterable[str], known: frozenset[str]) -> None:
+        for option in options:
+            if option not in known:
+                raise self._lacks(
+                    tr("option {option} of '{command}'").format(option=option, command=command)
+                )
+
+    def _lacks(self, missing: str) -> BackendError:
+        return BackendError(
+            tr(
+                "The backend at {program} (version {version}) has no {missing} yet. Update it:"
+                " Plugins ▸ RSSC Geo ▸ Install backend."
+            ).format(program=self.program, version=self.version, missing=missing)
+        )
+
+
+# What was answered, by program and the time it was changed. A broken program is not started again
+# for every algorithm either.
+_answers: dict[tuple[str, float], Backend | str] = {}
+_options: dict[tuple[str, float, str], frozenset[str]] = {}
 
 
 def find_backend() -> Backend:
     """The backend of the settings, else the one the plugin installed, else the one on PATH.
 
-    Raises ``BackendError`` when there is none, or it does not answer as it should.
+    Asks it where that was not done before, which takes a moment: not for the main thread. Raises
+    ``BackendError`` when there is none, or it does not answer as it should.
+    """
+    key = _identity(program_in_use())
+    if key not in _answers:
+        _answers[key] = _ask(key[0])
+    return _good(_answers[key])
+
+
+def known_backend() -> Backend | None:
+    """The same from what is remembered, at once; None when it was not asked yet.
+
+    Raises ``BackendError`` when there is none, or when it did not answer as it should.
+    """
+    answer = _answers.get(_identity(program_in_use()))
+    return None if answer is None else _good(answer)
+
+
+def check_known(command: str, options: Iterable[str] = ()) -> None:
+    """Raise ``BackendError`` when it is known that the command cannot run; at once.
+
+    What is not known yet is found out when the command runs, off the main thread.
+    """
+    backend = known_backend()
+    if backend is not None:
+        backend.require_known(command, options)
+
+
+def program_in_use() -> str:
+    """The full name of the program, which was not asked yet.
+
+    Raises ``BackendError`` when there is none.
     """
     program = settings.get(settings.PROGRAM)
     if program and not os.path.isfile(program):
         raise BackendError(
-            f"The backend {program}, named in Settings ▸ Options ▸ RSSC Geo, does not exist. "
-            "Choose the program rssc-geo there, or leave the field empty."
+            tr(
+                "The backend {program}, named in Settings ▸ Options ▸ RSSC Geo, does not exist."
+                " Choose the program rssc-geo there, or leave the field empty."
+            ).format(program=program)
         )
-    installed = install.program_path()
-    program = program or (
-        installed if os.path.isfile(installed) else shutil.which("rssc-geo") or ""
-    )
+    installed = program_path()
+    program = program or (installed if os.path.isfile(installed) else which("rssc-geo"))
     if not program:
-        raise BackendError(f"The backend rssc-geo is not installed. {HOW_TO_GET}")
-    answer = _ask(program, _modified(program))
+        raise BackendError(
+            tr("The backend rssc-geo is not installed. {how}").format(how=how_to_get())
+        )
+    return os.path.abspath(program)
+
+
+def forget() -> None:
+    """Ask again at the next call: the backend was installed, updated or removed."""
+    _answers.clear()
+    _options.clear()
+
+
+def how_to_get() -> str:
+    """What to do where there is no backend."""
+    return tr(
+        "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that"
+        " is there already."
+    )
+
+
+def _identity(program: str) -> tuple[str, float]:
+    try:
+        return program, os.stat(program).st_mtime
+    except OSError:
+        return program, 0.0
+
+
+def _good(answer: Backend | str) -> Backend:
     if isinstance(answer, str):
         raise BackendError(answer)
     return answer
 
 
-def forget() -> None:
-    """Ask again at the next call: the backend was installed, updated or removed."""
-    _ask.cache_clear()
-    _options.cache_clear()
-
-
-def _modified(program: str) -> float:
+def _ask(program: str) -> Backend | str:
+    """The backend, or what is wrong with it."""
     try:
-        return os.stat(program).st_mtime
-    except OSError:
-        return 0.0
-
-
-@lru_cache(maxsize=8)
-def _ask(program: str, _changed: float) -> Backend | str:
-    """The backend, or what is wrong with it.
-
-    A broken program is not started again for every algorithm either.
-    """
-    try:
-        version = ask([program, "--version"])
+        version = ask([program, "--version"]).strip()
         commands = _commands(ask([program, "--help"]))
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"The backend {program} does not run ({_reason(error)}). {HOW_TO_GET}"
-    found = re.fullmatch(r"rssc-geo (\d+)\.(\d+)\S*", version.strip())
-    if found is None:
-        return f"{program} is not rssc-geo: it calls itself {version.strip()[:60]!r}. {HOW_TO_GET}"
-    if (int(found[1]), int(found[2])) < MINIMUM:
-        wanted = ".".join(map(str, MINIMUM))
-        return (
-            f"The backend {program} is version {version.split()[1]}, this plugin needs {wanted} or"
-            " newer. Update it: Plugins ▸ RSSC Geo ▸ Install backend."
+    except ChildStoppedError as error:
+        raise BackendError(
+            tr("The backend {program} was not asked: {reason}").format(
+                program=program, reason=error
+            )
+        ) from error
+    except ChildError as error:
+        return tr("The backend {program} does not run ({reason}). {how}").format(
+            program=program, reason=error, how=how_to_get()
         )
+    found = re.fullmatch(r"rssc-geo (\d+)\.(\d+)\S*", version)
+    if found is None:
+        return tr("{program} is not rssc-geo: it calls itself {version}. {how}").format(
+            program=program, version=repr(version[:60]), how=how_to_get()
+        )
+    if (int(found[1]), int(found[2])) < MINIMUM:
+        return tr(
+            "The backend {program} is version {version}, this plugin needs {wanted} or newer."
+            " Update it: Plugins ▸ RSSC Geo ▸ Install backend."
+        ).format(program=program, version=version.split()[1], wanted=".".join(map(str, MINIMUM)))
     return Backend(program, version.split()[1], commands)
-
-
-@lru_cache(maxsize=32)
-def _options(program: str, _changed: float, command: str) -> frozenset[str]:
-    return frozenset(re.findall(r"--[a-z][a-z-]*", ask([program, command, "--help"])))
 
 
 def _commands(help_text: str) -> frozenset[str]:
     _, _, listed = help_text.partition("Commands")  # with a frame around them, or without
     return frozenset(re.findall(r"^(?:│ |  )([a-z][a-z-]*)\s", listed, flags=re.MULTILINE))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = (error.stderr or "").strip().splitlines()
-        return lines[-1] if lines else f"it ended with code {error.returncode}"
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"no answer within {error.timeout:.0f} s"
-    return getattr(error, "strerror", None) or str(error)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -12,7 +10,8 @@ from qgis.core import QgsFeedback
 
 from . import settings
 from .backend import BackendError, find_backend
-from .child import ask, run_child
+from .child import ChildError, ask, run_child
+from .i18n import tr
 from .install import Log
 
 _SIDE = 256
@@ -27,16 +26,14 @@ def check_backend(*, feedback: QgsFeedback, log: Log) -> None:
     """Log what the backend is and run it once. Raises ``BackendError`` when it does not work."""
     backend = find_backend()
     log(f"{backend.program}")
-    log(f"rssc-geo {backend.version}, commands: {', '.join(sorted(backend.commands))}")
-    python = os.path.join(
-        os.path.dirname(backend.program), "python.exe" if sys.platform == "win32" else "python"
+    log(
+        tr("rssc-geo {version}, commands: {commands}").format(
+            version=backend.version, commands=", ".join(sorted(backend.commands))
+        )
     )
-    if os.path.isfile(python):  # a program that lies elsewhere does not say what it runs on
-        with contextlib.suppress(
-            OSError, subprocess.SubprocessError
-        ):  # or beside another Python; the run below decides
-            log(ask([python, "-c", _VERSIONS], timeout_s=120).strip())
-    log("classifying a test picture …")
+    for line in versions_beside(backend.program).splitlines():
+        log(line)
+    log(tr("classifying a test picture …"))
     with tempfile.TemporaryDirectory() as folder:
         picture = os.path.join(folder, "test.ppm")
         _write_picture(picture)
@@ -57,8 +54,24 @@ def check_backend(*, feedback: QgsFeedback, log: Log) -> None:
     if done.cancelled:
         return
     if done.code != 0:
-        raise BackendError(f"The test run failed: {done.last_error or f'code {done.code}'}")
-    log("the backend works")
+        raise BackendError(
+            tr("The test run failed: {error}").format(
+                error=done.last_error or tr("code {code}").format(code=done.code)
+            )
+        )
+    log(tr("the backend works"))
+
+
+def versions_beside(program: str) -> str:
+    """Versions of Python and PyTorch and the device, where a Python lies beside the program."""
+    name = "python.exe" if sys.platform == "win32" else "python"
+    python = os.path.join(os.path.dirname(program), name)
+    if not os.path.isfile(python):
+        return tr("no Python lies beside it")
+    try:
+        return ask([python, "-c", _VERSIONS], timeout_s=120).strip()
+    except ChildError as error:
+        return f"{python}: {error}"
 
 
 def _write_picture(path: str) -> None:

@@ -64,7 +64,7 @@ def run_command(
 def _failure(finished: Finished) -> str:
     """The backend's own line; where it was ended before it could write one, what is known."""
     if finished.last_error.startswith(_ERROR):
-        return finished.last_error[len(_ERROR) :]
+        return finished.last_error.removeprefix(_ERROR)
     memory = "; the computer may be out of memory" if finished.code in _KILLED else ""
     last = f" (its last line: {finished.last_error})" if finished.last_error else ""
     return f"The backend ended with code {finished.code} and no message of its own{memory}{last}"
@@ -98,7 +98,7 @@ class _Output:
     def log(self, text: str) -> None:
         """A line of stderr; the error is not shown here, it is raised at the end."""
         if text.startswith(_WARNING):
-            self._feedback.pushWarning(text[len(_WARNING) :])
+            self._feedback.pushWarning(text.removeprefix(_WARNING))
         elif text and not text.startswith(_ERROR):
             self._feedback.pushConsoleInfo(text)
 

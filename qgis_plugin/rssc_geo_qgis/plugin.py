@@ -9,14 +9,16 @@ import os
 from typing import Any
 
 from qgis.core import Qgis, QgsApplication
+from qgis.PyQt.QtCore import QTranslator
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction, QPushButton
 
-from .backend import HOW_TO_GET, BackendError, find_backend
-from .child import end_all
+from .backend import BackendError, how_to_get, known_backend
+from .child import end_all, wait_for_all
+from .i18n import load_translation, tr
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
-from .tasks import BackendTask, check_task, install_task
+from .tasks import BackendTask, board, check_task, diagnose_task, install_task, look
 
 
 class RsscGeoPlugin:
@@ -27,6 +29,8 @@ class RsscGeoPlugin:
         self.provider: RsscGeoProvider | None = None
         self._actions: list[QAction] = []
         self._factory: OptionsFactory | None = None
+        self._translator: QTranslator | None = load_translation()
+        self._waits_for_look = False
 
     def initProcessing(self) -> None:
         self.provider = RsscGeoProvider()
@@ -38,23 +42,30 @@ class RsscGeoPlugin:
         self._factory = OptionsFactory(icon)
         self.iface.registerOptionsWidgetFactory(self._factory)
         for title, slot in (
-            ("Install backend", self.install),
-            ("Check backend", self.check),
-            ("Settings…", self.open_settings),
+            (tr("Install backend"), self.install),
+            (tr("Check backend"), self.check),
+            (tr("Copy diagnostics"), self.diagnose),
+            (tr("Settings…"), self.open_settings),
         ):
             action = QAction(icon, title, self.iface.mainWindow())
             action.triggered.connect(slot)
             self.iface.addPluginToMenu(TITLE, action)
             self._actions.append(action)
-        try:
-            find_backend()
-        except BackendError as error:
-            self._offer_install(str(error).replace(HOW_TO_GET, ""))  # the button is at hand
+        board.closed = False
+        board.started.connect(self._announce)
+        board.looked.connect(self._looked)
+        self._waits_for_look = True
+        QgsApplication.instance().aboutToQuit.connect(wait_for_all)
+        look()
 
     def unload(self) -> None:
+        board.closed = True
         if BackendTask.current is not None:
             BackendTask.current.cancel()
         end_all()
+        board.started.disconnect(self._announce)
+        if self._waits_for_look:
+            board.looked.disconnect(self._looked)
         for action in self._actions:
             self.iface.removePluginMenu(TITLE, action)
         if self._factory is not None:
@@ -70,39 +81,56 @@ class RsscGeoPlugin:
         """Check the backend in the background; its report is in the log panel, tab RSSC Geo."""
         self._start(check_task())
 
+    def diagnose(self) -> None:
+        """Copy to the clipboard what belongs into an issue, when it is known."""
+        task = diagnose_task()
+        report = task.report
+        task.ended.connect(lambda _: QgsApplication.clipboard().setText("\n".join(report.lines)))
+        self._start(task)
+
     def open_settings(self) -> None:
         """Show the page in the options."""
         self.iface.showOptionsDialog(self.iface.mainWindow(), PAGE)
 
-    def _offer_install(self, reason: str) -> None:
-        message = self.iface.messageBar().createMessage(TITLE, reason)
-        button = QPushButton("Install backend")
-        button.clicked.connect(self.install)
-        button.clicked.connect(message.dismiss)
-        message.layout().addWidget(button)
-        self.iface.messageBar().pushWidget(message, Qgis.MessageLevel.Warning)
+    def _looked(self) -> None:
+        """Offer to install where the first look at start found no backend that works."""
+        board.looked.disconnect(self._looked)
+        self._waits_for_look = False
+        try:
+            known_backend()
+        except BackendError as error:
+            reason = str(error).replace(how_to_get(), "")  # the button is at hand
+            message = self.iface.messageBar().createMessage(TITLE, reason)
+            button = QPushButton(tr("Install backend"))
+            button.clicked.connect(self.install)
+            button.clicked.connect(message.dismiss)
+            message.layout().addWidget(button)
+            self.iface.messageBar().pushWidget(message, Qgis.MessageLevel.Warning)
 
     def _start(self, task: BackendTask) -> None:
-        title, bar = task.description(), self.iface.messageBar()
+        if not task.start():
+            self.iface.messageBar().pushMessage(
+                TITLE,
+                tr("'{title}' is still running.").format(title=BackendTask.last.title),
+                Qgis.MessageLevel.Info,
+            )
+
+    def _announce(self, task: BackendTask) -> None:
+        """Follow a task in message bar and log, also one that the options page started."""
+        title, bar = task.report.title, self.iface.messageBar()
 
         def ended(error: str) -> None:
             level = Qgis.MessageLevel.Warning if error else Qgis.MessageLevel.Success
-            bar.pushMessage(TITLE, f"{title}: {error or 'done.'}", level, 0)
+            outcome = error or tr("done.")
+            bar.pushMessage(TITLE, f"{title}: {outcome}", level, 0)
 
         task.line.connect(
             lambda line: QgsApplication.messageLog().logMessage(line, TITLE, Qgis.MessageLevel.Info)
         )
         task.ended.connect(ended)
-        if task.start():
-            bar.pushMessage(
-                TITLE,
-                f"{title}: progress and cancel are in the status bar below.",
-                Qgis.MessageLevel.Info,
-                8,
-            )
-        else:
-            bar.pushMessage(
-                TITLE,
-                f"'{BackendTask.current.description()}' is still running.",
-                Qgis.MessageLevel.Info,
-            )
+        bar.pushMessage(
+            TITLE,
+            tr("{title}: progress and cancel are in the status bar below.").format(title=title),
+            Qgis.MessageLevel.Info,
+            8,
+        )

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from qgis.core import QgsSettings
 
+from . import network
+
 PROGRAM = "program"
 DEVICE = "device"
 CACHE = "cache"
+PLACE = "place"
 INSTALL_FROM = "install_from"
+BUILD = "build"
+INDEX = "index"
+WHEELS = "wheels"
+CONSTRAINTS = "constraints"
+ALL = (PROGRAM, DEVICE, CACHE, PLACE, INSTALL_FROM, BUILD, INDEX, WHEELS, CONSTRAINTS)
 
 _GROUP = "rssc_geo"
 
@@ -23,6 +31,10 @@ def put(name: str, value: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Variables that tell the backend where to keep downloaded models and captions."""
+    """Variables for the backend.
+
+    Where it keeps downloaded models and captions, and how it reaches the network.
+    """
     folder = get(CACHE)
-    return {"XDG_CACHE_HOME": folder, "HF_HOME": f"{folder}/huggingface"} if folder else {}
+    caches = {"XDG_CACHE_HOME": folder, "HF_HOME": f"{folder}/huggingface"} if folder else {}
+    return {**network.environment(), **caches}

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "qgis_plugin"
-BACKEND = Path(os.environ.get("RSSC_TEST_BACKEND", ROOT / ".venv" / "bin" / "rssc-geo"))
-PYTHON = ROOT / ".venv" / "bin" / "python"
-DEPENDENCIES = next((ROOT / ".venv" / "lib").glob("python3.*/site-packages"), None)
+VENV = Path(os.environ.get("RSSC_TEST_VENV", ROOT / ".venv"))
+BACKEND = Path(os.environ.get("RSSC_TEST_BACKEND", VENV / "bin" / "rssc-geo"))
+PYTHON = VENV / "bin" / "python"
+DEPENDENCIES = next((VENV / "lib").glob("python3.*/site-packages"), None)
 PROCESSING = "/usr/share/qgis/python/plugins"
 _STATUS = pytest.StashKey[int]()
 
@@ -89,7 +91,7 @@ def backend(application: object, program: Path) -> Iterator[Path]:
     from qgis.core import QgsProject
     from rssc_geo_qgis import settings
 
-    for name in (settings.DEVICE, settings.CACHE, settings.INSTALL_FROM):
+    for name in settings.ALL:
         settings.put(name, "")
     settings.put(settings.PROGRAM, str(program))
     yield program
@@ -190,30 +192,22 @@ def web_server(tmp_path: Path) -> Iterator[http.server.ThreadingHTTPServer]:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as a wheel, built from a copy: a build leaves files in its source."""
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin's zip, as `make plugin` builds it."""
     if DEPENDENCIES is None:
         pytest.skip("the project's .venv is not there (make test)")
-    project = Path(os.environ.get("RSSC_TEST_SOURCE", ROOT))
-    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("rssc_geo", "cli"):
-        shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(project / name, copy)
-    build = [
-        PYTHON,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        out,
-        copy,
-    ]
-    subprocess.run(list(map(str, build)), check=True, env={**os.environ, "PIP_NO_INDEX": "1"})
-    return next(out.glob("rssc_geo-*.whl"))
+    path = tmp_path_factory.mktemp("zip") / "plugin.zip"
+    subprocess.run([str(PYTHON), ROOT / "qgis_plugin" / "build_zip.py", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel, out of the zip."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(archive) as files:
+        name = next(name for name in files.namelist() if name.endswith(".whl"))
+        return Path(files.extract(name, folder))
 
 
 @pytest.fixture
@@ -238,6 +232,43 @@ def begin_installation(tmp_path: Path) -> Callable[[object], None]:
         (site / "dependencies.pth").write_text(f"{shown}\n")
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def stub_wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of wheels: torch and torchvision with nothing inside but the way to the real ones.
+
+    A .pth file shows the dependencies of the project's .venv, so that what is installed from here
+    works; a whole PyTorch would take gigabytes. Only where QGIS's Python and that of the .venv are
+    of one version.
+    """
+    if DEPENDENCIES is None or DEPENDENCIES.parent.name != f"python3.{sys.version_info[1]}":
+        pytest.skip("QGIS's Python is of another version than the project's .venv")
+    shown, folder = tmp_path_factory.mktemp("dependencies"), tmp_path_factory.mktemp("wheels")
+    for entry in DEPENDENCIES.iterdir():
+        if (
+            not entry.name.startswith(("rssc_geo", "__editable__", "__pycache__", "pip"))
+            and entry.suffix != ".pth"
+        ):
+            (shown / entry.name).symlink_to(entry)
+    for name in ("torch", "torchvision"):
+        write_wheel(folder, name, next(DEPENDENCIES.glob(f"{name}-*.dist-info")), shown)
+    return folder
+
+
+def write_wheel(folder: Path, name: str, real: Path, shown: Path) -> None:
+    """A wheel with a name and version, whose only file is ``<name>.pth`` with a folder in it."""
+    version = real.name.removesuffix(".dist-info").split("-")[1].partition("+")[0]
+    info = f"{name}-{version}.dist-info"
+    contents = {
+        f"{name}.pth": f"{shown}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*contents, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in {**contents, f"{info}/RECORD": record}.items():
+            archive.writestr(path, text)
 
 
 @pytest.fixture

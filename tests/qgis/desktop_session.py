@@ -57,6 +57,30 @@ def log(dialog):
     return dialog.findChild(QTextEdit, "txtLog").toPlainText()
 
 
+def install_button(item):
+    buttons = item.findChildren(QPushButton)
+    return next((button for button in buttons if button.text() == "Install backend"), None)
+
+
+def offers():
+    """The messages with a button to install."""
+    return [item for item in iface.messageBar().items() if install_button(item)]
+
+
+def ticking():
+    """A timer on QGIS's own thread, and how long it had to wait each time."""
+    gaps_s, last = [], [time.monotonic()]
+
+    def tick():
+        gaps_s.append(time.monotonic() - last[0])
+        last[0] = time.monotonic()
+
+    timer = QTimer()
+    timer.timeout.connect(tick)
+    timer.start(5)
+    return timer, gaps_s
+
+
 def session():
     window = iface.mainWindow()
     window.move(0, 0)
@@ -69,16 +93,18 @@ def session():
     assert "rssc_geo_qgis" in plugins
     classify = QgsApplication.processingRegistry().algorithmById("rsscgeo:classify")
     told["missing"] = classify.create().canExecute()[1]
-    item = iface.messageBar().currentItem()
+    wait(offers)
+    item = offers()[0]
     told["offer"] = item.text()
     picture("qgis-offer")
 
     # The first click: it installs, then checks.
-    next(
-        button for button in item.findChildren(QPushButton) if button.text() == "Install backend"
-    ).click()
+    timer, gaps_s = ticking()
+    install_button(item).click()
     wait(lambda: BackendTask.current is not None)
     wait(lambda: BackendTask.current is None)
+    timer.stop()
+    told["gaps_s"] = sorted(gaps_s)
     told["installed"] = [item.text() for item in iface.messageBar().items()]
     iface.messageBar().clearWidgets()
     toolbox = window.findChild(QDockWidget, "ProcessingToolbox")
@@ -123,9 +149,9 @@ def session():
     wait(lambda: not again.cancelButton().isEnabled(), 30)
     told["cancel_s"] = time.monotonic() - stopped
     again.close()
-    settings.put(settings.INSTALL_FROM, "")
+    settings.put(settings.WHEELS, "")
     page = OptionsPage(None)
-    page.resize(760, 420)
+    page.resize(760, 640)
     page.show()
     picture("qgis-settings", page)
     told["status"] = page.status.text()

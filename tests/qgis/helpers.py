@@ -63,6 +63,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.005)
 
 
+def look_at_backend() -> None:
+    """Until it is known which backend there is, as some moments after QGIS has started."""
+    from rssc_geo_qgis import tasks
+
+    tasks.look()
+    wait_for(lambda: tasks._Look.running is None)
+
+
 def temporary_files() -> set[str]:
     """All files in QGIS's folder for temporary ones."""
     return {

@@ -23,6 +23,7 @@ pytest.importorskip(
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+VENV = Path(os.environ.get("RSSC_TEST_VENV", ROOT / ".venv"))
 QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
 
 
@@ -47,22 +48,32 @@ def home():
         yield Path(folder)
 
 
-def test_from_nothing_but_the_zip_to_a_styled_map(
-    display, wheel, begin_installation, children, home
-):
+@pytest.fixture
+def wheels(request, home):
+    """A folder to install from, since the tests use no network.
+
+    Where QGIS's Python cannot use the packages of the project's .venv, an environment is begun by
+    that of the .venv, and the folder is empty.
+    """
+    if next(VENV.glob(f"lib/python3.{sys.version_info[1]}/site-packages"), None):
+        return request.getfixturevalue("stub_wheels")
+    (home / "wheels").mkdir()
+    begin = request.getfixturevalue("begin_installation")
+    begin(home / ".local" / "share" / "rssc-geo" / "qgis-backend")
+    return home / "wheels"
+
+
+def test_from_nothing_but_the_zip_to_a_styled_map(display, archive, wheels, children, home):
     profile = home / "profiles" / "default"
-    archive = home / "plugin.zip"
-    subprocess.run([sys.executable, ROOT / "qgis_plugin" / "build_zip.py", archive], check=True)
     zipfile.ZipFile(archive).extractall(profile / "python" / "plugins")
     (profile / "QGIS").mkdir()
-    # Where to install from is the one thing that is set, since the tests use no network.
     (profile / "QGIS" / "QGIS3.ini").write_text(
         "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
-        f"[rssc_geo]\ninstall_from={wheel}\n[qgis]\nenableMacros=0\n"
+        f"[rssc_geo]\nwheels={wheels}\n[qgis]\nenableMacros=0\n"
     )
-    begin_installation(profile / "rssc_geo" / "venv")
+    (home / "tmp").mkdir()
     draw = [
-        ROOT / ".venv" / "bin" / "python",
+        VENV / "bin" / "python",
         ROOT / "examples" / "make_demo_scene.py",
         home / "scene.tif",
         "--gsd",
@@ -74,8 +85,8 @@ def test_from_nothing_but_the_zip_to_a_styled_map(
         "DISPLAY": display,
         "HOME": str(home),
         "RSSC_SESSION": str(home),
+        "TMPDIR": str(home / "tmp"),
         "PATH": "/usr/bin:/bin",
-        "PIP_NO_INDEX": "1",
         "PIP_CONFIG_FILE": os.devnull,
     }
     for name in ("QT_QPA_PLATFORM", "QGIS_CUSTOM_CONFIG_PATH", "PIP_FIND_LINKS"):
@@ -106,7 +117,9 @@ def test_from_nothing_but_the_zip_to_a_styled_map(
     assert "rssc-geo" in told["log"]
     assert "--progress=json" in told["log"]
     assert told["cancel_s"] < 1
-    assert told["status"] == "Backend: rssc-geo 0.1.0, installed by this plugin"
+    assert told["status"].startswith("Backend: rssc-geo 0.1.0, installed by this plugin in ")
+    # A busy machine may hold up a few of them.
+    assert told["gaps_s"][int(len(told["gaps_s"]) * 0.98)] < 0.1
     assert "Classify scene" in told["asked"][0]
     assert children(str(home)) == []
-    assert not list(Path(tempfile.gettempdir()).glob("processing_*/**/*.part*"))
+    assert not list((home / "tmp").glob("processing_*/**/*.part*"))

@@ -11,17 +11,20 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
-from helpers import script, wait_for
+from helpers import look_at_backend, script, wait_for
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QCoreApplication
 from qgis.PyQt.QtWidgets import QMessageBox
-from rssc_geo_qgis import install, settings
+from rssc_geo_qgis import install, place, settings
 from rssc_geo_qgis.options_page import OptionsFactory, OptionsPage
 from rssc_geo_qgis.tasks import BackendTask
+from rssc_geo_qgis.torch_build import Build
 
 
 @pytest.fixture
 def page(application):
+    look_at_backend()
+    BackendTask.last = None
     found = OptionsPage(None)
     yield found
     if BackendTask.current is not None:
@@ -47,12 +50,12 @@ def test_what_is_entered_is_kept(page, tmp_path):
     page.program.setFilePath(str(tmp_path / "rssc-geo"))
     page.device.setCurrentText("cuda:1")
     page.cache.setFilePath(str(tmp_path))
-    page.source.setText(" rssc-geo==0.1.0 ")
+    page.source.setFilePath(" rssc-geo==0.1.0 ")
     page.apply()
     again = OptionsPage(None)
     assert again.program.filePath() == str(tmp_path / "rssc-geo")
     assert (again.device.currentText(), again.cache.filePath()) == ("cuda:1", str(tmp_path))
-    assert again.source.text() == "rssc-geo==0.1.0"
+    assert again.source.filePath() == "rssc-geo==0.1.0"
     assert settings.environment() == {
         "XDG_CACHE_HOME": str(tmp_path),
         "HF_HOME": f"{tmp_path}/huggingface",
@@ -106,24 +109,41 @@ def test_a_page_that_is_closed_and_opened_again_during_a_task(page, tmp_path):
     assert again.check_button.isEnabled()
 
 
-def test_an_installation_that_fails_says_why(page, monkeypatch):
-    monkeypatch.setattr(install, "CPU", install.Build("CPU", "", 900_000))
-    monkeypatch.setattr(install, "CUDA", install.CPU)
+def test_what_ended_while_the_page_was_closed_is_shown_when_it_is_opened(page, tmp_path):
+    old = script(tmp_path / "rssc-geo", "echo rssc-geo 0.0.9")
+    page.program.setFilePath(str(old))
+    page.check_button.click()
+    sip.delete(page)
+    wait_until_idle()
+    BackendTask.last.lines.append("what it said")
+    again = OptionsPage(None)
+    assert again.log.toPlainText() == "what it said"
+    assert "version 0.0.9, this plugin needs 0.1 or newer" in again.status.text()
+    again.program.setFilePath("")
+    again.apply()  # it was read: the page tells of the new choice from then on
+    assert "0.0.9" not in OptionsPage(None).status.text()
+
+
+def test_an_installation_that_fails_says_why(page, monkeypatch, wheel):
+    huge = Build("cpu", "CPU", 900_000)
+    monkeypatch.setattr(install, "choose_build", lambda *_: huge)
+    page.source.setFilePath(str(wheel))
     page.install_button.click()
     wait_until_idle()
     assert "needs 900000 GB on the disk" in page.status.text()
-    assert not Path(install.folder()).exists()
+    assert not Path(place.folder()).exists()
 
 
 def test_remove_asks_first(page, monkeypatch):
-    Path(install.folder()).mkdir(parents=True)
+    Path(place.folder()).mkdir(parents=True)
     answers = iter([QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes])
     asked = []
     monkeypatch.setattr(
         QMessageBox, "question", lambda *arguments: asked.append(arguments[2]) or next(answers)
     )
     page.remove_button.click()
-    assert Path(install.folder()).is_dir()
+    assert Path(place.folder()).is_dir()
     page.remove_button.click()
-    assert not Path(install.folder()).exists()
-    assert install.folder() in asked[0]
+    wait_until_idle()
+    assert not Path(place.folder()).exists()
+    assert place.folder() in asked[0]

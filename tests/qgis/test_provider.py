@@ -15,7 +15,7 @@ pytest.importorskip(
 )
 
 import processing
-from helpers import algorithm, script, whole_tiles
+from helpers import algorithm, look_at_backend, script, whole_tiles
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
@@ -55,6 +55,7 @@ CAPTIONS = {
 def chosen(program):
     settings.put(settings.PROGRAM, str(program))
     backends.forget()
+    look_at_backend()
 
 
 def test_all_algorithms_are_listed(application):
@@ -133,6 +134,7 @@ def test_the_help_says_what_the_embedded_model_knows():
 
 
 def test_can_execute_with_the_backend(backend):
+    look_at_backend()
     assert algorithm("classify").canExecute() == (True, "")
     listed = subprocess.run(
         [str(backend), "--help"], capture_output=True, text=True, check=True

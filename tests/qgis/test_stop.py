@@ -126,8 +126,10 @@ def test_the_plugin_is_switched_off_during_a_run(large, feedback, children):
 
     _, ended = start_classify(feedback, INPUT=str(large), **TILES, OUTPUT="TEMPORARY_OUTPUT")
     wait_for(lambda: any(percent > 1 for percent in feedback.percents))
+    began = time.monotonic()
     end_all()
-    assert children(str(large)) == []
+    assert time.monotonic() - began < 0.1
+    wait_for(lambda: not children(str(large)), seconds=5)
     wait_for(lambda: ended, seconds=5)
     assert [results for _, results in ended] == [{}]
 

@@ -28,7 +28,7 @@ from qgis.core import (
 from qgis.PyQt.QtGui import QIcon
 
 from .. import results, settings
-from ..backend import BackendError, find_backend
+from ..backend import BackendError, check_known, find_backend
 from ..command import run_command
 from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
 from ..options import Option, options_of
@@ -112,7 +112,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     def canExecute(self) -> tuple[bool, str]:
         try:
-            find_backend().require(self.COMMAND, self.NEEDS)
+            check_known(self.COMMAND, self.NEEDS)
         except BackendError as error:
             return False, str(error)
         return True, ""
