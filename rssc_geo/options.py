@@ -736,10 +736,19 @@ class ZoneOptions:
     """The zones of a table of areas."""
 
     zones: str | None = option(
-        "Vector file of polygons: the areas of each too.", TILES, FILE, default=None, path=True
+        "Vector file of polygons: the areas of each too.",
+        TILES,
+        FILE,
+        default=None,
+        row=True,
+        path=True,
     )
     zone_field: str | None = option(
-        "Column of the zones' names. Default: they are numbered.", TILES, NAME, default=None
+        "Column of the zones' names. Default: they are numbered.",
+        TILES,
+        NAME,
+        default=None,
+        row=True,
     )
 
 
@@ -752,6 +761,7 @@ class ReportOptions(ZoneOptions):
         OUTPUT,
         Kind("CSV", str),
         default=None,
+        row=True,
         path=True,
     )
     report: str | None = option(
@@ -759,16 +769,44 @@ class ReportOptions(ZoneOptions):
         OUTPUT,
         Kind("HTML", str),
         default=None,
+        row=True,
         path=True,
     )
     review: int | None = option(
-        "Also a layer of the N cells most worth labeling.", OUTPUT, COUNT, default=None
+        "Also a layer of the N cells most worth labeling.", OUTPUT, COUNT, default=None, row=True
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneOptions(TilingOptions, OutputOptions):
+class SceneOptions(TilingOptions, OutputOptions, ReportOptions):
+    """How a scene is read and mapped, whatever looks at its tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherClassOptions:
+    """What there is beside classes that are named by words."""
+
+    other: bool = option(
+        "Also a class for what is none of these.",
+        MODEL,
+        FLAG,
+        default=True,
+        negative="--no-other",
+        row=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSceneOptions(SceneOptions, OtherClassOptions):
     """What may differ from scene to scene of a batch."""
+
+    classes: str | None = option(
+        "Classes by words instead of the model's own, as for zero-shot: names, or a file.",
+        MODEL,
+        Kind("A,B,…|FILE", str),
+        default=None,
+        row=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -782,8 +820,8 @@ class PredictorOptions(DescribingOptions, ClassChoiceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapOptions(SceneOptions, ReportOptions, OverwriteOptions):
-    """How a scene becomes a map, whatever looks at its tiles."""
+class MapOptions(SceneOptions, OverwriteOptions):
+    """How one scene becomes a map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -792,12 +830,9 @@ class ClassifyOptions(MapOptions, PredictorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions):
+class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions, OtherClassOptions):
     """Options of ``zero-shot``."""
 
-    other: bool = option(
-        "Also a class for what is none of these.", MODEL, FLAG, default=True, negative="--no-other"
-    )
     refine: bool = option(
         "Move the classes towards the clusters of this raster's tiles (looks twice).",
         MODEL,
@@ -875,12 +910,12 @@ class InfoOptions(TilingOptions, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions(SceneOptions, PredictorOptions, OverwriteOptions):
+class BatchOptions(BatchSceneOptions, PredictorOptions, OverwriteOptions):
     """Options of ``batch run``.
 
-    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster`` and ``preview`` are templates as
-    the output is; ``overwrite`` also replaces files that no batch has made; ``device`` may be a
-    list ("cuda:0,cuda:1").
+    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster``, ``preview``, ``report`` and
+    ``areas`` are templates as the output is; ``overwrite`` also replaces files that no batch has
+    made; ``device`` may be a list ("cuda:0,cuda:1").
     """
 
     merge: str | None = option(
@@ -905,6 +940,11 @@ class BatchOptions(SceneOptions, PredictorOptions, OverwriteOptions):
     retry_failed: bool = option(
         "Also do scenes again that failed in an earlier run.", BATCH, FLAG, default=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchAreasOptions(OverwriteOptions):
+    """Options of ``batch areas``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1319,6 +1359,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "caption": CaptionOptions,
         "explain": ExplainOptions,
         "batch run": BatchOptions,
+        "batch areas": BatchAreasOptions,
         "info": InfoOptions,
         "tile": TileOptions,
         "evaluate": EvaluateOptions,

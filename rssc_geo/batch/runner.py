@@ -141,13 +141,7 @@ class Runner:
         ):
             job, overwrite = self.waiting.popleft()
             self._opening += 1
-            work = functools.partial(
-                open_job,
-                job,
-                self._pool.spec,
-                batch_size=self._pool.batch_size,
-                overwrite=overwrite,
-            )
+            work = functools.partial(open_job, job, self._pool, overwrite=overwrite)
             self._start(self._opener, work, functools.partial(self._opened, job))
 
     def _start(

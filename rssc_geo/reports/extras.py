@@ -14,7 +14,7 @@ from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
 from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, PredictorSpec
 from rssc_geo.models import legend_of
-from rssc_geo.options import OutputOptions, ReportOptions
+from rssc_geo.options import SceneOptions
 from rssc_geo.output import (
     FinishedMap,
     LandUseSummary,
@@ -41,26 +41,23 @@ class Extras:
 
     Parameters
     ----------
-    options : ``preview``; where they are ``ReportOptions`` too, ``report``, ``review``, ``areas``
-        with ``zones``
+    options : ``preview``, ``report``, ``review``, ``areas`` with ``zones``
     target : of the map
     plan : of the scene
 
     Raises ``UsageError`` and ``OutputError`` for what could not be written at the end.
     """
 
-    def __init__(self, options: OutputOptions, target: OutputTarget, plan: Plan) -> None:
+    def __init__(self, options: SceneOptions, target: OutputTarget, plan: Plan) -> None:
         self._target, self._plan = target, plan
-        self._preview = options.preview
-        self._report = options.report if isinstance(options, ReportOptions) else None
-        self._review = options.review if isinstance(options, ReportOptions) else None
-        self._areas = options.areas if isinstance(options, ReportOptions) else None
+        self._preview, self._report = options.preview, options.report
+        self._review, self._areas = options.review, options.areas
         self._zones: tuple[str, str | None] | None = None
         named = (("--preview", self._preview), ("--report", self._report), ("--areas", self._areas))
         for option, path in named:
             if path is not None:
                 self._check(option, Path(path))
-        if isinstance(options, ReportOptions) and options.zones is not None:
+        if options.zones is not None:
             if self._areas is None:
                 raise UsageError("--zones needs --areas, the table that tells of them")
             read_zones(options.zones, target.crs or plan.scene.crs, field=options.zone_field)
