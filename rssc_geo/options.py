@@ -976,6 +976,19 @@ class ClassFieldOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchOptions(ClassFieldOptions):
+    """How labels on a raster become pictures."""
+
+    purity: float = option(
+        "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
+    )
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.purity <= 1:
+            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaxonomyOptions:
     """What the labels of data sets mean."""
 
@@ -993,20 +1006,27 @@ class EvaluateOptions(
     TilingOptions,
     SplitOptions,
     TaxonomyOptions,
-    ClassFieldOptions,
+    PatchOptions,
     ClassChoiceOptions,
+    CaptionerOptions,
     DeviceOptions,
 ):
     """Options of ``evaluate``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    captions: str | None = option(
+        "What people wrote of the pictures, JSON Lines. Default: the data set's captions.jsonl.",
+        CAPTIONS,
+        FILE,
+        default=None,
+        path=True,
+    )
     caption_source: Literal["own", "none", "human"] = option(
-        "Captions that the classifier may read.",
+        "Captions that the classifier may read: own are those of --captioner.",
         CAPTIONS,
         choice("own", "none", "human"),
         default="own",
     )
-    caption_beam: int = option("compact: sentences followed at a time.", CAPTIONS, COUNT, default=1)
     part: Literal["all", "train", "val", "test"] = option(
         "Which part of the data set.", SPLIT, choice("all", "train", "val", "test"), default="all"
     )
@@ -1020,6 +1040,10 @@ class EvaluateOptions(
     robustness: bool = option(
         "Also the accuracy under corruptions and other footprints.", OUTPUT, FLAG, default=False
     )
+
+    def __post_init__(self) -> None:
+        TilingOptions.__post_init__(self)
+        PatchOptions.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1185,11 +1209,24 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOnPolygonsOptions(TilingOptions, CardOptions, ClassFieldOptions, DeviceOptions):
+class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOptions):
     """Options of ``train --raster``."""
 
-    purity: float = option(
-        "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
+    group_field: str | None = option(
+        "Column of what labels belong together in (a field, a site): the cross-validation never"
+        " learns from one and tests on another of a group.",
+        POLYGONS,
+        NAME,
+        default=None,
+    )
+    test_labels: tuple[str, ...] = option(
+        "Labels to test on alone, instead of the cross-validation; one file for all rasters, or one"
+        " each.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
     )
     fine_tune: bool = option(
         "The image encoder learns too: minutes instead of seconds.", POLYGONS, FLAG, default=False
@@ -1203,9 +1240,8 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, ClassFieldOptions, Devi
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.5 <= self.purity <= 1:
-            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
+        TilingOptions.__post_init__(self)
+        PatchOptions.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)

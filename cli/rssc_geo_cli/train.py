@@ -104,10 +104,16 @@ def _tell_polygons(values: Mapping[str, Any]) -> None:
     if scores is None:
         click.echo("not measured: all labels lie in one place")
     else:
-        click.echo(f"{'class':<24} {'precision':>9} {'recall':>7} {'F1':>7} {'patches':>8}")
+        tested, (low, high) = values["tested"], values["interval"]
+        click.echo(f"{'class':<24} {'precision':>9} {'recall':>7} {'F1':>7} {'tested':>12}")
         for name, row in scores["per_class"].items():
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
-            click.echo(f"{name:<24} {figures} {row['support']:>8}")
-        accuracy = scores["overall_accuracy"]
-        click.echo(f"overall accuracy {accuracy:.3f}, by cross-validation in blocks of space")
+            counts = tested["classes"][name]
+            of = f"{counts['tested']} of {counts['of']}"
+            click.echo(f"{name:<24} {figures} {of:>12}")
+        by = "on labels apart" if values["by_labels_apart"] else "by cross-validation in blocks"
+        click.echo(
+            f"overall accuracy {scores['overall_accuracy']:.3f} ({low:.3f} to {high:.3f} with"
+            f" 95 %), {by}, {tested['patches']} of {tested['of']} patches tested"
+        )
     click.echo(values["bundle"])

@@ -13,7 +13,7 @@ from rssc_geo.errors import InputError, one_line
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_LAYER = "|layername="
+LAYER = "|layername="
 """How QGIS writes a layer of a file."""
 
 
@@ -33,7 +33,7 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
 def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
-    file, _, layer = path.partition(_LAYER)
+    file, _, layer = path.partition(LAYER)
     try:
         names = [str(name) for name in pyogrio.list_layers(file)[:, 0]]
         if layer and layer not in names:
@@ -55,7 +55,7 @@ def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
             if not having:
                 raise InputError(f"{file} has no column {field!r}; there are {there}")
             which = f"{file}: layers {', '.join(having)} have a column {field!r}"
-            raise InputError(f"{which}; name one, as '{file}{_LAYER}{having[0]}'")
+            raise InputError(f"{which}; name one, as '{file}{LAYER}{having[0]}'")
         return gpd.read_file(file, layer=having[0])
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
