@@ -344,10 +344,15 @@ class PrintOptions:
     )
     json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
     verbose: int = option(
-        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
+        "More messages, with their times; -vv: all of them.",
+        RUN,
+        INTEGER,
+        default=0,
+        short="v",
+        count=True,
     )
     quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
-    log_json: bool = option("Messages as JSON Lines.", RUN, FLAG, default=False)
+    log_json: bool = option("Messages on stderr as JSON Lines.", RUN, FLAG, default=False)
     log_file: str | None = option(
         "Append the messages to a file too, with their times, and those of -v.",
         RUN,

@@ -16,7 +16,7 @@ from rssc_geo.options import (
     SampleOptions,
     TargetOptions,
 )
-from rssc_geo_cli.console import set_up_logging, show_result
+from rssc_geo_cli.console import show_result
 from rssc_geo_cli.options import command
 
 _ROOM = (16, 19, 14, 24)
@@ -37,8 +37,6 @@ def sample_command(
     Fill in its field `class` with what is there, without looking at the map; `cannot tell` is an
     answer too. Then `assess accuracy` says how right the map is.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.assess_sample import assess_sample
 
     result = assess_sample(map_path, target.output, options)
@@ -73,8 +71,6 @@ def accuracy_command(
 
     Of several maps on the same labels, the first is compared with the others.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.assess_accuracy import assess_accuracy
 
     result = assess_accuracy(maps, reference.reference, options)

@@ -26,7 +26,6 @@ from rssc_geo_cli.console import (
     echo_areas,
     end_with_parent,
     print_json,
-    set_up_logging,
     show_result,
     wants_bar,
 )
@@ -63,7 +62,6 @@ def run_command(
     stopped. A scene that fails does not stop the others; the exit code is then 4, or 5 where all
     that failed had failed before (--fail-on).
     """
-    set_up_logging(run)
     if run.verbose < 2 and options.scheduler is not None:
         _silence_dask()
     if run.dry_run:
@@ -137,8 +135,6 @@ def areas_command(
 
     It is read from the journal: no map is opened.
     """
-    set_up_logging(printing)
-
     from rssc_geo.batch import tabulate_batch
 
     table = tabulate_batch(folder, target.output, options)

@@ -15,7 +15,7 @@ from rssc_geo.options import (
     PolygonSourceOptions,
     PrintOptions,
 )
-from rssc_geo_cli.console import print_json, set_up_logging, show_result
+from rssc_geo_cli.console import print_json, show_result, tell_more
 from rssc_geo_cli.options import Alternatives, Chosen, command
 
 _EITHER = Alternatives(
@@ -45,10 +45,9 @@ def evaluate_command(
     train the paper's baselines beside it.
     """
     if click.get_current_context().params["baselines"] is not None:
-        set_up_logging(printing, least=1)
+        tell_more(printing)
         _compare(model, dataset, chosen(BaselineOptions), polygons, target, printing)
         return
-    set_up_logging(printing)
     options = chosen(EvaluateOptions)
     if (not dataset) == (not polygons.raster) or len(polygons.raster) != len(polygons.labels):
         raise UsageError("give a DATASET folder, or --raster together with --labels")

@@ -10,7 +10,7 @@ import click
 from rich_click import RichGroup
 
 from rssc_geo.options import ClassNamesOptions, ImportOptions, PrintOptions, TargetOptions
-from rssc_geo_cli.console import print_json, set_up_logging, show_result
+from rssc_geo_cli.console import print_json, show_result
 from rssc_geo_cli.options import command
 
 
@@ -118,8 +118,6 @@ def import_command(
     github.com/CJR7/MultiAtt-RSSC. Nothing in the file is run. The bundle reads captions: give
     `classify` a --captioner.
     """
-    set_up_logging(printing)
-
     from rssc_geo.models import import_checkpoint
     from rssc_geo.pipelines import read_classes
 

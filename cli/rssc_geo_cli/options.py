@@ -27,10 +27,12 @@ from rssc_geo.options import (
     ENVIRONMENT_PREFIX,
     GROUPS,
     Option,
+    PrintOptions,
     SourceOptions,
     all_options,
     options_of,
 )
+from rssc_geo_cli.console import set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,9 @@ def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., 
                 Chosen(group) if isinstance(group, Alternatives) else _build(group, values)
                 for group in groups
             ]
+            for options in made:
+                if isinstance(options, PrintOptions):
+                    set_up_logging(options)
             arguments = {key: value for key, value in values.items() if key not in names}
             return function(*made, **arguments)
 

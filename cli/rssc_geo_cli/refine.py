@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import PrintOptions, RefineOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, set_up_logging, show_result
+from rssc_geo_cli.console import echo_areas, show_result
 from rssc_geo_cli.options import command
 
 
@@ -21,8 +21,6 @@ def refine_command(
 
     From its cells, without raster or model.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.refine import refine
 
     result = refine(map_path, target.output, options)

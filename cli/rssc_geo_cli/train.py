@@ -19,7 +19,7 @@ from rssc_geo.options import (
     TrainOnPolygonsOptions,
     TrainOptions,
 )
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, show_result, tell_more
 from rssc_geo_cli.options import Alternatives, Chosen, command
 
 _EITHER = Alternatives(
@@ -58,7 +58,6 @@ def train_command(
     """
     made_by = shlex.join(["rssc-geo", *sys.argv[1:]])
     if not dataset or polygons.raster:
-        set_up_logging(run)
         options = chosen(TrainOnPolygonsOptions)
         pairs = pairs_of(dataset, polygons)
 
@@ -70,7 +69,7 @@ def train_command(
             )
         show_result({"bundle": target.output, **learned.as_dict()}, run, _tell_polygons)
         return
-    set_up_logging(run, least=1)
+    tell_more(run)
     options = chosen(TrainOptions)
 
     from rssc_geo.training.train import train

@@ -267,6 +267,15 @@ class Runner:
             self._fail(opened.job, found, opened)
             return
         figures, files = found
+        log.info(
+            "%s: %d cells in %.1f s; of work, reading %.1f s, model %.1f s, writing %.1f s",
+            opened.job.id,
+            figures.cells,
+            figures.seconds,
+            figures.reading_s,
+            figures.model_s,
+            figures.writing_s,
+        )
         opened.close()
         self._open.remove(opened)
         self._write_records()

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -65,6 +66,7 @@ class SceneRun:
             provenance=self._provenance(),
             unknown_below=card.unknown_below if target.unknown and card.tells_unknown else 0.0,
         )
+        log.info("%d tiles to look at; part file %s", len(self.tiles), target.part_path)
         self.watermark = self._writer.watermark
         self.remaining = self.tiles
         if self.watermark:
@@ -83,6 +85,7 @@ class SceneRun:
         """
         from rssc_geo.inference.predictor import predict_tiles
 
+        started = time.monotonic()
         done = len(self.tiles) - len(self.remaining)
         looked = 0
         progress("classify", done, len(self.tiles))
@@ -96,6 +99,7 @@ class SceneRun:
                 done += len(results)
                 looked += sum(result.probabilities is not None for result in results)
                 progress("classify", done, len(self.tiles))
+        log.info("%d tiles classified in %.1f s", looked, time.monotonic() - started)
         return looked
 
     def take(self, results: Sequence[TileResult]) -> None:
@@ -112,7 +116,7 @@ class SceneRun:
         ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
         ``OutputError`` when the map cannot be written (the part file is kept).
         """
-        scene = self.plan.scene
+        started, scene = time.monotonic(), self.plan.scene
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
             raise InputError(
@@ -122,7 +126,9 @@ class SceneRun:
         if not len(self._writer):
             self._writer.discard()
             raise nothing_to_classify(self.plan)
-        return self._writer.finish(extra_provenance)
+        summary = self._writer.finish(extra_provenance)
+        log.info("%s written in %.1f s", self.target.path, time.monotonic() - started)
+        return summary
 
     def close(self) -> None:
         """Let the part file go; the next identical run goes on from it."""

@@ -6,6 +6,7 @@ None of it can harm the map.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -72,8 +73,10 @@ class Extras:
         """
         files, missing = [], []
         for name, make in self._tasks(summary, spec).items():
+            started = time.monotonic()
             try:
                 files.append(make())
+                log.info("%s made in %.1f s", name, time.monotonic() - started)
             except (RsscGeoError, OSError) as error:
                 log.debug("traceback", exc_info=error)
                 missing.append(f"{name} could not be made ({_reason(error)})")
