@@ -13,7 +13,7 @@ from rssc_geo_cli.options import command
 
 
 @command("areas", TargetOptions, AreasOptions, PrintOptions)
-@click.argument("map_path", metavar="MAP")
+@click.argument("map_path", metavar="MAP", type=click.Path())
 def areas_command(
     target: TargetOptions, options: AreasOptions, printing: PrintOptions, *, map_path: str
 ) -> None:

@@ -28,7 +28,7 @@ def assess_group() -> None:
 
 
 @command("sample", TargetOptions, SampleOptions, PrintOptions)
-@click.argument("map_path", metavar="MAP")
+@click.argument("map_path", metavar="MAP", type=click.Path())
 def sample_command(
     target: TargetOptions, options: SampleOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
@@ -58,7 +58,7 @@ def _tell_sample(values: Mapping[str, Any]) -> None:
 
 
 @command("accuracy", ReferenceOptions, AssessmentTargetOptions, AccuracyOptions, PrintOptions)
-@click.argument("maps", metavar="MAP...", nargs=-1, required=True)
+@click.argument("maps", metavar="MAP...", nargs=-1, required=True, type=click.Path())
 def accuracy_command(
     reference: ReferenceOptions,
     target: AssessmentTargetOptions,

@@ -47,7 +47,7 @@ def batch_group() -> None:
 
 
 @command("run", TargetOptions, BatchOptions, BatchRunOptions)
-@click.argument("inputs", nargs=-1, required=True)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path())
 def run_command(
     target: TargetOptions,
     options: BatchOptions,
@@ -83,7 +83,7 @@ def _print_progress(now: BatchProgress) -> None:
 
 
 @command("status", PrintOptions)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 def status_command(printing: PrintOptions, *, folder: str) -> None:
     """Show the journal of the batch whose results are in DIR."""
     from rssc_geo.batch import read_status
@@ -127,7 +127,7 @@ def _tell_status(values: Mapping[str, Any]) -> None:
 
 
 @command("areas", TargetOptions, BatchAreasOptions, PrintOptions)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 def areas_command(
     target: TargetOptions, options: BatchAreasOptions, printing: PrintOptions, *, folder: str
 ) -> None:

@@ -26,8 +26,8 @@ _EITHER = Alternatives(
 
 
 @command("evaluate", PolygonSourceOptions, EvaluationTargetOptions, _EITHER, PrintOptions)
-@click.argument("model")
-@click.argument("dataset", nargs=-1)
+@click.argument("model", type=click.Path())
+@click.argument("dataset", nargs=-1, type=click.Path())
 def evaluate_command(
     polygons: PolygonSourceOptions,
     target: EvaluationTargetOptions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -249,7 +250,7 @@ def _asked(arguments: list[str], key: str) -> str:
     From the command line, the environment, or the configuration file, in this order.
     """
     given = ""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         name, separator, value = argument.partition("=")
         if name == f"--{key}":
             given = value if separator else following

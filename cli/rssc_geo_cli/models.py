@@ -45,7 +45,7 @@ def list_command(printing: PrintOptions) -> None:
 
 
 @command("info", PrintOptions)
-@click.argument("model", default="compact")
+@click.argument("model", default="compact", type=click.Path())
 @click.option("--revision", help="Revision of a hub id.")
 def info_command(printing: PrintOptions, *, model: str, revision: str | None) -> None:
     """Show the card of MODEL (embedded name, bundle folder or hub id)."""
@@ -104,7 +104,7 @@ def _tell_cache(values: Mapping[str, Any]) -> None:
 
 
 @command("import", TargetOptions, ClassNamesOptions, ImportOptions, PrintOptions)
-@click.argument("checkpoint")
+@click.argument("checkpoint", type=click.Path())
 def import_command(
     target: TargetOptions,
     names: ClassNamesOptions,

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 from rich_click import RichCommand, RichOption
 
 from rssc_geo.errors import UsageError
@@ -129,6 +130,16 @@ class _Type(click.ParamType["Any"]):
         """``UsageError`` for a text that cannot be meant."""
         del param, ctx
         return self._option.parse(value) if isinstance(value, str) else value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What a shell offers: the choices, or files."""
+        del ctx, param
+        if self._option.declaration.path:
+            return [CompletionItem(incomplete, type="file")]
+        choices = filter(None, self._option.declaration.kind.choices)
+        return [CompletionItem(name) for name in choices if name.startswith(incomplete)]
 
 
 def _parameter(option: Option) -> _Parameter:
@@ -289,7 +300,7 @@ def _plain(key: str) -> str:
     return key.replace("_", "-")
 
 
-raster_argument = click.argument("raster", required=False)
+raster_argument = click.argument("raster", required=False, type=click.Path())
 
 
 def source_of(raster: str | None, options: SourceOptions) -> str | tuple[str, ...]:

@@ -13,7 +13,7 @@ from rssc_geo_cli.options import command
 
 
 @command("refine", TargetOptions, RefineOptions, PrintOptions)
-@click.argument("map_path", metavar="MAP")
+@click.argument("map_path", metavar="MAP", type=click.Path())
 def refine_command(
     target: TargetOptions, options: RefineOptions, printing: PrintOptions, *, map_path: str
 ) -> None:

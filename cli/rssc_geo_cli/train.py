@@ -30,7 +30,7 @@ _EITHER = Alternatives(
 
 
 @command("train", PolygonSourceOptions, TargetOptions, _EITHER, RunOptions)
-@click.argument("dataset", nargs=-1)
+@click.argument("dataset", nargs=-1, type=click.Path())
 def train_command(
     polygons: PolygonSourceOptions,
     target: TargetOptions,

@@ -168,7 +168,7 @@ def make_plan(
     if problem and not options.force:
         raise UsageError(f"{problem}. --force goes on all the same")
     log.info(
-        "%s: %d x %d pixels of %.4g m, bands %s %s; tiles of %d x %d pixels, cells of %d x %d,"
+        "%s: %d x %d pixels of %.4g m, bands %s (%s); tiles of %d x %d pixels, cells of %d x %d,"
         " %d of them; %.1f s",
         scene.source,
         *scene.shape,

@@ -8,7 +8,7 @@ import numpy as np
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from rssc_geo.errors import InputError, one_line
+from rssc_geo.errors import InputError, nearest, one_line
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -39,6 +39,7 @@ def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
         if layer and layer not in names:
             raise InputError(
                 f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
+                f"{nearest(layer, names)}"
             )
         if field is None:
             places = (str(name) for name, kind in pyogrio.list_layers(file) if kind is not None)
@@ -53,7 +54,10 @@ def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
                 f"{name}: {', '.join(found) or 'none'}" for name, found in columns.items()
             )
             if not having:
-                raise InputError(f"{file} has no column {field!r}; there are {there}")
+                known = [name for found in columns.values() for name in found]
+                raise InputError(
+                    f"{file} has no column {field!r}; there are {there}{nearest(field, known)}"
+                )
             which = f"{file}: layers {', '.join(having)} have a column {field!r}"
             raise InputError(f"{which}; name one, as '{file}{LAYER}{having[0]}'")
         return gpd.read_file(file, layer=having[0])
