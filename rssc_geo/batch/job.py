@@ -227,7 +227,7 @@ class OpenJob:
         started = time.monotonic()
         seconds = round(started - self.started, 1)
         summary = self.run.finish({"seconds": seconds, "tiles_classified": self.looked})
-        files = [*summary.paths, *self.extras.write(summary, self.run.spec)]
+        files = [*summary.paths, *self.extras.write(summary, self.run)]
         self.writing_s += time.monotonic() - started
         return self._figures(summary), files
 

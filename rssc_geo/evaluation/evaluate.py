@@ -178,21 +178,21 @@ class Evaluation:
         with atomic_write(figures) as made:
             made.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
         data, found = self.data, self.predictions
-        confusion_png(self.scores.confusion, data.classes, path=confusion)
+        titles = tuple(known.title for known in self.card.classes)
+        confusion_png(self.scores.confusion, titles, path=confusion)
         colors = [c.color for c in self.card.classes]
-        tsne_png(found.embedding, self.truth, names=data.classes, colors=colors, path=embedding)
+        tsne_png(found.embedding, self.truth, names=titles, colors=colors, path=embedding)
         predicted, confidence = found.classes, found.probabilities.max(1)
         wrong = np.flatnonzero(predicted != self.truth)
         worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
         if not len(worst):
             return [figures, confusion, embedding]
-        titles = [
-            f"{data.legend.labels[data.labels[k]]} → {data.classes[predicted[k]]},"
-            f" {confidence[k]:.2f}"
+        told = [
+            f"{data.legend.labels[data.labels[k]]} → {titles[predicted[k]]}, {confidence[k]:.2f}"
             for k in worst.tolist()
         ]
         captions = [found.captions[k] for k in worst.tolist()]
-        mistakes_png(data.pixels[worst], titles, captions=captions, path=mistakes)
+        mistakes_png(data.pixels[worst], told, captions=captions, path=mistakes)
         return [figures, confusion, embedding, mistakes]
 
 

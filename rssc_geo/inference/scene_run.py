@@ -110,7 +110,7 @@ class SceneRun:
         self._writer.append(cells, results[-1].tile.index + 1)
 
     def finish(self, extra_provenance: Mapping[str, object]) -> LandUseSummary:
-        """Make the map once all tiles were taken.
+        """Make the map once all tiles were taken; ``complete`` then ends the run.
 
         Raises ``InputError`` for a raster that changed in the meantime and
         ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
@@ -126,9 +126,17 @@ class SceneRun:
         if not len(self._writer):
             self._writer.discard()
             raise nothing_to_classify(self.plan)
-        summary = self._writer.finish(extra_provenance)
+        summary = self._writer.make(extra_provenance)
         log.info("%s written in %.1f s", self.target.path, time.monotonic() - started)
         return summary
+
+    def announce(self) -> None:
+        """Something was added to the map: it is still this run's."""
+        self._writer.announce()
+
+    def complete(self) -> None:
+        """Remove the part file: until then a run that was killed is gone on with."""
+        self._writer.discard()
 
     def close(self) -> None:
         """Let the part file go; the next identical run goes on from it."""

@@ -139,7 +139,7 @@ def map_scene(
         progress("write", 0, 1)
         seconds = round(time.monotonic() - started, 1)
         summary = run.finish({"seconds": seconds, "tiles_classified": looked})
-        files = extras.write(summary, predictor.spec)
+        files = extras.write(summary, run)
         progress("write", 1, 1)
     return ClassifyResult(
         replace(summary, paths=tuple(dict.fromkeys([*summary.paths, *files]))),
