@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-qgis test-qgis-ltr plugin translations docs lint model left-out clean
+.PHONY: demo test test-qgis test-qgis-ltr plugin translations dist docs lint model left-out clean
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,13 @@ translations:
 	mkdir -p build
 	pylupdate5 $$(find qgis_plugin/rssc_geo_qgis -name '*.py' | sort) -ts build/rssc_geo.ts 2>/dev/null
 	@echo "template: $(CURDIR)/build/rssc_geo.ts"
+
+# What is published: wheel, sdist and the plugin's zip, into dist/, checked.
+dist: $(VENV)/.dev
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/python qgis_plugin/build_zip.py
 
 # The documentation site, into build/site; a warning is an error.
 docs: $(VENV)/.dev

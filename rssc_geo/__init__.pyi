@@ -1,4 +1,6 @@
+from .batch.batch import BatchAreas as BatchAreas
 from .batch.batch import run_batch as run_batch
+from .batch.batch import tabulate_batch as tabulate_batch
 from .batch.progress import BatchResult as BatchResult
 from .errors import BundleError as BundleError
 from .errors import GeoreferenceError as GeoreferenceError
@@ -21,6 +23,7 @@ from .models.bundle import load_card as load_card
 from .models.card import ModelCard as ModelCard
 from .options import AccuracyOptions as AccuracyOptions
 from .options import AreasOptions as AreasOptions
+from .options import BatchAreasOptions as BatchAreasOptions
 from .options import BatchOptions as BatchOptions
 from .options import CaptionOptions as CaptionOptions
 from .options import ClassifyOptions as ClassifyOptions

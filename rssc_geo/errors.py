@@ -6,6 +6,9 @@ job failed, 2 when it was asked for wrongly, 3 when there was nothing to classif
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 _LENGTH = 200
 
 
@@ -31,6 +34,18 @@ def escaped(text: str) -> str:
         sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
         for sign in text
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is most like one that is not: "; did you mean 'b'?", or "".
+
+    Examples
+    --------
+    >>> nearest("reviw", ["cells", "review"])
+    "; did you mean 'review'?"
+    """
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class RsscGeoError(Exception):

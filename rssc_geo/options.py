@@ -344,10 +344,15 @@ class PrintOptions:
     )
     json: bool = option("Print one JSON object on stdout.", RUN, FLAG, default=False)
     verbose: int = option(
-        "More messages; -vv: all of them.", RUN, INTEGER, default=0, short="v", count=True
+        "More messages, with their times; -vv: all of them.",
+        RUN,
+        INTEGER,
+        default=0,
+        short="v",
+        count=True,
     )
     quiet: bool = option("Errors only.", RUN, FLAG, default=False, short="q")
-    log_json: bool = option("Messages as JSON Lines.", RUN, FLAG, default=False)
+    log_json: bool = option("Messages on stderr as JSON Lines.", RUN, FLAG, default=False)
     log_file: str | None = option(
         "Append the messages to a file too, with their times, and those of -v.",
         RUN,
@@ -749,10 +754,19 @@ class ZoneOptions:
     """The zones of a table of areas."""
 
     zones: str | None = option(
-        "Vector file of polygons: the areas of each too.", TILES, FILE, default=None, path=True
+        "Vector file of polygons: the areas of each too.",
+        TILES,
+        FILE,
+        default=None,
+        row=True,
+        path=True,
     )
     zone_field: str | None = option(
-        "Column of the zones' names. Default: they are numbered.", TILES, NAME, default=None
+        "Column of the zones' names. Default: they are numbered.",
+        TILES,
+        NAME,
+        default=None,
+        row=True,
     )
 
 
@@ -765,6 +779,7 @@ class ReportOptions(ZoneOptions):
         OUTPUT,
         Kind("CSV", str),
         default=None,
+        row=True,
         path=True,
     )
     report: str | None = option(
@@ -772,16 +787,44 @@ class ReportOptions(ZoneOptions):
         OUTPUT,
         Kind("HTML", str),
         default=None,
+        row=True,
         path=True,
     )
     review: int | None = option(
-        "Also a layer of the N cells most worth labeling.", OUTPUT, COUNT, default=None
+        "Also a layer of the N cells most worth labeling.", OUTPUT, COUNT, default=None, row=True
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneOptions(TilingOptions, OutputOptions):
+class SceneOptions(TilingOptions, OutputOptions, ReportOptions):
+    """How a scene is read and mapped, whatever looks at its tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherClassOptions:
+    """What there is beside classes that are named by words."""
+
+    other: bool = option(
+        "Also a class for what is none of these.",
+        MODEL,
+        FLAG,
+        default=True,
+        negative="--no-other",
+        row=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSceneOptions(SceneOptions, OtherClassOptions):
     """What may differ from scene to scene of a batch."""
+
+    classes: str | None = option(
+        "Classes by words instead of the model's own, as for zero-shot: names, or a file.",
+        MODEL,
+        Kind("A,B,…|FILE", str),
+        default=None,
+        row=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -795,8 +838,8 @@ class PredictorOptions(DescribingOptions, ClassChoiceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapOptions(SceneOptions, ReportOptions, OverwriteOptions):
-    """How a scene becomes a map, whatever looks at its tiles."""
+class MapOptions(SceneOptions, OverwriteOptions):
+    """How one scene becomes a map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -805,12 +848,9 @@ class ClassifyOptions(MapOptions, PredictorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions):
+class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions, OtherClassOptions):
     """Options of ``zero-shot``."""
 
-    other: bool = option(
-        "Also a class for what is none of these.", MODEL, FLAG, default=True, negative="--no-other"
-    )
     refine: bool = option(
         "Move the classes towards the clusters of this raster's tiles (looks twice).",
         MODEL,
@@ -888,12 +928,12 @@ class InfoOptions(TilingOptions, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions(SceneOptions, PredictorOptions, OverwriteOptions):
+class BatchOptions(BatchSceneOptions, PredictorOptions, OverwriteOptions):
     """Options of ``batch run``.
 
-    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster`` and ``preview`` are templates as
-    the output is; ``overwrite`` also replaces files that no batch has made; ``device`` may be a
-    list ("cuda:0,cuda:1").
+    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster``, ``preview``, ``report`` and
+    ``areas`` are templates as the output is; ``overwrite`` also replaces files that no batch has
+    made; ``device`` may be a list ("cuda:0,cuda:1").
     """
 
     merge: str | None = option(
@@ -918,6 +958,11 @@ class BatchOptions(SceneOptions, PredictorOptions, OverwriteOptions):
     retry_failed: bool = option(
         "Also do scenes again that failed in an earlier run.", BATCH, FLAG, default=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchAreasOptions(OverwriteOptions):
+    """Options of ``batch areas``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -949,6 +994,19 @@ class ClassFieldOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchOptions(ClassFieldOptions):
+    """How labels on a raster become pictures."""
+
+    purity: float = option(
+        "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
+    )
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.purity <= 1:
+            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaxonomyOptions:
     """What the labels of data sets mean."""
 
@@ -966,20 +1024,27 @@ class EvaluateOptions(
     TilingOptions,
     SplitOptions,
     TaxonomyOptions,
-    ClassFieldOptions,
+    PatchOptions,
     ClassChoiceOptions,
+    CaptionerOptions,
     DeviceOptions,
 ):
     """Options of ``evaluate``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    captions: str | None = option(
+        "What people wrote of the pictures, JSON Lines. Default: the data set's captions.jsonl.",
+        CAPTIONS,
+        FILE,
+        default=None,
+        path=True,
+    )
     caption_source: Literal["own", "none", "human"] = option(
-        "Captions that the classifier may read.",
+        "Captions that the classifier may read: own are those of --captioner.",
         CAPTIONS,
         choice("own", "none", "human"),
         default="own",
     )
-    caption_beam: int = option("compact: sentences followed at a time.", CAPTIONS, COUNT, default=1)
     part: Literal["all", "train", "val", "test"] = option(
         "Which part of the data set.", SPLIT, choice("all", "train", "val", "test"), default="all"
     )
@@ -993,6 +1058,10 @@ class EvaluateOptions(
     robustness: bool = option(
         "Also the accuracy under corruptions and other footprints.", OUTPUT, FLAG, default=False
     )
+
+    def __post_init__(self) -> None:
+        TilingOptions.__post_init__(self)
+        PatchOptions.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1158,11 +1227,24 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOnPolygonsOptions(TilingOptions, CardOptions, ClassFieldOptions, DeviceOptions):
+class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOptions):
     """Options of ``train --raster``."""
 
-    purity: float = option(
-        "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
+    group_field: str | None = option(
+        "Column of what labels belong together in (a field, a site): the cross-validation never"
+        " learns from one and tests on another of a group.",
+        POLYGONS,
+        NAME,
+        default=None,
+    )
+    test_labels: tuple[str, ...] = option(
+        "Labels to test on alone, instead of the cross-validation; one file for all rasters, or one"
+        " each.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
     )
     fine_tune: bool = option(
         "The image encoder learns too: minutes instead of seconds.", POLYGONS, FLAG, default=False
@@ -1176,9 +1258,8 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, ClassFieldOptions, Devi
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.5 <= self.purity <= 1:
-            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
+        TilingOptions.__post_init__(self)
+        PatchOptions.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1332,6 +1413,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "caption": CaptionOptions,
         "explain": ExplainOptions,
         "batch run": BatchOptions,
+        "batch areas": BatchAreasOptions,
         "info": InfoOptions,
         "tile": TileOptions,
         "evaluate": EvaluateOptions,

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from rssc_geo.options import AreasOptions, PrintOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, set_up_logging, show_result
+from rssc_geo_cli.console import echo_areas, show_result
 from rssc_geo_cli.options import command
 
 
 @command("areas", TargetOptions, AreasOptions, PrintOptions)
-@click.argument("map_path", metavar="MAP")
+@click.argument("map_path", metavar="MAP", type=click.Path())
 def areas_command(
     target: TargetOptions, options: AreasOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
@@ -21,8 +21,6 @@ def areas_command(
 
     The result is a table, CSV. A cell that a zone cuts counts in part, by its area.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.tabulate_areas import tabulate_areas
 
     result = tabulate_areas(map_path, target.output, options)

@@ -16,7 +16,7 @@ from rssc_geo.options import (
     SampleOptions,
     TargetOptions,
 )
-from rssc_geo_cli.console import set_up_logging, show_result
+from rssc_geo_cli.console import show_result
 from rssc_geo_cli.options import command
 
 _ROOM = (16, 19, 14, 24)
@@ -28,7 +28,7 @@ def assess_group() -> None:
 
 
 @command("sample", TargetOptions, SampleOptions, PrintOptions)
-@click.argument("map_path", metavar="MAP")
+@click.argument("map_path", metavar="MAP", type=click.Path())
 def sample_command(
     target: TargetOptions, options: SampleOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
@@ -37,8 +37,6 @@ def sample_command(
     Fill in its field `class` with what is there, without looking at the map; `cannot tell` is an
     answer too. Then `assess accuracy` says how right the map is.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.assess_sample import assess_sample
 
     result = assess_sample(map_path, target.output, options)
@@ -60,7 +58,7 @@ def _tell_sample(values: Mapping[str, Any]) -> None:
 
 
 @command("accuracy", ReferenceOptions, AssessmentTargetOptions, AccuracyOptions, PrintOptions)
-@click.argument("maps", metavar="MAP...", nargs=-1, required=True)
+@click.argument("maps", metavar="MAP...", nargs=-1, required=True, type=click.Path())
 def accuracy_command(
     reference: ReferenceOptions,
     target: AssessmentTargetOptions,
@@ -73,8 +71,6 @@ def accuracy_command(
 
     Of several maps on the same labels, the first is compared with the others.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.assess_accuracy import assess_accuracy
 
     result = assess_accuracy(maps, reference.reference, options)

@@ -1,4 +1,4 @@
-"""``rssc-geo batch run`` and ``rssc-geo batch status``."""
+"""``rssc-geo batch run``, ``batch status`` and ``batch areas``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ import click
 from rich_click import RichGroup
 
 from rssc_geo.errors import NothingToClassifyError, RsscGeoError
-from rssc_geo.options import BatchOptions, BatchRunOptions, PrintOptions, TargetOptions
+from rssc_geo.options import (
+    BatchAreasOptions,
+    BatchOptions,
+    BatchRunOptions,
+    PrintOptions,
+    TargetOptions,
+)
 from rssc_geo.progress import duration
 from rssc_geo_cli.console import (
     echo_areas,
     end_with_parent,
     print_json,
-    set_up_logging,
     show_result,
     wants_bar,
 )
@@ -42,7 +47,7 @@ def batch_group() -> None:
 
 
 @command("run", TargetOptions, BatchOptions, BatchRunOptions)
-@click.argument("inputs", nargs=-1, required=True)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path())
 def run_command(
     target: TargetOptions,
     options: BatchOptions,
@@ -57,7 +62,6 @@ def run_command(
     stopped. A scene that fails does not stop the others; the exit code is then 4, or 5 where all
     that failed had failed before (--fail-on).
     """
-    set_up_logging(run)
     if run.verbose < 2 and options.scheduler is not None:
         _silence_dask()
     if run.dry_run:
@@ -79,7 +83,7 @@ def _print_progress(now: BatchProgress) -> None:
 
 
 @command("status", PrintOptions)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 def status_command(printing: PrintOptions, *, folder: str) -> None:
     """Show the journal of the batch whose results are in DIR."""
     from rssc_geo.batch import read_status
@@ -88,17 +92,22 @@ def status_command(printing: PrintOptions, *, folder: str) -> None:
 
 
 def _tell_status(values: Mapping[str, Any]) -> None:
-    rows = [("state", "tiles", "tries", "work s", "scene", "note")]
+    from rssc_geo.output import area_in_words
+
+    rows = [("state", "tiles", "tries", "work s", "took", "area", "scene", "note")]
     for scene in values["scenes"]:
         done, tiles = scene["tiles_done"] or 0, scene["tiles"]
         share = "" if tiles is None else f"{done}/{tiles}"
         # Not from its beginning to its end: scenes wait for each other, and people add up columns.
         work = [scene[f"{stage}_s"] for stage in ("reading", "model", "writing")]
         took = "" if None in work else f"{sum(work):.1f}"
-        tries = str(scene["attempts"])
-        rows.append((scene["state"], share, tries, took, scene["output"], scene["error"] or ""))
+        whole = "" if scene["seconds"] is None else duration(scene["seconds"])
+        known = [entry["area_m2"] for entry in scene["classes"] or []]
+        area = "{:,.1f} {}".format(*area_in_words(sum(known))) if known else ""
+        about = (share, str(scene["attempts"]), took, whole, area)
+        rows.append((scene["state"], *about, scene["output"], scene["error"] or ""))
     rows += [
-        ("failed", "", "", "", problem["label"], problem["message"])
+        ("failed", *[""] * 5, problem["label"], problem["message"])
         for problem in values["problems"]
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -112,7 +121,24 @@ def _tell_status(values: Mapping[str, Any]) -> None:
     for scene in values["scenes"]:
         areas.update({entry["name"]: entry["area_m2"] for entry in scene["classes"] or []})
     echo_areas(areas)
+    for run in values["runs"]:
+        click.echo(f"run of {run['started']} to {run['ended'] or '…'}: {run['outcome'] or 'open'}")
     click.echo(", ".join(counts) or "no scenes")
+
+
+@command("areas", TargetOptions, BatchAreasOptions, PrintOptions)
+@click.argument("folder", metavar="DIR", type=click.Path())
+def areas_command(
+    target: TargetOptions, options: BatchAreasOptions, printing: PrintOptions, *, folder: str
+) -> None:
+    """Write a table (CSV) of each class's area in each scene of the batch in DIR.
+
+    It is read from the journal: no map is opened.
+    """
+    from rssc_geo.batch import tabulate_batch
+
+    table = tabulate_batch(folder, target.output, options)
+    show_result(table.as_dict(), printing, lambda values: click.echo(values["outputs"][0]))
 
 
 def _silence_dask() -> None:
@@ -194,5 +220,5 @@ def _tell(values: Mapping[str, Any]) -> None:
         click.echo(path)
 
 
-for made in (run_command, status_command):
+for made in (run_command, status_command, areas_command):
     batch_group.add_command(made)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import CaptionOptions, CaptionSourceOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -28,7 +28,6 @@ def caption_command(
     cell) or a .jsonl (a line a tile). Captions of hf: and openai: captioners are kept in a cache
     that `classify` uses too: a run that was stopped goes on when the same command is given again.
     """
-    set_up_logging(run)
     scene = source_of(raster, source)
     with running(run) as progress:
         if source.pictures:

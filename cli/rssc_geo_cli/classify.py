@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ClassifyOptions, RunOptions, SourceOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, running, set_up_logging, show_result
+from rssc_geo_cli.console import echo_areas, running, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -28,7 +28,6 @@ def classify_command(
     `landuse` (regions) and `cells` (one polygon a cell, with its caption), styled for QGIS. A run
     that was stopped goes on when the same command is given again.
     """
-    set_up_logging(run)
     scene = source_of(raster, source)
 
     from rssc_geo.pipelines.classify import classify

@@ -24,43 +24,65 @@ _STEP = 0.01
 """JSON events come when at least this share was done since the last one, and at a stage's ends."""
 _SIGNALS = 4
 _SHORT = "%(levelname)s: %(message)s"
+_DATED = f"%(asctime)s {_SHORT}"
 _TIMED = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 FAILURES = "rssc_geo_cli.failures"
 """The logger of the line that a command ends with when it fails."""
-_FOREIGN = ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm")
-"""Libraries whose own messages repeat what our errors tell in one line."""
+_OWN = ("rssc_geo", "rssc_geo_cli")
+_FOREIGN = ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm", "py.warnings")
+"""Libraries whose own messages repeat what our errors tell in one line, or are for programmers."""
+
+
+def start_logging(*, as_json: bool) -> None:
+    """Messages on stderr until a command's options are known: warnings, in the form asked for."""
+    root = logging.getLogger()
+    for earlier in root.handlers:
+        if isinstance(earlier, logging.FileHandler):
+            earlier.close()
+    root.handlers = [_on_stderr(_JsonLine() if as_json else _OneLine(_SHORT))]
+    root.setLevel(logging.WARNING)
+    for name in _OWN:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def set_up_logging(options: PrintOptions, *, least: int = 0) -> None:
     """Messages of the program on stderr: warnings by default; -v adds information, -vv everything.
 
-    ``least``: what a long command takes for --verbose unless it is to be quiet.
+    Of libraries only warnings, and those with -vv alone. ``least``: what a long command takes for
+    --verbose unless it is to be quiet.
     """
     verbose = max(options.verbose, 0 if options.quiet else least)
-    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    level = logging.ERROR if options.quiet else levels[min(verbose, 2)]
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(level)
-    timed = _JsonLine() if options.log_json else _OneLine(_TIMED)
-    handler.setFormatter(timed if verbose >= 2 or options.log_json else _OneLine(_SHORT))
-    if not options.log_json:  # the last line has another form there
-        handler.addFilter(lambda record: record.name != FAILURES)
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    level = logging.ERROR if options.quiet else level
+    start_logging(as_json=options.log_json)
     root = logging.getLogger()
-    for earlier in root.handlers:
-        if isinstance(earlier, logging.FileHandler):
-            earlier.close()
-    root.handlers = [handler]
+    (handler,) = root.handlers
+    handler.setLevel(level)
+    if not options.log_json:
+        handler.setFormatter(_OneLine((_SHORT, _DATED, _TIMED)[min(verbose, 2)]))
     if options.log_file is not None:
         file = _log_file(options.log_file)
-        file.setFormatter(timed)
+        file.setFormatter(_JsonLine() if options.log_json else _OneLine(_TIMED))
         root.addHandler(file)
         level = min(level, logging.INFO)
-    root.setLevel(level if verbose >= 2 else max(level, logging.WARNING))
-    for name in ("rssc_geo", "rssc_geo_cli"):
+    for name in _OWN:
         logging.getLogger(name).setLevel(level)
-    if verbose < 2:
-        for name in _FOREIGN:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in _FOREIGN:
+        logging.getLogger(name).setLevel(logging.WARNING if verbose >= 2 else logging.CRITICAL)
+
+
+def tell_more(options: PrintOptions) -> None:
+    """What a long command says by default, unless it is to be quiet: as with -v."""
+    set_up_logging(options, least=1)
+
+
+def _on_stderr(formatter: logging.Formatter) -> logging.Handler:
+    """A handler; the last line of a command that failed has another form, but in JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    if not isinstance(formatter, _JsonLine):
+        handler.addFilter(lambda record: record.name != FAILURES)
+    return handler
 
 
 def _log_file(path: str) -> logging.Handler:
@@ -149,17 +171,28 @@ def wants_bar(options: RunOptions) -> bool:
 
 
 class _JsonProgress:
-    """JSON Lines on stdout."""
+    """JSON Lines on stdout, with the time that the stage still takes, by what it has taken."""
 
     def __init__(self) -> None:
         self._stage, self._last = "", -1
+        self._first, self._started = 0, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self._first, self._started = done, time.monotonic()
         step = done - self._last >= max(1, total * _STEP)
         if stage != self._stage or done == total or step:
-            print_json({"event": "progress", "stage": stage, "done": done, "total": total})
+            event = {"event": "progress", "stage": stage, "done": done, "total": total}
+            print_json({**event, "seconds_left": self._left(done, total)})
             self._last = done
         self._stage = stage
+
+    def _left(self, done: int, total: int) -> float | None:
+        """None before anything is known; what an earlier run did tells nothing of the pace."""
+        if done <= self._first:
+            return None
+        pace = (time.monotonic() - self._started) / (done - self._first)
+        return round(pace * (total - done), 1)
 
 
 def show_result(

@@ -15,7 +15,7 @@ from rssc_geo.options import (
     PolygonSourceOptions,
     PrintOptions,
 )
-from rssc_geo_cli.console import print_json, set_up_logging, show_result
+from rssc_geo_cli.console import print_json, show_result, tell_more
 from rssc_geo_cli.options import Alternatives, Chosen, command
 
 _EITHER = Alternatives(
@@ -26,8 +26,8 @@ _EITHER = Alternatives(
 
 
 @command("evaluate", PolygonSourceOptions, EvaluationTargetOptions, _EITHER, PrintOptions)
-@click.argument("model")
-@click.argument("dataset", nargs=-1)
+@click.argument("model", type=click.Path())
+@click.argument("dataset", nargs=-1, type=click.Path())
 def evaluate_command(
     polygons: PolygonSourceOptions,
     target: EvaluationTargetOptions,
@@ -45,10 +45,9 @@ def evaluate_command(
     train the paper's baselines beside it.
     """
     if click.get_current_context().params["baselines"] is not None:
-        set_up_logging(printing, least=1)
+        tell_more(printing)
         _compare(model, dataset, chosen(BaselineOptions), polygons, target, printing)
         return
-    set_up_logging(printing)
     options = chosen(EvaluateOptions)
     if (not dataset) == (not polygons.raster) or len(polygons.raster) != len(polygons.labels):
         raise UsageError("give a DATASET folder, or --raster together with --labels")
@@ -91,14 +90,15 @@ def _compare(
 
 
 def _tell(values: Mapping[str, Any]) -> None:
-    click.echo(f"{values['images']} pictures")
+    low, high = values["interval"]
+    click.echo(f"{values['images']} pictures, overall accuracy {low:.3f} to {high:.3f} with 95 %")
     for name in ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error"):
         click.echo(f"{name.replace('_', ' '):<28} {values[name]:.4f}")
     click.echo(f"{'class':<20} {'precision':>9} {'recall':>7} {'F1':>7} {'pictures':>8}")
     for name, row in values["per_class"].items():
         if row["support"]:
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
-            click.echo(f"{name:<20} {figures} {row['support']:>8}")
+            click.echo(f"{name:<20} {figures} {row['support']:>8.0f}")
     for name, row in values.get("sets", {}).items():
         figures = f"accuracy {row['overall_accuracy']:.4f}"
         error = f"calibration error {row['expected_calibration_error']:.4f}"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ExplainOptions, RunOptions, SourceOptions, TargetOptions
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -28,7 +28,6 @@ def explain_command(
     looked, the words of the caption), a georeferenced heat map, and a feature with the top words in
     explain.gpkg. What they mean and what they do not: docs/explain.md.
     """
-    set_up_logging(run)
     scene = source_of(raster, source)
 
     from rssc_geo.pipelines.explain import explain

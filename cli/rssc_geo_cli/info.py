@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import InfoOptions, PrintOptions, SourceOptions
-from rssc_geo_cli.console import set_up_logging, show_result
+from rssc_geo_cli.console import show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -18,8 +18,6 @@ def info_command(
     source: SourceOptions, options: InfoOptions, printing: PrintOptions, *, raster: str | None
 ) -> None:
     """Show what the program sees in RASTER and what `classify` would do with it."""
-    set_up_logging(printing)
-
     from rssc_geo.inference import describe_run, estimated_seconds, make_plan
     from rssc_geo.models import load_card
 

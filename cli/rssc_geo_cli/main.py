@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -129,6 +130,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interruption)
     _speak_utf8()
+    logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt as error:  # once more, just before the first was told
@@ -148,6 +150,7 @@ def run(arguments: list[str]) -> int:
     With ``--json`` or ``--progress json`` it is an object on stdout too.
     """
     from rssc_geo.errors import RsscGeoError
+    from rssc_geo_cli.console import start_logging
 
     # Torch's threads else spin while they wait for each other, which slows a machine that has
     # other work fivefold.
@@ -155,6 +158,7 @@ def run(arguments: list[str]) -> int:
     # On Linux half the time of a block of fine cells else goes into giving its large tensors
     # memory, 4 KB at a time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    start_logging(as_json=_asks_for_json_logs(arguments))
     try:
         _check_names(arguments)
         code = cli.main(arguments, prog_name="rssc-geo", standalone_mode=False)
@@ -235,17 +239,22 @@ def _asks_for_json(arguments: list[str]) -> bool:
     return "--json" in arguments or _asked(arguments, "json").lower() in _TRUE
 
 
+def _asks_for_json_logs(arguments: list[str]) -> bool:
+    """Whether messages are to be JSON."""
+    return "--log-json" in arguments or _asked(arguments, "log-json").lower() in _TRUE
+
+
 def _asked(arguments: list[str], key: str) -> str:
     """The text of an option, read without click: usage errors come before it is known.
 
     From the command line, the environment, or the configuration file, in this order.
     """
     given = ""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         name, separator, value = argument.partition("=")
         if name == f"--{key}":
             given = value if separator else following
-    given = given or os.environ.get(f"RSSC_GEO_{key.upper()}", "")
+    given = given or os.environ.get(f"RSSC_GEO_{key.upper().replace('-', '_')}", "")
     if given or key == "config":
         return given
     values = _configured(_asked(arguments, "config"))

@@ -10,7 +10,7 @@ import click
 from rich_click import RichGroup
 
 from rssc_geo.options import ClassNamesOptions, ImportOptions, PrintOptions, TargetOptions
-from rssc_geo_cli.console import print_json, set_up_logging, show_result
+from rssc_geo_cli.console import print_json, show_result
 from rssc_geo_cli.options import command
 
 
@@ -45,7 +45,7 @@ def list_command(printing: PrintOptions) -> None:
 
 
 @command("info", PrintOptions)
-@click.argument("model", default="compact")
+@click.argument("model", default="compact", type=click.Path())
 @click.option("--revision", help="Revision of a hub id.")
 def info_command(printing: PrintOptions, *, model: str, revision: str | None) -> None:
     """Show the card of MODEL (embedded name, bundle folder or hub id)."""
@@ -104,7 +104,7 @@ def _tell_cache(values: Mapping[str, Any]) -> None:
 
 
 @command("import", TargetOptions, ClassNamesOptions, ImportOptions, PrintOptions)
-@click.argument("checkpoint")
+@click.argument("checkpoint", type=click.Path())
 def import_command(
     target: TargetOptions,
     names: ClassNamesOptions,
@@ -118,8 +118,6 @@ def import_command(
     github.com/CJR7/MultiAtt-RSSC. Nothing in the file is run. The bundle reads captions: give
     `classify` a --captioner.
     """
-    set_up_logging(printing)
-
     from rssc_geo.models import import_checkpoint
     from rssc_geo.pipelines import read_classes
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 from rich_click import RichCommand, RichOption
 
 from rssc_geo.errors import UsageError
@@ -27,10 +28,12 @@ from rssc_geo.options import (
     ENVIRONMENT_PREFIX,
     GROUPS,
     Option,
+    PrintOptions,
     SourceOptions,
     all_options,
     options_of,
 )
+from rssc_geo_cli.console import set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +91,9 @@ def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., 
                 Chosen(group) if isinstance(group, Alternatives) else _build(group, values)
                 for group in groups
             ]
+            for options in made:
+                if isinstance(options, PrintOptions):
+                    set_up_logging(options)
             arguments = {key: value for key, value in values.items() if key not in names}
             return function(*made, **arguments)
 
@@ -124,6 +130,16 @@ class _Type(click.ParamType["Any"]):
         """``UsageError`` for a text that cannot be meant."""
         del param, ctx
         return self._option.parse(value) if isinstance(value, str) else value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What a shell offers: the choices, or files."""
+        del ctx, param
+        if self._option.declaration.path:
+            return [CompletionItem(incomplete, type="file")]
+        choices = filter(None, self._option.declaration.kind.choices)
+        return [CompletionItem(name) for name in choices if name.startswith(incomplete)]
 
 
 def _parameter(option: Option) -> _Parameter:
@@ -284,7 +300,7 @@ def _plain(key: str) -> str:
     return key.replace("_", "-")
 
 
-raster_argument = click.argument("raster", required=False)
+raster_argument = click.argument("raster", required=False, type=click.Path())
 
 
 def source_of(raster: str | None, options: SourceOptions) -> str | tuple[str, ...]:

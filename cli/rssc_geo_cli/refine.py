@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from rssc_geo.options import PrintOptions, RefineOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, set_up_logging, show_result
+from rssc_geo_cli.console import echo_areas, show_result
 from rssc_geo_cli.options import command
 
 
 @command("refine", TargetOptions, RefineOptions, PrintOptions)
-@click.argument("map_path", metavar="MAP")
+@click.argument("map_path", metavar="MAP", type=click.Path())
 def refine_command(
     target: TargetOptions, options: RefineOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
@@ -21,8 +21,6 @@ def refine_command(
 
     From its cells, without raster or model.
     """
-    set_up_logging(printing)
-
     from rssc_geo.pipelines.refine import refine
 
     result = refine(map_path, target.output, options)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import RunOptions, SourceOptions, TargetOptions, TileOptions
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -26,7 +26,6 @@ def tile_command(
 
     The result is a folder with an index, tiles.gpkg.
     """
-    set_up_logging(run)
     scene = source_of(raster, source)
 
     from rssc_geo.pipelines.export_tiles import export_tiles

@@ -19,7 +19,7 @@ from rssc_geo.options import (
     TrainOnPolygonsOptions,
     TrainOptions,
 )
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, show_result, tell_more
 from rssc_geo_cli.options import Alternatives, Chosen, command
 
 _EITHER = Alternatives(
@@ -30,7 +30,7 @@ _EITHER = Alternatives(
 
 
 @command("train", PolygonSourceOptions, TargetOptions, _EITHER, RunOptions)
-@click.argument("dataset", nargs=-1)
+@click.argument("dataset", nargs=-1, type=click.Path())
 def train_command(
     polygons: PolygonSourceOptions,
     target: TargetOptions,
@@ -58,7 +58,6 @@ def train_command(
     """
     made_by = shlex.join(["rssc-geo", *sys.argv[1:]])
     if not dataset or polygons.raster:
-        set_up_logging(run)
         options = chosen(TrainOnPolygonsOptions)
         pairs = pairs_of(dataset, polygons)
 
@@ -70,7 +69,7 @@ def train_command(
             )
         show_result({"bundle": target.output, **learned.as_dict()}, run, _tell_polygons)
         return
-    set_up_logging(run, least=1)
+    tell_more(run)
     options = chosen(TrainOptions)
 
     from rssc_geo.training.train import train
@@ -104,10 +103,16 @@ def _tell_polygons(values: Mapping[str, Any]) -> None:
     if scores is None:
         click.echo("not measured: all labels lie in one place")
     else:
-        click.echo(f"{'class':<24} {'precision':>9} {'recall':>7} {'F1':>7} {'patches':>8}")
+        tested, (low, high) = values["tested"], values["interval"]
+        click.echo(f"{'class':<24} {'precision':>9} {'recall':>7} {'F1':>7} {'tested':>12}")
         for name, row in scores["per_class"].items():
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
-            click.echo(f"{name:<24} {figures} {row['support']:>8}")
-        accuracy = scores["overall_accuracy"]
-        click.echo(f"overall accuracy {accuracy:.3f}, by cross-validation in blocks of space")
+            counts = tested["classes"][name]
+            of = f"{counts['tested']} of {counts['of']}"
+            click.echo(f"{name:<24} {figures} {of:>12}")
+        by = "on labels apart" if values["by_labels_apart"] else "by cross-validation in blocks"
+        click.echo(
+            f"overall accuracy {scores['overall_accuracy']:.3f} ({low:.3f} to {high:.3f} with"
+            f" 95 %), {by}, {tested['patches']} of {tested['of']} patches tested"
+        )
     click.echo(values["bundle"])

@@ -10,7 +10,7 @@ from rssc_geo.options import (
     ZeroShotOptions,
 )
 from rssc_geo_cli.classify import tell_map
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -30,7 +30,6 @@ def zero_shot_command(
     Every cell gets the class whose words are most like it, or "other" where it is more like one of
     the model's own classes. Name what there is, not only what you look for.
     """
-    set_up_logging(run)
     scene = source_of(raster, source)
 
     from rssc_geo.pipelines import read_classes

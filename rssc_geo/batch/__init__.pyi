@@ -1,6 +1,7 @@
 from .batch import plan_batch as plan_batch
 from .batch import read_status as read_status
 from .batch import run_batch as run_batch
+from .batch import tabulate_batch as tabulate_batch
 from .dask_pool import DaskPool as DaskPool
 from .inputs import Problem as Problem
 from .inputs import collect_jobs as collect_jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,18 @@ from rssc_geo.batch.progress import (
 from rssc_geo.batch.runner import Runner
 from rssc_geo.batch.worker import LocalPool, Pool
 from rssc_geo.captioning import check_captioner
-from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import check_not_input
+from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import PredictorSpec
-from rssc_geo.models import ModelCard, check_class_choice, legend_of, load_card
-from rssc_geo.options import BatchOptions, CaptionerOptions, options_of, values_of
-from rssc_geo.output import read_totals
+from rssc_geo.models import ModelCard, SceneClass, check_class_choice, legend_of, load_card
+from rssc_geo.options import (
+    BatchAreasOptions,
+    BatchOptions,
+    CaptionerOptions,
+    options_of,
+    values_of,
+)
+from rssc_geo.output import ALL, AreaRow, areas_of, read_totals, write_area_table
 
 
 def run_batch(
@@ -73,7 +79,7 @@ def run_batch(
     _check_outlines(jobs, options)
     _check_results(jobs, inputs, output, options)
     card = load_card(options.model, revision=options.revision)
-    made_by = _made_by(options, card)
+    made_by, legend = _made_by(options, card), _merged_legend(jobs, options, card)
     folder = output_folder(str(output), options)
     with (
         reporting(progress) as report,
@@ -91,7 +97,7 @@ def run_batch(
                     runner.run(pool)
             result = tracker.result()
             if options.merge is not None:
-                files = merge_done(jobs, journal, Path(output), options, legend_of(card))
+                files = merge_done(jobs, journal, Path(output), options, legend)
                 totals = read_totals(Path(output)) if files else []
                 areas = {name: (cells, area) for name, _, cells, _, area in totals}
                 result = result.merged(files, areas)
@@ -158,6 +164,71 @@ def read_status(place: str | Path) -> dict[str, Any]:
     return {"journal": values.pop("journal"), "counts": counts, **values}
 
 
+@dataclass(frozen=True, slots=True)
+class BatchAreas:
+    """A table that was written: ``rows`` of all scenes together, then of each."""
+
+    output: Path
+    rows: tuple[AreaRow, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        rows = [asdict(row) for row in self.rows]
+        return {
+            "outputs": [str(self.output)],
+            "areas": [{"scene": row.pop("zone"), **row} for row in rows],
+        }
+
+
+def tabulate_batch(
+    place: str | Path, output: str | Path, options: BatchAreasOptions | None = None
+) -> BatchAreas:
+    """Write the areas of each class in each scene of a batch as CSV, from its journal alone.
+
+    Only scenes that are done count; where scenes overlap, the rows of all count a place twice.
+
+    Parameters
+    ----------
+    place : as of ``read_status``
+    output : a .csv
+    options : all that the command line has; its defaults
+
+    Raises what ``read_status`` does, ``InputError`` where no scene is done, ``UsageError`` and
+    ``OutputError`` for a table that cannot be written.
+
+    Examples
+    --------
+    >>> from rssc_geo import run_batch, tabulate_batch
+    >>> _ = run_batch(["scene.tif"], "maps")
+    >>> table = tabulate_batch("maps", "areas.csv")
+    >>> sorted({row.zone for row in table.rows})
+    ['(all)', 'scene']
+    """
+    options, path = options or BatchAreasOptions(), Path(output)
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{path.name}: the table is CSV; name it .csv")
+    check_writable(path, overwrite=options.overwrite)
+    found = read_status(place)
+    done = [scene for scene in found["scenes"] if scene["state"] == "done"]
+    if not done:
+        raise InputError(f"{found['journal']}: no scene is done")
+    every = [entry for scene in done for entry in scene["classes"]]
+    rows = areas_of(ALL, every)
+    for scene in done:
+        rows += areas_of(scene["id"], scene["classes"])
+    write_area_table(path, rows, {}, of="scene")
+    return BatchAreas(path, tuple(rows))
+
+
+def _merged_legend(jobs: Jobs, options: BatchOptions, card: ModelCard) -> Sequence[SceneClass]:
+    """The classes that a merged map may show; ``UsageError`` where scenes have different ones."""
+    named = {job.words for job in jobs.jobs}
+    if options.merge is not None and len(named) > 1:
+        raise UsageError("--merge makes one map: give all scenes the same --classes")
+    words = next(iter(named), None)
+    return legend_of(card) if words is None else words.classes
+
+
 def _check(options: BatchOptions) -> None:
     """Refuse values that the command line would refuse."""
     for found in options_of(BatchOptions):
@@ -166,6 +237,12 @@ def _check(options: BatchOptions) -> None:
             found.parse(value)
     if options.attempts < 1:
         raise UsageError(f"--attempts {options.attempts} is not a number of times; give 1 or more")
+    if options.classes is not None and (options.only_classes or options.exclude_classes):
+        raise UsageError(
+            "--only-classes and --exclude-classes are of the model's own classes, not of --classes"
+        )
+    if options.classes is None and not options.other:
+        raise UsageError("--no-other goes with --classes")
 
 
 def _check_outlines(jobs: Jobs, options: BatchOptions) -> None:

@@ -37,7 +37,7 @@ from rssc_geo.batch.worker import (
 )
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec
-from rssc_geo.models import ModelCard, load_card
+from rssc_geo.models import ClassWords, ModelCard, load_card
 from rssc_geo.options import PredictorOptions, narrowed
 
 _PATIENCE_S = 10  # for a scheduler to answer
@@ -102,6 +102,10 @@ class _Failure:
 
 def _describe(plugin: str) -> tuple[PredictorSpec, int] | _Failure:
     return _caught(lambda: (_loaded(plugin).spec, _loaded(plugin).batch_size))
+
+
+def _describe_named(plugin: str, words: ClassWords) -> PredictorSpec | _Failure:
+    return _caught(lambda: _loaded(plugin).named(words).spec)
 
 
 def _run(plugin: str, block: Block) -> BlockResult | _Failure:
@@ -225,6 +229,15 @@ class DaskPool:
                 )
         return spec, batch_size
 
+    def named_spec(self, words: ClassWords) -> PredictorSpec:
+        """See ``Pool``."""
+
+        def ask() -> PredictorSpec:
+            task = self._client.submit(_describe_named, self._plugin, words, pure=False)
+            return _answer("of the cluster", task, "name the classes")
+
+        return self._answered(ask)
+
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""
         number = next(self._numbers)
@@ -286,17 +299,15 @@ class DaskPool:
             _begun(lambda: self._client.close(timeout=1)).result(_PATIENCE_S)
 
 
-def _answer(
-    worker: str, task: Future[tuple[PredictorSpec, int] | _Failure]
-) -> tuple[PredictorSpec, int]:
+def _answer(worker: str, task: Future[T | _Failure], doing: str = "load the model") -> T:
     try:
-        answer: tuple[PredictorSpec, int] | _Failure = task.result()
+        answer: T | _Failure = task.result()
     except (KilledWorker, CancelledError) as error:
         raise RsscGeoError(
             f"worker {worker} died while it loaded the model: is there memory enough?"
         ) from error
     if isinstance(answer, _Failure):
-        raise RsscGeoError(f"worker {worker} cannot load the model: {answer.message}")
+        raise RsscGeoError(f"worker {worker} cannot {doing}: {answer.message}")
     return answer
 
 

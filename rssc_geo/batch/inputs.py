@@ -19,7 +19,9 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
-from rssc_geo.options import BatchOptions, Option, SceneOptions, narrowed, options_of
+from rssc_geo.models import ClassWords
+from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
+from rssc_geo.pipelines import read_classes
 from rssc_geo.raster import is_remote
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
@@ -104,13 +106,14 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
                     label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
                     continue
-                key = job.output.absolute()
-                if key in taken:
-                    hint = "put {id} into --output and give each an id of its own in a CSV manifest"
-                    words = f"its output {job.output} is that of {taken[key]} already: {hint}"
+                twice = next((path for path in job.results if path.absolute() in taken), None)
+                if twice is not None:
+                    other = taken[twice.absolute()]
+                    hint = "put {id} into its name and give each an id of its own in a CSV manifest"
+                    words = f"its output {twice} is that of {other} already: {hint}"
                     problems.append(Problem(job.label, words))
                     continue
-                taken[key] = job.label
+                taken |= {path.absolute(): job.label for path in job.results}
                 jobs.append(job)
         except RsscGeoError as error:
             problems.append(Problem(name, str(error)))
@@ -192,19 +195,22 @@ def _make_job(entry: _Entry, template: str, options: BatchOptions) -> Job:
         written[key] = template_of and _fill(template_of, stem=stem, id=name)
     own = replace(own, **written)
     output = Path(entry.output or _fill(template, stem=stem, id=name))
-    return Job(id=name, source=entry.source, output=output, options=own)
+    words = None
+    if own.classes is not None:
+        words = ClassWords.of(read_classes(own.classes), other=own.other)
+    return Job(id=name, source=entry.source, output=output, options=own, words=words)
 
 
 def row_options() -> dict[str, Option]:
     """The options that a row of a manifest may set, by the names of their columns."""
     return {
         found.key: found
-        for found in options_of(SceneOptions)
+        for found in options_of(BatchSceneOptions)
         if found.declaration.row and not found.declaration.commandline_only
     }
 
 
-def _scene_options(options: BatchOptions, row: Mapping[str, str]) -> SceneOptions:
+def _scene_options(options: BatchOptions, row: Mapping[str, str]) -> BatchSceneOptions:
     """The options of a scene: the batch's, but for those that its row gives; empty texts are none.
 
     All scenes of a merged map have one CRS. Raises ``UsageError`` that names a bad text.
@@ -215,7 +221,7 @@ def _scene_options(options: BatchOptions, row: Mapping[str, str]) -> SceneOption
     }
     if options.merge is not None:
         own["crs"] = options.crs or MERGED_CRS
-    return replace(narrowed(options, SceneOptions), **own)
+    return replace(narrowed(options, BatchSceneOptions), **own)
 
 
 def _fill(template: str, *, stem: str, id: str) -> str:  # noqa: A002 -- the template's own word
@@ -286,8 +292,12 @@ def _read_csv(path: str) -> list[_Entry]:
 def _row_entry(row: Mapping[str, str], options: Mapping[str, Option], folder: Path) -> _Entry:
     texts = {key: row[key] for key in row if key in options}
     for key, text in texts.items():
-        if text and options[key].declaration.path:
-            texts[key] = _beside(text, folder)
+        beside = _beside(text, folder)
+        # The classes may be names, or a file of them.
+        if text and (
+            options[key].declaration.path or (key == "classes" and os.path.isfile(beside))
+        ):
+            texts[key] = beside
     output = row.get("output", "")
     return _Entry(
         source=_source(row["input"], folder),

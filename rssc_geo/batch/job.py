@@ -18,15 +18,15 @@ from rssc_geo.batch.journal import (
     signatures,
     unchanged,
 )
-from rssc_geo.batch.worker import BATCHES, Block, BlockResult, cut_blocks
-from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
-from rssc_geo.models import ModelCard
-from rssc_geo.options import OutputOptions, SceneOptions, options_of, values_of
+from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks
+from rssc_geo.inference import Plan, SceneRun, make_plan
+from rssc_geo.models import ClassWords, ModelCard
+from rssc_geo.options import BatchSceneOptions, options_of, values_of
 from rssc_geo.output import LandUseSummary, make_target
 from rssc_geo.raster import is_remote
 from rssc_geo.reports import Extras
 
-WRITTEN = tuple(found.name for found in options_of(OutputOptions) if found.is_written)
+WRITTEN = tuple(found.name for found in options_of(BatchSceneOptions) if found.is_written)
 """Options of a scene that name a file to write; other paths name files to read."""
 
 
@@ -34,13 +34,15 @@ WRITTEN = tuple(found.name for found in options_of(OutputOptions) if found.is_wr
 class Job:
     """A scene to map.
 
-    ``source`` has one raster, or three single-band ones; ``output`` is the file to write.
+    ``source`` has one raster, or three single-band ones; ``output`` is the file to write; ``words``
+    name its classes, None: it gets the model's own.
     """
 
     id: str
     source: tuple[str, ...]
     output: Path
-    options: SceneOptions
+    options: BatchSceneOptions
+    words: ClassWords | None = None
 
     @property
     def label(self) -> str:
@@ -69,8 +71,9 @@ class Job:
         ``made_by``: what of model and program does; ``folder``: that of the journal. Files are
         named from these folders on, so that a run from elsewhere has the same hash.
         """
-        options = values_of(self.options, SceneOptions)
-        for found in options_of(SceneOptions):
+        options = values_of(self.options, BatchSceneOptions)
+        options["classes"] = None if self.words is None else self.words.words
+        for found in options_of(BatchSceneOptions):
             path = options[found.name]
             if found.declaration.path and path is not None:
                 start = folder if found.name in WRITTEN else self.folder
@@ -224,7 +227,7 @@ class OpenJob:
         started = time.monotonic()
         seconds = round(started - self.started, 1)
         summary = self.run.finish({"seconds": seconds, "tiles_classified": self.looked})
-        files = [*summary.paths, *self.extras.write(summary, self.run.spec)]
+        files = [*summary.paths, *self.extras.write(summary, self.run)]
         self.writing_s += time.monotonic() - started
         return self._figures(summary), files
 
@@ -243,18 +246,18 @@ class OpenJob:
         self.run.close()
 
 
-def open_job(job: Job, spec: PredictorSpec, *, batch_size: int, overwrite: bool) -> OpenJob:
+def open_job(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:
     """Plan a job's scene, fit its scaling and open its part file.
 
     Parameters
     ----------
-    spec : what will classify it
-    batch_size : tiles that the model takes at once
+    pool : what will classify it
     overwrite : whether files that are there may be replaced
 
     Raises the ``RsscGeoError`` of whatever does not fit.
     """
     started, options = time.monotonic(), job.options
+    spec = pool.spec if job.words is None else pool.named_spec(job.words)
     plan = job.plan(spec.card)
     for path in job.results:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -264,5 +267,5 @@ def open_job(job: Job, spec: PredictorSpec, *, batch_size: int, overwrite: bool)
     extras = Extras(options, target, plan)
     input_files = signatures({*job.source, *plan.inputs()}, job.folder)
     run = SceneRun(plan, target, spec)
-    blocks = cut_blocks(run, tiles=BATCHES * batch_size)
+    blocks = cut_blocks(run, tiles=BATCHES * pool.batch_size, words=job.words)
     return OpenJob(job, run, extras, blocks, input_files, started)

@@ -141,13 +141,7 @@ class Runner:
         ):
             job, overwrite = self.waiting.popleft()
             self._opening += 1
-            work = functools.partial(
-                open_job,
-                job,
-                self._pool.spec,
-                batch_size=self._pool.batch_size,
-                overwrite=overwrite,
-            )
+            work = functools.partial(open_job, job, self._pool, overwrite=overwrite)
             self._start(self._opener, work, functools.partial(self._opened, job))
 
     def _start(
@@ -273,6 +267,15 @@ class Runner:
             self._fail(opened.job, found, opened)
             return
         figures, files = found
+        log.info(
+            "%s: %d cells in %.1f s; of work, reading %.1f s, model %.1f s, writing %.1f s",
+            opened.job.id,
+            figures.cells,
+            figures.seconds,
+            figures.reading_s,
+            figures.model_s,
+            figures.writing_s,
+        )
         opened.close()
         self._open.remove(opened)
         self._write_records()

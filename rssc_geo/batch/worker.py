@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rssc_geo.errors import RsscGeoError
 from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference import CellMap, PredictorSpec, SceneRun, TileResult
+from rssc_geo.models import ClassWords
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import Radiometry, Scene, TileData, TileReader
 
@@ -47,7 +48,8 @@ class Block:
     """Tiles of a scene to classify.
 
     ``tiles`` int64 (n,), ascending: their indices in the grid, which of a fine map is one of
-    blocks; ``spec_hash`` says by which predictor, see :func:`spec_hash`.
+    blocks; ``spec_hash`` says by which predictor, see :func:`spec_hash`; ``words`` name the
+    classes, None: they are the model's own.
     """
 
     scene: Scene
@@ -56,6 +58,7 @@ class Block:
     tiles: NDArray[np.int64]
     min_valid: float
     spec_hash: str
+    words: ClassWords | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,11 @@ def spec_hash(spec: PredictorSpec) -> str:
     return hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cut_blocks(run: SceneRun, *, tiles: int) -> list[Block]:
-    """What a scene has left, in blocks of so many tiles; those of a fine map one by one."""
+def cut_blocks(run: SceneRun, *, tiles: int, words: ClassWords | None = None) -> list[Block]:
+    """What a scene has left, in blocks of so many tiles; those of a fine map one by one.
+
+    ``words``: as of ``Block``.
+    """
     tiles = tiles if run.plan.blocks is None else 1
     plan, expected = run.plan, spec_hash(run.spec)
     return [
@@ -178,6 +184,7 @@ def cut_blocks(run: SceneRun, *, tiles: int) -> list[Block]:
             run.remaining[start : start + tiles],
             plan.options.min_valid,
             expected,
+            words,
         )
         for start in range(0, len(run.remaining), tiles)
     ]
@@ -210,14 +217,41 @@ class Worker:
         self.name = name
         self._spec_hash = spec_hash(spec)
         self._predictor = predictor
+        self._named: dict[ClassWords, Worker] = {}
         self._input_size = input_size
         self._reading_threads = reading_threads
-        self._lock = threading.Lock()
+        self._lock, self._naming = threading.Lock(), threading.Lock()
 
     @property
     def batch_size(self) -> int:
         """Tiles a batch."""
         return self._predictor.batch_size
+
+    def named(self, words: ClassWords) -> Worker:
+        """The same for classes that are named by words; both work one batch at a time.
+
+        Raises ``UsageError`` for words that mean nothing to the model.
+        """
+        from rssc_geo.inference import Predictor
+        from rssc_geo.models import name_classes
+
+        with self._naming:
+            if words not in self._named:
+                own = self._predictor
+                if not isinstance(own, Predictor):
+                    raise TypeError(f"{type(own).__name__} has no model whose classes can be named")
+                model = name_classes(own.model, dict(words.words), other=words.other)
+                predictor = Predictor(model, own.captioner, own.compute)
+                worker = Worker(
+                    predictor.spec,
+                    predictor,
+                    input_size=self._input_size,
+                    reading_threads=self._reading_threads,
+                    name=self.name,
+                )
+                worker._lock = self._lock
+                self._named[words] = worker
+            return self._named[words]
 
     def run(self, block: Block) -> BlockResult:
         """Classify a block's tiles.
@@ -227,6 +261,9 @@ class Worker:
         """
         from rssc_geo.inference import predict_tiles
 
+        if block.words is not None:
+            own = self.named(block.words)
+            return own.run(replace(block, words=None))
         if block.spec_hash != self._spec_hash:
             raise RsscGeoError(
                 f"{self.name} has another model or version of rssc-geo than this run: restart it"
@@ -374,6 +411,12 @@ class Pool(Protocol):
     def capacity(self) -> int:
         """How many blocks are worked on at once; may change while it runs."""
 
+    def named_spec(self, words: ClassWords) -> PredictorSpec:
+        """What classifies into classes that are named by words.
+
+        Raises ``UsageError`` for words that mean nothing to the model.
+        """
+
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """Start a block; ``done`` gets its result or its error, in any thread.
 
@@ -405,6 +448,7 @@ class LocalPool:
             load(replace(options, device=device), threads=threads, reading_threads=reading)
             for device in devices
         ]
+        self._first = workers[0]
         self.spec = workers[0].spec
         self.batch_size = workers[0].batch_size
         self.capacity = _BLOCKS_A_DEVICE * len(workers)
@@ -412,6 +456,10 @@ class LocalPool:
         for worker in workers * _BLOCKS_A_DEVICE:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(self.capacity, thread_name_prefix="rssc-geo block")
+
+    def named_spec(self, words: ClassWords) -> PredictorSpec:
+        """See ``Pool``."""
+        return self._first.named(words).spec
 
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
@@ -25,12 +27,17 @@ from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narro
 from rssc_geo.training import (
     DataSets,
     Legend,
+    Patches,
     SceneImages,
     Scores,
     TrainingRecipe,
+    accuracy_interval,
+    cut_patches,
     data_sets,
-    labeled_tiles,
+    join_patches,
+    labels_mark,
     load_data_sets,
+    read_labels,
     score,
     stratified_split,
     trained_with,
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
     from rssc_geo.models import CaptionSource, Model
     from rssc_geo.training import Corruption
+
+log = logging.getLogger(__name__)
 
 _BATCH = 64
 _MISTAKES = 24
@@ -83,6 +92,8 @@ class Evaluation:
     captions : of its captions, where people have written some (see ``caption_scores``)
     robustness : overall accuracy under each of ``corruptions``, if asked for
     choice : ids of the classes among which was chosen; None: all
+    blocks : integers (N,), which pictures lie together; None: each is for itself
+    warnings : what the figures do not say
     files : what was written
     """
 
@@ -93,7 +104,16 @@ class Evaluation:
     captions: Mapping[str, float]
     robustness: Mapping[str, float]
     choice: tuple[int, ...] | None = None
+    blocks: NDArray[np.int64] | None = None
+    warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of a 95 % interval of the overall accuracy, see ``accuracy_interval``."""
+        right = self.predictions.classes == self.truth
+        blocks = np.arange(len(right)) if self.blocks is None else self.blocks
+        return accuracy_interval(right, blocks)
 
     @property
     def truth(self) -> NDArray[np.int64]:
@@ -114,6 +134,9 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
         values: dict[str, Any] = {"images": len(self.data.labels), **self.scores.as_dict()}
+        values["interval"] = [round(bound, 4) for bound in self.interval]
+        if self.warnings:
+            values["warnings"] = list(self.warnings)
         if self.choice is not None:
             values["class_choice"] = self.card.names(self.choice)
         if sets := self.by_set():
@@ -140,6 +163,10 @@ class Evaluation:
             }
         )
 
+    def written(self, folder: str | Path) -> Evaluation:
+        """The same with the files that ``write`` made of it."""
+        return dataclasses.replace(self, files=tuple(self.write(folder)))
+
     def write(self, folder: str | Path) -> list[Path]:
         """Write the figures, the confusion matrix, a map of the embedding, the surest mistakes.
 
@@ -151,21 +178,21 @@ class Evaluation:
         with atomic_write(figures) as made:
             made.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
         data, found = self.data, self.predictions
-        confusion_png(self.scores.confusion, data.classes, path=confusion)
+        titles = tuple(known.title for known in self.card.classes)
+        confusion_png(self.scores.confusion, titles, path=confusion)
         colors = [c.color for c in self.card.classes]
-        tsne_png(found.embedding, self.truth, names=data.classes, colors=colors, path=embedding)
+        tsne_png(found.embedding, self.truth, names=titles, colors=colors, path=embedding)
         predicted, confidence = found.classes, found.probabilities.max(1)
         wrong = np.flatnonzero(predicted != self.truth)
         worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
         if not len(worst):
             return [figures, confusion, embedding]
-        titles = [
-            f"{data.legend.labels[data.labels[k]]} → {data.classes[predicted[k]]},"
-            f" {confidence[k]:.2f}"
+        told = [
+            f"{data.legend.labels[data.labels[k]]} → {titles[predicted[k]]}, {confidence[k]:.2f}"
             for k in worst.tolist()
         ]
         captions = [found.captions[k] for k in worst.tolist()]
-        mistakes_png(data.pixels[worst], titles, captions=captions, path=mistakes)
+        mistakes_png(data.pixels[worst], told, captions=captions, path=mistakes)
         return [figures, confusion, embedding, mistakes]
 
 
@@ -203,21 +230,34 @@ def evaluate(
     36
     """
     options = options or EvaluateOptions()
+    _check_output(output)
     class_map = _class_map(options)
     card = card_of(model, options.revision)
     choice = check_class_choice(card, options)
+    check_evaluation_captioner(options, card)
     if isinstance(dataset, SceneImages):
         data = dataset
     else:
         data = load_data_sets(
-            data_sets(dataset), size=card.input_size[0], taxonomy=options.taxonomy
+            data_sets(dataset),
+            size=card.input_size[0],
+            taxonomy=options.taxonomy,
+            captions=options.captions,
         )
     if options.part != "all":
         recipe = trained_as(card, options)
         split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
         data = data.take(split[options.part])
     data = match_classes(data, card, class_map, choice=choice)
-    return _measure(model, data, options, output)
+    result = _measure(model, data, options)
+    return result if output is None else result.written(output)
+
+
+def check_evaluation_captioner(options: EvaluateOptions, card: ModelCard) -> None:
+    """Refuse captioners that cannot be meant, and what only maps have."""
+    check_captioner(options, card)
+    if options.caption_when != EvaluateOptions.caption_when:
+        raise UsageError("--caption-when is for maps: every picture is described here")
 
 
 def evaluate_on_polygons(
@@ -227,44 +267,100 @@ def evaluate_on_polygons(
     *,
     output: str | Path | None = None,
 ) -> Evaluation:
-    """Classify the tiles that labeled polygons cover and compare.
+    """Classify patches of rasters that people have labeled, by polygons or points, and compare.
 
     Parameters
     ----------
     model, output : as for :func:`evaluate`
     sources : pairs of a raster and a vector file of polygons with a class each
-    options : ``field`` names the column of the classes; the raster is read and cut as ``classify``
-        does with the same options
+    options : ``field`` names the column of the classes; the raster is read and cut as
+        :func:`rssc_geo.train_on_polygons` does with the same options: the same patches
 
-    Raises what ``evaluate`` does, ``InputError`` where no tile is covered by one class, and
-    ``UsageError`` for a ``part``, which only data sets of pictures have.
+    Raises what ``evaluate`` does, and ``UsageError`` for a ``part`` or ``captions``, which only
+    data sets of pictures have, and for a ``cell_size``: patches are as large as tiles.
 
     Examples
     --------
     >>> from rssc_geo import EvaluateOptions, evaluate_on_polygons
     >>> pairs = [("scene.tif", "classes.geojson")]
-    >>> options = EvaluateOptions(tile_size="150m", cell_size="150m")
+    >>> options = EvaluateOptions(tile_size="150m")
     >>> result = evaluate_on_polygons("compact", pairs, options)
     >>> sorted(set(result.to_pandas()["class"]))
     ['Farmland', 'Forest']
     """
     options = options or EvaluateOptions()
-    if options.part != "all":
-        raise UsageError(f"--part {options.part} means nothing for polygons on a raster")
+    _check_for_rasters(options)
+    _check_output(output)
     class_map = _class_map(options)
     card = card_of(model, options.revision)
     choice = check_class_choice(card, options)
     tiling = narrowed(options, TilingOptions)
+    check_evaluation_captioner(options, card)
     parts = []
     for raster, labels in sources:
         plan = make_plan(raster, card, tiling)
-        found = labeled_tiles(plan, labels, field=options.field, out_size=card.input_size)
-        if len(sources) > 1:
-            names = tuple(f"{plan.scene.source}, {name}" for name in found.names)
-            found = dataclasses.replace(found, names=names)
-        parts.append(found)
-    data = match_classes(_joined(parts), card, class_map, choice=choice)
-    return _measure(model, data, options, output)
+        for warning in plan.warnings:
+            log.warning("%s", warning)
+        found = read_labels(
+            labels,
+            plan.scene,
+            field=options.field,
+            around_points=plan.grid.size,
+            within=plan.area,
+        )
+        parts.append(cut_patches(plan, found, purity=options.purity, out_size=card.input_size))
+    patches = join_patches(parts)
+    warnings = [*_learned_from(card, sources), *_mostly_other(patches)]
+    for warning in warnings:
+        log.warning("%s", warning)
+    pictures = SceneImages(
+        patches.pixels,
+        patches.labels,
+        tuple(patches.where.tolist()),
+        Legend.of_classes(patches.classes),
+        ((),) * len(patches.where),
+    )
+    data = match_classes(pictures, card, class_map, choice=choice)
+    blocks = dict(zip(pictures.names, patches.blocks.tolist(), strict=True))
+    result = _measure(model, data, options)
+    result = dataclasses.replace(
+        result, blocks=np.array([blocks[name] for name in data.names]), warnings=tuple(warnings)
+    )
+    return result if output is None else result.written(output)
+
+
+def _check_for_rasters(options: EvaluateOptions) -> None:
+    """Refuse what only data sets of pictures have."""
+    if options.part != "all":
+        raise UsageError(f"--part {options.part} means nothing for polygons on a raster")
+    if options.captions is not None or options.caption_source == "human":
+        raise UsageError("labels on a raster have no captions by people: --captioner describes")
+    if options.cell_size is not None:
+        raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+
+
+def _learned_from(card: ModelCard, sources: Sequence[tuple[Source, str | Path]]) -> Iterator[str]:
+    """A warning for each file of labels that the model has learned from."""
+    known = {
+        str(entry.get("labels_sha256"))
+        for entry in card.training.get("sources", ())
+        if isinstance(entry, Mapping)
+    }
+    for labels in dict.fromkeys(str(labels) for _, labels in sources):
+        if labels_mark(labels) in known:
+            yield (
+                f"{labels} is what {card.name} has learned from: its figures there say little of"
+                " other places; give labels apart"
+            )
+
+
+def _mostly_other(patches: Patches) -> Iterator[str]:
+    """A warning where patches show mostly something else."""
+    if count := int(patches.mixed.sum()):
+        yield (
+            f"{count} of {len(patches.mixed)} patches show mostly something else than their label:"
+            " draw larger polygons, or use smaller tiles (--tile-size)"
+        )
 
 
 def card_of(model: str | Path | Model | Predictor, revision: str | None) -> ModelCard:
@@ -335,21 +431,21 @@ def predict(
 ) -> Predictions:
     """Run a model over pictures, after ``corrupt`` where one is given.
 
-    ``caption_source`` and ``caption_beam`` of the options count. Corrupted pictures are described
-    only where the classifier reads that.
+    ``caption_source`` and the captioner of the options count. Corrupted pictures are described only
+    where the classifier reads that.
     """
     import torch
 
-    from rssc_geo.captioning import CaptionBatch, CompactCaptioner
+    from rssc_geo.captioning import CaptionBatch, NoCaptioner, make_captioner
 
     network = model.network.to(device).eval()
     dtype = next(network.parameters()).dtype
-    captioner = None
-    reads = options.caption_source == "own" and model.card.reads_own_captions
-    if model.decoder is not None and model.vocabulary is not None and (reads or corrupt is None):
-        decoder = model.decoder.to(device)
-        captioner = CompactCaptioner(decoder, model.vocabulary, beam=options.caption_beam)
-    source: CaptionSource = "written" if options.caption_source == "human" else "generated"
+    if model.decoder is not None:
+        model.decoder.to(device)
+    captioner = make_captioner(model, options, device=device, dtype=dtype)
+    reads = options.caption_source == "own" and model.reads(captioner.source)
+    describes = not isinstance(captioner, NoCaptioner) and (reads or corrupt is None)
+    source: CaptionSource = "written" if options.caption_source == "human" else captioner.source
     probabilities, captions, embedding = [], [], []
     for start in range(0, len(data.pixels), _BATCH):
         part = data.pixels[start : start + _BATCH]
@@ -358,7 +454,7 @@ def predict(
         own = read = [""] * len(part)
         with torch.inference_mode():
             tokens = network.encode_image(model.preprocess(part, mask).to(device, dtype))
-            if captioner is not None:
+            if describes:
                 own = captioner.caption(CaptionBatch(part, mask, tokens))
             if options.caption_source == "human":
                 read = [" ".join(texts) for texts in data.captions[start : start + _BATCH]]
@@ -376,16 +472,12 @@ def _measure(
     model: str | Path | Model | Predictor,
     data: SceneImages,
     options: EvaluateOptions,
-    output: str | Path | None,
 ) -> Evaluation:
     """All figures of the model on pictures with its classes."""
     if options.caption_source == "human" and not any(data.captions):
         raise UsageError(
             "--caption-source human needs captions, and the data set has none (captions.jsonl)"
         )
-    if output is not None:
-        require_plots()
-        _make_folder(output)
 
     from rssc_geo.inference import Predictor, choose_compute
     from rssc_geo.models import load_bundle
@@ -409,29 +501,13 @@ def _measure(
             robustness[name] = float((corrupted.classes == truth).mean())
     described = [place for place, texts in enumerate(data.captions) if texts]
     captions = {}
-    if described and model.decoder is not None:
+    if described and any(found.captions):
         captions = caption_scores(
             [found.captions[k] for k in described], [data.captions[k] for k in described]
         )
     truth = data.truth(found.probabilities)
     scores = score(found.probabilities, truth, class_names=data.classes)
-    result = Evaluation(model.card, data, found, scores, captions, robustness, choice=model.choice)
-    if output is None:
-        return result
-    return dataclasses.replace(result, files=tuple(result.write(output)))
-
-
-def _joined(parts: Sequence[SceneImages]) -> SceneImages:
-    """Several sets of pictures as one, with the classes of all."""
-    classes = tuple(sorted({name for part in parts for name in part.classes}))
-    codes = [np.array([classes.index(name) for name in part.classes]) for part in parts]
-    return SceneImages(
-        pixels=np.concatenate([part.pixels for part in parts]),
-        labels=np.concatenate([code[part.labels] for code, part in zip(codes, parts, strict=True)]),
-        names=tuple(name for part in parts for name in part.names),
-        legend=Legend.of_classes(classes),
-        captions=tuple(texts for part in parts for texts in part.captions),
-    )
+    return Evaluation(model.card, data, found, scores, captions, robustness, choice=model.choice)
 
 
 def _class_map(options: EvaluateOptions) -> dict[str, str]:
@@ -445,6 +521,13 @@ def _class_map(options: EvaluateOptions) -> dict[str, str]:
         raise InputError(
             f"{options.class_map} is not a JSON object of class names: {error}"
         ) from error
+
+
+def _check_output(folder: str | Path | None) -> None:
+    """Refuse at once a folder that could not be written into at the end."""
+    if folder is not None:
+        require_plots()
+        _make_folder(folder)
 
 
 def _make_folder(folder: str | Path) -> Path:

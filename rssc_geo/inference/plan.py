@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -40,6 +42,8 @@ from rssc_geo.raster import (
     picture_warnings,
     read_aoi,
 )
+
+log = logging.getLogger(__name__)
 
 Source = str | Path | Sequence[str | Path]
 """A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
@@ -131,6 +135,10 @@ def make_plan(
     >>> plan.grid.size, plan.grid.cells_shape
     ((90, 90), (30, 30))
     """
+    started = time.monotonic()
+    log.info(
+        "opening %s", source if isinstance(source, str | Path) else ", ".join(map(str, source))
+    )
     options = _as_trained(options, card, source)
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
@@ -159,6 +167,19 @@ def make_plan(
     problem = _out_of_range(scene, tiling, card)
     if problem and not options.force:
         raise UsageError(f"{problem}. --force goes on all the same")
+    log.info(
+        "%s: %d x %d pixels of %.4g m, bands %s (%s); tiles of %d x %d pixels, cells of %d x %d,"
+        " %d of them; %.1f s",
+        scene.source,
+        *scene.shape,
+        scene.gsd_m[0],
+        ",".join(map(str, scene.bands)),
+        scene.bands_reason,
+        *grid.size,
+        *grid.cell_size,
+        selected.sum(),
+        time.monotonic() - started,
+    )
     return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, bool(problem))
 
 

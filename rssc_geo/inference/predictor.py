@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -292,10 +293,24 @@ def load_predictor(options: PredictorOptions) -> Predictor:
     >>> load_predictor(PredictorOptions(caption_beam=2, device="cpu")).spec.captioner
     'compact, beam of 2'
     """
+    started = time.monotonic()
+    log.info("loading the model %s", options.model)
     compute = choose_compute(options.device, dtype=options.dtype, batch_size=options.batch_size)
     model = load_bundle(options.model, revision=options.revision)
     captioner = make_captioner(model, options, device=compute.device, dtype=compute.dtype)
-    return Predictor(model, captioner, compute).choosing(class_choice(model.card, options))
+    predictor = Predictor(model, captioner, compute).choosing(class_choice(model.card, options))
+    log.info(
+        "%s %s on %s, %s, %d threads, batches of %d, captions by %s; %.1f s",
+        model.card.name,
+        model.card.version,
+        compute.device,
+        predictor.spec.dtype,
+        torch.get_num_threads(),
+        compute.batch_size,
+        predictor.spec.captioner,
+        time.monotonic() - started,
+    )
+    return predictor
 
 
 def load_model(

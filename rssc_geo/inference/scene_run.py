@@ -10,6 +10,7 @@ import hashlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -67,6 +68,7 @@ class SceneRun:
             provenance=self._provenance(),
             unknown_below=card.unknown_below if target.unknown and card.tells_unknown else 0.0,
         )
+        log.info("%d tiles to look at; part file %s", len(self.tiles), target.part_path)
         self.watermark = self._writer.watermark
         self.remaining = self.tiles
         if self.watermark:
@@ -85,6 +87,7 @@ class SceneRun:
         """
         from rssc_geo.inference.predictor import predict_tiles
 
+        started = time.monotonic()
         done = len(self.tiles) - len(self.remaining)
         looked = 0
         progress("classify", done, len(self.tiles))
@@ -98,6 +101,7 @@ class SceneRun:
                 done += len(results)
                 looked += sum(result.probabilities is not None for result in results)
                 progress("classify", done, len(self.tiles))
+        log.info("%d tiles classified in %.1f s", looked, time.monotonic() - started)
         return looked
 
     def take(self, results: Sequence[TileResult]) -> None:
@@ -108,13 +112,13 @@ class SceneRun:
         self._writer.append(cells, results[-1].tile.index + 1)
 
     def finish(self, extra_provenance: Mapping[str, object]) -> LandUseSummary:
-        """Make the map once all tiles were taken.
+        """Make the map once all tiles were taken; ``complete`` then ends the run.
 
         Raises ``InputError`` for a raster that changed in the meantime and
         ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
         ``OutputError`` when the map cannot be written (the part file is kept).
         """
-        scene = self.plan.scene
+        started, scene = time.monotonic(), self.plan.scene
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
             raise InputError(
@@ -124,7 +128,17 @@ class SceneRun:
         if not len(self._writer):
             self._writer.discard()
             raise nothing_to_classify(self.plan)
-        return self._writer.finish(extra_provenance, self._pixels)
+        summary = self._writer.make(extra_provenance, self._pixels)
+        log.info("%s written in %.1f s", self.target.path, time.monotonic() - started)
+        return summary
+
+    def announce(self) -> None:
+        """Something was added to the map: it is still this run's."""
+        self._writer.announce()
+
+    def complete(self) -> None:
+        """Remove the part file: until then a run that was killed is gone on with."""
+        self._writer.discard()
 
     def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
         """Some blocks of the scene, in the network's colors: no faster than one thread reads."""

@@ -12,11 +12,10 @@ from torch import nn
 
 from rssc_geo.errors import UsageError
 from rssc_geo.models.bundle import Model
-from rssc_geo.models.card import SceneClass, in_words
+from rssc_geo.models.card import in_words
+from rssc_geo.models.class_words import ClassWords
 from rssc_geo.models.network import Alignment
-from rssc_geo.models.palette import scene_classes
 
-OTHER = "other"
 # Own classes of the bundle whose text is this similar to a named class's (cosine) are not part of
 # the background that "other" is told by.
 _SAME_CLASS = 0.4
@@ -93,20 +92,11 @@ def name_classes(
     Raises ``UsageError`` for fewer than two classes (one will do with ``other``), names twice,
     words that the text encoder does not know, or a model that was trained without captions.
     """
-    words = (
-        {name: list(classes[name]) for name in classes}
-        if isinstance(classes, Mapping)
-        else {name: [name] for name in classes}
-    )
-    other = other and OTHER not in words
-    if len(words) + other < 2 or not words or len(words) != len(classes):
-        raise UsageError(
-            "at least two different classes are needed, got"
-            f" {', '.join(map(repr, classes)) or 'none'}"
-        )
+    asked = ClassWords.of(classes, other=other)
+    words = dict(asked.words)
     texts = class_embeddings(model, words)  # (C, X)
     background = None
-    if other:
+    if asked.other:
         own = class_embeddings(model, {c.name: [c.name] for c in model.card.classes})
         background = own[(own @ texts.T).max(1).values < _SAME_CLASS]  # (K, X)
         if not len(background):
@@ -114,16 +104,10 @@ def name_classes(
                 "the named classes are all that the model knows: nothing is left to tell 'other' by"
                 " (--no-other)"
             )
-    described = [
-        dataclasses.replace(known, description="words: " + ", ".join(words[known.name]))
-        for known in scene_classes(list(words))
-    ]
-    if other:
-        described.append(SceneClass(len(described), OTHER, "#bdbdbd", "none of the named classes"))
     card = dataclasses.replace(
         model.card,
         name=f"{model.card.name} by words",
-        classes=tuple(described),
+        classes=asked.classes,
         temperature=1.0,
         accuracy={},
         familiarity=None,

@@ -123,11 +123,14 @@ _CANDIDATES = 400
 _GOLDEN = 0.618034  # steps of the golden ratio spread any number of hues evenly
 
 
-def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
+def scene_classes(
+    names: Sequence[str], groups: Mapping[str, str] | None = None
+) -> tuple[SceneClass, ...]:
     """The classes in order, with colors and descriptions.
 
     A name of the legend (in any case) has its own, and its group. Others have the usual color of
-    such land where a word of the name tells, once each, or one far from all others. Raises
+    such land where a word of the name tells, once each, or one far from all others. ``groups``, by
+    name, count before those of the legend. Raises
     ``UsageError`` for a name that no bundle can hold.
     """
     for name in names:
@@ -166,6 +169,7 @@ def scene_classes(names: Sequence[str]) -> tuple[SceneClass, ...]:
             _take(farthest, candidates, nearest)
             color = "#" + "".join(f"{channel:02x}" for channel in farthest.tolist())
             text = group = ""
+        group = (groups or {}).get(name, group)
         title = in_words(name).capitalize() if group else name
         classes.append(SceneClass(index, name, color, text, title, group))
     return tuple(classes)

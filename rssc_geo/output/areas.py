@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -100,24 +101,44 @@ def area_table(
     return rows
 
 
+def areas_of(zone: str, totals: Iterable[Mapping[str, Any]]) -> list[AreaRow]:
+    """Rows of what is known of classes, the largest first.
+
+    ``totals``: ``name``, ``group`` (None for none), ``cells`` and ``area_m2`` each, as a batch's
+    journal has them; those of one name are added up.
+    """
+    sums: dict[str, tuple[float, float]] = {}
+    groups: dict[str, str] = {}
+    for entry in totals:
+        cells, area_m2 = sums.get(entry["name"], (0.0, 0.0))
+        sums[entry["name"]] = cells + entry["cells"], area_m2 + entry["area_m2"]
+        groups[entry["name"]] = entry["group"] or ""
+    both = np.array(list(sums.values()), np.float64).reshape(-1, 2)
+    return _rows(zone, list(sums), groups, both[:, 0], both[:, 1])
+
+
 def write_area_table(
-    path: Path, rows: Sequence[AreaRow], adjusted: Mapping[str, Mapping[str, float | None]]
+    path: Path,
+    rows: Sequence[AreaRow],
+    adjusted: Mapping[str, Mapping[str, float | None]],
+    *,
+    of: str = "zone",
 ) -> None:
     """Write rows as CSV (UTF-8).
 
-    ``adjusted``: by class, more columns for the rows of the whole map; empty for none. Raises
-    ``OutputError`` where it cannot be written.
+    ``adjusted``: by class, more columns for the rows of the whole map; empty for none; ``of``: what
+    the zones of the rows are. Raises ``OutputError`` where it cannot be written.
     """
     more = list(next(iter(adjusted.values()), {}))
     zoned = any(row.zone != ALL for row in rows)
-    names = [*(["zone"] if zoned else []), "class", "group", "cells", "area_m2", "area", "unit"]
+    names = [*([of] if zoned else []), "class", "group", "cells", "area_m2", "area", "unit"]
     with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, [*names, "share", *more], extrasaction="ignore")
         table.writeheader()
         for row in rows:
             area, unit = area_in_words(row.area_m2)
             values = {
-                "zone": row.zone,
+                of: row.zone,
                 "class": row.name,
                 "group": row.group,
                 "cells": f"{row.cells:.10g}",

@@ -171,10 +171,21 @@ class LandUseWriter:
         extra_provenance: Mapping[str, object] | None = None,
         pixels: Pixels | None = None,
     ) -> LandUseSummary:
-        """Make the result of the cells appended, put it in place and remove the part file.
+        """Make the result as ``make`` does, and remove the part file."""
+        summary = self.make(extra_provenance, pixels)
+        self.discard()
+        return summary
+
+    def make(
+        self,
+        extra_provenance: Mapping[str, object] | None = None,
+        pixels: Pixels | None = None,
+    ) -> LandUseSummary:
+        """Make the result of the cells appended and put it in place; the part file is kept.
 
         Before, the steps over the set of cells are taken that the target asks for. ``pixels`` opens
-        the scene once more, for a target that snaps.
+        the scene once more, for a target that snaps. Until the part file is removed, an identical
+        run may replace the result.
 
         Raises ``InputError`` where the scene cannot be read then, ``OutputError`` when the result
         cannot be written; the part file is then kept. One that was damaged meanwhile is deleted.
@@ -220,12 +231,15 @@ class LandUseWriter:
                 path = staging.place(target.class_raster)
                 write_class_raster(path, result.pixels, self._geo.crs, self._classes)
             self._part.announce({path: staging.place(path) for path in target.results})
-        self._part.remove()
         return _summary(target, result, self._classes)
 
     def close(self) -> None:
         """Stop, keeping the part file so that the next identical run goes on from it."""
         self._part.close()
+
+    def announce(self) -> None:
+        """Note the results as they are now: something was added to them."""
+        self._part.announce({path: path for path in self._target.results})
 
     def discard(self) -> None:
         """Stop and delete the part file: there is nothing to go on from."""

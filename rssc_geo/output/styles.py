@@ -230,12 +230,12 @@ def sample_qml(
 
 
 def class_sld(layer: str, classes: Sequence[SceneClass]) -> str:
-    """The style by class: one rule each."""
+    """The style by class: one rule each, and a gray one for all else."""
     return _categorized_sld(layer, "Class", "class", _class_categories(classes))
 
 
 def group_sld(layer: str, classes: Sequence[SceneClass]) -> str:
-    """The style by the classes' group: one rule each."""
+    """The style by the classes' group: one rule each, and a gray one for all else."""
     return _categorized_sld(layer, "Group", "group", _group_categories(classes))
 
 
@@ -318,6 +318,7 @@ def _categorized_sld(
     for category in categories:
         condition = _rule(rules, xml_text(category.label), category.color)
         _compare(condition, "PropertyIsEqualTo", attribute, xml_text(category.value))
+    _rule(rules, "other", _OTHER).tag = "ElseFilter"
     return tostring(root, encoding="unicode")
 
 

@@ -77,6 +77,14 @@ class OutputTarget:
         return self.path.with_name(self.path.name + ".part")
 
     @property
+    def is_announced(self) -> bool:
+        """Whether the results that are there were put in place by a run killed before its end.
+
+        What was to be made beside them may be there, too, then.
+        """
+        return is_announced(self.part_path, self.results)
+
+    @property
     def layer_paths(self) -> tuple[Path, ...]:
         """The files of the layers, ``path`` last: it shows that the result is complete."""
         layers = ("cells", "landuse")
@@ -191,7 +199,7 @@ def make_target(
     for result in target.files:
         _check_name(result)
     check_not_input(target.results, inputs)
-    if not is_announced(target.part_path, target.results):
+    if not target.is_announced:
         target.check_free()
     check_closed(target.path)
     return target

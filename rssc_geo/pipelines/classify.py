@@ -124,6 +124,7 @@ def map_scene(
     ``card``: of that predictor's model, but for the classes.
     """
     started = time.monotonic()
+    progress("open", 0, 1)
     plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
@@ -131,13 +132,14 @@ def map_scene(
         output, options, overwrite=options.overwrite, area=plan.area, inputs=plan.inputs()
     )
     extras = Extras(options, target, plan)
+    progress("load model", 0, 1)
     predictor = load(plan)
     with SceneRun(plan, target, predictor.spec) as run:
         looked = run.classify(predictor, progress)
         progress("write", 0, 1)
         seconds = round(time.monotonic() - started, 1)
         summary = run.finish({"seconds": seconds, "tiles_classified": looked})
-        files = extras.write(summary, predictor.spec)
+        files = extras.write(summary, run)
         progress("write", 1, 1)
     return ClassifyResult(
         replace(summary, paths=tuple(dict.fromkeys([*summary.paths, *files]))),

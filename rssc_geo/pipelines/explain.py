@@ -20,7 +20,7 @@ from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.geometry import TileGrid, Window, cell_polygons
 from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
-from rssc_geo.models import ModelCard, class_choice, load_card
+from rssc_geo.models import ModelCard, SceneClass, class_choice, load_card
 from rssc_geo.options import (
     ClassChoiceOptions,
     ExplainOptions,
@@ -28,7 +28,7 @@ from rssc_geo.options import (
     given_of,
     values_of,
 )
-from rssc_geo.output import Rgb, Shares, read_provenance, rgb
+from rssc_geo.output import Shares, read_provenance, rgb
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
@@ -326,8 +326,8 @@ class _ChosenCells:
         )
         shape = content_shape(self._plan.grid, data)
         write_heat_map(folder / explanation.heat_map, self._plan, data, explanation, shape)
-        color = rgb(card.classes[best].color)
-        panel = panel_of(self._plan, data, explanation, shape, color)
+        classes = card.classes[best], card.classes[second]
+        panel = panel_of(self._plan, data, explanation, shape, classes)
         write_panel(folder / explanation.panel, panel)
         return explanation
 
@@ -433,13 +433,21 @@ def write_heat_map(
 
 
 def panel_of(
-    plan: Plan, data: TileData, cell: Explanation, shape: tuple[int, int], color: Rgb
+    plan: Plan,
+    data: TileData,
+    cell: Explanation,
+    shape: tuple[int, int],
+    classes: tuple[SceneClass, SceneClass],
 ) -> Panel:
-    """The picture of a cell; ``shape`` as ``content_shape`` gives it, ``color`` of its class."""
+    """The picture of a cell; ``shape`` as ``content_shape`` gives it.
+
+    ``classes``: its own and the one after it, which people read by their titles.
+    """
+    own, runner_up = classes
     here = slice(shape[0]), slice(shape[1])
     window, reasons = data.tile.window, cell.reasons
     second = cell.confidence - cell.margin
-    detail = f"{cell.confidence:.0%}  ·  then {cell.runner_up}, " + (
+    detail = f"{cell.confidence:.0%}  ·  then {runner_up.title}, " + (
         f"{second:.0%}" if second >= 0.005 else "under 1%"
     )
     return Panel(
@@ -450,9 +458,9 @@ def panel_of(
         evidence=reasons.evidence[here],
         attention=None if reasons.attention is None else reasons.attention[here],
         words=[(word.text, word.effect) for word in reasons.words],
-        title=cell.class_name,
+        title=own.title,
         detail=f"{detail}  ·  {plan.scene.name}, cell row {cell.row}, column {cell.col}",
-        color=color,
+        color=rgb(own.color),
         evidence_note="For the class (orange), against it (blue)",
         words_note=_words_note(cell),
     )

@@ -8,12 +8,12 @@ import numpy as np
 import pyogrio
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from rssc_geo.errors import InputError, one_line
+from rssc_geo.errors import InputError, nearest, one_line
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-_LAYER = "|layername="
+LAYER = "|layername="
 """How QGIS writes a layer of a file."""
 
 
@@ -33,12 +33,13 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
 def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
-    file, _, layer = path.partition(_LAYER)
+    file, _, layer = path.partition(LAYER)
     try:
         names = [str(name) for name in pyogrio.list_layers(file)[:, 0]]
         if layer and layer not in names:
             raise InputError(
                 f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
+                f"{nearest(layer, names)}"
             )
         if field is None:
             places = (str(name) for name, kind in pyogrio.list_layers(file) if kind is not None)
@@ -53,9 +54,12 @@ def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
                 f"{name}: {', '.join(found) or 'none'}" for name, found in columns.items()
             )
             if not having:
-                raise InputError(f"{file} has no column {field!r}; there are {there}")
+                known = [name for found in columns.values() for name in found]
+                raise InputError(
+                    f"{file} has no column {field!r}; there are {there}{nearest(field, known)}"
+                )
             which = f"{file}: layers {', '.join(having)} have a column {field!r}"
-            raise InputError(f"{which}; name one, as '{file}{_LAYER}{having[0]}'")
+            raise InputError(f"{which}; name one, as '{file}{LAYER}{having[0]}'")
         return gpd.read_file(file, layer=having[0])
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error

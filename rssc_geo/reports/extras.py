@@ -6,15 +6,16 @@ None of it can harm the map.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
 from rssc_geo.files import check_not_input, check_writable
-from rssc_geo.inference import Plan, PredictorSpec
+from rssc_geo.inference import Plan, PredictorSpec, SceneRun
 from rssc_geo.models import legend_of
-from rssc_geo.options import OutputOptions, ReportOptions
+from rssc_geo.options import SceneOptions
 from rssc_geo.output import (
     FinishedMap,
     LandUseSummary,
@@ -41,26 +42,23 @@ class Extras:
 
     Parameters
     ----------
-    options : ``preview``; where they are ``ReportOptions`` too, ``report``, ``review``, ``areas``
-        with ``zones``
+    options : ``preview``, ``report``, ``review``, ``areas`` with ``zones``
     target : of the map
     plan : of the scene
 
     Raises ``UsageError`` and ``OutputError`` for what could not be written at the end.
     """
 
-    def __init__(self, options: OutputOptions, target: OutputTarget, plan: Plan) -> None:
+    def __init__(self, options: SceneOptions, target: OutputTarget, plan: Plan) -> None:
         self._target, self._plan = target, plan
-        self._preview = options.preview
-        self._report = options.report if isinstance(options, ReportOptions) else None
-        self._review = options.review if isinstance(options, ReportOptions) else None
-        self._areas = options.areas if isinstance(options, ReportOptions) else None
+        self._preview, self._report = options.preview, options.report
+        self._review, self._areas = options.review, options.areas
         self._zones: tuple[str, str | None] | None = None
         named = (("--preview", self._preview), ("--report", self._report), ("--areas", self._areas))
         for option, path in named:
             if path is not None:
                 self._check(option, Path(path))
-        if isinstance(options, ReportOptions) and options.zones is not None:
+        if options.zones is not None:
             if self._areas is None:
                 raise UsageError("--zones needs --areas, the table that tells of them")
             read_zones(options.zones, target.crs or plan.scene.crs, field=options.zone_field)
@@ -68,18 +66,24 @@ class Extras:
         if self._review is not None:
             check_review(target, self._review)
 
-    def write(self, summary: LandUseSummary, spec: PredictorSpec) -> list[Path]:
-        """Make all that can be made of the finished map; the files that belong to the results.
+    def write(self, summary: LandUseSummary, run: SceneRun) -> list[Path]:
+        """Make all that can be made of the finished map, and end its run.
 
-        Raises ``OutputError`` that says what is missing, and that the map is complete.
+        Returns the files that belong to the results. A run that is killed here is gone on with by
+        the same command. Raises ``OutputError`` that says what is missing, and that the map is
+        complete.
         """
         files, missing = [], []
-        for name, make in self._tasks(summary, spec).items():
+        for name, make in self._tasks(summary, run.spec).items():
+            started = time.monotonic()
             try:
                 files.append(make())
+                run.announce()
+                log.info("%s made in %.1f s", name, time.monotonic() - started)
             except (RsscGeoError, OSError) as error:
                 log.debug("traceback", exc_info=error)
                 missing.append(f"{name} could not be made ({_reason(error)})")
+        run.complete()
         if missing:
             raise OutputError(
                 f"{self._target.path} is complete, but {' and '.join(missing)}: mend that, then"
@@ -97,7 +101,11 @@ class Extras:
             )
         if self._review is not None:
             tasks["the review"] = partial(
-                add_review, target, self._review, cells_shape=plan.grid.cells_shape
+                add_review,
+                target,
+                self._review,
+                cells_shape=plan.grid.cells_shape,
+                titles={known.name: known.title for known in legend_of(spec.card)},
             )
         if self._report is not None:
             tasks["the report"] = partial(
@@ -124,7 +132,7 @@ class Extras:
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{option} {path}: {form}")
         check_not_input([path], self._plan.inputs())
-        check_writable(path, overwrite=self._target.overwrite)
+        check_writable(path, overwrite=self._target.overwrite or self._target.is_announced)
 
 
 def _reason(error: BaseException) -> str:

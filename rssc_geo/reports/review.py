@@ -136,13 +136,20 @@ def check_review(target: OutputTarget, count: int) -> None:
         raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
     path = _review_path(target)
     if path != target.path:
-        check_writable(path, overwrite=target.overwrite)
+        check_writable(path, overwrite=target.overwrite or target.is_announced)
 
 
-def add_review(target: OutputTarget, count: int, *, cells_shape: tuple[int, int]) -> Path:
+def add_review(
+    target: OutputTarget,
+    count: int,
+    *,
+    cells_shape: tuple[int, int],
+    titles: Mapping[str, str] | None = None,
+) -> Path:
     """Choose ``count`` cells of the finished map and add them to it as the layer ``review``.
 
-    ``cells_shape``: (rows, columns) of the grid. Returns the file that holds the layer. Memory is
+    ``cells_shape``: (rows, columns) of the grid; ``titles``: of classes by their names, for the
+    reasons; a name by default. Returns the file that holds the layer. Memory is
     bounded by ``count``, whatever the size of the map. Raises ``OutputError`` when it cannot be
     written, or the map was opened elsewhere meanwhile; the map stays as it was.
     """
@@ -154,7 +161,7 @@ def add_review(target: OutputTarget, count: int, *, cells_shape: tuple[int, int]
     values = chosen.select(["class", "runner_up", "confidence", "margin"]).to_pylist()
     columns = {
         "rank": pa.array(range(1, len(chosen) + 1), pa.int32()),
-        "reason": pa.array([_reason(cell) for cell in values], pa.string()),
+        "reason": pa.array([_reason(cell, titles or {}) for cell in values], pa.string()),
         "label": pa.nulls(len(chosen), pa.string()),
     }
     for name, column in columns.items():
@@ -186,13 +193,17 @@ def candidates_of(cells: pa.Table, cells_shape: tuple[int, int]) -> Candidates:
     )
 
 
-def _reason(cell: Mapping[str, object]) -> str:
+def _reason(cell: Mapping[str, object], titles: Mapping[str, str]) -> str:
     """For example ``41 % Farmland or 38 % Meadow``."""
     confidence, margin = float(str(cell["confidence"])), float(str(cell["margin"]))
-    own = f"{confidence:.0%} {cell['class']}".replace("%", " %", 1)
-    if cell["runner_up"] is None:
+    first, second = (
+        None if name is None else titles.get(str(name), str(name))
+        for name in (cell["class"], cell["runner_up"])
+    )
+    own = f"{100 * confidence:.0f} % {first}"
+    if second is None:
         return own
-    return f"{own} or {100 * (confidence - margin):.0f} % {cell['runner_up']}"
+    return f"{own} or {100 * (confidence - margin):.0f} % {second}"
 
 
 def _review_path(target: OutputTarget) -> Path:

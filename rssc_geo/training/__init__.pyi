@@ -12,6 +12,7 @@ from .data import load_data_sets as load_data_sets
 from .data import load_image_folder as load_image_folder
 from .data import stratified_split as stratified_split
 from .end_to_end import train_layers as train_layers
+from .few_shot.labels import labels_mark as labels_mark
 from .few_shot.labels import read_labels as read_labels
 from .few_shot.labels import tiles_over as tiles_over
 from .few_shot.learner import LinearProbe as LinearProbe
@@ -22,8 +23,9 @@ from .few_shot.learner import fit_probe as fit_probe
 from .few_shot.learner import without_attention as without_attention
 from .few_shot.learner import without_captions as without_captions
 from .few_shot.learner import word_prior as word_prior
+from .few_shot.patches import Patches as Patches
 from .few_shot.patches import cut_patches as cut_patches
-from .few_shot.patches import labeled_tiles as labeled_tiles
+from .few_shot.patches import join_patches as join_patches
 from .label_loss import LabelLoss as LabelLoss
 from .loop import LoopOptions as LoopOptions
 from .loop import Report as Report
@@ -33,6 +35,7 @@ from .loop import fit as fit
 from .metrics import ClassScore as ClassScore
 from .metrics import McNemar as McNemar
 from .metrics import Scores as Scores
+from .metrics import accuracy_interval as accuracy_interval
 from .metrics import class_scores as class_scores
 from .metrics import confusion_matrix as confusion_matrix
 from .metrics import expected_calibration_error as expected_calibration_error

@@ -71,7 +71,7 @@ def train_end_to_end(
     size = encoders[0].size if encoders is not None else load_card(recipe.model).input_size[0]
     data = load_data_sets(folders, size=size, taxonomy=recipe.taxonomy, captions=own.captions)
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
-    model = new_end_to_end_model(recipe, own, encoders, data.classes)
+    model = new_end_to_end_model(recipe, own, encoders, data.legend)
     _check_captions(model.card, data)
     if model.card.needs_captions:
         own = dataclasses.replace(own, silent=0.0)

@@ -6,7 +6,7 @@ where they are first needed, so that no command waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,6 +59,52 @@ class Scores:
             for name, found in self.per_class.items()
         }
         return {**self.figures(), "per_class": per_class, "confusion": self.confusion.tolist()}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The figures of a model on patches that it did not learn from.
+
+    Attributes
+    ----------
+    scores : of the patches that were tested
+    interval : of the overall accuracy, with 95 %, by blocks of patches that lie together
+    tested : by class, how many patches were tested, and of how many
+    by_labels_apart : on labels given for it, not by cross-validation
+    """
+
+    scores: Scores
+    interval: tuple[float, float]
+    tested: Mapping[str, tuple[int, int]]
+    by_labels_apart: bool
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many patches were tested, and of how many."""
+        return sum(n for n, _ in self.tested.values()), sum(of for _, of in self.tested.values())
+
+    def figures(self) -> dict[str, float]:
+        """The single numbers, rounded to 4 places."""
+        low, high = self.interval
+        return {
+            **self.scores.figures(),
+            "overall_accuracy_low": round(low, 4),
+            "overall_accuracy_high": round(high, 4),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        tested, of = self.counts
+        classes = {name: {"tested": n, "of": total} for name, (n, total) in self.tested.items()}
+        return {
+            "scores": self.scores.as_dict(),
+            "interval": [round(bound, 4) for bound in self.interval],
+            "tested": {"patches": tested, "of": of, "classes": classes},
+            "by_labels_apart": self.by_labels_apart,
+        }
+
+
+NOT_MEASURED: Mapping[str, None] = {"scores": None, "interval": None, "tested": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +164,42 @@ def overall_accuracy(predicted: NDArray[np.integer], labels: NDArray[np.integer]
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(labels, predicted))
+
+
+def accuracy_interval(right: NDArray[np.bool_], blocks: NDArray[np.integer]) -> tuple[float, float]:
+    """Bounds of a 95 % interval of the overall accuracy, of samples that lie together in blocks.
+
+    Wilson's interval (1927) with the effective number of samples of Korn and Graubard (Confidence
+    intervals for proportions with small expected number of positive counts estimated from survey
+    data, Survey Methodology 24, 1998): as many independent samples as would give the variance
+    between blocks (Cochran, Sampling Techniques, 1977, eq. 6.13), at most as many as there are;
+    where all are right, or all wrong, one a block. Each sample a block of its own gives Wilson's
+    interval itself.
+
+    Parameters
+    ----------
+    right : bool (N,), at least one
+    blocks : integers (N,), the block of each
+    """
+    from scipy.stats import t as student
+
+    _, block = np.unique(blocks, return_inverse=True)
+    sizes = np.bincount(block).astype(np.float64)
+    hits = np.bincount(block, right).astype(np.float64)
+    count, share = float(sizes.sum()), float(hits.sum() / sizes.sum())
+    groups = len(sizes)
+    effective = count if groups == count else float(groups)
+    if groups > 1 and 0 < share < 1 and groups < count:
+        between = ((hits - share * sizes) ** 2).sum() * groups / (groups - 1) / count**2
+        effective = min(count, share * (1 - share) / between) if between > 0 else count
+    z = float(student.ppf(0.975, groups - 1)) if 1 < groups < count else 1.959964
+    middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = (
+        z
+        / (1 + z**2 / effective)
+        * float(np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2)))
+    )
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def confusion_matrix(

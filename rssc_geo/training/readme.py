@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rssc_geo.models import ModelCard
-from rssc_geo.training.metrics import Scores
+from rssc_geo.training.metrics import Measured, Scores
 
 
 def bundle_readme(card: ModelCard) -> str:
@@ -83,11 +83,11 @@ def _reading(card: ModelCard) -> str:
     return "does not read the captions it writes itself: that was no better on the validation part"
 
 
-def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[str]) -> str:
+def polygons_readme(card: ModelCard, measured: Measured | None, warnings: Sequence[str]) -> str:
     """The README.md of a bundle trained on polygons.
 
-    What it was made from, how it was measured (``scores``; None: it was not), what is weak about
-    its labels (``warnings``).
+    What it was made from, how it was measured (None: it was not), what is weak about its labels
+    (``warnings``).
     """
     patches = ", ".join(
         f"{_cell(name)} {count}" for name, count in card.training["patches"].items()
@@ -109,21 +109,27 @@ def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[s
         ),
         "",
     ]
-    if scores is None:
+    if measured is None:
         lines.append(
             "Not measured: all labels lie in one place, so that nothing apart from them was left to"
             " test on."
         )
     else:
+        scores, (tested, of), (low, high) = measured.scores, measured.counts, measured.interval
         lines += [
             (
-                "Measured by cross-validation in blocks of space: patches near a tested one were"
-                " not learned from."
+                "Measured on labels of their own, which nothing learned touches."
+                if measured.by_labels_apart
+                else "Measured by cross-validation in blocks of space: patches near a tested one"
+                " were not learned from."
             ),
             "",
-            _figures(scores),
+            (
+                f"{tested} of {of} patches were tested. {_figures(scores)} The overall accuracy"
+                f" lies between {low:.3f} and {high:.3f} with 95 %."
+            ),
             "",
-            "| class | precision | recall | F1 | patches | taken for |",
+            "| class | precision | recall | F1 | tested | taken for |",
             "|---|---|---|---|---|---|",
         ]
         names = list(scores.per_class)
@@ -138,7 +144,7 @@ def polygons_readme(card: ModelCard, scores: Scores | None, warnings: Sequence[s
             )
             lines.append(
                 f"| {_cell(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
-                f" {row.support} | {taken} |"
+                f" {row.support} of {measured.tested[name][1]} | {taken} |"
             )
     if warnings:
         lines += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe
 from rssc_geo.training.stages.encoder import TrainedEncoder
 from rssc_geo.training.stages.text_encoder import make_text_encoder_start
+from rssc_geo.training.taxonomy import Legend
 
 Encoders = tuple[PretrainedImageEncoder, PretrainedTextEncoder]
 
@@ -69,7 +69,7 @@ def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
         description=recipe.description
         or f"trained on {len(data.names)} images of {len(data.classes)} classes",
         license=recipe.license,
-        classes=scene_classes(data.classes),
+        classes=scene_classes(data.classes, data.legend.groups),
         input_size=(encoder.size, encoder.size),
         mean=encoder.mean,
         std=encoder.std,
@@ -132,7 +132,7 @@ def load_encoders(recipe: EndToEndRecipe) -> Encoders | None:
 
 
 def new_end_to_end_model(
-    recipe: TrainingRecipe, own: EndToEndRecipe, encoders: Encoders | None, classes: Sequence[str]
+    recipe: TrainingRecipe, own: EndToEndRecipe, encoders: Encoders | None, legend: Legend
 ) -> Model:
     """The model to train end to end.
 
@@ -141,11 +141,11 @@ def new_end_to_end_model(
     recipe : names the start bundle and what the card says
     own : its part for end-to-end training
     encoders : pretrained, with a new attention; None: the start bundle's network goes on learning
-    classes : names
+    legend : of the data set: its classes and their groups
 
     Raises ``UsageError`` for a start bundle that cannot be trained.
     """
-    start = load_card(recipe.model)
+    start, classes = load_card(recipe.model), legend.classes
     fields: dict[str, Any] = {
         "name": recipe.name,
         "version": recipe.bundle_version,
@@ -153,7 +153,7 @@ def new_end_to_end_model(
             recipe.description or f"dual attention trained end to end on {len(classes)} classes"
         ),
         "license": recipe.license,
-        "classes": scene_classes(classes),
+        "classes": scene_classes(classes, legend.groups),
         "gsd_range_m": recipe.gsd_range_m or start.gsd_range_m,
         "footprint": recipe.footprint or start.footprint,
         "captioner": None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Legend:
         zeros where the label allows several and does not tell the shares
     texture : bool ``(L,)``, labels that hold for any part of their pictures: their classes are
         textures, those of more than half of the pictures where the shares are known
+    groups : class → its group; classes of none are left out
     """
 
     classes: tuple[str, ...]
@@ -44,6 +45,7 @@ class Legend:
     allowed: NDArray[np.bool_]
     weights: NDArray[np.float32]
     texture: NDArray[np.bool_]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), len(self.classes))
@@ -69,6 +71,7 @@ class Legend:
             np.concatenate([legend.allowed for legend in legends]),
             np.concatenate([legend.weights for legend in legends]),
             np.concatenate([legend.texture for legend in legends]),
+            legends[0].groups,
         )
 
     @property
@@ -152,7 +155,8 @@ class Taxonomy:
             weights.any(1), weights[:, textured].sum(1) > 0.5, ~(allowed & ~textured).any(1)
         )
         names = tuple(f"{data_set}/{label}" for label in labels)
-        return Legend(classes, names, allowed, weights, texture)
+        groups = {name: group for name in classes if (group := self.group_of(name))}
+        return Legend(classes, names, allowed, weights, texture, groups)
 
 
 def read_taxonomy(path: str | Path) -> Taxonomy:

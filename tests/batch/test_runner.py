@@ -34,7 +34,7 @@ from rssc_geo.errors import InputError, RsscGeoError, UsageError
 from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference import Prediction, PredictorSpec, TileResult
 from rssc_geo.models import Model, load_card, save_bundle
-from rssc_geo.options import BatchOptions, PredictorOptions, SceneOptions, options_of
+from rssc_geo.options import BatchOptions, BatchSceneOptions, PredictorOptions, options_of
 
 from .conftest import content, states, write_scene
 
@@ -248,7 +248,7 @@ def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
 
     No row sets what destroys or runs code.
     """
-    columns = {found.key: found for found in options_of(SceneOptions) if found.declaration.row}
+    columns = {found.key: found for found in options_of(BatchSceneOptions) if found.declaration.row}
     texts = {"integer": "1", "number": "0.5", "boolean": "yes", "string": "x"}
     for key, found in columns.items():
         kind = found.declaration.kind

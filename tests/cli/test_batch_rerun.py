@@ -136,6 +136,8 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
             "tries",
             "work",
             "s",
+            "took",
+            "area",
             "scene",
             "note",
         ]

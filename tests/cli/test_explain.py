@@ -105,7 +105,13 @@ def test_the_least_certain_cells_of_a_map(
     )
     assert done.code == 0, done.err
     events = [json.loads(line) for line in done.out.splitlines()]
-    assert events[-2] == {"event": "progress", "stage": "explain", "done": 3, "total": 3}
+    assert events[-2] == {
+        "event": "progress",
+        "stage": "explain",
+        "done": 3,
+        "total": 3,
+        "seconds_left": 0.0,
+    }
     assert events[-1]["event"] == "result"
     known = gpd.read_file(result, layer="cells", where="row < 3").sort_values("confidence").head(3)
     found = gpd.read_file(tmp_path / "why" / "explain.gpkg", layer="explained")

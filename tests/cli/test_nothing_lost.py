@@ -230,18 +230,36 @@ files.sync = kill
 
 @posix
 @pytest.mark.parametrize(
-    ("option", "name"), [("--preview", "beside.png"), ("--report", "beside.html")]
+    ("option", "name"),
+    [("--preview", "beside.png"), ("--report", "beside.html"), ("--areas", "beside.csv")],
 )
 def test_a_kill_while_something_is_made_beside_a_map_is_made_good(
     rssc: Rssc, start: Start, scene: Path, tmp_path: Path, option: str, name: str
 ) -> None:
     target = tmp_path / "map.gpkg"
     command = ["classify", str(scene), "-o", str(target), option, str(tmp_path / name), *TILES]
+    command += ["--review", "2"]
     assert start(*command, before=_KILLED_BESIDE).finish()[0] == -signal.SIGKILL
     assert len(list(tmp_path.glob(".beside*"))) == 1
-    assert "map.gpkg exists" in rssc(*command).message
-    assert rssc(*command, "--overwrite").code == 0
+    done = rssc(*command, "--json")  # the same again, without --overwrite
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["tiles_classified"] == 0
     assert sorted(os.listdir(tmp_path)) == sorted([name, "map.gpkg", "scene.tif"])
+    assert "map.gpkg exists" in rssc(*command).message
+
+
+@posix
+def test_what_was_made_beside_a_map_before_a_kill_is_made_anew(
+    rssc: Rssc, start: Start, scene: Path, tmp_path: Path
+) -> None:
+    names = [tmp_path / name for name in ("map.gpkg", "first.png", "beside.html")]
+    command = ["classify", str(scene), "-o", str(names[0]), *TILES, "--review", "2"]
+    command += ["--preview", str(names[1]), "--report", str(names[2])]
+    assert start(*command, before=_KILLED_BESIDE).finish()[0] == -signal.SIGKILL
+    assert names[1].exists()
+    done = rssc(*command)
+    assert done.code == 0, done.err
+    assert {path.name for path in names} | {"scene.tif"} == set(os.listdir(tmp_path))
 
 
 @pytest.mark.parametrize("size", [100, 4096, None])

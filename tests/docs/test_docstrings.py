@@ -42,6 +42,7 @@ VERBS = [
     "refine",
     "run_batch",
     "tabulate_areas",
+    "tabulate_batch",
     "train",
     "train_on_polygons",
     "zero_shot",

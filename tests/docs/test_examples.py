@@ -8,6 +8,7 @@ import geopandas as gpd
 import nbformat
 import pytest
 import rasterio
+import yaml
 from nbclient import NotebookClient
 from rasterio.windows import Window
 
@@ -79,6 +80,28 @@ def test_script_words(part: Path) -> None:
         in classes_of("words.gpkg")
         <= {"water", "forest", "open land", "built-up", "other"}
     )
+
+
+def test_script_local_cluster(part: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
+    type_command(["python", "examples/local_cluster.py", "maps", "part.tif"])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("1 of 1 scenes, ")
+    assert all(line.startswith("tcp://") for line in told[1:])
+    assert "Forest" in classes_of("maps/part.gpkg")
+
+
+def test_the_cluster_of_containers_is_the_one_of_the_script() -> None:
+    """Where no container can be built, its form: a scheduler, two workers, and who asks them."""
+    place = ROOT / "examples" / "cluster" / "compose.yaml"
+    services = yaml.safe_load(place.read_text(encoding="utf-8"))["services"]
+    entries = {name: each["entrypoint"] for name, each in services.items()}
+    assert entries["scheduler"] == ["dask", "scheduler"]
+    assert entries["worker-1"] == entries["worker-2"]
+    assert entries["worker-1"][:3] == ["dask", "worker", "tcp://scheduler:8786"]
+    assert entries["batch"] == ["rssc-geo", "batch"]
+    assert len({tuple(each["volumes"]) for each in services.values()}) == 1  # paths mean the same
+    assert (place.parent / services["batch"]["build"] / "Dockerfile").resolve().is_file()
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

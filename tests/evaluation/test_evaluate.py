@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from affine import Affine
-from shapely import box
+from shapely import Point, box
 
 from rssc_geo import load_model
 from rssc_geo.errors import InputError, OutputError, UsageError
@@ -29,19 +29,20 @@ from rssc_geo.evaluation import (
 )
 from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.inference import make_plan
-from rssc_geo.models import DualAttentionClassifier, Footprint, Model, SceneClass
+from rssc_geo.models import Model
 from rssc_geo.options import BaselineOptions, EvaluateOptions, TilingOptions
-from rssc_geo.raster import open_scene
 from rssc_geo.training import (
     Features,
     FusionRecipe,
     Legend,
     SceneImages,
     all_corruptions,
-    labeled_tiles,
+    cut_patches,
     load_image_folder,
+    read_labels,
     stratified_split,
 )
+from tests.chat_server import ChatServer
 from tests.factories import write_raster
 
 
@@ -188,62 +189,92 @@ def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
             compare_baselines(bundle, folder, options)
 
 
-def test_polygons_label_the_tiles_they_cover(small_model: Model, tmp_path: Path) -> None:
+def test_labels_on_a_raster_are_measured_by_the_patches_of_the_training(
+    small_model: Model, bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
-    pixels = np.full((3, 40, 60), 90, np.uint8)
+    pixels = np.full((3, 80, 120), 90, np.uint8)
     pixels[:, :20, :20] = 0
-    path = tmp_path / "scene.tif"
-    scene = open_scene(write_raster(path, pixels, transform=transform, nodata=0, photometric="rgb"))
+    path = write_raster(tmp_path / "scene.tif", pixels, transform=transform, nodata=0)
 
     def area(left: int, top: int, right: int, bottom: int):
         return box(*(transform @ (left, bottom)), *(transform @ (right, top)))
 
-    shapes = {
-        "wood": [
-            area(0, 0, 20, 20),
-            area(20, 0, 40, 10),
-            area(20, 5, 40, 15),
-        ],  # the second tile: 15 of 20 rows, once
-        "lake": [area(40, 0, 60, 11), area(0, 20, 20, 40)],  # the third tile: 55 %
-        None: [area(20, 20, 40, 40)],
-    }
-    rows = [(name, shape) for name, members in shapes.items() for shape in members]
+    shapes = [
+        ("field", area(0, 0, 60, 40)),  # its first corner is nodata
+        ("river, wide", Point(*(transform @ (90, 20)))),
+        ("field", area(100, 60, 103, 62)),  # far smaller than a tile
+        ("elsewhere", area(0, 60, 40, 80)),
+    ]
     frame = gpd.GeoDataFrame(
-        {"kind": [name for name, _ in rows]}, geometry=[shape for _, shape in rows], crs=scene.crs
+        {"kind": [name for name, _ in shapes]},
+        geometry=[shape for _, shape in shapes],
+        crs="EPSG:32632",
     )
-    frame.to_crs(4326).to_file(tmp_path / "labels.gpkg")
-    card = dataclasses.replace(
-        small_model.card,
-        classes=tuple(SceneClass(i, name, "#336699") for i, name in enumerate(["wood", "lake"])),
-        footprint=Footprint(100, 200, 4800),
-    )
-    plan = make_plan(path, card, TilingOptions(tile_size="20px"))
-    found = labeled_tiles(plan, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
-    network = DualAttentionClassifier(classes=2, **card.network).eval()
-    model = dataclasses.replace(small_model, card=card, network=network)
+    labels = tmp_path / "labels.gpkg"
+    frame.to_crs(4326).to_file(labels)
     options = EvaluateOptions(field="kind", tile_size="20px", device="cpu")
-    pair = (tmp_path / "scene.tif", tmp_path / "labels.gpkg")
-    measured = evaluate_on_polygons(model, [pair], options)
-    assert measured.truth.tolist() == [0, 1]
-    assert measured.data.names == ("tile 1", "tile 3")
-    twice = evaluate_on_polygons(model, [pair, pair], options)
-    assert twice.data.names[::2] == tuple(f"{pair[0]}, {name}" for name in ("tile 1",)) * 2
+    measured = evaluate_on_polygons(small_model, [(path, labels)], options)
+    plan = make_plan(path, small_model.card, TilingOptions(tile_size="20px"))
+    read = read_labels(labels, plan.scene, field="kind", around_points=plan.grid.size)
+    patches = cut_patches(plan, read, purity=0.6, out_size=small_model.card.input_size)
+    known = patches.names != "elsewhere"
+    assert measured.data.names == tuple(patches.where[known].tolist())
+    assert np.array_equal(measured.data.pixels, patches.pixels[known])
+    assert set(measured.truth.tolist()) == {0, 1}  # a polygon and a point
+    assert "1 of " in measured.warnings[0]
+    assert "patches show mostly something else" in measured.warnings[0]
+    low, high = measured.interval
+    assert low <= measured.scores.overall_accuracy <= high
+    assert measured.as_dict()["interval"] == [round(low, 4), round(high, 4)]
+
+    twice = evaluate_on_polygons(small_model, [(path, labels)] * 2, options)
     assert twice.scores.confusion.tolist() == (2 * measured.scores.confusion).tolist()
-    assert found.classes == ("lake", "wood")
-    assert found.names == (
-        "tile 1",
-        "tile 3",
-    )  # tile 0 is nodata, tile 2 not pure enough, tile 4 without a class
-    assert found.labels.tolist() == [1, 0]
-    assert found.pixels.shape == (2, 16, 16, 3)
-    assert (found.pixels == 90).all()
-    with pytest.raises(InputError, match="no column 'class'; there are labels: kind"):
-        labeled_tiles(plan, tmp_path / "labels.gpkg", field="class", out_size=(16, 16))
-    with pytest.raises(InputError, match="cannot be read as a vector file"):
-        labeled_tiles(plan, tmp_path / "none.gpkg", field="class", out_size=(16, 16))
-    with pytest.raises(InputError, match="no tile of .* is covered to 60%"):
-        coarse = make_plan(path, card, TilingOptions(tile_size="40px"))
-        labeled_tiles(coarse, tmp_path / "labels.gpkg", field="kind", out_size=(16, 16))
+    # Twice the same places say no more.
+    assert twice.blocks is not None
+    assert len(set(twice.blocks.tolist())) == len(set(measured.blocks.tolist()))  # type: ignore[union-attr]
+
+    for more, words in (
+        ({"cell_size": "20px"}, "--cell-size means nothing here"),
+        ({"captions": "captions.jsonl"}, "labels on a raster have no captions by people"),
+        ({"caption_source": "human"}, "labels on a raster have no captions by people"),
+        ({"caption_when": "uncertain", "captioner": "hf:x"}, "--caption-when is for maps"),
+        ({"captioner": "gpt"}, "--captioner 'gpt' is unknown"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            evaluate_on_polygons(
+                small_model, [(path, labels)], dataclasses.replace(options, **more)
+            )
+
+
+def test_the_captioner_of_the_options_is_read(
+    small_model: Model, folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    found = evaluate(bundle, folder, EvaluateOptions(device="cpu"))
+    assert any(found.predictions.captions)
+    none = evaluate(bundle, folder, EvaluateOptions(captioner="none", device="cpu"))
+    assert not any(none.predictions.captions)
+    assert none.captions == {}
+    with ChatServer() as server:
+        options = EvaluateOptions(
+            captioner=server.captioner,
+            caption_cache=str(tmp_path / "captions.sqlite"),
+            device="cpu",
+        )
+        asked = evaluate(bundle, folder, options)
+    different = {pixels.tobytes() for pixels in asked.data.pixels}
+    assert len(server.pictures) == len(different)  # captions are cached by content
+    assert set(asked.predictions.captions).isdisjoint(found.predictions.captions)
+
+
+def test_captions_may_lie_in_another_file(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    picture = next(path for path in sorted(folder.rglob("*.png")))
+    lines = tmp_path / "more.jsonl"
+    name = f"{picture.parent.name}/{picture.name}"
+    lines.write_text(json.dumps({"image": name, "captions": ["a wide river"]}) + "\n")
+    options = EvaluateOptions(captions=str(lines), caption_source="human", device="cpu")
+    found = evaluate(bundle, folder, options)
+    assert [texts for texts in found.data.captions if texts] == [("a wide river",)]
 
 
 @pytest.mark.parametrize("kind", [TextOnly, Concatenation])

@@ -28,6 +28,7 @@ from rssc_geo.models import (
 )
 from rssc_geo.training import (
     EndToEndRecipe,
+    Legend,
     TrainingRecipe,
     load_encoders,
     new_end_to_end_model,
@@ -158,7 +159,7 @@ def test_a_bundle_of_them_loads_without_them(
         width=16,
     )
     model = new_end_to_end_model(
-        TrainingRecipe(), recipe, load_encoders(recipe), ["Field", "River"]
+        TrainingRecipe(), recipe, load_encoders(recipe), Legend.of_classes(["Field", "River"])
     )
     save_bundle(tmp_path / "bundle", model, readme="")
     for source in (vit_folder, clip_folder):

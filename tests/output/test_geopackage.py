@@ -116,7 +116,8 @@ def test_every_class_present_has_its_color_its_real_name_and_its_title(
         *rgb, alpha = (int(part) for part in str(colors[category.get("symbol")]).split(","))
         assert "#{:02x}{:02x}{:02x}".format(*rgb) == scene_class.color
         assert 0 < alpha < 255  # imagery shows through
-    rules = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    *rules, rest = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    assert rest.find(f"{SLD}ElseFilter") is not None
     literals = [rule.findtext(f"{OGC}Filter/{OGC}PropertyIsEqualTo/{OGC}Literal") for rule in rules]
     assert literals == names
     assert [rule.findtext(f"{SLD}Title") for rule in rules] == titles
@@ -129,7 +130,8 @@ def test_groups_have_the_colors_of_the_legend(case: Case, package: Path) -> None
     (qml, sld), _ = query(
         package, "SELECT styleQML, styleSLD FROM layer_styles WHERE styleName = 'group'"
     )
-    rules = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    *rules, rest = ET.fromstring(str(sld)).findall(f".//{SLD}Rule")
+    assert rest.findtext(f"{SLD}Title") == "other"
     odd = 'Odd & <"group">'
     colors = {
         **{group: GROUPS[group] for group in ("Water", "Forest", "Residential")},

@@ -22,6 +22,7 @@ from rssc_geo.output import (
 )
 
 OGC = "{http://www.opengis.net/ogc}"
+SLD = "{http://www.opengis.net/sld}"
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
@@ -37,6 +38,10 @@ def test_any_class_names_make_xml_that_gives_them_back(names: list[str]) -> None
     assert [literal.text for literal in literals] == [
         xml_text(name).replace("\r\n", "\n").replace("\r", "\n") for name in ordered
     ]
+    for made in (class_sld("cells", classes), group_sld("cells", classes)):
+        *own, rest = ET.fromstring(made).iter(f"{SLD}Rule")
+        assert rest.find(f"{SLD}ElseFilter") is not None  # whatever edits may bring
+        assert all(rule.find(f"{OGC}Filter") is not None for rule in own)
     groups = [*by_group(classes)]
     categories = ET.fromstring(group_qml("cells", CELL_FIELDS, classes)).findall(".//category")
     assert [category.get("value") for category in categories] == [*map(xml_text, groups), ""]

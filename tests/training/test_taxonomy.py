@@ -177,6 +177,8 @@ def test_several_sets_are_learned_and_measured(tmp_path: Path) -> None:
     )
     card = train([one, two], tmp_path / "model", quick)
     assert [c.name for c in card.classes] == ["River", "Lake", "Dense", "Sparse", "Forest"]
+    groups = {name: group for group, names in TAXONOMY["groups"].items() for name in names}
+    assert {c.name: c.group for c in card.classes} == groups
     options = EvaluateOptions(taxonomy=path, part="test", device="cpu")
     found = evaluate(str(tmp_path / "model"), [one, two], options)
     values = found.as_dict()

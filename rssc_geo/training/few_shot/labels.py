@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError
+from rssc_geo.files import content_hash
 from rssc_geo.geometry import TileGrid
-from rssc_geo.raster import Scene, class_name, read_features
+from rssc_geo.raster import LAYER, Scene, class_name, read_features
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,13 @@ class Labels:
     areas : polygons (P,) in pixels, x = column and y = row
     codes : int64 (P,), into ``classes``
     classes : names in alphabetical order
+    groups : names (P,) of what areas belong together in, "" for an area on its own
     """
 
     areas: NDArray[np.object_]
     codes: NDArray[np.int64]
     classes: tuple[str, ...]
+    groups: NDArray[np.object_]
 
 
 def read_labels(
@@ -42,6 +45,7 @@ def read_labels(
     scene: Scene,
     *,
     field: str,
+    group_field: str | None = None,
     around_points: tuple[int, int] | None = None,
     within: BaseGeometry | None = None,
 ) -> Labels:
@@ -51,6 +55,7 @@ def read_labels(
     ----------
     path : a vector file, or one of its layers as ``file.gpkg|layername=review``
     field : column of the class names; features without one are left out
+    group_field : column of the names of their groups
     around_points : (rows, columns) in pixels of the area that a point stands for; None: points are
         no labels
     within : area of interest in the raster's CRS, to which the areas are clipped
@@ -67,6 +72,12 @@ def read_labels(
         raise InputError(
             f"{path}: column {field!r} names no class in any of its {len(frame)} features"
         )
+    groups = np.full(len(frame), "", object)
+    if group_field is not None:
+        if group_field not in frame.columns:
+            columns = ", ".join(repr(name) for name in frame.columns if name != "geometry")
+            raise InputError(f"{path} has no column {group_field!r}; there are {columns}")
+        groups = np.array([class_name(value) for value in frame[group_field]], object)
     flat = shapely.is_empty(areas)
     if flat[named].all():
         kinds = ", ".join(sorted(set(frame.geom_type[named].dropna())))
@@ -98,7 +109,12 @@ def read_labels(
             f" {columns}"
         )
     codes = np.array([classes.index(name) for name in names[kept].tolist()], np.int64)
-    return Labels(areas[kept], codes, classes)
+    return Labels(areas[kept], codes, classes, groups[kept])
+
+
+def labels_mark(path: str | Path) -> str:
+    """What a file of labels, or the file that a layer lies in, is known again by."""
+    return content_hash(Path(str(path).partition(LAYER)[0]))
 
 
 def class_shares(boxes: NDArray[np.object_], labels: Labels) -> NDArray[np.float64]:

@@ -32,8 +32,6 @@ _BATCH = 64
 _VIEWS = 4
 """Each patch is seen upright, turned by a quarter and a half, and mirrored: from above there is no
 upright."""
-_BLOCK = 4
-"""Side of a block of the cross-validation in patches."""
 _FOLDS = 5
 _PROBE_SCALE = 10.0
 """Embeddings are scaled to this root mean square.
@@ -76,7 +74,7 @@ class Learner:
         backbones = [plain]
         if not fine_tune and words is None and start.network.image_head is None:
             backbones = [without_captions(start), plain]
-        self._folds = list(blocked_folds(patches.places, self._labels, side_m=patches.side_m))
+        self._folds = list(blocked_folds(patches))
         embeddings = embed_views(backbones, patches.pixels, device)
         self._candidates = list(zip(backbones, embeddings, strict=True))
         self._backbone, self._embedding = self._candidates[-1]
@@ -109,6 +107,7 @@ class Learner:
     def fit(self) -> Model:
         """The model that has learned from all patches."""
         model, probe = self._fit(np.arange(len(self._labels)))
+        self._learned = model, probe
         self._report("learn", self._parts, self._parts)
         classifier = nn.Linear(probe.weight.shape[1], len(probe.bias))
         with torch.no_grad():
@@ -119,6 +118,11 @@ class Learner:
         # What the start bundle did not know may be just what was learned now.
         card = dataclasses.replace(model.card, familiarity=None)
         return dataclasses.replace(model, card=card, network=network, familiarity=None)
+
+    def test(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits (N, C) of other patches (N, H, W, 3), upright, by the model that ``fit`` made."""
+        model, probe = self._learned
+        return probe.logits(embed_views([model], pixels, self._device, views=1)[0][0])
 
     def _out_of_fold(
         self, training: NDArray[np.int64], held: NDArray[np.int64]
@@ -316,28 +320,18 @@ def word_prior(
 # Spatially blocked cross-validation.
 
 
-def blocked_folds(
-    places: NDArray[np.float64], labels: NDArray[np.integer], *, side_m: float
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def blocked_folds(patches: Patches) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows to train on and to test, fold by fold, so that no neighbors lie on both sides.
 
-    Blocks are cubes with sides of four patches; they are dealt to five folds, the largest first,
-    each to the fold that has least of the block's classes. A patch trains only if it overlaps no
-    tested one and does not touch it (buffered leave-block-out validation: Roberts et al., 2017,
-    Ecography 40). Classes that the rest of a fold lacks are not tested in it.
-
-    Parameters
-    ----------
-    places : float64 (N, 3), metres
-    labels : integers (N,)
-    side_m : side of a patch, metres
+    Blocks (``Patches.blocks``) are dealt to five folds, the largest first, each to the fold that
+    has least of the block's classes. A patch trains only if it overlaps no tested one and does not
+    touch it (buffered leave-block-out validation: Roberts et al., 2017, Ecography 40). Classes that
+    the rest of a fold lacks are not tested in it.
 
     Yields pairs of index arrays; fewer than five where there are fewer blocks, none for a single
     block.
     """
-    cubes = np.floor(places / (_BLOCK * side_m)).astype(np.int64)
-    _, block = np.unique(cubes, axis=0, return_inverse=True)
-    block = block.reshape(-1)
+    labels, block = patches.labels, patches.blocks
     counts = np.zeros((block.max() + 1, labels.max() + 1))
     np.add.at(counts, (block, labels), 1)
     share = counts / counts.sum(0).clip(min=1)
@@ -354,11 +348,18 @@ def blocked_folds(
         others = np.flatnonzero(fold_of[block] != fold)
         if not len(tested):
             continue
-        distance, _ = cKDTree(places[tested]).query(places[others])
-        training = others[distance > np.sqrt(2) * side_m]
+        training = others[~near(patches.places[others], patches.places[tested], patches.side_m)]
         known = np.isin(labels[tested], labels[training])
         if known.any() and len(np.unique(labels[training])) > 1:
             yield training, tested[known]
+
+
+def near(
+    places: NDArray[np.float64], others: NDArray[np.float64], side_m: float
+) -> NDArray[np.bool_]:
+    """Whether patches at places (N, 3) overlap or touch one of those at others (M, 3), (N,)."""
+    distance, _ = cKDTree(others).query(places)
+    return np.asarray(distance <= np.sqrt(2) * side_m)
 
 
 # Fine-tuning.

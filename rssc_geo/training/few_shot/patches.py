@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -16,9 +16,7 @@ from rssc_geo.errors import InputError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.inference import Plan
 from rssc_geo.raster import Scene, TileReader
-from rssc_geo.training.data import SceneImages
-from rssc_geo.training.few_shot.labels import Labels, class_shares, read_labels, tiles_over
-from rssc_geo.training.taxonomy import Legend
+from rssc_geo.training.few_shot.labels import Labels, class_shares, tiles_over
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +24,11 @@ _PARTS = 4
 """Patches start at multiples of a quarter of their side."""
 _PER_POLYGON, _PER_CLASS = 8, 200
 _CANDIDATES = 2000
-_TILE_PURITY = 0.6
-"""What of a tile has to be of one class for it to be measured on."""
+_BLOCK = 4
+"""Side of a block of places in patches."""
+
+
+_COLUMNS = ("pixels", "names", "places", "mixed", "groups", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Patches:
     places : float64 (N, 3), the centers in metres, geocentric, so that places of different rasters
         can be compared
     mixed : bool (N,), whether less than the share asked for is covered by the class
+    groups : names (N,) of the groups of their labels, "" for none
+    where : names (N,) of the places in their rasters, for people
     side_m : side of the largest patch in metres
     """
 
@@ -48,12 +51,31 @@ class Patches:
     names: NDArray[np.object_]
     places: NDArray[np.float64]
     mixed: NDArray[np.bool_]
+    groups: NDArray[np.object_]
+    where: NDArray[np.object_]
     side_m: float
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names in alphabetical order."""
         return tuple(sorted(set(self.names.tolist())))
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Patches:
+        """Some of them."""
+        taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return Patches(**taken, side_m=self.side_m)
+
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """Numbers (N,) of what is apart: the groups, and cubes of four patches where there is none.
+
+        Patches of one block are no independent examples of their classes.
+        """
+        cubes = np.floor(self.places / (_BLOCK * self.side_m)).astype(np.int64)
+        block = np.unique(cubes, axis=0, return_inverse=True)[1].reshape(-1)
+        for group in sorted(set(self.groups.tolist()) - {""}):
+            block[self.groups == group] = block.max() + 1
+        return np.asarray(np.unique(block, return_inverse=True)[1].reshape(-1), np.int64)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -74,13 +96,13 @@ def cut_patches(plan: Plan, labels: Labels, *, purity: float, out_size: tuple[in
     """
     scene, size = plan.scene, plan.grid.size
     grid = TileGrid(scene.shape, size, (max(1, size[0] // _PARTS), max(1, size[1] // _PARTS)))
-    found: dict[int, tuple[int, bool]] = {}  # tile → class, mixed
+    found: dict[int, tuple[int, bool, str]] = {}  # tile → class, mixed, group
     lost = 0
-    for area, code in zip(labels.areas, labels.codes.tolist(), strict=True):
-        chosen = _of_area(grid, area, code, labels, purity)
-        lost += not chosen
-        for tile, impure in chosen.items():
-            found.setdefault(tile, (code, impure))
+    for area, code, group in zip(labels.areas, labels.codes.tolist(), labels.groups, strict=True):
+        own = _of_area(grid, area, code, labels, purity)
+        lost += not own
+        for tile, impure in own.items():
+            found.setdefault(tile, (code, impure, group))
     if lost:
         log.warning(
             "%s: %d labeled area(s) are covered more by other classes; left out", scene.source, lost
@@ -91,11 +113,12 @@ def cut_patches(plan: Plan, labels: Labels, *, purity: float, out_size: tuple[in
             " place once"
         )
     tiles = np.array(sorted(found))
-    codes, mixed = (
-        np.array(values) for values in zip(*(found[tile] for tile in tiles.tolist()), strict=True)
-    )
+    chosen = [found[tile] for tile in tiles.tolist()]
+    codes = np.array([code for code, _, _ in chosen], np.int64)
+    mixed = np.array([impure for _, impure, _ in chosen], np.bool_)
+    groups = np.array([group for _, _, group in chosen], object)
     kept = _balanced(codes)
-    tiles, codes, mixed = tiles[kept], codes[kept], mixed[kept]
+    tiles, codes, mixed, groups = tiles[kept], codes[kept], mixed[kept], groups[kept]
     pixels, valid = _read_tiles(plan, grid, tiles, out_size=out_size)
     seen = valid >= plan.options.min_valid
     if not seen.any():
@@ -110,47 +133,17 @@ def cut_patches(plan: Plan, labels: Labels, *, purity: float, out_size: tuple[in
     names = np.array(labels.classes, object)[codes]
     places = _places(scene, grid, tiles[seen])
     side_m = max(side * gsd for side, gsd in zip(size, scene.gsd_m, strict=True))
-    return Patches(pixels[seen], names[seen], places, mixed[seen], side_m)
+    windows = [grid.tile(tile).window for tile in tiles[seen].tolist()]
+    where = np.array([f"{scene.source}, row {w.row}, column {w.col}" for w in windows], object)
+    return Patches(pixels[seen], names[seen], places, mixed[seen], groups[seen], where, side_m)
 
 
 def join_patches(parts: Sequence[Patches]) -> Patches:
     """The patches of several rasters as one set."""
-    pixels, names, places, mixed = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("pixels", "names", "places", "mixed")
-    )
-    return Patches(pixels, names, places, mixed, max(part.side_m for part in parts))
-
-
-def labeled_tiles(
-    plan: Plan, labels: str | Path, *, field: str, out_size: tuple[int, int]
-) -> SceneImages:
-    """The plan's tiles that areas of one class cover to at least 60 %, as pictures with that class.
-
-    ``labels``, ``field``: as for :func:`read_labels`, points stand for the tile around them;
-    ``out_size``: (rows, cols) of the pictures. Raises ``InputError`` when the file or column is not
-    there, or no tile is covered enough.
-    """
-    scene, grid = plan.scene, plan.grid
-    found = read_labels(labels, scene, field=field, around_points=grid.size, within=plan.area)
-    near = [tiles_over(grid, tuple(area.bounds)) for area in found.areas]
-    tiles, first = np.unique(np.concatenate([indices for indices, _ in near]), return_index=True)
-    shares = class_shares(np.concatenate([boxes for _, boxes in near])[first], found)
-    wanted = shares.max(1) >= _TILE_PURITY
-    if not wanted.any():
-        raise InputError(
-            f"no tile of {scene.source} is covered to {_TILE_PURITY:.0%} by polygons of one class"
-            f" of {labels}; draw larger polygons or use smaller tiles (--tile-size)"
-        )
-    pixels, valid = _read_tiles(plan, grid, tiles[wanted], out_size=out_size)
-    kept = valid >= plan.options.min_valid
-    if not kept.any():
-        raise InputError(f"the labeled tiles of {scene.source} have no data")
-    log.info("%d tiles are labeled", kept.sum())
-    names = tuple(f"tile {index}" for index in tiles[wanted][kept].tolist())
-    codes = shares[wanted][kept].argmax(1)
-    legend = Legend.of_classes(found.classes)
-    return SceneImages(pixels[kept], codes, names, legend, ((),) * len(names))
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
+    }
+    return Patches(**joined, side_m=max(part.side_m for part in parts))
 
 
 def _read_tiles(
@@ -173,7 +166,8 @@ def _of_area(
         chosen = np.linspace(0, len(tiles) - 1, _CANDIDATES).astype(int)
         tiles, boxes = tiles[chosen], boxes[chosen]
     near = shapely.intersects(labels.areas, shapely.union_all(boxes).envelope)
-    shares = class_shares(boxes, Labels(labels.areas[near], labels.codes[near], labels.classes))
+    around = Labels(labels.areas[near], labels.codes[near], labels.classes, labels.groups[near])
+    shares = class_shares(boxes, around)
     own = shares[:, code]
     other = np.delete(shares, code, axis=1).max(1, initial=0.0)
     covered = shapely.area(shapely.intersection(boxes, area))

@@ -27,9 +27,10 @@ from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card
 from rssc_geo.options import TrainOnPolygonsOptions
 from rssc_geo.pipelines import read_class_words
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.training.few_shot.labels import Labels, read_labels
+from rssc_geo.training.few_shot.labels import Labels, labels_mark, read_labels
+from rssc_geo.training.few_shot.measured import measure, measure_apart
 from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches
-from rssc_geo.training.metrics import Scores, fit_temperature, score
+from rssc_geo.training.metrics import NOT_MEASURED, Measured, Scores, fit_temperature
 from rssc_geo.training.readme import polygons_readme
 
 log = logging.getLogger(__name__)
@@ -46,21 +47,26 @@ class TrainOnPolygonsResult:
     ----------
     bundle : its folder
     card : its card, as written
-    scores : of the cross-validation; None where all labels lie in one place
+    measured : how right it is; None where all labels lie in one place
     warnings : what is weak about the labels
     """
 
     bundle: Path
     card: ModelCard
-    scores: Scores | None
+    measured: Measured | None
     warnings: tuple[str, ...]
+
+    @property
+    def scores(self) -> Scores | None:
+        """The figures alone."""
+        return None if self.measured is None else self.measured.scores
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain data for JSON."""
         return {
             "bundle": str(self.bundle),
             "patches": dict(self.card.training["patches"]),
-            "scores": None if self.scores is None else self.scores.as_dict(),
+            **(NOT_MEASURED if self.measured is None else self.measured.as_dict()),
             "warnings": list(self.warnings),
         }
 
@@ -101,6 +107,10 @@ def train_on_polygons(
     words = _class_words(options)
     card = load_card(options.model)
     labeled = [_read(raster, labels, card, options) for raster, labels in sources]
+    tests = None
+    if options.test_labels:
+        pairs = zip(sources, _each(options.test_labels, len(sources)), strict=True)
+        tests = [_read(raster, labels, card, options) for (raster, _), labels in pairs]
 
     # All that can be wrong without them has been told: what follows loads torch and the weights.
     from scipy.special import softmax
@@ -114,6 +124,7 @@ def train_on_polygons(
     with reporting(progress) as report:
         patches = _cut(labeled, card, options, report)
         _check_classes(patches.classes, words)
+        apart = None if tests is None else _apart(_cut(tests, card, options, report), patches)
         learner = Learner(
             start, patches,
             words=words, fine_tune=options.fine_tune, device=compute.device, report=report,
@@ -122,32 +133,40 @@ def train_on_polygons(
         warnings = _warnings(patches, tested)
         for warning in warnings:
             log.warning("%s", warning)
-        temperature, scores = 1.0, None
+        temperature, measured = 1.0, None
         if len(tested):
             allowed = np.eye(len(patches.classes), dtype=bool)[patches.labels[tested]]
             temperature = fit_temperature(logits, allowed)
             probabilities = softmax(logits / temperature, axis=1)
-            scores = score(probabilities, patches.labels[tested], class_names=patches.classes)
+            measured = measure(probabilities, patches, tested)
         model = learner.fit()
+        if apart is not None:
+            probabilities = softmax(learner.test(apart.pixels) / temperature, axis=1)
+            measured = measure_apart(probabilities, apart, patches.classes)
     counts = np.bincount(patches.labels).tolist()
     training = {
         "data": options.data or "labeled polygons",
         "sources": [
-            {"raster": _name(raster), "labels": Path(labels).name} for raster, labels in sources
+            {
+                "raster": _name(raster),
+                "labels": Path(labels).name,
+                "labels_sha256": labels_mark(labels),
+            }
+            for raster, labels in sources
         ],
         "patches": dict(zip(patches.classes, counts, strict=True)),
         "start": f"{card.name} {card.version}",
         "minutes": round((time.monotonic() - started) / 60, 1),
         "command": command,
     }
-    card = _card(model.card, options, patches, scores, temperature)
+    card = _card(model.card, options, patches, measured, temperature)
     card = dataclasses.replace(card, training=training)
     written = save_bundle(
         output,
         dataclasses.replace(model, card=card),
-        readme=polygons_readme(card, scores, warnings),
+        readme=polygons_readme(card, measured, warnings),
     )
-    return TrainOnPolygonsResult(Path(output), written, scores, warnings)
+    return TrainOnPolygonsResult(Path(output), written, measured, warnings)
 
 
 def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
@@ -171,9 +190,41 @@ def _read(
     for warning in plan.warnings:
         log.warning("%s", warning)
     found = read_labels(
-        labels, plan.scene, field=options.field, around_points=plan.grid.size, within=plan.area
+        labels,
+        plan.scene,
+        field=options.field,
+        group_field=options.group_field,
+        around_points=plan.grid.size,
+        within=plan.area,
     )
     return plan, found
+
+
+def _each(labels: Sequence[str], rasters: int) -> Sequence[str]:
+    """The labels of each raster; ``UsageError`` where there are neither one nor as many."""
+    if len(labels) not in {1, rasters}:
+        raise UsageError("give --test-labels once for all rasters, or once for each")
+    return labels if len(labels) == rasters else [labels[0]] * rasters
+
+
+def _apart(tests: Patches, learned: Patches) -> Patches:
+    """The patches to test on that nothing learned overlaps or touches, of classes that are learned.
+
+    Raises ``InputError`` where there is none.
+    """
+    from rssc_geo.training.few_shot.learner import near
+
+    known = np.isin(tests.names, learned.classes)
+    close = near(tests.places, learned.places, learned.side_m)
+    for left_out, why in (
+        (~known, "of classes that are not learned"),
+        (known & close, "that touch what is learned from"),
+    ):
+        if left_out.any():
+            log.warning("--test-labels: %d patch(es) %s left out", int(left_out.sum()), why)
+    if not (known & ~close).any():
+        raise InputError("--test-labels: no patch lies apart from what is learned from")
+    return tests.take(known & ~close)
 
 
 def _cut(
@@ -230,12 +281,12 @@ def _card(
     start: ModelCard,
     options: TrainOnPolygonsOptions,
     patches: Patches,
-    scores: Scores | None,
+    measured: Measured | None,
     temperature: float,
 ) -> ModelCard:
     """The start bundle's card with the new classes, for tiles as large as the patches were."""
     near, side_m = start.footprint, patches.side_m
-    accuracy = {} if scores is None else scores.figures()
+    accuracy = {} if measured is None else measured.figures()
     count = len(patches.classes)
     return dataclasses.replace(
         start,
@@ -249,7 +300,9 @@ def _card(
         temperature=round(temperature, 4),
         raster_bands=options.bands or start.raster_bands,
         stretch=options.stretch or start.stretch,
-        accuracy={"cross_validation": accuracy} if accuracy else {},
+        accuracy={"test_labels" if options.test_labels else "cross_validation": accuracy}
+        if accuracy
+        else {},
     )
 
 

@@ -27,6 +27,8 @@ from rssc_geo.options import (
 from rssc_geo.pipelines.classify import classify
 from rssc_geo.raster import Scene, open_scene
 from rssc_geo.training import (
+    Patches,
+    accuracy_interval,
     blocked_folds,
     cut_patches,
     fit_probe,
@@ -227,13 +229,138 @@ def test_folds_keep_neighbors_on_one_side() -> None:
     )
     labels = (places[:, 0] > 3000).astype(int)
     tested = []
-    for training, held in blocked_folds(places, labels, side_m=200.0):
+    for training, held in blocked_folds(patches_at(places, labels)):
         distance = np.linalg.norm(places[training][:, None] - places[held][None], axis=2)
         assert distance.min() > 200 * np.sqrt(2)
         assert len(training) > 100
         tested += held.tolist()
     assert sorted(tested) == list(range(300))
-    assert not list(blocked_folds(places / 1000, labels, side_m=200.0))  # all in one place
+    assert not list(blocked_folds(patches_at(places / 1000, labels)))  # all in one place
+
+
+def patches_at(
+    places: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None, side_m: float = 200.0
+) -> Patches:
+    """Patches without pixels."""
+    none = np.full(len(places), "", object)
+    return Patches(
+        np.zeros((len(places), 1, 1, 3), np.uint8),
+        np.array([f"class {label}" for label in labels], object),
+        places,
+        np.zeros(len(places), bool),
+        none if groups is None else groups,
+        none,
+        side_m,
+    )
+
+
+def test_groups_are_never_on_both_sides() -> None:
+    random = np.random.default_rng(1)
+    places = np.column_stack([random.uniform(0, 40_000, (120, 2)), np.zeros(120)])
+    labels = random.integers(0, 2, 120)
+    groups = np.array([f"site {number % 7}" if number % 4 else "" for number in range(120)], object)
+    patches = patches_at(places, labels, groups)
+    tested = []
+    for training, held in blocked_folds(patches):
+        assert not (set(groups[training]) & set(groups[held])) - {""}
+        tested += held.tolist()
+    assert len(tested) == len(set(tested)) > 100
+
+
+def test_intervals_are_those_of_independent_samples_or_of_blocks() -> None:
+    right = np.arange(100) < 80
+    low, high = accuracy_interval(right, np.arange(100))
+    assert (low, high) == pytest.approx((0.71112, 0.86663), abs=1e-4)  # Wilson, by its formula
+    # Copies of the same ten samples say what ten say: wider by more than the root of ten.
+    blocks = np.repeat(np.arange(10), 10)
+    wide = accuracy_interval(np.repeat(np.arange(10) < 8, 10), blocks)
+    assert wide[1] - wide[0] > 2.5 * (high - low)
+    # Blocks that are as mixed as the whole are as good as independent samples, but for Student's t.
+    mixed = accuracy_interval(np.tile(np.arange(10) < 8, 10), blocks)
+    assert mixed[1] - mixed[0] == pytest.approx(high - low, rel=0.2)
+    sure = accuracy_interval(np.ones(60, bool), np.repeat(np.arange(6), 10))
+    assert sure[1] == pytest.approx(1)
+    assert 0.3 < sure[0] < 0.75  # six blocks, not sixty samples
+
+
+def test_a_model_is_tested_on_labels_apart_and_knows_its_own_again(
+    tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    pixels = np.concatenate([texture("dark", 900, 600, 0), texture("light", 900, 600, 1)], axis=2)
+    path = tmp_path / "scene.tif"
+    write_scene(path, pixels, transform)
+    sites = [("dark", 100), ("light", 800)]
+    rows = [
+        (name, area(left, top, left + 220, top + 200, transform))
+        for name, left in sites
+        for top in (0, 300)
+    ]
+    labels = write_labels(tmp_path / "labels.gpkg", rows)
+    apart = [(name, area(left, 650, left + 220, 850, transform)) for name, left in sites]
+    touching = [("dark", area(100, 200, 320, 400, transform))]
+    unknown = [("meadow", area(500, 700, 700, 880, transform))]
+    tests = write_labels(tmp_path / "tests.gpkg", [*apart, *touching, *unknown])
+    options = TrainOnPolygonsOptions(
+        model=str(bundle), tile_size="200m", device="cpu", test_labels=(str(tests),)
+    )
+    result = train_on_polygons([(path, labels)], tmp_path / "mine", options)
+    assert result.measured is not None
+    assert result.measured.by_labels_apart
+    assert result.measured.counts[0] == result.measured.counts[1] == result.scores.confusion.sum()  # type: ignore[union-attr]
+    assert "patch(es) of classes that are not learned left out" in caplog.text
+    assert "patch(es) that touch what is learned from left out" in caplog.text
+    assert "test_labels" in result.card.accuracy
+    readme = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "Measured on labels of their own, which nothing learned touches." in readme
+    told = result.as_dict()
+    assert told["tested"]["classes"]["dark"]["of"] == told["scores"]["per_class"]["dark"]["support"]
+
+    measured = evaluate_on_polygons(
+        str(tmp_path / "mine"), [(path, labels)], EvaluateOptions(device="cpu")
+    )
+    assert f"{labels} is what trained has learned from" in measured.warnings[0]
+    fresh = evaluate_on_polygons(
+        str(tmp_path / "mine"), [(path, tests)], EvaluateOptions(device="cpu")
+    )
+    assert not any("has learned from" in warning for warning in fresh.warnings)
+
+    with pytest.raises(InputError, match="--test-labels: no patch lies apart"):
+        same = dataclasses.replace(options, test_labels=(str(labels),))
+        train_on_polygons([(path, labels)], tmp_path / "new", same)
+    with pytest.raises(UsageError, match="give --test-labels once for all rasters, or once"):
+        many = dataclasses.replace(options, test_labels=(str(tests),) * 3)
+        train_on_polygons([(path, labels)], tmp_path / "new", many)
+
+
+def test_labels_of_a_group_are_tested_together(tmp_path: Path, bundle: Path) -> None:
+    transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    pixels = np.concatenate([texture("dark", 900, 600, 0), texture("light", 900, 600, 1)], axis=2)
+    path = tmp_path / "scene.tif"
+    write_scene(path, pixels, transform)
+    rows = [
+        (name, site, area(left, top, left + 220, top + 200, transform))
+        for name, left in (("dark", 100), ("light", 800))
+        for site, top in (("north", 0), ("north", 300), ("south", 680))
+    ]
+    frame = gpd.GeoDataFrame(
+        {"class": [row[0] for row in rows], "site": [row[1] for row in rows]},
+        geometry=[row[2] for row in rows],
+        crs="EPSG:32632",
+    )
+    frame.to_file(tmp_path / "labels.gpkg")
+    options = TrainOnPolygonsOptions(
+        model=str(bundle), tile_size="200m", device="cpu", group_field="site"
+    )
+    result = train_on_polygons([(path, tmp_path / "labels.gpkg")], tmp_path / "mine", options)
+    assert result.measured is not None
+    tested, of = result.measured.counts
+    assert 0 < tested <= of
+    low, high = result.measured.interval
+    assert high - low > 0.5  # two groups tell little
+    missing = dataclasses.replace(options, group_field="plot")
+    with pytest.raises(InputError, match="has no column 'plot'; there are 'class', 'site'"):
+        train_on_polygons([(path, tmp_path / "labels.gpkg")], tmp_path / "new", missing)
 
 
 def test_the_probe_separates_and_undoes_its_scaling() -> None:
@@ -353,7 +480,9 @@ def test_points_and_areas_of_interest_mean_the_same_in_evaluation(
     west = tuple(area(0, 0, 400, 400, transform).bounds)
     options = EvaluateOptions(tile_size="100px", bounds=west, device="cpu")
     measured = evaluate_on_polygons(str(bundle), [(path, labels)], options)
-    assert measured.data.names == ("tile 9", "tile 11")
+    assert measured.data.names == tuple(
+        f"{path}, row {row}, column {column}" for row, column in ((100, 100), (100, 300))
+    )
 
 
 def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:

@@ -1,0 +1,59 @@
+"""Classes by the words that name them, as asked for: no network is needed to know what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from rssc_geo.errors import UsageError
+from rssc_geo.models.card import SceneClass
+from rssc_geo.models.palette import scene_classes
+
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassWords:
+    """Named classes, each with the words that stand for it; made by ``of``.
+
+    ``other``: whether a last class stands for what is none of them.
+    """
+
+    words: tuple[tuple[str, tuple[str, ...]], ...]
+    other: bool
+
+    @classmethod
+    def of(cls, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool) -> Self:
+        """Classes by their names alone, or by the words and sentences of each.
+
+        ``other`` adds no class where one of that name is there already. Raises ``UsageError`` for
+        fewer than two classes (one will do with ``other``), or names twice.
+        """
+        words = tuple(
+            (name, tuple(classes[name]) if isinstance(classes, Mapping) else (name,))
+            for name in classes
+        )
+        names = {name for name, _ in words}
+        other = other and OTHER not in names
+        if len(names) + other < 2 or not names or len(names) != len(classes):
+            raise UsageError(
+                "at least two different classes are needed, got"
+                f" {', '.join(map(repr, classes)) or 'none'}"
+            )
+        return cls(words, other)
+
+    @property
+    def classes(self) -> tuple[SceneClass, ...]:
+        """The classes with ids and colors, "other" last; ``UsageError`` for an unusable name."""
+        described = [
+            dataclasses.replace(known, description="words: " + ", ".join(phrases))
+            for known, (_, phrases) in zip(
+                scene_classes([name for name, _ in self.words]), self.words, strict=True
+            )
+        ]
+        if self.other:
+            last = SceneClass(len(described), OTHER, "#bdbdbd", "none of the named classes")
+            described.append(last)
+        return tuple(described)
