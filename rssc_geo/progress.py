@@ -14,6 +14,26 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name ("classify"), how much of it is done, and how much there is."""
 
 
+_STEP = 0.01
+"""Events come when at least this share was done since the last one, and at a stage's ends."""
+
+
+class ProgressEvents:
+    """Progress as plain data, ``{"event": "progress", "stage": …, "done": …, "total": …}``."""
+
+    def __init__(self, send: Callable[[dict[str, object]], None]) -> None:
+        self._send = send
+        self._stage, self._last = "", -1
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Send how much of a stage is done, where it is news."""
+        step = done - self._last >= max(1, total * _STEP)
+        if stage != self._stage or done == total or step:
+            self._send({"event": "progress", "stage": stage, "done": done, "total": total})
+            self._last = done
+        self._stage = stage
+
+
 class ProgressBar:
     """A bar on stderr, one stage after another; to be closed."""
 

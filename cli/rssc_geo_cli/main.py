@@ -32,6 +32,7 @@ _COMMANDS = {
     "evaluate": ("evaluate", "evaluate_command"),
     "train": ("train", "train_command"),
     "tile": ("tile", "tile_command"),
+    "serve": ("serve", "serve_command"),
 }
 """Module and name of each command, in the order of the help."""
 INTERRUPTED = 130

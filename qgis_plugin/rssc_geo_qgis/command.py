@@ -16,8 +16,9 @@ from . import settings
 from .backend import Backend, BackendError
 from .child import Finished, run_child
 
-# Written last, after nearly all the time has passed; any other stage shares what comes before.
-_LAST_STAGE, _LAST_STAGE_STARTS = "write", 95.0
+_SPANS = {"read": (0.0, 10.0), "look": (10.0, 80.0), "learn": (80.0, 100.0), "write": (95.0, 100.0)}
+"""The part of the whole, in percent, that a stage is: those of training, and what comes last."""
+_OTHER_SPAN = (0.0, 95.0)
 _ERROR = "rssc-geo: error: "
 _WARNING = "warning: "
 _KILLED = (-9, 137)
@@ -59,6 +60,12 @@ def run_command(
         raise QgsProcessingException(_failure(finished))
     feedback.pushConsoleInfo(json.dumps(output.values, ensure_ascii=False))
     return output.values
+
+
+def percent_of(stage: str, done: float, total: float) -> float:
+    """How much of a whole run is done, by what the backend says of a stage."""
+    start, end = _SPANS.get(stage, _OTHER_SPAN)
+    return start + (end - start) * done / max(total, 1.0)
 
 
 def _failure(finished: Finished) -> str:
@@ -111,8 +118,5 @@ class _Output:
         if stage != self._stage:
             self._stage = stage
             self._feedback.setProgressText(f"{stage} …")
-        start, end = (
-            (_LAST_STAGE_STARTS, 100.0) if stage == _LAST_STAGE else (0.0, _LAST_STAGE_STARTS)
-        )
-        self._reached = max(self._reached, start + (end - start) * done / max(total, 1.0))
+        self._reached = max(self._reached, percent_of(stage, done, total))
         self._feedback.setProgress(self._reached)

@@ -9,11 +9,13 @@ import os
 from typing import Any
 
 from qgis.core import Qgis, QgsApplication
+from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction, QPushButton
 
 from .backend import HOW_TO_GET, BackendError, find_backend
 from .child import end_all
+from .dock import LoopDock
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
 from .tasks import BackendTask, check_task, install_task
@@ -27,6 +29,7 @@ class RsscGeoPlugin:
         self.provider: RsscGeoProvider | None = None
         self._actions: list[QAction] = []
         self._factory: OptionsFactory | None = None
+        self.dock: LoopDock | None = None
 
     def initProcessing(self) -> None:
         self.provider = RsscGeoProvider()
@@ -38,6 +41,7 @@ class RsscGeoPlugin:
         self._factory = OptionsFactory(icon)
         self.iface.registerOptionsWidgetFactory(self._factory)
         for title, slot in (
+            ("Label, train, classify", self.show_loop),
             ("Install backend", self.install),
             ("Check backend", self.check),
             ("Settings…", self.open_settings),
@@ -46,6 +50,9 @@ class RsscGeoPlugin:
             action.triggered.connect(slot)
             self.iface.addPluginToMenu(TITLE, action)
             self._actions.append(action)
+        self.dock = LoopDock(self.iface, icon)
+        self.iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
+        self.dock.hide()
         try:
             find_backend()
         except BackendError as error:
@@ -55,12 +62,21 @@ class RsscGeoPlugin:
         if BackendTask.current is not None:
             BackendTask.current.cancel()
         end_all()
+        if self.dock is not None:
+            self.dock.close_down()
+            self.iface.removeDockWidget(self.dock)
+            self.dock.deleteLater()
+            self.dock = None
         for action in self._actions:
             self.iface.removePluginMenu(TITLE, action)
         if self._factory is not None:
             self.iface.unregisterOptionsWidgetFactory(self._factory)
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)
+
+    def show_loop(self) -> None:
+        """Show the panel to label, train, classify and look again."""
+        self.dock.setUserVisible(True)
 
     def install(self) -> None:
         """Install the backend in the background."""

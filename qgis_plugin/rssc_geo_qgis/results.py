@@ -6,6 +6,7 @@ Styled by the file, grouped under the name of the input.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from qgis.core import (
     QgsFillSymbol,
     QgsGradientColorRamp,
     QgsGradientStop,
+    QgsLayerTreeGroup,
     QgsMapLayer,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
@@ -34,6 +36,8 @@ TITLES = {
     "classes": "Classes as raster",
     "captions": "Captions",
 }
+_RUN = "rssc_geo/run"
+"""The property of a group that says which run's layers it holds."""
 _BELOW = ("cells", "classes")
 """Switched off, under the regions: see-through fills on each other would hide the imagery."""
 
@@ -106,7 +110,33 @@ def load_class_raster(
 
 def load_heat_map(context: QgsProcessingContext, path: str, title: str, group: str) -> None:
     """Load a raster of what speaks for (above 0) and against (below)."""
-    _load(context, context.project(), path, title, _Finish.of(group, _color, visible=True))
+    _load(context, context.project(), path, title, _Finish.of(group, color_heat_map, visible=True))
+
+
+def group_of_run(project: QgsProject, title: str, run: str) -> QgsLayerTreeGroup:
+    """The group of a run's layers at the top of the legend: its own, whatever others are called."""
+    root = project.layerTreeRoot()
+    for group in root.findGroups():
+        if group.customProperty(_RUN) == run:
+            return group
+    group = root.insertGroup(0, title)
+    group.setCustomProperty(_RUN, run)
+    return group
+
+
+def group_title(raster: str, model: str) -> str:
+    """What a run's group is called: raster, model and time."""
+    return f"{raster}, {model}, {time.strftime('%H:%M:%S')}"
+
+
+def add_layer(
+    project: QgsProject, group: QgsLayerTreeGroup, layer: QgsMapLayer, *, visible: bool
+) -> None:
+    """Add a layer to a group: on top where it is shown, else below the others."""
+    project.addMapLayer(layer, addToLegend=False)
+    node = group.insertLayer(0 if visible else -1, layer)
+    node.setItemVisibilityChecked(visible)
+    node.setExpanded(visible)
 
 
 def _take(context: QgsProcessingContext, asked: str) -> QgsProject | None:
@@ -193,7 +223,7 @@ def _name_classes(layer: QgsRasterLayer, titles: Mapping[int, str]) -> None:
     layer.setRenderer(QgsPalettedRasterRenderer(provider, 1, shown))
 
 
-def _color(layer: QgsRasterLayer) -> None:
+def color_heat_map(layer: QgsMapLayer) -> None:
     """Blue below 0, clear at 0, orange above, to the same strength on both sides."""
     found = layer.dataProvider().bandStatistics(1)
     strongest = max(abs(found.minimumValue), abs(found.maximumValue))

@@ -23,6 +23,7 @@ from rssc_geo.output import (
     read_zones,
     write_area_table,
 )
+from rssc_geo.reports.page import check_page
 from rssc_geo.reports.preview import draw_preview
 from rssc_geo.reports.report import write_report
 from rssc_geo.reports.review import add_review, check_review
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 _FORMS = {
     "--areas": ((".csv",), "the table is CSV; name it .csv"),
     "--preview": ((".png",), "the picture is a PNG; name it .png"),
-    "--report": ((".html", ".htm"), "the report is a web page; name it .html"),
 }
 
 
@@ -97,7 +97,11 @@ class Extras:
             )
         if self._review is not None:
             tasks["the review"] = partial(
-                add_review, target, self._review, cells_shape=plan.grid.cells_shape
+                add_review,
+                target,
+                self._review,
+                cells_shape=plan.grid.cells_shape,
+                classes=[known.name for known in spec.card.classes],
             )
         if self._report is not None:
             tasks["the report"] = partial(
@@ -120,10 +124,13 @@ class Extras:
         return path
 
     def _check(self, option: str, path: Path) -> None:
+        check_not_input([path], self._plan.inputs())
+        if option == "--report":
+            check_page(path, option=option, overwrite=self._target.overwrite)
+            return
         suffixes, form = _FORMS[option]
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{option} {path}: {form}")
-        check_not_input([path], self._plan.inputs())
         check_writable(path, overwrite=self._target.overwrite)
 
 

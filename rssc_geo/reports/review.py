@@ -13,7 +13,7 @@ Approach, ICLR 2018).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,13 @@ def check_review(target: OutputTarget, count: int) -> None:
         check_writable(path, overwrite=target.overwrite)
 
 
-def add_review(target: OutputTarget, count: int, *, cells_shape: tuple[int, int]) -> Path:
+def add_review(
+    target: OutputTarget, count: int, *, cells_shape: tuple[int, int], classes: Sequence[str]
+) -> Path:
     """Choose ``count`` cells of the finished map and add them to it as the layer ``review``.
 
-    ``cells_shape``: (rows, columns) of the grid. Returns the file that holds the layer. Memory is
+    ``cells_shape``: (rows, columns) of the grid; ``classes``: what the form offers for the field
+    ``label``. Returns the file that holds the layer. Memory is
     bounded by ``count``, whatever the size of the map. Raises ``OutputError`` when it cannot be
     written, or the map was opened elsewhere meanwhile; the map stays as it was.
     """
@@ -159,7 +162,7 @@ def add_review(target: OutputTarget, count: int, *, cells_shape: tuple[int, int]
     }
     for name, column in columns.items():
         chosen = chosen.append_column(name, column)
-    return _write_review(target, chosen, crs=cells.crs)
+    return _write_review(target, chosen, crs=cells.crs, classes=classes)
 
 
 def least_certain(cells: pa.Table, count: int) -> pa.Table:
@@ -200,7 +203,9 @@ def _review_path(target: OutputTarget) -> Path:
     return target.format.layer_path(target.path, "review")
 
 
-def _write_review(target: OutputTarget, cells: pa.Table, *, crs: CRS) -> Path:
+def _write_review(
+    target: OutputTarget, cells: pa.Table, *, crs: CRS, classes: Sequence[str]
+) -> Path:
     """Add the layer; ``cells`` has a column each of ``REVIEW_FIELDS``, and WKB in ``crs``."""
     kinds = shapely.get_type_id(shapely.from_wkb(cells.column(GEOMETRY).to_numpy()))
 
@@ -227,6 +232,6 @@ def _write_review(target: OutputTarget, cells: pa.Table, *, crs: CRS) -> Path:
         target.format.write(layer, made, provenance_document({"review_of": target.path.name}))
         if target.format.multilayer:
             looks = "Outlines, green once a cell is labeled"
-            style = LayerStyle("review", looks, review_qml(REVIEW_FIELDS), default=True)
+            style = LayerStyle("review", looks, review_qml(REVIEW_FIELDS, classes), default=True)
             describe_layer(made, layer, style)
     return path
