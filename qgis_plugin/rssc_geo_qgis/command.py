@@ -16,7 +16,12 @@ from . import settings
 from .backend import Backend, BackendError
 from .child import Finished, run_child
 
-_SPANS = {"read": (0.0, 10.0), "look": (10.0, 80.0), "learn": (80.0, 100.0), "write": (95.0, 100.0)}
+_SPANS = {
+    "read": (0.0, 10.0),
+    "look": (10.0, 80.0),
+    "learn": (80.0, 100.0),
+    "write": (95.0, 100.0),
+}
 """The part of the whole, in percent, that a stage is: those of training, and what comes last."""
 _OTHER_SPAN = (0.0, 95.0)
 _ERROR = "rssc-geo: error: "
@@ -25,20 +30,19 @@ _KILLED = (-9, 137)
 
 
 def run_command(
-    backend: Backend, arguments: Sequence[str], feedback: QgsProcessingFeedback
+    backend: Backend,
+    arguments: Sequence[str],
+    feedback: QgsProcessingFeedback,
+    *,
+    modes: Sequence[str] | None = None,
 ) -> dict[str, Any] | None:
     """Run a command of the backend, its name first in ``arguments``.
 
-    Returns what it printed last as JSON, ``None`` when the user stopped it. Raises
-    ``QgsProcessingException`` with its own message when it failed.
+    ``modes``: how it is to tell of itself; None: as its help says that it can. Returns what it
+    printed last as JSON, ``None`` when the user stopped it. Raises ``QgsProcessingException`` with
+    its own message when it failed.
     """
-    try:
-        known = backend.options(arguments[0])
-    except BackendError as error:
-        raise QgsProcessingException(str(error)) from error
-    modes = ["--progress=json" if "--progress" in known else "--json"]
-    # Processing has asked before it lets a file be replaced.
-    modes += [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
+    modes = _modes(backend, arguments[0]) if modes is None else modes
     line = [backend.program, *arguments, *modes]
     feedback.pushCommandInfo(shlex.join(line))
     output = _Output(feedback)
@@ -60,6 +64,16 @@ def run_command(
         raise QgsProcessingException(_failure(finished))
     feedback.pushConsoleInfo(json.dumps(output.values, ensure_ascii=False))
     return output.values
+
+
+def _modes(backend: Backend, command: str) -> list[str]:
+    try:
+        known = backend.options(command)
+    except BackendError as error:
+        raise QgsProcessingException(str(error)) from error
+    # Processing has asked before it lets a file be replaced.
+    also = [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
+    return ["--progress=json" if "--progress" in known else "--json", *also]
 
 
 def percent_of(stage: str, done: float, total: float) -> float:

@@ -6,7 +6,6 @@ import html
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -176,7 +175,8 @@ class Loop(QObject):
         except QgsProcessingException as error:
             self._refuse(error)
             return
-        view = _View(raster, bounds, self.model, uuid.uuid4().hex)
+        group = results.RunGroup.of(raster.title, os.path.basename(self.model))
+        view = _View(raster, bounds, self.model, group)
         if self.tiling is None:  # what is not known yet is not waited for
             self._classify(view, None, [])
         else:
@@ -276,7 +276,7 @@ class Loop(QObject):
             options.update(tile_size=f"{tile_px}px", cell_size=f"{tile_px}px")
 
         def done(values: Mapping[str, Any]) -> None:
-            shown = self._show_map(view, output, coarse)
+            shown = self._show_map(view, output, coarse, values["classes"])
             finer = (
                 tile_px is not None and self.tiling is not None and self.tiling.cell_px < tile_px
             )
@@ -288,13 +288,15 @@ class Loop(QObject):
         arguments = {"raster": view.raster.source, "output": output}
         self._ask("classify", arguments, options, done)
 
-    def _show_map(self, view: _View, output: str, earlier: list[str]) -> list[str]:
+    def _show_map(
+        self, view: _View, output: str, earlier: list[str], classes: results.Classes
+    ) -> list[str]:
         project = QgsProject.instance()
-        title = results.group_title(view.raster.title, os.path.basename(view.model))
-        group = results.group_of_run(project, title, view.run)
+        group = view.group.node(project)
         shown = []
         for name in _MAP_LAYERS:
             layer = QgsVectorLayer(f"{output}|layername={name}", results.TITLES[name], "ogr")
+            results.show_classes(layer, classes)
             results.add_layer(project, group, layer, visible=name == "landuse")
             shown.append(layer.id())
         project.removeMapLayers([known for known in earlier if project.mapLayer(known)])
@@ -357,7 +359,7 @@ class Loop(QObject):
 
     def _show_reasons(self, cell: Mapping[str, Any], output: str, title: str) -> None:
         project = QgsProject.instance()
-        group = results.group_of_run(project, "Explanations", "explanations")
+        group = results.RunGroup("Explanations", "explanations").node(project)
         heat = QgsRasterLayer(
             os.path.join(output, cell["heat_map"]), f"{title}: evidence for {cell['class']}"
         )
@@ -419,12 +421,12 @@ class Loop(QObject):
 
 @dataclass(frozen=True)
 class _View:
-    """What is classified: part of a raster, with a model; ``run`` names its group."""
+    """What is classified: part of a raster, with a model, and the group of its layers."""
 
     raster: RasterInput
     bounds: QgsRectangle
     model: str
-    run: str
+    group: results.RunGroup
 
 
 _INFO, _WARNING, _SUCCESS = (

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from qgis.core import QgsMapLayer, QgsProject, QgsProviderRegistry, QgsRasterLayer, QgsVectorLayer
 
 from .labels import folder, plain_name
+from .results import read_provenance
 
 EMBEDDED = "compact"
-_PROVENANCE = "urn:rssc-geo:provenance:1"
 _CARD = "config.json"
 
 
@@ -54,18 +52,8 @@ def free_model_name(name: str) -> str:
 
 def provenance_of(layer: QgsMapLayer) -> dict[str, Any]:
     """What the GeoPackage of a layer says of its making; empty where it is no map of rssc-geo."""
-    path = file_of(layer)
-    if not isinstance(layer, QgsVectorLayer) or not path.lower().endswith(".gpkg"):
-        return {}
-    try:
-        uri = f"{Path(path).resolve().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
-            query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
-            found = connection.execute(query, (_PROVENANCE,)).fetchone()
-        made = json.loads(found[0]) if found else {}
-    except (sqlite3.Error, ValueError, OSError):
-        return {}
-    return made if isinstance(made, dict) and "model" in made and "input" in made else {}
+    made = read_provenance(file_of(layer)) if isinstance(layer, QgsVectorLayer) else {}
+    return made if "model" in made and "input" in made else {}
 
 
 def model_of(made: Mapping[str, Any], chosen: str) -> str:

@@ -22,6 +22,10 @@ ALGORITHMS = {
     "explain": "explain",
     "info": "info",
     "train": "train --raster",
+    "assesssample": "assess sample",
+    "assessaccuracy": "assess accuracy",
+    "areas": "areas",
+    "refine": "refine",
 }
 
 

@@ -116,10 +116,6 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             ),
             suffixes=(".tif", ".tiff"),
         ),
-        "report": Override(
-            help="A page to send: map, areas, examples, doubtful cells; also shown in the results"
-            " viewer."
-        ),
         "review": Override(
             title="Cells to review",
             help="Also a layer of the so many cells that are most worth labeling: fill in its field"
@@ -131,6 +127,11 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "smooth": Override(title="Do not let neighbors tell a cell's class"),
         "areas": Override(title="Table of areas"),
         "zone_field": Override(title="Field of the zones' names"),
+        "sample_size": Override(title="Units to draw", plain=True),
+        "legend": Override(
+            help="groups, anderson-1, anderson-2, corine-1, corine-2 or osm-landuse, or the JSON"
+            " file of a crosswalk. Empty: the map's own classes.",
+        ),
         "only_classes": Override(title="Only these classes"),
         "exclude_classes": Override(title="Without these classes"),
         "crs": Override(title="CRS of the result"),
