@@ -218,8 +218,13 @@ class Loop(QObject):
         return raster
 
     def _reading(self, raster: RasterInput) -> dict[str, Any]:
-        options = {"device": settings.get(settings.DEVICE), "assume_crs": raster.assume_crs}
-        return {name: value for name, value in options.items() if value}
+        options = {
+            "device": settings.get(settings.DEVICE),
+            "assume_crs": raster.assume_crs,
+            "bands": raster.bands,
+            "nodata": raster.nodata,
+        }
+        return {name: value for name, value in options.items() if value not in ("", None)}
 
     def _inside(self, extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> QgsRectangle:
         move = QgsCoordinateTransform(crs, self._raster.crs(), QgsProject.instance())
@@ -251,9 +256,8 @@ class Loop(QObject):
                 self.tiled.emit(self.tiling)
 
         listener = Listener(done, lambda _message, _stopped: None, lambda *_: None)
-        options = {"model": self.model}
-        if raster.assume_crs:
-            options["assume_crs"] = raster.assume_crs
+        options = {**self._reading(raster), "model": self.model}
+        options.pop("device", None)  # nothing is computed
         self._server.ask("info", {"raster": raster.source}, options, listener)
         nothing = Listener(lambda _: None, lambda _message, _stopped: None, lambda *_: None)
         self._server.ask("load", {}, {"model": self.model}, nothing)
@@ -343,7 +347,10 @@ class Loop(QObject):
         raster, *others = rasters
         place = QgsCoordinateTransform(crs, raster.crs, QgsProject.instance()).transform(point)
         output = QgsProcessingUtils.generateTempFilename("why")
-        wanted = {**self._reading(raster), **options, "at": [[place.x(), place.y()]]}
+        reading = self._reading(raster)
+        if "result" in options:  # the map says how its raster was read
+            reading = {name: value for name, value in reading.items() if name == "device"}
+        wanted = {**reading, **options, "at": [[place.x(), place.y()]]}
 
         def done(values: Mapping[str, Any]) -> None:
             self._show_reasons(values["cells"][0], output, raster.title)

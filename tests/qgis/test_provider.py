@@ -37,7 +37,10 @@ NAMES = [
     *("areas", "assessaccuracy", "assesssample", "caption", "classify", "explain", "info"),
     *("refine", "train", "zeroshot"),
 ]
-SHOWN = {"INPUT", "CLASSES", "AT", "LABELS", "FIELD", "OUTPUT"}
+SHOWN = {
+    *{"INPUT", "CLASSES", "AT", "LABELS", "FIELD", "OUTPUT"},
+    *{"EXTENT", "AOI", "CELL_SIZE", "MODEL"},
+}
 SHOWN_OF = {
     "areas": {"REFERENCE", "ZONES"},
     "assessaccuracy": {"REFERENCE"},

@@ -34,6 +34,9 @@ from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, 
 from ..options import Option, options_of
 from . import parameters as shared
 
+HELP = "https://github.com/rssc-geo/rssc-geo/blob/main/docs/qgis.md"
+"""What the dialog's button opens."""
+
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
     """One command of ``rssc-geo``.
@@ -91,6 +94,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     def shortHelpString(self) -> str:
         return self.HELP
+
+    def helpUrl(self) -> str:
+        return HELP
 
     def icon(self) -> QIcon:
         return QIcon(os.path.join(os.path.dirname(__file__), "..", "icons", f"{self.NAME}.svg"))
@@ -260,6 +266,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             write_polygons(area, path, area.sourceName())
             return path
         value = self._value_by_type(option, parameters, context)
+        if option.name in ("bands", "nodata") and value in (None, ""):
+            return getattr(self.raster, option.name)
         return settings.get(settings.DEVICE) if option.name == "device" and not value else value
 
     def check_destination(

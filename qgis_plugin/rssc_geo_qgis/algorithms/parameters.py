@@ -82,12 +82,16 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             help="Only cells whose center lies in these polygons; 'Selected features only' narrows"
             " it further.",
             make=lambda name, title: polygons(name, title, optional=True),
+            plain=True,
         ),
+        "cell_size": Override(plain=True),
+        "model": Override(plain=True),
         "bounds": Override(
             name="EXTENT",
             help="Only cells whose center lies in this rectangle, for example the canvas extent."
             " Online layers need it.",
             make=lambda name, title: QgsProcessingParameterExtent(name, title, optional=True),
+            plain=True,
         ),
         "at": Override(
             title="Point",
