@@ -62,8 +62,27 @@ def run_command(
         return None
     if finished.code != 0:
         raise QgsProcessingException(_failure(finished))
-    feedback.pushConsoleInfo(json.dumps(output.values, ensure_ascii=False))
+    for line in _told(output.values):
+        feedback.pushInfo(line)
     return output.values
+
+
+def _told(values: Mapping[str, Any]) -> list[str]:
+    """A result for people: how much of each class, or how right a model is; files are outputs."""
+    if scores := values.get("scores"):
+        found = f"Overall accuracy {scores['overall_accuracy']:.1%}, by cross-validation"
+        rows = scores["per_class"].items()
+        return [
+            found,
+            *(f"{name}: F1 {row['f1']:.2f}, {row['support']} patches" for name, row in rows),
+        ]
+    classes = [entry for entry in values.get("classes", ()) if isinstance(entry, dict)]
+    whole = sum(entry["area_m2"] for entry in classes) or 1.0
+    lines = [
+        f"{entry['title']}: {entry['area_m2'] / 1e4:,.1f} ha, {entry['area_m2'] / whole:.1%}"
+        for entry in sorted(classes, key=lambda entry: -entry["area_m2"])
+    ]
+    return [f"{values['cells']} cells in {values['regions']} regions", *lines] if lines else []
 
 
 def _modes(backend: Backend, command: str) -> list[str]:

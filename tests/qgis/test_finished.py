@@ -74,6 +74,15 @@ def test_a_sample_with_unsaved_labels_is_not_assessed(mapped, tmp_path):
     assert "has changes that are not saved" in message
 
 
+def test_a_run_tells_how_much_there_is_of_each_class(scene, feedback):
+    classify(feedback, INPUT=str(scene))
+    (head,) = [line for line in feedback.lines if line.startswith("48 cells in ")]
+    first = feedback.lines[feedback.lines.index(head) + 1]
+    assert " ha, " in first
+    assert first.endswith("%")
+    assert not any(line.startswith("{") for line in feedback.lines)
+
+
 def test_areas_are_a_table_and_a_page(run_in_desktop, mapped, tmp_path):
     found = run_in_desktop(
         algorithm("areas"),

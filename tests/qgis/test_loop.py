@@ -55,6 +55,7 @@ def told(display, program):
             **os.environ,
             "DISPLAY": display,
             "HOME": str(home),
+            "PATH": "/usr/bin:/bin",  # QGIS's Python is not that of a virtual environment
             "RSSC_SESSION": str(home),
             "RSSC_LABELS": str(ROOT / "examples" / "demo_labels.geojson"),
         }
