@@ -250,7 +250,7 @@ class LoopDock(QgsDockWidget):
         canvas = self._iface.mapCanvas()
         self.loop.classify(canvas.extent(), canvas.mapSettings().destinationCrs())
 
-    def _explain(self, point: QgsPointXY, button: Qt.MouseButton) -> None:
+    def _explain(self, point: QgsPointXY, button: object) -> None:
         if button == Qt.MouseButton.LeftButton:
             canvas = self._iface.mapCanvas()
             self.loop.explain(point, canvas.mapSettings().destinationCrs(), canvas.layers())

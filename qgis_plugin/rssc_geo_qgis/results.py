@@ -183,8 +183,9 @@ def add_layer(
     project.addMapLayer(layer, addToLegend=False)
     node = QgsLayerTreeLayer(layer)
     node.setItemVisibilityChecked(visible)
-    node.setExpanded(visible)
+    node.setExpanded(not visible)
     group.insertChildNode(0 if visible else -1, node)
+    node.setExpanded(visible)  # the legend follows a change alone
 
 
 def _take(context: QgsProcessingContext, asked: str) -> QgsProject | None:

@@ -18,7 +18,7 @@ from . import settings
 from .backend import BackendError, find_backend
 from .child import clean_environment
 
-_PATIENCE_MS = 600  # what is left of a second for a cancelled request to end by itself
+_PATIENCE_MS = 400  # what is left of a second for a cancelled request to end by itself
 _NO_SERVE = (
     "The backend {program} does not keep its model loaded yet. Update it: Plugins ▸ RSSC Geo ▸"
     " Install backend."
@@ -93,13 +93,9 @@ class Server(QObject):
         QTimer.singleShot(_PATIENCE_MS, lambda: self._insist(number))
 
     def close(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
+        """End the process and wait for that, for a second at most."""
+        process = self._drop()
         if process is not None:
-            for signal in (process.finished, process.errorOccurred):
-                signal.disconnect()
-            process.closeWriteChannel()
-            process.kill()
             process.waitForFinished(1000)
         self._fail_all("")
 
@@ -173,10 +169,25 @@ class Server(QObject):
                 self.told.emit(line)
 
     def _insist(self, number: int) -> None:
-        if number in self._listeners and self._process is not None:
-            self._process.kill()
+        """End the process of a cancelled request that has not ended; nobody waits for that."""
+        if number in self._listeners:
+            process = self._drop()
+            if process is not None:
+                process.finished.connect(process.deleteLater)
+            self._cancelled.update(self._listeners)
+            self._fail_all("")
 
-    def _did_not_start(self, error: QProcess.ProcessError) -> None:
+    def _drop(self) -> QProcess | None:
+        """Kill the process and hear no more of it."""
+        process, self._process = self._process, None
+        if process is not None:
+            for signal in (process.finished, process.errorOccurred):
+                signal.disconnect()
+            process.closeWriteChannel()
+            process.kill()
+        return process
+
+    def _did_not_start(self, error: object) -> None:
         if error == QProcess.ProcessError.FailedToStart:
             self._process = None
             self._fail_all(f"The backend {self._program} cannot be started.")

@@ -39,7 +39,7 @@ NAMES = [
 ]
 SHOWN = {
     *{"INPUT", "CLASSES", "AT", "LABELS", "FIELD", "OUTPUT"},
-    *{"EXTENT", "AOI", "CELL_SIZE", "MODEL"},
+    *{"EXTENT", "AOI", "CELL_SIZE", "MODEL", "LEGEND"},
 }
 SHOWN_OF = {
     "areas": {"REFERENCE", "ZONES"},
