@@ -240,8 +240,9 @@ class _Finish(QgsProcessingLayerPostProcessorInterface):
         parent, group = node.parent(), self._group.node(context.project())
         moved = node.clone()
         moved.setItemVisibilityChecked(self._visible)
-        moved.setExpanded(self._visible)
+        moved.setExpanded(not self._visible)
         group.insertChildNode(0 if self._visible else -1, moved)
+        moved.setExpanded(self._visible)
         parent.removeChildNode(node)
 
 

@@ -99,11 +99,6 @@ class Server(QObject):
             process.waitForFinished(1000)
         self._fail_all("")
 
-    @property
-    def running(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None
-
     def _look(self) -> None:
         try:
             self._found.emit(find_backend().program, "")
