@@ -52,6 +52,3 @@ def serve_command(options: ServeOptions) -> None:
     threading.Thread(target=read, name="rssc-geo requests", daemon=True).start()
     service.run(idle_s=options.idle)
     sys.stdout.flush()
-
-
-serve_command.hidden = True

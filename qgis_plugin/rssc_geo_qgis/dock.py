@@ -18,7 +18,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 from qgis.gui import QgisInterface, QgsDockWidget, QgsMapLayerComboBox
-from qgis.PyQt.QtCore import Qt, QUrl
+from qgis.PyQt.QtCore import Qt, QTimer, QUrl
 from qgis.PyQt.QtGui import QColor, QDesktopServices, QIcon, QPixmap
 from qgis.PyQt.QtWidgets import (
     QComboBox,
@@ -200,6 +200,7 @@ class LoopDock(QgsDockWidget):
         if raster is self.loop.raster or not self.isVisible():
             return
         self.loop.set_raster(raster)
+        QTimer.singleShot(0, self.loop.prepare_labels)
         self._show_classes()
 
     def _take_model(self) -> None:

@@ -68,6 +68,12 @@ class Labels:
             self.classes.setdefault(name, self._next_color())
         self._show()
 
+    @staticmethod
+    def prepare(raster: QgsRasterLayer) -> None:
+        """Make the file of a raster's labels where it is not there; raises ``OSError``."""
+        if not os.path.isfile(_path(raster)):
+            _make(_path(raster), raster)
+
     @classmethod
     def of(cls, raster: QgsRasterLayer) -> Labels:
         """The labels of a raster: those in the project, those kept in the profile, or none yet.
@@ -78,8 +84,7 @@ class Labels:
         for layer in QgsProject.instance().mapLayers().values():
             if layer.customProperty(_RASTER) == path and layer.isValid():
                 return cls(layer)
-        if not os.path.isfile(path):
-            _make(path, raster)
+        cls.prepare(raster)
         layer = QgsVectorLayer(f"{path}|layername={LAYER}", f"Labels of {raster.name()}", "ogr")
         if not layer.isValid():
             raise OSError(f"{path} cannot be read; move it away to begin with new labels")

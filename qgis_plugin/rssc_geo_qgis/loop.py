@@ -114,6 +114,14 @@ class Loop(QObject):
         self.model = model
         self._ask_tiling()
 
+    def prepare_labels(self) -> None:
+        """Have the file of the labels made before the first one is: the first takes its time."""
+        try:
+            self._input()
+            Labels.prepare(self._raster)
+        except (OSError, QgsProcessingException):
+            return  # told when there is something to label
+
     def open_labels(self) -> Labels:
         """The raster's labels; raises ``OSError`` or ``QgsProcessingException``."""
         if self.labels is None or _gone(self.labels.layer):
