@@ -1,6 +1,6 @@
 """How right an image encoder is on a data set that it did not learn from.
 
-    python benchmarks/left_out.py ../shared/data --start AID_BUNDLE --weights MOBILENETV1.safetensors
+    python benchmarks/left_out.py ../shared/data --start AID_BUNDLE --weights IMAGENET.safetensors
 
 One data set after the other is left out: the encoder learns from the three others by one short
 schedule, and beside it from AID alone with as many passes over AID. All pictures of the set that is
@@ -9,8 +9,9 @@ sets can teach: a training label names one of their classes alone, or all classe
 training label are among theirs. A picture is right when its label allows the class.
 
 Each training starts from the encoder of a bundle that learned from AID alone (--start), but where
-AID is left out: there it starts from ImageNet's weights (--weights). Logits and embeddings are kept in the work folder, so that
-calibration and `Unknown` can be chosen without training again; a run that is there is not repeated.
+AID is left out: there it starts from ImageNet's weights (--weights). Logits and embeddings are kept
+in the work folder, so that calibration and `Unknown` can be chosen without training again; a run
+that is there is not repeated.
 """
 
 from __future__ import annotations

@@ -272,6 +272,19 @@ class Option:
         except ValueError:
             raise UsageError(f"{self.flag} {text!r} is not {kind.expected}") from None
 
+    def from_plain(self, value: Any) -> Any:
+        """The value of plain data: of a configuration file, or of a request in JSON.
+
+        A list holds the values of an option that may be given several times, else the parts of one.
+        ``UsageError`` for what cannot be meant.
+        """
+        if self.declaration.multiple or self.declaration.words:
+            items = value if isinstance(value, list) else [value]
+            return tuple(self.parse(_plain_text(item)) for item in items)
+        if self.declaration.count and isinstance(value, int):
+            return value
+        return self.parse(_plain_text(value))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the QGIS plugin and the options page read."""
         declaration, kind = self.declaration, self.declaration.kind
@@ -296,6 +309,15 @@ class Option:
             "row": declaration.row,
             "path": declaration.path,
         }
+
+
+def _plain_text(value: Any) -> str:
+    """Plain data as it is written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(_plain_text(item) for item in value)
+    return str(value)
 
 
 @functools.lru_cache(maxsize=64)
@@ -375,6 +397,13 @@ class RunOptions(PrintOptions):
     exit_on_stdin_eof: bool = option(
         "Stop when standard input closes (for parents).", RUN, FLAG, default=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(PrintOptions):
+    """How long ``serve`` waits for work."""
+
+    idle: int = option("End after so long without a request.", RUN, COUNT, default=900, unit="s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -889,7 +918,7 @@ class ExplainOptions(
         default=None,
     )
     result: str | None = option(
-        "A map that classify wrote of RASTER: explain some of its cells.",
+        "A map that classify wrote of RASTER: explain some of its cells, or those at the points.",
         CHOICE,
         FILE,
         default=None,
@@ -1248,6 +1277,13 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
     )
     fine_tune: bool = option(
         "The image encoder learns too: minutes instead of seconds.", POLYGONS, FLAG, default=False
+    )
+    report: str | None = option(
+        "Also a page: accuracy of each class, which are taken for which, what is weak.",
+        OUTPUT,
+        Kind("HTML", str),
+        default=None,
+        path=True,
     )
     class_words: Mapping[str, Sequence[str]] | str | None = option(
         "JSON {class: [words, …]}: what to go by where a class has few patches.",

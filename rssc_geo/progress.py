@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,40 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name ("classify"), how much of it is done, and how much there is."""
+
+
+_STEP = 0.01
+"""Events come when at least this share was done since the last one, and at a stage's ends."""
+
+
+class ProgressEvents:
+    """Progress as plain data: ``{"event": "progress", "stage": …, "done": …, "total": …}``.
+
+    With ``seconds_left`` of the stage, by the pace so far.
+    """
+
+    def __init__(self, send: Callable[[dict[str, object]], None]) -> None:
+        self._send = send
+        self._stage, self._last = "", -1
+        self._first, self._started = 0, 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Send how much of a stage is done, where it is news."""
+        if stage != self._stage:
+            self._first, self._started = done, time.monotonic()
+        step = done - self._last >= max(1, total * _STEP)
+        if stage != self._stage or done == total or step:
+            event = {"event": "progress", "stage": stage, "done": done, "total": total}
+            self._send({**event, "seconds_left": self._left(done, total)})
+            self._last = done
+        self._stage = stage
+
+    def _left(self, done: int, total: int) -> float | None:
+        """None before anything is known; what an earlier run did tells nothing of the pace."""
+        if done <= self._first:
+            return None
+        pace = (time.monotonic() - self._started) / (done - self._first)
+        return round(pace * (total - done), 1)
 
 
 class ProgressBar:

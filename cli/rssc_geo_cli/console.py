@@ -18,10 +18,8 @@ import click
 
 from rssc_geo.errors import UsageError, escaped
 from rssc_geo.options import PrintOptions, RunOptions
-from rssc_geo.progress import Progress, reporting
+from rssc_geo.progress import Progress, ProgressEvents, reporting
 
-_STEP = 0.01
-"""JSON events come when at least this share was done since the last one, and at a stage's ends."""
 _SIGNALS = 4
 _SHORT = "%(levelname)s: %(message)s"
 _DATED = f"%(asctime)s {_SHORT}"
@@ -138,7 +136,7 @@ def print_json(value: object) -> None:
 def running(options: RunOptions) -> Iterator[Progress]:
     """A long run: its progress as the options say; ends when the parent is gone, if asked to."""
     end_with_parent(options)
-    shown = _JsonProgress() if options.progress == "json" else wants_bar(options)
+    shown = ProgressEvents(print_json) if options.progress == "json" else wants_bar(options)
     with reporting(shown) as progress:
         yield progress
 
@@ -168,31 +166,6 @@ def wants_bar(options: RunOptions) -> bool:
     """Whether a bar is drawn: where it is asked for, or on a terminal."""
     automatic = options.progress == "auto" and not options.quiet
     return options.progress == "bar" or (automatic and sys.stderr.isatty())
-
-
-class _JsonProgress:
-    """JSON Lines on stdout, with the time that the stage still takes, by what it has taken."""
-
-    def __init__(self) -> None:
-        self._stage, self._last = "", -1
-        self._first, self._started = 0, 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage:
-            self._first, self._started = done, time.monotonic()
-        step = done - self._last >= max(1, total * _STEP)
-        if stage != self._stage or done == total or step:
-            event = {"event": "progress", "stage": stage, "done": done, "total": total}
-            print_json({**event, "seconds_left": self._left(done, total)})
-            self._last = done
-        self._stage = stage
-
-    def _left(self, done: int, total: int) -> float | None:
-        """None before anything is known; what an earlier run did tells nothing of the pace."""
-        if done <= self._first:
-            return None
-        pace = (time.monotonic() - self._started) / (done - self._first)
-        return round(pace * (total - done), 1)
 
 
 def show_result(

@@ -33,8 +33,11 @@ _COMMANDS = {
     "evaluate": ("evaluate", "evaluate_command"),
     "train": ("train", "train_command"),
     "tile": ("tile", "tile_command"),
+    "serve": ("serve", "serve_command"),
 }
 """Module and name of each command, in the order of the help."""
+_HIDDEN = ("serve",)
+"""Called by programs, never by people."""
 INTERRUPTED = 130
 _LIMITS = {
     errno.EMFILE: "allow more open files (ulimit -n)",
@@ -61,7 +64,7 @@ class _LazyGroup(RichGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_COMMANDS)
+        return [name for name in _COMMANDS if name not in _HIDDEN]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -277,23 +277,9 @@ def _config_value(file: str, option: Option, value: Any) -> Any:
     if option.declaration.commandline_only or option.name == "config":
         raise UsageError(f"{file}: {option.flag} is given on the command line alone")
     try:
-        if option.declaration.multiple or option.declaration.words:
-            items = value if isinstance(value, list) else [value]
-            return tuple(option.parse(_text(item)) for item in items)
-        if option.declaration.count and isinstance(value, int):
-            return value
-        return option.parse(_text(value))
+        return option.from_plain(value)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
-
-
-def _text(value: Any) -> str:
-    """A TOML value as it is written on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(_text(item) for item in value)
-    return str(value)
 
 
 def _plain(key: str) -> str:

@@ -16,28 +16,33 @@ from . import settings
 from .backend import Backend, BackendError
 from .child import Finished, run_child
 
-# Written last, after nearly all the time has passed; any other stage shares what comes before.
-_LAST_STAGE, _LAST_STAGE_STARTS = "write", 95.0
+_SPANS = {
+    "read": (0.0, 10.0),
+    "look": (10.0, 80.0),
+    "learn": (80.0, 100.0),
+    "write": (95.0, 100.0),
+}
+"""The part of the whole, in percent, that a stage is: those of training, and what comes last."""
+_OTHER_SPAN = (0.0, 95.0)
 _ERROR = "rssc-geo: error: "
 _WARNING = "warning: "
 _KILLED = (-9, 137)
 
 
 def run_command(
-    backend: Backend, arguments: Sequence[str], feedback: QgsProcessingFeedback
+    backend: Backend,
+    arguments: Sequence[str],
+    feedback: QgsProcessingFeedback,
+    *,
+    modes: Sequence[str] | None = None,
 ) -> dict[str, Any] | None:
     """Run a command of the backend, its name first in ``arguments``.
 
-    Returns what it printed last as JSON, ``None`` when the user stopped it. Raises
-    ``QgsProcessingException`` with its own message when it failed.
+    ``modes``: how it is to tell of itself; None: as its help says that it can. Returns what it
+    printed last as JSON, ``None`` when the user stopped it. Raises ``QgsProcessingException`` with
+    its own message when it failed.
     """
-    try:
-        known = backend.options(arguments[0])
-    except BackendError as error:
-        raise QgsProcessingException(str(error)) from error
-    modes = ["--progress=json" if "--progress" in known else "--json"]
-    # Processing has asked before it lets a file be replaced.
-    modes += [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
+    modes = _modes(backend, arguments[0]) if modes is None else modes
     line = [backend.program, *arguments, *modes]
     feedback.pushCommandInfo(shlex.join(line))
     output = _Output(feedback)
@@ -57,8 +62,43 @@ def run_command(
         return None
     if finished.code != 0:
         raise QgsProcessingException(_failure(finished))
-    feedback.pushConsoleInfo(json.dumps(output.values, ensure_ascii=False))
+    for line in _told(output.values):
+        feedback.pushInfo(line)
     return output.values
+
+
+def _told(values: Mapping[str, Any]) -> list[str]:
+    """A result for people: how much of each class, or how right a model is; files are outputs."""
+    if scores := values.get("scores"):
+        found = f"Overall accuracy {scores['overall_accuracy']:.1%}, by cross-validation"
+        rows = scores["per_class"].items()
+        return [
+            found,
+            *(f"{name}: F1 {row['f1']:.2f}, {row['support']} patches" for name, row in rows),
+        ]
+    classes = [entry for entry in values.get("classes", ()) if isinstance(entry, dict)]
+    whole = sum(entry["area_m2"] for entry in classes) or 1.0
+    lines = [
+        f"{entry['title']}: {entry['area_m2'] / 1e4:,.1f} ha, {entry['area_m2'] / whole:.1%}"
+        for entry in sorted(classes, key=lambda entry: -entry["area_m2"])
+    ]
+    return [f"{values['cells']} cells in {values['regions']} regions", *lines] if lines else []
+
+
+def _modes(backend: Backend, command: str) -> list[str]:
+    try:
+        known = backend.options(command)
+    except BackendError as error:
+        raise QgsProcessingException(str(error)) from error
+    # Processing has asked before it lets a file be replaced.
+    also = [option for option in ("--overwrite", "--exit-on-stdin-eof") if option in known]
+    return ["--progress=json" if "--progress" in known else "--json", *also]
+
+
+def percent_of(stage: str, done: float, total: float) -> float:
+    """How much of a whole run is done, by what the backend says of a stage."""
+    start, end = _SPANS.get(stage, _OTHER_SPAN)
+    return start + (end - start) * done / max(total, 1.0)
 
 
 def _failure(finished: Finished) -> str:
@@ -111,8 +151,5 @@ class _Output:
         if stage != self._stage:
             self._stage = stage
             self._feedback.setProgressText(f"{stage} …")
-        start, end = (
-            (_LAST_STAGE_STARTS, 100.0) if stage == _LAST_STAGE else (0.0, _LAST_STAGE_STARTS)
-        )
-        self._reached = max(self._reached, start + (end - start) * done / max(total, 1.0))
+        self._reached = max(self._reached, percent_of(stage, done, total))
         self._feedback.setProgress(self._reached)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from qgis.core import (
@@ -17,6 +19,9 @@ from qgis.core import (
     QgsFeedback,
     QgsField,
     QgsFields,
+    QgsMultiBandColorRenderer,
+    QgsNetworkAccessManager,
+    QgsNetworkReplyContent,
     QgsPointXY,
     QgsProcessingException,
     QgsProcessingFeatureSource,
@@ -28,6 +33,7 @@ from qgis.core import (
     QgsRectangle,
     QgsVectorFileWriter,
 )
+from qgis.PyQt.QtNetwork import QNetworkReply
 
 MAX_RENDERED_PIXELS = 100_000_000
 _RENDERED = ("wms", "arcgismapserver")
@@ -39,7 +45,9 @@ class RasterInput:
     """A raster layer as the backend needs it; made on QGIS's main thread, used on another.
 
     ``picture`` is a copy of the provider of a layer that has no file (WMS, WMTS, XYZ);
-    ``assume_crs`` is set when the layer's CRS was chosen in QGIS and is not that of the file.
+    ``assume_crs`` is set when the layer's CRS was chosen in QGIS and is not that of the file,
+    ``bands`` ("4,3,2") when the layer shows others than the first three, ``nodata`` when the user
+    named a value as such.
     """
 
     source: str
@@ -47,6 +55,8 @@ class RasterInput:
     crs: QgsCoordinateReferenceSystem
     assume_crs: str
     picture: QgsRasterDataProvider | None
+    bands: str = ""
+    nodata: float | None = None
 
 
 def read_raster(layer: QgsRasterLayer) -> RasterInput:
@@ -74,9 +84,37 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
     elif source.startswith(("http://", "https://")):
         source = f"/vsicurl/{source}"
     chosen = layer.crs() != layer.dataProvider().crs()
+    assumed = crs_text(layer.crs()) if chosen else ""
+    nodata = _user_nodata(layer)
     return RasterInput(
-        source, layer.name(), layer.crs(), crs_text(layer.crs()) if chosen else "", None
+        source, layer.name(), layer.crs(), assumed, None, _shown_bands(layer), nodata
     )
+
+
+def _shown_bands(layer: QgsRasterLayer) -> str:
+    """The bands that the layer shows as red, green, blue; '' for the first three, as for gray."""
+    renderer = layer.renderer()
+    if not isinstance(renderer, QgsMultiBandColorRenderer):
+        return ""
+    shown = (renderer.redBand(), renderer.greenBand(), renderer.blueBand())
+    return "" if shown == (1, 2, 3) or min(shown) < 1 else ",".join(map(str, shown))
+
+
+def _user_nodata(layer: QgsRasterLayer) -> float | None:
+    """The value that counts as nodata by the layer's properties; None: by the file alone.
+
+    Raises ``QgsProcessingException`` for ranges, which the backend does not know.
+    """
+    provider = layer.dataProvider()
+    bands = range(1, provider.bandCount() + 1)
+    ranges = [found for band in bands for found in provider.userNoDataValues(band)]
+    values = {found.min() for found in ranges} | {found.max() for found in ranges}
+    if len(values) > 1:
+        raise QgsProcessingException(
+            f"The layer '{layer.name()}' has more than one additional no data value"
+            " (Layer Properties ▸ Transparency); one counts. Leave one, or none."
+        )
+    return next(iter(values), None)
 
 
 def crs_text(crs: QgsCoordinateReferenceSystem) -> str:
@@ -95,8 +133,7 @@ def rendered_size(
     """
     if extent.isEmpty():
         raise QgsProcessingException(
-            f"'{raster.title}' is an online layer: choose the extent to classify (Extent, under"
-            " Advanced parameters)."
+            f"'{raster.title}' is an online layer: choose the extent to classify (Extent)."
         )
     width_m, height_m = _ground_size(extent, raster.crs)
     columns, rows = math.ceil(width_m / resolution_m), math.ceil(height_m / resolution_m)
@@ -127,14 +164,44 @@ def render(
     writer.setCreateOptions(["TILED=YES", "COMPRESS=DEFLATE"])
     progress = QgsRasterBlockFeedback()
     feedback.canceled.connect(progress.cancel)
-    result = writer.writeRaster(
-        pipe, columns, rows, extent, raster.crs, QgsCoordinateTransformContext(), progress
-    )
+    with _failed_requests() as failed:
+        result = writer.writeRaster(
+            pipe, columns, rows, extent, raster.crs, QgsCoordinateTransformContext(), progress
+        )
     if feedback.isCanceled():
         return
-    if result != QgsRasterFileWriter.WriterError.NoError:
-        errors = "; ".join(progress.errors()) or f"error {result}"
-        raise QgsProcessingException(f"'{raster.title}' could not be fetched: {errors}")
+    errors = [*progress.errors(), *failed.values()]
+    if errors or result != QgsRasterFileWriter.WriterError.NoError:
+        told = errors[0] if errors else f"error {result}"
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise QgsProcessingException(
+            f"'{raster.title}' could not be fetched: {told}{more}. Try again later, or choose"
+            " another extent."
+        )
+
+
+@contextmanager
+def _failed_requests() -> Iterator[dict[str, str]]:
+    """Requests of this thread that failed and did not succeed later, by address.
+
+    QGIS draws what did not come as transparent, which would be taken for no data.
+    """
+    failed: dict[str, str] = {}
+    manager = QgsNetworkAccessManager.instance()
+
+    def note(reply: QgsNetworkReplyContent) -> None:
+        address = reply.request().url().toString()
+        if reply.error() == QNetworkReply.NetworkError.NoError:
+            failed.pop(address, None)
+        else:
+            failed[address] = reply.errorString()
+
+    finished = manager.finished[QgsNetworkReplyContent]
+    finished.connect(note)
+    try:
+        yield failed
+    finally:
+        finished.disconnect(note)
 
 
 def write_polygons(
@@ -145,6 +212,10 @@ def write_polygons(
     Only the selected ones where the user said so. Raises ``QgsProcessingException`` when there are
     none.
     """
+    if not source.sourceCrs().isValid():
+        raise QgsProcessingException(
+            f"The layer '{title}' has no CRS. Set it first (right click on the layer ▸ Layer CRS)."
+        )
     fields = QgsFields()
     wanted = source.fields().indexOf(field) if field else -1
     if wanted >= 0:

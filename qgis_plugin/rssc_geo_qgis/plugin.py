@@ -9,12 +9,13 @@ import os
 from typing import Any
 
 from qgis.core import Qgis, QgsApplication
-from qgis.PyQt.QtCore import QTranslator
+from qgis.PyQt.QtCore import Qt, QTranslator
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction, QPushButton
 
 from .backend import BackendError, how_to_get, known_backend
 from .child import end_all, wait_for_all
+from .dock import LoopDock
 from .i18n import load_translation, tr
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
@@ -31,6 +32,7 @@ class RsscGeoPlugin:
         self._factory: OptionsFactory | None = None
         self._translator: QTranslator | None = load_translation()
         self._waits_for_look = False
+        self.dock: LoopDock | None = None
 
     def initProcessing(self) -> None:
         self.provider = RsscGeoProvider()
@@ -42,6 +44,7 @@ class RsscGeoPlugin:
         self._factory = OptionsFactory(icon)
         self.iface.registerOptionsWidgetFactory(self._factory)
         for title, slot in (
+            (tr("Label, train, classify"), self.show_loop),
             (tr("Install backend"), self.install),
             (tr("Check backend"), self.check),
             (tr("Copy diagnostics"), self.diagnose),
@@ -51,6 +54,9 @@ class RsscGeoPlugin:
             action.triggered.connect(slot)
             self.iface.addPluginToMenu(TITLE, action)
             self._actions.append(action)
+        self.dock = LoopDock(self.iface, icon)
+        self.iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
+        self.dock.hide()
         board.closed = False
         board.started.connect(self._announce)
         board.looked.connect(self._looked)
@@ -66,12 +72,21 @@ class RsscGeoPlugin:
         board.started.disconnect(self._announce)
         if self._waits_for_look:
             board.looked.disconnect(self._looked)
+        if self.dock is not None:
+            self.dock.close_down()
+            self.iface.removeDockWidget(self.dock)
+            self.dock.deleteLater()
+            self.dock = None
         for action in self._actions:
             self.iface.removePluginMenu(TITLE, action)
         if self._factory is not None:
             self.iface.unregisterOptionsWidgetFactory(self._factory)
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)
+
+    def show_loop(self) -> None:
+        """Show the panel to label, train, classify and look again."""
+        self.dock.setUserVisible(True)
 
     def install(self) -> None:
         """Install the backend in the background."""

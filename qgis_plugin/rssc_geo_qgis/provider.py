@@ -10,6 +10,7 @@ from qgis.PyQt.QtGui import QIcon
 from .algorithms.caption import Caption
 from .algorithms.classify import Classify
 from .algorithms.explain import Explain
+from .algorithms.finished import Areas, AssessAccuracy, AssessSample, Refine
 from .algorithms.info import Info
 from .algorithms.train import Train
 from .algorithms.zeroshot import ZeroShot
@@ -34,7 +35,8 @@ class RsscGeoProvider(QgsProcessingProvider):
         return QIcon(os.path.join(os.path.dirname(__file__), "icons", "rssc_geo.svg"))
 
     def loadAlgorithms(self) -> None:
-        for algorithm in (Classify, ZeroShot, Caption, Explain, Info, Train):
+        made = (Classify, ZeroShot, Caption, Explain, Info, Train)
+        for algorithm in (*made, AssessSample, AssessAccuracy, Areas, Refine):
             self.addAlgorithm(algorithm())
 
     def supportedOutputVectorLayerExtensions(self) -> list[str]:

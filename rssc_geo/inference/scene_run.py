@@ -183,6 +183,7 @@ class SceneRun:
             **made_by,
             "model": {**made_by["model"], "license": card.license, "accuracy": dict(card.accuracy)},
             "input_fingerprint": self._fingerprint,
+            "input_marks": self.plan.scene.content_marks(),
             "versions": {name: version(name) for name in libraries},
         }
         if self.target.full_provenance:

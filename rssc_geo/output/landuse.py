@@ -38,7 +38,7 @@ class ClassTotal:
 
     Attributes
     ----------
-    id, name, title, group : as in the model's card; ``group`` is None where it has none
+    id, name, title, group, color : as in the model's card; ``group`` is None where it has none
     cells, regions : how many
     area_m2 : geodesic
     """
@@ -47,6 +47,7 @@ class ClassTotal:
     name: str
     title: str
     group: str | None
+    color: str
     cells: int
     regions: int
     area_m2: float
@@ -351,6 +352,7 @@ def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) 
             c.name,
             c.title,
             c.group or None,
+            c.color,
             int(cells[i]),
             int(regions_of_class[i]),
             float(area[i]),

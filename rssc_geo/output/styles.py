@@ -144,8 +144,8 @@ def confidence_qml(layer: str, fields: Sequence[Field]) -> str:
     return _finished(root, fields)
 
 
-def review_qml(fields: Sequence[Field]) -> str:
-    """The style of cells to review.
+def review_qml(fields: Sequence[Field], classes: Sequence[str]) -> str:
+    """The style of cells to review, and the form in which they are labeled: a list of classes.
 
     Outlines by whether the cell has a label, its rank in the middle, and what the model says as a
     map tip.
@@ -153,7 +153,7 @@ def review_qml(fields: Sequence[Field]) -> str:
     root = Element(
         "qgis",
         version="3.22.0",
-        styleCategories="Symbology|Labeling|Fields|MapTips",
+        styleCategories="Symbology|Labeling|Fields|Forms|MapTips",
         labelsEnabled="1",
     )
     renderer = SubElement(root, "renderer-v2", type="RuleRenderer", enableorderby="0")
@@ -173,6 +173,8 @@ def review_qml(fields: Sequence[Field]) -> str:
     )
     style.set("textColor", "40,40,40,255")
     SubElement(style, "text-buffer", bufferDraw="1", bufferSize="1", bufferColor="255,255,255,255")
+    configuration = SubElement(root, "fieldConfiguration")
+    _add_choice(SubElement(configuration, "field", name="label"), classes)
     SubElement(root, "layerOpacity").text = "1"
     _add_aliases(root, fields)
     SubElement(root, "previewExpression").text = '"rank"'
@@ -211,22 +213,28 @@ def sample_qml(
             _fill_symbol(symbols, str(index), outlined)
     configuration = SubElement(root, "fieldConfiguration")
     for field in fields:
-        widget = SubElement(SubElement(configuration, "field", name=field.name), "editWidget")
+        described = SubElement(configuration, "field", name=field.name)
         if field.name == "class":
-            widget.set("type", "ValueMap")
-            config = SubElement(SubElement(widget, "config"), "Option", type="Map")
-            choices = SubElement(config, "Option", type="List", name="map")
-            for answer in answers:
-                entry = SubElement(choices, "Option", type="Map")
-                text = xml_text(answer)
-                SubElement(entry, "Option", type="QString", name=text, value=text)
+            _add_choice(described, answers)
         else:
-            widget.set("type", "TextEdit" if field.name == "note" else "Hidden")
+            kind = "TextEdit" if field.name == "note" else "Hidden"
+            SubElement(described, "editWidget", type=kind)
     SubElement(root, "layerOpacity").text = "1"
     _add_aliases(root, fields)
     SubElement(root, "previewExpression").text = '"number"'
     SubElement(root, "mapTip", enabled="1").text = _escaped("class")
     return _DOCTYPE + tostring(root, encoding="unicode")
+
+
+def _add_choice(field: Element, values: Sequence[str]) -> None:
+    """The widget of a field whose value is chosen from a list."""
+    widget = SubElement(field, "editWidget", type="ValueMap")
+    config = SubElement(SubElement(widget, "config"), "Option", type="Map")
+    choices = SubElement(config, "Option", type="List", name="map")
+    for value in values:
+        entry = SubElement(choices, "Option", type="Map")
+        text = xml_text(value)
+        SubElement(entry, "Option", type="QString", name=text, value=text)
 
 
 def class_sld(layer: str, classes: Sequence[SceneClass]) -> str:

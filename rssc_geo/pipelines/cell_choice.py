@@ -20,7 +20,7 @@ from rssc_geo.inference import Plan
 from rssc_geo.models import UNKNOWN_CLASS, ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.output import format_of, read_provenance
-from rssc_geo.raster import footprint
+from rssc_geo.raster import Scene, footprint
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,22 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
     if recorded.get("bands") is not None:
         recorded["bands"] = tuple(recorded["bands"])
     return TilingOptions(**{**recorded, **given_of(options, TilingOptions)})
+
+
+def check_raster_of_map(result: Path, scene: Scene) -> None:
+    """Raise ``InputError`` where a GeoPackage says that it was made of another raster's content.
+
+    By the marks of the files, whatever they are called now; files that came later, as overviews do,
+    do not count.
+    """
+    made = read_provenance(result)
+    marks: dict[str, str] = made.get("input_marks", {})
+    lacking = set(marks.values()) - set(scene.content_marks().values())
+    if lacking:
+        raise InputError(
+            f"{scene.source} is not the raster that {result} was made of, {made['input']}, or has"
+            " changed since: give that one"
+        )
 
 
 def warn_of_differences(

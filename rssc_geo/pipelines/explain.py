@@ -33,6 +33,7 @@ from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
     cells_of_map,
+    check_raster_of_map,
     options_of_map,
     warn_of_differences,
 )
@@ -98,10 +99,10 @@ def explain(
     source, progress : as for :func:`rssc_geo.classify`
     output : the folder, which appears whole or not at all
     options : ``at`` and ``at_crs``: points (x, y; x = east or longitude), the cells under them; or
-        ``result``: a map that ``classify`` wrote of the raster, of which ``cells`` (20) are
-        explained, the least certain ones of those that ``where`` finds, an OGR attribute filter
-        over the ``cells`` layer. Options that are not given are then those of that run, if the map
-        is a GeoPackage
+        ``result``: a map that ``classify`` wrote of the raster, of which the cells at the points
+        or, without any, ``cells`` (20) are explained, the least certain ones of those that
+        ``where`` finds, an OGR attribute filter over the ``cells`` layer. Options that are not
+        given are then those of that run, if the map is a GeoPackage
     model : a loaded one in float32, whose options of model, computing and captions then have no
         effect, but for those that restrict the classes
 
@@ -169,7 +170,11 @@ def _plan_cells(
     else:
         result = Path(options.result)
         plan = make_plan(source, card, options_of_map(result, card, options))
-        choices = cells_of_map(result, plan, count=options.cells or _CELLS, where=options.where)
+        if options.at:
+            check_raster_of_map(result, plan.scene)
+            choices = cells_at(options.at, plan, crs=options.at_crs)
+        else:
+            choices = cells_of_map(result, plan, count=options.cells or _CELLS, where=options.where)
     for warning in plan.warnings:
         log.warning("%s", warning)
     return plan, choices
@@ -207,16 +212,18 @@ def _choice_of(card: ModelCard, options: ExplainOptions) -> tuple[int, ...] | No
 
 def _check_choice(options: ExplainOptions) -> None:
     """Refuse options that do not tell which cells are meant."""
-    if bool(options.at) == (options.result is not None):
+    if not options.at and options.result is None:
         raise UsageError(
-            "say which cells to explain: either points (--at X,Y) or a map that classify wrote"
-            " (--result FILE)"
+            "say which cells to explain: points (--at X,Y), a map that classify wrote (--result"
+            " FILE), or both: the cells of the map at the points"
         )
     if options.result is None and (options.cells is not None or options.where is not None):
         raise UsageError(
             "--cells and --where choose from a map that classify wrote: give it with --result FILE"
         )
-    if options.result is not None and options.at_crs is not None:
+    if options.at and (options.cells is not None or options.where is not None):
+        raise UsageError("--cells and --where choose cells, --at names them: give one of both")
+    if not options.at and options.at_crs is not None:
         raise UsageError("--at-crs is the CRS of points: give them with --at X,Y")
     if options.cells is not None and options.cells < 1:
         raise UsageError(f"--cells {options.cells} is not a number of cells; give 1 or more")

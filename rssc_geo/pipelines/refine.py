@@ -288,6 +288,7 @@ def _totals(
                 known.name,
                 known.title,
                 known.group or None,
+                known.color,
                 int(members[here].sum()),
                 int(here.sum()),
                 float(area[here].sum()),

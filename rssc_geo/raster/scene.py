@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError
-from rssc_geo.files import fingerprint
+from rssc_geo.files import content_mark, fingerprint, local_file
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.opening import (
@@ -109,6 +110,18 @@ class Scene:
     def bounds_lonlat(self) -> tuple[float, float, float, float]:
         """West, south, east, north in WGS84 degrees; west > east across the antimeridian."""
         return lonlat_bounds(self.crs, self.transform, self.shape)
+
+    def content_marks(self) -> dict[str, str]:
+        """The ``content_mark`` of each of its files on a disk, by name, whatever its folder.
+
+        Not of a side file of statistics, which programs write for the mere look at a raster.
+        """
+        places = [place for name in self.files if (place := local_file(name)) is not None]
+        return {
+            os.path.basename(place): content_mark(Path(place))
+            for place in places
+            if os.path.isfile(place) and not place.endswith(".aux.xml")
+        }
 
     def fingerprint(self, *, network: bool = True) -> str:
         """SHA-256 of what identifies the content cheaply: its files and how they are read.

@@ -1,5 +1,6 @@
 from .assessment import write_assessment_page as write_assessment_page
 from .extras import Extras as Extras
+from .page import check_page as check_page
 from .panel import Panel as Panel
 from .panel import write_panel as write_panel
 from .preview import Overview as Overview
@@ -10,3 +11,4 @@ from .review import Candidates as Candidates
 from .review import add_review as add_review
 from .review import check_review as check_review
 from .review import choose_cells as choose_cells
+from .training import write_training_page as write_training_page

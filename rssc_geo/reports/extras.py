@@ -24,6 +24,7 @@ from rssc_geo.output import (
     read_zones,
     write_area_table,
 )
+from rssc_geo.reports.page import check_page
 from rssc_geo.reports.preview import draw_preview
 from rssc_geo.reports.report import write_report
 from rssc_geo.reports.review import add_review, check_review
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 _FORMS = {
     "--areas": ((".csv",), "the table is CSV; name it .csv"),
     "--preview": ((".png",), "the picture is a PNG; name it .png"),
-    "--report": ((".html", ".htm"), "the report is a web page; name it .html"),
 }
 
 
@@ -105,7 +105,7 @@ class Extras:
                 target,
                 self._review,
                 cells_shape=plan.grid.cells_shape,
-                titles={known.name: known.title for known in legend_of(spec.card)},
+                classes=legend_of(spec.card),
             )
         if self._report is not None:
             tasks["the report"] = partial(
@@ -128,6 +128,10 @@ class Extras:
         return path
 
     def _check(self, option: str, path: Path) -> None:
+        check_not_input([path], self._plan.inputs())
+        if option == "--report":
+            check_page(path, option=option, overwrite=self._target.overwrite)
+            return
         suffixes, form = _FORMS[option]
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{option} {path}: {form}")

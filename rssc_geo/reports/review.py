@@ -13,7 +13,7 @@ Approach, ICLR 2018).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pyproj import CRS
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import check_writable, write_error
+from rssc_geo.models import UNKNOWN_CLASS, SceneClass
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
@@ -144,12 +145,13 @@ def add_review(
     count: int,
     *,
     cells_shape: tuple[int, int],
-    titles: Mapping[str, str] | None = None,
+    classes: Sequence[SceneClass],
 ) -> Path:
     """Choose ``count`` cells of the finished map and add them to it as the layer ``review``.
 
-    ``cells_shape``: (rows, columns) of the grid; ``titles``: of classes by their names, for the
-    reasons; a name by default. Returns the file that holds the layer. Memory is
+    ``cells_shape``: (rows, columns) of the grid; ``classes``: those of the map, whose titles the
+    reasons tell, and which the form offers for the field ``label``. Returns the file that holds the
+    layer. Memory is
     bounded by ``count``, whatever the size of the map. Raises ``OutputError`` when it cannot be
     written, or the map was opened elsewhere meanwhile; the map stays as it was.
     """
@@ -159,14 +161,16 @@ def add_review(
         pool = least_certain(pa.concat_tables([pool, pa.Table.from_batches([batch])]), count)
     chosen = pool.take(choose_cells(candidates_of(pool, cells_shape), count))
     values = chosen.select(["class", "runner_up", "confidence", "margin"]).to_pylist()
+    titles = {known.name: known.title for known in classes}
     columns = {
         "rank": pa.array(range(1, len(chosen) + 1), pa.int32()),
-        "reason": pa.array([_reason(cell, titles or {}) for cell in values], pa.string()),
+        "reason": pa.array([_reason(cell, titles) for cell in values], pa.string()),
         "label": pa.nulls(len(chosen), pa.string()),
     }
     for name, column in columns.items():
         chosen = chosen.append_column(name, column)
-    return _write_review(target, chosen, crs=cells.crs)
+    names = [known.name for known in classes if known.name != UNKNOWN_CLASS]
+    return _write_review(target, chosen, crs=cells.crs, classes=names)
 
 
 def least_certain(cells: pa.Table, count: int) -> pa.Table:
@@ -211,7 +215,9 @@ def _review_path(target: OutputTarget) -> Path:
     return target.format.layer_path(target.path, "review")
 
 
-def _write_review(target: OutputTarget, cells: pa.Table, *, crs: CRS) -> Path:
+def _write_review(
+    target: OutputTarget, cells: pa.Table, *, crs: CRS, classes: Sequence[str]
+) -> Path:
     """Add the layer; ``cells`` has a column each of ``REVIEW_FIELDS``, and WKB in ``crs``."""
     kinds = shapely.get_type_id(shapely.from_wkb(cells.column(GEOMETRY).to_numpy()))
 
@@ -238,6 +244,6 @@ def _write_review(target: OutputTarget, cells: pa.Table, *, crs: CRS) -> Path:
         target.format.write(layer, made, provenance_document({"review_of": target.path.name}))
         if target.format.multilayer:
             looks = "Outlines, green once a cell is labeled"
-            style = LayerStyle("review", looks, review_qml(REVIEW_FIELDS), default=True)
+            style = LayerStyle("review", looks, review_qml(REVIEW_FIELDS, classes), default=True)
             describe_layer(made, layer, style)
     return path

@@ -153,7 +153,10 @@ def test_maps_of_one_layer(
     ("options", "message"),
     [
         ([], "say which cells to explain"),
-        (["--at", INSIDE, "--result", "{result}"], "say which cells to explain"),
+        (
+            ["--at", INSIDE, "--result", "{result}", "--cells", "3"],
+            "--cells and --where choose cells, --at names them",
+        ),
         (["--at", INSIDE, "--cells", "3"], "--cells and --where choose from a map"),
         (["--result", "{result}", "--at-crs", "EPSG:4326"], "--at-crs is the CRS of points"),
         (

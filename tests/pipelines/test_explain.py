@@ -397,3 +397,34 @@ def test_a_model_of_one_class_explains_nothing(small_model: Model, tmp_path: Pat
     )
     with pytest.raises(UsageError, match="one class only"):
         explain(tmp_path / "scene.tif", tmp_path / "why", at=[(0, 0)], model=alone)
+
+
+def test_the_cell_of_a_map_at_a_point_needs_the_raster_that_the_map_was_made_of(
+    small_model: Model, tmp_path: Path
+) -> None:
+    pixels = texture(200, 120)
+    scene = write_raster(tmp_path / "scene.tif", pixels, transform=TRANSFORM, photometric="rgb")
+    classify(scene, tmp_path / "map.gpkg", model=small_model, tile_size="40px", cell_size="20px")
+    cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
+    point = cells.geometry[7].centroid
+    moved = tmp_path / "elsewhere" / "renamed.tif"
+    moved.parent.mkdir()
+    scene.rename(moved)
+    result = explain(
+        moved,
+        tmp_path / "why",
+        result=tmp_path / "map.gpkg",
+        at=[(point.x, point.y)],
+        model=small_model,
+    )
+    assert [(cell.row, cell.col) for cell in result.cells] == [(cells["row"][7], cells["col"][7])]
+    assert result.cells[0].class_name == cells["class"][7]
+    other = write_raster(scene, pixels[:, ::-1], transform=TRANSFORM, photometric="rgb")
+    with pytest.raises(InputError, match="is not the raster that .*map.gpkg was made of"):
+        explain(
+            other,
+            tmp_path / "wrong",
+            result=tmp_path / "map.gpkg",
+            at=[(point.x, point.y)],
+            model=small_model,
+        )

@@ -11,6 +11,7 @@ from typing import Any
 import processing
 from qgis.core import (
     QgsApplication,
+    QgsLayerTreeGroup,
     QgsProcessingAlgorithm,
     QgsProcessingAlgRunnerTask,
     QgsProcessingContext,
@@ -35,6 +36,13 @@ def classify(feedback: QgsProcessingFeedback | None = None, **parameters: Any) -
     """As a script does it; whole tiles of 100 pixels, 48 of them in the fixture ``scene``."""
     run = {"OUTPUT": "TEMPORARY_OUTPUT", **whole_tiles("100px"), **parameters}
     return processing.run("rsscgeo:classify", run, feedback=feedback)
+
+
+def group_of(raster: str) -> QgsLayerTreeGroup:
+    """The one group of the runs on a raster; its name says the model and the time too."""
+    groups = QgsProject.instance().layerTreeRoot().findGroups()
+    (found,) = [group for group in groups if group.name().startswith(f"{raster}, ")]
+    return found
 
 
 def loaded(path: Path) -> QgsProcessingOutputLayerDefinition:

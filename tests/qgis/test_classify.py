@@ -14,7 +14,7 @@ pytest.importorskip(
 )
 
 import processing
-from helpers import algorithm, classify, loaded, whole_tiles
+from helpers import algorithm, classify, group_of, loaded, whole_tiles
 from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -100,7 +100,8 @@ def test_the_result_is_loaded_styled_and_grouped(run_in_desktop, scene, tmp_path
         option for option in ("--report", "--review", "--class-raster") if option in command
     ]
 
-    group = project.layerTreeRoot().findGroup("Münich <west>")
+    group = group_of("Münich <west>")
+    assert group.name().startswith("Münich <west>, compact, ")
     assert [node.name() for node in group.findLayers()] == ["Land use", "Cells"]
     assert [node.isVisible() for node in group.findLayers()] == [True, False]
     assert len(project.mapLayers()) == 3
@@ -111,6 +112,7 @@ def test_the_result_is_loaded_styled_and_grouped(run_in_desktop, scene, tmp_path
         assert "&lt;" in layer.mapTipTemplate()
         assert layer.attributeAlias(layer.fields().indexOf("class_id")) not in ("", "class_id")
         assert values_of("class", layer) <= categories_of(layer)
+        assert len(categories_of(layer)) < 20  # of 41 classes, those that occur
         related, numbers, names, _, _ = layer.listStylesInDatabase()
         assert sorted(names[:related]) == ["class", "confidence", "group"]
         by_group, _ = layer.getStyleFromDatabase(numbers[names.index("group")])

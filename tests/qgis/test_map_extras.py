@@ -9,7 +9,7 @@ pytest.importorskip(
 )
 
 import processing
-from helpers import algorithm, classify, loaded, whole_tiles
+from helpers import algorithm, classify, group_of, loaded, whole_tiles
 from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
@@ -23,7 +23,7 @@ TILES = whole_tiles("100px")  # 48 cells
 
 
 def in_the_group(name):
-    return QgsProject.instance().layerTreeRoot().findGroup(name).findLayers()
+    return group_of(name).findLayers()
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,10 @@ def test_formats_of_one_layer_a_file(run_in_desktop, scene, tmp_path, suffix):
         "Cells",
     ]
     assert in_the_group("scene")[0].layer().featureCount() == 3
+    shown = in_the_group("scene")[1].layer()  # as the GeoPackage's, of the classes that occur
+    assert shown.renderer().type() == "categorizedSymbol"
+    occurring = shown.uniqueValues(shown.fields().indexOf("class"))
+    assert {entry.value() for entry in shown.renderer().categories()} == occurring
 
 
 def test_batch_mode(run_in_desktop, write_raster, tmp_path):

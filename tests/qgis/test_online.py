@@ -126,8 +126,29 @@ def test_a_layer_that_only_shows_elsewhere_s_data(layer, tmp_path):
         )
 
 
-def test_a_server_that_is_gone(web_server, layer):
-    """QGIS shows missing tiles as transparent, which the backend takes as nodata."""
+def test_a_server_that_sends_no_pictures(web_server, layer):
     web_server.tile = b"no picture"
     with pytest.raises(QgsProcessingException, match="could not be fetched|nothing to classify"):
+        classify(INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
+
+
+def test_what_did_not_come_is_an_error_and_never_nodata(web_server, layer, monkeypatch):
+    """QGIS draws missing tiles as transparent; here some come and some do not."""
+    whole = web_server.RequestHandlerClass.do_GET
+
+    def some(self):
+        if int(self.path.split("/")[2]) % 2:
+            self.send_error(503)
+        else:
+            whole(self)
+
+    monkeypatch.setattr(web_server.RequestHandlerClass, "do_GET", some)
+    with pytest.raises(QgsProcessingException, match=r"could not be fetched: .*\(and \d+ more\)"):
+        classify(INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)
+
+
+def test_a_server_that_is_gone(web_server, layer):
+    web_server.shutdown()
+    web_server.server_close()
+    with pytest.raises(QgsProcessingException, match="could not be fetched: "):
         classify(INPUT=layer, EXTENT=EXTENT, RESOLUTION=2.0)

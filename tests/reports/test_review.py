@@ -20,7 +20,7 @@ from pyproj import CRS
 
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.models import SceneClass
+from rssc_geo.models import SceneClass, scene_classes
 from rssc_geo.output import CellBatch, GeoGrid, LandUseWriter, OutputTarget, read_cells, read_layer
 from rssc_geo.reports import Candidates, add_review, check_review, choose_cells
 
@@ -82,7 +82,10 @@ def test_every_format_gets_the_same_cells_with_an_empty_label(tmp_path: Path, su
     reference = write_map(
         tmp_path / "reference.gpkg", order=np.random.default_rng(0).permutation(np.prod(SHAPE))
     )
-    files = [add_review(options, 9, cells_shape=SHAPE) for options in (wanted, reference)]
+    files = [
+        add_review(options, 9, cells_shape=SHAPE, classes=scene_classes(["Port", "Lake"]))
+        for options in (wanted, reference)
+    ]
     assert files[0] == (wanted.path if suffix == "gpkg" else tmp_path / f"map_review.{suffix}")
     review, expected = (
         read_review(options).sort_values("rank", ignore_index=True)
@@ -107,7 +110,7 @@ def test_every_format_gets_the_same_cells_with_an_empty_label(tmp_path: Path, su
 def test_a_geopackage_keeps_what_it_held_and_gets_a_styled_layer(tmp_path: Path) -> None:
     wanted = write_map(tmp_path / "map.gpkg")
     before = {name: gpd.read_file(wanted.path, layer=name) for name in ("landuse", "cells")}
-    add_review(wanted, 5, cells_shape=SHAPE)
+    add_review(wanted, 5, cells_shape=SHAPE, classes=scene_classes(["Port", "Lake"]))
     for name, frame in before.items():
         assert gpd.read_file(wanted.path, layer=name).equals(frame)
     with closing(sqlite3.connect(wanted.path)) as connection:
@@ -127,11 +130,17 @@ def test_a_geopackage_keeps_what_it_held_and_gets_a_styled_layer(tmp_path: Path)
         == 2
     )
     assert ("Your label",) in aliases
+    choice = root.find("fieldConfiguration/field[@name='label']/editWidget[@type='ValueMap']")
+    assert choice is not None
+    assert [found.get("value") for found in choice.iter("Option") if found.get("value")] == [
+        "Port",
+        "Lake",
+    ]
 
 
 def test_more_than_there_are_gives_all_and_one_class_has_no_other(tmp_path: Path) -> None:
     wanted = write_map(tmp_path / "map.gpkg", classes=1)
-    add_review(wanted, 1000, cells_shape=SHAPE)
+    add_review(wanted, 1000, cells_shape=SHAPE, classes=scene_classes(["Port", "Lake"]))
     review = read_review(wanted)
     assert len(review) == np.prod(SHAPE)
     assert review["reason"].unique().tolist() == ["100 % Field"]
@@ -152,7 +161,7 @@ def test_a_failure_leaves_the_map_as_it_was(tmp_path: Path) -> None:
     before = wanted.path.read_bytes()
     (tmp_path / "map.gpkg-wal").touch()  # someone has it open
     with pytest.raises(OutputError, match="open in another program"):
-        add_review(wanted, 5, cells_shape=SHAPE)
+        add_review(wanted, 5, cells_shape=SHAPE, classes=scene_classes(["Port", "Lake"]))
     assert wanted.path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg", "map.gpkg-wal"]
 

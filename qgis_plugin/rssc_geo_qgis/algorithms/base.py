@@ -34,6 +34,9 @@ from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, 
 from ..options import Option, options_of
 from . import parameters as shared
 
+HELP = "https://github.com/rssc-geo/rssc-geo/blob/main/docs/qgis.md"
+"""What the dialog's button opens."""
+
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
     """One command of ``rssc-geo``.
@@ -92,14 +95,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def shortHelpString(self) -> str:
         return self.HELP
 
+    def helpUrl(self) -> str:
+        return HELP
+
     def icon(self) -> QIcon:
         return QIcon(os.path.join(os.path.dirname(__file__), "..", "icons", f"{self.NAME}.svg"))
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
-        raster = shared.described(
-            QgsProcessingParameterRasterLayer("INPUT", "Raster layer"),
-            "A raster file or URL; a WMS, WMTS or XYZ layer with an extent.",
-        )
         parameters, files = [], []
         for option in self.options():
             if option.name not in shared.FROM_LAYER:
@@ -107,7 +109,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
                 (files if parameter.isDestination() else parameters).append(parameter)
                 if parameter.name() == "EXTENT":
                     parameters.append(shared.resolution())
-        for parameter in (raster, *self.parameters(), *parameters, self.destination(), *files):
+        for parameter in (
+            self.input(),
+            *self.parameters(),
+            *parameters,
+            self.destination(),
+            *files,
+        ):
             self.addParameter(parameter)
 
     def canExecute(self) -> tuple[bool, str]:
@@ -124,10 +132,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         if not good:
             return good, message
         try:
-            raster = self._read_raster(parameters, context)
-            window = self._window(parameters, context, raster)
-            if raster.picture is not None:
-                rendered_size(raster, *window)
+            self.check_input(parameters, context)
             for destination, suffixes in self._suffixes().items():
                 path = self.parameterAsFileOutput(parameters, destination, context)
                 if path:  # an optional one may be left out
@@ -144,7 +149,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     ) -> bool:
         # Layers belong to the main thread, on which QGIS calls this; the run itself may be on
         # another.
-        self._raster = self._read_raster(parameters, context)
+        self.read_input(parameters, context)
         return True
 
     def processAlgorithm(
@@ -164,9 +169,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         try:
             arguments = self._arguments(parameters, context, feedback, work)
             if not feedback.isCanceled():
-                values = run_command(
-                    backend, [self.COMMAND, *arguments, *self.output_arguments(output)], feedback
-                )
+                line = [*self.command_words(), *arguments, *self.output_arguments(output)]
+                values = run_command(backend, line, feedback, modes=self.modes())
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if values is None:
@@ -174,6 +178,51 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return {} if values is None else self.results(values, output, context)
 
     # What a subclass says.
+
+    def input(self) -> QgsProcessingParameterDefinition:
+        """The parameter INPUT."""
+        return shared.described(
+            QgsProcessingParameterRasterLayer("INPUT", "Raster layer"),
+            "A raster file or URL; a WMS, WMTS or XYZ layer with an extent.",
+        )
+
+    def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
+        """Refuse an INPUT that cannot be used; raises ``QgsProcessingException``."""
+        raster = self._read_raster(parameters, context)
+        window = self._window(parameters, context, raster)
+        if raster.picture is not None:
+            rendered_size(raster, *window)
+
+    def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
+        """Keep what the run needs of INPUT; on QGIS's main thread."""
+        self._raster = self._read_raster(parameters, context)
+
+    def input_arguments(
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        feedback: QgsProcessingFeedback,
+        work: str,
+    ) -> list[str]:
+        """INPUT on the command line; an online layer is fetched into ``work``."""
+        source = self.raster.source
+        extent, resolution_m = self._window(parameters, context, self.raster)
+        if self.raster.picture is not None:
+            source = os.path.join(work, "picture.tif")
+            render(self.raster, extent, resolution_m, source, feedback)
+        return self.raster_arguments(source)
+
+    def input_title(self) -> str:
+        """What INPUT is called, for the group of the results."""
+        return self.raster.title
+
+    def command_words(self) -> list[str]:
+        """The command on the command line."""
+        return [self.COMMAND]
+
+    def modes(self) -> list[str] | None:
+        """How the command tells of itself; None: as its help says that it can."""
+        return None
 
     def parameters(self) -> shared.Parameters:
         """The parameters after INPUT that are not options but arguments of the command."""
@@ -217,6 +266,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             write_polygons(area, path, area.sourceName())
             return path
         value = self._value_by_type(option, parameters, context)
+        if option.name in ("bands", "nodata") and value in (None, ""):
+            return getattr(self.raster, option.name)
         return settings.get(settings.DEVICE) if option.name == "device" and not value else value
 
     def check_destination(
@@ -241,7 +292,11 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         """The outputs for QGIS, from what the backend printed last."""
-        return {"OUTPUT": output}
+        return {"OUTPUT": output, **self.files_made()}
+
+    def files_made(self) -> dict[str, str]:
+        """The files of this run that were asked for by options, by parameter."""
+        return {name: os.path.abspath(path) for name, path in self.files.items()}
 
     # How.
 
@@ -298,17 +353,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         feedback: QgsProcessingFeedback,
         work: str,
     ) -> list[str]:
-        source = self.raster.source
-        extent, resolution_m = self._window(parameters, context, self.raster)
-        if self.raster.picture is not None:
-            source = os.path.join(work, "picture.tif")
-            render(self.raster, extent, resolution_m, source, feedback)
+        source = self.input_arguments(parameters, context, feedback, work)
         self.files = {}
         arguments = []
         for option in self.options():
             arguments += option.arguments(self.option_value(option, parameters, context, work))
         return [
-            *self.raster_arguments(source),
+            *source,
             *arguments,
             *self.more_arguments(parameters, context, work),
         ]

@@ -69,5 +69,6 @@ class Explain(RsscAlgorithm):
                 f"<html><head><meta charset='utf-8'><title>{title}</title></head><body>"
                 f"<h2>{title}</h2><p>{caption}</p><img src='{panel}' width='900'></body></html>\n"
             )
-        results.load_heat_map(context, heat_map, f"Evidence for {cell['class']}", self.raster.title)
+        group = results.RunGroup.of(self.raster.title, "explained")
+        results.load_heat_map(context, heat_map, f"Evidence for {cell['class']}", group)
         return {"OUTPUT": output, "HEAT_MAP": heat_map, "PAGE": page}

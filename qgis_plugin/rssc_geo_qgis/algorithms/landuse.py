@@ -5,7 +5,6 @@ Its layers, a page about them, a raster of classes.
 
 from __future__ import annotations
 
-import os
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +37,7 @@ class LandUseAlgorithm(PolygonAlgorithm):
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         found = super().results(values, output, context)
-        found.update({name: os.path.abspath(path) for name, path in self.files.items()})
+        found.update(self.files_made())
         if "CLASS_RASTER" in found:
             titles = {entry["id"]: entry["title"] for entry in values["classes"]}
             results.load_class_raster(
@@ -46,6 +45,6 @@ class LandUseAlgorithm(PolygonAlgorithm):
                 self.files["CLASS_RASTER"],
                 found["CLASS_RASTER"],
                 titles,
-                self.raster.title,
+                self.run_group,
             )
         return found

@@ -82,12 +82,16 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             help="Only cells whose center lies in these polygons; 'Selected features only' narrows"
             " it further.",
             make=lambda name, title: polygons(name, title, optional=True),
+            plain=True,
         ),
+        "cell_size": Override(plain=True),
+        "model": Override(plain=True),
         "bounds": Override(
             name="EXTENT",
             help="Only cells whose center lies in this rectangle, for example the canvas extent."
             " Online layers need it.",
             make=lambda name, title: QgsProcessingParameterExtent(name, title, optional=True),
+            plain=True,
         ),
         "at": Override(
             title="Point",
@@ -117,10 +121,6 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             ),
             suffixes=(".tif", ".tiff"),
         ),
-        "report": Override(
-            help="A page to send: map, areas, examples, doubtful cells; also shown in the results"
-            " viewer."
-        ),
         "review": Override(
             title="Cells to review",
             help="Also a layer of the so many cells that are most worth labeling: fill in its field"
@@ -133,6 +133,11 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "snap": Override(title="Outlines follow the picture"),
         "areas": Override(title="Table of areas"),
         "zone_field": Override(title="Field of the zones' names"),
+        "sample_size": Override(title="Units to draw", plain=True),
+        "legend": Override(
+            help="groups, anderson-1, anderson-2, corine-1, corine-2 or osm-landuse, or the JSON"
+            " file of a crosswalk. Empty: the map's own classes.",
+        ),
         "only_classes": Override(title="Only these classes"),
         "exclude_classes": Override(title="Without these classes"),
         "crs": Override(title="CRS of the result"),

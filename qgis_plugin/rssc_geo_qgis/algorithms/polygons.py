@@ -39,6 +39,11 @@ class PolygonAlgorithm(RsscAlgorithm):
                 title = results.TITLES[layer]
                 self.addOutput(QgsProcessingOutputVectorLayer(name, title, _POLYGONS))
 
+    def model_title(self, values: Mapping[str, Any]) -> str:
+        """What made the result, for the name of its group."""
+        written = values.get("outputs") or [""]
+        return results.model_of_map(written[0]) or self.TITLE.lower()
+
     def destination(self) -> QgsProcessingParameterDefinition:
         title = results.TITLES[self.LAYERS["OUTPUT"]]
         output = QgsProcessingParameterVectorDestination("OUTPUT", title, _POLYGONS)
@@ -53,5 +58,7 @@ class PolygonAlgorithm(RsscAlgorithm):
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         layers = results.layer_sources(output, values.get("outputs", ()))
-        results.load_on_completion(context, self._asked, layers, self.raster.title)
+        self.run_group = results.RunGroup.of(self.input_title(), self.model_title(values))
+        classes = values.get("classes", ())
+        results.load_on_completion(context, self._asked, layers, self.run_group, classes=classes)
         return {name: layers[layer] for name, layer in self.LAYERS.items() if layer in layers}

@@ -75,7 +75,7 @@ class Learner:
         if not fine_tune and words is None and start.network.image_head is None:
             backbones = [without_captions(start), plain]
         self._folds = list(blocked_folds(patches))
-        embeddings = embed_views(backbones, patches.pixels, device)
+        embeddings = embed_views(backbones, patches.pixels, device, report=report)
         self._candidates = list(zip(backbones, embeddings, strict=True))
         self._backbone, self._embedding = self._candidates[-1]
         self._parts, self._done = len(self._folds) * len(backbones) + 1, 0
@@ -188,6 +188,7 @@ def embed_views(
     device: torch.device,
     *,
     views: int = _VIEWS,
+    report: Progress | None = None,
 ) -> list[NDArray[np.float32]]:
     """Each model's embedding of the first views of patches.
 
@@ -196,14 +197,17 @@ def embed_views(
     models : all with the image encoder of the first
     pixels : uint8 (N, H, W, 3)
     views : at most 4
+    report : told of each batch, as the stage "look"
 
     Returns float32 (views, N, D) for each model.
     """
     turned = [pixels, np.rot90(pixels, 1, (1, 2)), np.rot90(pixels, 2, (1, 2)), pixels[:, :, ::-1]]
     networks = [model.network.to(device).eval() for model in models]
     found: list[list[NDArray[np.float32]]] = [[] for _ in models]
-    for view in turned[:views]:
+    for number, view in enumerate(turned[:views]):
         for start in range(0, len(view), _BATCH):
+            if report is not None:
+                report("look", number * len(view) + start, views * len(view))
             part = np.ascontiguousarray(view[start : start + _BATCH])
             images = models[0].preprocess(part, np.ones(part.shape[:3], bool)).to(device)
             tokens = networks[0].encode_image(images)

@@ -27,6 +27,7 @@ from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card
 from rssc_geo.options import TrainOnPolygonsOptions
 from rssc_geo.pipelines import read_class_words
 from rssc_geo.progress import Progress, reporting
+from rssc_geo.reports import check_page, write_training_page
 from rssc_geo.training.few_shot.labels import Labels, labels_mark, read_labels
 from rssc_geo.training.few_shot.measured import measure, measure_apart
 from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches
@@ -166,7 +167,10 @@ def train_on_polygons(
         dataclasses.replace(model, card=card),
         readme=polygons_readme(card, measured, warnings),
     )
-    return TrainOnPolygonsResult(Path(output), written, measured, warnings)
+    result = TrainOnPolygonsResult(Path(output), written, measured, warnings)
+    if options.report is not None:
+        write_training_page(Path(options.report), written, result.as_dict())
+    return result
 
 
 def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
@@ -174,6 +178,8 @@ def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
     check_bundle_folder(output)
     if options.cell_size is not None:
         raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+    if options.report is not None:
+        check_page(Path(options.report), option="--report", overwrite=False)
 
 
 def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]] | None:

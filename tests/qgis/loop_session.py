@@ -1,0 +1,248 @@
+"""Runs inside a QGIS desktop (--code): label, train, classify, look again, as a user clicks it.
+
+test_loop.py starts it. Each picture shows what a user sees then.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from types import FunctionType
+
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
+    QgsGeometry,
+    QgsPointXY,
+    QgsProject,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtCore import QCoreApplication, QPoint, Qt, QTimer
+from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QApplication, QDockWidget
+from qgis.utils import iface, plugins
+from rssc_geo_qgis.dock import LoopDock
+from rssc_geo_qgis.labels import Labels
+from rssc_geo_qgis.loop import Loop
+from rssc_geo_qgis.maptools import LabelTool
+from rssc_geo_qgis.server import Server
+
+FOLDER, LABELS = os.environ["RSSC_SESSION"], os.environ["RSSC_LABELS"]
+told = {"longest": ["", 0.0], "most_work": ["", 0.0]}
+depth = [0]
+
+
+def timed(owner, name, function):
+    """The function, which notes how long it kept the event loop: those that it calls included."""
+
+    def run(*arguments, **options):
+        depth[0] += 1
+        started, began = time.monotonic(), time.thread_time()
+        try:
+            # Signals tell more than a slot wants, which PyQt sees of a plain function alone.
+            return function(*arguments[: function.__code__.co_argcount], **options)
+        finally:
+            depth[0] -= 1
+            took = time.monotonic() - started
+            worked = time.thread_time() - began
+            if not depth[0] and took > told["longest"][1]:
+                told["longest"] = [f"{owner.__name__}.{name}", took]
+            if not depth[0] and worked > told["most_work"][1]:
+                told["most_work"] = [f"{owner.__name__}.{name}", worked]
+
+    return run
+
+
+def watch():
+    """Time whatever the event loop calls of the plugin, before any of it is connected."""
+    for owner in (LoopDock, Loop, Server, Labels, LabelTool):
+        for name, function in list(vars(owner).items()):
+            if isinstance(function, FunctionType) and name != "_look":
+                setattr(owner, name, timed(owner, name, function))
+
+
+def wait(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(condition.__code__.co_names)
+        QCoreApplication.processEvents()
+        time.sleep(0.005)
+
+
+def settle(seconds=1.5):
+    end = time.monotonic() + seconds
+    wait(lambda: time.monotonic() > end)
+
+
+def picture(name):
+    iface.mapCanvas().refresh()
+    settle()
+    shown = QApplication.primaryScreen().grabWindow(0)
+    shown.scaledToWidth(1200, Qt.TransformationMode.SmoothTransformation).save(
+        f"{FOLDER}/{name}.png"
+    )
+
+
+def places(name):
+    """The middles of the areas of a class, in the canvas's CRS."""
+    with open(LABELS, encoding="utf-8") as file:
+        features = json.load(file)["features"]
+    lonlat = QgsCoordinateReferenceSystem("EPSG:4326")
+    crs = iface.mapCanvas().mapSettings().destinationCrs()
+    move = QgsCoordinateTransform(lonlat, crs, QgsProject.instance())
+    for feature in features:
+        if feature["properties"]["label"] == name:
+            (ring,) = feature["geometry"]["coordinates"]
+            shape = QgsGeometry.fromPolygonXY([[QgsPointXY(*place) for place in ring]])
+            yield move.transform(shape.centroid().asPoint())
+
+
+def on_screen(point):
+    place = iface.mapCanvas().getCoordinateTransform().transform(QgsPointXY(point))
+    return QPoint(round(place.x()), round(place.y()))
+
+
+def click(point):
+    viewport = iface.mapCanvas().viewport()
+    QTest.mouseMove(viewport, on_screen(point))
+    QTest.mouseClick(
+        viewport,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+        on_screen(point),
+    )
+
+
+def tree():
+    root = QgsProject.instance().layerTreeRoot()
+    return [[g.name(), [node.name() for node in g.findLayers()]] for g in root.findGroups()]
+
+
+def cells_shown():
+    (cells,) = QgsProject.instance().mapLayersByName("Cells")
+    return cells.featureCount()
+
+
+def session():
+    window = iface.mainWindow()
+    window.move(0, 0)
+    window.resize(1600, 1000)
+    layer = QgsRasterLayer(os.path.join(FOLDER, "scene.tif"), "scene")
+    QgsProject.instance().addMapLayer(layer)
+    for shown in window.findChildren(QDockWidget):
+        shown.setVisible(shown.objectName() == "Layers")
+    plugin = plugins["rssc_geo_qgis"]
+    # The plugin has made its panel already: another one, which is watched.
+    plugin.dock.close_down()
+    iface.removeDockWidget(plugin.dock)
+    watch()
+    dock = plugin.dock = LoopDock(iface, window.windowIcon())
+    iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+    dock.setMinimumWidth(370)
+    plugin.show_loop()
+    canvas, loop = iface.mapCanvas(), dock.loop
+    canvas.setExtent(layer.extent())
+    canvas.refresh()
+    wait(lambda: loop.tiling is not None)
+    told["side_m"] = dock.side.value()
+
+    # Twenty clicks.
+    for name, count in (("woodland", 4), ("fields", 6), ("housing", 6), ("coast", 4)):
+        dock.add_class(name)
+        if not dock.label_button.isChecked():
+            dock.label_button.click()
+        for point in list(places(name))[:count]:
+            click(point)
+    told["labels"] = dict(loop.labels.counts())
+    picture("loop-labels")
+
+    dock.train_button.click()
+    stages, percents = [], []
+    loop.busy.connect(stages.append)
+    loop.progress.connect(percents.append)
+    wait(lambda: not loop.working)
+    settle(0.2)
+    told["trained"] = dock.status.text()
+    told["model"] = os.path.isfile(os.path.join(loop.model, "config.json"))
+    told["chosen"] = dock.model.currentData() == loop.model
+    told["page"] = os.path.isfile(dock._page)
+    told["page_file"] = dock._page
+    told["stages"] = list(dict.fromkeys(stages))
+    told["percents"] = list(percents)
+    picture("loop-trained")
+
+    wait(lambda: loop.tiling is not None)
+    seen = []
+    loop.mapped.connect(seen.append)
+    dock.classify_button.click()
+    wait(lambda: len(seen) == 1)
+    told["coarse"], told["cells"] = tree(), [cells_shown()]
+    picture("loop-coarse")
+    wait(lambda: len(seen) == 2 and not loop.working)
+    told["fine"] = tree()
+    told["cells"].append(cells_shown())
+    told["classified"] = dock.status.text()
+    picture("loop-fine")
+
+    # A small extent: from the click to the map in the legend, and what of it the backend took.
+    canvas.zoomByFactor(0.1)
+    seen.clear()
+    inside = []
+    dock.server._take = lambda event: (inside.append(event.get("seconds", 0.0)), take(event))
+    take = type(dock.server)._take.__get__(dock.server)
+    started = time.monotonic()
+    dock.classify_button.click()
+    wait(lambda: len(seen) == 2 and not loop.working)
+    told["added_s"] = time.monotonic() - started - sum(inside)
+    canvas.setExtent(layer.extent())
+    canvas.refresh()
+    settle()
+
+    answers = []
+    loop.explained.connect(lambda text, file: answers.append([text, os.path.isfile(file)]))
+    dock.explain_button.click()
+    told["explain_s"] = []
+    for point in list(places("housing"))[:3]:
+        started = time.monotonic()
+        click(point)
+        wait(lambda: not loop.working)
+        told["explain_s"].append(time.monotonic() - started)
+    told["explained"] = answers
+    picture("loop-explained")
+
+    # Cancel, then go on: another process answers.
+    dock.model.setCurrentIndex(0)
+    dock._take_model()
+    wait(lambda: loop.tiling is not None)
+    stages.clear()
+    dock.classify_button.click()
+    wait(lambda: "Classifying" in stages)
+    started = time.monotonic()
+    dock.cancel_button.click()
+    wait(lambda: not loop.working)
+    told["cancel_s"] = time.monotonic() - started
+    told["cancelled"] = dock.status.text()
+    QgsProject.instance().clear()
+    QTimer.singleShot(0, iface.actionExit().trigger)
+
+
+def write():
+    with open(os.path.join(FOLDER, "told.json"), "w", encoding="utf-8") as file:
+        json.dump(told, file)
+
+
+def fail(kind, error, trace):
+    """Also of what a slot raises, for which QGIS would show a dialog and wait."""
+    told["failed"] = "".join(traceback.format_exception(kind, error, trace))
+    write()
+    os._exit(1)
+
+
+sys.excepthook = fail
+try:
+    session()
+except BaseException as failed:
+    fail(type(failed), failed, failed.__traceback__)
+write()

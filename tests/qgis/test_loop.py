@@ -1,0 +1,119 @@
+"""Label, train, classify, look again, clicked in a QGIS desktop on the example scene.
+
+RSSC_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are in docs/images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import BACKEND, PLUGINS, ROOT
+
+PYTHON = BACKEND.with_name("python")
+QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
+BLOCKED_S = 0.1
+WAITED_S = 1.0
+CANCEL_S = 1.0
+MORE_THAN_THE_MODEL_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def display():
+    if QGIS is None or shutil.which("Xvfb") is None:
+        pytest.skip("the desktop test needs qgis and Xvfb (Debian: qgis xvfb)")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1600x1000x24"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield f":{server.stdout.readline().strip()}"
+    server.terminate()
+    server.communicate()
+
+
+@pytest.fixture(scope="module")
+def told(display, program):
+    """What the session tells; its pictures are kept where they are asked for."""
+    with tempfile.TemporaryDirectory(prefix="user-") as folder:
+        home = Path(folder)
+        profile = home / "profiles" / "default"
+        shutil.copytree(PLUGINS / "rssc_geo_qgis", profile / "python" / "plugins" / "rssc_geo_qgis")
+        (profile / "QGIS").mkdir()
+        (profile / "QGIS" / "QGIS3.ini").write_text(
+            "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
+            f"[rssc_geo]\nprogram={program}\n[qgis]\nenableMacros=0\n"
+        )
+        draw = [PYTHON, ROOT / "examples" / "make_demo_scene.py", home / "scene.tif", "--gsd", "3"]
+        subprocess.run(draw, check=True)
+        environment = {
+            **os.environ,
+            "DISPLAY": display,
+            "HOME": str(home),
+            "PATH": "/usr/bin:/bin",  # QGIS's Python is not that of a virtual environment
+            "RSSC_SESSION": str(home),
+            "RSSC_LABELS": str(ROOT / "examples" / "demo_labels.geojson"),
+        }
+        for name in ("QT_QPA_PLATFORM", "QGIS_CUSTOM_CONFIG_PATH"):
+            environment.pop(name, None)
+        session = Path(__file__).with_name("loop_session.py")
+        desktop = [QGIS, "--nologo", "--noversioncheck", "--profiles-path", home, "--code", session]
+        ended = subprocess.run(
+            desktop, env=environment, check=False, timeout=600, capture_output=True
+        )
+        found = json.loads((home / "told.json").read_text("utf-8"))
+        screenshots = os.environ.get("RSSC_SCREENSHOTS")
+        for file in home.glob("loop-*.png") if screenshots else ():
+            shutil.copy(file, ROOT / screenshots)
+        assert "failed" not in found, found["failed"]
+        assert ended.returncode == 0
+        yield {**found, "home": str(home)}
+
+
+@pytest.fixture(scope="module")
+def program():
+    return BACKEND
+
+
+def test_twenty_clicks_are_labels_and_make_a_model(told):
+    assert told["labels"] == {"woodland": 4, "fields": 6, "housing": 6, "coast": 4}
+    assert "Trained scene-1: overall accuracy" in told["trained"]
+    assert told["model"]
+    assert told["chosen"]
+    assert told["page"]
+    assert [stage for stage in told["stages"] if "label" in stage or stage == "Learning"]
+    assert told["percents"] == sorted(told["percents"])
+    assert told["percents"][-1] == 100
+
+
+def test_what_is_seen_is_classified_coarsely_then_finely(told):
+    ((group, layers),) = [entry for entry in told["coarse"] if entry[0].startswith("scene")]
+    assert group.startswith("scene, scene-1, ")
+    assert layers == ["Land use", "Cells"]
+    assert told["fine"] == told["coarse"]  # in its place
+    coarse, fine = told["cells"]
+    assert fine > 20 * coarse
+
+
+def test_cells_are_explained_by_what_made_the_map(told):
+    assert len(told["explained"]) == 3
+    assert all("<b>housing</b>" in text and there for text, there in told["explained"])
+
+
+def test_a_loaded_model_answers_soon_and_is_cancelled_within_a_second(told):
+    assert told["added_s"] < MORE_THAN_THE_MODEL_S
+    assert told["cancelled"] == "Cancelled."
+    assert told["cancel_s"] < CANCEL_S
+    # What the plugin computes on QGIS's own thread at a time; where the machine has other work, it
+    # waits for its turn too, but never for the backend.
+    assert told["most_work"][1] < BLOCKED_S, told["most_work"]
+    assert told["longest"][1] < WAITED_S, told["longest"]
+
+
+def test_the_process_ends_with_the_desktop(told, children):
+    assert children(told["home"]) == []
