@@ -23,7 +23,7 @@ from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.files import local_file
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
-from rssc_geo.models import legend_of
+from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
 from rssc_geo.progress import Progress
@@ -57,6 +57,8 @@ class SceneRun:
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
         self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
         card = spec.card
+        if target.embeds:
+            check_embeddings(card)
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
@@ -91,7 +93,9 @@ class SceneRun:
             self.plan.unit_reader(self.remaining.tolist(), input_size=size) as reader,
             _WriterThread(self.take) as writer,
         ):
-            for results in predict_tiles(reader, self.plan.unit_cells, predictor):
+            for results in predict_tiles(
+                reader, self.plan.unit_cells, predictor, embed=self.target.embeds
+            ):
                 writer.put(results)
                 done += len(results)
                 looked += sum(result.probabilities is not None for result in results)
@@ -149,6 +153,7 @@ class SceneRun:
             "scaling": asdict(self.plan.radiometry),
             **self.spec.as_dict(),
             "probabilities": self.target.probabilities,
+            "embeddings": self.target.embeds,
         }
 
     def _provenance(self) -> dict[str, Any]:
