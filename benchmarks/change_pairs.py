@@ -22,7 +22,7 @@ from rssc_geo import open_scene
 from rssc_geo.raster import fit_radiometry
 
 HARMLESS = ("light", "haze", "shift of one pixel", "resampling", "all of these")
-SIDE = 1200
+SIDE = 1000
 """Pixels of a scene that are used, from its middle."""
 
 FIT = (
@@ -207,7 +207,7 @@ def paste(
     pixels = ground.pixels.copy()
     pasted = np.zeros((height, width), np.uint8)
     # Of scenes whose pixels are about as large: others would show another world.
-    near = [other for other in others if 1 / 3 <= other.gsd_m / ground.gsd_m <= 3]
+    near = [other for other in others if 1 / 5 <= other.gsd_m / ground.gsd_m <= 5]
     for number in range(1, 7):
         other = near[int(random.integers(len(near)))]
         sides = [int(random.uniform(0.1, 0.2) * min(height, width)) for _ in range(2)]

@@ -75,6 +75,7 @@ ARGUMENTS = {
     "areas": ["map.gpkg"],
     "assess sample": ["map.gpkg"],
     "assess accuracy": ["map.gpkg"],
+    "change": ["old.tif", "new.tif"],
 }
 
 

@@ -25,7 +25,14 @@ from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
-from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
+from rssc_geo.output import (
+    CellBatch,
+    GeoGrid,
+    LandUseSummary,
+    LandUseWriter,
+    OutputTarget,
+    PartFile,
+)
 from rssc_geo.progress import Progress
 
 if TYPE_CHECKING:
@@ -116,6 +123,19 @@ class SceneRun:
         ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
         ``OutputError`` when the map cannot be written (the part file is kept).
         """
+        self._check_complete()
+        return self._writer.finish(extra_provenance)
+
+    def settle(self) -> PartFile:
+        """The cells once all tiles were taken, for what is no map; errors as of ``finish``."""
+        self._check_complete()
+        return self._writer.settle()
+
+    def discard(self) -> None:
+        """Delete the part file: there is nothing to go on from."""
+        self._writer.discard()
+
+    def _check_complete(self) -> None:
         scene = self.plan.scene
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
@@ -126,7 +146,6 @@ class SceneRun:
         if not len(self._writer):
             self._writer.discard()
             raise nothing_to_classify(self.plan)
-        return self._writer.finish(extra_provenance)
 
     def close(self) -> None:
         """Let the part file go; the next identical run goes on from it."""

@@ -56,7 +56,7 @@ class Format:
 
     def layer_path(self, output: Path, layer: str) -> Path:
         """The file of a layer of the map ``output``: that itself, or ``x_cells.ext`` for cells."""
-        if self.multilayer or layer == "landuse":
+        if self.multilayer or layer != "cells":
             return output
         return output.with_name(f"{output.stem}_{layer}{output.suffix}")
 
@@ -127,7 +127,7 @@ def _write_shapefile(layer: Layer, path: Path, _provenance: Mapping[str, object]
     shortened = replace(layer, name=path.stem, fields=fields, batches=batches)
     _write_ogr(shortened, path, "ESRI Shapefile", {"ENCODING": "UTF-8"})
     _write_field_table(path.with_name(f"{path.stem}_fields.csv"), layer.fields, names)
-    if layer.name == "landuse":
+    if layer.name != "cells":
         log.warning(
             "Shapefile: field names are cut to 10 characters and texts to %d bytes; %s_fields.csv"
             " lists the full names",

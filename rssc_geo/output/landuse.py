@@ -166,13 +166,7 @@ class LandUseWriter:
         damaged meanwhile is deleted.
         """
         target = self._target
-        if not self._part.is_whole():
-            self._part.remove()
-            raise OutputError(
-                f"{self._part.path} was damaged while it was in use: what was classified is"
-                " dropped, run the same command again"
-            )
-        steps = take_steps(self._part, target, self._named, unknown_below=self._unknown_below)
+        steps = self.settle().steps
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         result = self._map()
@@ -190,6 +184,20 @@ class LandUseWriter:
             self._part.announce({path: staging.place(path) for path in target.results})
         self._part.remove()
         return _summary(target, result, self._classes)
+
+    def settle(self) -> PartFile:
+        """The part file once all cells were appended and the steps over them are taken.
+
+        Raises ``OutputError`` for one that was damaged meanwhile, which is deleted.
+        """
+        if not self._part.is_whole():
+            self._part.remove()
+            raise OutputError(
+                f"{self._part.path} was damaged while it was in use: what was classified is"
+                " dropped, run the same command again"
+            )
+        take_steps(self._part, self._target, self._named, unknown_below=self._unknown_below)
+        return self._part
 
     def close(self) -> None:
         """Stop, keeping the part file so that the next identical run goes on from it."""
