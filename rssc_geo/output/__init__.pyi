@@ -11,6 +11,8 @@ from .change import CHANGE_FIELDS as CHANGE_FIELDS
 from .change import ChangedCells as ChangedCells
 from .change import ChangeRegion as ChangeRegion
 from .change import write_change as write_change
+from .change_map import ChangeMap as ChangeMap
+from .change_map import open_map as open_map
 from .finished import FinishedMap as FinishedMap
 from .finished import MapCells as MapCells
 from .finished import MapClass as MapClass
@@ -70,6 +72,7 @@ from .styles import xml_text as xml_text
 from .target import OutputTarget as OutputTarget
 from .target import check_closed as check_closed
 from .target import make_target as make_target
+from .transitions import ARROW as ARROW
 from .transitions import TransitionRow as TransitionRow
 from .transitions import transition_name as transition_name
 from .transitions import transition_table as transition_table

@@ -18,6 +18,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from rssc_geo.assessment import read_reference
 from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.geometry import geodesic_area_m2
@@ -41,6 +42,7 @@ from rssc_geo.models import (
     load_card,
 )
 from rssc_geo.options import (
+    AccuracyOptions,
     ChangeOptions,
     ClassChoiceOptions,
     ComputeOptions,
@@ -68,6 +70,7 @@ from rssc_geo.output import (
     write_change,
     write_transition_table,
 )
+from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.reports import ChangePage, write_change_page
 
@@ -94,6 +97,7 @@ class ChangeResult:
     compared_m2, changed_m2, uncompared_m2 : areas; the last: where a later date has no data
     seconds : that it took
     warnings : what the user should know
+    accuracy : of the transitions, where a reference was given, with the adjusted areas
     """
 
     paths: tuple[Path, ...]
@@ -107,6 +111,7 @@ class ChangeResult:
     uncompared_m2: float
     seconds: float
     warnings: tuple[str, ...]
+    accuracy: MapAccuracy | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` prints it."""
@@ -122,6 +127,7 @@ class ChangeResult:
             "transitions": [{"name": row.name, **asdict(row)} for row in self.transitions],
             "seconds": round(self.seconds, 3),
             "warnings": list(self.warnings),
+            "accuracy": None if self.accuracy is None else self.accuracy.as_dict(),
         }
 
 
@@ -170,6 +176,8 @@ def change(
         output, OutputOptions(crs=options.crs), overwrite=options.overwrite, inputs=paths
     )
     _check_extras(options, paths, of_maps=of_maps)
+    if options.reference is not None:
+        read_reference(options.reference, options.field)
     legend = None if options.legend is None else read_legend(options.legend)
     with reporting(progress) as report, ExitStack() as stack:
         if of_maps:
@@ -183,6 +191,8 @@ def change(
         report("write", 0, 1)
         regions = write_change(target, found.cells, found.provenance)
         result = _result(found, target, regions, started)
+        if options.reference is not None:
+            result = replace(result, accuracy=_assessed(target.path, options))
         extras = _write_extras(result, found, options)
         if found.series is not None:
             found.series.discard()
@@ -437,7 +447,7 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
     """The table and the page, where they are asked for."""
     files = []
     if options.areas is not None:
-        write_transition_table(Path(options.areas), result.transitions, {})
+        write_transition_table(Path(options.areas), result.transitions, _adjusted(result))
         files.append(Path(options.areas))
     if options.report is not None:
         plans = () if found.series is None else found.series.plans
@@ -447,12 +457,37 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
             transitions=result.transitions,
             plans=plans,
             uncompared_m2=result.uncompared_m2,
-            adjusted={},
+            adjusted={
+                name: _in_words(row["adjusted_m2"], row["adjusted_high_m2"])
+                for name, row in _adjusted(result).items()
+            },
             facts=_facts(found, options),
             warnings=found.warnings,
         )
         files.append(write_change_page(Path(options.report), page))
     return files
+
+
+def _assessed(path: Path, options: ChangeOptions) -> MapAccuracy:
+    """How right the transitions are, by the reference."""
+    settings = AccuracyOptions(field=options.field)
+    (accuracy,) = assess_accuracy(path, str(options.reference), settings).maps
+    return accuracy
+
+
+def _adjusted(result: ChangeResult) -> dict[str, dict[str, float | None]]:
+    """The adjusted area of each transition with its interval; empty without a reference."""
+    if result.accuracy is None:
+        return {}
+    return {entry["name"]: adjusted_area(entry) for entry in result.accuracy.as_dict()["classes"]}
+
+
+def _in_words(area_m2: float | None, high_m2: float | None) -> str:
+    """``21.2 ± 6.2``, in hectares; a dash where the sample cannot tell."""
+    if area_m2 is None:
+        return "\N{EN DASH}"
+    half = "?" if high_m2 is None else f"{(high_m2 - area_m2) / 1e4:,.1f}"
+    return f"{area_m2 / 1e4:,.1f} ± {half}"
 
 
 def _facts(found: _Found, options: ChangeOptions) -> dict[str, str]:

@@ -19,7 +19,14 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 import rssc_geo
-from rssc_geo import ChangeOptions, ChangeResult, Predictor, change
+from rssc_geo import (
+    ChangeOptions,
+    ChangeResult,
+    Predictor,
+    SampleOptions,
+    assess_sample,
+    change,
+)
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.output import read_provenance
@@ -287,3 +294,36 @@ def test_mistakes_are_told(maps: Callable[..., Path], folder: Path, tmp_path: Pa
     with pytest.raises(OutputError, match="exists"):
         change([one, two], out)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_sample_of_the_transitions_adjusts_their_areas(
+    maps: Callable[..., Path], tmp_path: Path
+) -> None:
+    """All cells are labeled, so that the adjusted areas are what the labels say, without error."""
+    before, after, out = maps("a", BEFORE), maps("b", AFTER), tmp_path / "c.gpkg"
+    change([before, after], out)
+    design = assess_sample(out, tmp_path / "points.gpkg", SampleOptions(min_per_class=8))
+    assert {(s.name, s.cells) for s in design.strata} == {
+        ("Farmland → Industrial", 8), ("Forest", 8), ("Farmland", 4), ("River", 4),
+    }  # fmt: skip
+    labeled = design.to_geopandas()
+    labeled["class"] = labeled["stratum"].replace("River", "Forest -> Industrial")
+    labeled.loc[labeled["stratum"] == "Farmland → Industrial", "class"] = "farmland -> industrial"
+    labeled.to_file(tmp_path / "labeled.gpkg", layer="sample")
+    table = tmp_path / "matrix.csv"
+    options = ChangeOptions(
+        reference=str(tmp_path / "labeled.gpkg"), areas=str(table), overwrite=True,
+        report=str(tmp_path / "page.html"),
+    )  # fmt: skip
+    result = change([before, after], out, options)
+    assert result.accuracy is not None
+    assert result.accuracy.accuracy.overall.value == pytest.approx(20 / 24, rel=1e-3)
+    with table.open(encoding="utf-8") as file:
+        rows = {(row["from_class"], row["to_class"]): row for row in csv.DictReader(file)}
+    changed = rows["Farmland", "Industrial"]
+    assert float(changed["adjusted_m2"]) == pytest.approx(float(changed["area_m2"]), rel=1e-3)
+    assert float(changed["adjusted_standard_error_m2"]) == 0
+    assert float(rows["River", "River"]["adjusted_m2"]) == 0
+    assert "Adjusted area" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="give --legend to change itself"):
+        assess_sample(out, tmp_path / "p.gpkg", SampleOptions(legend="groups"))
