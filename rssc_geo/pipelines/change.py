@@ -143,7 +143,7 @@ def change(
 
     Rasters are brought to the grid and into the light of the first one, each is classified, and a
     cell's change is judged by its embeddings and classes beside what is typical of the scene, so
-    that what moves the whole of it, such as season and haze, does not count. Maps are judged by
+    that what moves the whole of it, such as light and haze, does not count. Maps are judged by
     their classes alone. Of more than two dates each cell is split where it changed most.
 
     Parameters
@@ -253,6 +253,7 @@ def _of_scenes(
 ) -> _Found:
     plan, card = series.plans[0], series.spec.card
     if next(series.cells(), None) is None:
+        series.discard()
         raise NothingToClassifyError(
             f"no cell of {plan.scene.source} has valid pixels at all dates: nothing can be compared"
         )

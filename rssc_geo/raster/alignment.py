@@ -18,10 +18,17 @@ from rssc_geo.raster.scene import Scene
 _SAME_PLACE = 1e-3
 """Of a pixel: grids that differ by less are one."""
 
-_QUANTILES = (10, 50, 90)
+_BLOCK = 8
+"""Pixels a side whose means are compared: what a shift of a pixel changes little."""
+
+_ROUNDS = 10
+_FAR = 2.5 * 1.4826
+"""Of the median of the distances: a place farther off than that many has changed."""
+
+_LEAST_FAR = 2.0
+"""Of 255: what is nearer than that never has."""
+
 _MOST_GAIN = 3.0
-_SAMPLE_STEP = 2
-"""Every so many pixels of the sampled windows, along both axes."""
 
 
 def align_scene(scene: Scene, onto: Scene) -> Scene:
@@ -75,9 +82,8 @@ def harmonize(
 ) -> Radiometry:
     """The scaling of a scene that makes it look as another of the same ground does.
 
-    One linear change of each band, so that the median and the spread between the 10th and the 90th
-    percentile of the pixels that both have are those of the other. Quantiles do not mind what has
-    changed in less than a tenth of the ground, nor where exactly a pixel lies.
+    One linear change of each band, so that mean and standard deviation of the places that did not
+    change are those of the other (the reduced major axis; which they are is found by turns).
 
     ``scene`` lies on the grid of ``like``; ``radiometry``, ``like_radiometry``: of each by itself.
     Raises ``InputError`` where they have no valid pixel in common, or one cannot be read.
@@ -92,20 +98,40 @@ def harmonize(
     for band in range(3):
         low, high = radiometry.low[band], radiometry.high[band]
         wide = (high - low) or 1.0
-        here = np.percentile((own[:, band] - low) * (255 / wide), _QUANTILES)
         low_there, high_there = like_radiometry.low[band], like_radiometry.high[band]
-        scale = 255 / ((high_there - low_there) or 1.0)
-        there = np.percentile((other[:, band] - low_there) * scale, _QUANTILES)
-        spread = here[2] - here[0]
-        gain = (there[2] - there[0]) / spread if spread > 0 else 1.0
-        gain = float(np.clip(gain, 1 / _MOST_GAIN, _MOST_GAIN))
-        lows.append(float(low + (here[1] - there[1] / gain) * wide / 255))
-        highs.append(float(low + (here[1] + (255 - there[1]) / gain) * wide / 255))
+        gain, offset = _line(
+            (own[:, band] - low) * (255 / wide),
+            (other[:, band] - low_there) * (255 / ((high_there - low_there) or 1.0)),
+        )
+        lows.append(float(low - offset / gain * wide / 255))
+        highs.append(float(low + (255 - offset) / gain * wide / 255))
     return Radiometry(
         (lows[0], lows[1], lows[2]),
         (highs[0], highs[1], highs[2]),
         f"harmonized with {like.name}",
     )
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Gain and offset that turn most of x into y: the reduced major axis of what lies near it."""
+    kept = np.ones(len(x), bool)
+    line = _axis(x, y, kept)
+    for _ in range(_ROUNDS):
+        distance = np.abs(y - line[0] * x - line[1])
+        near = distance <= max(_FAR * float(np.median(distance)), _LEAST_FAR)
+        if (near == kept).all():
+            break
+        kept, line = near, _axis(x, y, near)
+    return line
+
+
+def _axis(
+    x: NDArray[np.float64], y: NDArray[np.float64], kept: NDArray[np.bool_]
+) -> tuple[float, float]:
+    spread = float(x[kept].std())
+    gain = float(y[kept].std()) / spread if spread > 0 else 1.0
+    gain = min(max(gain, 1 / _MOST_GAIN), _MOST_GAIN)
+    return gain, float(y[kept].mean() - gain * x[kept].mean())
 
 
 def _on_one_grid(scene: Scene, onto: Scene) -> bool:
@@ -132,9 +158,8 @@ def _outline(scene: Scene) -> shapely.Geometry:
 
 
 def _common_pixels(scene: Scene, like: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Values (n, 3) of both at places where both are valid, from windows spread over the raster."""
+    """Means (n, 3) of both over places where all is valid, in windows spread over the raster."""
     found: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
-    step = np.s_[::_SAMPLE_STEP, ::_SAMPLE_STEP]
     with like.pixel_reader() as there, scene.pixel_reader() as here:
         for window in sample_windows(like, there):
             shape = (window.height, window.width)
@@ -143,8 +168,18 @@ def _common_pixels(scene: Scene, like: Scene) -> tuple[NDArray[np.float64], NDAr
             both = np.ones(shape, bool)
             for mask in (valid, valid_there):
                 both &= True if mask is None else mask
+            whole = _means(both[..., None])[:, 0] == 1
             for each, values in zip(found, (colors, others), strict=True):
-                each.append(values[step][both[step]].astype(np.float64))
+                each.append(_means(values)[whole])
     own, other = (np.concatenate(each) for each in found)
     finite = np.isfinite(own).all(1) & np.isfinite(other).all(1)
     return own[finite], other[finite]
+
+
+def _means(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Means (n, bands) of the blocks of values (H, W, bands), of the whole where it is smaller."""
+    sides = [min(_BLOCK, length) for length in values.shape[:2]]
+    rows, cols = (length // side for length, side in zip(values.shape[:2], sides, strict=True))
+    cut = values[: rows * sides[0], : cols * sides[1]].astype(np.float64)
+    blocks = cut.reshape(rows, sides[0], cols, sides[1], -1).mean((1, 3))
+    return np.asarray(blocks.reshape(rows * cols, -1))

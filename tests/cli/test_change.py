@@ -26,9 +26,7 @@ def dates(tmp_path: Path) -> tuple[Path, Path]:
     )
 
 
-def test_people_read_what_became_what(
-    rssc: Rssc, dates: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_people_read_what_became_what(rssc: Rssc, dates: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "change.gpkg"
     done = rssc("change", *dates, "-o", out)
     assert done.code == 0

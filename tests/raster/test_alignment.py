@@ -136,11 +136,11 @@ def test_a_scene_on_the_same_grid_stays_itself(
 
 def test_other_light_becomes_the_same_light(pixels: np.ndarray, old: Scene, tmp_path: Path) -> None:
     darker = (pixels * np.array([0.5, 0.7, 0.6])[:, None, None] + 40).round().astype(np.uint8)
-    darker[:, :40, :40] = 255  # a cloud on 3 % of the ground changes nothing of it
+    darker[:, :50] = texture(50, 240, seed=5) // 2 + 120  # a quarter is other ground
     new = open_scene(write_raster(tmp_path / "new.tif", darker))
     scaling = harmonize(new, fit_radiometry(new), old, fit_radiometry(old))
     found = scaling.apply(darker.transpose(1, 2, 0)).transpose(2, 0, 1)
-    assert np.abs(found.astype(float) - pixels)[:, 40:, 40:].mean() < 4
+    assert np.abs(found.astype(float) - pixels)[:, 50:].mean() < 2  # that is, rounding
 
 
 def test_dates_of_two_places_are_refused(pixels: np.ndarray, old: Scene, tmp_path: Path) -> None:
