@@ -26,6 +26,7 @@ from .options import AreasOptions as AreasOptions
 from .options import BatchAreasOptions as BatchAreasOptions
 from .options import BatchOptions as BatchOptions
 from .options import CaptionOptions as CaptionOptions
+from .options import ChangeOptions as ChangeOptions
 from .options import ClassifyOptions as ClassifyOptions
 from .options import EvaluateOptions as EvaluateOptions
 from .options import ExplainOptions as ExplainOptions
@@ -43,6 +44,8 @@ from .pipelines.assess_sample import SampleDesign as SampleDesign
 from .pipelines.assess_sample import assess_sample as assess_sample
 from .pipelines.caption import CaptionResult as CaptionResult
 from .pipelines.caption import caption as caption
+from .pipelines.change import ChangeResult as ChangeResult
+from .pipelines.change import change as change
 from .pipelines.classify import ClassifyResult as ClassifyResult
 from .pipelines.classify import classify as classify
 from .pipelines.explain import ExplainResult as ExplainResult

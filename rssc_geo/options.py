@@ -1442,6 +1442,63 @@ class AreasOptions(LegendOptions, ZoneOptions, ClassFieldOptions, OverwriteOptio
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChangeOptions(
+    TilingOptions,
+    ModelOptions,
+    ComputeOptions,
+    ClassChoiceOptions,
+    LegendOptions,
+    ClassFieldOptions,
+    OverwriteOptions,
+):
+    """Options of ``change``."""
+
+    dates: tuple[str, ...] = option(
+        "Labels of the dates, the earliest first. Default: years in the names, or the names.",
+        INPUT,
+        NAMES,
+        default=(),
+    )
+    reference: str | None = option(
+        "Reference labels: areas adjusted for the map's errors, with intervals, too.",
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+    least_probability: float | None = option(
+        "Probability from which on a cell counts as changed. Default: what let 1.5 % of unchanged"
+        " cells pass where it was fitted.",
+        OUTPUT,
+        SHARE,
+        default=None,
+    )
+    crs: str | None = option(
+        "CRS of the result. Default: that of the first date; GeoJSON: WGS84.",
+        OUTPUT,
+        CRS,
+        default=None,
+    )
+    areas: str | None = option(
+        "Also the transition matrix with areas, as a table.",
+        OUTPUT,
+        Kind("CSV", str),
+        default=None,
+        path=True,
+    )
+    report: str | None = option(
+        "Also a page: pictures before and after, transitions, the largest changes.",
+        OUTPUT,
+        Kind("HTML", str),
+        default=None,
+        path=True,
+    )
+    full_provenance: bool = option(
+        "The result names files with their folders.", OUTPUT, FLAG, default=False
+    )
+
+
 COMMANDS: Mapping[str, type] = types.MappingProxyType(
     {
         "classify": ClassifyOptions,
@@ -1461,6 +1518,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "areas": AreasOptions,
         "assess sample": SampleOptions,
         "assess accuracy": AccuracyOptions,
+        "change": ChangeOptions,
     }
 )
 """The options of each command; two commands do two things, each with its own."""

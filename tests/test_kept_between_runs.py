@@ -1,6 +1,6 @@
 """What is kept between runs knows itself: its version, its content, and damage to it.
 
-``data/kept-4`` holds a file of each kind as the present program writes it: a part file, a journal,
+``data/kept-5`` holds a file of each kind as the present program writes it: a part file, a journal,
 a cache of captions, a checkpoint of a training; the folders before it those of earlier schemas.
 """
 
@@ -35,7 +35,7 @@ FUZZ_S, TRIES = 5.0, 500  # for each kind at most; on a slow disk at least 40 da
 
 def rows(first: int, count: int) -> list[Row]:
     return [
-        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1", 0.25, b"\2")
+        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1", 0.25, b"\2", b"\3")
         for index in range(first, first + count)
     ]
 
@@ -43,7 +43,7 @@ def rows(first: int, count: int) -> list[Row]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """The files of the present schema, to be changed."""
-    return Path(shutil.copytree(DATA / "kept-4", tmp_path / "kept"))
+    return Path(shutil.copytree(DATA / "kept-5", tmp_path / "kept"))
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -136,21 +136,21 @@ def test_files_of_the_first_schema_are_refused_or_made_anew(
     assert "loop.safetensors is made anew" in caplog.text
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_a_part_file_of_an_earlier_schema_is_made_anew(
     tmp_path: Path, version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = Path(shutil.copytree(DATA / f"kept-{version}", tmp_path / "old"))
     with PartFile(old / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (0, 0)
-    assert f"it is of version {version}, this program writes 4" in caplog.text
+    assert f"it is of version {version}, this program writes 5" in caplog.text
 
 
 def test_later_schemas_are_refused_or_made_anew(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, statement in (
-        ("map.gpkg.part", "PRAGMA user_version = 5"),
+        ("map.gpkg.part", "PRAGMA user_version = 6"),
         (NAME, "UPDATE meta SET format = 3"),
         ("captions.sqlite", "PRAGMA user_version = 3"),
     ):
@@ -159,7 +159,7 @@ def test_later_schemas_are_refused_or_made_anew(
             connection.commit()
     with PartFile(kept / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (0, 0)
-    assert "it is of version 5, this program writes 4" in caplog.text
+    assert "it is of version 6, this program writes 5" in caplog.text
     with pytest.raises(OutputError, match="is a journal of format 3, this program writes 2"):
         read_journal(kept)
     assert CaptionCache(kept / "captions.sqlite").get(CAPTION) == {}

@@ -77,6 +77,7 @@ ARGUMENTS = {
     "areas": ["map.gpkg"],
     "assess sample": ["map.gpkg"],
     "assess accuracy": ["map.gpkg"],
+    "change": ["old.tif", "new.tif"],
 }
 
 

@@ -29,6 +29,7 @@ _COMMANDS = {
     "models": ("models", "models_group"),
     "refine": ("refine", "refine_command"),
     "areas": ("areas", "areas_command"),
+    "change": ("change", "change_command"),
     "assess": ("assess", "assess_group"),
     "evaluate": ("evaluate", "evaluate_command"),
     "train": ("train", "train_command"),

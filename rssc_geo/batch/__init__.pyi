@@ -22,3 +22,4 @@ from .worker import LocalPool as LocalPool
 from .worker import Pool as Pool
 from .worker import PoolLostError as PoolLostError
 from .worker import Worker as Worker
+from .worker import cut_blocks as cut_blocks

@@ -49,7 +49,7 @@ class Block:
 
     ``tiles`` int64 (n,), ascending: their indices in the grid, which of a fine map is one of
     blocks; ``spec_hash`` says by which predictor, see :func:`spec_hash`; ``words`` name the
-    classes, None: they are the model's own.
+    classes, None: they are the model's own; ``embed``: with embeddings.
     """
 
     scene: Scene
@@ -59,6 +59,7 @@ class Block:
     min_valid: float
     spec_hash: str
     words: ClassWords | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,10 @@ class BlockResult:
 
     ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
     float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``colors`` float32
-    (the same cells, 3), ``probabilities`` float32 (m, C), m captions and ``familiarity`` float32
-    (m,); of fine maps one of each for each cell. The other tiles have no valid cell of their own
-    and add nothing. Seconds of waiting for the reader and of the model; ``worker``: its name.
+    (the same cells, 3), ``probabilities`` float32 (m, C), m captions, ``familiarity`` float32 (m,)
+    and ``embeddings`` float32 (m, D) or None; of fine maps one of each for each cell. The other
+    tiles have no valid cell of their own and add nothing. Seconds of waiting for the reader and of
+    the model; ``worker``: its name.
     """
 
     tiles: NDArray[np.int64]
@@ -80,6 +82,7 @@ class BlockResult:
     probabilities: NDArray[np.float32]
     captions: list[str]
     familiarity: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None
     reading_s: float
     model_s: float
     worker: str
@@ -104,6 +107,11 @@ class BlockResult:
         probabilities = [
             result.probabilities for result in seen if result.probabilities is not None
         ]
+        vectors = [
+            result.embeddings.reshape(-1, result.embeddings.shape[-1])
+            for result in seen
+            if result.embeddings is not None
+        ]
         return cls(
             np.array([result.tile.index for result in results], np.int64),
             np.array([result.probabilities is not None for result in results], bool),
@@ -123,6 +131,7 @@ class BlockResult:
                     *(np.ravel(np.float32(result.familiarity)) for result in seen),
                 ]
             ),
+            np.concatenate(vectors) if vectors else None,
             reading_s,
             model_s,
             worker,
@@ -147,6 +156,9 @@ class BlockResult:
             probabilities = self.probabilities[mine]
             probabilities = probabilities.reshape(*shape, -1) if each else probabilities[0]
             familiarity = self.familiarity[mine]
+            vectors = None if self.embeddings is None else self.embeddings[mine]
+            if vectors is not None:
+                vectors = vectors.reshape(*shape, -1) if each else vectors[0]
             results.append(
                 TileResult(
                     tile,
@@ -156,6 +168,7 @@ class BlockResult:
                     self.captions[mine],
                     familiarity.reshape(shape) if each else float(familiarity[0]),
                     self.colors[here].reshape(*shape, 3),
+                    vectors,
                 )
             )
             at += fractions.size
@@ -185,6 +198,7 @@ def cut_blocks(run: SceneRun, *, tiles: int, words: ClassWords | None = None) ->
             plan.options.min_valid,
             expected,
             words,
+            run.target.embeds,
         )
         for start in range(0, len(run.remaining), tiles)
     ]
@@ -281,7 +295,8 @@ class Worker:
         with reader:
             tiles = _TimedTiles(iter(reader))
             predictor = _SharedPredictor(self._predictor, self._lock)
-            results = [tile for batch in predict_tiles(tiles, cells, predictor) for tile in batch]
+            batches = predict_tiles(tiles, cells, predictor, embed=block.embed)
+            results = [tile for batch in batches for tile in batch]
         return BlockResult.pack(
             results,
             classes=len(self.spec.card.classes),
@@ -370,14 +385,18 @@ class _SharedPredictor:
     def batch_size(self) -> int:
         return self._predictor.batch_size
 
-    def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
+    def __call__(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], *, embed: bool = False
+    ) -> Prediction:
         with self._working():
-            return self._predictor(pixels, mask)
+            return self._predictor(pixels, mask, embed=embed)
 
-    def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
+    def classify_block(
+        self, block: TileData, grid: BlockGrid, *, embed: bool = False
+    ) -> Prediction:
         """As of ``Predictor``."""
         with self._working():
-            return self._predictor.classify_block(block, grid)
+            return self._predictor.classify_block(block, grid, embed=embed)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

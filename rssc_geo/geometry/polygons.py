@@ -341,3 +341,29 @@ def _to_crs(
     """Coordinates (..., 2) of cell corners (...), as the affine computes them for one point."""
     x, y = grid.col_edges()[cols].astype(np.float64), grid.row_edges()[rows].astype(np.float64)
     return np.stack(transform @ (x, y), axis=-1)
+
+
+_QUAD = 5
+"""Coordinates of a cell's ring that no clip and no antimeridian has cut."""
+
+
+def unite(
+    polygons: NDArray[np.object_], labels: NDArray[np.int32], count: int
+) -> NDArray[np.object_]:
+    """The union of the cells of each region, (count,).
+
+    ``polygons``: (n,), of cells that share their corners; ``labels``: (n,), the region of each.
+    """
+    whole = bool((shapely.get_num_coordinates(polygons) == _QUAD).all())
+    boxes = shapely.area(shapely.box(*shapely.bounds(polygons).T))
+    straight = whole and np.allclose(shapely.area(polygons), boxes, rtol=1e-9, atol=0)
+    union = shapely.coverage_union_all if whole else shapely.union_all
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=count))
+    outlines = np.empty(count, object)
+    for region, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        members = polygons[order[start:end]]
+        outlines[region] = members[0] if len(members) == 1 else union(members)
+    if straight:  # corners in the middle of an edge; elsewhere neighbors share them
+        outlines = shapely.simplify(outlines, 0)
+    return np.asarray(shapely.orient_polygons(outlines))

@@ -29,6 +29,8 @@ class TileResult:
     captions : one; of a block one for each cell, row by row
     familiarity : in [0, 1], NaN where the model cannot tell; of a block ``(cell rows, cell cols)``
     colors : float32 ``(cell rows, cell cols, 3)``, see ``cell_colors``; NaN where unknown
+    embeddings : float32 ``(D,)``; of a block ``(cell rows, cell cols, D)``; None where they were
+        not asked for
     """
 
     tile: Tile
@@ -38,6 +40,7 @@ class TileResult:
     captions: Sequence[str]
     familiarity: NDArray[np.float32] | float = math.nan
     colors: NDArray[np.float32] | float = math.nan
+    embeddings: NDArray[np.float32] | None = None
 
 
 def cell_colors(data: TileData, grid: TileGrid | BlockGrid) -> NDArray[np.float32]:
@@ -68,10 +71,10 @@ class CellMap:
     """How tiles, or blocks, and cells of a grid depend on each other, for the selected cells.
 
     A cell is written when its valid share, as seen by the containing tile whose center is nearest,
-    reaches ``min_valid``. Its probabilities and familiarity are the mean over that nearest tile and
-    those other containing tiles whose own valid share reaches ``min_valid``; its caption is the
-    nearest tile's, and so is its color. Nothing here depends on the selection but which cells are
-    written, so an AOI never changes a result.
+    reaches ``min_valid``. Its probabilities, familiarity and embedding are the mean over that
+    nearest tile and those other containing tiles whose own valid share reaches ``min_valid``; its
+    caption is the nearest tile's, and so is its color. Nothing here depends on the selection but
+    which cells are written, so an AOI never changes a result.
     """
 
     def __init__(
@@ -146,8 +149,10 @@ class CellMap:
         return tile_row * self.grid.tiles_shape[1] + start_col
 
 
-_Cell = tuple[int, int, NDArray[np.float64], float, str, NDArray[np.float32]]
-"""Row, column, probabilities, familiarity, caption and color."""
+_Cell = tuple[
+    int, int, NDArray[np.float64], float, str, NDArray[np.float32], NDArray[np.float64] | None
+]
+"""Row, column, probabilities, familiarity, caption, color and embedding."""
 
 
 @dataclass(slots=True)
@@ -160,6 +165,7 @@ class _Row:
     valid: NDArray[np.bool_]  # (cells,)
     captions: dict[int, str]
     colors: NDArray[np.float32]  # (cells, 3)
+    embeddings: dict[int, NDArray[np.float64]]  # sums, of cells that are still to be given
 
 
 class CellAggregator:
@@ -175,8 +181,8 @@ class CellAggregator:
     def add(self, results: Sequence[TileResult]) -> CellBatch:
         """Take the next tiles and return the cells that are complete with them."""
         finished = [piece for result in results for piece in self._add(result)]
-        rows, cols, probabilities, familiarity, captions, colors = (
-            zip(*finished, strict=True) if finished else ((), (), (), (), (), ())
+        rows, cols, probabilities, familiarity, captions, colors, embeddings = (
+            zip(*finished, strict=True) if finished else ((), (), (), (), (), (), ())
         )
         return CellBatch(
             rows=np.array(rows, np.int32),
@@ -185,6 +191,7 @@ class CellAggregator:
             familiarity=np.array(familiarity, np.float32),
             captions=list(captions),
             colors=np.array(colors, np.float32).reshape(-1, 3),
+            embeddings=_unit(embeddings) if finished and embeddings[0] is not None else None,
         )
 
     def _add(self, result: TileResult) -> list[_Cell]:
@@ -205,6 +212,12 @@ class CellAggregator:
                 sums.counts[across] += counted[index]
             sums.valid[across] |= valid[index]
             sums.colors[across][valid[index]] = colors[index][valid[index]]
+            if result.embeddings is not None:
+                wanted = counted[index] & cells.selected[row, across]
+                for place in np.flatnonzero(wanted).tolist():
+                    vector = result.embeddings[index, place] if each else result.embeddings
+                    before = sums.embeddings.get(cols.start + place, 0.0)
+                    sums.embeddings[cols.start + place] = before + vector.astype(np.float64)
             for col in np.flatnonzero(valid[index]):
                 place = index * len(cols) + int(col) if each else 0
                 sums.captions[cols.start + int(col)] = result.captions[place]
@@ -225,6 +238,7 @@ class CellAggregator:
                 np.zeros(width, bool),
                 {},
                 np.full((width, 3), np.nan, np.float32),
+                {},
             )
         return self._rows[row]
 
@@ -248,7 +262,14 @@ class CellAggregator:
                     float(sums.familiarity[col] / sums.counts[col]),
                     sums.captions.pop(col),
                     sums.colors[col],
+                    sums.embeddings.pop(col, None),
                 )
                 for col in ready
             ]
         return complete
+
+
+def _unit(sums: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """Unit vectors (n, D) in the directions of n sums; zeros where one has none."""
+    table = np.stack(sums)
+    return np.asarray(table / np.maximum(np.linalg.norm(table, axis=1), 1e-12)[:, None], np.float32)

@@ -35,9 +35,11 @@ from rssc_geo.raster import (
     Radiometry,
     Scene,
     TileReader,
+    align_scene,
     bounds_polygon,
     cells_inside,
     fit_radiometry,
+    harmonize,
     open_scene,
     picture_warnings,
     read_aoi,
@@ -66,6 +68,7 @@ class Plan:
     warnings : what the user should know
     out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than what
         the model learned from that it cannot know what it sees
+    like : the plan of an earlier date of the same ground, in whose light the scene is seen
     """
 
     scene: Scene
@@ -77,6 +80,7 @@ class Plan:
     area: BaseGeometry | None
     warnings: tuple[str, ...]
     out_of_range: bool = False
+    like: Plan | None = None
 
     @functools.cached_property
     def cells(self) -> CellMap:
@@ -101,7 +105,10 @@ class Plan:
 
         Raises ``InputError`` when the raster cannot be read, ``UsageError`` for an odd --stretch.
         """
-        return fit_radiometry(self.scene, stretch=self.options.stretch)
+        own = fit_radiometry(self.scene, stretch=self.options.stretch)
+        if self.like is None:
+            return own
+        return harmonize(self.scene, own, self.like.scene, self.like.radiometry)
 
     def reader(self, tiles: Iterable[int], *, out_size: tuple[int, int]) -> TileReader:
         """Tiles by index, resampled to ``out_size`` (rows, columns): a context manager."""
@@ -181,6 +188,20 @@ def make_plan(
         time.monotonic() - started,
     )
     return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, bool(problem))
+
+
+def plan_later_date(source: Source, plan: Plan) -> Plan:
+    """The plan of another date of the same ground: its cells, its tiles, on its grid, in its light.
+
+    ``source`` may have another CRS, other pixels and another extent. Raises the ``RsscGeoError`` of
+    a raster that cannot be read, or shows nothing of that ground.
+    """
+    options = plan.options
+    scene = open_scene(
+        source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
+    )
+    warnings = (*scene.warnings, *picture_warnings(scene))
+    return replace(plan, scene=align_scene(scene, plan.scene), warnings=warnings, like=plan)
 
 
 def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,14 @@ from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference.aggregate import CellMap, TileResult, cell_colors
 from rssc_geo.inference.layout import BlockLayout
 from rssc_geo.inference.plan import PredictorSpec
-from rssc_geo.models import Model, ModelCard, class_choice, load_bundle, pool_windows
+from rssc_geo.models import (
+    Model,
+    ModelCard,
+    check_embeddings,
+    class_choice,
+    load_bundle,
+    pool_windows,
+)
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import TileData
 
@@ -85,11 +93,14 @@ class Prediction:
     captions : B
     familiarity : float32 (B,), the share of the model's validation pictures that are less like what
         it learned from; NaN where it cannot tell
+    embeddings : float32 (B, D), unit vectors in the space of the model's texts; None where they
+        were not asked for
     """
 
     probabilities: NDArray[np.float32]
     captions: list[str]
     familiarity: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None = None
 
 
 class Predictor:
@@ -115,6 +126,9 @@ class Predictor:
             model.decoder.to(device=compute.device, dtype=compute.dtype)
         if model.familiarity is not None:
             model.familiarity.to(device=compute.device)
+        # A copy: a head that names classes by words has the same one, in its own precision.
+        alignment = copy.deepcopy(model.alignment)
+        self._alignment = alignment and alignment.to(device=compute.device, dtype=torch.float32)
 
     @property
     def card(self) -> ModelCard:
@@ -133,7 +147,11 @@ class Predictor:
         return self._batches.size
 
     def predict(
-        self, images: NDArray[np.uint8], masks: NDArray[np.bool_] | None = None
+        self,
+        images: NDArray[np.uint8],
+        masks: NDArray[np.bool_] | None = None,
+        *,
+        embed: bool = False,
     ) -> Prediction:
         """Classify and describe pictures.
 
@@ -141,9 +159,10 @@ class Predictor:
         ----------
         images : uint8 (B, H, W, 3), RGB; pictures of another size than the card's are resampled
         masks : bool (B, H, W), True = valid; None: all pixels are
+        embed : also give embeddings
 
-        Raises ``UsageError`` for an array that is no such thing, ``RsscGeoError`` when a single
-        picture does not fit into memory.
+        Raises ``UsageError`` for an array that is no such thing, or for embeddings of a model that
+        has none, ``RsscGeoError`` when a single picture does not fit into memory.
 
         Examples
         --------
@@ -167,31 +186,43 @@ class Predictor:
             )
         if images.shape[1:3] != self.card.input_size:
             images, masks = _resampled(images, masks, self.card.input_size)
-        return self(images, masks)
+        return self(images, masks, embed=embed)
 
-    def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
+    def __call__(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], *, embed: bool = False
+    ) -> Prediction:
         """Classify pictures of the card's input size.
 
-        ``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W), True = valid; any B. Raises
-        ``RsscGeoError`` when a single picture does not fit into memory.
+        ``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W), True = valid; any B; ``embed``: also
+        give embeddings. Raises ``RsscGeoError`` when a single picture does not fit into memory.
         """
-        parts = list(self._batches(lambda part: self._run(pixels[part], mask[part]), len(pixels)))
+        parts = list(
+            self._batches(lambda part: self._run(pixels[part], mask[part], embed), len(pixels))
+        )
         if len(parts) == 1:
             return parts[0]
         none = np.empty((0, len(self.card.classes)), np.float32)
         probabilities = np.concatenate([none, *(part.probabilities for part in parts)])
+        embeddings = None
+        if embed:
+            width = check_embeddings(self.card)
+            vectors = (part.embeddings for part in parts if part.embeddings is not None)
+            embeddings = np.concatenate([np.empty((0, width), np.float32), *vectors])
         return Prediction(
             probabilities,
             [text for part in parts for text in part.captions],
             np.concatenate([none[:, 0], *(part.familiarity for part in parts)]),
+            embeddings,
         )
 
     @torch.inference_mode()
-    def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
+    def classify_block(
+        self, block: TileData, grid: BlockGrid, *, embed: bool = False
+    ) -> Prediction:
         """Classify each cell of a block by its windows, see ``rssc_geo.geometry.BlockGrid``.
 
-        ``block``: as read with its halo, at as many pixels a cell as the model's tiles have.
-        Raises ``RsscGeoError`` as for pictures.
+        ``block``: as read with its halo, at as many pixels a cell as the model's tiles have;
+        ``embed`` as for pictures. Raises ``RsscGeoError`` as for pictures.
         """
         layout = BlockLayout.of(self.card, grid, block.tile)
         images = self.model.preprocess(block.pixels[None], block.mask[None])
@@ -204,7 +235,8 @@ class Predictor:
         pooled = pooled.flatten(0, 1)
         probabilities = self._probabilities(self.model.network.classify_pooled(pooled))
         captions = self._block_captions(block, layout, features)
-        return Prediction(probabilities, captions, self._familiarity(pooled))
+        embeddings = self._embeddings(pooled) if embed else None
+        return Prediction(probabilities, captions, self._familiarity(pooled), embeddings)
 
     def _block_captions(
         self, block: TileData, layout: BlockLayout, features: torch.Tensor
@@ -231,15 +263,25 @@ class Predictor:
         return [texts[place] for place in layout.caption_of.ravel().tolist()]
 
     @torch.inference_mode()
-    def _run(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
-        compute, model, captioner = self.compute, self.model, self.captioner
+    def _run(
+        self,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        embed: bool,  # noqa: FBT001 -- of the batches' function
+    ) -> Prediction:
+        compute, model = self.compute, self.model
         images = model.preprocess(pixels, mask).to(
             device=compute.device, dtype=compute.dtype, non_blocking=True
         )
         tokens = model.network.encode_image(images)
+        found = self._caption_and_read(CaptionBatch(pixels, mask, tokens))
+        return replace(found, embeddings=self._embeddings(tokens.mean(1))) if embed else found
+
+    def _caption_and_read(self, seen: CaptionBatch) -> Prediction:
+        captioner, pixels, mask, tokens = self.captioner, seen.pixels, seen.mask, seen.image_tokens
         if not isinstance(captioner, AdaptiveCaptioner):
-            return self._read(captioner, CaptionBatch(pixels, mask, tokens))
-        found = self._read(captioner.first, CaptionBatch(pixels, mask, tokens))
+            return self._read(captioner, seen)
+        found = self._read(captioner.first, seen)
         unsure = np.flatnonzero(found.probabilities.max(1) < captioner.threshold).tolist()
         if unsure:
             batch = CaptionBatch(pixels[unsure], mask[unsure], tokens[unsure])
@@ -269,16 +311,29 @@ class Predictor:
             return np.full(len(pooled), np.nan, np.float32)
         return np.asarray(part(pooled.float()).cpu().numpy(), np.float32)
 
+    def _embeddings(self, pooled: torch.Tensor) -> NDArray[np.float32]:
+        """Mean tokens (B, I) in the space of texts, (B, D), see ``Alignment.embed_centered``."""
+        if self._alignment is None:
+            check_embeddings(self.card)
+            raise ValueError("the model lacks the alignment that its card names")
+        vectors = self._alignment.embed_centered(pooled.float()).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise self._no_number()
+        return np.asarray(vectors, np.float32)
+
     def _probabilities(self, logits: torch.Tensor) -> NDArray[np.float32]:
         """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are none."""
         model = self.model
         probabilities = model.calibrated(logits).softmax(1).cpu().numpy()
         if not np.isfinite(probabilities).all():
-            raise RsscGeoError(
-                f"what the model {model.card.name!r} computes in {self.spec.dtype} is no number:"
-                " run it with --dtype float32, or get it anew"
-            )
+            raise self._no_number()
         return np.asarray(probabilities, np.float32)
+
+    def _no_number(self) -> RsscGeoError:
+        return RsscGeoError(
+            f"what the model {self.card.name!r} computes in {self.spec.dtype} is no number:"
+            " run it with --dtype float32, or get it anew"
+        )
 
 
 def load_predictor(options: PredictorOptions) -> Predictor:
@@ -358,22 +413,27 @@ class TilePredictor(Protocol):
     def batch_size(self) -> int:
         """Tiles a batch."""
 
-    def __call__(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Prediction:
+    def __call__(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], *, embed: bool = False
+    ) -> Prediction:
         """``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W)."""
 
-    def classify_block(self, block: TileData, grid: BlockGrid) -> Prediction:
+    def classify_block(
+        self, block: TileData, grid: BlockGrid, *, embed: bool = False
+    ) -> Prediction:
         """As of ``Predictor``."""
 
 
 def predict_tiles(
-    tiles: Iterable[TileData], cells: CellMap, predictor: TilePredictor
+    tiles: Iterable[TileData], cells: CellMap, predictor: TilePredictor, *, embed: bool = False
 ) -> Iterator[list[TileResult]]:
     """Runs of consecutive tiles with their results, a model batch in each; of blocks, one by one.
 
-    Tiles without data are not looked at.
+    Tiles without data are not looked at. ``embed``: the results have embeddings.
     """
     if isinstance(cells.grid, BlockGrid):
-        yield from ([_look_at_block(block, cells, cells.grid, predictor)] for block in tiles)
+        for block in tiles:
+            yield [_look_at_block(block, cells, cells.grid, predictor, embed=embed)]
         return
     pending: list[TileData | TileResult] = []
     wanted = 0
@@ -386,45 +446,57 @@ def predict_tiles(
                 TileResult(data.tile, data.valid_fraction, data.cell_fractions, None, ("",))
             )
         if wanted >= predictor.batch_size or len(pending) >= _PENDING + wanted:
-            yield _predict_batch(pending, cells.grid, predictor)
+            yield _predict_batch(pending, cells.grid, predictor, embed=embed)
             pending, wanted = [], 0
     if pending:
-        yield _predict_batch(pending, cells.grid, predictor)
+        yield _predict_batch(pending, cells.grid, predictor, embed=embed)
 
 
 def _predict_batch(
-    pending: list[TileData | TileResult], grid: TileGrid, predictor: TilePredictor
+    pending: list[TileData | TileResult],
+    grid: TileGrid,
+    predictor: TilePredictor,
+    *,
+    embed: bool,
 ) -> list[TileResult]:
     looked = [data for data in pending if isinstance(data, TileData)]
     if not looked:
         return [result for result in pending if isinstance(result, TileResult)]
     found = predictor(
-        np.stack([data.pixels for data in looked]), np.stack([data.mask for data in looked])
+        np.stack([data.pixels for data in looked]),
+        np.stack([data.mask for data in looked]),
+        embed=embed,
     )
-    captions = ((text,) for text in found.captions)
-    rows = iter(zip(found.probabilities, captions, found.familiarity.tolist(), strict=True))
-    return [
-        TileResult(
+    results: list[TileResult] = []
+    row = 0
+    for item in pending:
+        if isinstance(item, TileResult):
+            results.append(item)
+            continue
+        result = TileResult(
             item.tile,
             item.valid_fraction,
             item.cell_fractions,
-            *next(rows),
+            found.probabilities[row],
+            (found.captions[row],),
+            float(found.familiarity[row]),
             cell_colors(item, grid),
+            None if found.embeddings is None else found.embeddings[row],
         )
-        if isinstance(item, TileData)
-        else item
-        for item in pending
-    ]
+        results.append(result)
+        row += 1
+    return results
 
 
 def _look_at_block(
-    block: TileData, cells: CellMap, grid: BlockGrid, predictor: TilePredictor
+    block: TileData, cells: CellMap, grid: BlockGrid, predictor: TilePredictor, *, embed: bool
 ) -> TileResult:
     """A block's result: of each of its cells, where any is valid."""
     tile, fractions = block.tile, block.cell_fractions
     if not cells.valid(fractions).any():
         return TileResult(tile, block.valid_fraction, fractions, None, ("",))
-    found = predictor.classify_block(block, grid)
+    found = predictor.classify_block(block, grid, embed=embed)
+    embeddings = found.embeddings
     return TileResult(
         tile,
         block.valid_fraction,
@@ -433,6 +505,7 @@ def _look_at_block(
         found.captions,
         found.familiarity.reshape(fractions.shape),
         cell_colors(block, grid),
+        None if embeddings is None else embeddings.reshape(*fractions.shape, -1),
     )
 
 

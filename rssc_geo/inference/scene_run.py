@@ -25,9 +25,16 @@ from rssc_geo.files import local_file
 from rssc_geo.geometry import BlockGrid
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
-from rssc_geo.models import legend_of
+from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
-from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
+from rssc_geo.output import (
+    CellBatch,
+    GeoGrid,
+    LandUseSummary,
+    LandUseWriter,
+    OutputTarget,
+    PartFile,
+)
 from rssc_geo.progress import Progress
 from rssc_geo.raster import TileReader
 
@@ -60,6 +67,8 @@ class SceneRun:
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
         self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
         card = spec.card
+        if target.embeds:
+            check_embeddings(card)
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
@@ -96,7 +105,9 @@ class SceneRun:
             self.plan.unit_reader(self.remaining.tolist(), input_size=size) as reader,
             _WriterThread(self.take) as writer,
         ):
-            for results in predict_tiles(reader, self.plan.unit_cells, predictor):
+            for results in predict_tiles(
+                reader, self.plan.unit_cells, predictor, embed=self.target.embeds
+            ):
                 writer.put(results)
                 done += len(results)
                 looked += sum(result.probabilities is not None for result in results)
@@ -112,13 +123,33 @@ class SceneRun:
         self._writer.append(cells, results[-1].tile.index + 1)
 
     def finish(self, extra_provenance: Mapping[str, object]) -> LandUseSummary:
-        """Make the map once all tiles were taken; ``complete`` then ends the run.
+        """Make the map once all tiles were taken; ``discard`` then ends the run.
 
         Raises ``InputError`` for a raster that changed in the meantime and
         ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
         ``OutputError`` when the map cannot be written (the part file is kept).
         """
-        started, scene = time.monotonic(), self.plan.scene
+        started = time.monotonic()
+        self._check_complete()
+        summary = self._writer.make(extra_provenance, self._pixels)
+        log.info("%s written in %.1f s", self.target.path, time.monotonic() - started)
+        return summary
+
+    def settle(self) -> PartFile:
+        """The cells once all tiles were taken, for what is no map; errors as of ``finish``."""
+        self._check_complete()
+        return self._writer.settle()
+
+    def announce(self) -> None:
+        """Something was added to the map: it is still this run's."""
+        self._writer.announce()
+
+    def discard(self) -> None:
+        """Delete the part file; until then a run that was killed is gone on with."""
+        self._writer.discard()
+
+    def _check_complete(self) -> None:
+        scene = self.plan.scene
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
             raise InputError(
@@ -128,17 +159,6 @@ class SceneRun:
         if not len(self._writer):
             self._writer.discard()
             raise nothing_to_classify(self.plan)
-        summary = self._writer.make(extra_provenance, self._pixels)
-        log.info("%s written in %.1f s", self.target.path, time.monotonic() - started)
-        return summary
-
-    def announce(self) -> None:
-        """Something was added to the map: it is still this run's."""
-        self._writer.announce()
-
-    def complete(self) -> None:
-        """Remove the part file: until then a run that was killed is gone on with."""
-        self._writer.discard()
 
     def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
         """Some blocks of the scene, in the network's colors: no faster than one thread reads."""
@@ -172,6 +192,7 @@ class SceneRun:
             "scaling": asdict(self.plan.radiometry),
             **self.spec.as_dict(),
             "probabilities": self.target.probabilities,
+            "embeddings": self.target.embeds,
         }
 
     def _provenance(self) -> dict[str, Any]:

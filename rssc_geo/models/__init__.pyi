@@ -23,6 +23,7 @@ from .card import UNKNOWN_CLASS as UNKNOWN_CLASS
 from .card import Footprint as Footprint
 from .card import ModelCard as ModelCard
 from .card import SceneClass as SceneClass
+from .card import check_embeddings as check_embeddings
 from .card import in_words as in_words
 from .card import read_json as read_json
 from .class_choice import check_class_choice as check_class_choice

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from rssc_geo.errors import BundleError, one_line
+from rssc_geo.errors import BundleError, UsageError, one_line
 
 _DEPTH = 32
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -451,6 +451,19 @@ class ModelCard:
             raise BundleError(
                 f"{where}: config.json cannot be used: {one_line(error)}; get the bundle anew"
             ) from error
+
+
+def check_embeddings(card: ModelCard) -> int:
+    """The width of a model's embeddings, in the space that its pictures and texts share.
+
+    Raises ``UsageError`` for a model that was trained without captions.
+    """
+    if card.alignment is None:
+        raise UsageError(
+            f"the model {card.name!r} was trained without captions: it has no embeddings that"
+            " pictures and words share"
+        )
+    return int(card.alignment["text_width"])
 
 
 def _check_format(data: Any) -> None:

@@ -405,6 +405,13 @@ class Alignment(nn.Module):
         """Mean image tokens (B, I) → unit vectors (B, X)."""
         return F.normalize(self.project(pooled), dim=1)
 
+    def embed_centered(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Mean image tokens (B, I) → unit vectors (B, X) by what sets images apart.
+
+        Their inner products with unit text embeddings, and with each other, rank images.
+        """
+        return F.normalize(self.embed(pooled) - self.center, dim=1)
+
     def forward(self, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Mean image tokens (B, I) and unit text embeddings (C, X) → logits (B, C)."""
         return self.log_scale.exp() * (self.embed(pooled) - self.center) @ texts.T  # (B, C)

@@ -8,9 +8,18 @@ from .areas import write_area_table as write_area_table
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer
 from .cells import read_totals as read_totals
+from .change import CHANGE_CELL_FIELDS as CHANGE_CELL_FIELDS
+from .change import CHANGE_FIELDS as CHANGE_FIELDS
+from .change import ChangedCells as ChangedCells
+from .change import ChangeRegion as ChangeRegion
+from .change import write_change as write_change
+from .change_map import ChangeMap as ChangeMap
+from .change_map import open_map as open_map
 from .finished import FinishedMap as FinishedMap
 from .finished import MapCells as MapCells
 from .finished import MapClass as MapClass
+from .formats import FORMATS as FORMATS
+from .formats import WGS84 as WGS84
 from .formats import format_of as format_of
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
@@ -36,6 +45,7 @@ from .legends import translate_classes as translate_classes
 from .partfile import CellBatch as CellBatch
 from .partfile import PartFile as PartFile
 from .partfile import Row as Row
+from .partfile import table_of as table_of
 from .placement import GeoGrid as GeoGrid
 from .placement import Placement as Placement
 from .refined import RefinedCells as RefinedCells
@@ -64,4 +74,9 @@ from .styles import xml_text as xml_text
 from .target import OutputTarget as OutputTarget
 from .target import check_closed as check_closed
 from .target import make_target as make_target
+from .transitions import ARROW as ARROW
+from .transitions import TransitionRow as TransitionRow
+from .transitions import transition_name as transition_name
+from .transitions import transition_table as transition_table
+from .transitions import write_transition_table as write_transition_table
 from .zones import read_zones as read_zones

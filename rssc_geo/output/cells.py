@@ -28,22 +28,25 @@ _BATCH = 8192
 _OGR_GEOMETRY = "wkb_geometry"  # what GDAL calls a geometry column that has no name
 
 
-def read_cells(output: Path, names: Sequence[str] | None = None) -> Layer:
+def read_cells(
+    output: Path, names: Sequence[str] | None = None, *, fields: Sequence[Field] = CELL_FIELDS
+) -> Layer:
     """The cells of the map ``output`` as a layer in its CRS, without fields for probabilities.
 
-    ``names``: of the fields that are wanted; by default all. Here and while its batches are read:
+    ``names``: of the fields that are wanted; by default all; ``fields``: that it has, those of a
+    map. Here and while its batches are read:
     ``InputError`` when the file cannot be read.
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "cells")
     parquet = path.suffix.lower() == ".parquet"
     inner = "cells" if output_format.multilayer else None
-    wanted = tuple(field for field in CELL_FIELDS if names is None or field.name in names)
+    wanted = tuple(field for field in fields if names is None or field.name in names)
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             for table in (
-                _parquet(path, layer.schema.names) if parquet else _ogr(path, inner, wanted)
+                _parquet(path, layer.schema.names) if parquet else _ogr(path, inner, wanted, fields)
             ):
                 yield from table.select(layer.schema.names).cast(layer.schema).to_batches()
         # RuntimeError: base of pyogrio's errors.
@@ -112,9 +115,11 @@ def _parquet_crs(path: Path) -> CRS:
     return CRS(geo["columns"][GEOMETRY]["crs"])
 
 
-def _ogr(path: Path, inner: str | None, wanted: Sequence[Field]) -> Iterator[pa.Table]:
-    names = [field.name for field in CELL_FIELDS]
-    short = short_names(CELL_FIELDS) if path.suffix.lower() == ".shp" else names
+def _ogr(
+    path: Path, inner: str | None, wanted: Sequence[Field], fields: Sequence[Field]
+) -> Iterator[pa.Table]:
+    names = [field.name for field in fields]
+    short = short_names(fields) if path.suffix.lower() == ".shp" else names
     full = dict(zip(short, names, strict=True))
     stored = [name for name, of in full.items() if of in {field.name for field in wanted}]
     with pyogrio.open_arrow(

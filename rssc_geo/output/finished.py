@@ -7,7 +7,7 @@ the region in which its middle lies, not of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pyproj import CRS
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import label_regions
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
-from rssc_geo.output.layers import GEOMETRY
+from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field
 
 _NOTHING = -1
 
@@ -66,6 +66,8 @@ class FinishedMap:
     Here and while it is read: ``InputError`` for a file that is not there, or no map.
     """
 
+    _fields: Sequence[Field] = CELL_FIELDS
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
@@ -109,7 +111,7 @@ class FinishedMap:
     def outlines(self) -> Iterator[tuple[int, NDArray[np.object_]]]:
         """The polygons of the cells in the order of ``cells``, in chunks with their first index."""
         start = 0
-        for batch in read_cells(self.path, ("row",)).batches():
+        for batch in read_cells(self.path, ("row",), fields=self._fields).batches():
             polygons = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
             yield start, polygons
             start += len(polygons)

@@ -24,6 +24,9 @@ from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 log = logging.getLogger(__name__)
 
 WGS84 = CRS.from_epsg(4326)
+_MAIN_LAYERS = frozenset({"landuse", "change"})
+"""Layers that the result itself is, where a file holds one layer."""
+
 _SHAPEFILE_TEXT_BYTES = 254
 _TAIL_BYTES = 64
 # Indexes and remains of other programs, wrong beside a new Shapefile.
@@ -56,7 +59,7 @@ class Format:
 
     def layer_path(self, output: Path, layer: str) -> Path:
         """The file of a layer of the map ``output``: that itself, or ``x_cells.ext`` for cells."""
-        if self.multilayer or layer == "landuse":
+        if self.multilayer or layer in _MAIN_LAYERS:
             return output
         return output.with_name(f"{output.stem}_{layer}{output.suffix}")
 
@@ -127,7 +130,7 @@ def _write_shapefile(layer: Layer, path: Path, _provenance: Mapping[str, object]
     shortened = replace(layer, name=path.stem, fields=fields, batches=batches)
     _write_ogr(shortened, path, "ESRI Shapefile", {"ENCODING": "UTF-8"})
     _write_field_table(path.with_name(f"{path.stem}_fields.csv"), layer.fields, names)
-    if layer.name == "landuse":
+    if layer.name in _MAIN_LAYERS:
         log.warning(
             "Shapefile: field names are cut to 10 characters and texts to %d bytes; %s_fields.csv"
             " lists the full names",

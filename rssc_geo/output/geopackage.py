@@ -17,12 +17,14 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, t
 from rssc_geo.errors import OutputError
 from rssc_geo.files import write_error
 from rssc_geo.output.layers import GEOMETRY, Layer
-from rssc_geo.output.styles import LayerStyle, map_styles, xml_text
+from rssc_geo.output.styles import LayerStyle, change_styles, map_styles, xml_text
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
-_OWN_LAYERS = frozenset({"landuse", "cells", "captions", "review", "sample", "layer_styles"})
+_OWN_LAYERS = frozenset(
+    {"landuse", "change", "cells", "captions", "review", "sample", "layer_styles"}
+)
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
 _QGIS_URI = "http://mrcc.com/qgis.dtd"
 
@@ -122,8 +124,10 @@ def _styles(
 ) -> tuple[LayerStyle, ...]:
     if style is not None:
         return (style,)
-    is_map = any(field.name == "class" for field in layer.fields)
-    return map_styles(layer, classes) if is_map else ()
+    names = {field.name for field in layer.fields}
+    if "to_class" in names:
+        return change_styles(layer, classes)
+    return map_styles(layer, classes) if "class" in names else ()
 
 
 def describe_layer(path: Path, layer: Layer, style: LayerStyle) -> None:

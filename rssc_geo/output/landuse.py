@@ -192,13 +192,7 @@ class LandUseWriter:
         cannot be written; the part file is then kept. One that was damaged meanwhile is deleted.
         """
         target = self._target
-        if not self._part.is_whole():
-            self._part.remove()
-            raise OutputError(
-                f"{self._part.path} was damaged while it was in use: what was classified is"
-                " dropped, run the same command again"
-            )
-        steps = take_steps(self._part, target, self._named, unknown_below=self._unknown_below)
+        steps = self.settle().steps
         if not target.snap:
             return self._write(self._map(), steps, extra_provenance)
         if pixels is None:
@@ -216,7 +210,7 @@ class LandUseWriter:
         steps: Mapping[str, object],
         extra_provenance: Mapping[str, object] | None,
     ) -> LandUseSummary:
-        """Put a map in place and remove the part file."""
+        """Put a map in place."""
         target = self._target
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
@@ -233,6 +227,20 @@ class LandUseWriter:
                 write_class_raster(path, result.pixels, self._geo.crs, self._classes)
             self._part.announce({path: staging.place(path) for path in target.results})
         return _summary(target, result, self._classes)
+
+    def settle(self) -> PartFile:
+        """The part file once all cells were appended and the steps over them are taken.
+
+        Raises ``OutputError`` for one that was damaged meanwhile, which is deleted.
+        """
+        if not self._part.is_whole():
+            self._part.remove()
+            raise OutputError(
+                f"{self._part.path} was damaged while it was in use: what was classified is"
+                " dropped, run the same command again"
+            )
+        take_steps(self._part, self._target, self._named, unknown_below=self._unknown_below)
+        return self._part
 
     def close(self) -> None:
         """Stop, keeping the part file so that the next identical run goes on from it."""

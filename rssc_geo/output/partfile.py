@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from rssc_geo.files import content_mark
 log = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x52534750  # "RSGP"
-_SCHEMA = 4  # the user version; changes with what the tables hold
+_SCHEMA = 5  # the user version; changes with what the tables hold
 _FETCH = 8192
 _HEADER_BYTES = 100
 _DIGESTS = 1 << 128
@@ -41,19 +41,22 @@ _CREATE = """
     CREATE TABLE cells (
         row INTEGER NOT NULL, col INTEGER NOT NULL, class_id INTEGER NOT NULL,
         confidence REAL NOT NULL, runner_up INTEGER, margin REAL NOT NULL, caption TEXT NOT NULL,
-        probabilities BLOB, familiarity REAL, color BLOB,
+        probabilities BLOB, familiarity REAL, color BLOB, embedding BLOB,
         PRIMARY KEY (row, col)
     ) WITHOUT ROWID;
 """
-_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # of a cell
+_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # of a cell
 _STATEMENTS = [text.strip() for text in _CREATE.strip().rstrip(";").split(";")]
 
-Row = tuple[int, int, int, float, int | None, float, str, bytes | None, float | None, bytes | None]
+Row = tuple[
+    int, int, int, float, int | None, float, str, bytes | None, float | None, bytes | None,
+    bytes | None,
+]  # fmt: skip
 """A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities,
-familiarity, its mean color.
+familiarity, its mean color, its embedding.
 
-Probabilities and color are float32 bytes, or None where they are not asked for; the familiarity is
-None where the model cannot tell.
+Probabilities and color are float32 bytes, the embedding float16 bytes, or None where they are not
+asked for; the familiarity is None where the model cannot tell.
 """
 
 
@@ -68,6 +71,8 @@ class CellBatch:
     familiarity : float32 (n,), in [0, 1]; NaN where the model cannot tell
     captions : n texts
     colors : float32 (n, 3), mean red, green and blue as the network saw them, 0 to 255
+    embeddings : float32 (n, D), unit vectors in the space of the model's texts; None where they
+        were not asked for
     """
 
     rows: NDArray[np.int32]
@@ -76,11 +81,14 @@ class CellBatch:
     familiarity: NDArray[np.float32]
     captions: list[str]
     colors: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        columns = (
+        columns: list[Sized] = [
             self.rows, self.cols, self.probabilities, self.familiarity, self.captions, self.colors
-        )  # fmt: skip
+        ]  # fmt: skip
+        if self.embeddings is not None:
+            columns.append(self.embeddings)
         counts = {len(column) for column in columns}
         if len(counts) != 1 or self.probabilities.ndim != 2:
             raise ValueError(
@@ -101,6 +109,7 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
     table = np.ascontiguousarray(batch.probabilities, np.float32)
     order = np.argsort(-table, axis=1, kind="stable")[:, :2]
     top = np.take_along_axis(table, order, axis=1).astype(np.float64)
+    halves = None if batch.embeddings is None else batch.embeddings.astype(np.float16)
     second = np.zeros(len(table)) if table.shape[1] == 1 else top[:, 1]
     unknown = batch.familiarity < unknown_below
     following = np.where(unknown, order[:, 0], np.where(second > 0, order[:, -1], -1))
@@ -116,6 +125,7 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
             _blobs(table, keep=keep),
             [None if np.isnan(value) else value for value in batch.familiarity.tolist()],
             _blobs(batch.colors, keep=keep),
+            [None] * len(table) if halves is None else [half.tobytes() for half in halves],
             strict=True,
         )
     )
@@ -123,7 +133,7 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
 
 def batch_of(rows: Sequence[Row]) -> CellBatch:
     """The cells of rows that keep probabilities and colors."""
-    row, col, *_, captions, probabilities, familiarity, colors = zip(*rows, strict=True)
+    row, col, *_, captions, probabilities, familiarity, colors, halves = zip(*rows, strict=True)
     return CellBatch(
         np.array(row, np.int32),
         np.array(col, np.int32),
@@ -131,6 +141,7 @@ def batch_of(rows: Sequence[Row]) -> CellBatch:
         np.array(familiarity, np.float32),  # None becomes NaN
         list(captions),
         table_of(colors),
+        None if halves[0] is None else table_of(halves, np.float16).astype(np.float32),
     )
 
 
@@ -141,9 +152,9 @@ def _blobs(table: NDArray[np.float32], *, keep: bool) -> list[bytes] | list[None
     return [row.tobytes() for row in np.ascontiguousarray(table, np.float32)]
 
 
-def table_of(blobs: Sequence[bytes]) -> NDArray[np.float32]:
-    """The probabilities (n, C), or colors (n, 3), that n rows keep."""
-    return np.frombuffer(b"".join(blobs), np.float32).reshape(len(blobs), -1)
+def table_of(blobs: Sequence[bytes], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+    """The probabilities (n, C), colors (n, 3) or, float16, embeddings (n, D) that n rows keep."""
+    return np.frombuffer(b"".join(blobs), dtype).reshape(len(blobs), -1)
 
 
 class PartFile:

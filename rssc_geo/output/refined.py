@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from scipy import ndimage
 
-from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small
+from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small, unite
 from rssc_geo.output.geopackage import describe_geopackage
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, LANDUSE_FIELDS, Field, Layer
 from rssc_geo.output.target import OutputTarget
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 8192
 _NOTHING = -1
-_QUAD = 5
-"""Coordinates of a cell's ring that no clip and no antimeridian has cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ def write_refined(
             "confidence": np.round(mean, 6),
             "area_m2": np.round(area, 4),
             "cells": pa.array(members, pa.int32()),
-            GEOMETRY: shapely.to_wkb(_outlines(cells.polygons, labels, count)),
+            GEOMETRY: shapely.to_wkb(unite(cells.polygons, labels, count)),
         }
     )
     own = {name: cells.columns.column(name) for name in cells.columns.column_names}
@@ -141,25 +139,6 @@ def _named(cells: RefinedCells, codes: NDArray[np.int64]) -> dict[str, pa.Array]
         "class_id": pa.array(numbers[codes], pa.int32()),
         "group": pa.array(groups[codes], pa.string()),
     }
-
-
-def _outlines(
-    polygons: NDArray[np.object_], labels: NDArray[np.int32], count: int
-) -> NDArray[np.object_]:
-    """The union of the cells of each region."""
-    whole = bool((shapely.get_num_coordinates(polygons) == _QUAD).all())
-    boxes = shapely.area(shapely.box(*shapely.bounds(polygons).T))
-    straight = whole and np.allclose(shapely.area(polygons), boxes, rtol=1e-9, atol=0)
-    union = shapely.coverage_union_all if whole else shapely.union_all
-    order = np.argsort(labels, kind="stable")
-    ends = np.cumsum(np.bincount(labels, minlength=count))
-    outlines = np.empty(count, object)
-    for region, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        members = polygons[order[start:end]]
-        outlines[region] = members[0] if len(members) == 1 else union(members)
-    if straight:  # corners in the middle of an edge; elsewhere neighbors share them
-        outlines = shapely.simplify(outlines, 0)
-    return np.asarray(shapely.orient_polygons(outlines))
 
 
 def _layer(name: str, title: str, table: pa.Table, fields: Sequence[Field], crs: CRS) -> Layer:

@@ -7,7 +7,7 @@ from people and may hold anything; ElementTree escapes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FILL_OPACITY = 0.6  # the imagery below stays readable
 _OUTLINE_SHADE = 0.6
-_OUTLINE_MM = {"landuse": 0.26, "cells": 0.1}
+_OUTLINE_MM = {"landuse": 0.26, "change": 0.46, "cells": 0.1}
 _OTHER = "#9e9e9e"
 _CATEGORIES = "Symbology|Fields|MapTips"
 _NAMESPACES = {"xmlns": "http://www.opengis.net/sld", "xmlns:ogc": "http://www.opengis.net/ogc"}
@@ -52,6 +52,16 @@ CONFIDENCE_STEPS = (
     Step(0.7, 0.85, "#21918c", "70 to 85 %"),
     Step(0.85, 0.95, "#5ec962", "85 to 95 %"),
     Step(0.95, 1.0, "#fde725", "95 % and more"),
+)
+
+
+# Of white to dark red: what did not change leaves the picture below it alone.
+CHANGE_STEPS = (
+    Step(0.0, 0.1, "#fff5f0", "under 10 %"),
+    Step(0.1, 0.5, "#fcbba1", "10 to 50 %"),
+    Step(0.5, 0.8, "#fb6a4a", "50 to 80 %"),
+    Step(0.8, 0.95, "#cb181d", "80 to 95 %"),
+    Step(0.95, 1.0, "#67000d", "95 % and more"),
 )
 
 
@@ -106,6 +116,36 @@ def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle,
     return tuple(styles)
 
 
+def change_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, ...]:
+    """Styles of changes: by what became of the ground, by what it was, by probability.
+
+    Regions show first what they became, cells how probable their change is.
+    """
+    looks = _class_categories(classes)
+    regions = layer.name == "change"
+    by_class = [
+        LayerStyle(
+            name,
+            description,
+            _categorized_qml(layer.name, layer.fields, name, looks),
+            _categorized_sld(layer.name, description, name, looks),
+            default=regions and name == "to_class",
+        )
+        for name, description in (
+            ("to_class", "What the ground became"),
+            ("from_class", "What the ground was"),
+        )
+    ]
+    probability = LayerStyle(
+        "probability",
+        "Probability of a change in five steps",
+        _graduated_qml(layer.name, layer.fields, "probability", CHANGE_STEPS),
+        _graduated_sld(layer.name, "Probability of a change", "probability", CHANGE_STEPS),
+        default=not regions,
+    )
+    return (*by_class, probability) if regions else (probability, *by_class)
+
+
 def class_qml(layer: str, fields: Sequence[Field], classes: Sequence[SceneClass]) -> str:
     """The style by class: one category each, and a gray one for values that edits may bring."""
     return _categorized_qml(layer, fields, "class", _class_categories(classes))
@@ -118,17 +158,23 @@ def group_qml(layer: str, fields: Sequence[Field], classes: Sequence[SceneClass]
 
 def confidence_qml(layer: str, fields: Sequence[Field]) -> str:
     """The style by confidence, in five steps."""
+    return _graduated_qml(layer, fields, "confidence", CONFIDENCE_STEPS)
+
+
+def _graduated_qml(
+    layer: str, fields: Sequence[Field], attribute: str, steps: Sequence[Step]
+) -> str:
     root = Element("qgis", version="3.22.0", styleCategories=_CATEGORIES)
     renderer = SubElement(
         root,
         "renderer-v2",
         type="graduatedSymbol",
-        attr="confidence",
+        attr=attribute,
         graduatedMethod="GraduatedColor",
     )
     renderer.set("symbollevels", "0")
     ranges, symbols = SubElement(renderer, "ranges"), SubElement(renderer, "symbols")
-    for index, step in enumerate(CONFIDENCE_STEPS):
+    for index, step in enumerate(steps):
         lower, upper = f"{step.lower:.15f}", f"{step.upper:.15f}"
         SubElement(
             ranges,
@@ -249,16 +295,17 @@ def group_sld(layer: str, classes: Sequence[SceneClass]) -> str:
 
 def confidence_sld(layer: str) -> str:
     """The style by confidence; a value between two steps belongs to the upper one."""
-    root, rules = _sld(layer, "Confidence")
-    for step in CONFIDENCE_STEPS:
+    return _graduated_sld(layer, "Confidence", "confidence", CONFIDENCE_STEPS)
+
+
+def _graduated_sld(layer: str, title: str, attribute: str, steps: Sequence[Step]) -> str:
+    root, rules = _sld(layer, title)
+    for step in steps:
         both = SubElement(_rule(rules, step.label, step.color), "ogc:And")
-        _compare(both, "PropertyIsGreaterThanOrEqualTo", "confidence", str(step.lower))
-        below = (
-            "PropertyIsLessThan"
-            if step is not CONFIDENCE_STEPS[-1]
-            else "PropertyIsLessThanOrEqualTo"
-        )
-        _compare(both, below, "confidence", str(step.upper))
+        _compare(both, "PropertyIsGreaterThanOrEqualTo", attribute, str(step.lower))
+        last = step is steps[-1]
+        below = "PropertyIsLessThanOrEqualTo" if last else "PropertyIsLessThan"
+        _compare(both, below, attribute, str(step.upper))
     return tostring(root, encoding="unicode")
 
 
@@ -334,8 +381,10 @@ def _finished(root: Element, fields: Sequence[Field]) -> str:
     SubElement(root, "layerOpacity").text = "1"
     SubElement(root, "blendMode").text = "0"
     _add_aliases(root, fields)
-    SubElement(root, "previewExpression").text = '"class"'
-    SubElement(root, "mapTip", enabled="1").text = _map_tip(fields)
+    names = {field.name for field in fields}
+    shown = "to_class" if "to_class" in names else "class"
+    SubElement(root, "previewExpression").text = f'"{shown}"'
+    SubElement(root, "mapTip", enabled="1").text = _map_tip(names)
     return _DOCTYPE + tostring(root, encoding="unicode")
 
 
@@ -398,10 +447,15 @@ def _rgba(color: Rgb, opacity: float) -> str:
     return ",".join(str(channel) for channel in (*color, round(255 * opacity)))
 
 
-def _map_tip(fields: Sequence[Field]) -> str:
+def _map_tip(names: Collection[str]) -> str:
     """HTML with QGIS expressions, in which values are escaped: QGIS does not do so itself."""
-    names = {field.name for field in fields}
-    lines = [f"<b>{_escaped('class')}</b>", 'Confidence [% round(100 * "confidence") %] %']
+    if "to_class" in names:
+        lines = [
+            f"{_escaped('from_class')} → <b>{_escaped('to_class')}</b>",
+            'Probability of a change [% round(100 * "probability") %] %',
+        ]
+    else:
+        lines = [f"<b>{_escaped('class')}</b>", 'Confidence [% round(100 * "confidence") %] %']
     if "runner_up" in names:
         lines.append(f"then {_escaped('runner_up')}")
     if "area_m2" in names:

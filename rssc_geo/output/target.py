@@ -51,6 +51,7 @@ class OutputTarget:
     class_raster : path of a COG of the cells' classes, or None
     full_provenance : whether map and report tell the folders of local files
     unknown : whether cells unlike what the model has learned are ``Unknown``
+    embeds : whether the part file keeps each cell's embedding
     """
 
     path: Path
@@ -65,6 +66,7 @@ class OutputTarget:
     class_raster: Path | None = None
     full_provenance: bool = False
     unknown: bool = True
+    embeds: bool = False
 
     @property
     def format(self) -> Format:

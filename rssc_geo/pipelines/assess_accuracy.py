@@ -32,7 +32,15 @@ from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions
-from rssc_geo.output import UNMAPPED, FinishedMap, Legend, read_legend, translate_classes
+from rssc_geo.output import (
+    ARROW,
+    UNMAPPED,
+    FinishedMap,
+    Legend,
+    open_map,
+    read_legend,
+    translate_classes,
+)
 from rssc_geo.reports import write_assessment_page
 
 log = logging.getLogger(__name__)
@@ -189,6 +197,17 @@ class AccuracyAssessment:
         return [target / name for name in names]
 
 
+def adjusted_area(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """Columns of a table for the adjusted area of a class, as ``MapAccuracy.as_dict`` tells it."""
+    area = entry["area_m2"]
+    return {
+        "adjusted_m2": area["value"],
+        "adjusted_standard_error_m2": area["standard_error"],
+        "adjusted_low_m2": area["low"],
+        "adjusted_high_m2": area["high"],
+    }
+
+
 def assess_accuracy(
     maps: str | Path | Sequence[str | Path],
     reference: str | Path,
@@ -202,7 +221,8 @@ def assess_accuracy(
 
     Parameters
     ----------
-    maps : one, or several on the same reference: the first is then compared with the others
+    maps : one, or several on the same reference: the first is then compared with the others; also
+        what :func:`rssc_geo.change` wrote, whose classes are the transitions
     reference : labels by :func:`rssc_geo.assess_sample`, or points or polygons with a column of
         class names; ``file.gpkg|layername=name`` for one of several layers
     options : all that the command line has; its defaults
@@ -229,7 +249,8 @@ def assess_accuracy(
             f"{reference}: column {options.field!r} holds no label yet in any of its"
             f" {len(labels.labels)} features"
         )
-    done = [_assess(FinishedMap(path), labels, legend) for path in paths]
+    translated = legend is not None
+    done = [_assess(open_map(path, translated=translated), labels, legend) for path in paths]
     for each in done:
         for note in each.result.notes:
             log.warning("%s: %s", each.result.path, note)
@@ -340,7 +361,8 @@ def _truth(
 
 def _key(name: str) -> str:
     """What is alike in ``DenseResidential``, ``Dense residential`` and ``dense_residential``."""
-    return "".join(in_words(name).casefold().replace("_", " ").replace("-", " ").split())
+    words = in_words(name.replace(ARROW, "->")).casefold()
+    return "".join(words.replace("_", " ").replace("-", " ").split())
 
 
 def _moved(reference: Reference, finished: FinishedMap) -> NDArray[np.object_]:

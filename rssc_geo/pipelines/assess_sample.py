@@ -27,10 +27,10 @@ from rssc_geo.models import UNKNOWN_CLASS, known_names
 from rssc_geo.options import SampleOptions, values_of
 from rssc_geo.output import (
     UNMAPPED,
-    FinishedMap,
     Legend,
     OutputTarget,
     check_closed,
+    open_map,
     read_legend,
     translate_classes,
 )
@@ -103,7 +103,8 @@ def assess_sample(
 
     Parameters
     ----------
-    map_path : a map by :func:`rssc_geo.classify`, in any format
+    map_path : a map by :func:`rssc_geo.classify`, in any format, or what :func:`rssc_geo.change`
+        wrote: its classes are the transitions
     output : a .gpkg with the layer ``sample``, whose field ``class`` is to be filled in
     options : all that the command line has; its defaults
 
@@ -120,7 +121,7 @@ def assess_sample(
     """
     options = options or SampleOptions()
     legend = None if options.legend is None else read_legend(options.legend)
-    finished = FinishedMap(map_path)
+    finished = open_map(map_path, translated=legend is not None)
     target = _target(Path(output), finished.path, overwrite=options.overwrite)
     cells = finished.cells()
     names, places = translate_classes(finished.named_groups, legend)

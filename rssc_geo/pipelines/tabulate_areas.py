@@ -17,7 +17,7 @@ from rssc_geo.output import (
     read_zones,
     write_area_table,
 )
-from rssc_geo.pipelines.assess_accuracy import MapAccuracy, assess_accuracy
+from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,6 @@ def tabulate_areas(
     if options.reference is not None:
         settings = AccuracyOptions(legend=options.legend, field=options.field)
         (accuracy,) = assess_accuracy(map_path, options.reference, settings).maps
-        adjusted = {
-            entry["name"]: {
-                "adjusted_m2": entry["area_m2"]["value"],
-                "adjusted_standard_error_m2": entry["area_m2"]["standard_error"],
-                "adjusted_low_m2": entry["area_m2"]["low"],
-                "adjusted_high_m2": entry["area_m2"]["high"],
-            }
-            for entry in accuracy.as_dict()["classes"]
-        }
+        adjusted = {entry["name"]: adjusted_area(entry) for entry in accuracy.as_dict()["classes"]}
     write_area_table(path, rows, adjusted)
     return AreaTable(path, tuple(rows), accuracy)

@@ -1,3 +1,5 @@
+from .alignment import align_scene as align_scene
+from .alignment import harmonize as harmonize
 from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint

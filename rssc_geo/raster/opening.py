@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -106,6 +107,54 @@ class Warp:
 
 
 @dataclass(frozen=True, slots=True)
+class Onto:
+    """A virtual warp of a raster, or of a warped one, to the grid of another.
+
+    Attributes
+    ----------
+    crs, transform, height, width : the grid
+    mask_rule : what makes a pixel of the raster invalid before it is warped
+    """
+
+    crs: str
+    transform: Affine
+    height: int
+    width: int
+    mask_rule: MaskRule
+
+    @property
+    def adds_alpha(self) -> bool:
+        """Whether a band behind the raster's own tells which pixels are valid."""
+        return self.mask_rule.mask_band is None and self._nodata is None
+
+    @property
+    def _nodata(self) -> float | None:
+        if self.mask_rule.nodata is not None:
+            return self.mask_rule.nodata[0]
+        # Else a pixel that is not a number would spoil those around it.
+        return math.nan if self.mask_rule.nan and not self.mask_rule.dataset_mask else None
+
+    def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedVRT:
+        """The raster on the grid over an open dataset, which must stay open as long."""
+        rule = self.mask_rule
+        settings: dict[str, Any] = {}
+        if rule.mask_band is not None:
+            settings["src_alpha"] = rule.mask_band
+        return WarpedVRT(
+            dataset,
+            crs=self.crs,
+            transform=self.transform,
+            height=self.height,
+            width=self.width,
+            resampling=Resampling.cubic,
+            src_nodata=self._nodata,
+            nodata=self._nodata,
+            add_alpha=self.adds_alpha,
+            **settings,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """How a raster is opened and its three bands are read, again and again.
 
@@ -119,6 +168,7 @@ class Opening:
     overviews : reduction factors there are
     block_shape : (rows, columns) of a block as it is stored
     pixel_bytes : what a pixel takes of GDAL's block cache
+    onto : the grid of another raster on which it is read, if any
     """
 
     dataset: str
@@ -129,6 +179,7 @@ class Opening:
     overviews: tuple[int, ...]
     block_shape: tuple[int, int]
     pixel_bytes: int
+    onto: Onto | None = None
 
     def open(self) -> rasterio.DatasetReader | WarpedVRT:
         """A new handle, to be used by one thread and closed by it.
@@ -137,7 +188,8 @@ class Opening:
         """
         with gdal_errors(self.label), gdal_env(self.dataset):
             handle = rasterio.open(self.dataset)
-            return handle if self.warp is None else self.warp.over(handle)
+            view = handle if self.warp is None else self.warp.over(handle)
+            return view if self.onto is None else self.onto.over(view)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ def _sample(scene: Scene, reader: PixelReader) -> NDArray[Any]:
         if shape[0] * shape[1] <= _SAMPLE_PIXELS:
             return _valid_pixels(reader, Window(0, 0, height, width), shape)
     chunks: list[NDArray[Any]] = []
-    for number, window in enumerate(_spread(scene, reader), start=1):
+    for number, window in enumerate(sample_windows(scene, reader), start=1):
         chunks.append(_valid_pixels(reader, window, (window.height, window.width)))
         if number % _BLOCKS == 0 and sum(len(chunk) for chunk in chunks) >= _ENOUGH:
             break
@@ -237,7 +237,7 @@ def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -
     return colors.reshape(-1, 3) if valid is None else colors[valid]
 
 
-def _spread(scene: Scene, reader: PixelReader) -> Iterator[Window]:
+def sample_windows(scene: Scene, reader: PixelReader) -> Iterator[Window]:
     """Windows at the corners of blocks, in an order that covers the raster evenly from the start.
 
     Where a sparse file tells which blocks it holds, only those are drawn from.

@@ -1,4 +1,6 @@
 from .assessment import write_assessment_page as write_assessment_page
+from .change import ChangePage as ChangePage
+from .change import write_change_page as write_change_page
 from .extras import Extras as Extras
 from .page import check_page as check_page
 from .panel import Panel as Panel

@@ -83,7 +83,7 @@ class Extras:
             except (RsscGeoError, OSError) as error:
                 log.debug("traceback", exc_info=error)
                 missing.append(f"{name} could not be made ({_reason(error)})")
-        run.complete()
+        run.discard()
         if missing:
             raise OutputError(
                 f"{self._target.path} is complete, but {' and '.join(missing)}: mend that, then"

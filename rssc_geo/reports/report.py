@@ -67,7 +67,7 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
+class Sheet:
     """The sheet of the map, north up.
 
     ``to_sheet`` turns (pixel column, pixel row) into its units, so that rotated and south-up
@@ -79,7 +79,7 @@ class _Sheet:
     metres_a_unit: float
 
     @classmethod
-    def of(cls, shape: tuple[int, int], transform: Affine, gsd_m: tuple[float, float]) -> _Sheet:
+    def of(cls, shape: tuple[int, int], transform: Affine, gsd_m: tuple[float, float]) -> Sheet:
         """The sheet of a raster of ``shape`` (rows, columns); metres a pixel (row, column)."""
         if transform.b == transform.d == 0:
             turned = Affine.scale(
@@ -120,7 +120,7 @@ def write_report(
     raster cannot be read, ``OutputError`` when the page cannot be written.
     """
     scene, classes, output = plan.scene, legend_of(spec.card), summary.paths[0]
-    sheet = _Sheet.of(scene.shape, scene.transform, scene.gsd_m)
+    sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
     largest = sorted((t for t in summary.classes if t.cells), key=lambda t: -t.area_m2)
     found = _search(read_cells(output), shown=[total.id for total in largest[:_CLASSES]])
     chosen = choose_cells(candidates_of(found.least_certain, plan.grid.cells_shape), _LEAST_CERTAIN)
@@ -272,7 +272,7 @@ def _pictures(tables: Sequence[pa.Table], plan: Plan) -> dict[int, str]:
     longest = max(plan.grid.size)
     rows, cols = (max(1, round(_PATCH_SIDE * side / longest)) for side in plan.grid.size)
     with plan.reader(tiles, out_size=(rows, cols)) as reader:
-        return {data.tile.index: _jpeg(data.pixels, data.mask) for data in reader}
+        return {data.tile.index: jpeg(data.pixels, data.mask) for data in reader}
 
 
 def _patches(
@@ -281,7 +281,7 @@ def _patches(
     titles: Mapping[str, str],
     pictures: Mapping[int, str],
     plan: Plan,
-    sheet: _Sheet,
+    sheet: Sheet,
 ) -> list[dict[str, Any]]:
     """Cells to look at: what the model says, their pixels, their place on the sheet.
 
@@ -301,7 +301,7 @@ def _patches(
 
 
 def _map(
-    plan: Plan, sheet: _Sheet, class_grid: NDArray[np.int32], classes: Sequence[SceneClass]
+    plan: Plan, sheet: Sheet, class_grid: NDArray[np.int32], classes: Sequence[SceneClass]
 ) -> dict[str, Any]:
     """What the SVG map needs: the scene's picture and one path a class, in the raster's pixels."""
     overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet
@@ -313,15 +313,15 @@ def _map(
         "matrix": " ".join(f"{number:.9g}" for number in numbers),
         "rows": plan.scene.height,
         "cols": plan.scene.width,
-        "picture": _jpeg(overview.pixels, overview.mask),
+        "picture": jpeg(overview.pixels, overview.mask),
         "shapes": [
             {"id": i, "path": path, "color": classes[i].color, "name": classes[i].title}
-            for i, path in _paths(class_grid, plan.grid)
+            for i, path in class_paths(class_grid, plan.grid)
         ],
     }
 
 
-def _paths(class_grid: NDArray[np.int32], grid: TileGrid) -> list[tuple[int, str]]:
+def class_paths(class_grid: NDArray[np.int32], grid: TileGrid) -> list[tuple[int, str]]:
     """Of each class present its number and the outline of all its cells, in pixels."""
     step = max(1, int(np.ceil(np.sqrt(class_grid.size / _MAP_CELLS))))
     if step > 1:
@@ -385,7 +385,7 @@ def _chart(histogram: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _jpeg(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
+def jpeg(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
     """uint8 (H, W, 3) with its mask (True = valid) as a JPEG in a URI, the void in gray."""
     buffer = io.BytesIO()
     picture = Image.fromarray(filled(pixels, mask))

@@ -49,7 +49,7 @@ class Gray:
     def __init__(self) -> None:
         self.tiles = 0
 
-    def __call__(self, pixels: np.ndarray, mask: np.ndarray) -> Prediction:
+    def __call__(self, pixels: np.ndarray, mask: np.ndarray, *, embed: bool = False) -> Prediction:
         self.tiles += len(pixels)
         means = pixels.reshape(len(pixels), -1, 3).mean(1).astype(np.float32)
         familiarity = np.full(len(pixels), np.nan, np.float32)
@@ -275,8 +275,9 @@ GRIDS = (
 )
 
 
+@pytest.mark.parametrize("embed", [False, True])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
+def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid, embed: bool) -> None:
     random = np.random.default_rng(0)
     results = []
     for tile in grid.tiles():
@@ -296,6 +297,7 @@ def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
                 captions if seen else ("",),
                 familiarity if seen else math.nan,
                 random.random((*fractions.shape, 3), np.float32),
+                random.random((*each, 5), np.float32) if seen and embed else None,
             )
         )
     packed = BlockResult.pack(results, classes=3, reading_s=0, model_s=0, worker="")
@@ -312,6 +314,9 @@ def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid) -> None:
         np.testing.assert_array_equal(before.probabilities, after.probabilities)
         np.testing.assert_allclose(before.familiarity, after.familiarity)
         np.testing.assert_array_equal(before.colors, after.colors)
+        assert (after.embeddings is not None) == embed
+        if embed:
+            np.testing.assert_array_equal(before.embeddings, after.embeddings)
 
 
 def test_time_left_counts_only_what_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:

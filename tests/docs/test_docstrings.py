@@ -27,6 +27,7 @@ VERBS = [
     "assess_accuracy",
     "assess_sample",
     "caption",
+    "change",
     "classify",
     "describe_run",
     "evaluate",

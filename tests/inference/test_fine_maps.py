@@ -239,7 +239,7 @@ def test_a_run_that_stopped_goes_on(
     looked = []
     honest = Predictor.classify_block
 
-    def failing(self: Predictor, block: object, grid: object) -> object:
+    def failing(self: Predictor, block: object, grid: object, *, embed: bool) -> object:
         looked.append(block)
         if len(looked) == 6:
             raise KeyboardInterrupt
@@ -255,7 +255,7 @@ def test_a_run_that_stopped_goes_on(
         patch.setattr(
             Predictor,
             "classify_block",
-            lambda self, block, grid: count.append(1) or honest(self, block, grid),
+            lambda self, block, grid, embed: count.append(1) or honest(self, block, grid),
         )
         rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options, model=predictor)
     blocks = block_grid(fine_model.card, (320, 260), (10, 10), 6).tiles_shape

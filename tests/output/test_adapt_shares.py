@@ -255,10 +255,10 @@ def test_steps_are_kept_with_the_cells(tmp_path: Path) -> None:
 
     def change(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
         for rows in chunks:
-            yield [(*row[:6], "b", None, None, None) for row in rows]
+            yield [(*row[:6], "b", None, None, None, None) for row in rows]
 
     with PartFile(path, {}) as part:
-        part.append([(row, 3, 1, 0.5, 0, 0.25, "a", None, None, None) for row in range(5)], 5)
+        part.append([(row, 3, 1, 0.5, 0, 0.25, "a", None, None, None, None) for row in range(5)], 5)
         part.take_step("first", {"cells": 5})
         part.take_step("second", {}, change)
         assert part.is_whole()

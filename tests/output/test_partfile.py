@@ -20,7 +20,7 @@ KEY = {"input": "abc", "options": {"cell_size": [64, 64]}, "name": "naïve 🌲"
 
 def rows(first: int, count: int) -> list[Row]:
     return [
-        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1", 0.25, b"\2")
+        (index, 7, 1, 0.75, 2, 0.5, f"caption {index} 'quoted' \"é\"", b"\0\1", 0.25, b"\2", b"\3")
         for index in range(first, first + count)
     ]
 
@@ -41,7 +41,7 @@ def test_cells_come_back_in_row_major_order(tmp_path: Path) -> None:
     with PartFile(tmp_path / "x.part", KEY) as part:
         part.append(
             [
-                (row, col, 0, 1.0, None, 1.0, "", None, None, None)
+                (row, col, 0, 1.0, None, 1.0, "", None, None, None, None)
                 for row, col in ((2, 0), (0, 5), (0, 1), (1, 9))
             ],
             1,
@@ -88,7 +88,7 @@ from rssc_geo.output import PartFile
 part = PartFile(Path(sys.argv[1]), {"input": "abc"})
 first = part.watermark
 while True:
-    rows = [(first, col, 1, 0.5, None, 0.5, "x" * 200, None, None, None) for col in range(200)]
+    rows = [(first, col, 1, 0.5, None, 0.5, "x" * 200, *[None] * 4) for col in range(200)]
     part.append(rows, first + 1)
     first += 1
     print(first, flush=True)
@@ -150,12 +150,12 @@ from rssc_geo.errors import OutputError
 from rssc_geo.output import PartFile
 part = PartFile(Path(sys.argv[1]), {"input": "abc"})
 for index in range(5):
-    rows = [(index, col, 1, 0.5, None, 0.5, "x" * 200, None, None, None) for col in range(20)]
+    rows = [(index, col, 1, 0.5, None, 0.5, "x" * 200, *[None] * 4) for col in range(20)]
     part.append(rows, index + 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     for index in range(5, 1000):
-        rows = [(index, col, 1, 0.5, None, 0.5, "x" * 200, None, None, None) for col in range(20)]
+        rows = [(index, col, 1, 0.5, None, 0.5, "x" * 200, *[None] * 4) for col in range(20)]
         part.append(rows, index + 1)
 except OutputError as error:
     print(index, error)

@@ -51,12 +51,12 @@ def test_blocks_a_stop_and_a_batch_give_the_same(
 
     look, calls = Predictor.classify_block, 0
 
-    def stop(self: Predictor, *arguments: Any) -> Any:
+    def stop(self: Predictor, *arguments: Any, **more: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 6:
             raise KeyboardInterrupt
-        return look(self, *arguments)
+        return look(self, *arguments, **more)
 
     stopped = tmp_path / "stopped.gpkg"
     monkeypatch.setattr(layout_module, "_BLOCK_TOKENS", 12)

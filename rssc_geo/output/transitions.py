@@ -1,0 +1,106 @@
+"""How much of each class became which: the transition matrix of two dates, as rows and as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rssc_geo.files import atomic_write
+from rssc_geo.output.areas import area_in_words
+from rssc_geo.output.change import ChangedCells
+
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionRow:
+    """An entry of the transition matrix.
+
+    Attributes
+    ----------
+    before, after : classes by name
+    cells, area_m2 : how much was the one and is the other
+    changed_m2 : of it what changed: all where the classes differ; where they are the same, ground
+        that was replaced by other ground of its class
+    share : of the area that was compared
+    """
+
+    before: str
+    after: str
+    cells: int
+    area_m2: float
+    changed_m2: float
+    share: float
+
+    @property
+    def name(self) -> str:
+        """The transition in words: ``Forest → Farmland``, or what stayed: ``Forest``."""
+        return transition_name(self.before, self.after)
+
+
+def transition_name(before: str, after: str) -> str:
+    """``Forest → Farmland``; ``Forest`` for what stayed so.
+
+    Examples
+    --------
+    >>> from rssc_geo.output import transition_name
+    >>> transition_name("Forest", "Farmland"), transition_name("Forest", "Forest")
+    ('Forest → Farmland', 'Forest')
+    """
+    return before if before == after else f"{before} {ARROW} {after}"
+
+
+def transition_table(cells: ChangedCells) -> list[TransitionRow]:
+    """The entries that occur: what became something else, the largest first, then the rest."""
+    count = len(cells.classes)
+    codes = cells.before.astype(np.int64) * count + cells.after
+    numbers = np.bincount(codes, minlength=count**2)
+    areas = np.bincount(codes, cells.areas_m2, minlength=count**2)
+    changed = np.bincount(codes, cells.areas_m2 * cells.changed, minlength=count**2)
+    whole = float(areas.sum()) or 1.0
+    rows = [
+        TransitionRow(
+            cells.classes[code // count].name,
+            cells.classes[code % count].name,
+            int(numbers[code]),
+            float(areas[code]),
+            float(changed[code]),
+            float(areas[code]) / whole,
+        )
+        for code in np.flatnonzero(numbers).tolist()
+    ]
+    return sorted(rows, key=lambda row: (row.before == row.after, -row.area_m2, row.name))
+
+
+def write_transition_table(
+    path: Path,
+    rows: Sequence[TransitionRow],
+    adjusted: Mapping[str, Mapping[str, float | None]],
+) -> None:
+    """Write the transition matrix as CSV (UTF-8), an entry a row.
+
+    ``adjusted``: by the transition's name, more columns; empty for none. Raises ``OutputError``
+    where it cannot be written.
+    """
+    more = list(next(iter(adjusted.values()), {}))
+    names = ["from_class", "to_class", "cells", "area_m2", "area", "unit", "changed_m2", "share"]
+    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [*names, *more])
+        table.writeheader()
+        for row in rows:
+            area, unit = area_in_words(row.area_m2)
+            values = {
+                "from_class": row.before,
+                "to_class": row.after,
+                "cells": row.cells,
+                "area_m2": f"{row.area_m2:.12g}",
+                "area": f"{area:.6g}",
+                "unit": unit,
+                "changed_m2": f"{row.changed_m2:.12g}",
+                "share": f"{row.share:.8g}",
+            }
+            table.writerow({**values, **adjusted.get(row.name, {})})

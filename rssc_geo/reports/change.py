@@ -1,0 +1,172 @@
+"""The page of a change: the dates side by side, what became what, the largest changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rssc_geo.files import atomic_write
+from rssc_geo.geometry import Window
+from rssc_geo.inference import Plan
+from rssc_geo.output import ChangedCells, ChangeRegion, TransitionRow, timestamp
+from rssc_geo.reports.page import render
+from rssc_geo.reports.preview import length_label, read_overview
+from rssc_geo.reports.report import Sheet, class_paths, jpeg
+
+_SIDE, _PATCH_SIDE = 1200, 220  # pixels of the pictures' longer sides
+_LARGEST = 12
+_AROUND = 0.5
+"""Of a region's longer side, shown around it; at least a tile is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """What the page tells.
+
+    Attributes
+    ----------
+    cells, regions, transitions : as written, the largest regions first
+    plans : of the scenes, by date; none for maps, of which no pictures are known
+    uncompared_m2 : of the first date, without data at a later one
+    adjusted : by transition, the adjusted area in words; empty without a reference
+    facts : what a reader asks about the making, by label
+    warnings : what the user should know
+    """
+
+    cells: ChangedCells
+    regions: Sequence[ChangeRegion]
+    transitions: Sequence[TransitionRow]
+    plans: Sequence[Plan]
+    uncompared_m2: float
+    adjusted: Mapping[str, str]
+    facts: Mapping[str, str]
+    warnings: Sequence[str]
+
+
+def write_change_page(path: Path, page: ChangePage) -> Path:
+    """Write the page to ``path``, which is returned.
+
+    Raises ``InputError`` when a raster cannot be read, ``OutputError`` when it cannot be written.
+    """
+    cells = page.cells
+    colors = {known.name: known.color for known in cells.classes}
+    titles = {known.name: known.title for known in cells.classes}
+    compared = float(cells.areas_m2.sum())
+    changed = float(cells.areas_m2[cells.changed].sum())
+    ends = (0, len(cells.dates) - 1)
+    values: dict[str, Any] = {
+        "dates": cells.dates,
+        "compared_m2": compared,
+        "changed_m2": changed,
+        "share": changed / (compared or 1.0),
+        "uncompared_m2": page.uncompared_m2,
+        "regions": len(page.regions),
+        "warnings": page.warnings,
+        "maps": [
+            {"date": cells.dates[number], **_map(page.plans[number], cells)}
+            for number in (ends if page.plans else ())
+        ],
+        "transitions": [
+            {
+                "before": titles[row.before],
+                "after": titles[row.after],
+                "before_color": colors[row.before],
+                "after_color": colors[row.after],
+                "area_m2": row.area_m2,
+                "changed_m2": row.changed_m2,
+                "share": row.share,
+                "adjusted": page.adjusted.get(row.name, ""),
+            }
+            for row in page.transitions
+        ],
+        "is_adjusted": bool(page.adjusted),
+        "largest": [
+            {
+                "before": titles[region.before],
+                "after": titles[region.after],
+                "probability": region.probability,
+                "last_seen": region.last_seen,
+                "changed_by": region.changed_by,
+                "area_m2": region.area_m2,
+                "pictures": _pictures(region, page.plans, cells.dates),
+            }
+            for region in page.regions[:_LARGEST]
+        ],
+        "facts": {**page.facts, "Made": timestamp()},
+    }
+    text = render("change.html", values, distance=length_label)
+    with atomic_write(path) as made:
+        made.write_text(text, encoding="utf-8")
+    return path
+
+
+def _map(plan: Plan, cells: ChangedCells) -> dict[str, Any]:
+    """What the SVG map of a date needs: its picture, and the outlines of what changed."""
+    scene = plan.scene
+    sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
+    overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet
+    numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
+    return {
+        "width": f"{sheet.size[0]:.2f}",
+        "height": f"{sheet.size[1]:.2f}",
+        "matrix": " ".join(f"{number:.9g}" for number in numbers),
+        "rows": scene.height,
+        "cols": scene.width,
+        "picture": jpeg(overview.pixels, overview.mask),
+        "shapes": [
+            {"path": path, "color": cells.classes[code].color, "name": cells.classes[code].title}
+            for code, path in class_paths(_became(plan, cells), plan.grid)
+        ],
+    }
+
+
+def _became(plan: Plan, cells: ChangedCells) -> NDArray[np.int32]:
+    """The class that changed cells became, -1 elsewhere, (cell rows, cell columns)."""
+    grid = np.full(plan.grid.cells_shape, -1, np.int32)
+    changed = cells.changed
+    grid[cells.rows[changed], cells.cols[changed]] = cells.after[changed]
+    return grid
+
+
+def _pictures(
+    region: ChangeRegion, plans: Sequence[Plan], dates: Sequence[str]
+) -> list[dict[str, str]]:
+    """The region at the last date that does not show the change, and at the first that does."""
+    if not plans:
+        return []
+    window = _window(region, plans[0])
+    longest = max(window.height, window.width)
+    shape = (
+        max(1, round(_PATCH_SIDE * window.height / longest)),
+        max(1, round(_PATCH_SIDE * window.width / longest)),
+    )
+    pictures = []
+    for date in (region.last_seen, region.changed_by):
+        plan = plans[dates.index(date)]
+        with plan.scene.pixel_reader() as reader:
+            colors, valid = reader.read(window, shape)
+        mask = np.ones(shape, bool) if valid is None else valid
+        picture = jpeg(plan.radiometry.apply(colors, mask), mask)
+        pictures.append({"date": date, "picture": picture})
+    return pictures
+
+
+def _window(region: ChangeRegion, plan: Plan) -> Window:
+    """Pixels around a region, within the raster."""
+    first_row, first_col, last_row, last_col = region.bounds
+    rows, cols = plan.grid.row_edges(), plan.grid.col_edges()
+    edges = ((rows[first_row], rows[last_row]), (cols[first_col], cols[last_col]))
+    longest = max(int(high - low) for low, high in edges)
+    side = max(round(longest * (1 + 2 * _AROUND)), *plan.grid.size)
+    places = []
+    for (low, high), length in zip(edges, plan.scene.shape, strict=True):
+        extent = min(side, length)
+        start = min(max(int(low + high - extent) // 2, 0), length - extent)
+        places.append((start, extent))
+    (row, height), (col, width) = places
+    return Window(row, col, height, width)
