@@ -712,6 +712,14 @@ class OutputOptions:
     class_raster: str | None = option(
         "Also a COG of classes, one pixel a cell.", OUTPUT, FILE, default=None, row=True, path=True
     )
+    embeddings: str | None = option(
+        "Also a table of the cells with their embeddings, in the space of words.",
+        OUTPUT,
+        Kind("PARQUET", str),
+        default=None,
+        row=True,
+        path=True,
+    )
     preview: str | None = option(
         "Also a picture: scene, classes, legend, scale bar.",
         OUTPUT,
@@ -719,6 +727,13 @@ class OutputOptions:
         default=None,
         row=True,
         path=True,
+    )
+    date: str | None = option(
+        "When the scene was taken: 2024-06-01, or with a time. Default: by its tags.",
+        INPUT,
+        Kind("DATE", str),
+        default=None,
+        row=True,
     )
     no_unknown: bool = option(
         "Name every cell, also those unlike anything that the model has learned.",
@@ -904,6 +919,18 @@ class BatchOptions(SceneOptions, PredictorOptions, OverwriteOptions):
     attempts: int = option("Times that a block is tried.", BATCH, COUNT, default=3)
     retry_failed: bool = option(
         "Also do scenes again that failed in an earlier run.", BATCH, FLAG, default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(TilingOptions, PredictorOptions, OverwriteOptions):
+    """Options of ``embed``."""
+
+    date: str | None = option(
+        "When the scenes were taken: 2024-06-01, or with a time. Default: by their tags.",
+        INPUT,
+        Kind("DATE", str),
+        default=None,
     )
 
 
@@ -1319,6 +1346,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "caption": CaptionOptions,
         "explain": ExplainOptions,
         "batch run": BatchOptions,
+        "embed": EmbedOptions,
         "info": InfoOptions,
         "tile": TileOptions,
         "evaluate": EvaluateOptions,

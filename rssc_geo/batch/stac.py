@@ -33,12 +33,13 @@ class StacItem:
     """An item of use, or one that is not: ``error`` says why.
 
     ``files``: the asset asked for, or three of them, as paths or URLs; ``id``: its own, or where it
-    stands.
+    stands; ``date``: when it was taken, or began to be, "" where that is not told.
     """
 
     id: str
     files: tuple[str, ...] = ()
     error: str = ""
+    date: str = ""
 
 
 def read_items(name: str, asset: str | None) -> Iterator[StacItem]:
@@ -107,7 +108,15 @@ def _item(values: object, label: str, place: str, asset: str | None) -> StacItem
         return StacItem(str(name), error=f"STAC item {name}: {error}")
     own = next(_links(values, "self"), None)
     base = place if own is None else _resolved(own, place)
-    return StacItem(str(name), tuple(_resolved(str(href), base) for href in hrefs))
+    files = tuple(_resolved(str(href), base) for href in hrefs)
+    return StacItem(str(name), files, date=_date(values.get("properties")))
+
+
+def _date(properties: object) -> str:
+    """The item's ``datetime``; where that is null, as it may be, the beginning of its range."""
+    told = properties if isinstance(properties, dict) else {}
+    date = told.get("datetime") or told.get("start_datetime")
+    return date if isinstance(date, str) else ""
 
 
 def _chosen(assets: Mapping[str, dict[str, Any]], asset: str | None) -> list[dict[str, Any]]:

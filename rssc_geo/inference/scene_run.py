@@ -25,8 +25,18 @@ from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
-from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
+from rssc_geo.output import (
+    CellBatch,
+    EmbeddingLayer,
+    EmbeddingSource,
+    GeoGrid,
+    LandUseSummary,
+    LandUseWriter,
+    OutputTarget,
+    date_text,
+)
 from rssc_geo.progress import Progress
+from rssc_geo.raster import acquired
 
 if TYPE_CHECKING:
     from rssc_geo.inference.predictor import Predictor
@@ -57,8 +67,8 @@ class SceneRun:
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
         self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
         card = spec.card
-        if target.embeds:
-            check_embeddings(card)
+        self._date = target.date or acquired(plan.scene)
+        self._embedded = self._source() if target.embeds else None
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
@@ -116,6 +126,27 @@ class SceneRun:
         ``NothingToClassifyError`` for one without a valid cell (nothing is kept then),
         ``OutputError`` when the map cannot be written (the part file is kept).
         """
+        self._check_unchanged()
+        if not len(self._writer):
+            self._writer.discard()
+            raise nothing_to_classify(self.plan)
+        return self._writer.finish(extra_provenance, self._embedded)
+
+    def embeddings(self) -> EmbeddingLayer:
+        """The rows of the cells with their embeddings once all tiles were taken.
+
+        The part file is kept. Raises ``InputError`` and ``OutputError`` as ``finish``.
+        """
+        self._check_unchanged()
+        if self._embedded is None:
+            raise ValueError("the cells have no embeddings")
+        return self._writer.embeddings(self._embedded)
+
+    def __len__(self) -> int:
+        """Number of cells so far."""
+        return len(self._writer)
+
+    def _check_unchanged(self) -> None:
         scene = self.plan.scene
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
@@ -123,10 +154,12 @@ class SceneRun:
                 f"{scene.source} changed while it was being read: what was classified is dropped,"
                 " run it again"
             )
-        if not len(self._writer):
-            self._writer.discard()
-            raise nothing_to_classify(self.plan)
-        return self._writer.finish(extra_provenance)
+
+    def _source(self) -> EmbeddingSource:
+        card = self.spec.card
+        return EmbeddingSource(
+            self.plan.scene.name, self._date, card.name, card.version, check_embeddings(card)
+        )
 
     def close(self) -> None:
         """Let the part file go; the next identical run goes on from it."""
@@ -165,6 +198,7 @@ class SceneRun:
             **made_by,
             "model": {**made_by["model"], "license": card.license, "accuracy": dict(card.accuracy)},
             "input_fingerprint": self._fingerprint,
+            "date": None if self._date is None else date_text(self._date),
             "versions": {name: version(name) for name in libraries},
         }
         if self.target.full_provenance:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import write_class_raster
-from rssc_geo.output.formats import WGS84
+from rssc_geo.output.embeddings import EmbeddingLayer, EmbeddingSource, embedding_layer
+from rssc_geo.output.formats import WGS84, write_geoparquet
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
@@ -157,22 +158,21 @@ class LandUseWriter:
         rows = make_rows(batch, keep=keep, unknown_below=self._unknown_below)
         self._part.append(rows, watermark)
 
-    def finish(self, extra_provenance: Mapping[str, object] | None = None) -> LandUseSummary:
+    def finish(
+        self,
+        extra_provenance: Mapping[str, object] | None = None,
+        embedded: EmbeddingSource | None = None,
+    ) -> LandUseSummary:
         """Make the result of the cells appended, put it in place and remove the part file.
 
-        Before, the steps over the set of cells are taken that the target asks for.
+        Before, the steps over the set of cells are taken that the target asks for. ``embedded``:
+        what the table of embeddings says of all cells; None: there is none.
 
         Raises ``OutputError`` when it cannot be written; the part file is then kept. One that was
         damaged meanwhile is deleted.
         """
         target = self._target
-        if not self._part.is_whole():
-            self._part.remove()
-            raise OutputError(
-                f"{self._part.path} was damaged while it was in use: what was classified is"
-                " dropped, run the same command again"
-            )
-        steps = take_steps(self._part, target, self._named, unknown_below=self._unknown_below)
+        steps = self._take_steps()
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         result = self._map()
@@ -187,9 +187,35 @@ class LandUseWriter:
             if target.class_raster is not None:
                 path = staging.place(target.class_raster)
                 write_class_raster(path, result.class_grid, self._geo, self._classes)
+            if target.embeddings is not None and embedded is not None:
+                table = self._embedding_layer(embedded)
+                write_geoparquet(table, staging.place(target.embeddings), provenance)
             self._part.announce({path: staging.place(path) for path in target.results})
         self._part.remove()
         return _summary(target, result, self._classes)
+
+    def embeddings(self, embedded: EmbeddingSource) -> EmbeddingLayer:
+        """The rows of the cells with their embeddings, once all cells were appended.
+
+        The steps over the set of cells are taken before; the part file is kept. Raises
+        ``OutputError`` for one that was damaged meanwhile, which is deleted.
+        """
+        self._take_steps()
+        return self._embedding_layer(embedded)
+
+    def _take_steps(self) -> Mapping[str, object]:
+        if not self._part.is_whole():
+            self._part.remove()
+            raise OutputError(
+                f"{self._part.path} was damaged while it was in use: what was classified is"
+                " dropped, run the same command again"
+            )
+        return take_steps(self._part, self._target, self._named, unknown_below=self._unknown_below)
+
+    def _embedding_layer(self, embedded: EmbeddingSource) -> EmbeddingLayer:
+        """In longitude and latitude, whatever the map's CRS, so that tables fit together."""
+        placement = Placement(self._geo, WGS84, clip=self._target.clip, wrap=True)
+        return embedding_layer(self._part, embedded, classes=self._classes, placement=placement)
 
     def close(self) -> None:
         """Stop, keeping the part file so that the next identical run goes on from it."""

@@ -1,3 +1,4 @@
+from .acquired import acquired as acquired
 from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint
