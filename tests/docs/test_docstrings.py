@@ -29,6 +29,7 @@ VERBS = [
     "caption",
     "classify",
     "describe_run",
+    "embed",
     "evaluate",
     "evaluate_on_polygons",
     "explain",
