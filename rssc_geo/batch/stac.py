@@ -6,6 +6,7 @@ matters to the others.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -19,7 +20,8 @@ from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.parse import urljoin
 
-from rssc_geo.errors import InputError, one_line
+from rssc_geo.errors import InputError, UsageError, one_line
+from rssc_geo.output import date_text, parse_date
 
 _USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is asked for
 _LIST = "features"
@@ -113,10 +115,17 @@ def _item(values: object, label: str, place: str, asset: str | None) -> StacItem
 
 
 def _date(properties: object) -> str:
-    """The item's ``datetime``; where that is null, as it may be, the beginning of its range."""
+    """The item's ``datetime``; where that is null, as it may be, the beginning of its range.
+
+    "" also for what is no date: the map needs none.
+    """
     told = properties if isinstance(properties, dict) else {}
     date = told.get("datetime") or told.get("start_datetime")
-    return date if isinstance(date, str) else ""
+    if not isinstance(date, str):
+        return ""
+    with contextlib.suppress(UsageError):
+        return date_text(parse_date(date, "datetime"))
+    return ""
 
 
 def _chosen(assets: Mapping[str, dict[str, Any]], asset: str | None) -> list[dict[str, Any]]:
