@@ -13,9 +13,9 @@ from rssc_geo.inference.predictor import Predictor
 
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_APPEND)
 
-def counted(self, pixels, mask, inner=Predictor.__call__):
+def counted(self, pixels, mask, inner=Predictor.__call__, **more):
     os.write(notes, f"{time.monotonic()} {len(pixels)}\\n".encode())
-    return inner(self, pixels, mask)
+    return inner(self, pixels, mask, **more)
 
 Predictor.__call__ = counted
 from rssc_geo_cli.main import main

@@ -28,6 +28,7 @@ from .options import BatchOptions as BatchOptions
 from .options import CaptionOptions as CaptionOptions
 from .options import ChangeOptions as ChangeOptions
 from .options import ClassifyOptions as ClassifyOptions
+from .options import EmbedOptions as EmbedOptions
 from .options import EvaluateOptions as EvaluateOptions
 from .options import ExplainOptions as ExplainOptions
 from .options import PredictorOptions as PredictorOptions
@@ -48,6 +49,8 @@ from .pipelines.change import ChangeResult as ChangeResult
 from .pipelines.change import change as change
 from .pipelines.classify import ClassifyResult as ClassifyResult
 from .pipelines.classify import classify as classify
+from .pipelines.embed import EmbedResult as EmbedResult
+from .pipelines.embed import embed as embed
 from .pipelines.explain import ExplainResult as ExplainResult
 from .pipelines.explain import explain as explain
 from .pipelines.export_tiles import TileExport as TileExport

@@ -759,6 +759,14 @@ class OutputOptions:
         row=True,
         path=True,
     )
+    embeddings: str | None = option(
+        "Also a table of the cells with their embeddings, in the space of words.",
+        OUTPUT,
+        Kind("PARQUET", str),
+        default=None,
+        row=True,
+        path=True,
+    )
     preview: str | None = option(
         "Also a picture: scene, classes, legend, scale bar.",
         OUTPUT,
@@ -766,6 +774,13 @@ class OutputOptions:
         default=None,
         row=True,
         path=True,
+    )
+    date: str | None = option(
+        "When the scene was taken: 2024-06-01, or with a time. Default: by its tags.",
+        INPUT,
+        Kind("DATE", str),
+        default=None,
+        row=True,
     )
     no_unknown: bool = option(
         "Name every cell, also those unlike anything that the model has learned.",
@@ -992,6 +1007,18 @@ class BatchOptions(BatchSceneOptions, PredictorOptions, OverwriteOptions):
 @dataclass(frozen=True, kw_only=True)
 class BatchAreasOptions(OverwriteOptions):
     """Options of ``batch areas``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(TilingOptions, PredictorOptions, OverwriteOptions):
+    """Options of ``embed``."""
+
+    date: str | None = option(
+        "When the scenes were taken: 2024-06-01, or with a time. Default: by their tags.",
+        INPUT,
+        Kind("DATE", str),
+        default=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1507,6 +1534,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "explain": ExplainOptions,
         "batch run": BatchOptions,
         "batch areas": BatchAreasOptions,
+        "embed": EmbedOptions,
         "info": InfoOptions,
         "tile": TileOptions,
         "evaluate": EvaluateOptions,

@@ -39,6 +39,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "PNG": ("x.png", "x.png"),
     "HTML": ("x.html", "x.html"),
     "CSV": ("x.csv", "x.csv"),
+    "PARQUET": ("x.parquet", "x.parquet"),
+    "DATE": ("2024-06-01", "2024-06-01"),
     "CRS": ("EPSG:4326", "EPSG:4326"),
     "SIZE": ("400m", "400m"),
     "LOW,HIGH": ("2%,98%", "2%,98%"),
@@ -70,6 +72,7 @@ REQUIRED = {
 }
 ARGUMENTS = {
     "batch run": ["scene.tif"],
+    "embed": ["scene.tif"],
     "models import": ["best.pth"],
     "evaluate": ["compact"],
     "batch areas": ["maps"],

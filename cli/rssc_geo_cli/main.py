@@ -25,6 +25,7 @@ _COMMANDS = {
     "caption": ("caption", "caption_command"),
     "explain": ("explain", "explain_command"),
     "batch": ("batch", "batch_group"),
+    "embed": ("embed", "embed_command"),
     "info": ("info", "info_command"),
     "models": ("models", "models_group"),
     "refine": ("refine", "refine_command"),

@@ -139,7 +139,7 @@ def _entries(name: str, asset: str | None) -> Iterator[_Entry]:
     suffix = Path(name.split("?", maxsplit=1)[0]).suffix.lower()
     if suffix == ".json":
         items = (
-            _Entry(source=item.files, id=item.id, error=item.error)
+            _Entry(source=item.files, id=item.id, error=item.error, row={"date": item.date})
             for item in read_items(name, asset)
         )
         yield from _some(items, name, "no STAC item")

@@ -6,6 +6,7 @@ matters to the others.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -19,7 +20,8 @@ from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.parse import urljoin
 
-from rssc_geo.errors import InputError, one_line
+from rssc_geo.errors import InputError, UsageError, one_line
+from rssc_geo.output import date_text, parse_date
 
 _USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is asked for
 _LIST = "features"
@@ -33,12 +35,13 @@ class StacItem:
     """An item of use, or one that is not: ``error`` says why.
 
     ``files``: the asset asked for, or three of them, as paths or URLs; ``id``: its own, or where it
-    stands.
+    stands; ``date``: when it was taken, or began to be, "" where that is not told.
     """
 
     id: str
     files: tuple[str, ...] = ()
     error: str = ""
+    date: str = ""
 
 
 def read_items(name: str, asset: str | None) -> Iterator[StacItem]:
@@ -107,7 +110,22 @@ def _item(values: object, label: str, place: str, asset: str | None) -> StacItem
         return StacItem(str(name), error=f"STAC item {name}: {error}")
     own = next(_links(values, "self"), None)
     base = place if own is None else _resolved(own, place)
-    return StacItem(str(name), tuple(_resolved(str(href), base) for href in hrefs))
+    files = tuple(_resolved(str(href), base) for href in hrefs)
+    return StacItem(str(name), files, date=_date(values.get("properties")))
+
+
+def _date(properties: object) -> str:
+    """The item's ``datetime``; where that is null, as it may be, the beginning of its range.
+
+    "" also for what is no date: the map needs none.
+    """
+    told = properties if isinstance(properties, dict) else {}
+    date = told.get("datetime") or told.get("start_datetime")
+    if not isinstance(date, str):
+        return ""
+    with contextlib.suppress(UsageError):
+        return date_text(parse_date(date, "datetime"))
+    return ""
 
 
 def _chosen(assets: Mapping[str, dict[str, Any]], asset: str | None) -> list[dict[str, Any]]:

@@ -29,14 +29,17 @@ from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import (
     CellBatch,
+    EmbeddingLayer,
+    EmbeddingSource,
     GeoGrid,
     LandUseSummary,
     LandUseWriter,
     OutputTarget,
     PartFile,
+    date_text,
 )
 from rssc_geo.progress import Progress
-from rssc_geo.raster import TileReader
+from rssc_geo.raster import TileReader, acquired
 
 if TYPE_CHECKING:
     from rssc_geo.inference.predictor import Predictor
@@ -67,8 +70,8 @@ class SceneRun:
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
         self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
         card = spec.card
-        if target.embeds:
-            check_embeddings(card)
+        self._date = target.date or acquired(plan.scene)
+        self._embedded = self._source() if target.embeds else None
         self._writer = LandUseWriter(
             target,
             GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs),
@@ -131,7 +134,7 @@ class SceneRun:
         """
         started = time.monotonic()
         self._check_complete()
-        summary = self._writer.make(extra_provenance, self._pixels)
+        summary = self._writer.make(extra_provenance, self._pixels, self._embedded)
         log.info("%s written in %.1f s", self.target.path, time.monotonic() - started)
         return summary
 
@@ -139,6 +142,16 @@ class SceneRun:
         """The cells once all tiles were taken, for what is no map; errors as of ``finish``."""
         self._check_complete()
         return self._writer.settle()
+
+    def embeddings(self) -> EmbeddingLayer:
+        """The rows of the cells with their embeddings once all tiles were taken.
+
+        The part file is kept. Raises ``InputError`` and ``OutputError`` as ``finish``.
+        """
+        self._check_unchanged()
+        if self._embedded is None:
+            raise ValueError("the cells have no embeddings")
+        return self._writer.embeddings(self._embedded)
 
     def announce(self) -> None:
         """Something was added to the map: it is still this run's."""
@@ -148,7 +161,17 @@ class SceneRun:
         """Delete the part file; until then a run that was killed is gone on with."""
         self._writer.discard()
 
+    def __len__(self) -> int:
+        """Number of cells so far."""
+        return len(self._writer)
+
     def _check_complete(self) -> None:
+        self._check_unchanged()
+        if not len(self._writer):
+            self._writer.discard()
+            raise nothing_to_classify(self.plan)
+
+    def _check_unchanged(self) -> None:
         scene = self.plan.scene
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
@@ -156,15 +179,18 @@ class SceneRun:
                 f"{scene.source} changed while it was being read: what was classified is dropped,"
                 " run it again"
             )
-        if not len(self._writer):
-            self._writer.discard()
-            raise nothing_to_classify(self.plan)
 
     def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
         """Some blocks of the scene, in the network's colors: no faster than one thread reads."""
         plan = self.plan
         return TileReader(
             plan.scene, blocks, plan.radiometry, out_size=(1, 1), tiles=wanted, threads=1
+        )
+
+    def _source(self) -> EmbeddingSource:
+        card = self.spec.card
+        return EmbeddingSource(
+            self.plan.scene.name, self._date, card.name, card.version, check_embeddings(card)
         )
 
     def close(self) -> None:
@@ -205,6 +231,7 @@ class SceneRun:
             "model": {**made_by["model"], "license": card.license, "accuracy": dict(card.accuracy)},
             "input_fingerprint": self._fingerprint,
             "input_marks": self.plan.scene.content_marks(),
+            "date": None if self._date is None else date_text(self._date),
             "versions": {name: version(name) for name in libraries},
         }
         if self.target.full_provenance:

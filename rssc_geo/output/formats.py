@@ -19,6 +19,7 @@ from pyproj import CRS
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import write_error
+from rssc_geo.output.embeddings import EmbeddingLayer
 from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,9 @@ def _described(layer: Layer, provenance: Mapping[str, object]) -> str:
     return f"{layer.description} Provenance: {json.dumps(provenance, ensure_ascii=False)}"
 
 
-def _write_geoparquet(layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:
+def write_geoparquet(
+    layer: Layer | EmbeddingLayer, path: Path, provenance: Mapping[str, object]
+) -> None:
     """GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/), as a stream through pyarrow.
 
     The provenance goes to the file's metadata as ``rssc_geo``.
@@ -273,7 +276,7 @@ FORMATS: Mapping[str, Format] = {
     ".gpkg": Format("GeoPackage", _write_gpkg, (".gpkg",), multilayer=True, max_fields=1998),
     ".fgb": Format("FlatGeobuf", _write_flatgeobuf, (".fgb",)),
     ".geojson": Format("GeoJSON", _write_geojson, (".geojson",), wgs84=True),
-    ".parquet": Format("GeoParquet", _write_geoparquet, (".parquet",)),
+    ".parquet": Format("GeoParquet", write_geoparquet, (".parquet",)),
     ".shp": Format(
         "Shapefile",
         _write_shapefile,

@@ -16,7 +16,8 @@ from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import write_error
 from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import ClassPixels, write_class_raster
-from rssc_geo.output.formats import WGS84
+from rssc_geo.output.embeddings import EmbeddingLayer, EmbeddingSource, embedding_layer
+from rssc_geo.output.formats import WGS84, write_geoparquet
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
@@ -171,9 +172,10 @@ class LandUseWriter:
         self,
         extra_provenance: Mapping[str, object] | None = None,
         pixels: Pixels | None = None,
+        embedded: EmbeddingSource | None = None,
     ) -> LandUseSummary:
         """Make the result as ``make`` does, and remove the part file."""
-        summary = self.make(extra_provenance, pixels)
+        summary = self.make(extra_provenance, pixels, embedded)
         self.discard()
         return summary
 
@@ -181,12 +183,14 @@ class LandUseWriter:
         self,
         extra_provenance: Mapping[str, object] | None = None,
         pixels: Pixels | None = None,
+        embedded: EmbeddingSource | None = None,
     ) -> LandUseSummary:
         """Make the result of the cells appended and put it in place; the part file is kept.
 
         Before, the steps over the set of cells are taken that the target asks for. ``pixels`` opens
-        the scene once more, for a target that snaps. Until the part file is removed, an identical
-        run may replace the result.
+        the scene once more, for a target that snaps; ``embedded``: what the table of embeddings
+        says of all cells, None: there is none. Until the part file is removed, an identical run may
+        replace the result.
 
         Raises ``InputError`` where the scene cannot be read then, ``OutputError`` when the result
         cannot be written; the part file is then kept. One that was damaged meanwhile is deleted.
@@ -194,13 +198,15 @@ class LandUseWriter:
         target = self._target
         steps = self.settle().steps
         if not target.snap:
-            return self._write(self._map(), steps, extra_provenance)
+            return self._write(self._map(), steps, extra_provenance, embedded)
         if pixels is None:
             raise ValueError("a map that snaps needs the scene's pixels")
         steps = {**steps, "snap": snap_record(self._geo.grid, len(self._part))}
         try:
             with tempfile.TemporaryFile(dir=target.path.parent) as scratch:
-                return self._write(self._snapped(pixels, scratch), steps, extra_provenance)
+                return self._write(
+                    self._snapped(pixels, scratch), steps, extra_provenance, embedded
+                )
         except OSError as error:
             raise write_error(target.path, error) from error
 
@@ -209,6 +215,7 @@ class LandUseWriter:
         result: _Map,
         steps: Mapping[str, object],
         extra_provenance: Mapping[str, object] | None,
+        embedded: EmbeddingSource | None,
     ) -> LandUseSummary:
         """Put a map in place."""
         target = self._target
@@ -225,8 +232,20 @@ class LandUseWriter:
             if target.class_raster is not None:
                 path = staging.place(target.class_raster)
                 write_class_raster(path, result.pixels, self._geo.crs, self._classes)
+            if target.embeddings is not None and embedded is not None:
+                table = self._embedding_layer(embedded)
+                write_geoparquet(table, staging.place(target.embeddings), provenance)
             self._part.announce({path: staging.place(path) for path in target.results})
         return _summary(target, result, self._classes)
+
+    def embeddings(self, embedded: EmbeddingSource) -> EmbeddingLayer:
+        """The rows of the cells with their embeddings, once all cells were appended.
+
+        The steps over the set of cells are taken before; the part file is kept. Raises
+        ``OutputError`` for one that was damaged meanwhile, which is deleted.
+        """
+        self.settle()
+        return self._embedding_layer(embedded)
 
     def settle(self) -> PartFile:
         """The part file once all cells were appended and the steps over them are taken.
@@ -241,6 +260,11 @@ class LandUseWriter:
             )
         take_steps(self._part, self._target, self._named, unknown_below=self._unknown_below)
         return self._part
+
+    def _embedding_layer(self, embedded: EmbeddingSource) -> EmbeddingLayer:
+        """In longitude and latitude, whatever the map's CRS, so that tables fit together."""
+        placement = Placement(self._geo, WGS84, clip=self._target.clip, wrap=True)
+        return embedding_layer(self._part, embedded, classes=self._classes, placement=placement)
 
     def close(self) -> None:
         """Stop, keeping the part file so that the next identical run goes on from it."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import shapely
@@ -22,6 +23,8 @@ from rssc_geo.files import (
 )
 from rssc_geo.options import OutputOptions
 from rssc_geo.output.class_raster import legend_path
+from rssc_geo.output.dates import parse_date
+from rssc_geo.output.embeddings import check_embeddings_path
 from rssc_geo.output.formats import Format, format_of
 from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS
@@ -52,6 +55,8 @@ class OutputTarget:
     full_provenance : whether map and report tell the folders of local files
     unknown : whether cells unlike what the model has learned are ``Unknown``
     embeds : whether the part file keeps each cell's embedding
+    embeddings : path of a table of the cells with their embeddings, or None
+    date : when the scene was taken, as the user says; None: as its tags say
     """
 
     path: Path
@@ -67,6 +72,8 @@ class OutputTarget:
     full_provenance: bool = False
     unknown: bool = True
     embeds: bool = False
+    embeddings: Path | None = None
+    date: datetime | None = None
 
     @property
     def format(self) -> Format:
@@ -95,7 +102,12 @@ class OutputTarget:
     @property
     def results(self) -> tuple[Path, ...]:
         """All that is put in place but for what belongs to a file, ``path`` last."""
-        return (*(() if self.class_raster is None else (self.class_raster,)), *self.layer_paths)
+        return (*self._beside, *self.layer_paths)
+
+    @property
+    def _beside(self) -> tuple[Path, ...]:
+        """What is no layer of the map."""
+        return tuple(path for path in (self.class_raster, self.embeddings) if path is not None)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -132,7 +144,7 @@ class OutputTarget:
         a GeoPackage was opened elsewhere meanwhile; nothing is replaced then.
         """
         results = self.results if results is None else results
-        layers = [path for path in results if path != self.class_raster]
+        layers = [path for path in results if path not in self._beside]
         with StagingFolder(self.path) as staging:
             yield staging
             for path in layers:
@@ -146,6 +158,8 @@ class OutputTarget:
         for path in results:
             if path == self.class_raster:
                 found += [legend_path(path), path]
+            elif path == self.embeddings:
+                found.append(path)
             else:
                 found += self.format.files_of(path)
         return found
@@ -192,12 +206,19 @@ def make_target(
         class_raster=None if options.class_raster is None else Path(options.class_raster),
         full_provenance=options.full_provenance,
         unknown=not options.no_unknown,
+        embeds=options.embeddings is not None,
+        embeddings=None if options.embeddings is None else Path(options.embeddings),
+        date=None if options.date is None else parse_date(options.date, "--date"),
     )
     raster = target.class_raster
     if raster is not None and raster.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(
             f"--class-raster {raster.name}: the class raster is a GeoTIFF, name it .tif"
         )
+    if target.embeddings is not None:
+        check_embeddings_path(target.embeddings, "--embeddings")
+    if len(set(target.results)) < len(target.results):
+        raise UsageError(f"two results are named {target.path.name}: give each its own name")
     for result in target.files:
         _check_name(result)
     check_not_input(target.results, inputs)

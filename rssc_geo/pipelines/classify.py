@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
-from rssc_geo.models import ModelCard, check_class_choice, load_card
+from rssc_geo.models import ModelCard, check_class_choice, check_embeddings, load_card
 from rssc_geo.options import ClassifyOptions, MapOptions
 from rssc_geo.output import LandUseSummary, make_target, read_layer
 from rssc_geo.progress import Progress, reporting
@@ -125,6 +125,8 @@ def map_scene(
     """
     started = time.monotonic()
     progress("open", 0, 1)
+    if options.embeddings is not None:
+        check_embeddings(card)
     plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)

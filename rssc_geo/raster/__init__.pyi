@@ -1,3 +1,4 @@
+from .acquired import acquired as acquired
 from .alignment import align_scene as align_scene
 from .alignment import harmonize as harmonize
 from .aoi import bounds_polygon as bounds_polygon

@@ -23,9 +23,9 @@ SLOW = """
 import time
 from rssc_geo.inference.predictor import Predictor
 
-def slow(self, pixels, mask, inner=Predictor.__call__):
+def slow(self, pixels, mask, inner=Predictor.__call__, **more):
     time.sleep(0.04 * len(pixels))
-    return inner(self, pixels, mask)
+    return inner(self, pixels, mask, **more)
 
 if Predictor.__call__.__name__ != "slow":  # Dask runs a preloaded script twice
     Predictor.__call__ = slow

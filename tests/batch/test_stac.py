@@ -173,3 +173,26 @@ def test_any_document_is_read_in_any_pieces(
         assert list(read_items(str(path), None)) == whole
     assert [entry.id for entry in (whole[0], whole[-1])] == ["first", "last"]
     assert len(whole) == len(features)
+
+
+def test_the_date_of_an_item_is_that_of_its_scene(tmp_path: Path) -> None:
+    told = (
+        ({"datetime": "2024-06-01T10:30:00.125Z"}, "2024-06-01T10:30:00Z"),
+        ({"datetime": None, "start_datetime": "2024-06-01T02:00:00+02:00"}, "2024-06-01T00:00:00Z"),
+        ({"datetime": "last summer"}, None),
+        ({}, None),
+    )
+    items = [
+        {
+            "type": "Feature",
+            "id": f"item-{number}",
+            "properties": properties,
+            "assets": {"visual": {"href": "scene.tif"}},
+        }
+        for number, (properties, _) in enumerate(told)
+    ]
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    jobs = collect_jobs([str(path)], str(tmp_path / "maps"), BatchOptions())
+    assert not jobs.problems
+    assert [job.options.date for job in jobs.jobs] == [date for _, date in told]

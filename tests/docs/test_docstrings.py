@@ -30,6 +30,7 @@ VERBS = [
     "change",
     "classify",
     "describe_run",
+    "embed",
     "evaluate",
     "evaluate_on_polygons",
     "explain",

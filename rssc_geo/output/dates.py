@@ -1,0 +1,26 @@
+"""Dates of scenes: as people write them, as files say them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rssc_geo.errors import UsageError
+
+
+def parse_date(text: str, option: str) -> datetime:
+    """The moment of an ISO 8601 date, with or without a time; UTC where it names no zone.
+
+    Raises ``UsageError`` that names the option for what is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{option} {text!r} is no date; write 2024-06-01 or 2024-06-01T10:30:00Z"
+        ) from None
+
+
+def date_text(moment: datetime) -> str:
+    """A moment in UTC as STAC and RFC 3339 write it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

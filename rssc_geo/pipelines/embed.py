@@ -1,0 +1,203 @@
+"""Embeddings as data: the cells of scenes as a table that any tool reads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import pyarrow as pa
+
+from rssc_geo.captioning import check_captioner
+from rssc_geo.errors import UsageError
+from rssc_geo.files import atomic_write, check_not_input, check_writable
+from rssc_geo.inference import (
+    Plan,
+    PredictorSpec,
+    SceneRun,
+    Source,
+    make_plan,
+    nothing_to_classify,
+)
+from rssc_geo.models import check_class_choice, check_embeddings, load_card
+from rssc_geo.options import EmbedOptions
+from rssc_geo.output import (
+    WGS84,
+    EmbeddingLayer,
+    OutputTarget,
+    check_embeddings_path,
+    embedding_schema,
+    parse_date,
+    provenance_document,
+    write_geoparquet,
+)
+from rssc_geo.progress import Progress, reporting
+
+if TYPE_CHECKING:
+    from rssc_geo.inference import Predictor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The table, its rows, numbers an embedding, and tiles that the network looked at."""
+
+    path: Path
+    rows: int
+    width: int
+    scenes: int
+    tiles_classified: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "outputs": [str(self.path)],
+            "rows": self.rows,
+            "width": self.width,
+            "scenes": self.scenes,
+            "tiles_classified": self.tiles_classified,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_geopandas(self) -> gpd.GeoDataFrame:
+        """The table, read back; an embedding is an array of float16."""
+        return gpd.read_parquet(self.path)
+
+
+def embed(
+    sources: Sequence[Source],
+    output: str | Path,
+    options: EmbedOptions | None = None,
+    *,
+    model: Predictor | None = None,
+    progress: Progress | bool | None = None,
+) -> EmbedResult:
+    """Write the cells of scenes with their embeddings as GeoParquet.
+
+    One row a cell: scene, date, class, group, confidence, caption, row, col, model, version,
+    embedding and its outline in longitude and latitude. Embeddings are unit vectors in the space
+    that the model's pictures and texts share, as float16: their inner products rank cells by
+    likeness.
+
+    Parameters
+    ----------
+    sources : rasters, each as for :func:`rssc_geo.classify`
+    output : .parquet
+    options : all that the command line has; its defaults
+    model : a loaded one, whose options of model, computing and captions then have no effect
+    progress : as for :func:`rssc_geo.classify`
+
+    Raises ``UsageError`` for a model without such a space, what :func:`rssc_geo.classify` raises
+    for a scene, and ``NothingToClassifyError`` where no scene has a valid cell. The same call goes
+    on where a stopped one was.
+
+    Examples
+    --------
+    >>> from rssc_geo import EmbedOptions, embed
+    >>> made = embed(["scene.tif"], "cells.parquet", EmbedOptions(tile_size="900m"))
+    >>> made.width, len(made.to_geopandas()) == made.rows
+    (192, True)
+    """
+    started = time.monotonic()
+    options = options or EmbedOptions()
+    card = model.card if model else load_card(options.model, revision=options.revision)
+    width = check_embeddings(card)
+    choice = check_class_choice(card, options)
+    if model is None:
+        check_captioner(options, card)
+    path = Path(output)
+    check_embeddings_path(path, "--output")
+    plans = [make_plan(source, card, options) for source in sources]
+    names = [plan.scene.source for plan in plans]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{twice[0]} is given twice: a table holds a scene once")
+    check_not_input([path], [file for plan in plans for file in plan.inputs()])
+    check_writable(path, overwrite=options.overwrite)
+    for plan in plans:
+        for warning in plan.warnings:
+            log.warning("%s: %s", plan.scene.name, warning)
+
+    from rssc_geo.inference import load_predictor
+
+    predictor = model.choosing(choice) if model else load_predictor(options)
+    date = None if options.date is None else parse_date(options.date, "--date")
+    targets = [
+        # No map is written: only the name of its part file counts.
+        OutputTarget(
+            path.with_name(f"{path.stem}.{number}{path.suffix}"),
+            overwrite=True,
+            embeds=True,
+            date=date,
+        )
+        for number in range(len(plans))
+    ]
+    scenes = [
+        _EmbeddedScene(plan, target, predictor.spec)
+        for plan, target in zip(plans, targets, strict=True)
+    ]
+    with reporting(progress) as report:
+        looked = sum(scene.look(predictor, report) for scene in scenes)
+        full = [scene for scene in scenes if scene.rows]
+        if not full:
+            raise nothing_to_classify(plans[0])
+        report("write", 0, 1)
+        layer = EmbeddingLayer(
+            embedding_schema(width), WGS84, lambda: (b for scene in full for b in scene.batches())
+        )
+        with atomic_write(path) as made:
+            write_geoparquet(layer, made, _provenance(full, predictor.spec))
+        for scene in scenes:
+            scene.forget()
+        report("write", 1, 1)
+    return EmbedResult(
+        path,
+        rows=sum(scene.rows for scene in full),
+        width=width,
+        scenes=len(full),
+        tiles_classified=looked,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _EmbeddedScene:
+    """A scene whose rows wait in its part file until all scenes are looked at.
+
+    ``rows``: how many, once it was looked at.
+    """
+
+    def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
+        self.plan, self._target, self._spec = plan, target, spec
+        self.rows = 0
+
+    def look(self, predictor: Predictor, progress: Progress) -> int:
+        """Look at its tiles, those but that an earlier run has seen; how many they were."""
+        with self._run() as run:
+            looked = run.classify(predictor, progress)
+            self.rows = len(run)
+        if not self.rows:
+            log.warning("%s", nothing_to_classify(self.plan))
+        return looked
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Its rows."""
+        with self._run() as run:
+            yield from run.embeddings().batches()
+
+    def forget(self) -> None:
+        """Delete the part file: the table is there."""
+        self._target.part_path.unlink(missing_ok=True)
+
+    def _run(self) -> SceneRun:
+        return SceneRun(self.plan, self._target, self._spec)
+
+
+def _provenance(scenes: Sequence[_EmbeddedScene], spec: PredictorSpec) -> dict[str, object]:
+    """What the table says of its making; scenes by their names, without folders."""
+    names = [scene.plan.scene.name for scene in scenes]
+    return provenance_document({"scenes": names, **spec.as_dict()})

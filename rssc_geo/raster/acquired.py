@@ -1,0 +1,38 @@
+"""When a scene was taken, as its file says."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from rssc_geo.raster.opening import gdal_env
+from rssc_geo.raster.scene import Scene
+
+
+def acquired(scene: Scene) -> datetime | None:
+    """The moment in GDAL's tags, in UTC; None where they tell none.
+
+    First the acquisition that drivers of satellite products read (``ACQUISITIONDATETIME`` of the
+    ``IMAGERY`` domain), then the TIFF's own ``DateTime``, which knows no zone.
+    """
+    with (
+        contextlib.suppress(RasterioError, OSError, IndexError),
+        gdal_env(scene.opening.dataset),
+        rasterio.open(scene.files[0]) as raster,
+    ):
+        imagery = _moment(raster.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", ""))
+        return imagery or _moment(raster.tags().get("TIFFTAG_DATETIME", ""))
+    return None
+
+
+def _moment(text: str) -> datetime | None:
+    """An ISO date and time, or TIFF's with colons in the date (TIFF 6.0, section 8)."""
+    date, _, time = text.strip().replace("T", " ").partition(" ")
+    try:
+        moment = datetime.fromisoformat(f"{date.replace(':', '-')} {time}".strip())
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
