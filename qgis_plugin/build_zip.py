@@ -54,14 +54,14 @@ def write_options() -> Path:
 
 
 def placeholders(publication: dict[str, str]) -> list[str]:
-    """The keys of ``[tool.rssc-geo.publication]`` that were not set yet."""
+    """Which of what ``publication`` gives was not set yet."""
     return [key for key, value in publication.items() if any(host in value for host in _RESERVED)]
 
 
 def metadata() -> str:
     """The text of metadata.txt, with version and authors as pyproject.toml has them."""
     project = _pyproject()
-    known = {"version": project["project"]["version"], **_publication(project)}
+    known = {"version": project["project"]["version"], **publication(project)}
     return string.Template((PLUGIN / "metadata.txt").read_text("utf-8")).substitute(known)
 
 
@@ -111,11 +111,11 @@ def build(target: Path) -> Path:
 
 def check_release() -> None:
     """Raise ``SystemExit`` when what pyproject.toml says is not fit to be published."""
-    unset = placeholders(_publication(_pyproject()))
+    unset = placeholders(publication(_pyproject()))
     if unset:
         raise SystemExit(
-            f"build_zip.py: {', '.join(unset)} in [tool.rssc-geo.publication] of pyproject.toml"
-            " are placeholders; set them before a release is built"
+            f"build_zip.py: {', '.join(unset)} of pyproject.toml (authors, [project.urls]) are"
+            " placeholders; set them before a release is built"
         )
 
 
@@ -132,8 +132,17 @@ def _pyproject() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-def _publication(project: dict[str, object]) -> dict[str, str]:
-    return project["tool"]["rssc-geo"]["publication"]
+def publication(project: dict[str, object]) -> dict[str, str]:
+    """Author and addresses, as metadata.txt calls them."""
+    told = project["project"]
+    author, urls = told["authors"][0], told["urls"]
+    return {
+        "author": author["name"],
+        "email": author["email"],
+        "homepage": urls["Homepage"],
+        "repository": urls["Repository"],
+        "tracker": urls["Issues"],
+    }
 
 
 def main() -> None:

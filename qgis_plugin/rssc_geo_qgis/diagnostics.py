@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from . import settings
 from .backend import BackendError, find_backend
 from .check import versions_beside
 from .child import clean_environment
+from .metadata import metadata
 from .place import bundled_wheel, folder, log_path
 from .torch_build import read_cards
 
@@ -48,10 +48,10 @@ def hide_secrets(text: str) -> str:
 
 
 def _lines() -> Iterator[str]:
-    yield f"plugin: {_version()} in {os.path.dirname(__file__)}"
+    yield f"plugin: {metadata('version')} in {os.path.dirname(__file__)}"
     yield f"wheel: {bundled_wheel() or 'none'}"
     yield f"QGIS: {Qgis.QGIS_VERSION}, Qt {QT_VERSION_STR}, PyQt {PYQT_VERSION_STR}"
-    yield f"Python: {platform.python_version()}, {sys.executable}, prefix {sys.prefix}"
+    yield f"Python: {platform.pythonmetadata('version')}, {sys.executable}, prefix {sys.prefix}"
     yield f"system: {platform.platform()}, {platform.machine()}, {os.cpu_count()} processors"
     yield f"cards: {'; '.join(map(str, read_cards())) or 'none by nvidia-smi'}"
     yield f"environment's folder: {folder()}, {'there' if os.path.isdir(folder()) else 'not there'}"
@@ -70,12 +70,6 @@ def _lines() -> Iterator[str]:
             yield f"  {name}={'…' if _SECRET.search(name) else value}"
     yield "last installation:"
     yield from _last_installation()
-
-
-def _version() -> str:
-    metadata = configparser.ConfigParser(interpolation=None)
-    metadata.read(os.path.join(os.path.dirname(__file__), "metadata.txt"), encoding="utf-8")
-    return metadata["general"]["version"]
 
 
 def _last_installation() -> Iterator[str]:

@@ -97,7 +97,7 @@ def test_the_metadata_has_versions_and_authors_from_pyproject(archive):
     metadata = parser["general"]
     project = build_zip._pyproject()
     assert metadata["version"] == project["project"]["version"]
-    for key, value in project["tool"]["rssc-geo"]["publication"].items():
+    for key, value in build_zip.publication(project).items():
         assert metadata[key] == value
     assert (metadata["qgisMinimumVersion"], metadata["qgisMaximumVersion"]) == ("3.22", "4.99")
     assert metadata["hasProcessingProvider"] == "yes"
@@ -106,7 +106,7 @@ def test_the_metadata_has_versions_and_authors_from_pyproject(archive):
 
 
 def test_authors_and_addresses_are_named_in_one_place():
-    named = build_zip._publication(build_zip._pyproject()).values()
+    named = build_zip.publication(build_zip._pyproject()).values()
     for file in (ROOT / "qgis_plugin").rglob("*"):
         if file.is_file() and file.suffix in {".py", ".txt", ".md"}:
             text = file.read_text("utf-8")
@@ -123,11 +123,11 @@ def test_a_release_with_placeholders_is_refused(tmp_path):
         capture_output=True,
         text=True,
     )
-    unset = build_zip.placeholders(build_zip._publication(build_zip._pyproject()))
+    unset = build_zip.placeholders(build_zip.publication(build_zip._pyproject()))
     if not unset:
         pytest.skip("the addresses were set: this is to be published")
     assert ended.returncode == 1
-    assert f"{', '.join(unset)} in [tool.rssc-geo.publication]" in ended.stderr
+    assert f"{', '.join(unset)} of pyproject.toml" in ended.stderr
     assert not target.exists()
 
 

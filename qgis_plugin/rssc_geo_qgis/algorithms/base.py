@@ -31,11 +31,9 @@ from .. import results, settings
 from ..backend import BackendError, check_known, find_backend
 from ..command import run_command
 from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
+from ..metadata import help_page
 from ..options import Option, options_of
 from . import parameters as shared
-
-HELP = "https://github.com/rssc-geo/rssc-geo/blob/main/docs/qgis.md"
-"""What the dialog's button opens."""
 
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
@@ -96,7 +94,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return self.HELP
 
     def helpUrl(self) -> str:
-        return HELP
+        return help_page()
 
     def icon(self) -> QIcon:
         return QIcon(os.path.join(os.path.dirname(__file__), "..", "icons", f"{self.NAME}.svg"))
