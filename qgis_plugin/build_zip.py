@@ -44,9 +44,10 @@ def write_options() -> Path:
     """Write the options of each command of rssc-geo where the plugin reads them."""
     # The package's own __init__ needs lazy_loader, which a plain Python has not; options.py needs
     # the standard library and errors.py alone.
-    package = types.ModuleType("rssc_geo")
-    package.__path__ = [str(ROOT / "rssc_geo")]
-    sys.modules["rssc_geo"] = package
+    if "rssc_geo" not in sys.modules:
+        package = types.ModuleType("rssc_geo")
+        package.__path__ = [str(ROOT / "rssc_geo")]
+        sys.modules["rssc_geo"] = package
     described = importlib.import_module("rssc_geo.options").describe_options()
     text = json.dumps(described, ensure_ascii=False, allow_nan=False, indent=1)
     OPTIONS.write_text(text + "\n", encoding="utf-8")
