@@ -777,7 +777,7 @@ class OutputOptions:
     )
     date: str | None = option(
         "When the scene was taken: 2024-06-01, or with a time. Default: by its tags.",
-        INPUT,
+        RASTER,
         Kind("DATE", str),
         default=None,
         row=True,
@@ -1015,7 +1015,7 @@ class EmbedOptions(TilingOptions, PredictorOptions, OverwriteOptions):
 
     date: str | None = option(
         "When the scenes were taken: 2024-06-01, or with a time. Default: by their tags.",
-        INPUT,
+        RASTER,
         Kind("DATE", str),
         default=None,
     )

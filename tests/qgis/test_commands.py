@@ -9,7 +9,7 @@ pytest.importorskip(
 )
 
 import processing
-from helpers import algorithm, classify, loaded, whole_tiles
+from helpers import algorithm, classify, group_of, loaded, whole_tiles
 from qgis.core import (
     QgsFeature,
     QgsGeometry,
@@ -85,7 +85,7 @@ def test_explain(run_in_desktop, scene, tmp_path):
     picture = page.partition("<img src='")[2].partition("'")[0]
     assert (output / picture).is_file()
     assert "%</h2>" in page
-    (layer,) = QgsProject.instance().layerTreeRoot().findGroup("my scene").findLayers()
+    (layer,) = group_of("my scene").findLayers()
     assert layer.name().startswith("Evidence for ")
     assert layer.layer().source() == found["HEAT_MAP"]
     assert layer.layer().extent() == QgsRectangle(

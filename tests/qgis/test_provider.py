@@ -46,7 +46,7 @@ SHOWN_OF = {
     "assessaccuracy": {"REFERENCE"},
     "assesssample": {"SAMPLE_SIZE"},
 }
-FILES = {"REPORT", "CLASS_RASTER", "PREVIEW", "AREAS"}
+FILES = {"REPORT", "CLASS_RASTER", "PREVIEW", "AREAS", "EMBEDDINGS"}
 TILING = {
     *{"TILE_SIZE", "CELL_SIZE", "MIN_VALID", "AOI", "EXTENT", "RESOLUTION"},
     *{"BANDS", "STRETCH", "NODATA"},
@@ -54,7 +54,7 @@ TILING = {
 MAP = TILING | {
     *{"MODEL", "REVISION", "BATCH_SIZE", "DEVICE", "DTYPE"},
     *{"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "NO_SMOOTH", "CRS", "REVIEW"},
-    *{"ZONES", "ZONE_FIELD", "FULL_PROVENANCE"},
+    *{"ZONES", "ZONE_FIELD", "FULL_PROVENANCE", "SNAP", "DATE"},
 }
 CHOICE = {"ONLY_CLASSES", "EXCLUDE_CLASSES"}
 CAPTIONS = {
@@ -115,7 +115,7 @@ def test_a_map_has_the_contract_s_names(name, own):
             "caption",
             (CAPTIONS | MAP)
             - {"AOI_CLIP", "MIN_AREA", "PROBABILITIES", "ADAPT_SHARES", "NO_SMOOTH", "REVIEW"}
-            - {"ZONES", "ZONE_FIELD", "FULL_PROVENANCE"},
+            - {"ZONES", "ZONE_FIELD", "FULL_PROVENANCE", "SNAP", "DATE"},
         ),
         ("info", TILING | {"MODEL", "REVISION"}),
         (
@@ -128,6 +128,7 @@ def test_a_map_has_the_contract_s_names(name, own):
             "train",
             TILING - {"AOI", "EXTENT", "RESOLUTION", "CELL_SIZE"}
             | {"LABELS", "FIELD", "PURITY", "CLASS_WORDS", "FINE_TUNE", "MODEL", "DEVICE"}
+            | {"GROUP_FIELD", "TEST_LABELS"}
             | {"NAME", "REPORT", "BUNDLE_VERSION", "DESCRIPTION", "LICENSE", "DATA"},
         ),
     ],

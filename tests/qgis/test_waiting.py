@@ -17,7 +17,7 @@ pytest.importorskip(
 
 from helpers import algorithm, script, wait_for
 from qgis.core import QgsApplication, QgsFeedback
-from qgis.gui import QgsMessageBar
+from qgis.gui import QgsMapCanvas, QgsMessageBar
 from qgis.PyQt.QtCore import QCoreApplication, QTimer
 from qgis.PyQt.QtWidgets import QMainWindow, QPushButton
 from rssc_geo_qgis import backend as backends
@@ -32,10 +32,20 @@ class Interface:
     def __init__(self):
         self.window = QMainWindow()
         self.bar = QgsMessageBar(self.window)
+        self.canvas = QgsMapCanvas(self.window)
         self.menu, self.factories = [], []
 
     def mainWindow(self):
         return self.window
+
+    def mapCanvas(self):
+        return self.canvas
+
+    def addDockWidget(self, area, dock):
+        self.window.addDockWidget(area, dock)
+
+    def removeDockWidget(self, dock):
+        self.window.removeDockWidget(dock)
 
     def messageBar(self):
         return self.bar

@@ -1,0 +1,100 @@
+"""Draw scenes beside their maps by an earlier program and by this one, for docs/rasters.md.
+
+    python benchmarks/gallery.py OUT RASTER... [--before OLD_CHECKOUT] [--work WORK]
+
+OUT gets a JPEG a raster, at most 1200 pixels wide: the scene, its map by default settings before
+(of a checkout that classifies from its root by ``python -m rssc_geo_cli.main``), its map now. Maps
+that are in the work folder are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+from PIL import Image
+from rasterio.features import rasterize
+
+from rssc_geo import load_card
+from rssc_geo.geometry import Window
+from rssc_geo.models import legend_of
+from rssc_geo.output import rgb
+from rssc_geo.raster import fit_radiometry, open_scene
+
+WIDTH, GAP = 1200, 8
+GRAY = 0.45  # how much of the scene is seen through the classes
+
+
+def mapped(raster: Path, target: Path, root: Path) -> Path:
+    """The map of a raster by the program that lies in ``root``."""
+    if not target.is_file():
+        program = [sys.executable, "-m", "rssc_geo_cli.main", "classify", str(raster.resolve())]
+        subprocess.run(
+            [*program, "-o", str(target.resolve()), "-q"],
+            check=True,
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'cli'}"},
+        )
+    return target
+
+
+def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, object, object]:
+    """Pixels (H, W, 3) of at most ``side`` columns, what is valid of them, transform and CRS."""
+    scene = open_scene(str(raster))
+    factor = max(1, -(-scene.width // side))
+    shape = -(-scene.height // factor), -(-scene.width // factor)
+    with scene.pixel_reader() as reader:
+        values, valid = reader.read(Window(0, 0, *scene.shape), shape)
+    valid = np.ones(shape, bool) if valid is None else valid
+    pixels = fit_radiometry(scene).apply(values)
+    scale = scene.width / shape[1], scene.height / shape[0]
+    return pixels, valid, scene.transform * scene.transform.scale(*scale), scene.crs
+
+
+def drawn(map_path: Path, pixels: np.ndarray, valid: np.ndarray, transform, crs) -> np.ndarray:  # noqa: ANN001
+    """The scene in gray below the colors of its classes."""
+    regions = gpd.read_file(map_path, layer="landuse").to_crs(crs)
+    colors = {known.name: rgb(known.color) for known in legend_of(load_card("compact"))}
+    numbers = {name: place for place, name in enumerate(colors)}
+    shapes = zip(regions.geometry, regions["class"].map(numbers), strict=True)
+    classes = rasterize(shapes, pixels.shape[:2], fill=-1, transform=transform, dtype="int16")
+    table = np.array([*colors.values(), (255, 255, 255)], float)
+    gray = pixels.mean(2, keepdims=True)
+    seen = np.where((classes >= 0)[..., None], GRAY * gray + (1 - GRAY) * table[classes], 255)
+    return np.where(valid[..., None], seen, 255).astype(np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("rasters", type=Path, nargs="+")
+    parser.add_argument("--before", type=Path, help="root of an earlier checkout")
+    parser.add_argument("--work", type=Path, default=Path("work/gallery"))
+    options = parser.parse_args()
+    here = Path(__file__).resolve().parents[1]
+    for root, name in ((options.before, "before"), (here, "now")):
+        if root is not None:
+            (options.work / name).mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    count = 3 if options.before else 2
+    for raster in options.rasters:
+        pixels, valid, *place = overview(raster, (WIDTH - (count - 1) * GAP) // count)
+        panels = [np.where(valid[..., None], pixels, 255).astype(np.uint8)]
+        for root, name in ((options.before, "before"), (here, "now")):
+            if root is not None:
+                made = mapped(raster, options.work / name / f"{raster.stem}.gpkg", root)
+                panels.append(drawn(made, pixels, valid, *place))
+        gap = np.full((pixels.shape[0], GAP, 3), 255, np.uint8)
+        row = [part for panel in panels for part in (panel, gap)][:-1]
+        path = options.out / f"{raster.stem}.jpg"
+        Image.fromarray(np.concatenate(row, 1)).save(path, quality=80, optimize=True)
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    main()
