@@ -44,10 +44,9 @@ def mapped(raster: Path, target: Path, root: Path) -> Path:
 
 
 def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, object, object]:
-    """Pixels (H, W, 3) of at most ``side`` columns, what is valid of them, transform and CRS."""
+    """Pixels (H, W, 3) of ``side`` columns, what is valid of them, transform and CRS."""
     scene = open_scene(str(raster))
-    factor = max(1, -(-scene.width // side))
-    shape = -(-scene.height // factor), -(-scene.width // factor)
+    shape = round(scene.height * side / scene.width), side
     with scene.pixel_reader() as reader:
         values, valid = reader.read(Window(0, 0, *scene.shape), shape)
     valid = np.ones(shape, bool) if valid is None else valid
