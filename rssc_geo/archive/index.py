@@ -11,6 +11,7 @@ from typing import Any
 
 from rssc_geo.archive.store import (
     NAME,
+    SCENES,
     ArchiveCard,
     ArchiveStore,
     SceneEntry,
@@ -26,7 +27,6 @@ from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
 from rssc_geo.raster import is_remote
 
-_SCENES = "scenes"
 _LOCK = ".rssc-geo-index.lock"
 
 
@@ -102,7 +102,7 @@ def index(
     options, folder = options or IndexOptions(), Path(archive)
     check_installed()
     card = _archive_card(load_card(options.model, revision=options.revision), folder, options)
-    scenes = folder / _SCENES
+    scenes = folder / SCENES
     batch = BatchOptions(
         **values_of(options, IndexOptions), embeddings=str(scenes / "{id}.parquet")
     )
@@ -145,7 +145,7 @@ def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> Arch
                 " model, or index into another folder"
             )
         return replace(card, tile_size=options.tile_size, cell_size=options.cell_size)
-    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {_SCENES, _LOCK}):
+    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {SCENES, _LOCK}):
         raise OutputError(f"{folder} holds something else than an archive: choose another folder")
     return ArchiveCard(model.name, model.version, width, options.tile_size, options.cell_size)
 
@@ -179,7 +179,7 @@ def _take_in(
     store: ArchiveStore, sources: dict[str, str], known: dict[str, dict[str, Any]]
 ) -> tuple[int, int]:
     """Take into the store what is new of the scenes, by their maps; how many came and went."""
-    scenes = store.folder / _SCENES
+    scenes = store.folder / SCENES
     entries, gone = [], []
     rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
     for row in rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import tempfile
 import time
 from collections import Counter
@@ -23,11 +25,12 @@ from rssc_geo.archive.store import (
     CellFilter,
     check_installed,
     open_store,
+    scene_map,
 )
-from rssc_geo.errors import NothingToClassifyError, UsageError
+from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError
 from rssc_geo.inference import Plan, make_plan
 from rssc_geo.models import ModelCard, check_embeddings, legend_of, load_card
-from rssc_geo.options import EmbedOptions, SearchOptions
+from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions
 from rssc_geo.output import (
     EMBEDDING,
     GEOMETRY,
@@ -38,11 +41,14 @@ from rssc_geo.output import (
     provenance_document,
     write_hits,
 )
-from rssc_geo.pipelines import cells_at
+from rssc_geo.pipelines import cells_at, options_of_map
 from rssc_geo.pipelines.embed import embed
+from rssc_geo.reports import HitPicture, HitSheet, check_page, hit_picture, write_hit_sheet
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
+
+log = logging.getLogger(__name__)
 
 _AGAINST = 0.5
 """Weight of what is not looked for: less than that of what is, of which hits must not lose sight.
@@ -184,6 +190,9 @@ def search(
     target = None
     if output is not None:
         target = hits_target(Path(output), overwrite=options.overwrite)
+    sheet = None if options.sheet is None else Path(options.sheet)
+    if sheet is not None:
+        check_page(sheet, option="--sheet", overwrite=options.overwrite)
     check_installed()
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)
@@ -204,19 +213,28 @@ def search(
     hits = tuple(_find(store, vector, cells, options))
     search_s = time.monotonic() - asked
     paths: list[Path] = []
+    rows, asked_for = [hit.as_row() for hit in hits], _asked_for(words, options)
     if target is not None:
-        asked_for = {"words": words, "like": _name(options.like), "unlike": _name(options.unlike)}
         document = provenance_document(
             {"search": asked_for, "model": card.name, "version": card.version}
         )
-        rows = [hit.as_row() for hit in hits]
         write_hits(target, rows, classes=legend_of(card), provenance=document)
         paths.append(target.path)
+    if sheet is not None:
+        pictures = _pictures(store.folder, hits, card)
+        write_hit_sheet(sheet, HitSheet(asked_for, rows, pictures, searched, legend_of(card)))
+        paths.append(sheet)
     return SearchResult(hits, searched, tuple(paths), time.monotonic() - started, search_s)
 
 
-def _name(path: str | None) -> str | None:
-    return None if path is None else Path(path).name
+def _asked_for(words: str | None, options: SearchOptions) -> dict[str, str]:
+    """What was looked for, by label; files by their names."""
+    asked = {
+        "Words": words,
+        "Like": None if options.like is None else Path(options.like).name,
+        "Unlike": None if options.unlike is None else Path(options.unlike).name,
+    }
+    return {label: text for label, text in asked.items() if text is not None}
 
 
 def _check(words: str | None, options: SearchOptions) -> None:
@@ -390,3 +408,24 @@ def _best_of_each(rows: list[dict[str, Any]], most: int | None) -> list[dict[str
         if counts[row["scene"]] <= most:
             kept.append(row)
     return kept
+
+
+def _pictures(folder: Path, hits: Sequence[Hit], card: ModelCard) -> dict[int, HitPicture]:
+    """The cells as pictures, by rank, of those whose raster can be read."""
+    pictures = {}
+    for scene, same in itertools.groupby(sorted(hits, key=lambda hit: hit.scene), _scene):
+        found = list(same)
+        files = found[0].source.split(";")
+        try:
+            # As it was read when it was indexed.
+            options = options_of_map(scene_map(folder, scene), card, TilingOptions())
+            plan = make_plan(files[0] if len(files) == 1 else files, card, options)
+            for hit in found:
+                pictures[hit.rank] = hit_picture(plan, hit.row, hit.col)
+        except RsscGeoError as error:
+            log.warning("no pictures of %s: %s", scene, error)
+    return pictures
+
+
+def _scene(hit: Hit) -> str:
+    return hit.scene

@@ -26,6 +26,8 @@ from rssc_geo.files import atomic_write
 from rssc_geo.output import EMBEDDING, GEOMETRY, date_text, embedding_schema
 
 NAME = "archive.json"
+SCENES = "scenes"
+"""The folder of the maps in an archive."""
 _DATABASE = "cells.lancedb"
 _FORMAT = 1
 _CELLS, _SCENES = "cells", "scenes"
@@ -258,6 +260,11 @@ def read_card(folder: Path) -> ArchiveCard:
         return ArchiveCard(**values)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({one_line(error)})") from error
+
+
+def scene_map(archive: Path, scene: str) -> Path:
+    """The map that the cells of a scene were taken from."""
+    return archive / SCENES / f"{scene}.gpkg"
 
 
 def check_installed() -> None:
