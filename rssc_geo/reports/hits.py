@@ -37,7 +37,7 @@ class HitPicture:
     """
 
     picture: str
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,13 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
     with plan.scene.pixel_reader() as reader:
         colors, valid = reader.read(Window(*first, height, width), shape)
     mask = np.ones(shape, bool) if valid is None else valid
-    box = (
-        100 * (left - first[1]) / width,
-        100 * (top - first[0]) / height,
-        100 * (right - left) / width,
-        100 * (bottom - top) / height,
+    shares = (
+        (left - first[1]) / width,
+        (top - first[0]) / height,
+        (right - left) / width,
+        (bottom - top) / height,
     )
+    box = tuple(round(100 * share, 2) for share in shares)
     return HitPicture(jpeg(plan.radiometry.apply(colors, mask), mask), box)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -13,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+from PIL import Image
 
 import rssc_geo
-from rssc_geo import IndexOptions, NothingToClassifyError, SearchOptions
+from rssc_geo import IndexOptions, NothingToClassifyError, OutputError, SearchOptions
 from rssc_geo.archive import (
     ArchiveCard,
     ArchiveStore,
@@ -180,6 +185,49 @@ def test_programs_read_json(archive: Path, capsys: pytest.CaptureFixture[str]) -
     assert 45 < lat < 46
     assert run(["search", str(archive), "river", "-n", "2"]) == 0
     assert "among 21 cells" in capsys.readouterr().out
+
+
+def test_a_contact_sheet(archive: Path, tmp_path: Path, model: Predictor) -> None:
+    """Pictures of the cells themselves, links from the map to them, and nothing but text."""
+    sheet = tmp_path / "hits.html"
+    asked = '<script>alert("x")</script> river'
+    found = rssc_geo.search(
+        archive, asked, options=SearchOptions(hits=15, sheet=str(sheet)), model=model
+    )
+    assert found.paths == (sheet,)
+    page = sheet.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count('<figure id="hit-') == page.count('<a href="#hit-') == 15
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    boxes = re.findall(
+        r"left: ([\d.]+)%; top: ([\d.]+)%; width: ([\d.]+)%; height: ([\d.]+)%", page
+    )
+    assert len(pictures) == len(boxes) == 15
+    for hit, picture, numbers in zip(found.hits, pictures, boxes, strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(float)
+        height, width = pixels.shape[:2]
+        left, top, across, down = (float(number) / 100 for number in numbers)
+        rows = slice(round(top * height), round((top + down) * height))
+        cell = pixels[rows, round(left * width) : round((left + across) * width)].mean((0, 1))
+        with rasterio.open(hit.source) as raster:
+            window = ((hit.row * 32, hit.row * 32 + 32), (hit.col * 32, hit.col * 32 + 32))
+            real = raster.read(window=window).mean((1, 2))
+        np.testing.assert_allclose(cell, real, atol=6)
+    with pytest.raises(OutputError, match="exists"):
+        rssc_geo.search(archive, asked, options=SearchOptions(sheet=str(sheet)), model=model)
+
+
+def test_a_sheet_without_the_rasters(tmp_path: Path, model: Predictor, caplog: Any) -> None:
+    source = write_raster(tmp_path / "gone.tif", texture(96, 96))
+    options = IndexOptions(tile_size="96px", captioner="none", device="cpu")
+    rssc_geo.index([source], tmp_path / "archive", options)
+    source.unlink()
+    sheet = tmp_path / "hits.html"
+    shown = SearchOptions(sheet=str(sheet))
+    rssc_geo.search(tmp_path / "archive", WORDS, options=shown, model=model)
+    assert "no raster" in sheet.read_text(encoding="utf-8")
+    assert "no pictures of gone" in caplog.text
 
 
 def test_many_cells_are_found_through_an_index(
