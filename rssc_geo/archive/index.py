@@ -187,7 +187,7 @@ def _take_in(
         scene = Path(output).stem
         if output not in sources:
             continue
-        if row["state"] == "empty" and scene in known:
+        if row["state"] == "empty":
             gone.append(scene)
         if row["state"] != "done":
             continue
@@ -199,4 +199,4 @@ def _take_in(
     store.forget(gone)
     store.put(entries)
     store.tidy()
-    return len(entries), len(gone)
+    return len(entries), len(known.keys() & gone)

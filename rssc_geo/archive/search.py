@@ -204,14 +204,13 @@ def search(
         )
     searched = store.count(cells)
     if not searched:
-        raise NothingToClassifyError(
-            f"no cell of {archive} passes the filters; {len(store)} cells of"
-            f" {len(store.scenes())} scenes are there"
-        )
+        raise _nothing(store)
     vector = _question(words, options, store.card, card, model=model)
     asked = time.monotonic()
     hits = tuple(_find(store, vector, cells, options))
     search_s = time.monotonic() - asked
+    if not hits:
+        raise _nothing(store)
     paths: list[Path] = []
     rows, asked_for = [hit.as_row() for hit in hits], _asked_for(words, options)
     if target is not None:
@@ -225,6 +224,13 @@ def search(
         write_hit_sheet(sheet, HitSheet(asked_for, rows, pictures, searched, legend_of(card)))
         paths.append(sheet)
     return SearchResult(hits, searched, tuple(paths), time.monotonic() - started, search_s)
+
+
+def _nothing(store: ArchiveStore) -> NothingToClassifyError:
+    return NothingToClassifyError(
+        f"no cell of {store.folder} passes the filters; {len(store)} cells of"
+        f" {len(store.scenes())} scenes are there"
+    )
 
 
 def _asked_for(words: str | None, options: SearchOptions) -> dict[str, str]:
@@ -376,7 +382,13 @@ def _find(
     wanted = options.hits
     while True:
         found = store.nearest(vector, wanted, cells)
-        rows = _best_of_each(found.to_pylist(), options.per_scene)[: options.hits]
+        # Cells whose scene is not known are about to be replaced, or their process was killed.
+        rows = [
+            row
+            for row in found.to_pylist()
+            if row["scene"] in sources and _touches(row[GEOMETRY], cells.bounds)
+        ]
+        rows = _best_of_each(rows, options.per_scene)[: options.hits]
         if len(rows) == options.hits or len(found) < wanted:
             break
         wanted *= 4
@@ -395,6 +407,16 @@ def _find(
             row["col"],
             shapely.from_wkb(row[GEOMETRY]),
         )
+
+
+def _touches(outline: bytes, bounds: tuple[float, float, float, float] | None) -> bool:
+    """Whether a cell itself touches a box, as its own box does.
+
+    The box of a cell at the antimeridian goes round the Earth.
+    """
+    if bounds is None:
+        return True
+    return bool(shapely.intersects(shapely.from_wkb(outline), shapely.box(*bounds)))
 
 
 def _best_of_each(rows: list[dict[str, Any]], most: int | None) -> list[dict[str, Any]]:

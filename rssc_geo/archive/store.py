@@ -111,13 +111,28 @@ class CellFilter:
 
 
 class ArchiveStore:
-    """The cells and scenes of an archive; made by ``open_store``."""
+    """The cells and scenes of an archive; made by ``open_store`` and ``make_store``.
+
+    Raises ``InputError`` for a database that cannot be opened, ``UsageError`` where LanceDB is not
+    installed.
+    """
 
     def __init__(self, folder: Path, card: ArchiveCard) -> None:
         self.folder, self.card = folder, card
-        database = _connect(folder / _DATABASE)
-        self._cells = database.create_table(_CELLS, schema=_cell_schema(card.width), exist_ok=True)
-        self._scenes = database.create_table(_SCENES, schema=_SCENE_SCHEMA, exist_ok=True)
+        check_installed()
+        import lancedb
+
+        try:
+            database = lancedb.connect(folder / _DATABASE)
+            self._cells, self._scenes = (
+                database.create_table(name, schema=schema, exist_ok=True)
+                for name, schema in ((_CELLS, _cell_schema(card.width)), (_SCENES, _SCENE_SCHEMA))
+            )
+        except _ERRORS as error:
+            raise InputError(
+                f"{folder / _DATABASE} cannot be opened ({one_line(error)}): delete it where it is"
+                " damaged, then index again; the maps are kept"
+            ) from error
 
     def __len__(self) -> int:
         return int(self._cells.count_rows())
@@ -222,6 +237,8 @@ class ArchiveStore:
 
 
 _DISTANCE = "_distance"
+_ERRORS = (OSError, RuntimeError, ValueError)
+"""What LanceDB raises."""
 _SCENE_SCHEMA = pa.schema(
     [
         pa.field("scene", pa.string()),
@@ -281,13 +298,6 @@ def _write_card(folder: Path, card: ArchiveCard) -> None:
         made.write_text(text + "\n", encoding="utf-8")
 
 
-def _connect(path: Path) -> Any:
-    check_installed()
-    import lancedb
-
-    return lancedb.connect(path)
-
-
 def _cell_schema(width: int) -> pa.Schema:
     return pa.schema(
         [
@@ -333,8 +343,7 @@ class _Writing:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # LanceDB's own errors are of these types.
-        if isinstance(error, OSError | RuntimeError | ValueError):
+        if isinstance(error, _ERRORS):
             raise OutputError(
                 f"cannot write {self._folder / _DATABASE} ({one_line(error)}): make room or make"
                 " the folder writable, then run the same command again"

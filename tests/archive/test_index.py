@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import rssc_geo
-from rssc_geo import IndexOptions, OutputError, UsageError
+from rssc_geo import IndexOptions, InputError, NothingToClassifyError, OutputError, UsageError
 from rssc_geo.archive import ArchiveStore, CellFilter, open_store
 from rssc_geo_cli.main import run
 from tests.factories import texture, write_raster
@@ -88,6 +89,8 @@ def test_cells_without_their_scene_are_replaced(tmp_path: Path) -> None:
     store = open_store(archive)
     store._scenes.delete("true")
     assert held(archive) == {"s": 12}
+    with pytest.raises(NothingToClassifyError, match="12 cells of 0 scenes"):
+        rssc_geo.search(archive, "a river")
     again = rssc_geo.index([source], archive, OPTIONS)
     assert (again.added, again.batch.tiles) == (1, 0)
     assert held(archive) == {"s": 12}
@@ -135,6 +138,19 @@ def test_what_cannot_be_meant(
         rssc_geo.index([source], archive, OPTIONS)
     with pytest.raises(UsageError, match="was indexed with the model compact 0.0"):
         rssc_geo.search(archive, "a river")
+
+
+def test_a_damaged_database_is_made_anew_from_the_maps(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    for manifest in (archive / "cells.lancedb").rglob("*.manifest"):
+        manifest.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot be opened"):
+        rssc_geo.search(archive, "a river")
+    shutil.rmtree(archive / "cells.lancedb")
+    again = rssc_geo.index([source], archive, OPTIONS)
+    assert (again.added, again.batch.tiles) == (1, 0)
+    assert held(archive) == {"s": 12}
 
 
 def test_one_indexing_at_a_time(tmp_path: Path) -> None:

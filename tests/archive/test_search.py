@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 
 import rssc_geo
@@ -152,6 +153,24 @@ def test_filters(archive: Path, model: Predictor) -> None:
         assert len(scenes(exclude_classes=(nothing,))) == 21
     with pytest.raises(NothingToClassifyError, match="21 cells of 2 scenes"):
         scenes(until="2023-07-14T09:30:00Z")
+
+
+def test_bounds_at_the_antimeridian(tmp_path: Path, model: Predictor) -> None:
+    """The cell on it touches boxes on both sides, and none in between."""
+    transform = Affine(2.0, 0, 833_900, 0, -2.0, 100)  # UTM 60N, 180° is at some 833 978 m
+    source = write_raster(
+        tmp_path / "fiji.tif", texture(96, 96), crs="EPSG:32660", transform=transform
+    )
+    options = IndexOptions(tile_size="96px", captioner="none", cell_size="96px", device="cpu")
+    rssc_geo.index([source], tmp_path / "archive", options)
+
+    def count(*bounds: float) -> int:
+        asked = SearchOptions(bounds=bounds)
+        return len(rssc_geo.search(tmp_path / "archive", WORDS, options=asked, model=model).hits)
+
+    assert count(179, -1, 180, 1) == count(-180, -1, -179, 1) == 1
+    with pytest.raises(NothingToClassifyError):
+        count(0, -1, 9, 1)
 
 
 def test_mistakes_are_one_line(
