@@ -388,6 +388,7 @@ def _find(
             for row in found.to_pylist()
             if row["scene"] in sources and _touches(row[GEOMETRY], cells.bounds)
         ]
+        rows.sort(key=lambda row: (-row["score"], row["scene"], row["row"], row["col"]))
         rows = _best_of_each(rows, options.per_scene)[: options.hits]
         if len(rows) == options.hits or len(found) < wanted:
             break

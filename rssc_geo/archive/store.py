@@ -223,7 +223,8 @@ class ArchiveStore:
         ``exact``: compare all cells, however many they are.
         """
         where = cells.sql()
-        query = self._cells.search(vector, vector_column_name=EMBEDDING).distance_type("dot")
+        query: Any = self._cells.search(vector, vector_column_name=EMBEDDING)
+        query = query.distance_type("dot")
         if where:
             query = query.where(where, prefilter=True)
         if exact or self.count(cells) < APPROXIMATE_FROM:

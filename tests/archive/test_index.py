@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_a_damaged_database_is_made_anew_from_the_maps(tmp_path: Path) -> None:
     again = rssc_geo.index([source], archive, OPTIONS)
     assert (again.added, again.batch.tiles) == (1, 0)
     assert held(archive) == {"s": 12}
+
+
+def test_without_the_database_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = scene(tmp_path / "s.tif")
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    for arguments in (["index", str(source), "-o", "a"], ["search", str(tmp_path), "river"]):
+        assert run(arguments) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.endswith("an archive needs LanceDB; pip install 'rssc-geo[archive]'")
+        assert len(error.splitlines()) == 1
 
 
 def test_one_indexing_at_a_time(tmp_path: Path) -> None:
