@@ -28,6 +28,7 @@ from rssc_geo.archive.store import (
     scene_map,
 )
 from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError
+from rssc_geo.files import check_not_input
 from rssc_geo.inference import Plan, make_plan
 from rssc_geo.models import ModelCard, check_embeddings, legend_of, load_card
 from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions
@@ -37,6 +38,7 @@ from rssc_geo.output import (
     WGS84,
     date_text,
     hits_target,
+    middle_of,
     parse_date,
     provenance_document,
     write_hits,
@@ -123,12 +125,12 @@ class SearchResult:
     search_s: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as ``--json`` prints it; a cell's place is the middle of its box."""
+        """Plain data, as ``--json`` prints it; ``lon`` and ``lat`` are a cell's middle."""
         hits = []
         for hit in self.hits:
-            west, south, east, north = hit.geometry.bounds
+            lon, lat = middle_of(hit.geometry)
             row = {name: value for name, value in hit.as_row().items() if name != GEOMETRY}
-            hits.append({**row, "lon": (west + east) / 2, "lat": (south + north) / 2})
+            hits.append({**row, "lon": lon, "lat": lat})
         return {
             "outputs": [str(path) for path in self.paths],
             "hits": hits,
@@ -193,6 +195,9 @@ def search(
     sheet = None if options.sheet is None else Path(options.sheet)
     if sheet is not None:
         check_page(sheet, option="--sheet", overwrite=options.overwrite)
+    read = [options.like, options.like_area, options.unlike]
+    results = [path for path in (target and target.path, sheet) if path is not None]
+    check_not_input(results, [file for file in read if file is not None])
     check_installed()
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)

@@ -34,6 +34,15 @@ HIT_FIELDS: tuple[Field, ...] = (
 )
 
 
+def middle_of(outline: shapely.Geometry) -> tuple[float, float]:
+    """Longitude and latitude of a cell: the middle of its box.
+
+    One that the antimeridian cuts is where its larger part is.
+    """
+    west, south, east, north = max(shapely.get_parts(outline), key=shapely.area).bounds
+    return (west + east) / 2, (south + north) / 2
+
+
 def hits_target(path: Path, *, overwrite: bool) -> OutputTarget:
     """Where the cells found go.
 

@@ -14,7 +14,7 @@ from rssc_geo.files import atomic_write
 from rssc_geo.geometry import Window
 from rssc_geo.inference import Plan
 from rssc_geo.models import SceneClass
-from rssc_geo.output import GEOMETRY, timestamp
+from rssc_geo.output import GEOMETRY, middle_of, timestamp
 from rssc_geo.reports.page import render
 from rssc_geo.reports.report import jpeg
 
@@ -116,8 +116,7 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
 
 def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Where the cells are, degrees of longitude as long as they are in the middle of the map."""
-    boxes = np.array([hit[GEOMETRY].bounds for hit in hits])
-    lon, lat = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    lon, lat = np.array([middle_of(hit[GEOMETRY]) for hit in hits]).T
     center = (lon.min() + lon.max()) / 2, (lat.min() + lat.max()) / 2
     shrink = max(0.01, math.cos(math.radians(center[1])))
     width = max(float(np.ptp(lon)) * shrink, _LEAST_DEGREES)

@@ -21,7 +21,7 @@ from affine import Affine
 from PIL import Image
 
 import rssc_geo
-from rssc_geo import IndexOptions, NothingToClassifyError, OutputError, SearchOptions
+from rssc_geo import IndexOptions, NothingToClassifyError, OutputError, SearchOptions, UsageError
 from rssc_geo.archive import (
     ArchiveCard,
     ArchiveStore,
@@ -168,6 +168,9 @@ def test_bounds_at_the_antimeridian(tmp_path: Path, model: Predictor) -> None:
         asked = SearchOptions(bounds=bounds)
         return len(rssc_geo.search(tmp_path / "archive", WORDS, options=asked, model=model).hits)
 
+    sheet = SearchOptions(sheet=str(tmp_path / "hits.html"))
+    found = rssc_geo.search(tmp_path / "archive", WORDS, options=sheet, model=model)
+    assert abs(found.as_dict()["hits"][0]["lon"]) > 179
     assert count(179, -1, 180, 1) == count(-180, -1, -179, 1) == 1
     with pytest.raises(NothingToClassifyError):
         count(0, -1, 9, 1)
@@ -233,6 +236,11 @@ def test_a_contact_sheet(archive: Path, tmp_path: Path, model: Predictor) -> Non
             window = ((hit.row * 32, hit.row * 32 + 32), (hit.col * 32, hit.col * 32 + 32))
             real = raster.read(window=window).mean((1, 2))
         np.testing.assert_allclose(cell, real, atol=6)
+    source = archive.parent / "first.tif"
+    (tmp_path / "like.html").symlink_to(source)
+    onto = SearchOptions(like=str(source), sheet=str(tmp_path / "like.html"), overwrite=True)
+    with pytest.raises(UsageError, match="is the input itself"):
+        rssc_geo.search(archive, options=onto, model=model)
     with pytest.raises(OutputError, match="exists"):
         rssc_geo.search(archive, asked, options=SearchOptions(sheet=str(sheet)), model=model)
 
