@@ -196,8 +196,10 @@ def search(
     if sheet is not None:
         check_page(sheet, option="--sheet", overwrite=options.overwrite)
     read = [options.like, options.like_area, options.unlike]
-    results = [path for path in (target and target.path, sheet) if path is not None]
-    check_not_input(results, [file for file in read if file is not None])
+    results = [None if target is None else target.path, sheet]
+    check_not_input(
+        [path for path in results if path is not None], [file for file in read if file is not None]
+    )
     check_installed()
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)
