@@ -28,7 +28,7 @@ RUN apt-get update \
 RUN pip install --no-cache-dir --index-url "https://download.pytorch.org/whl/${TORCH}" torch
 COPY --from=wheel /wheels /wheels
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir "$(echo /wheels/*.whl)[distributed]" \
+RUN pip install --no-cache-dir "$(echo /wheels/*.whl)[archive,distributed]" \
     && useradd --create-home --uid 1000 rssc \
     && mkdir /data \
     && chown rssc /data

@@ -1,3 +1,7 @@
+from .archive.index import IndexResult as IndexResult
+from .archive.index import index as index
+from .archive.search import SearchResult as SearchResult
+from .archive.search import search as search
 from .batch.batch import BatchAreas as BatchAreas
 from .batch.batch import run_batch as run_batch
 from .batch.batch import tabulate_batch as tabulate_batch
@@ -31,9 +35,11 @@ from .options import ClassifyOptions as ClassifyOptions
 from .options import EmbedOptions as EmbedOptions
 from .options import EvaluateOptions as EvaluateOptions
 from .options import ExplainOptions as ExplainOptions
+from .options import IndexOptions as IndexOptions
 from .options import PredictorOptions as PredictorOptions
 from .options import RefineOptions as RefineOptions
 from .options import SampleOptions as SampleOptions
+from .options import SearchOptions as SearchOptions
 from .options import TileOptions as TileOptions
 from .options import TilingOptions as TilingOptions
 from .options import TrainOnPolygonsOptions as TrainOnPolygonsOptions

@@ -194,6 +194,7 @@ GROUPS = (
     COMPUTING := "Computing",
     CHOICE := "Choice of cells",
     BATCH := "Batch",
+    SEARCH := "Search",
     POLYGONS := "Labeled polygons",
     SAMPLE := "Sample",
     SPLIT := "Parts of the data set",
@@ -407,18 +408,24 @@ class ServeOptions(PrintOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchRunOptions(RunOptions):
-    """How a batch runs."""
+class ScenesRunOptions(RunOptions):
+    """How a run over many scenes ends."""
 
-    dry_run: bool = option(
-        "Show what would be done, its size and an estimate of the time.", RUN, FLAG, default=False
-    )
     fail_on: str = option(
         "Failures that give an exit code: any (4: some are new, 5: all are known from an earlier"
         " run), only new ones (4), none.",
         RUN,
         choice("any", "new", "none"),
         default="any",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRunOptions(ScenesRunOptions):
+    """How a batch runs."""
+
+    dry_run: bool = option(
+        "Show what would be done, its size and an estimate of the time.", RUN, FLAG, default=False
     )
 
 
@@ -972,20 +979,9 @@ class InfoOptions(TilingOptions, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions(BatchSceneOptions, PredictorOptions, OverwriteOptions):
-    """Options of ``batch run``.
+class ManyScenesOptions:
+    """How many scenes are found and worked on."""
 
-    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster``, ``preview``, ``report`` and
-    ``areas`` are templates as the output is; ``overwrite`` also replaces files that no batch has
-    made; ``device`` may be a list ("cuda:0,cuda:1").
-    """
-
-    merge: str | None = option(
-        "One file of all scenes; where they overlap, which one counts.",
-        BATCH,
-        choice("first", "last", "most-confident"),
-        default=None,
-    )
     asset: str | None = option(
         "Key or role of the STAC asset, or three keys: red,green,blue.", BATCH, NAME, default=None
     )
@@ -1005,6 +1001,23 @@ class BatchOptions(BatchSceneOptions, PredictorOptions, OverwriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchOptions(BatchSceneOptions, ManyScenesOptions, PredictorOptions, OverwriteOptions):
+    """Options of ``batch run``.
+
+    ``crs`` defaults to EPSG:4326 with ``merge``; ``class_raster``, ``preview``, ``report`` and
+    ``areas`` are templates as the output is; ``overwrite`` also replaces files that no batch has
+    made; ``device`` may be a list ("cuda:0,cuda:1").
+    """
+
+    merge: str | None = option(
+        "One file of all scenes; where they overlap, which one counts.",
+        BATCH,
+        choice("first", "last", "most-confident"),
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchAreasOptions(OverwriteOptions):
     """Options of ``batch areas``."""
 
@@ -1018,6 +1031,105 @@ class EmbedOptions(TilingOptions, PredictorOptions, OverwriteOptions):
         RASTER,
         Kind("DATE", str),
         default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions(TilingOptions, ManyScenesOptions, PredictorOptions):
+    """Options of ``index``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
+    """Options of ``search``."""
+
+    like: str | None = option(
+        "A raster that shows what is looked for, at --at, in --like-area, or as a whole.",
+        SEARCH,
+        FILE,
+        default=None,
+        path=True,
+    )
+    at: tuple[tuple[float, float], ...] = option(
+        "What is looked for is at this point of --like; may be repeated.",
+        SEARCH,
+        numbers(float, "X,Y"),
+        default=(),
+        multiple=True,
+    )
+    like_area: str | None = option(
+        "Vector file of polygons: what is looked for is there in --like.",
+        SEARCH,
+        FILE,
+        default=None,
+        path=True,
+    )
+    unlike: str | None = option(
+        "A raster that shows what is not looked for, at --unlike-at, or as a whole.",
+        SEARCH,
+        FILE,
+        default=None,
+        path=True,
+    )
+    unlike_at: tuple[tuple[float, float], ...] = option(
+        "What is not looked for is at this point of --unlike; may be repeated.",
+        SEARCH,
+        numbers(float, "X,Y"),
+        default=(),
+        multiple=True,
+    )
+    at_crs: str | None = option(
+        "CRS of the points (EPSG:4326: longitude,latitude). Default: the raster's.",
+        SEARCH,
+        CRS,
+        default=None,
+    )
+    hits: int = option("So many cells, the best first.", SEARCH, COUNT, default=50, short="n")
+    per_scene: int | None = option("At most so many of one scene.", SEARCH, COUNT, default=None)
+    only_classes: tuple[str, ...] = option(
+        "Only cells of these classes or groups.", SEARCH, NAMES, default=()
+    )
+    exclude_classes: tuple[str, ...] = option(
+        "No cells of these classes or groups.", SEARCH, NAMES, default=()
+    )
+    since: str | None = option(
+        "Only scenes of this date or later; those without a date are left out.",
+        SEARCH,
+        Kind("DATE", str),
+        default=None,
+    )
+    until: str | None = option(
+        "Only scenes before this date; those without one are left out.",
+        SEARCH,
+        Kind("DATE", str),
+        default=None,
+    )
+    bounds: tuple[float, ...] | None = option(
+        "Only cells that touch this box, in longitude and latitude.",
+        SEARCH,
+        numbers(float, "MINX,MINY,MAXX,MAXY"),
+        default=None,
+    )
+    sheet: str | None = option(
+        "Also a page: pictures of the cells found, with captions and scores, and where they are.",
+        OUTPUT,
+        Kind("HTML", str),
+        default=None,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTargetOptions:
+    """Where the cells that a search found go."""
+
+    output: str | None = option(
+        "Write the cells found as a layer: .gpkg, .fgb, .geojson, .parquet, .shp.",
+        OUTPUT,
+        Kind("PATH", str),
+        default=None,
+        short="o",
+        path=True,
     )
 
 
@@ -1535,6 +1647,8 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "batch run": BatchOptions,
         "batch areas": BatchAreasOptions,
         "embed": EmbedOptions,
+        "index": IndexOptions,
+        "search": SearchOptions,
         "info": InfoOptions,
         "tile": TileOptions,
         "evaluate": EvaluateOptions,

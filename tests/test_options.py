@@ -73,6 +73,8 @@ REQUIRED = {
 ARGUMENTS = {
     "batch run": ["scene.tif"],
     "embed": ["scene.tif"],
+    "index": ["scene.tif"],
+    "search": ["archive", "river"],
     "models import": ["best.pth"],
     "evaluate": ["compact"],
     "batch areas": ["maps"],

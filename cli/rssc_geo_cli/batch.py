@@ -19,6 +19,7 @@ from rssc_geo.options import (
     BatchOptions,
     BatchRunOptions,
     PrintOptions,
+    ScenesRunOptions,
     TargetOptions,
 )
 from rssc_geo.progress import duration
@@ -63,20 +64,20 @@ def run_command(
     that failed had failed before (--fail-on).
     """
     if run.verbose < 2 and options.scheduler is not None:
-        _silence_dask()
+        silence_dask()
     if run.dry_run:
         return _dry_run(inputs, target.output, options, run)
 
     from rssc_geo.batch import run_batch
 
     end_with_parent(run)
-    progress = _print_progress if run.progress == "json" else wants_bar(run)
+    progress = print_progress if run.progress == "json" else wants_bar(run)
     values = run_batch(inputs, target.output, options, progress=progress).as_dict()
     show_result(values, run, _tell)
-    return _exit_code(values, run, scenes=values["scenes"])
+    return exit_code(values, run, scenes=values["scenes"])
 
 
-def _print_progress(now: BatchProgress) -> None:
+def print_progress(now: BatchProgress) -> None:
     """Progress over all scenes, as JSON Lines on stdout."""
     event = {"event": "progress", "stage": "batch", "total": now.scenes}
     print_json({**event, **asdict(now)})
@@ -141,7 +142,7 @@ def areas_command(
     show_result(table.as_dict(), printing, lambda values: click.echo(values["outputs"][0]))
 
 
-def _silence_dask() -> None:
+def silence_dask() -> None:
     """Our errors tell in one line what Dask's messages repeat at length."""
     with contextlib.suppress(ImportError):  # told where it is needed
         importlib.import_module("distributed")  # sets levels of its own when it is imported
@@ -162,7 +163,7 @@ def _dry_run(
     for problem in values["failed"]:
         log.error("%s", Problem(problem["input"], problem["error"]))
     show_result(values, run, _tell_plan)
-    return _exit_code(values, run, scenes=sum(bool(entry["output"]) for entry in values["plan"]))
+    return exit_code(values, run, scenes=sum(bool(entry["output"]) for entry in values["plan"]))
 
 
 def _tell_plan(values: Mapping[str, Any]) -> None:
@@ -190,7 +191,7 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
     )
 
 
-def _exit_code(values: Mapping[str, Any], run: BatchRunOptions, *, scenes: int) -> int:
+def exit_code(values: Mapping[str, Any], run: ScenesRunOptions, *, scenes: int) -> int:
     """Say how many inputs failed; what the program ends with. ``scenes``: that the inputs give."""
     failed = values["failed"]
     new = sum(not problem["known"] for problem in failed)

@@ -26,6 +26,8 @@ _COMMANDS = {
     "explain": ("explain", "explain_command"),
     "batch": ("batch", "batch_group"),
     "embed": ("embed", "embed_command"),
+    "index": ("index", "index_command"),
+    "search": ("search", "search_command"),
     "info": ("info", "info_command"),
     "models": ("models", "models_group"),
     "refine": ("refine", "refine_command"),

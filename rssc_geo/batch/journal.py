@@ -187,7 +187,7 @@ class Journal:
             raise OutputError(
                 f"cannot make the folder {folder} ({error.strerror}): choose another --output"
             ) from error
-        self._lock = _lock(folder / LOCK)
+        self._lock = lock_file(folder / LOCK, "rssc-geo batch")
         try:
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
             self._connection.create_function("row_mark", -1, _row_mark, deterministic=True)
@@ -513,10 +513,11 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("rssc-geo", "torch", "rasterio", "pyogrio", "shapely")}
 
 
-def _lock(path: Path) -> sqlite3.Connection:
+def lock_file(path: Path, who: str) -> sqlite3.Connection:
     """A lock that is held as long as the connection is open, let go by a crash.
 
-    The file stays, empty: removing it could race.
+    The file stays, empty: removing it could race. Raises ``OutputError`` where another process
+    (``who``: "rssc-geo batch") holds it, or the folder cannot be written.
     """
     connection = None
     try:
@@ -527,7 +528,7 @@ def _lock(path: Path) -> sqlite3.Connection:
             connection.close()
         if "locked" in str(error):
             raise OutputError(
-                f"another rssc-geo batch is at work in {path.parent}: wait for it to end, or choose"
+                f"another {who} is at work in {path.parent}: wait for it to end, or choose"
                 " another folder"
             ) from error
         raise OutputError(

@@ -35,6 +35,10 @@ from .geopackage import provenance_document as provenance_document
 from .geopackage import read_looks as read_looks
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
+from .hits import HIT_FIELDS as HIT_FIELDS
+from .hits import hits_target as hits_target
+from .hits import middle_of as middle_of
+from .hits import write_hits as write_hits
 from .landuse import ClassTotal as ClassTotal
 from .landuse import LandUseSummary as LandUseSummary
 from .landuse import LandUseWriter as LandUseWriter

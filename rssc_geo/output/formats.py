@@ -25,7 +25,7 @@ from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 log = logging.getLogger(__name__)
 
 WGS84 = CRS.from_epsg(4326)
-_MAIN_LAYERS = frozenset({"landuse", "change"})
+_MAIN_LAYERS = frozenset({"landuse", "change", "hits"})
 """Layers that the result itself is, where a file holds one layer."""
 
 _SHAPEFILE_TEXT_BYTES = 254

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
 _OWN_LAYERS = frozenset(
-    {"landuse", "change", "cells", "captions", "review", "sample", "layer_styles"}
+    {"landuse", "change", "cells", "captions", "hits", "review", "sample", "layer_styles"}
 )
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
 _QGIS_URI = "http://mrcc.com/qgis.dtd"

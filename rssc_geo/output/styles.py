@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FILL_OPACITY = 0.6  # the imagery below stays readable
 _OUTLINE_SHADE = 0.6
-_OUTLINE_MM = {"landuse": 0.26, "change": 0.46, "cells": 0.1}
+_OUTLINE_MM = {"landuse": 0.26, "change": 0.46, "hits": 0.46, "cells": 0.1}
 _OTHER = "#9e9e9e"
 _CATEGORIES = "Symbology|Fields|MapTips"
 _NAMESPACES = {"xmlns": "http://www.opengis.net/sld", "xmlns:ogc": "http://www.opengis.net/ogc"}

@@ -2,6 +2,10 @@ from .assessment import write_assessment_page as write_assessment_page
 from .change import ChangePage as ChangePage
 from .change import write_change_page as write_change_page
 from .extras import Extras as Extras
+from .hits import HitPicture as HitPicture
+from .hits import HitSheet as HitSheet
+from .hits import hit_picture as hit_picture
+from .hits import write_hit_sheet as write_hit_sheet
 from .page import check_page as check_page
 from .panel import Panel as Panel
 from .panel import write_panel as write_panel

@@ -1,0 +1,10 @@
+from .index import IndexResult as IndexResult
+from .search import Hit as Hit
+from .search import SearchResult as SearchResult
+from .store import APPROXIMATE_FROM as APPROXIMATE_FROM
+from .store import ArchiveCard as ArchiveCard
+from .store import ArchiveStore as ArchiveStore
+from .store import CellFilter as CellFilter
+from .store import SceneEntry as SceneEntry
+from .store import make_store as make_store
+from .store import open_store as open_store

@@ -1,0 +1,202 @@
+"""``index``: scenes become an archive that can be searched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rssc_geo.archive.store import (
+    NAME,
+    SCENES,
+    ArchiveCard,
+    ArchiveStore,
+    SceneEntry,
+    check_installed,
+    make_store,
+    read_card,
+)
+from rssc_geo.batch import NAME as JOURNAL
+from rssc_geo.batch import BatchResult, OnProgress, collect_jobs, lock_file, read_status, run_batch
+from rssc_geo.errors import OutputError, UsageError
+from rssc_geo.files import write_error
+from rssc_geo.models import ModelCard, check_embeddings, load_card
+from rssc_geo.options import BatchOptions, IndexOptions, values_of
+from rssc_geo.raster import is_remote
+
+_LOCK = ".rssc-geo-index.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexResult:
+    """What came of an indexing.
+
+    Attributes
+    ----------
+    archive : its folder
+    scenes, cells : that it holds now
+    added, forgotten : scenes that were taken in now, new or changed; that hold nothing any more
+    batch : of the maps that the cells were taken from
+    """
+
+    archive: Path
+    scenes: int
+    cells: int
+    added: int
+    forgotten: int
+    batch: BatchResult
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "outputs": [str(self.archive)],
+            "archive": {
+                "scenes": self.scenes,
+                "cells": self.cells,
+                "added": self.added,
+                "forgotten": self.forgotten,
+            },
+            **self.batch.as_dict(),
+        }
+
+
+def index(
+    inputs: Sequence[str | Path],
+    archive: str | Path,
+    options: IndexOptions | None = None,
+    *,
+    progress: OnProgress | bool | None = None,
+) -> IndexResult:
+    """Make an archive of scenes that :func:`rssc_geo.search` looks through, or add to it.
+
+    Each scene is mapped into ``scenes`` of the folder, with the embeddings of its cells, which then
+    go into a vector database beside it. Only scenes that are new, or whose files have changed, are
+    looked at; running the same again goes on where it stopped. A scene's failure never stops the
+    others.
+
+    Parameters
+    ----------
+    inputs : as of :func:`rssc_geo.run_batch`
+    archive : folder; made where it is not there
+    options : all that the command line has; its defaults
+    progress : as of :func:`rssc_geo.run_batch`
+
+    Raises
+    ------
+    UsageError
+        For a model without a space of pictures and words, or another than the archive's, for two
+        scenes of one name, and where LanceDB is not installed.
+    OutputError
+        For a folder that holds something else, or cannot be written.
+
+    Examples
+    --------
+    >>> from rssc_geo import IndexOptions, index
+    >>> made = index(["scene.tif"], "archive", IndexOptions(tile_size="900m"))
+    >>> made.scenes, made.added
+    (1, 1)
+    """
+    options, folder = options or IndexOptions(), Path(archive)
+    check_installed()
+    card = _archive_card(load_card(options.model, revision=options.revision), folder, options)
+    scenes = folder / SCENES
+    batch = BatchOptions(
+        **values_of(options, IndexOptions), embeddings=str(scenes / "{id}.parquet")
+    )
+    template = str(scenes / "{id}.gpkg")
+    names = [str(name) for name in inputs]
+    sources = {
+        job.output.name: _source(job.source)
+        for job in collect_jobs(names, template, batch).jobs
+        if _is_own(job.output, job.options.embeddings, scenes)
+    }
+    try:
+        scenes.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(scenes, error) from error
+    with contextlib.closing(lock_file(folder / _LOCK, "rssc-geo index")):
+        store = ArchiveStore(folder, card) if (folder / NAME).exists() else make_store(folder, card)
+        known = store.scenes()
+        _check_sources(sources, known)
+        if store.card != card:
+            store.describe(card)
+        result = run_batch(names, template, batch, progress=progress)
+        added, forgotten = _take_in(store, sources, known)
+        held = store.scenes()
+    return IndexResult(folder, len(held), len(store), added, forgotten, result)
+
+
+def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> ArchiveCard:
+    """What the archive says of itself from now on.
+
+    Raises ``UsageError`` for another model than its own, ``OutputError`` for a folder that holds
+    something else.
+    """
+    width = check_embeddings(model)
+    if (folder / NAME).exists():
+        card = read_card(folder)
+        if (card.model, card.version) != (model.name, model.version):
+            raise UsageError(
+                f"{folder} was indexed with the model {card.model} {card.version}, this is"
+                f" {model.name} {model.version}: their embeddings cannot be compared; use that"
+                " model, or index into another folder"
+            )
+        return replace(card, tile_size=options.tile_size, cell_size=options.cell_size)
+    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {SCENES, _LOCK}):
+        raise OutputError(f"{folder} holds something else than an archive: choose another folder")
+    return ArchiveCard(model.name, model.version, width, options.tile_size, options.cell_size)
+
+
+def _is_own(output: Path, embeddings: str | None, scenes: Path) -> bool:
+    """Whether a map goes where the archive looks for it; else ``UsageError``."""
+    if output.parent != scenes or embeddings != str(output.with_suffix(".parquet")):
+        raise UsageError(
+            f"{output}: an archive keeps its maps itself; leave out the columns output and"
+            " embeddings"
+        )
+    return True
+
+
+def _source(files: Sequence[str]) -> str:
+    return ";".join(file if is_remote(file) else os.path.abspath(file) for file in files)
+
+
+def _check_sources(sources: dict[str, str], known: dict[str, dict[str, Any]]) -> None:
+    """Refuse with ``UsageError`` a scene that has the name of another that is still there."""
+    for output, source in sources.items():
+        before = known.get(Path(output).stem, {}).get("source", source)
+        if before != source and os.path.exists(before.split(";")[0]):
+            raise UsageError(
+                f"{source} has the name of {before}, which is in the archive: give it an id of its"
+                " own in a CSV manifest"
+            )
+
+
+def _take_in(
+    store: ArchiveStore, sources: dict[str, str], known: dict[str, dict[str, Any]]
+) -> tuple[int, int]:
+    """Take into the store what is new of the scenes, by their maps; how many came and went."""
+    scenes = store.folder / SCENES
+    entries, gone = [], []
+    rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
+    for row in rows:
+        output = row["output"]
+        scene = Path(output).stem
+        if output not in sources:
+            continue
+        if row["state"] == "empty":
+            gone.append(scene)
+        if row["state"] != "done":
+            continue
+        table = Path(output).with_suffix(".parquet").name
+        mark = next(str(entry[4]) for entry in row["output_files"] if entry[0] == table)
+        before = known.get(scene, {})
+        if (before.get("mark"), before.get("source")) != (mark, sources[output]):
+            entries.append(SceneEntry(scene, sources[output], mark, scenes / table))
+    store.forget(gone)
+    store.put(entries)
+    store.tidy()
+    return len(entries), len(known.keys() & gone)

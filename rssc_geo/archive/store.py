@@ -1,0 +1,351 @@
+"""The vector database of an archive, LanceDB (https://lancedb.com), and all that is asked of it.
+
+A row is a cell: the columns of the table of embeddings and the box of its outline. A second table
+has a row for each scene, written when all of its cells are there: a scene without one is taken in
+anew, so that a killed process leaves no cell twice and none out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from rssc_geo.errors import InputError, OutputError, UsageError, one_line
+from rssc_geo.files import atomic_write
+from rssc_geo.output import EMBEDDING, GEOMETRY, date_text, embedding_schema
+
+NAME = "archive.json"
+SCENES = "scenes"
+"""The folder of the maps in an archive."""
+_DATABASE = "cells.lancedb"
+_FORMAT = 1
+_CELLS, _SCENES = "cells", "scenes"
+_BOX = ("west", "south", "east", "north")
+_CHUNK = 8192
+APPROXIMATE_FROM = 100_000
+"""Among so many cells the nearest are looked for in an index; among fewer by comparing all."""
+_PROBES = 20
+_SCENES_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveCard:
+    """What an archive says of itself.
+
+    Attributes
+    ----------
+    model, version, width : of the bundle whose embeddings its cells have
+    tile_size, cell_size : as asked for when it was last indexed; None: by the model's card
+    indexed_rows : cells that there were when the index was made; 0: there is none
+    """
+
+    model: str
+    version: str
+    width: int
+    tile_size: str | None = None
+    cell_size: str | None = None
+    indexed_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SceneEntry:
+    """A scene as it is taken in.
+
+    ``scene``: its name in the archive; ``source``: its raster, or three with ``;`` between them;
+    ``mark``: of the content of ``table``, the cells with their embeddings (GeoParquet).
+    """
+
+    scene: str
+    source: str
+    mark: str
+    table: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CellFilter:
+    """Which cells may be found; empty and None: all.
+
+    ``only``, ``exclude``: classes or groups; ``since`` and ``until``: from when on and before when
+    the scene was taken; ``bounds``: west, south, east, north in degrees.
+    """
+
+    only: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    bounds: tuple[float, float, float, float] | None = None
+
+    def sql(self) -> str:
+        """As a condition of the database; "" where all may be found."""
+        conditions = []
+        if self.only:
+            names = _texts(self.only)
+            conditions.append(f"(`class` IN ({names}) OR `group` IN ({names}))")
+        if self.exclude:
+            names = _texts(self.exclude)
+            conditions.append(
+                f"`class` NOT IN ({names}) AND (`group` IS NULL OR `group` NOT IN ({names}))"
+            )
+        if self.since is not None:
+            conditions.append(f"`date` >= timestamp '{date_text(self.since)}'")
+        if self.until is not None:
+            conditions.append(f"`date` < timestamp '{date_text(self.until)}'")
+        if self.bounds is not None:
+            west, south, east, north = map(float, self.bounds)
+            conditions.append(
+                f"`west` <= {east!r} AND `east` >= {west!r}"
+                f" AND `south` <= {north!r} AND `north` >= {south!r}"
+            )
+        return " AND ".join(conditions)
+
+
+class ArchiveStore:
+    """The cells and scenes of an archive; made by ``open_store`` and ``make_store``.
+
+    Raises ``InputError`` for a database that cannot be opened, ``UsageError`` where LanceDB is not
+    installed.
+    """
+
+    def __init__(self, folder: Path, card: ArchiveCard) -> None:
+        self.folder, self.card = folder, card
+        check_installed()
+        import lancedb
+
+        try:
+            database = lancedb.connect(folder / _DATABASE)
+            self._cells, self._scenes = (
+                database.create_table(name, schema=schema, exist_ok=True)
+                for name, schema in ((_CELLS, _cell_schema(card.width)), (_SCENES, _SCENE_SCHEMA))
+            )
+        except _ERRORS as error:
+            raise InputError(
+                f"{folder / _DATABASE} cannot be opened ({one_line(error)}): delete it where it is"
+                " damaged, then index again; the maps are kept"
+            ) from error
+
+    def __len__(self) -> int:
+        return int(self._cells.count_rows())
+
+    def count(self, cells: CellFilter) -> int:
+        """How many cells may be found."""
+        return int(self._cells.count_rows(cells.sql() or None))
+
+    def scenes(self) -> dict[str, dict[str, Any]]:
+        """The scenes by their names, each with ``source``, ``mark`` and ``cells``."""
+        rows = self._scenes.to_arrow().to_pylist()
+        return {row.pop("scene"): row for row in rows}
+
+    def put(self, entries: Sequence[SceneEntry]) -> int:
+        """Take scenes in, in place of what there was of them; how many cells they have.
+
+        Raises ``InputError`` for a table that cannot be read, ``OutputError`` where the database
+        cannot be written.
+        """
+        total = 0
+        for start in range(0, len(entries), _SCENES_AT_ONCE):
+            total += self._put(entries[start : start + _SCENES_AT_ONCE])
+        return total
+
+    def _put(self, entries: Sequence[SceneEntry]) -> int:
+        self.forget([entry.scene for entry in entries])
+        counts = dict.fromkeys((entry.scene for entry in entries), 0)
+        schema = self._cells.schema
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for entry in entries:
+                for batch in _read_table(entry, schema):
+                    counts[entry.scene] += len(batch)
+                    yield batch
+
+        rows = [
+            {"scene": entry.scene, "source": entry.source, "mark": entry.mark, "cells": 0}
+            for entry in entries
+        ]
+        with _Writing(self.folder):
+            self._cells.add(pa.RecordBatchReader.from_batches(schema, batches()))
+            for row in rows:
+                row["cells"] = counts[str(row["scene"])]
+            self._scenes.add(pa.Table.from_pylist(rows, schema=_SCENE_SCHEMA))
+        return sum(counts.values())
+
+    def forget(self, scenes: Sequence[str]) -> None:
+        """Drop scenes; that they are known goes first. Raises ``OutputError``."""
+        if scenes:
+            which = f"`scene` IN ({_texts(scenes)})"
+            with _Writing(self.folder):
+                self._scenes.delete(which)
+                self._cells.delete(which)
+
+    def tidy(self) -> None:
+        """Join small pieces, and index what is new where there are enough cells for an index.
+
+        It is made anew when there are twice as many as it was made for: until then what is new
+        joins the cells that are like it.
+        """
+        from lancedb.index import IvfFlat
+
+        count = len(self)
+        with _Writing(self.folder):
+            self._cells.optimize()
+            self._scenes.optimize()
+            if count >= max(APPROXIMATE_FROM, 2 * self.card.indexed_rows):
+                config = IvfFlat(distance_type="dot", num_partitions=round(math.sqrt(count) / 6))
+                self._cells.create_index(EMBEDDING, config=config, name=EMBEDDING)
+                self.describe(replace(self.card, indexed_rows=count))
+
+    def describe(self, card: ArchiveCard) -> None:
+        """Write what the archive says of itself."""
+        self.card = card
+        _write_card(self.folder, card)
+
+    def nearest(
+        self,
+        vector: NDArray[np.float32],
+        count: int,
+        cells: CellFilter,
+        *,
+        exact: bool = False,
+    ) -> pa.Table:
+        """The cells with the largest inner products with a vector (D,), the best first.
+
+        The columns of the database but for the embedding, and ``score``, the inner product.
+        ``exact``: compare all cells, however many they are.
+        """
+        where = cells.sql()
+        query: Any = self._cells.search(vector, vector_column_name=EMBEDDING)
+        query = query.distance_type("dot")
+        if where:
+            query = query.where(where, prefilter=True)
+        if exact or self.count(cells) < APPROXIMATE_FROM:
+            query = query.bypass_vector_index()
+        else:
+            query = query.minimum_nprobes(_PROBES).maximum_nprobes(0)
+        names = [name for name in self._cells.schema.names if name != EMBEDDING]
+        found = query.select([*names, _DISTANCE]).limit(count).to_arrow()
+        scores = 1.0 - found[_DISTANCE].to_numpy().astype(np.float64)  # Lance's distance is 1 - dot
+        return found.drop_columns([_DISTANCE]).append_column("score", pa.array(scores))
+
+
+_DISTANCE = "_distance"
+_ERRORS = (OSError, RuntimeError, ValueError)
+"""What LanceDB raises."""
+_SCENE_SCHEMA = pa.schema(
+    [
+        pa.field("scene", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("mark", pa.string()),
+        pa.field("cells", pa.int64()),
+    ]
+)
+
+
+def open_store(folder: str | Path) -> ArchiveStore:
+    """The store of an archive that is there.
+
+    Raises ``InputError`` for a folder that is none or is damaged, ``UsageError`` where LanceDB is
+    not installed.
+    """
+    folder = Path(folder)
+    return ArchiveStore(folder, read_card(folder))
+
+
+def make_store(folder: Path, card: ArchiveCard) -> ArchiveStore:
+    """A new, empty store in a folder; raises ``OutputError`` where it cannot be written."""
+    _write_card(folder, card)
+    return ArchiveStore(folder, card)
+
+
+def read_card(folder: Path) -> ArchiveCard:
+    """What an archive says of itself; ``InputError`` where there is none, or of another version."""
+    path = folder / NAME
+    if not path.is_file():
+        raise InputError(f"{folder} holds no {NAME}: give a folder that rssc-geo index made")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != _FORMAT:
+            raise InputError(f"{path} is of another version of rssc-geo: index into a new folder")
+        return ArchiveCard(**values)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({one_line(error)})") from error
+
+
+def scene_map(archive: Path, scene: str) -> Path:
+    """The map that the cells of a scene were taken from."""
+    return archive / SCENES / f"{scene}.gpkg"
+
+
+def check_installed() -> None:
+    """Raise ``UsageError`` where LanceDB is not installed."""
+    try:
+        import lancedb  # noqa: F401
+    except ImportError as error:
+        raise UsageError("an archive needs LanceDB; pip install 'rssc-geo[archive]'") from error
+
+
+def _write_card(folder: Path, card: ArchiveCard) -> None:
+    text = json.dumps({"format": _FORMAT, **asdict(card)}, indent=2)
+    with atomic_write(folder / NAME) as made:
+        made.write_text(text + "\n", encoding="utf-8")
+
+
+def _cell_schema(width: int) -> pa.Schema:
+    return pa.schema(
+        [
+            *(field.remove_metadata() for field in embedding_schema(width)),
+            *(pa.field(side, pa.float64()) for side in _BOX),
+        ]
+    )
+
+
+def _read_table(entry: SceneEntry, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The cells of a scene as rows of the database; ``InputError`` where they cannot be read."""
+    try:
+        with pq.ParquetFile(entry.table) as file:
+            for batch in file.iter_batches(_CHUNK):
+                yield _with_box(batch, entry.scene, schema)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{entry.table} cannot be read ({one_line(error)})") from error
+
+
+def _with_box(batch: pa.RecordBatch, scene: str, schema: pa.Schema) -> pa.RecordBatch:
+    outlines = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
+    sides = shapely.bounds(outlines)
+    columns: Mapping[str, pa.Array] = {
+        **dict(zip(batch.schema.names, batch.columns, strict=True)),
+        "scene": pa.array([scene] * len(batch), pa.string()),
+        **{side: pa.array(sides[:, number]) for number, side in enumerate(_BOX)},
+    }
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _texts(values: Iterable[str]) -> str:
+    """Texts as SQL literals with commas between them."""
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+class _Writing:
+    """Turns the database's errors into ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _ERRORS):
+            raise OutputError(
+                f"cannot write {self._folder / _DATABASE} ({one_line(error)}): make room or make"
+                " the folder writable, then run the same command again"
+            ) from error

@@ -1,0 +1,144 @@
+"""The contact sheet of a search: pictures of the cells found, and where they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rssc_geo.files import atomic_write
+from rssc_geo.geometry import Window
+from rssc_geo.inference import Plan
+from rssc_geo.models import SceneClass
+from rssc_geo.output import GEOMETRY, middle_of, timestamp
+from rssc_geo.reports.page import render
+from rssc_geo.reports.report import jpeg
+
+_SIDE = 240  # pixels of a picture's longer side
+_AROUND = 1.0
+"""Of a cell's sides, shown on each side of it."""
+_MAP_WIDTH = 1000.0
+_MARGIN = 0.08
+"""Of the map's longer side, around the cells."""
+_LEAST_DEGREES = 0.01
+"""Cells nearer to each other than that are shown with so much ground around them."""
+_FLATTEST, _STEEPEST = 0.25, 0.7  # height of the map, by its width
+
+
+@dataclass(frozen=True, slots=True)
+class HitPicture:
+    """A cell in its surroundings.
+
+    ``picture``: a URI; ``box``: left, top, width, height of the cell, in percent of the picture.
+    """
+
+    picture: str
+    box: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HitSheet:
+    """What the sheet tells.
+
+    Attributes
+    ----------
+    asked : what was looked for, by label
+    hits : the rows of the layer ``hits``, the best first
+    pictures : by rank; none of a cell whose raster is not there any more
+    searched : how many cells might have been found
+    classes : names, titles, colors
+    """
+
+    asked: Mapping[str, str]
+    hits: Sequence[Mapping[str, Any]]
+    pictures: Mapping[int, HitPicture]
+    searched: int
+    classes: Sequence[SceneClass]
+
+
+def write_hit_sheet(path: Path, sheet: HitSheet) -> None:
+    """Write the sheet; raises ``OutputError`` where it cannot be written."""
+    colors = {known.name: known.color for known in sheet.classes}
+    titles = {known.name: known.title for known in sheet.classes}
+    hits = [
+        {
+            **hit,
+            "title": titles.get(hit["class"], hit["class"]),
+            "color": colors.get(hit["class"], "#9e9e9e"),
+            "shown": sheet.pictures.get(hit["rank"]),
+        }
+        for hit in sheet.hits
+    ]
+    values = {
+        "asked": sheet.asked,
+        "hits": hits,
+        "searched": sheet.searched,
+        "scenes": len({hit["scene"] for hit in hits}),
+        "map": _map(hits),
+        "made": timestamp(),
+    }
+    text = render("hits.html", values)
+    with atomic_write(path) as made:
+        made.write_text(text, encoding="utf-8")
+
+
+def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
+    """A cell of a scene in its surroundings; ``InputError`` where the raster cannot be read."""
+    rows, cols = plan.grid.row_edges(), plan.grid.col_edges()
+    top, bottom, left, right = (
+        int(edge) for edge in (rows[row], rows[row + 1], cols[col], cols[col + 1])
+    )
+    around = [round((high - low) * _AROUND) for low, high in ((top, bottom), (left, right))]
+    first = max(0, top - around[0]), max(0, left - around[1])
+    last = (
+        min(plan.scene.height, bottom + around[0]),
+        min(plan.scene.width, right + around[1]),
+    )
+    height, width = last[0] - first[0], last[1] - first[1]
+    longest = max(height, width)
+    shape = max(1, round(_SIDE * height / longest)), max(1, round(_SIDE * width / longest))
+    with plan.scene.pixel_reader() as reader:
+        colors, valid = reader.read(Window(*first, height, width), shape)
+    mask = np.ones(shape, bool) if valid is None else valid
+    shares = (
+        (left - first[1]) / width,
+        (top - first[0]) / height,
+        (right - left) / width,
+        (bottom - top) / height,
+    )
+    box = tuple(round(100 * share, 2) for share in shares)
+    return HitPicture(jpeg(plan.radiometry.apply(colors, mask), mask), box)
+
+
+def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where the cells are, degrees of longitude as long as they are in the middle of the map."""
+    lon, lat = np.array([middle_of(hit[GEOMETRY]) for hit in hits]).T
+    center = (lon.min() + lon.max()) / 2, (lat.min() + lat.max()) / 2
+    shrink = max(0.01, math.cos(math.radians(center[1])))
+    width = max(float(np.ptp(lon)) * shrink, _LEAST_DEGREES)
+    height = max(float(np.ptp(lat)), _LEAST_DEGREES)
+    width, height = (side + 2 * _MARGIN * max(width, height) for side in (width, height))
+    width, height = max(width, height / _STEEPEST), max(height, width * _FLATTEST)
+    scale = _MAP_WIDTH / width
+    return {
+        "width": f"{_MAP_WIDTH:.0f}",
+        "height": f"{height * scale:.0f}",
+        "west": f"{center[0] - width / shrink / 2:.3f}°",
+        "east": f"{center[0] + width / shrink / 2:.3f}°",
+        "north": f"{center[1] + height / 2:.3f}°",
+        "south": f"{center[1] - height / 2:.3f}°",
+        "points": [
+            {
+                "x": f"{((x - center[0]) * shrink + width / 2) * scale:.1f}",
+                "y": f"{(center[1] + height / 2 - y) * scale:.1f}",
+                "rank": hit["rank"],
+                "color": hit["color"],
+                "title": f"{hit['rank']}: {hit['title']}, {hit['scene']}",
+            }
+            for x, y, hit in reversed(list(zip(lon.tolist(), lat.tolist(), hits, strict=True)))
+        ],
+    }

@@ -1,0 +1,177 @@
+"""An archive grows by what is new, loses nothing when it is killed, and holds no cell twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rssc_geo
+from rssc_geo import IndexOptions, InputError, NothingToClassifyError, OutputError, UsageError
+from rssc_geo.archive import ArchiveStore, CellFilter, open_store
+from rssc_geo_cli.main import run
+from tests.factories import texture, write_raster
+
+OPTIONS = IndexOptions(tile_size="96px", cell_size="32px", captioner="none", device="cpu")
+
+
+def scene(path: Path, seed: int = 0) -> Path:
+    """4 × 3 cells."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_raster(path, texture(128, 96, seed))
+
+
+def held(archive: Path) -> dict[str, int]:
+    """How many cells the database really has of each scene."""
+    store = open_store(archive)
+    found = store.nearest(np.ones(192, np.float32), 1000, CellFilter())
+    names = found["scene"].to_pylist()
+    return {name: names.count(name) for name in sorted(set(names))}
+
+
+def test_what_is_new_or_changed_is_looked_at_and_nothing_else(tmp_path: Path) -> None:
+    archive, scenes = tmp_path / "archive", tmp_path / "in"
+    for number in range(2):
+        scene(scenes / f"s{number}.tif", number)
+    first = rssc_geo.index([scenes / "*.tif"], archive, OPTIONS)
+    assert (first.scenes, first.cells, first.added, first.batch.tiles > 0) == (2, 24, 2, True)
+
+    again = rssc_geo.index([scenes / "*.tif"], archive, OPTIONS)
+    assert (again.added, again.batch.tiles, again.cells) == (0, 0, 24)
+
+    scene(scenes / "s2.tif", 2)
+    more = rssc_geo.index([scenes / "s2.tif"], archive, OPTIONS)
+    assert (more.scenes, more.cells, more.added, more.batch.scenes) == (3, 36, 1, 1)
+
+    before = rssc_geo.search(archive, "a river").to_geopandas()
+    write_raster(scenes / "s1.tif", texture(96, 96, 7))
+    changed = rssc_geo.index([scenes / "*.tif"], archive, OPTIONS)
+    assert (changed.added, changed.batch.skipped) == (1, 2)
+    assert held(archive) == {"s0": 12, "s1": 9, "s2": 12}
+    after = rssc_geo.search(archive, "a river").to_geopandas()
+    assert set(before[before["scene"] == "s0"]["score"]) == set(
+        after[after["scene"] == "s0"]["score"]
+    )
+
+    write_raster(scenes / "s1.tif", texture(96, 96) * 0, nodata=0)
+    emptied = rssc_geo.index([scenes / "*.tif"], archive, OPTIONS)
+    assert (emptied.forgotten, emptied.scenes) == (1, 2)
+    assert held(archive) == {"s0": 12, "s2": 12}
+
+
+@pytest.mark.parametrize("killed_at", ["forget", "tidy"])
+def test_a_killed_indexing_goes_on_with_what_is_done(
+    killed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while scenes are taken in: maps are not made anew, and no cell is there twice."""
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+
+    def stop(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArchiveStore, killed_at, stop)
+        with pytest.raises(KeyboardInterrupt):
+            rssc_geo.index([source], archive, OPTIONS)
+    again = rssc_geo.index([source], archive, OPTIONS)
+    assert again.batch.tiles == 0
+    assert held(archive) == {"s": 12}
+
+
+def test_cells_without_their_scene_are_replaced(tmp_path: Path) -> None:
+    """As a process leaves them that is killed between the two writes."""
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    store = open_store(archive)
+    store._scenes.delete("true")
+    assert held(archive) == {"s": 12}
+    with pytest.raises(NothingToClassifyError, match="12 cells of 0 scenes"):
+        rssc_geo.search(archive, "a river")
+    again = rssc_geo.index([source], archive, OPTIONS)
+    assert (again.added, again.batch.tiles) == (1, 0)
+    assert held(archive) == {"s": 12}
+
+
+def test_two_scenes_of_one_name(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    first, second = scene(tmp_path / "a" / "s.tif"), scene(tmp_path / "b" / "s.tif", 1)
+    rssc_geo.index([first], archive, OPTIONS)
+    with pytest.raises(UsageError, match="give it an id of its own"):
+        rssc_geo.index([second], archive, OPTIONS)
+    (tmp_path / "list.csv").write_text(f"input,id\n{second},it's\n")
+    rssc_geo.index([tmp_path / "list.csv"], archive, OPTIONS)
+    assert held(archive) == {"it_s": 12, "s": 12}
+    first.rename(tmp_path / "s.tif")  # moved: the same scene from another place
+    rssc_geo.index([tmp_path / "s.tif"], archive, OPTIONS)
+    assert open_store(archive).scenes()["s"]["source"] == str(tmp_path / "s.tif")
+
+
+def test_what_cannot_be_meant(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = scene(tmp_path / "s.tif")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    (tmp_path / "list.csv").write_text(f"input,output\n{source},elsewhere.gpkg\n")
+    for arguments, code, message in (
+        ([source, "-o", other], 1, "holds something else than an archive"),
+        ([source, "-o", tmp_path / "a", "--model", bundle], 2, "without captions"),
+        ([tmp_path / "list.csv", "-o", tmp_path / "a"], 2, "leave out the columns output"),
+    ):
+        assert run(["index", *map(str, arguments)]) == code
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert len(error.splitlines()) == 1
+    assert not (tmp_path / "a").exists()
+    assert os.listdir(other) == ["letter.txt"]
+
+    archive = tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    card = json.loads((archive / "archive.json").read_text())
+    (archive / "archive.json").write_text(json.dumps({**card, "version": "0.0"}))
+    with pytest.raises(UsageError, match="cannot be compared"):
+        rssc_geo.index([source], archive, OPTIONS)
+    with pytest.raises(UsageError, match="was indexed with the model compact 0.0"):
+        rssc_geo.search(archive, "a river")
+
+
+def test_a_damaged_database_is_made_anew_from_the_maps(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    for manifest in (archive / "cells.lancedb").rglob("*.manifest"):
+        manifest.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot be opened"):
+        rssc_geo.search(archive, "a river")
+    shutil.rmtree(archive / "cells.lancedb")
+    again = rssc_geo.index([source], archive, OPTIONS)
+    assert (again.added, again.batch.tiles) == (1, 0)
+    assert held(archive) == {"s": 12}
+
+
+def test_without_the_database_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = scene(tmp_path / "s.tif")
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    for arguments in (["index", str(source), "-o", "a"], ["search", str(tmp_path), "river"]):
+        assert run(arguments) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.endswith("an archive needs LanceDB; pip install 'rssc-geo[archive]'")
+        assert len(error.splitlines()) == 1
+
+
+def test_one_indexing_at_a_time(tmp_path: Path) -> None:
+    from rssc_geo.batch import lock_file
+
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    lock = lock_file(archive / ".rssc-geo-index.lock", "rssc-geo index")
+    with pytest.raises(OutputError, match="another rssc-geo index is at work"):
+        rssc_geo.index([source], archive, OPTIONS)
+    lock.close()
