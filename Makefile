@@ -18,8 +18,9 @@ demo: $(VENV)/.dev
 	@echo "map:     $(CURDIR)/demo/landuse.gpkg"
 	@echo "picture: $(CURDIR)/demo/preview.png"
 
+# The tests of two files at once; those of one file share what they made.
 test: $(VENV)/.dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Needs a QGIS and what qgis_plugin/README.md names; runs under QGIS's own Python.
 test-qgis: $(VENV)/.dev
