@@ -13,6 +13,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
+
 from conftest import BACKEND, PLUGINS, ROOT
 
 PYTHON = BACKEND.with_name("python")
