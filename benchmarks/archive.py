@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.archive import ArchiveCard, ArchiveStore, CellFilter, SceneEntry, make_store
-from rssc_geo.models import load_card
+from rssc_geo.models import check_embeddings, load_card
 from rssc_geo.output import embedding_schema
 
 SCENE_CELLS, DIMENSIONS, NOISE, FOUND = 1000, 24, 0.02, 10
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def measure(folder: Path, rows: int, queries: int, seed: int) -> None:
-    width = int(load_card("compact").alignment["text_width"])
+    width = check_embeddings(load_card("compact"))
     cells = Cells(folder, width, seed)
     store = make_store(folder, ArchiveCard("compact", "1", width))
     taken = 0.0
@@ -135,7 +136,7 @@ def tell(label: str, store: ArchiveStore, asked: NDArray[np.float32], cells: Cel
     )
 
 
-def seconds(work: object) -> float:
+def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -182,6 +182,7 @@ def resample(path: Path, random: np.random.Generator) -> None:
     """Bring a file to another grid: another CRS, or pixels of another size, beside the old ones."""
     with rasterio.open(path) as file:
         factor = float(random.choice([0.8, 1.25, 1.5]))
+        settings: dict[str, object]
         if random.random() < 0.4:
             settings = {"crs": _FOREIGN_CRS}
         else:

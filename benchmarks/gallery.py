@@ -17,7 +17,9 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+from affine import Affine
 from PIL import Image
+from pyproj import CRS
 from rasterio.features import rasterize
 
 from rssc_geo import load_card
@@ -43,7 +45,7 @@ def mapped(raster: Path, target: Path, root: Path) -> Path:
     return target
 
 
-def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, object, object]:
+def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, Affine, CRS]:
     """Pixels (H, W, 3) of ``side`` columns, what is valid of them, transform and CRS."""
     scene = open_scene(str(raster))
     shape = round(scene.height * side / scene.width), side
@@ -55,7 +57,9 @@ def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, object, o
     return pixels, valid, scene.transform * scene.transform.scale(*scale), scene.crs
 
 
-def drawn(map_path: Path, pixels: np.ndarray, valid: np.ndarray, transform, crs) -> np.ndarray:  # noqa: ANN001
+def drawn(
+    map_path: Path, pixels: np.ndarray, valid: np.ndarray, transform: Affine, crs: CRS
+) -> np.ndarray:
     """The scene in gray below the colors of its classes."""
     regions = gpd.read_file(map_path, layer="landuse").to_crs(crs)
     colors = {known.name: rgb(known.color) for known in legend_of(load_card("compact"))}
@@ -82,12 +86,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     count = 3 if options.before else 2
     for raster in options.rasters:
-        pixels, valid, *place = overview(raster, (WIDTH - (count - 1) * GAP) // count)
+        pixels, valid, transform, crs = overview(raster, (WIDTH - (count - 1) * GAP) // count)
         panels = [np.where(valid[..., None], pixels, 255).astype(np.uint8)]
         for root, name in ((options.before, "before"), (here, "now")):
             if root is not None:
                 made = mapped(raster, options.work / name / f"{raster.stem}.gpkg", root)
-                panels.append(drawn(made, pixels, valid, *place))
+                panels.append(drawn(made, pixels, valid, transform, crs))
         gap = np.full((pixels.shape[0], GAP, 3), 255, np.uint8)
         row = [part for panel in panels for part in (panel, gap)][:-1]
         path = options.out / f"{raster.stem}.jpg"
