@@ -51,7 +51,7 @@ def _lines() -> Iterator[str]:
     yield f"plugin: {metadata('version')} in {os.path.dirname(__file__)}"
     yield f"wheel: {bundled_wheel() or 'none'}"
     yield f"QGIS: {Qgis.QGIS_VERSION}, Qt {QT_VERSION_STR}, PyQt {PYQT_VERSION_STR}"
-    yield f"Python: {platform.pythonmetadata('version')}, {sys.executable}, prefix {sys.prefix}"
+    yield f"Python: {platform.python_version()}, {sys.executable}, prefix {sys.prefix}"
     yield f"system: {platform.platform()}, {platform.machine()}, {os.cpu_count()} processors"
     yield f"cards: {'; '.join(map(str, read_cards())) or 'none by nvidia-smi'}"
     yield f"environment's folder: {folder()}, {'there' if os.path.isdir(folder()) else 'not there'}"

@@ -87,10 +87,14 @@ def idle():
 
 
 def end_look(program, children):
-    """End the look at a program that hangs."""
-    wait_for(lambda: children(str(program)), seconds=20)
-    child.end_all()
-    idle()
+    """End the look at a program that hangs, whenever its process comes."""
+
+    def ended():
+        if children(str(program)):
+            child.end_all()
+        return tasks.BackendTask.current is None and tasks._Look.running is None
+
+    wait_for(ended, seconds=60)
 
 
 @pytest.fixture
