@@ -38,7 +38,9 @@ NAMES = {"CPU", "NVIDIA CUDA"}
 def template(tmp_path_factory):
     if shutil.which("pylupdate5") is None:
         pytest.skip("pylupdate5 is not installed (Debian: pyqt5-dev-tools)")
-    made = subprocess.run(["make", "--no-print-directory", "translations"], cwd=ROOT, check=True, capture_output=True)
+    made = subprocess.run(
+        ["make", "--no-print-directory", "translations"], cwd=ROOT, check=True, capture_output=True
+    )
     return Path(made.stdout.decode().split("template: ")[1].strip())
 
 
