@@ -25,7 +25,7 @@ from rssc_geo.batch.runner import Runner
 from rssc_geo.batch.worker import LocalPool, Pool
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
-from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.files import check_not_input
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, SceneClass, check_class_choice, legend_of, load_card
 from rssc_geo.options import (
@@ -35,7 +35,7 @@ from rssc_geo.options import (
     options_of,
     values_of,
 )
-from rssc_geo.output import ALL, AreaRow, areas_of, read_totals, write_area_table
+from rssc_geo.output import ALL, AreaRow, areas_of, check_table, read_totals, write_area_table
 
 
 def run_batch(
@@ -205,9 +205,7 @@ def tabulate_batch(
     ['(all)', 'scene']
     """
     options, path = options or BatchAreasOptions(), Path(output)
-    if path.suffix.lower() != ".csv":
-        raise UsageError(f"{path.name}: the table is CSV; name it .csv")
-    check_writable(path, overwrite=options.overwrite)
+    check_table(path, called=path.name, overwrite=options.overwrite)
     found = read_status(place)
     done = [scene for scene in found["scenes"] if scene["state"] == "done"]
     if not done:

@@ -24,6 +24,7 @@ from .pieces import PixelEdges as PixelEdges
 from .pieces import join_outlines as join_outlines
 from .pieces import piece_outlines as piece_outlines
 from .polygons import Regions as Regions
+from .polygons import as_multipolygons as as_multipolygons
 from .polygons import cell_polygons as cell_polygons
 from .polygons import dissolve as dissolve
 from .polygons import label_regions as label_regions

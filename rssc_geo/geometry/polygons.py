@@ -367,3 +367,11 @@ def unite(
     if straight:  # corners in the middle of an edge; elsewhere neighbors share them
         outlines = shapely.simplify(outlines, 0)
     return np.asarray(shapely.orient_polygons(outlines))
+
+
+def as_multipolygons(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Polygons and multipolygons (n,) as multipolygons alone; the input is not changed."""
+    single = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
+    made = polygons.copy()
+    made[single] = shapely.multipolygons(polygons[single], indices=np.arange(single.sum()))
+    return made

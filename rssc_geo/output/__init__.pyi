@@ -4,6 +4,7 @@ from .areas import Zones as Zones
 from .areas import area_in_words as area_in_words
 from .areas import area_table as area_table
 from .areas import areas_of as areas_of
+from .areas import check_table as check_table
 from .areas import write_area_table as write_area_table
 from .cells import read_cells as read_cells
 from .cells import read_layer as read_layer

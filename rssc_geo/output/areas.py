@@ -13,7 +13,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from rssc_geo.files import atomic_write
+from rssc_geo.errors import UsageError
+from rssc_geo.files import atomic_write, check_writable
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.output.finished import FinishedMap
 from rssc_geo.output.legends import Legend, translate_classes
@@ -115,6 +116,17 @@ def areas_of(zone: str, totals: Iterable[Mapping[str, Any]]) -> list[AreaRow]:
         groups[entry["name"]] = entry["group"] or ""
     both = np.array(list(sums.values()), np.float64).reshape(-1, 2)
     return _rows(zone, list(sums), groups, both[:, 0], both[:, 1])
+
+
+def check_table(path: Path, *, called: str, overwrite: bool) -> None:
+    """Refuse before the work starts a table (CSV) that could not be written at its end.
+
+    ``called``: what a message calls it. Raises ``UsageError`` for another suffix, ``OutputError``
+    for a file that is in the way.
+    """
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{called}: the table is CSV; name it .csv")
+    check_writable(path, overwrite=overwrite)
 
 
 def write_area_table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.geometry import label_regions, unite
+from rssc_geo.geometry import as_multipolygons, label_regions, unite
 from rssc_geo.output.geopackage import describe_geopackage
 from rssc_geo.output.layers import GEOMETRY, Field, Layer
 from rssc_geo.output.target import OutputTarget
@@ -193,7 +193,7 @@ def _change_layer(
                 "cells": [region.cells for region in part],
                 GEOMETRY: shapely.to_wkb(outlines[start : start + _CHUNK]),
             }
-            yield _batch(columns, layer.schema)
+            yield layer.batch(columns)
 
     layer = Layer(
         "change",
@@ -219,7 +219,7 @@ def _cells_layer(cells: ChangedCells) -> Layer:
             changed, split = cells.changed[here], cells.split[here].astype(np.intp)
             polygons = cells.polygons(np.arange(start, min(start + _CHUNK, len(cells))))
             if kind == "MultiPolygon":
-                polygons = _multiple(polygons)
+                polygons = as_multipolygons(polygons)
             columns = {
                 "from_class": names[cells.before[here]],
                 "to_class": names[cells.after[here]],
@@ -233,7 +233,7 @@ def _cells_layer(cells: ChangedCells) -> Layer:
                 "col": cells.cols[here],
                 GEOMETRY: shapely.to_wkb(polygons),
             }
-            yield _batch(columns, layer.schema)
+            yield layer.batch(columns)
 
     layer = Layer(
         "cells",
@@ -247,11 +247,6 @@ def _cells_layer(cells: ChangedCells) -> Layer:
     return layer
 
 
-def _batch(columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array(columns[field.name], field.type) for field in schema]
-    return pa.record_batch(arrays, schema=schema)
-
-
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.round(values.astype(np.float64), _DECIMALS))
 
@@ -259,12 +254,5 @@ def _rounded(values: NDArray[np.float32]) -> NDArray[np.float64]:
 def _of_one_type(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], str]:
     """The polygons, all of them in parts where one of them is, and the type's name."""
     if (shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON).any():
-        return _multiple(polygons), "MultiPolygon"
+        return as_multipolygons(polygons), "MultiPolygon"
     return polygons, "Polygon"
-
-
-def _multiple(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-    single = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
-    made = polygons.copy()
-    made[single] = shapely.multipolygons(polygons[single], indices=np.arange(single.sum()))
-    return made

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import shapely
 
 from rssc_geo.files import check_name, check_writable
+from rssc_geo.geometry import as_multipolygons
 from rssc_geo.output.formats import WGS84
 from rssc_geo.output.geopackage import check_no_other_layers, describe_geopackage
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field, Layer
@@ -69,21 +71,15 @@ def write_hits(
 
     ``classes``: those that the styles show. Raises ``OutputError`` where it cannot be written.
     """
-    outlines = [hit[GEOMETRY] for hit in hits]
-    parts = any(isinstance(outline, shapely.MultiPolygon) for outline in outlines)
+    outlines = np.array([hit[GEOMETRY] for hit in hits], object)
+    parts = bool((shapely.get_type_id(outlines) == shapely.GeometryType.MULTIPOLYGON).any())
     if parts:
-        outlines = [
-            shapely.MultiPolygon([outline]) if isinstance(outline, shapely.Polygon) else outline
-            for outline in outlines
-        ]
+        outlines = as_multipolygons(outlines)
 
     def batches() -> Iterator[pa.RecordBatch]:
         columns = {field.name: [hit[field.name] for hit in hits] for field in HIT_FIELDS}
         columns[GEOMETRY] = list(shapely.to_wkb(outlines))
-        yield pa.record_batch(
-            [pa.array(columns[field.name], field.type) for field in layer.schema],
-            schema=layer.schema,
-        )
+        yield layer.batch(columns)
 
     layer = Layer(
         "hits",

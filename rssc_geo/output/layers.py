@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,6 +127,12 @@ class Layer:
                 pa.field(GEOMETRY, pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
             ]
         )
+
+    def batch(self, columns: Mapping[str, Any]) -> pa.RecordBatch:
+        """Values by field, and WKB as ``GEOMETRY``, as a batch of the stream."""
+        schema = self.schema
+        arrays = [pa.array(columns[field.name], field.type) for field in schema]
+        return pa.record_batch(arrays, schema=schema)
 
 
 @dataclass(frozen=True, slots=True)

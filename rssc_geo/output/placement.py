@@ -14,6 +14,7 @@ from pyproj.exceptions import ProjError
 from rssc_geo.errors import OutputError
 from rssc_geo.geometry import (
     TileGrid,
+    as_multipolygons,
     at_most_poles,
     cell_polygons,
     crosses_antimeridian,
@@ -135,9 +136,7 @@ class Placement:
         if self._splits:
             placed = split_at_antimeridian(placed, wrapped=self.reprojects)
         if self.geometry_type == "MultiPolygon":
-            single = shapely.get_type_id(placed) == _POLYGON
-            placed = placed.copy()
-            placed[single] = shapely.multipolygons(placed[single], indices=np.arange(single.sum()))
+            placed = as_multipolygons(placed)
         return placed
 
     def _check(self, placed: NDArray[np.object_]) -> None:

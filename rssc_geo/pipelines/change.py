@@ -20,7 +20,7 @@ from pyproj import CRS
 
 from rssc_geo.assessment import read_reference
 from rssc_geo.errors import NothingToClassifyError, UsageError
-from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.files import check_not_input
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.inference import (
     BY_CLASSES,
@@ -62,6 +62,7 @@ from rssc_geo.output import (
     Placement,
     TransitionRow,
     area_in_words,
+    check_table,
     make_target,
     provenance_document,
     read_legend,
@@ -72,7 +73,7 @@ from rssc_geo.output import (
 )
 from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.reports import ChangePage, write_change_page
+from rssc_geo.reports import ChangePage, check_page, write_change_page
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
@@ -425,23 +426,16 @@ def _result(
     )
 
 
-_FORMS = {
-    "--areas": ((".csv",), "the table is CSV; name it .csv"),
-    "--report": ((".html", ".htm"), "the report is a web page; name it .html"),
-}
-
-
 def _check_extras(options: ChangeOptions, inputs: Sequence[str | Path], *, of_maps: bool) -> None:
     """Refuse what could not be written at the end, or makes no sense."""
     if of_maps and options.crs is not None:
         raise UsageError("--crs is for rasters: what is made of maps has the CRS of the first")
-    for flag, path in (("--areas", options.areas), ("--report", options.report)):
-        if path is not None:
-            suffixes, form = _FORMS[flag]
-            if Path(path).suffix.lower() not in suffixes:
-                raise UsageError(f"{flag} {path}: {form}")
-            check_not_input([Path(path)], inputs)
-            check_writable(Path(path), overwrite=options.overwrite)
+    if options.areas is not None:
+        path, called = Path(options.areas), f"--areas {options.areas}"
+        check_table(path, called=called, overwrite=options.overwrite)
+    if options.report is not None:
+        check_page(Path(options.report), option="--report", overwrite=options.overwrite)
+    check_not_input([Path(path) for path in (options.areas, options.report) if path], inputs)
 
 
 def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -> list[Path]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.files import check_not_input
 from rssc_geo.options import AccuracyOptions, AreasOptions
 from rssc_geo.output import (
     AreaRow,
     FinishedMap,
     area_table,
+    check_table,
     read_legend,
     read_zones,
     write_area_table,
@@ -69,13 +70,11 @@ def tabulate_areas(
     """
     options = options or AreasOptions()
     path = Path(output)
-    if path.suffix.lower() != ".csv":
-        raise UsageError(f"{path.name}: the table is CSV; name it .csv")
+    check_table(path, called=path.name, overwrite=options.overwrite)
     if options.zone_field is not None and options.zones is None:
         raise UsageError("--zone-field names a column of --zones")
     inputs = [map_path, options.zones, options.reference]
     check_not_input([path], [name for name in inputs if name is not None])
-    check_writable(path, overwrite=options.overwrite)
     legend = None if options.legend is None else read_legend(options.legend)
     finished = FinishedMap(map_path)
     zones = None

@@ -21,6 +21,7 @@ from rssc_geo.output import (
     LandUseSummary,
     OutputTarget,
     area_table,
+    check_table,
     read_zones,
     write_area_table,
 )
@@ -30,11 +31,6 @@ from rssc_geo.reports.report import write_report
 from rssc_geo.reports.review import add_review, check_review
 
 log = logging.getLogger(__name__)
-
-_FORMS = {
-    "--areas": ((".csv",), "the table is CSV; name it .csv"),
-    "--preview": ((".png",), "the picture is a PNG; name it .png"),
-}
 
 
 class Extras:
@@ -129,14 +125,15 @@ class Extras:
 
     def _check(self, option: str, path: Path) -> None:
         check_not_input([path], self._plan.inputs())
+        overwrite = self._target.overwrite or self._target.is_announced
         if option == "--report":
-            check_page(path, option=option, overwrite=self._target.overwrite)
-            return
-        suffixes, form = _FORMS[option]
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{option} {path}: {form}")
-        check_not_input([path], self._plan.inputs())
-        check_writable(path, overwrite=self._target.overwrite or self._target.is_announced)
+            check_page(path, option=option, overwrite=overwrite)
+        elif option == "--areas":
+            check_table(path, called=f"{option} {path}", overwrite=overwrite)
+        else:
+            if path.suffix.lower() != ".png":
+                raise UsageError(f"{option} {path}: the picture is a PNG; name it .png")
+            check_writable(path, overwrite=overwrite)
 
 
 def _reason(error: BaseException) -> str:
