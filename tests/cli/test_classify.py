@@ -277,7 +277,7 @@ def test_stops_when_the_parent_goes(command: tuple[str, ...], tmp_path: Path) ->
     run.stdout.readline()
     run.stdin.close()
     run.stdin = None
-    run.communicate(timeout=30)
-    assert run.returncode == 130
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130, errors
     assert not (tmp_path / "map.gpkg").exists()
     assert not (tmp_path / "scene.gpkg").exists()
