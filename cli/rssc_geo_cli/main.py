@@ -45,6 +45,7 @@ _COMMANDS = {
 _HIDDEN = ("serve",)
 """Called by programs, never by people."""
 INTERRUPTED = 130
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _LIMITS = {
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has no more open files",
@@ -155,14 +156,15 @@ def main() -> None:
 
     The exit code is 0 done, 1 failed, 2 wrong usage, 3 nothing to classify, 130 interrupted.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interruption)
-    sys.unraisablehook = _interruption.lost
-    _speak_utf8()
-    logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
     try:
+        for number in _STOPS:
+            signal.signal(number, _interruption)
+        sys.unraisablehook = _interruption.lost
+        _speak_utf8()
+        logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
         code = run(sys.argv[1:])
-    except KeyboardInterrupt as error:  # once more, just before the first was told
+        _interruption.over = True
+    except KeyboardInterrupt as error:  # before the first was told, or after all was done
         code = _tell_interruption(sys.argv[1:], error)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -170,6 +172,8 @@ def main() -> None:
         # Interpreter shutdown waits for library threads; after an interruption the promise is
         # "within a second".
         os._exit(code)
+    for number in _STOPS:
+        signal.signal(number, lambda *_: os._exit(code))
     sys.exit(code)
 
 

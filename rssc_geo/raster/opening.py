@@ -29,8 +29,10 @@ from rasterio.vrt import WarpedVRT
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
+from rssc_geo.raster.gaps import with_mask_of_gaps
 from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
 from rssc_geo.raster.virtual import (
+    NO_OVERVIEWS,
     VRT_TYPES,
     VrtBand,
     VrtSource,
@@ -239,6 +241,7 @@ class _View:
     warp, vrt : the warp, or the VRT's text, if any
     vrt_block_shape : of the file behind a VRT, whose own blocks mean nothing
     mask_band : band of the VRT that holds the file's own mask
+    gaps : whether the VRT tells where the tiles of a mosaic leave gaps
     palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
     scales : of the bands, as ``Source`` has them
     bits : as ``Source`` has it
@@ -251,6 +254,7 @@ class _View:
     vrt: str = ""
     vrt_block_shape: tuple[int, int] = (0, 0)
     mask_band: int | None = None
+    gaps: bool = False
     palette: bool = False
     palette_nodata: float | None = None
     scales: Scales = UNSCALED
@@ -402,7 +406,9 @@ def _describe_source(
 def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
     """What makes a pixel invalid, in words."""
     words = []
-    if rule.mask_band is not None and view.mask_band is not None:
+    if view.gaps:
+        words.append("gaps between its tiles")
+    elif rule.mask_band is not None and view.mask_band is not None:
         words.append("the file's own mask")
     elif rule.mask_band is not None:
         words.append("alpha band" if view.warp is None else "outside the warped picture")
@@ -410,7 +416,7 @@ def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
         words.append(f"palette index {view.palette_nodata:g}")
     elif rule.dataset_mask and view.palette:
         words.append("palette transparency or mask")
-    elif rule.dataset_mask:
+    elif rule.dataset_mask and not view.gaps:
         sidecar = any(file.endswith(".msk") for file in files)
         words.append("sidecar mask" if sidecar else "internal mask")
     if rule.nodata is not None:
@@ -457,27 +463,58 @@ def _view_file(
         bits=_bits_of(dataset, first),
         notes=_nodata_notes(dataset, first, path) if nodata is None else (),
     )
+    return view if warp is not None else _masked_view(dataset, path, view, nodata=nodata)
+
+
+def _masked_view(
+    dataset: rasterio.DatasetReader, path: str, view: _View, *, nodata: float | None
+) -> _View:
+    """The view with what counts beside the file's own mask: gaps of a mosaic, the user's nodata."""
+    name, bands = _gdal_name(path), view.bands.bands
     masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    tagged = all(dataset.nodatavals[band - 1] == nodata for band in choice.bands) and not masked
-    if warp is not None or nodata is None or tagged:
+    gaps = None if masked else _gaps(dataset, name, bands, nodata=nodata)
+    tagged = all(dataset.nodatavals[band - 1] == nodata for band in bands) and not masked
+    if gaps is None and (nodata is None or tagged):
         return view
-    # The overviews are left out: they were averaged without this nodata value, so that a collar has
-    # bled in.
-    name = _gdal_name(path)
+    view = replace(view, vrt_block_shape=dataset.block_shapes[0], gaps=gaps is not None)
+    if gaps is not None and nodata is None and not gaps.options:
+        return replace(view, vrt=gaps.path)
+    mask = gaps or (VrtSource(name, "mask,1") if masked else None)
+    whole = mask or VrtSource(name, "1")
+    if nodata is not None:
+        # The overviews are left out: they were averaged without this nodata value, so that a
+        # collar has bled in.
+        whole = replace(whole, options=(*whole.options, *NO_OVERVIEWS))
     parts = []
-    for band in choice.bands:
+    for band in bands:
         dtype = _dtype_of(dataset, band, path)
-        source = VrtSource(name, str(band), overviews=False)
-        parts.append(VrtBand((source,), dtype, held(np.dtype(dtype), nodata)))
-    if masked:
-        parts.append(VrtBand((VrtSource(name, "mask,1"),)))
+        value = None if nodata is None else held(np.dtype(dtype), nodata)
+        parts.append(VrtBand((replace(whole, band=str(band)),), dtype, value))
+    beside = VrtBand((mask,)) if mask is not None else None
+    if beside is not None and nodata is not None:
+        parts.append(beside)
     return replace(
         view,
         indexes=(1, 2, 3),
-        vrt=vrt_text(dataset, parts),
-        vrt_block_shape=dataset.block_shapes[0],
-        mask_band=4 if masked else None,
+        vrt=vrt_text(dataset, parts, mask=beside if nodata is None else None),
+        mask_band=4 if len(parts) > len(bands) else None,
     )
+
+
+def _gaps(
+    dataset: rasterio.DatasetReader, name: str, bands: Sequence[int], *, nodata: float | None
+) -> VrtSource | None:
+    """The mask of a mosaic's gaps where neither a mask nor a nodata value tells of them."""
+    own = [dataset.nodatavals[band - 1] for band in bands]
+    if nodata is None:
+        dtypes = [np.dtype(_dtype_of(dataset, band, name)) for band in bands]
+        told = all(
+            value is not None and can_hold(dtype, value)
+            for value, dtype in zip(own, dtypes, strict=True)
+        )
+    else:
+        told = all(nodata == (0 if value is None else value) for value in own)
+    return None if told else with_mask_of_gaps(dataset, name, bands)
 
 
 def _scale_of(dataset: rasterio.DatasetReader, band: int) -> tuple[float, float]:
@@ -561,7 +598,8 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
         alpha[index] = color[3]
     if value is not None and value in range(size):
         alpha[int(value)] = 0
-    masks = [VrtSource(name, "mask,1")] if own_mask else []
+    gaps = None if own_mask else _gaps(dataset, name, (1,), nodata=nodata)
+    masks = [gaps] if gaps is not None else [VrtSource(name, "mask,1")] if own_mask else []
     if not alpha.all():
         table = ",".join(f"{index}:{value}" for index, value in enumerate(alpha))
         masks.append(VrtSource(name, "1", lut=table))
@@ -570,6 +608,7 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
         BandChoice((1, 1, 1), "palette expanded"),
         vrt=vrt_text(dataset, colors, mask=mask),
         vrt_block_shape=dataset.block_shapes[0],
+        gaps=gaps is not None,
         palette=True,
         palette_nodata=value,
         notes=_nodata_notes(dataset, 1, path) if nodata is None else (),
@@ -686,10 +725,14 @@ def _separate_view(
             _check_nodata(nodata, dtype, path)
             value = held(np.dtype(dtype), nodata)
         # Overviews averaged without the user's nodata value would let a collar bleed in.
-        source = VrtSource(name, "1", overviews=nodata is None or own == value)
+        options = () if nodata is None or own == value else NO_OVERVIEWS
+        own_mask = MaskFlags.per_dataset in file.mask_flag_enums[0]
+        gaps = None if own_mask else _gaps(file, name, (1,), nodata=nodata)
+        whole = gaps or VrtSource(name, "1")
+        source = replace(whole, band="1", options=(*whole.options, *options))
         parts.append(VrtBand((source,), dtype, value))
-        if MaskFlags.per_dataset in file.mask_flag_enums[0]:
-            masks.append(VrtSource(name, "mask,1"))
+        if own_mask or gaps is not None:
+            masks.append(replace(whole, band="mask,1"))
         notes += _nodata_notes(file, 1, path) if nodata is None else ()
     # Twice the same file, with --bands, is one mask.
     mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None

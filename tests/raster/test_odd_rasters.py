@@ -295,7 +295,9 @@ def virtual(band: str, path: object, relative: int = 0) -> str:
     return RAW.format(bands=bands)
 
 
-def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(tmp_path, write, texture) -> None:
+def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(
+    tmp_path, write, texture, monkeypatch
+) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("a very secret text\n")
     raw = tmp_path / "raw.tif"  # the name says nothing
@@ -321,6 +323,9 @@ def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(tmp_path, write,
             with pytest.raises(InputError, match="VRTRawRasterBand") as caught:
                 open_scene(name, nodata=nodata)
             assert "gdal_translate" in str(caught.value)
+    monkeypatch.chdir(tmp_path)  # where GDAL looks for the relative names of a VRT as text
+    with pytest.raises(InputError, match="VRTRawRasterBand"):
+        open_scene(virtual(NESTED, "raw.tif", 1))
     python = tmp_path / "python.vrt"
     python.write_text(virtual(PYTHON, str(tmp_path / "made")))
     with pytest.raises(InputError, match="Python"):
