@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import errno
 import importlib
 import io
@@ -172,9 +173,16 @@ def main() -> None:
         # Interpreter shutdown waits for library threads; after an interruption the promise is
         # "within a second".
         os._exit(code)
-    for number in _STOPS:
+    for number in _STOPS:  # all is done: what waits for threads of libraries may be cut short
         signal.signal(number, lambda *_: os._exit(code))
+    atexit.register(_ignore_stops)
     sys.exit(code)
+
+
+def _ignore_stops() -> None:
+    """Python hands signals back to the system as it ends, which would make another exit code."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run(arguments: list[str]) -> int:

@@ -9,10 +9,12 @@ nothing is written); rasters placed by ground control points or RPCs alone are w
 from __future__ import annotations
 
 import contextlib
+import gzip
 import math
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
+from rssc_geo.files import local_file
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
 from rssc_geo.raster.gaps import with_mask_of_gaps
@@ -54,6 +57,12 @@ _NETWORK = re.compile(
     r"(?<![a-z])(?:ftp|https?|s3|gs|az|oss)://"
     r"|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(?:_streaming)?[/?]"
 )
+_COUNTS = {
+    ".xml": rb"<(SRS|GeoTransform|GCPList|NoDataValue|ColorTable|ColorInterp|MDI key=\"NODATA)\b",
+    ".hdr": rb"^ENVI",
+}
+"""What has to stand in a file beside a raster for it to change how the raster is read."""
+_LOOK_BYTES = 1 << 20
 _SCHEMES = {
     "file": "",
     "zip": "/vsizip",
@@ -288,6 +297,7 @@ def open_source(
         )
     path = os.fspath(source)
     _check_path(path)
+    _check_beside_packed(path)
     with (
         gdal_errors(path),
         gdal_env(path),
@@ -625,6 +635,33 @@ def _check_path(path: str) -> None:
         raise InputError(f"{path} does not exist")
 
 
+def _check_beside_packed(path: str) -> None:
+    """Refuse a file packed by gzip beside which lies what would count if it were not packed.
+
+    GDAL looks for what is named after the packed file, and packed as well (``a.tif.gz.msk``).
+    """
+    name = _gdal_name(path)
+    packed = local_file(name) if name.startswith("/vsigzip/") else None
+    if packed is None or not packed.endswith(".gz"):
+        return
+    whole = Path(packed).with_suffix("")
+    for beside in (
+        f"{whole}.msk",
+        f"{whole}.aux.xml",
+        f"{whole}.hdr",
+        str(whole.with_suffix(".hdr")),
+    ):
+        for file, opener in ((beside, open), (f"{beside}.gz", gzip.open)):
+            counts = _COUNTS.get(Path(beside).suffix, b"")
+            with contextlib.suppress(OSError, EOFError, zlib.error), opener(file, "rb") as stream:
+                if re.search(counts, stream.read(_LOOK_BYTES)):
+                    raise InputError(
+                        f"{os.path.basename(file)} lies beside {path}, and would not count, since"
+                        f" that is packed: unpack {os.path.basename(packed)} (gunzip -k), or put"
+                        " both into a .zip (/vsizip/)"
+                    )
+
+
 def _check_nodata(nodata: float, dtype: str, path: str) -> None:
     """GDAL would bend a value that the type cannot have to the nearest one that it can."""
     if np.dtype(dtype).kind in "iuf" and not can_hold(np.dtype(dtype), nodata):
@@ -675,6 +712,7 @@ def _open_separate(
         for number in dict.fromkeys(chosen):
             path = paths[number - 1]
             _check_path(path)
+            _check_beside_packed(path)
             with gdal_errors(path), gdal_env(path), _no_place_is_no_warning():
                 files[number] = stack.enter_context(rasterio.open(path))
         first = files[chosen[0]]

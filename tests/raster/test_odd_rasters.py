@@ -160,6 +160,40 @@ def test_auxiliary_metadata_count_in_an_archive(texture, tmp_path, kind) -> None
     assert (mask(scene) == (pixels != 7).any(axis=0)).all()
 
 
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("beside", ["a.tif.msk", "a.tif.aux.xml", "a.hdr", "a.tif.hdr"])
+def test_what_would_not_count_beside_a_packed_file_is_told(
+    write, texture, left, tmp_path, beside, pack
+) -> None:
+    path = hide(write(texture(64, 64), "a.tif"), left, internal=False)
+    packed = tmp_path / "a.tif.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    mask_file = (tmp_path / "a.tif.msk").read_bytes()
+    path.unlink()
+    (tmp_path / "a.tif.msk").unlink()
+    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")  # no matter
+    (tmp_path / "a.hdr").write_text("another program's notes")
+    assert mask(open_scene(f"/vsigzip/{packed}")).all()
+    content = {
+        "a.tif.msk": mask_file,
+        "a.tif.aux.xml": b"<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>",
+    }.get(beside, b"ENVI\nsamples = 64")
+    name = f"{beside}.gz" if pack else beside
+    (tmp_path / name).write_bytes(gzip.compress(content) if pack else content)
+    for given in (f"/vsigzip/{packed}", f"gzip://{packed}"):
+        with pytest.raises(InputError, match=f"{name} lies beside .*gunzip -k") as caught:
+            open_scene(given)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_world_file_counts_beside_a_packed_file(write, texture, tmp_path) -> None:
+    bare = write(texture(64, 64), "bare.tif", transform=None)
+    (tmp_path / "bare.tif.gz").write_bytes(gzip.compress(bare.read_bytes()))
+    world = b"2\n0\n0\n-2\n500001\n4999999\n"
+    (tmp_path / "bare.tif.wld").write_bytes(gzip.compress(world))
+    assert open_scene(f"/vsigzip/{tmp_path}/bare.tif.gz").transform.c == 500_000
+
+
 # --- masks and nodata
 
 
