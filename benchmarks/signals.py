@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -115,8 +116,9 @@ def run(words: tuple[str, ...], folder: Path, number: int = 0, after_s: float = 
 
 
 def names(folder: Path) -> list[str]:
-    """All files and folders in a folder."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """All files and folders in a folder; TensorBoard names its own by the time of day."""
+    every = (str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted({re.sub(r"(events\.out\.tfevents)\..*", r"\1", name) for name in every})
 
 
 def content(folder: Path) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """What is kept between runs knows itself: its version, its content, and damage to it.
 
-``data/kept-5`` holds a file of each kind as the present program writes it: a part file, a journal,
+``data/kept-6`` holds a file of each kind as the present program writes it: a part file, a journal,
 a cache of captions, a checkpoint of a training; the folders before it those of earlier schemas.
 """
 
@@ -43,7 +43,7 @@ def rows(first: int, count: int) -> list[Row]:
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
     """The files of the present schema, to be changed."""
-    return Path(shutil.copytree(DATA / "kept-5", tmp_path / "kept"))
+    return Path(shutil.copytree(DATA / "kept-6", tmp_path / "kept"))
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -127,7 +127,7 @@ def test_files_of_the_first_schema_are_refused_or_made_anew(
     for use in (lambda: read_journal(old), lambda: Journal(old, options={})):
         with pytest.raises(OutputError) as caught:
             use()
-        assert "is a journal of format 1, this program writes 2" in one_line(caught)
+        assert "is a journal of format 1, this program writes 3" in one_line(caught)
     assert CaptionCache(old / "captions.sqlite").get(CAPTION) == {}
     CaptionCache(old / "captions.sqlite").put(CAPTION, captioner="hf:model")
     assert "it is no cache of captions of this version" in caplog.text
@@ -146,12 +146,22 @@ def test_a_part_file_of_an_earlier_schema_is_made_anew(
     assert f"it is of version {version}, this program writes 5" in caplog.text
 
 
+def test_a_journal_of_an_earlier_schema_is_refused(tmp_path: Path) -> None:
+    old = Path(shutil.copytree(DATA / "kept-5", tmp_path / "old"))
+    before = (old / NAME).read_bytes()
+    for use in (lambda: read_journal(old), lambda: Journal(old, options={})):
+        with pytest.raises(OutputError) as caught:
+            use()
+        assert "is a journal of format 2, this program writes 3" in one_line(caught)
+    assert (old / NAME).read_bytes() == before
+
+
 def test_later_schemas_are_refused_or_made_anew(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, statement in (
         ("map.gpkg.part", "PRAGMA user_version = 6"),
-        (NAME, "UPDATE meta SET format = 3"),
+        (NAME, "UPDATE meta SET format = 4"),
         ("captions.sqlite", "PRAGMA user_version = 3"),
     ):
         with closing(sqlite3.connect(kept / name)) as connection:
@@ -160,7 +170,7 @@ def test_later_schemas_are_refused_or_made_anew(
     with PartFile(kept / "map.gpkg.part", KEY) as part:
         assert (part.watermark, len(part)) == (0, 0)
     assert "it is of version 6, this program writes 5" in caplog.text
-    with pytest.raises(OutputError, match="is a journal of format 3, this program writes 2"):
+    with pytest.raises(OutputError, match="is a journal of format 4, this program writes 3"):
         read_journal(kept)
     assert CaptionCache(kept / "captions.sqlite").get(CAPTION) == {}
     mark = kept / "loop.safetensors.mark"

@@ -20,7 +20,6 @@ from rssc_geo.errors import UsageError, escaped
 from rssc_geo.options import PrintOptions, RunOptions
 from rssc_geo.progress import Progress, ProgressEvents, reporting
 
-_SIGNALS = 4
 _SHORT = "%(levelname)s: %(message)s"
 _DATED = f"%(asctime)s {_SHORT}"
 _TIMED = "%(asctime)s %(name)s %(levelname)s: %(message)s"
@@ -154,8 +153,8 @@ def end_with_parent(options: RunOptions) -> None:
         while os.read(0, 4096):
             pass
         # Python does not see a signal that comes just as its main thread begins to wait, until the
-        # next one. Those that follow one that was seen are ignored for longer than this takes.
-        for _ in range(_SIGNALS):
+        # next one; and a library may lose one. Those soon after one that was seen are ignored.
+        while True:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import errno
 import importlib
 import io
@@ -13,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -43,6 +46,7 @@ _COMMANDS = {
 _HIDDEN = ("serve",)
 """Called by programs, never by people."""
 INTERRUPTED = 130
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _LIMITS = {
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has no more open files",
@@ -61,6 +65,7 @@ _NO_HANDLES = re.compile(os.strerror(errno.EMFILE), re.IGNORECASE)
 _TRUE = ("1", "true", "t", "yes", "y", "on")
 _GRACE_S = 5
 """So long after an interruption another one changes nothing."""
+_SOON_S = 0.05
 
 
 class _LazyGroup(RichGroup):
@@ -117,16 +122,34 @@ class _Interruption:
 
     def __init__(self) -> None:
         self.over = False  # the goodbye is being said: nothing breaks into it
+        self.came = False
         self._last = -math.inf
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self.over and now - self._last > _GRACE_S:
-            self._last = now
+            self._last, self.came = now, True
             raise KeyboardInterrupt
+
+    def lost(self, lost: sys.UnraisableHookArgs) -> None:
+        """What Python cannot raise, as in a finalizer: an interruption is made again."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
+            return
+        self._last = -math.inf
+        threading.Thread(target=_interrupt_soon, name="rssc-geo interrupt", daemon=True).start()
 
 
 _interruption = _Interruption()
+
+
+def _interrupt_soon() -> None:
+    """Interrupt the main thread, once it has left what no exception leaves."""
+    time.sleep(_SOON_S)
+    if hasattr(signal, "pthread_kill"):  # wakes it, too
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main(signal.SIGINT)
 
 
 def main() -> None:
@@ -134,13 +157,15 @@ def main() -> None:
 
     The exit code is 0 done, 1 failed, 2 wrong usage, 3 nothing to classify, 130 interrupted.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interruption)
-    _speak_utf8()
-    logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
     try:
+        for number in _STOPS:
+            signal.signal(number, _interruption)
+        sys.unraisablehook = _interruption.lost
+        _speak_utf8()
+        logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
         code = run(sys.argv[1:])
-    except KeyboardInterrupt as error:  # once more, just before the first was told
+        _interruption.over = True
+    except KeyboardInterrupt as error:  # before the first was told, or after all was done
         code = _tell_interruption(sys.argv[1:], error)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -148,7 +173,16 @@ def main() -> None:
         # Interpreter shutdown waits for library threads; after an interruption the promise is
         # "within a second".
         os._exit(code)
+    for number in _STOPS:  # all is done: what waits for threads of libraries may be cut short
+        signal.signal(number, lambda *_: os._exit(code))
+    atexit.register(_ignore_stops)
     sys.exit(code)
+
+
+def _ignore_stops() -> None:
+    """Python hands signals back to the system as it ends, which would make another exit code."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run(arguments: list[str]) -> int:
@@ -156,7 +190,6 @@ def run(arguments: list[str]) -> int:
 
     With ``--json`` or ``--progress json`` it is an object on stdout too.
     """
-    from rssc_geo.errors import RsscGeoError
     from rssc_geo_cli.console import start_logging
 
     # Torch's threads else spin while they wait for each other, which slows a machine that has
@@ -171,22 +204,32 @@ def run(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="rssc-geo", standalone_mode=False)
     except SystemExit as stop:  # rich-click has shown the help
         return int(stop.code or 0)
-    except click.ClickException as error:
-        usage = isinstance(error, click.UsageError)
-        return _tell(arguments, error.format_message(), 2 if usage else 1, type(error).__name__)
-    except RsscGeoError as error:
-        return _tell(arguments, str(error), error.exit_code, type(error).__name__)
     except (KeyboardInterrupt, click.Abort) as error:
         return _tell_interruption(arguments, error)
-    except BrokenPipeError:
+    except Exception as error:  # noqa: BLE001 -- the last net
+        if _interruption.came:  # libraries in other languages make errors of their own of it
+            return _tell_interruption(arguments, KeyboardInterrupt())
+        return _tell_error(arguments, error)
+    return code if isinstance(code, int) else 0
+
+
+def _tell_error(arguments: list[str], error: Exception) -> int:
+    """Say in one line what failed; the exit code."""
+    from rssc_geo.errors import RsscGeoError
+
+    if isinstance(error, click.ClickException):
+        usage = isinstance(error, click.UsageError)
+        return _tell(arguments, error.format_message(), 2 if usage else 1, type(error).__name__)
+    if isinstance(error, RsscGeoError):
+        return _tell(arguments, str(error), error.exit_code, type(error).__name__)
+    if isinstance(error, BrokenPipeError):
         _leave_stdout()
         return 1
-    except Exception as error:  # the last net: a traceback is for -vv, never for a user
-        logging.getLogger("rssc_geo").debug("traceback", exc_info=True)
-        if limit := _limit(error):
-            return _tell(arguments, limit, kind=type(error).__name__)
-        return internal_error(arguments, error)
-    return code if isinstance(code, int) else 0
+    # A traceback is for -vv, never for a user.
+    logging.getLogger("rssc_geo").debug("traceback", exc_info=error)
+    if limit := _limit(error):
+        return _tell(arguments, limit, kind=type(error).__name__)
+    return internal_error(arguments, error)
 
 
 def _limit(error: BaseException) -> str:

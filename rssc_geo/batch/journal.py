@@ -28,7 +28,7 @@ from rssc_geo.raster import is_remote
 NAME = "rssc-geo-batch.sqlite"
 LOCK = ".rssc-geo-batch.lock"
 STATES = ("waiting", "running", "done", "empty", "failed")
-_FORMAT = 2
+_FORMAT = 3
 _BUSY_S = 30
 _CREATE = """
     CREATE TABLE meta (format INTEGER NOT NULL);
@@ -53,15 +53,20 @@ _CREATE = """
         output TEXT PRIMARY KEY, made_of TEXT NOT NULL, output_files TEXT NOT NULL, mark TEXT
     );
 """
-# Each row of these tables carries a checksum, which the connection's own function makes.
+# Each row of these tables carries a checksum. It is made in Python between statements: SQLite turns
+# a Ctrl-C that arrives in a function which it calls into an error of its own.
 _MARKED = {
     "scenes": "output, id, input, state, attempts, options_hash, error, started, ended, run,"
     " input_files, made, output_files, tiles, tiles_done, cells, classes, seconds, reading_s,"
     " model_s, writing_s, warnings",
     "merged": "output, made_of, output_files",
 }
+_RELEASE = "UPDATE scenes SET state = 'waiting' WHERE state = 'running'"
 _ATTEMPT = "attempts = attempts + 1"
 _JSON = ("input_files", "output_files", "classes", "warnings")
+
+
+_Values = Sequence[object] | Mapping[str, object]
 
 
 # What files are known by.
@@ -190,7 +195,6 @@ class Journal:
         self._lock = lock_file(folder / LOCK, "rssc-geo batch")
         try:
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-            self._connection.create_function("row_mark", -1, _row_mark, deterministic=True)
             with _writing(self.path):
                 self._prepare(json.dumps(options, default=str))
         except BaseException:
@@ -206,15 +210,12 @@ class Journal:
         if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             for statement in _CREATE.strip().rstrip(";").split(";"):
                 run(statement)
-            for table, columns in _MARKED.items():
-                for statement in _triggers(table, columns):
-                    run(statement)
             run("INSERT INTO meta VALUES (?)", (_FORMAT,))
         _check_format(self._connection, self.path)
         _check_content(self._connection, self.path)
         self.known = self._failures()
         # What a killed run was at is to be done again.
-        run("UPDATE scenes SET state = 'waiting' WHERE state = 'running'")
+        self._run_marked("scenes", _RELEASE, [()])
         run("DELETE FROM problems")
         self._run = run(
             "INSERT INTO runs (started, versions, options) VALUES (?, ?, ?)",
@@ -234,7 +235,7 @@ class Journal:
 
     def add_problems(self, problems: Iterable[tuple[str, str]]) -> None:
         """Note the inputs that give no scene, each with the reason."""
-        self._write("INSERT INTO problems VALUES (?, ?)", *problems)
+        self._write("INSERT INTO problems VALUES (?, ?)", problems)
 
     def scene(self, key: str) -> dict[str, Any] | None:
         """What is known of a scene: the columns of its row."""
@@ -247,13 +248,15 @@ class Journal:
 
         Of each its ``output`` (the key), ``id``, ``input``, ``options_hash`` and ``input_files``.
         """
+        rows = [{**scene, "input_files": json.dumps(scene["input_files"])} for scene in scenes]
         self._write(
             "INSERT INTO scenes (output, id, input, options_hash, input_files, state, attempts)"
             " VALUES (:output, :id, :input, :options_hash, :input_files, 'waiting', 0) ON CONFLICT"
             " (output) DO UPDATE SET id = excluded.id, input = excluded.input, options_hash ="
             " excluded.options_hash, input_files = excluded.input_files, state = 'waiting', error ="
             " NULL",
-            *({**scene, "input_files": json.dumps(scene["input_files"])} for scene in scenes),
+            rows,
+            marked="scenes",
         )
 
     def start_scene(
@@ -282,18 +285,19 @@ class Journal:
         """Forget a scene's blocks from a tile on, and those before that are not done."""
         self._write(
             "DELETE FROM blocks WHERE scene = ? AND (first_tile >= ? OR state != 'done')",
-            (key, start),
+            [(key, start)],
         )
 
     def record_blocks(self, blocks: Sequence[BlockRecord]) -> None:
         """Note how blocks are."""
-        self._write("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *blocks)
+        self._write("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", blocks)
 
     def record_tiles(self, done: Mapping[str, int]) -> None:
         """Note how many tiles of scenes are written, by key."""
         self._write(
             "UPDATE scenes SET tiles_done = ? WHERE output = ?",
-            *((tiles, key) for key, tiles in done.items()),
+            [(tiles, key) for key, tiles in done.items()],
+            marked="scenes",
         )
 
     def expect_output(self, key: str) -> None:
@@ -331,7 +335,7 @@ class Journal:
 
     def release_scenes(self) -> None:
         """Scenes that are under way wait for the next run."""
-        self._write("UPDATE scenes SET state = 'waiting' WHERE state = 'running'", ())
+        self._write(_RELEASE, [()], marked="scenes")
 
     def merged(self, key: str) -> tuple[str, Signatures]:
         """What a merged output was made of (a hash) and its files then; "" and none if unknown."""
@@ -346,13 +350,15 @@ class Journal:
         known = json.dumps(signatures(files, self.folder))
         self._write(
             "INSERT OR REPLACE INTO merged (output, made_of, output_files) VALUES (?, ?, ?)",
-            (key, made_of, known),
+            [(key, made_of, known)],
+            marked="merged",
         )
 
     def end(self, outcome: str) -> None:
         """Note how the run ended."""
         self._write(
-            "UPDATE runs SET ended = ?, outcome = ? WHERE id = ?", (timestamp(), outcome, self._run)
+            "UPDATE runs SET ended = ?, outcome = ? WHERE id = ?",
+            [(timestamp(), outcome, self._run)],
         )
 
     def close(self) -> None:
@@ -368,19 +374,36 @@ class Journal:
         ]
         changes = ", ".join([*(f"{name} = ?" for name in values), *expressions])
         statement = f"UPDATE scenes SET {changes} WHERE output = ?"  # noqa: S608 -- our own names
-        self._write(statement, (*stored, key))
+        self._write(statement, [(*stored, key)], marked="scenes")
 
-    def _write(self, statement: str, *rows: Sequence[object] | Mapping[str, object]) -> None:
-        """Run a statement for each row, all or none."""
+    def _write(self, statement: str, rows: Iterable[_Values], *, marked: str = "") -> None:
+        """Run a statement for each row, all or none; ``marked``: the table, of ``_MARKED``."""
         with _writing(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany(statement, rows)
+                self._connection.execute("BEGIN IMMEDIATE")
+                if marked:
+                    self._run_marked(marked, statement, rows)
+                else:
+                    self._connection.executemany(statement, rows)
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _run_marked(self, table: str, statement: str, rows: Iterable[_Values]) -> None:
+        """Run a statement for each row, within a transaction, and mark what it changed."""
+        run = self._connection.execute
+        changed = [
+            key for row in rows for key in run(f"{statement} RETURNING output", row).fetchall()
+        ]
+        # Not what RETURNING gives of them: whole numbers in columns of REAL.
+        query = f"SELECT {_MARKED[table]} FROM {table} WHERE output = ?"  # noqa: S608 -- our own names
+        found = [run(query, key).fetchone() for key in changed]
+        self._connection.executemany(
+            f"UPDATE {table} SET mark = ? WHERE output = ?",  # noqa: S608 -- our own names
+            [(_row_mark(*values), values[0]) for values in found],
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -496,16 +519,6 @@ def _check_content(connection: sqlite3.Connection, path: Path) -> None:
 def _row_mark(*values: object) -> str:
     """The checksum of a row."""
     return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _triggers(table: str, columns: str) -> Iterator[str]:
-    """Statements that keep the checksums of a table's rows."""
-    new = ", ".join(f"NEW.{name.strip()}" for name in columns.split(","))
-    for event, what in (("INSERT", "insert"), (f"UPDATE OF {columns}", "update")):
-        yield (
-            f"CREATE TRIGGER {table}_{what} AFTER {event} ON {table} BEGIN UPDATE {table}"  # noqa: S608 -- our own names
-            f" SET mark = row_mark({new}) WHERE output = NEW.output; END"
-        )
 
 
 def _versions() -> dict[str, str]:

@@ -9,10 +9,12 @@ nothing is written); rasters placed by ground control points or RPCs alone are w
 from __future__ import annotations
 
 import contextlib
+import gzip
 import math
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +29,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
+from rssc_geo.files import local_file
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
+from rssc_geo.raster.gaps import with_mask_of_gaps
 from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
 from rssc_geo.raster.virtual import (
+    NO_OVERVIEWS,
     VRT_TYPES,
     VrtBand,
     VrtSource,
@@ -52,6 +57,12 @@ _NETWORK = re.compile(
     r"(?<![a-z])(?:ftp|https?|s3|gs|az|oss)://"
     r"|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(?:_streaming)?[/?]"
 )
+_COUNTS = {
+    ".xml": rb"<(SRS|GeoTransform|GCPList|NoDataValue|ColorTable|ColorInterp|MDI key=\"NODATA)\b",
+    ".hdr": rb"^ENVI",
+}
+"""What has to stand in a file beside a raster for it to change how the raster is read."""
+_LOOK_BYTES = 1 << 20
 _SCHEMES = {
     "file": "",
     "zip": "/vsizip",
@@ -239,6 +250,7 @@ class _View:
     warp, vrt : the warp, or the VRT's text, if any
     vrt_block_shape : of the file behind a VRT, whose own blocks mean nothing
     mask_band : band of the VRT that holds the file's own mask
+    gaps : whether the VRT tells where the tiles of a mosaic leave gaps
     palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
     scales : of the bands, as ``Source`` has them
     bits : as ``Source`` has it
@@ -251,6 +263,7 @@ class _View:
     vrt: str = ""
     vrt_block_shape: tuple[int, int] = (0, 0)
     mask_band: int | None = None
+    gaps: bool = False
     palette: bool = False
     palette_nodata: float | None = None
     scales: Scales = UNSCALED
@@ -284,6 +297,7 @@ def open_source(
         )
     path = os.fspath(source)
     _check_path(path)
+    _check_beside_packed(path)
     with (
         gdal_errors(path),
         gdal_env(path),
@@ -402,7 +416,9 @@ def _describe_source(
 def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
     """What makes a pixel invalid, in words."""
     words = []
-    if rule.mask_band is not None and view.mask_band is not None:
+    if view.gaps:
+        words.append("gaps between its tiles")
+    elif rule.mask_band is not None and view.mask_band is not None:
         words.append("the file's own mask")
     elif rule.mask_band is not None:
         words.append("alpha band" if view.warp is None else "outside the warped picture")
@@ -410,7 +426,7 @@ def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
         words.append(f"palette index {view.palette_nodata:g}")
     elif rule.dataset_mask and view.palette:
         words.append("palette transparency or mask")
-    elif rule.dataset_mask:
+    elif rule.dataset_mask and not view.gaps:
         sidecar = any(file.endswith(".msk") for file in files)
         words.append("sidecar mask" if sidecar else "internal mask")
     if rule.nodata is not None:
@@ -457,27 +473,58 @@ def _view_file(
         bits=_bits_of(dataset, first),
         notes=_nodata_notes(dataset, first, path) if nodata is None else (),
     )
+    return view if warp is not None else _masked_view(dataset, path, view, nodata=nodata)
+
+
+def _masked_view(
+    dataset: rasterio.DatasetReader, path: str, view: _View, *, nodata: float | None
+) -> _View:
+    """The view with what counts beside the file's own mask: gaps of a mosaic, the user's nodata."""
+    name, bands = _gdal_name(path), view.bands.bands
     masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    tagged = all(dataset.nodatavals[band - 1] == nodata for band in choice.bands) and not masked
-    if warp is not None or nodata is None or tagged:
+    gaps = None if masked else _gaps(dataset, name, bands, nodata=nodata)
+    tagged = all(dataset.nodatavals[band - 1] == nodata for band in bands) and not masked
+    if gaps is None and (nodata is None or tagged):
         return view
-    # The overviews are left out: they were averaged without this nodata value, so that a collar has
-    # bled in.
-    name = _gdal_name(path)
+    view = replace(view, vrt_block_shape=dataset.block_shapes[0], gaps=gaps is not None)
+    if gaps is not None and nodata is None and not gaps.options:
+        return replace(view, vrt=gaps.path)
+    mask = gaps or (VrtSource(name, "mask,1") if masked else None)
+    whole = mask or VrtSource(name, "1")
+    if nodata is not None:
+        # The overviews are left out: they were averaged without this nodata value, so that a
+        # collar has bled in.
+        whole = replace(whole, options=(*whole.options, *NO_OVERVIEWS))
     parts = []
-    for band in choice.bands:
+    for band in bands:
         dtype = _dtype_of(dataset, band, path)
-        source = VrtSource(name, str(band), overviews=False)
-        parts.append(VrtBand((source,), dtype, held(np.dtype(dtype), nodata)))
-    if masked:
-        parts.append(VrtBand((VrtSource(name, "mask,1"),)))
+        value = None if nodata is None else held(np.dtype(dtype), nodata)
+        parts.append(VrtBand((replace(whole, band=str(band)),), dtype, value))
+    beside = VrtBand((mask,)) if mask is not None else None
+    if beside is not None and nodata is not None:
+        parts.append(beside)
     return replace(
         view,
         indexes=(1, 2, 3),
-        vrt=vrt_text(dataset, parts),
-        vrt_block_shape=dataset.block_shapes[0],
-        mask_band=4 if masked else None,
+        vrt=vrt_text(dataset, parts, mask=beside if nodata is None else None),
+        mask_band=4 if len(parts) > len(bands) else None,
     )
+
+
+def _gaps(
+    dataset: rasterio.DatasetReader, name: str, bands: Sequence[int], *, nodata: float | None
+) -> VrtSource | None:
+    """The mask of a mosaic's gaps where neither a mask nor a nodata value tells of them."""
+    own = [dataset.nodatavals[band - 1] for band in bands]
+    if nodata is None:
+        dtypes = [np.dtype(_dtype_of(dataset, band, name)) for band in bands]
+        told = all(
+            value is not None and can_hold(dtype, value)
+            for value, dtype in zip(own, dtypes, strict=True)
+        )
+    else:
+        told = all(nodata == (0 if value is None else value) for value in own)
+    return None if told else with_mask_of_gaps(dataset, name, bands)
 
 
 def _scale_of(dataset: rasterio.DatasetReader, band: int) -> tuple[float, float]:
@@ -561,7 +608,8 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
         alpha[index] = color[3]
     if value is not None and value in range(size):
         alpha[int(value)] = 0
-    masks = [VrtSource(name, "mask,1")] if own_mask else []
+    gaps = None if own_mask else _gaps(dataset, name, (1,), nodata=nodata)
+    masks = [gaps] if gaps is not None else [VrtSource(name, "mask,1")] if own_mask else []
     if not alpha.all():
         table = ",".join(f"{index}:{value}" for index, value in enumerate(alpha))
         masks.append(VrtSource(name, "1", lut=table))
@@ -570,6 +618,7 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
         BandChoice((1, 1, 1), "palette expanded"),
         vrt=vrt_text(dataset, colors, mask=mask),
         vrt_block_shape=dataset.block_shapes[0],
+        gaps=gaps is not None,
         palette=True,
         palette_nodata=value,
         notes=_nodata_notes(dataset, 1, path) if nodata is None else (),
@@ -584,6 +633,33 @@ def _check_path(path: str) -> None:
     # GDAL's own names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
     if not re.match(r"\w{2,}:", path):
         raise InputError(f"{path} does not exist")
+
+
+def _check_beside_packed(path: str) -> None:
+    """Refuse a file packed by gzip beside which lies what would count if it were not packed.
+
+    GDAL looks for what is named after the packed file, and packed as well (``a.tif.gz.msk``).
+    """
+    name = _gdal_name(path)
+    packed = local_file(name) if name.startswith("/vsigzip/") else None
+    if packed is None or not packed.endswith(".gz"):
+        return
+    whole = Path(packed).with_suffix("")
+    for beside in (
+        f"{whole}.msk",
+        f"{whole}.aux.xml",
+        f"{whole}.hdr",
+        str(whole.with_suffix(".hdr")),
+    ):
+        for file, opener in ((beside, open), (f"{beside}.gz", gzip.open)):
+            counts = _COUNTS.get(Path(beside).suffix, b"")
+            with contextlib.suppress(OSError, EOFError, zlib.error), opener(file, "rb") as stream:
+                if re.search(counts, stream.read(_LOOK_BYTES)):
+                    raise InputError(
+                        f"{os.path.basename(file)} lies beside {path}, and would not count, since"
+                        f" that is packed: unpack {os.path.basename(packed)} (gunzip -k), or put"
+                        " both into a .zip (/vsizip/)"
+                    )
 
 
 def _check_nodata(nodata: float, dtype: str, path: str) -> None:
@@ -636,6 +712,7 @@ def _open_separate(
         for number in dict.fromkeys(chosen):
             path = paths[number - 1]
             _check_path(path)
+            _check_beside_packed(path)
             with gdal_errors(path), gdal_env(path), _no_place_is_no_warning():
                 files[number] = stack.enter_context(rasterio.open(path))
         first = files[chosen[0]]
@@ -686,10 +763,14 @@ def _separate_view(
             _check_nodata(nodata, dtype, path)
             value = held(np.dtype(dtype), nodata)
         # Overviews averaged without the user's nodata value would let a collar bleed in.
-        source = VrtSource(name, "1", overviews=nodata is None or own == value)
+        options = () if nodata is None or own == value else NO_OVERVIEWS
+        own_mask = MaskFlags.per_dataset in file.mask_flag_enums[0]
+        gaps = None if own_mask else _gaps(file, name, (1,), nodata=nodata)
+        whole = gaps or VrtSource(name, "1")
+        source = replace(whole, band="1", options=(*whole.options, *options))
         parts.append(VrtBand((source,), dtype, value))
-        if MaskFlags.per_dataset in file.mask_flag_enums[0]:
-            masks.append(VrtSource(name, "mask,1"))
+        if own_mask or gaps is not None:
+            masks.append(replace(whole, band="mask,1"))
         notes += _nodata_notes(file, 1, path) if nodata is None else ()
     # Twice the same file, with --bands, is one mask.
     mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None

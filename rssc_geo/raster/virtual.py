@@ -26,6 +26,9 @@ from rssc_geo.errors import InputError, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
+NO_OVERVIEWS = (("OVERVIEW_LEVEL", "NONE"),)
+"""Option to open a file without its overviews."""
+
 VRT_TYPES = {
     "uint8": "Byte",
     "int8": "Int8",
@@ -43,7 +46,12 @@ VRT_TYPES = {
 _NAMES_A_SOURCE = frozenset({"SourceFilename", "SourceDataset", "Filename"})
 _HEADER_BYTES = 4096  # GDAL looks for the mark of a VRT in the first 1024
 _LABEL_BYTES = 1 << 20  # of a header that is text
-_MOST_NESTED = 16
+MOST_NESTED = 16
+
+Rectangle = tuple[float, float, float, float]
+"""Column, row, columns and rows, in pixels."""
+SIDES = ("xOff", "yOff", "xSize", "ySize")
+"""How a VRT names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +63,30 @@ class VrtSource:
     path, band : a raster by GDAL's name, and its band ("1", or "mask,1")
     color : which component of the band's palette is shown: 1, 2, 3 for red, green, blue
     lut : a table "from:to,…" that maps the values
-    overviews : whether those of the file may be read
+    options : with which the file is opened, by GDAL's names
+    part, place : what is taken of the file, and where it lies in the VRT; None: all of it
     """
 
     path: str
     band: str
     color: int | None = None
     lut: str = ""
-    overviews: bool = True
+    options: tuple[tuple[str, str], ...] = ()
+    part: Rectangle | None = None
+    place: Rectangle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VrtBand:
-    """A band of a VRT; several sources are multiplied: masks of which each must be valid."""
+    """A band of a VRT; several sources are multiplied: masks of which each must be valid.
+
+    ``mosaic``: they lie beside or over each other instead.
+    """
 
     sources: tuple[VrtSource, ...]
     dtype: str = "uint8"
     nodata: float | None = None
+    mosaic: bool = False
 
 
 def vrt_text(
@@ -91,15 +106,36 @@ def vrt_text(
     return ET.tostring(root, encoding="unicode")
 
 
+def with_mask(text: str, name: str, mask: VrtBand) -> str:
+    """The text of a VRT of this name with a dataset mask; it can be opened from anywhere."""
+    # GDAL wrote this text from what it had parsed: it declares no entities.
+    root = ET.fromstring(text)  # noqa: S314
+    for element in root.iter("SourceFilename"):
+        element.text = source_file(element, name)
+        element.set("relativeToVRT", "0")
+    _add_band(ET.SubElement(root, "MaskBand"), mask, {})
+    return ET.tostring(root, encoding="unicode")
+
+
+def source_file(element: ET.Element, name: str) -> str:
+    """The file that an element of a VRT of this name tells, to be opened from anywhere."""
+    file = element.text or ""
+    relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
+    # What is given as text lies in the working folder.
+    beside = relative and not name.lstrip().startswith("<")
+    return os.path.join(os.path.dirname(name), file) if beside else file
+
+
 def _add_band(parent: ET.Element, band: VrtBand, attributes: dict[str, str]) -> None:
-    if len(band.sources) > 1:
+    product = len(band.sources) > 1 and not band.mosaic
+    if product:
         attributes = {**attributes, "subClass": "VRTDerivedRasterBand"}
     element = ET.SubElement(
         parent, "VRTRasterBand", {"dataType": VRT_TYPES[band.dtype], **attributes}
     )
     if band.nodata is not None:
         ET.SubElement(element, "NoDataValue").text = repr(float(band.nodata))
-    if len(band.sources) > 1:
+    if product:
         # Of 255 times 255 GDAL keeps 255, the largest that a byte holds.
         ET.SubElement(element, "PixelFunctionType").text = "mul"
     for source in band.sources:
@@ -110,10 +146,15 @@ def _add_source(parent: ET.Element, source: VrtSource) -> None:
     mapped = source.color is not None or source.lut
     element = ET.SubElement(parent, "ComplexSource" if mapped else "SimpleSource")
     ET.SubElement(element, "SourceFilename", relativeToVRT="0").text = source.path
-    if not source.overviews:
+    if source.options:
         options = ET.SubElement(element, "OpenOptions")
-        ET.SubElement(options, "OOI", key="OVERVIEW_LEVEL").text = "NONE"
+        for key, value in source.options:
+            ET.SubElement(options, "OOI", key=key).text = value
     ET.SubElement(element, "SourceBand").text = source.band
+    for tag, rectangle in (("SrcRect", source.part), ("DstRect", source.place)):
+        if rectangle is not None:
+            sides = zip(SIDES, rectangle, strict=True)
+            ET.SubElement(element, tag, {key: repr(float(value)) for key, value in sides})
     if source.color is not None:
         ET.SubElement(element, "ColorTableComponent").text = str(source.color)
     if source.lut:
@@ -159,9 +200,9 @@ def check_sources(dataset: rasterio.DatasetReader, label: str) -> None:
     while waiting:
         named, depth = waiting.pop()
         named.check(label)
-        if depth == _MOST_NESTED:
+        if depth == MOST_NESTED:
             raise InputError(
-                f"{label} names VRTs in VRTs more than {_MOST_NESTED} deep: convert it with"
+                f"{label} names VRTs in VRTs more than {MOST_NESTED} deep: convert it with"
                 " gdal_translate to a GeoTIFF"
             )
         for source in named.sources:
@@ -325,5 +366,4 @@ def _sources_of(text: str, name: str) -> Iterator[str]:
     # GDAL wrote this text from what it had parsed: it declares no entities.
     for element in ET.fromstring(text).iter():  # noqa: S314
         if element.tag in _NAMES_A_SOURCE and element.text:
-            relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
-            yield os.path.join(os.path.dirname(name), element.text) if relative else element.text
+            yield source_file(element, name)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rssc_geo.batch import Journal
 from tests.programs import Program
 
 from .conftest import begun, content, load_json, states, status, write_scene
@@ -222,3 +223,22 @@ def test_files_that_no_batch_has_made_are_not_replaced(
     )  # its own files it may replace
     assert code == 0, err
     assert (maps / "scene_0.gpkg").stat().st_mtime_ns != before
+
+
+def test_a_stop_while_a_row_is_marked_stays_one_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would make an error of its own of it, were the checksum one of its functions."""
+
+    def stop(*_values: object) -> str:
+        raise KeyboardInterrupt
+
+    scene = {"id": "a", "input": "a.tif", "options_hash": "00ff", "input_files": []}
+    with Journal(tmp_path, options={}) as journal:
+        journal.await_scenes([{"output": "a.gpkg", **scene}])
+        with monkeypatch.context() as patch:
+            patch.setattr("rssc_geo.batch.journal._row_mark", stop)
+            with pytest.raises(KeyboardInterrupt):
+                journal.record_tiles({"a.gpkg": 3})
+        journal.record_tiles({"a.gpkg": 2})
+    assert [scene["tiles_done"] for scene in status(tmp_path)["scenes"]] == [2]

@@ -160,6 +160,40 @@ def test_auxiliary_metadata_count_in_an_archive(texture, tmp_path, kind) -> None
     assert (mask(scene) == (pixels != 7).any(axis=0)).all()
 
 
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("beside", ["a.tif.msk", "a.tif.aux.xml", "a.hdr", "a.tif.hdr"])
+def test_what_would_not_count_beside_a_packed_file_is_told(
+    write, texture, left, tmp_path, beside, pack
+) -> None:
+    path = hide(write(texture(64, 64), "a.tif"), left, internal=False)
+    packed = tmp_path / "a.tif.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    mask_file = (tmp_path / "a.tif.msk").read_bytes()
+    path.unlink()
+    (tmp_path / "a.tif.msk").unlink()
+    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")  # no matter
+    (tmp_path / "a.hdr").write_text("another program's notes")
+    assert mask(open_scene(f"/vsigzip/{packed}")).all()
+    content = {
+        "a.tif.msk": mask_file,
+        "a.tif.aux.xml": b"<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>",
+    }.get(beside, b"ENVI\nsamples = 64")
+    name = f"{beside}.gz" if pack else beside
+    (tmp_path / name).write_bytes(gzip.compress(content) if pack else content)
+    for given in (f"/vsigzip/{packed}", f"gzip://{packed}"):
+        with pytest.raises(InputError, match=f"{name} lies beside .*gunzip -k") as caught:
+            open_scene(given)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_world_file_counts_beside_a_packed_file(write, texture, tmp_path) -> None:
+    bare = write(texture(64, 64), "bare.tif", transform=None)
+    (tmp_path / "bare.tif.gz").write_bytes(gzip.compress(bare.read_bytes()))
+    world = b"2\n0\n0\n-2\n500001\n4999999\n"
+    (tmp_path / "bare.tif.wld").write_bytes(gzip.compress(world))
+    assert open_scene(f"/vsigzip/{tmp_path}/bare.tif.gz").transform.c == 500_000
+
+
 # --- masks and nodata
 
 
@@ -295,7 +329,9 @@ def virtual(band: str, path: object, relative: int = 0) -> str:
     return RAW.format(bands=bands)
 
 
-def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(tmp_path, write, texture) -> None:
+def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(
+    tmp_path, write, texture, monkeypatch
+) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("a very secret text\n")
     raw = tmp_path / "raw.tif"  # the name says nothing
@@ -321,6 +357,9 @@ def test_a_vrt_shows_no_bytes_of_other_files_and_runs_no_python(tmp_path, write,
             with pytest.raises(InputError, match="VRTRawRasterBand") as caught:
                 open_scene(name, nodata=nodata)
             assert "gdal_translate" in str(caught.value)
+    monkeypatch.chdir(tmp_path)  # where GDAL looks for the relative names of a VRT as text
+    with pytest.raises(InputError, match="VRTRawRasterBand"):
+        open_scene(virtual(NESTED, "raw.tif", 1))
     python = tmp_path / "python.vrt"
     python.write_text(virtual(PYTHON, str(tmp_path / "made")))
     with pytest.raises(InputError, match="Python"):
