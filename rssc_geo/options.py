@@ -1046,6 +1046,14 @@ class EmbedOptions(TilingOptions, PredictorOptions, OverwriteOptions):
 class IndexOptions(TilingOptions, ManyScenesOptions, PredictorOptions):
     """Options of ``index``."""
 
+    prune: bool = option(
+        "Then remove the scenes that are not among these, with their maps.",
+        BATCH,
+        FLAG,
+        default=False,
+        commandline_only=True,
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
