@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from rssc_geo.errors import OutputError, UsageError, one_line
 
@@ -132,6 +133,25 @@ def followed(path: Path) -> Path:
         raise OutputError(
             f"{path} is a symbolic link that leads nowhere ({one_line(error)}): choose another name"
         ) from error
+
+
+def relative_link(path: Path, folder: Path) -> str:
+    """A file as a link from a document in a folder; from the root where no way leads there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from rssc_geo.files import relative_link
+    >>> relative_link(Path("maps/my scene.gpkg"), Path("maps"))
+    './my%20scene.gpkg'
+    """
+    place = path.resolve()
+    try:
+        relative = Path(os.path.relpath(place, folder.resolve()))
+    except ValueError:  # on another drive
+        return place.as_uri()
+    named = quote(os.fsencode(relative.as_posix()))
+    return named if named.startswith("../") else f"./{named}"
 
 
 @contextmanager

@@ -841,6 +841,14 @@ class ReportOptions(ZoneOptions):
         row=True,
         path=True,
     )
+    stac_item: str | None = option(
+        "Also a STAC item of the map: place, date, classes, model, files.",
+        OUTPUT,
+        Kind("JSON", str),
+        default=None,
+        row=True,
+        path=True,
+    )
     review: int | None = option(
         "Also a layer of the N cells most worth labeling.", OUTPUT, COUNT, default=None, row=True
     )
@@ -1037,6 +1045,14 @@ class EmbedOptions(TilingOptions, PredictorOptions, OverwriteOptions):
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions(TilingOptions, ManyScenesOptions, PredictorOptions):
     """Options of ``index``."""
+
+    prune: bool = option(
+        "Then remove the scenes that are not among these, with their maps.",
+        BATCH,
+        FLAG,
+        default=False,
+        commandline_only=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1438,6 +1454,20 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelInfoOptions(OverwriteOptions):
+    """Options of ``models info``."""
+
+    revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    stac_item: str | None = option(
+        "Write the card as a STAC item instead, by the Machine Learning Model extension.",
+        OUTPUT,
+        Kind("JSON", str),
+        default=None,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """Options of ``models import``."""
 
@@ -1655,6 +1685,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "evaluate --baselines": BaselineOptions,
         "train": TrainOptions,
         "train --raster": TrainOnPolygonsOptions,
+        "models info": ModelInfoOptions,
         "models import": ImportOptions,
         "refine": RefineOptions,
         "areas": AreasOptions,

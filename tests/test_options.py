@@ -39,6 +39,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "PNG": ("x.png", "x.png"),
     "HTML": ("x.html", "x.html"),
     "CSV": ("x.csv", "x.csv"),
+    "JSON": ("x.json", "x.json"),
     "PARQUET": ("x.parquet", "x.parquet"),
     "DATE": ("2024-06-01", "2024-06-01"),
     "CRS": ("EPSG:4326", "EPSG:4326"),
@@ -117,7 +118,7 @@ def _member(command: click.Command, context: click.Context, word: str) -> click.
 
 
 def output_of(name: str) -> list[str]:
-    return [] if name == "info" or name.startswith("evaluate") else ["-o", "out"]
+    return [] if name.endswith("info") or name.startswith("evaluate") else ["-o", "out"]
 
 
 def every_option() -> Iterator[Any]:

@@ -9,7 +9,13 @@ from typing import Any
 import click
 from rich_click import RichGroup
 
-from rssc_geo.options import ClassNamesOptions, ImportOptions, PrintOptions, TargetOptions
+from rssc_geo.options import (
+    ClassNamesOptions,
+    ImportOptions,
+    ModelInfoOptions,
+    PrintOptions,
+    TargetOptions,
+)
 from rssc_geo_cli.console import print_json, show_result
 from rssc_geo_cli.options import command
 
@@ -44,14 +50,19 @@ def list_command(printing: PrintOptions) -> None:
         click.echo(f"{card.name} {card.version}: {card.description}")
 
 
-@command("info", PrintOptions)
+@command("info", ModelInfoOptions, PrintOptions)
 @click.argument("model", default="compact", type=click.Path())
-@click.option("--revision", help="Revision of a hub id.")
-def info_command(printing: PrintOptions, *, model: str, revision: str | None) -> None:
+def info_command(options: ModelInfoOptions, printing: PrintOptions, *, model: str) -> None:
     """Show the card of MODEL (embedded name, bundle folder or hub id)."""
-    from rssc_geo.models import load_card
+    from rssc_geo.models import load_card, write_model_item
 
-    card = load_card(model, revision=revision)
+    if options.stac_item is not None:
+        made = write_model_item(
+            model, options.stac_item, revision=options.revision, overwrite=options.overwrite
+        )
+        show_result({"outputs": [str(made)]}, printing, lambda _: click.echo(str(made)))
+        return
+    card = load_card(model, revision=options.revision)
     show_result(json.loads(card.to_json()), printing, _tell_card)
 
 

@@ -38,7 +38,8 @@ class IndexResult:
     ----------
     archive : its folder
     scenes, cells : that it holds now
-    added, forgotten : scenes that were taken in now, new or changed; that hold nothing any more
+    added : scenes that were taken in now, new or changed
+    forgotten : scenes that it held and does not any more: empty now, or pruned
     batch : of the maps that the cells were taken from
     """
 
@@ -75,7 +76,7 @@ def index(
     Each scene is mapped into ``scenes`` of the folder, with the embeddings of its cells, which then
     go into a vector database beside it. Only scenes that are new, or whose files have changed, are
     looked at; running the same again goes on where it stopped. A scene's failure never stops the
-    others.
+    others. With ``options.prune`` what is not among the inputs is removed at the end.
 
     Parameters
     ----------
@@ -103,9 +104,9 @@ def index(
     check_installed()
     card = _archive_card(load_card(options.model, revision=options.revision), folder, options)
     scenes = folder / SCENES
-    batch = BatchOptions(
-        **values_of(options, IndexOptions), embeddings=str(scenes / "{id}.parquet")
-    )
+    values = values_of(options, IndexOptions)
+    prune = values.pop("prune")
+    batch = BatchOptions(**values, embeddings=str(scenes / "{id}.parquet"))
     template = str(scenes / "{id}.gpkg")
     names = [str(name) for name in inputs]
     sources = {
@@ -125,6 +126,8 @@ def index(
             store.describe(card)
         result = run_batch(names, template, batch, progress=progress)
         added, forgotten = _take_in(store, sources, known)
+        if prune:
+            forgotten += _prune(store, {Path(output).stem for output in sources})
         held = store.scenes()
     return IndexResult(folder, len(held), len(store), added, forgotten, result)
 
@@ -181,8 +184,7 @@ def _take_in(
     """Take into the store what is new of the scenes, by their maps; how many came and went."""
     scenes = store.folder / SCENES
     entries, gone = [], []
-    rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
-    for row in rows:
+    for row in _mapped(scenes):
         output = row["output"]
         scene = Path(output).stem
         if output not in sources:
@@ -200,3 +202,29 @@ def _take_in(
     store.put(entries)
     store.tidy()
     return len(entries), len(known.keys() & gone)
+
+
+def _prune(store: ArchiveStore, kept: set[str]) -> int:
+    """Remove scenes but those kept, and their maps; how many the store held.
+
+    The store first: maps that a killed process leaves are removed by the next one, by the journal.
+    """
+    scenes = store.folder / SCENES
+    gone = sorted(store.scenes().keys() - kept)
+    store.forget(gone)
+    mapped = {Path(row["output"]).stem for row in _mapped(scenes)}
+    try:
+        for scene in sorted((mapped | set(gone)) - kept):
+            for suffix in (".gpkg", ".parquet"):
+                (scenes / f"{scene}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(scenes, error) from error
+    return len(gone)
+
+
+def _mapped(scenes: Path) -> list[dict[str, Any]]:
+    """What the journal says of each scene."""
+    rows: list[dict[str, Any]] = []
+    if (scenes / JOURNAL).is_file():
+        rows = read_status(scenes)["scenes"]
+    return rows

@@ -223,7 +223,7 @@ def load_card(name: str | Path, *, revision: str | None = None) -> ModelCard:
     >>> len(load_card("compact").classes)
     41
     """
-    return read_card(_find(name, revision))
+    return read_card(find_bundle(name, revision))
 
 
 def load_bundle(name: str | Path = "compact", *, revision: str | None = None) -> Model:
@@ -235,7 +235,7 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
     no such bundle, or it is incomplete, altered, holds pickled weights, or its parts do not belong
     together.
     """
-    folder = _find(name, revision)
+    folder = find_bundle(name, revision)
     card = read_card(folder)
     _check_files(folder, card)
     weights = _read_weights(folder / WEIGHTS)
@@ -370,7 +370,7 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
     return card
 
 
-def _find(name: str | Path, revision: str | None) -> Path:
+def find_bundle(name: str | Path, revision: str | None) -> Path:
     """The folder of a bundle, fetched if need be."""
     embedded = {name: EMBEDDED / name for name in embedded_names()}
     what = f"model {str(name)!r}"

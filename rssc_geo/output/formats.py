@@ -40,7 +40,7 @@ class Format:
 
     Attributes
     ----------
-    name : for people
+    name, media_type : for people, and for catalogs and servers
     write : write(layer, path, provenance) writes one layer, the second time into the same file if
         ``multilayer``; ``OutputError`` when not all of it arrives
     files : suffixes of what it writes, the one that makes the result visible last
@@ -51,6 +51,7 @@ class Format:
     """
 
     name: str
+    media_type: str
     write: Callable[[Layer, Path, Mapping[str, object]], None]
     files: tuple[str, ...]
     multilayer: bool = False
@@ -273,12 +274,24 @@ def _features(path: Path, layer: str, *, driver: str, expected: int) -> int:
 
 FORMATS: Mapping[str, Format] = {
     # SQLite: 2000 columns, two of which are the id and the geometry.
-    ".gpkg": Format("GeoPackage", _write_gpkg, (".gpkg",), multilayer=True, max_fields=1998),
-    ".fgb": Format("FlatGeobuf", _write_flatgeobuf, (".fgb",)),
-    ".geojson": Format("GeoJSON", _write_geojson, (".geojson",), wgs84=True),
-    ".parquet": Format("GeoParquet", write_geoparquet, (".parquet",)),
+    ".gpkg": Format(
+        "GeoPackage",
+        "application/geopackage+sqlite3",
+        _write_gpkg,
+        (".gpkg",),
+        multilayer=True,
+        max_fields=1998,
+    ),
+    ".fgb": Format("FlatGeobuf", "application/vnd.flatgeobuf", _write_flatgeobuf, (".fgb",)),
+    ".geojson": Format(
+        "GeoJSON", "application/geo+json", _write_geojson, (".geojson",), wgs84=True
+    ),
+    ".parquet": Format(
+        "GeoParquet", "application/vnd.apache.parquet", write_geoparquet, (".parquet",)
+    ),
     ".shp": Format(
         "Shapefile",
+        "application/vnd.shp",
         _write_shapefile,
         ("_fields.csv", ".cpg", ".prj", ".shx", ".dbf", ".shp"),
         max_fields=255,

@@ -29,6 +29,7 @@ from rssc_geo.reports.page import check_page
 from rssc_geo.reports.preview import draw_preview
 from rssc_geo.reports.report import write_report
 from rssc_geo.reports.review import add_review, check_review
+from rssc_geo.reports.stac_item import MapItem
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Extras:
 
     Parameters
     ----------
-    options : ``preview``, ``report``, ``review``, ``areas`` with ``zones``
+    options : ``preview``, ``report``, ``review``, ``areas`` with ``zones``, ``stac_item``
     target : of the map
     plan : of the scene
 
@@ -61,6 +62,10 @@ class Extras:
             self._zones = options.zones, options.zone_field
         if self._review is not None:
             check_review(target, self._review)
+        self._item: MapItem | None = None
+        if options.stac_item is not None:
+            check_not_input([Path(options.stac_item)], plan.inputs())
+            self._item = MapItem(Path(options.stac_item), target, plan)
 
     def write(self, summary: LandUseSummary, run: SceneRun) -> list[Path]:
         """Make all that can be made of the finished map, and end its run.
@@ -114,7 +119,14 @@ class Extras:
             )
         if self._areas is not None:
             tasks["the table of areas"] = partial(self._write_areas, Path(self._areas))
+        if self._item is not None:  # last: it tells of the others
+            tasks["the STAC item"] = partial(self._item.write, summary, spec, self._beside())
         return tasks
+
+    def _beside(self) -> dict[str, Path]:
+        """The files that are made beside the map, by what they are."""
+        named = {"preview": self._preview, "report": self._report, "areas": self._areas}
+        return {name: Path(path) for name, path in named.items() if path is not None}
 
     def _write_areas(self, path: Path) -> Path:
         finished, zones = FinishedMap(self._target.path), None

@@ -6,7 +6,11 @@ import json
 import os
 import shutil
 import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +18,22 @@ import pytest
 import rssc_geo
 from rssc_geo import IndexOptions, InputError, NothingToClassifyError, OutputError, UsageError
 from rssc_geo.archive import ArchiveStore, CellFilter, open_store
+from rssc_geo.batch import NAME, read_status
 from rssc_geo_cli.main import run
 from tests.factories import texture, write_raster
+from tests.programs import Program
 
+SLOW = """
+import time
+from rssc_geo.inference.predictor import Predictor
+
+def slow(self, block, grid, inner=Predictor.classify_block, **more):
+    time.sleep(0.7)
+    return inner(self, block, grid, **more)
+
+if Predictor.classify_block.__name__ != "slow":  # Dask runs a preloaded script twice
+    Predictor.classify_block = slow
+"""
 OPTIONS = IndexOptions(tile_size="96px", cell_size="32px", captioner="none", device="cpu")
 
 
@@ -62,6 +79,147 @@ def test_what_is_new_or_changed_is_looked_at_and_nothing_else(tmp_path: Path) ->
     emptied = rssc_geo.index([scenes / "*.tif"], archive, OPTIONS)
     assert (emptied.forgotten, emptied.scenes) == (1, 2)
     assert held(archive) == {"s0": 12, "s2": 12}
+
+
+def test_scenes_that_are_not_named_any_more_are_removed_and_can_come_again(tmp_path: Path) -> None:
+    archive, scenes = tmp_path / "archive", tmp_path / "in"
+    for number in range(3):
+        scene(scenes / f"s{number}.tif", number)
+    rssc_geo.index([scenes], archive, OPTIONS)
+    (scenes / "s1.tif").unlink()
+    kept = rssc_geo.index([scenes], archive, OPTIONS)  # to be gone on disk is not to be removed
+    assert (kept.forgotten, kept.scenes) == (0, 3)
+    pruning = replace(OPTIONS, prune=True)
+    pruned = rssc_geo.index([scenes], archive, pruning)
+    assert (pruned.forgotten, pruned.scenes, pruned.batch.tiles) == (1, 2, 0)
+    assert held(archive) == {"s0": 12, "s2": 12}
+    assert {path.stem for path in (archive / "scenes").glob("s*.*")} == {"s0", "s2"}
+    assert rssc_geo.index([scenes], archive, pruning).forgotten == 0
+
+    write_raster(scenes / "s1.tif", texture(96, 96, 7))  # another picture of that name
+    again = rssc_geo.index([scenes], archive, OPTIONS)
+    assert (again.added, again.batch.skipped) == (1, 2)
+    assert held(archive) == {"s0": 12, "s1": 9, "s2": 12}
+
+
+def test_maps_that_a_killed_removal_left_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, scenes = tmp_path / "archive", tmp_path / "in"
+    for number in range(2):
+        scene(scenes / f"s{number}.tif", number)
+    rssc_geo.index([scenes], archive, OPTIONS)
+    pruning, forget = replace(OPTIONS, prune=True), ArchiveStore.forget
+
+    def stop(store: ArchiveStore, names: list[str]) -> None:
+        forget(store, names)
+        if names:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArchiveStore, "forget", stop)
+        with pytest.raises(KeyboardInterrupt):
+            rssc_geo.index([scenes / "s0.tif"], archive, pruning)
+    assert held(archive) == {"s0": 12}
+    assert (archive / "scenes" / "s1.gpkg").exists()
+    assert rssc_geo.index([scenes / "s0.tif"], archive, pruning).forgotten == 0
+    assert not (archive / "scenes" / "s1.gpkg").exists()
+
+
+@pytest.fixture
+def start(
+    fork_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Program]]:
+    """Start a command line in a process of its own; whatever is left is killed at the end."""
+    started: list[Program] = []
+
+    def begin(*arguments: object, before: str = "") -> Program:
+        started.append(Program(fork_server, tmp_path_factory.mktemp("run"), arguments, before))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.kill()
+
+
+def command(scenes: Path, archive: Path, *more: object) -> tuple[object, ...]:
+    """The command line of ``OPTIONS``."""
+    sizes = ("--tile-size", "96px", "--cell-size", "32px")
+    return ("index", scenes, "-o", archive, *sizes, "--captioner", "none", "--json", *more)
+
+
+def finished(archive: Path) -> int:
+    """Scenes that the journal knows to be done."""
+    journal = archive / "scenes"
+    if not (journal / NAME).exists() or not (journal / NAME).stat().st_size:
+        return 0
+    return sum(row["state"] == "done" for row in read_status(journal)["scenes"])
+
+
+def wait_for(program: Program, archive: Path) -> None:
+    """Until the first scene is done."""
+    while not finished(archive):
+        assert program.running, program.finish()
+        time.sleep(0.05)
+
+
+def test_a_killed_process_loses_no_finished_scene(
+    start: Callable[..., Program], tmp_path: Path
+) -> None:
+    archive, scenes = tmp_path / "archive", tmp_path / "in"
+    for number in range(4):
+        scene(scenes / f"s{number}.tif", number)
+    program = start(*command(scenes, archive, "--device", "cpu"), before=SLOW)
+    wait_for(program, archive)
+    program.kill()
+    done = finished(archive)
+    assert done < 4
+    again = rssc_geo.index([scenes], archive, OPTIONS)
+    assert again.batch.skipped == done
+    assert held(archive) == {f"s{number}": 12 for number in range(4)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_cluster_makes_the_same_archive_also_when_the_client_is_killed(
+    start: Callable[..., Program], tmp_path: Path
+) -> None:
+    """Two real worker processes of Dask."""
+    distributed = pytest.importorskip("distributed")
+    import dask
+
+    scenes, here, there = tmp_path / "in", tmp_path / "here", tmp_path / "there"
+    for number in range(3):
+        scene(scenes / f"s{number}.tif", number)
+    rssc_geo.index([scenes], here, OPTIONS)
+    (tmp_path / "preload.py").write_text(SLOW)
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0",
+            preload=[str(tmp_path / "preload.py")], local_directory=str(tmp_path / "dask"),
+        ) as cluster,
+    ):  # fmt: skip
+        on_cluster = command(scenes, there, "--scheduler", cluster.scheduler_address)
+        program = start(*on_cluster)
+        wait_for(program, there)
+        program.kill()
+        done = finished(there)
+        code, out, err = start(*on_cluster).finish()
+    assert code == 0, err
+    assert json.loads(out)["skipped"] == done
+    assert held(there) == held(here)
+    tables = [
+        open_store(archive).nearest(np.ones(192, np.float32), 100, CellFilter())
+        for archive in (here, there)
+    ]
+    rows = [table.sort_by([("scene", "ascending"), ("row", "ascending"), ("col", "ascending")])
+            for table in tables]  # fmt: skip
+    assert rows[0]["class"].equals(rows[1]["class"])
+    np.testing.assert_allclose(rows[0]["score"], rows[1]["score"], atol=1e-3)
 
 
 @pytest.mark.parametrize("killed_at", ["forget", "tidy"])

@@ -86,7 +86,8 @@ def _written(arguments: list[str]) -> list[str]:
     return [
         value
         for name, value in pairs
-        if name in ("-o", "--preview", "--report", "--areas", "--class-raster") and "{" not in value
+        if name in ("-o", "--preview", "--report", "--areas", "--class-raster", "--stac-item")
+        and "{" not in value
     ]
 
 

@@ -38,7 +38,14 @@ FROM_LAYER = frozenset({"assume_crs"})
 
 HTML = (".html", ".htm")
 SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"HTML": HTML, "PNG": (".png",), "CSV": (".csv",), "PARQUET": (".parquet",), "FILE": ()}
+    {
+        "HTML": HTML,
+        "PNG": (".png",),
+        "CSV": (".csv",),
+        "PARQUET": (".parquet",),
+        "JSON": (".json",),
+        "FILE": (),
+    }
 )
 """What the name of an output file may end with, by the form of its option; empty: anything."""
 

@@ -1,0 +1,237 @@
+"""A model's card as an item of a SpatioTemporal Asset Catalog (STAC 1.1, https://stacspec.org).
+
+By the Machine Learning Model extension (MLM 1.4, https://github.com/stac-extensions/mlm), so that
+a catalog tells what the model takes, what it gives and where its weights are. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rssc_geo.errors import BundleError, UsageError, one_line
+from rssc_geo.files import atomic_write, check_writable, relative_link
+from rssc_geo.models.bundle import TOKENIZER, VOCABULARY, WEIGHTS, find_bundle
+from rssc_geo.models.card import ModelCard, SceneClass, read_card
+
+STAC_VERSION = "1.1.0"
+_EXTENSIONS = tuple(
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in ("mlm/v1.4.0", "classification/v2.0.0")
+)
+_FILES = {
+    WEIGHTS: ("application/vnd.safetensors", "Weights", ("mlm:model", "mlm:weights", "data")),
+    "config.json": ("application/json", "Card", ("metadata",)),
+    TOKENIZER: ("application/json", "Tokenizer", ("metadata",)),
+    VOCABULARY: ("application/json", "Words of the captioner", ("metadata",)),
+    "README.md": ("text/markdown", "What it is and how it was made", ("metadata",)),
+}
+_LENGTH_BYTES, _LONGEST_HEADER = 8, 100_000_000
+"""Of a safetensors file: in which the length of its header stands; that it may have."""
+
+_FLOAT_BYTES = 4
+"""Of a weight as it is computed with."""
+
+_ANYWHERE = (-180.0, -90.0, 180.0, 90.0)
+_ANYTIME = {
+    "datetime": None,
+    "start_datetime": "1900-01-01T00:00:00Z",
+    "end_datetime": "9999-12-31T23:59:59Z",
+}
+"""A model is of no place and no time: so MLM's best practices tell that."""
+
+_ODD = re.compile(r"[^0-9A-Za-z_-]+")
+_ODD_ID = re.compile(r"[^0-9A-Za-z_.-]+")
+
+
+def stac_class(known: SceneClass) -> dict[str, Any]:
+    """A class by the classification extension, whose names have only letters, digits, - and _.
+
+    Examples
+    --------
+    >>> from rssc_geo.models import SceneClass, stac_class
+    >>> stac_class(SceneClass(3, "tennis court", "#ff0000", title="Tennis court"))["name"]
+    'tennis_court'
+    """
+    return {
+        "value": known.id,
+        "name": _ODD.sub("_", known.name).strip("_") or f"class_{known.id}",
+        "title": known.title or known.name,
+        "description": known.description or known.title or known.name,
+        "color_hint": known.color.removeprefix("#").upper(),
+    }
+
+
+def check_stac_path(path: Path, *, overwrite: bool) -> None:
+    """Refuse a name that is not JSON's, ``UsageError``, and a file in the way, ``OutputError``."""
+    if path.suffix.lower() not in {".json", ".geojson"}:
+        raise UsageError(f"--stac-item {path}: a STAC item is JSON; name it .json")
+    check_writable(path, overwrite=overwrite)
+
+
+def write_model_item(
+    model: str | Path, path: str | Path, *, revision: str | None = None, overwrite: bool = False
+) -> Path:
+    """Write a model's card as a STAC item to ``path``, which is returned.
+
+    Parameters
+    ----------
+    model, revision : as for :func:`rssc_geo.load_card`
+    path : .json; the bundle's files are linked from there
+    overwrite : whether a file that is there is replaced
+
+    Raises ``UsageError`` for another suffix, ``OutputError`` where it cannot be written,
+    ``BundleError`` for a bundle that cannot be read.
+
+    Examples
+    --------
+    >>> import json
+    >>> from rssc_geo.models import write_model_item
+    >>> made = write_model_item("compact", "compact.json")
+    >>> json.loads(made.read_text())["properties"]["mlm:tasks"]
+    ['scene-classification', 'image-captioning', 'similarity-search']
+    """
+    path = Path(path)
+    check_stac_path(path, overwrite=overwrite)
+    folder = find_bundle(model, revision)
+    item = _item(read_card(folder), folder, path.parent)
+    with atomic_write(path) as made:
+        made.write_text(json.dumps(item, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _item(card: ModelCard, folder: Path, beside: Path) -> dict[str, Any]:
+    """The item of a bundle's ``folder``, to lie in ``beside``."""
+    west, south, east, north = _ANYWHERE
+    bands = [{"name": band} for band in card.bands]
+    parameters = _parameters(folder / WEIGHTS)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": list(_EXTENSIONS),
+        "id": _ODD_ID.sub("-", f"{card.name}-{card.version}"),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "bbox": list(_ANYWHERE),
+        "properties": {
+            "title": f"{card.name} {card.version}",
+            "description": card.description or card.name,
+            "license": card.license,
+            **_ANYTIME,
+            "gsd": card.gsd_range_m[0],
+            "bands": bands,
+            "mlm:name": _ODD_ID.sub("-", card.name),
+            "mlm:architecture": _architecture(card),
+            "mlm:framework": "PyTorch",
+            "mlm:tasks": _tasks(card),
+            "mlm:accelerator_constrained": False,
+            "mlm:memory_size": _FLOAT_BYTES * parameters,
+            "mlm:total_parameters": parameters,
+            "mlm:input": [_input(card)],
+            "mlm:output": _outputs(card),
+            **_training(card),
+            "rssc_geo:gsd_range_m": list(card.gsd_range_m),
+            "rssc_geo:footprint_m": [
+                card.footprint.minimum_m,
+                card.footprint.preferred_m,
+                card.footprint.maximum_m,
+            ],
+            "rssc_geo:accuracy": dict(card.accuracy),
+            "rssc_geo:sha256": dict(card.sha256),
+        },
+        "links": [],
+        "assets": {
+            Path(name).stem.lower(): _asset(relative_link(folder / name, beside), told, bands)
+            for name, told in _FILES.items()
+            if (folder / name).is_file()
+        },
+    }
+
+
+def _architecture(card: ModelCard) -> str:
+    """Of the image encoder, with what is built on it."""
+    return f"{card.network['image_encoder']['architecture']}, dual cross-attention"
+
+
+def _tasks(card: ModelCard) -> list[str]:
+    tasks = ["scene-classification"]
+    tasks += ["image-captioning"] if card.captioner is not None else []
+    return tasks + (["similarity-search"] if card.alignment is not None else [])
+
+
+def _input(card: ModelCard) -> dict[str, Any]:
+    """A batch of tiles; the values that the extension knows are of bytes that became 0 to 1."""
+    rows, cols = card.input_size
+    return {
+        "name": "tile",
+        "description": "Tiles as red, green and blue from 0 to 1, resampled to this size",
+        "bands": list(card.bands),
+        "input": {
+            "shape": [-1, len(card.bands), rows, cols],
+            "dim_order": ["batch", "channel", "height", "width"],
+            "data_type": "float32",
+        },
+        "value_scaling": [
+            {"type": "z-score", "mean": mean, "stddev": deviation}
+            for mean, deviation in zip(card.mean, card.std, strict=True)
+        ],
+        "resize_type": "interpolation-area",
+    }
+
+
+def _outputs(card: ModelCard) -> list[dict[str, Any]]:
+    def output(task: str, name: str, shape: Sequence[int], order: str, kind: str) -> dict[str, Any]:
+        result = {"shape": [-1, *shape], "dim_order": ["batch", order], "data_type": kind}
+        return {"name": name, "tasks": [task], "result": result}
+
+    classes = output(
+        "scene-classification", "probabilities", [len(card.classes)], "class", "float32"
+    )
+    found = [{**classes, "classification:classes": [stac_class(known) for known in card.classes]}]
+    if card.captioner is not None:
+        found.append(
+            output("image-captioning", "caption", [card.captioner["length"]], "token", "int64")
+        )
+    if card.alignment is not None:
+        width = card.alignment["text_width"]
+        found.append(output("similarity-search", "embedding", [width], "feature", "float16"))
+    return found
+
+
+def _training(card: ModelCard) -> dict[str, Any]:
+    """What the card tells of its training."""
+    told = card.training
+    if not told.get("data"):
+        return {}
+    found: dict[str, Any] = {"mlm:pretrained": True, "mlm:pretrained_source": str(told["data"])}
+    options = {_ODD_ID.sub("_", name): value for name, value in told.get("options", {}).items()}
+    return {**found, **({"mlm:hyperparameters": options} if options else {})}
+
+
+def _asset(
+    href: str, told: tuple[str, str, Sequence[str]], bands: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """A file of the bundle; MLM wants the bands both in the item and here, with the weights."""
+    kind, title, roles = told
+    found: dict[str, Any] = {"href": href, "type": kind, "title": title, "roles": list(roles)}
+    if "mlm:model" in roles:
+        found |= {"mlm:artifact_type": "safetensors", "bands": bands}
+    return found
+
+
+def _parameters(weights: Path) -> int:
+    """How many numbers a safetensors file holds, by its header."""
+    try:
+        with weights.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES))
+            header: Mapping[str, Any] = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        return sum(
+            math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+        )
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{weights} cannot be read ({one_line(error)})") from error
