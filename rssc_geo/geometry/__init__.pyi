@@ -23,6 +23,8 @@ from .pieces import PieceJoiner as PieceJoiner
 from .pieces import PixelEdges as PixelEdges
 from .pieces import join_outlines as join_outlines
 from .pieces import piece_outlines as piece_outlines
+from .poles import poles_near as poles_near
+from .poles import with_bends as with_bends
 from .polygons import Regions as Regions
 from .polygons import as_multipolygons as as_multipolygons
 from .polygons import cell_polygons as cell_polygons

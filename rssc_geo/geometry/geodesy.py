@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import CRSError, ProjError
 
 from rssc_geo.errors import GeoreferenceError, UsageError, one_line
+from rssc_geo.geometry.poles import at_pole, from_nearest, from_pole
 
 _EARTH_RADIUS_M = (6.3e6, 6.4e6)
 _ASSUME = "if that CRS is wrong, name the right one with --assume-crs (for example EPSG:32633)"
@@ -281,12 +282,13 @@ def split_at_antimeridian(polygons: NDArray[np.object_], *, wrapped: bool) -> ND
     polygons : (n,), in degrees; those that do not cross are returned as they are
     wrapped : longitudes lie in [-180, 180], as a projection's inverse gives them: neighboring
         vertices more than 180° apart are joined across the antimeridian, and a polygon around a
-        pole gets its pole. Otherwise longitudes run on beyond ±180°.
+        pole, or with a vertex there, gets its pole. Otherwise longitudes run on beyond ±180°.
     """
     result = np.array(polygons, object)
     coordinates, owner = shapely.get_coordinates(polygons, return_index=True)
     beyond = np.abs(coordinates[:, 0]) > 180
     if wrapped:
+        beyond |= at_pole(coordinates)
         beyond[1:] |= (np.abs(np.diff(coordinates[:, 0])) > 180) & (owner[1:] == owner[:-1])
     for index in np.unique(owner[beyond]):
         result[index] = _split_polygon(polygons[index], wrapped=wrapped)
@@ -320,11 +322,14 @@ def _split_polygon(geometry: shapely.Geometry, *, wrapped: bool) -> shapely.Geom
 def _unrolled(ring: shapely.LinearRing) -> shapely.Polygon:
     """The ring as a polygon whose longitudes run on beyond ±180° instead of jumping."""
     coordinates = shapely.get_coordinates(ring)
+    through = bool(at_pole(coordinates).any())
+    # From the vertex nearest to a pole on, nothing of the ring lies between it and the pole.
+    coordinates = from_pole(coordinates) if through else from_nearest(coordinates)
     turns = np.cumsum(np.round(np.diff(coordinates[:, 0], prepend=coordinates[0, 0]) / 360))
     # Whole turns: a corner where two rings meet stays one point.
     lon = coordinates[:, 0] - 360 * turns
     points = np.column_stack([lon, coordinates[:, 1]])
-    if abs(lon[-1] - lon[0]) > 180:  # once around a pole: close the ring along it
+    if abs(lon[-1] - lon[0]) > 180 and not through:  # once around a pole: close the ring along it
         pole = 90.0 if coordinates[:, 1].mean() > 0 else -90.0
         points = np.vstack([points, [(lon[-1], pole), (lon[0], pole)]])
     return shapely.polygons(points)

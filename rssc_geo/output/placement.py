@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from rssc_geo.errors import OutputError
+from rssc_geo.errors import OutputError, one_line
 from rssc_geo.geometry import (
     TileGrid,
     as_multipolygons,
@@ -20,12 +21,17 @@ from rssc_geo.geometry import (
     crosses_antimeridian,
     geodesic_area_m2,
     lattice,
+    poles_near,
     split_at_antimeridian,
+    with_bends,
 )
 
 _POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
 _LATTICE_POINTS = 65
 _GROWTH, _LEAP = 8, 50
+_NEARLY_ROUND = 359.999
+_POLAR_PART = 1 / 16
+"""Of a pixel, how long a piece of an edge near a pole is at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,19 @@ class Placement:
             if _jumps(lines, placed, self._to_target):
                 self._seam = _Seam.of(geo.crs, target)
         self._beyond_pole = geo.crs.is_geographic and bool(np.abs(y).max() > 90)
+        # What is straight in the raster's CRS is not in longitude and latitude, near a pole.
+        self._poles = np.empty((0, 2))
+        if self.reprojects and (target.is_geographic or self._seam is not None):
+            self._poles = poles_near(geo.crs, geo.transform, geo.grid.shape)
+            self._splits |= target.is_geographic and len(self._poles) > 0
+        self._shortest = _POLAR_PART * min(_sides(geo))
+        # Around the world in degrees: both ends of a region may become one line, around a pole.
+        self._closes = (
+            self.reprojects
+            and geo.crs.is_geographic
+            and not target.is_geographic
+            and bool(np.ptp(x) > _NEARLY_ROUND)
+        )
         if clip is not None:
             shapely.prepare(clip)
 
@@ -93,7 +112,7 @@ class Placement:
     @property
     def geometry_type(self) -> str:
         """Type of the layer that holds the placed polygons."""
-        cut = self._splits or self._seam is not None or self._clip is not None
+        cut = self._splits or self._seam is not None or self._clip is not None or self._closes
         return "MultiPolygon" if cut else "Polygon"
 
     def clip(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -120,6 +139,8 @@ class Placement:
         placed = clipped
         if self._beyond_pole:
             placed = at_most_poles(placed, self.geo.crs)
+        if len(self._poles):
+            placed = with_bends(placed, self._poles, shortest=self._shortest)
         if self._seam is not None:
             placed = self._seam.cut(placed)
             self._check(placed)
@@ -134,7 +155,18 @@ class Placement:
                     " choose another --crs"
                 )
         if self._splits:
-            placed = split_at_antimeridian(placed, wrapped=self.reprojects)
+            try:
+                placed = split_at_antimeridian(placed, wrapped=self.reprojects)
+            except shapely.errors.GEOSException as error:
+                raise OutputError(
+                    f"polygons of the raster cannot be cut at the antimeridian ({one_line(error)}):"
+                    " choose another --crs"
+                ) from error
+        if self._closes:
+            placed = np.array(placed, object)
+            torn = ~shapely.is_valid(placed)
+            joined = shapely.make_valid(placed[torn], method="structure", keep_collapsed=False)
+            placed[torn] = [_polygonal(geometry) for geometry in joined]
         if self.geometry_type == "MultiPolygon":
             placed = as_multipolygons(placed)
         return placed
@@ -197,6 +229,12 @@ class _Seam:
         pieces = split_at_antimeridian(turned, wrapped=True)
         back = np.array([self.center, 0.0])
         return np.asarray(shapely.transform(pieces, lambda xy: xy + back))
+
+
+def _sides(geo: GeoGrid) -> tuple[float, float]:
+    """Width and height of a pixel, in the raster's CRS."""
+    place = geo.transform
+    return math.hypot(place.a, place.d), math.hypot(place.b, place.e)
 
 
 def _transformer(source: CRS, target: CRS) -> Transformer:
