@@ -11,6 +11,7 @@ from .features import read_features as read_features
 from .mask import PixelReader as PixelReader
 from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry
+from .radiometry import VeiledRadiometry as VeiledRadiometry
 from .radiometry import fit_radiometry as fit_radiometry
 from .radiometry import picture_warnings as picture_warnings
 from .radiometry import sample_pixels as sample_pixels

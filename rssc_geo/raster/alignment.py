@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from rssc_geo.errors import InputError
 from rssc_geo.raster.mask import find_mask_rule
 from rssc_geo.raster.opening import Onto, gdal_env, gdal_errors
-from rssc_geo.raster.radiometry import Radiometry, sample_windows
+from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, sample_windows
 from rssc_geo.raster.scene import Scene
 
 _SAME_PLACE = 1e-3
@@ -29,6 +30,18 @@ _LEAST_FAR = 2.0
 """Of 255: what is nearer than that never has."""
 
 _MOST_GAIN = 3.0
+
+_LEAST_PLACES = 64
+"""Of which it can be told how gain and offset grow from one side of a raster to another."""
+
+_MOST_SLOPE = 1.0
+"""Of the gain, from side to side: half to one and a half times that of the middle."""
+
+_LEAST_VEIL = 1.0
+"""Of 255: a veil that changes nearly all values by less is left alone."""
+
+_VEILED = 2 / 3
+"""Of the distances without: taking a veil off brings the dates at least that near to each other."""
 
 
 def align_scene(scene: Scene, onto: Scene) -> Scene:
@@ -83,46 +96,117 @@ def harmonize(
     """The scaling of a scene that makes it look as another of the same ground does.
 
     One linear change of each band, so that mean and standard deviation of the places that did not
-    change are those of the other (the reduced major axis; which they are is found by turns).
+    change are those of the other (the reduced major axis; which they are is found by turns). Where
+    the scene lies under a veil that grows from one side to another, as haze does, gain and offset
+    of the band grow with the place, too.
 
     ``scene`` lies on the grid of ``like``; ``radiometry``, ``like_radiometry``: of each by itself.
     Raises ``InputError`` where they have no valid pixel in common, or one cannot be read.
     """
-    own, other = _common_pixels(scene, like)
+    own, other, places = _common_pixels(scene, like)
     if not len(own):
         raise InputError(
             f"{scene.source} and {like.source} have no valid pixel in common: nothing can be"
             " compared"
         )
-    lows, highs = [], []
+    plain, veiled = [], []
     for band in range(3):
-        low, high = radiometry.low[band], radiometry.high[band]
-        wide = (high - low) or 1.0
-        low_there, high_there = like_radiometry.low[band], like_radiometry.high[band]
-        gain, offset = _line(
-            (own[:, band] - low) * (255 / wide),
-            (other[:, band] - low_there) * (255 / ((high_there - low_there) or 1.0)),
+        x, y = (
+            (values[:, band] - scaling.low[band])
+            * (255 / ((scaling.high[band] - scaling.low[band]) or 1.0))
+            for values, scaling in ((own, radiometry), (other, like_radiometry))
         )
-        lows.append(float(low - offset / gain * wide / 255))
-        highs.append(float(low + (255 - offset) / gain * wide / 255))
-    return Radiometry(
-        (lows[0], lows[1], lows[2]),
-        (highs[0], highs[1], highs[2]),
-        f"harmonized with {like.name}",
+        plain.append(_line(x, y))
+        veiled.append(_line(x, y, places))
+    # What changed on one side of the scene, leaves that fell there, is no veil: taking that off
+    # would bring the rest no nearer.
+    off = sum(line.distance for line in veiled) <= _VEILED * sum(line.distance for line in plain)
+    lines = veiled if off and max(line.veil for line in veiled) >= _LEAST_VEIL else plain
+    lows, highs = [], []
+    for line, low, high in zip(lines, radiometry.low, radiometry.high, strict=True):
+        wide = (high - low) or 1.0
+        lows.append(float(low - line.offset / line.gain * wide / 255))
+        highs.append(float(low + (255 - line.offset) / line.gain * wide / 255))
+    found = Radiometry(_triple(lows), _triple(highs), f"harmonized with {like.name}")
+    if lines is plain:
+        return found
+    return VeiledRadiometry(
+        found.low,
+        found.high,
+        found.method,
+        shape=like.shape,
+        gain=tuple(line.gains for line in lines),
+        offset=tuple(line.offsets for line in lines),
     )
 
 
-def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Gain and offset that turn most of x into y: the reduced major axis of what lies near it."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """How values of a band become those of another date.
+
+    ``y = gain * x + offset``, then times ``1 + gains @ place`` and plus ``offsets @ place``, of
+    places (row, column) from -1/2 to 1/2. ``distance``: the median of the values from it; ``veil``:
+    by how much the place changes nearly all values, at most.
+    """
+
+    gain: float
+    offset: float
+    distance: float
+    gains: tuple[float, float] = (0.0, 0.0)
+    offsets: tuple[float, float] = (0.0, 0.0)
+    veil: float = 0.0
+
+
+def _line(
+    x: NDArray[np.float64], y: NDArray[np.float64], places: NDArray[np.float64] | None = None
+) -> _Line:
+    """What turns most of x (n,) into y: a line, and how places (n, 2) change it where given."""
     kept = np.ones(len(x), bool)
-    line = _axis(x, y, kept)
+    line, veil = _axis(x, y, kept), np.zeros(4)
+    where = np.zeros((len(x), 2)) if places is None else places
     for _ in range(_ROUNDS):
-        distance = np.abs(y - line[0] * x - line[1])
+        distance = np.abs(_residual(line, veil, x, y, where))
         near = distance <= max(_FAR * float(np.median(distance)), _LEAST_FAR)
-        if (near == kept).all():
+        same, kept = bool((near == kept).all()), near
+        if places is not None:
+            lit = line[0] * x[kept] + line[1]
+            veil = _veil(
+                np.concatenate([lit[:, None] * where[kept], where[kept]], 1), y[kept] - lit
+            )
+        # The line of the values as they would be without the veil.
+        line = _axis(x, (y - where @ veil[2:]) / (1 + where @ veil[:2]), kept)
+        if same:
             break
-        kept, line = near, _axis(x, y, near)
-    return line
+    lit = line[0] * x[kept] + line[1]
+    strength = np.abs(lit * (where[kept] @ veil[:2]) + where[kept] @ veil[2:])
+    down, across, add_down, add_across = map(float, veil)
+    return _Line(
+        *line,
+        float(np.median(np.abs(_residual(line, veil, x, y, where)))),
+        (down, across),
+        (add_down, add_across),
+        float(np.quantile(strength, 0.95)),
+    )
+
+
+def _residual(
+    line: tuple[float, float],
+    veil: NDArray[np.float64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    places: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    lit = line[0] * x + line[1]
+    return np.asarray(y - lit * (1 + places @ veil[:2]) - places @ veil[2:])
+
+
+def _veil(terms: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients (4,) of terms (n, 4) for a residual (n,); 0 where there are too few places."""
+    if len(residual) < _LEAST_PLACES:
+        return np.zeros(4)
+    found = np.linalg.lstsq(terms, residual, rcond=1e-3)[0]
+    found[:2] = found[:2].clip(-_MOST_SLOPE, _MOST_SLOPE)
+    return np.asarray(found)
 
 
 def _axis(
@@ -157,9 +241,14 @@ def _outline(scene: Scene) -> shapely.Geometry:
     )
 
 
-def _common_pixels(scene: Scene, like: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means (n, 3) of both over places where all is valid, in windows spread over the raster."""
-    found: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
+def _common_pixels(
+    scene: Scene, like: Scene
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Means (n, 3) of both over blocks where all is valid, in windows spread over the raster.
+
+    And where these lie, (n, 2): row and column from -1/2 to 1/2.
+    """
+    found: tuple[list[NDArray[Any]], ...] = ([], [], [])
     with like.pixel_reader() as there, scene.pixel_reader() as here:
         for window in sample_windows(like, there):
             shape = (window.height, window.width)
@@ -169,11 +258,18 @@ def _common_pixels(scene: Scene, like: Scene) -> tuple[NDArray[np.float64], NDAr
             for mask in (valid, valid_there):
                 both &= True if mask is None else mask
             whole = _means(both[..., None])[:, 0] == 1
-            for each, values in zip(found, (colors, others), strict=True):
+            rows, cols = np.meshgrid(
+                (window.row + np.arange(window.height) + 0.5) / like.height - 0.5,
+                (window.col + np.arange(window.width) + 0.5) / like.width - 0.5,
+                indexing="ij",
+            )
+            for each, values in zip(
+                found, (colors, others, np.stack([rows, cols], -1)), strict=True
+            ):
                 each.append(_means(values)[whole])
-    own, other = (np.concatenate(each) for each in found)
+    own, other, places = (np.concatenate(each) for each in found)
     finite = np.isfinite(own).all(1) & np.isfinite(other).all(1)
-    return own[finite], other[finite]
+    return own[finite], other[finite], places[finite]
 
 
 def _means(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -183,3 +279,7 @@ def _means(values: NDArray[Any]) -> NDArray[np.float64]:
     cut = values[: rows * sides[0], : cols * sides[1]].astype(np.float64)
     blocks = cut.reshape(rows, sides[0], cols, sides[1], -1).mean((1, 3))
     return np.asarray(blocks.reshape(rows * cols, -1))
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    return values[0], values[1], values[2]

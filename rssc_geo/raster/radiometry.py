@@ -56,7 +56,10 @@ class Radiometry:
     method: str
 
     def apply(
-        self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None = None
+        self,
+        pixels: NDArray[Any],
+        valid: NDArray[np.bool_] | None = None,
+        window: Window | None = None,
     ) -> NDArray[np.uint8]:
         """Scale pixels (H, W, 3) of any type to uint8 (H, W, 3), 0 where they are invalid.
 
@@ -66,21 +69,64 @@ class Radiometry:
         Parameters
         ----------
         valid : mask (H, W), True = valid; None means all
+        window : of the raster, that the pixels show, at whatever resolution; None: all of it
         """
-        if self.method == "none":
-            scaled = pixels
-        else:
-            scaled = np.empty_like(pixels, dtype=np.uint8)
-            for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
-                values = pixels[..., band]
-                if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-                    scaled[..., band] = _table(low, high, values.dtype.name)[values]
-                else:
-                    scaled[..., band] = _scale(values, low, high)
+        scaled = self._scaled(pixels, window)
         if valid is None or valid.all():
             return scaled
         masked: NDArray[np.uint8] = np.multiply(scaled, valid[..., None], dtype=np.uint8)
         return masked
+
+    def _scaled(self, pixels: NDArray[Any], _window: Window | None) -> NDArray[np.uint8]:
+        if self.method == "none":
+            return pixels
+        scaled = np.empty_like(pixels, dtype=np.uint8)
+        for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            values = pixels[..., band]
+            if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+                scaled[..., band] = _table(low, high, values.dtype.name)[values]
+            else:
+                scaled[..., band] = _scale(values, low, high)
+        return scaled
+
+
+@dataclass(frozen=True, slots=True)
+class VeiledRadiometry(Radiometry):
+    """A scaling that also takes a veil off: haze, or light, that grows from one side to another.
+
+    What the scaling gives of a band is multiplied by ``1 + a y + b x`` and ``c y + d x`` is added,
+    where y and x are -1/2 and 1/2 at the first and last row and column of the raster.
+
+    Attributes
+    ----------
+    shape : rows and columns of the raster
+    gain, offset : (a, b) and (c, d) of red, green and blue
+    """
+
+    shape: tuple[int, int]
+    gain: tuple[tuple[float, float], ...]
+    offset: tuple[tuple[float, float], ...]
+
+    def _scaled(self, pixels: NDArray[Any], window: Window | None) -> NDArray[np.uint8]:
+        window = window or Window(0, 0, *self.shape)
+        y, x = (
+            (start + (np.arange(count) + 0.5) * length / count) / whole - 0.5
+            for start, length, count, whole in zip(
+                (window.row, window.col),
+                (window.height, window.width),
+                pixels.shape[:2],
+                self.shape,
+                strict=True,
+            )
+        )
+        scaled = np.empty_like(pixels, dtype=np.uint8)
+        for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            values = (pixels[..., band].astype(np.float64) - low) * (255.0 / (high - low))
+            (down, across), (add_down, add_across) = self.gain[band], self.offset[band]
+            values *= 1 + down * y[:, None] + across * x
+            values += add_down * y[:, None] + add_across * x
+            scaled[..., band] = np.rint(np.nan_to_num(values, nan=0.0).clip(0.0, 255.0))
+        return scaled
 
 
 def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

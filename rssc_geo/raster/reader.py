@@ -230,7 +230,7 @@ class _TileLoader:
         with _reading(self._source, window):
             colors, valid = self._pixels.read(window, content)
             if valid is None:
-                pixels = self._padded(self._radiometry.apply(colors))
+                pixels = self._padded(self._radiometry.apply(colors, None, window))
                 return TileData(
                     tile, pixels, self._masks[True], 1.0, self._uniform_fractions(tile, 1.0)
                 )
@@ -238,7 +238,7 @@ class _TileLoader:
                 return self._invalid(tile)
             at_full = content == (window.height, window.width)
             full = valid if at_full else self._pixels.valid_at_full_resolution(window)
-        pixels = self._padded(self._radiometry.apply(colors, valid))
+        pixels = self._padded(self._radiometry.apply(colors, valid, window))
         return TileData(
             tile, pixels, self._padded(valid), float(full.mean()), self._cell_fractions(tile, full)
         )
@@ -340,7 +340,7 @@ class _BlockLoader:
             if valid is None or valid.any():
                 whole = 1.0 if full is None else float(full.mean())
                 fractions = self._fractions(block, full)
-                scaled = self._radiometry.apply(colors, valid)
+                scaled = self._radiometry.apply(colors, valid, window)
                 found, seen = resampled(scaled, valid, *along, origin=origin)
                 pixels[places] = np.rint(found)
                 mask[places] = True if seen is None else seen

@@ -151,7 +151,7 @@ def _pictures(
         with plan.scene.pixel_reader() as reader:
             colors, valid = reader.read(window, shape)
         mask = np.ones(shape, bool) if valid is None else valid
-        picture = jpeg(plan.radiometry.apply(colors, mask), mask)
+        picture = jpeg(plan.radiometry.apply(colors, mask, window), mask)
         pictures.append({"date": date, "picture": picture})
     return pictures
 

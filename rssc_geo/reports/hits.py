@@ -102,7 +102,8 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
     longest = max(height, width)
     shape = max(1, round(_SIDE * height / longest)), max(1, round(_SIDE * width / longest))
     with plan.scene.pixel_reader() as reader:
-        colors, valid = reader.read(Window(*first, height, width), shape)
+        window = Window(*first, height, width)
+        colors, valid = reader.read(window, shape)
     mask = np.ones(shape, bool) if valid is None else valid
     shares = (
         (left - first[1]) / width,
@@ -111,7 +112,7 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
         (bottom - top) / height,
     )
     box = tuple(round(100 * share, 2) for share in shares)
-    return HitPicture(jpeg(plan.radiometry.apply(colors, mask), mask), box)
+    return HitPicture(jpeg(plan.radiometry.apply(colors, mask, window), mask), box)
 
 
 def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

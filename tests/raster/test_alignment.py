@@ -14,7 +14,14 @@ from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import Window
-from rssc_geo.raster import Scene, align_scene, fit_radiometry, harmonize, open_scene
+from rssc_geo.raster import (
+    Scene,
+    VeiledRadiometry,
+    align_scene,
+    fit_radiometry,
+    harmonize,
+    open_scene,
+)
 from tests.factories import NORTH_UP, texture, write_raster
 
 SHAPE = (200, 240)
@@ -141,6 +148,46 @@ def test_other_light_becomes_the_same_light(pixels: np.ndarray, old: Scene, tmp_
     scaling = harmonize(new, fit_radiometry(new), old, fit_radiometry(old))
     found = scaling.apply(darker.transpose(1, 2, 0)).transpose(2, 0, 1)
     assert np.abs(found.astype(float) - pixels)[:, 50:].mean() < 2  # that is, rounding
+
+
+def under_haze(pixels: np.ndarray) -> np.ndarray:
+    """A veil that grows from the upper left to the lower right."""
+    share = np.add.outer(np.linspace(0.1, 0.3, SHAPE[0]), np.linspace(0, 0.3, SHAPE[1]))
+    return ((1 - share) * pixels + share * 210).round().astype(np.uint8)
+
+
+def test_a_veil_that_grows_over_the_scene_is_taken_off(
+    pixels: np.ndarray, old: Scene, tmp_path: Path
+) -> None:
+    hazy = under_haze(pixels)
+    hazy[:, 60:120, 80:140] = texture(60, 60, seed=5)  # what changed is left as it is, about
+    new = open_scene(write_raster(tmp_path / "hazy.tif", hazy))
+    scaling = harmonize(new, fit_radiometry(new), old, fit_radiometry(old))
+    assert isinstance(scaling, VeiledRadiometry)
+    colors = hazy.transpose(1, 2, 0)
+    found = scaling.apply(colors).transpose(2, 0, 1).astype(float)
+    same = np.ones(SHAPE, bool)
+    same[60:120, 80:140] = False
+    assert np.abs(found - pixels)[:, same].mean() < 4
+    assert np.abs(found - pixels)[:, ~same].mean() > 20
+    # The same pixel in whichever window it is seen, and nearly so where it is seen reduced.
+    window = Window(37, 41, 50, 60)
+    part = scaling.apply(colors[37:87, 41:101], None, window).transpose(2, 0, 1)
+    assert np.array_equal(part, found[:, 37:87, 41:101])
+    halved = colors[37:87, 41:101].reshape(25, 2, 30, 2, 3).mean((1, 3))
+    reduced = scaling.apply(halved, None, window).transpose(2, 0, 1)
+    wanted = part.reshape(3, 25, 2, 30, 2).mean((2, 4))
+    assert np.abs(reduced - wanted).mean() < 1
+
+
+def test_a_change_on_one_side_is_no_veil(pixels: np.ndarray, old: Scene, tmp_path: Path) -> None:
+    changed = pixels.copy()
+    changed[:, :, 160:] = (pixels[:, :, 160:] * 0.3 + 150).round().astype(np.uint8)
+    new = open_scene(write_raster(tmp_path / "changed.tif", changed))
+    scaling = harmonize(new, fit_radiometry(new), old, fit_radiometry(old))
+    found = scaling.apply(changed.transpose(1, 2, 0)).transpose(2, 0, 1).astype(float)
+    assert np.abs(found - pixels)[:, :, :160].mean() < 2
+    assert np.abs(found - pixels)[:, :, 160:].mean() > 15
 
 
 def test_dates_of_two_places_are_refused(pixels: np.ndarray, old: Scene, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window as RasterioWindow
 
 from rssc_geo.errors import InputError
-from rssc_geo.geometry import Tile, TileGrid
+from rssc_geo.geometry import Tile, TileGrid, Window
 from rssc_geo.raster import Radiometry, Scene, TileData, TileReader, fit_radiometry, open_scene
 
 AS_IT_IS = Radiometry((0.0,) * 3, (255.0,) * 3, "none")
@@ -274,9 +274,11 @@ def test_the_queue_is_bounded(write, texture) -> None:
     scene, grid = open_scene(path), TileGrid((1024, 1024), (16, 16))
 
     class Counting(Radiometry):
-        def apply(self, pixels: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+        def apply(
+            self, pixels: np.ndarray, valid: np.ndarray | None = None, window: Window | None = None
+        ) -> np.ndarray:
             made.append(1)
-            return super().apply(pixels, valid)
+            return super().apply(pixels, valid, window)
 
     with TileReader(
         scene,
