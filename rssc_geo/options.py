@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,20 @@ def _parse_flag(text: str) -> bool:
 def _parse_share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _parse_area(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:  # nor nan
+        raise ValueError(text)
+    return value
+
+
+def _parse_positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
         raise ValueError(text)
     return value
 
@@ -132,6 +147,8 @@ INTEGER = Kind("N", int, "integer", expected="a whole number")
 COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more", minimum=1)
 NUMBER = Kind("NUMBER", float, "number", expected="a number")
 SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1", minimum=0, maximum=1)
+POSITIVE = Kind("NUMBER", _parse_positive, "number", expected="a number above 0")
+AREA = Kind("M2", _parse_area, "number", expected="an area of 0 or more", minimum=0)
 SCHEDULE = Kind(
     "EPOCHSxPIXELS,…",
     _parse_schedule,
@@ -679,7 +696,7 @@ class CaptionerOptions:
     )
     caption_requests: int = option("openai: requests at a time.", CAPTIONS, COUNT, default=8)
     caption_timeout: float = option(
-        "openai: time for an answer.", CAPTIONS, NUMBER, default=120.0, unit="s"
+        "openai: time for an answer.", CAPTIONS, POSITIVE, default=120.0, unit="s"
     )
     caption_batch_size: int | None = option(
         "hf: tiles a batch. Default: by the device.", CAPTIONS, COUNT, default=None
@@ -725,7 +742,7 @@ class OutputOptions:
     min_area: float = option(
         "Smaller regions join a neighbor.",
         OUTPUT,
-        Kind("M2", float, "number", expected="a number", minimum=0),
+        AREA,
         default=0.0,
         unit="m²",
         row=True,
@@ -1329,7 +1346,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         default=None,
     )
     learning_rate: float | None = option(
-        "Of the image encoder's heads; end to end: of all.", LEARNING, NUMBER, default=None
+        "Of the image encoder's heads; end to end: of all.", LEARNING, POSITIVE, default=None
     )
     swa_epochs: int | None = option(
         "Last epochs of the image encoder, over which its weights are averaged (SWA).",
@@ -1381,7 +1398,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     accumulate: int | None = option(
         "Parts that each GPU's share of a batch is computed in.", FULL_SIZE, COUNT, default=None
     )
-    clip: float | None = option("Largest norm of the gradient.", FULL_SIZE, NUMBER, default=None)
+    clip: float | None = option("Largest norm of the gradient.", FULL_SIZE, POSITIVE, default=None)
     patience: int | None = option(
         "Epochs without a better validation accuracy before the end.",
         FULL_SIZE,
@@ -1513,7 +1530,7 @@ class RefineOptions(LegendOptions, ClassChoiceOptions, OverwriteOptions):
     min_area: float = option(
         "Smaller regions join a neighbor.",
         OUTPUT,
-        Kind("M2", float, "number", expected="a number", minimum=0),
+        AREA,
         default=0.0,
         unit="m²",
     )

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,9 @@ from rssc_geo.progress import Progress, ProgressEvents, reporting
 _SHORT = "%(levelname)s: %(message)s"
 _DATED = f"%(asctime)s {_SHORT}"
 _TIMED = "%(asctime)s %(name)s %(levelname)s: %(message)s"
+_LOG = re.compile(rb'\Z|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,|\{"time": "')
+"""How a log begins; an empty one too."""
+_LOG_BYTES = 64
 FAILURES = "rssc_geo_cli.failures"
 """The logger of the line that a command ends with when it fails."""
 _OWN = ("rssc_geo", "rssc_geo_cli")
@@ -83,7 +87,14 @@ def _on_stderr(formatter: logging.Formatter) -> logging.Handler:
 
 
 def _log_file(path: str) -> logging.Handler:
+    """A handler that adds to a log, and to nothing that is none: a raster, a map."""
     try:
+        if os.path.isfile(path):
+            with open(path, "rb") as earlier:
+                if not _LOG.match(earlier.read(_LOG_BYTES)):
+                    raise UsageError(
+                        f"--log-file {path} is there and no log of this program: name another file"
+                    )
         return logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UsageError(

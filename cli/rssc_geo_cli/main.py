@@ -161,14 +161,14 @@ def main() -> None:
         for number in _STOPS:
             signal.signal(number, _interruption)
         sys.unraisablehook = _interruption.lost
+        _open_streams()
         _speak_utf8()
         logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
         code = run(sys.argv[1:])
         _interruption.over = True
     except KeyboardInterrupt as error:  # before the first was told, or after all was done
         code = _tell_interruption(sys.argv[1:], error)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    code = _flush(code)
     if code == INTERRUPTED:
         # Interpreter shutdown waits for library threads; after an interruption the promise is
         # "within a second".
@@ -177,6 +177,17 @@ def main() -> None:
         signal.signal(number, lambda *_: os._exit(code))
     atexit.register(_ignore_stops)
     sys.exit(code)
+
+
+def _flush(code: int) -> int:
+    """Hand over what is still held back; the exit code, 1 where a result did not get out."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _leave_stdout()
+            code = code or 1
+    return code
 
 
 def _ignore_stops() -> None:
@@ -274,7 +285,7 @@ def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "intern
             click.echo(json.dumps({"event": "error", **error}, ensure_ascii=False))
         elif _asks_for_json(arguments):
             click.echo(json.dumps({"error": error}, ensure_ascii=False))
-    except BrokenPipeError:
+    except OSError:  # nobody reads, or a full disk
         _leave_stdout()
     return code
 
@@ -329,6 +340,13 @@ def _leave_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _open_streams() -> None:
+    """What the caller has closed goes nowhere; Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 -- for good
+
+
 def _speak_utf8() -> None:
     """JSON and names come out whole, whatever the code page of the terminal or pipe."""
     for stream in (sys.stdout, sys.stderr):
@@ -337,9 +355,16 @@ def _speak_utf8() -> None:
 
 
 def _check_names(arguments: list[str]) -> None:
-    """Refuse arguments that are not UTF-8: neither the output nor GDAL can hold such a name."""
+    """Refuse arguments that are not UTF-8: neither the output nor GDAL can hold such a name.
+
+    And a working folder that is gone, where no name means anything.
+    """
     from rssc_geo.errors import UsageError
 
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the working folder is not there any more: change to another") from None
     for argument in arguments:
         try:
             argument.encode("utf-8")

@@ -165,3 +165,37 @@ def test_the_first_event_comes_before_anything_slow(
     stages = [json.loads(line).get("stage") for line in done.out.splitlines()]
     assert stages[:3] == ["open", "load model", "classify"]
     assert stages[-1] is None  # the result
+
+
+def test_a_log_is_added_to_logs_alone(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    before = scene.read_bytes()
+    done = rssc("info", scene, "--log-file", scene)
+    assert done.code == 2
+    assert "no log of this program" in done.message
+    assert scene.read_bytes() == before
+    for _ in range(2):
+        assert rssc("info", scene, "--log-file", tmp_path / "a.log").code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_or_closed_streams_and_a_lost_folder_end_in_one_line(
+    scene: Path, tmp_path: Path
+) -> None:
+    program = f"{sys.executable} -m rssc_geo_cli.main info {scene} --json"
+    lost = tmp_path / "lost"
+    for shell, code, told in (
+        (f"{program} > /dev/full", 1, "No space left on device"),
+        (f"{program} >&-", 0, ""),
+        (f"mkdir {lost} && cd {lost} && rmdir {lost} && {program} > /dev/null", 2, "not there any"),
+    ):
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr
+        assert len(done.stderr.splitlines()) == bool(told)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_an_area_is_a_number_of_0_or_more(rssc: Rssc, scene: Path, value: str) -> None:
+    done = rssc("classify", scene, "-o", "map.gpkg", f"--min-area={value}")
+    assert done.code == 2
+    assert "--min-area" in done.message
