@@ -16,7 +16,7 @@ from qgis.PyQt.QtWidgets import QAction, QPushButton
 from .backend import BackendError, how_to_get, known_backend
 from .child import end_all, wait_for_all
 from .dock import LoopDock
-from .i18n import load_translation, tr
+from .i18n import tr
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
 from .tasks import BackendTask, board, check_task, diagnose_task, install_task, look
@@ -25,12 +25,12 @@ from .tasks import BackendTask, board, check_task, diagnose_task, install_task, 
 class RsscGeoPlugin:
     """``iface`` is None under ``qgis_process``, which calls ``initProcessing`` only."""
 
-    def __init__(self, iface: Any) -> None:
+    def __init__(self, iface: Any, translator: QTranslator | None = None) -> None:
         self.iface = iface
         self.provider: RsscGeoProvider | None = None
         self._actions: list[QAction] = []
         self._factory: OptionsFactory | None = None
-        self._translator: QTranslator | None = load_translation()
+        self._translator = translator  # Qt keeps no reference
         self._waits_for_look = False
         self.dock: LoopDock | None = None
 

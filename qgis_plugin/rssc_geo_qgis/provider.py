@@ -14,6 +14,7 @@ from .algorithms.finished import Areas, AssessAccuracy, AssessSample, Refine
 from .algorithms.info import Info
 from .algorithms.train import Train
 from .algorithms.zeroshot import ZeroShot
+from .i18n import tr
 
 
 class RsscGeoProvider(QgsProcessingProvider):
@@ -29,7 +30,7 @@ class RsscGeoProvider(QgsProcessingProvider):
         return "RSSC Geo"
 
     def longName(self) -> str:
-        return "RSSC Geo: land-use maps by scene classification with words"
+        return tr("RSSC Geo: land-use maps by scene classification with words")
 
     def icon(self) -> QIcon:
         return QIcon(os.path.join(os.path.dirname(__file__), "icons", "rssc_geo.svg"))

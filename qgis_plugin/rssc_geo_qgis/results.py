@@ -38,13 +38,15 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QColor
 
+from .i18n import tr
+
 TITLES = {
-    "landuse": "Land use",
-    "cells": "Cells",
-    "review": "Cells to review",
-    "classes": "Classes as raster",
-    "captions": "Captions",
-    "sample": "Sample",
+    "landuse": tr("Land use"),
+    "cells": tr("Cells"),
+    "review": tr("Cells to review"),
+    "classes": tr("Classes as raster"),
+    "captions": tr("Captions"),
+    "sample": tr("Sample"),
 }
 _PROVENANCE = "urn:rssc-geo:provenance:1"
 _RUN = "rssc_geo/run"

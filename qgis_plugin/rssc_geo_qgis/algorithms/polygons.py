@@ -24,7 +24,7 @@ _POLYGONS = QgsProcessing.SourceType.TypeVectorPolygon
 class PolygonAlgorithm(RsscAlgorithm):
     """Adds outputs for the other layers, and loads all layers that were written."""
 
-    GROUP = "Land use"
+    GROUP = "landuse"
     LAYERS: Mapping[str, str] = MappingProxyType({})
     """The backend's layers, by the output that names them.
 
