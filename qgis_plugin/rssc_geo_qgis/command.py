@@ -84,6 +84,22 @@ def _told(values: Mapping[str, Any]) -> list[str]:
                 for name, row in rows
             ),
         ]
+    if "transitions" in values:
+        told = tr("{changed} of {cells} cells changed, in {regions} regions: {area:,.1f} ha")
+        return [
+            told.format(
+                changed=values["changed_cells"],
+                cells=values["cells"],
+                regions=values["regions"],
+                area=values["changed_m2"] / 1e4,
+            )
+        ]
+    if "hits" in values:
+        told = tr("{hits} cells found among {searched}")
+        return [told.format(hits=len(values["hits"]), searched=values["searched"])]
+    if "archive" in values:
+        told = tr("The archive holds {cells} cells of {scenes} scenes")
+        return [told.format(**values["archive"])]
     classes = [entry for entry in values.get("classes", ()) if isinstance(entry, dict)]
     whole = sum(entry["area_m2"] for entry in classes) or 1.0
     lines = [

@@ -19,6 +19,7 @@ from qgis.core import (
     QgsFeedback,
     QgsField,
     QgsFields,
+    QgsMapLayer,
     QgsMultiBandColorRenderer,
     QgsNetworkAccessManager,
     QgsNetworkReplyContent,
@@ -95,6 +96,41 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
     return RasterInput(
         source, layer.name(), layer.crs(), assumed, None, _shown_bands(layer), nodata
     )
+
+
+def read_together(layers: list[QgsMapLayer]) -> list[RasterInput]:
+    """Describe layers that one run reads in the same way.
+
+    Raises ``QgsProcessingException`` where one has no file, or where bands, no data value or CRS
+    that were chosen in QGIS are not the same for all.
+    """
+    rasters = []
+    for layer in layers:
+        if not isinstance(layer, QgsRasterLayer):
+            raise QgsProcessingException(
+                tr("The layer '{name}' is no raster.").format(name=layer.name())
+            )
+        raster = read_raster(layer)
+        if raster.picture is not None:
+            raise QgsProcessingException(
+                tr(
+                    "'{title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…)."
+                ).format(title=raster.title)
+            )
+        rasters.append(raster)
+        first = rasters[0]
+        same = (raster.bands, raster.nodata, raster.assume_crs)
+        if same != (first.bands, first.nodata, first.assume_crs):
+            raise QgsProcessingException(
+                tr(
+                    "'{title}' and '{other}' show other bands, or have another additional no data"
+                    " value or CRS that was chosen in QGIS. Make them the same first (Layer"
+                    " Properties)."
+                ).format(title=first.title, other=raster.title)
+            )
+    if not rasters:
+        raise QgsProcessingException(tr("Choose a raster layer first."))
+    return rasters
 
 
 def _shown_bands(layer: QgsRasterLayer) -> str:

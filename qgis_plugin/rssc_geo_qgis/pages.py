@@ -7,6 +7,8 @@ import html
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
+from qgis.core import QgsProcessingUtils
+
 from .i18n import tr
 
 _HEADINGS = {
@@ -41,6 +43,14 @@ def areas_page(title: str, table: str) -> str:
     head = "".join(f"<th align='left'>{_heading(name)}</th>" for name in names)
     lines = "".join(f"<tr>{_cells(row, names)}</tr>" for row in rows)
     return page(title, f"<table cellpadding='4'><tr>{head}</tr>{lines}</table>")
+
+
+def shown_areas(title: str, table: str) -> str:
+    """Write ``areas_page`` to a temporary file, for the results viewer; its path."""
+    path = QgsProcessingUtils.generateTempFilename("areas.html")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(areas_page(title, table))
+    return path
 
 
 def _heading(name: str) -> str:

@@ -7,7 +7,9 @@ import os
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
+from .algorithms.archive import Embed, Index, Search
 from .algorithms.caption import Caption
+from .algorithms.change import Change
 from .algorithms.classify import Classify
 from .algorithms.explain import Explain
 from .algorithms.finished import Areas, AssessAccuracy, AssessSample, Refine
@@ -37,7 +39,8 @@ class RsscGeoProvider(QgsProcessingProvider):
 
     def loadAlgorithms(self) -> None:
         made = (Classify, ZeroShot, Caption, Explain, Info, Train)
-        for algorithm in (*made, AssessSample, AssessAccuracy, Areas, Refine):
+        archive = (Embed, Index, Search)
+        for algorithm in (*made, *archive, Change, AssessSample, AssessAccuracy, Areas, Refine):
             self.addAlgorithm(algorithm())
 
     def supportedOutputVectorLayerExtensions(self) -> list[str]:

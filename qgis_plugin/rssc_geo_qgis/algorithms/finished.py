@@ -18,13 +18,12 @@ from qgis.core import (
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterString,
     QgsProcessingParameterVectorLayer,
-    QgsProcessingUtils,
     QgsVectorLayer,
 )
 
 from ..i18n import tr
 from ..options import options_of
-from ..pages import areas_page
+from ..pages import shown_areas
 from . import parameters as shared
 from .base import RsscAlgorithm
 from .landuse import LandUseAlgorithm
@@ -202,10 +201,7 @@ class Areas(MapAlgorithm):
     def results(
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
-        page = QgsProcessingUtils.generateTempFilename("areas.html")
-        with open(page, "w", encoding="utf-8") as file:
-            file.write(areas_page(self._title, output))
-        return {"OUTPUT": output, "PAGE": page}
+        return {"OUTPUT": output, "PAGE": shown_areas(self._title, output)}
 
 
 class Refine(MapAlgorithm, LandUseAlgorithm):

@@ -38,7 +38,6 @@ class LandUseAlgorithm(PolygonAlgorithm):
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         found = super().results(values, output, context)
-        found.update(self.files_made())
         if "CLASS_RASTER" in found:
             titles = {entry["id"]: entry["title"] for entry in values["classes"]}
             results.load_class_raster(
