@@ -88,7 +88,9 @@ def test_an_algorithm_describes_itself(name):
         own = SHOWN_OF.get(name, set())
         seen = SHOWN - {"FIELD"} if "REFERENCE" in own else SHOWN
         hidden = bool(definition.flags() & definition.Flag.FlagAdvanced)
-        assert hidden == (definition.name() not in seen | own | FILES | {"SHEET"}), definition.name()
+        assert hidden == (definition.name() not in seen | own | FILES | {"SHEET"}), (
+            definition.name()
+        )
 
 
 @pytest.mark.parametrize(
