@@ -24,9 +24,10 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from .. import results, settings
+from .. import settings
 from ..i18n import tr
 from ..inputs import RasterInput, read_together, write_polygons
+from ..results import Classes
 from . import parameters as shared
 from .base import RsscAlgorithm
 from .polygons import PolygonAlgorithm
@@ -239,7 +240,7 @@ class Search(PolygonAlgorithm):
     def model_title(self, values: Mapping[str, Any]) -> str:
         return self._title
 
-    def classes(self, values: Mapping[str, Any]) -> results.Classes:
+    def classes(self, values: Mapping[str, Any]) -> Classes:
         return [{"name": name} for name in {hit["class"] for hit in values["hits"]}]
 
     def results(
