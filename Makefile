@@ -36,7 +36,8 @@ plugin: $(VENV)/.dev
 # The plugin's texts for translators, into build; needs pylupdate5 (Debian: pyqt5-dev-tools).
 translations:
 	mkdir -p build
-	pylupdate5 $$(find qgis_plugin/rssc_geo_qgis -name '*.py' | sort) -ts build/rssc_geo.ts 2>/dev/null
+	$(PYTHON) qgis_plugin/build_zip.py --texts build/option_texts.py
+	pylupdate5 $$(find qgis_plugin/rssc_geo_qgis -name '*.py' | sort) build/option_texts.py -ts build/rssc_geo.ts 2>/dev/null
 	@echo "template: $(CURDIR)/build/rssc_geo.ts"
 
 # What is published: wheel, sdist and the plugin's zip, into dist/, checked.

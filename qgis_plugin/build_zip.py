@@ -3,11 +3,12 @@
     python qgis_plugin/build_zip.py [FILE.zip]      (default: dist/rssc_geo_qgis-<version>.zip)
     python qgis_plugin/build_zip.py --release       (refuses what may not be published)
     python qgis_plugin/build_zip.py --options       (options.json alone, to run from the source)
+    python qgis_plugin/build_zip.py --texts FILE.py (what options say of themselves, to translate)
 
 The zip carries rssc-geo itself as a wheel, since its name on the Python Package Index is not
 reserved. Building that needs setuptools 77 (``make plugin`` has it); ``--options`` needs Python
-3.11 and nothing else. The options of rssc-geo, from which the plugin makes its parameters, are
-written to ``rssc_geo_qgis/options.json`` first.
+3.11 and nothing else, as ``--texts`` does. The options of rssc-geo, from which the plugin makes
+its parameters, are written to ``rssc_geo_qgis/options.json`` first.
 """
 
 from __future__ import annotations
@@ -52,6 +53,20 @@ def write_options() -> Path:
     text = json.dumps(described, ensure_ascii=False, allow_nan=False, indent=1)
     OPTIONS.write_text(text + "\n", encoding="utf-8")
     return OPTIONS
+
+
+def write_texts(path: Path) -> Path:
+    """Write the titles and help of the options' parameters as calls of ``tr``, for pylupdate."""
+    write_options()
+    sys.path.insert(0, str(PLUGIN.parent))
+    options = importlib.import_module(f"{PLUGIN.name}.options")
+    commands = json.loads(OPTIONS.read_text("utf-8"))
+    found = [option for command in commands for option in options.options_of(command)]
+    shown = [option for option in found if not option.commandline_only]
+    texts = {text for option in shown for text in (option.title, option.help)}
+    lines = (f"tr({json.dumps(text, ensure_ascii=False)})\n" for text in sorted(texts))
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
 
 
 def placeholders(publication: dict[str, str]) -> list[str]:
@@ -151,10 +166,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the zip of the QGIS plugin.")
     parser.add_argument("target", nargs="?", type=Path, help="the zip to write")
     parser.add_argument("--options", action="store_true", help="write options.json alone")
+    parser.add_argument("--texts", type=Path, help="write the options' texts alone")
     parser.add_argument("--release", action="store_true", help="refuse what may not be published")
     arguments = parser.parse_args()
     if arguments.options:
         print(write_options())
+        return
+    if arguments.texts:
+        print(write_texts(arguments.texts))
         return
     if arguments.release:
         check_release()

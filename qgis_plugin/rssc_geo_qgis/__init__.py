@@ -10,6 +10,9 @@ from typing import Any
 
 def classFactory(iface: Any) -> Any:
     """Called by QGIS; ``iface`` is None under ``qgis_process``."""
+    from .i18n import load_translation
+
+    translator = load_translation()
     from .plugin import RsscGeoPlugin
 
-    return RsscGeoPlugin(iface)
+    return RsscGeoPlugin(iface, translator)

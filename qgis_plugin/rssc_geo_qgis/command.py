@@ -15,6 +15,7 @@ from qgis.core import QgsProcessingException, QgsProcessingFeedback
 from . import settings
 from .backend import Backend, BackendError
 from .child import Finished, run_child
+from .i18n import tr
 
 _SPANS = {
     "read": (0.0, 10.0),
@@ -56,7 +57,9 @@ def run_command(
         )
     except OSError as error:
         raise QgsProcessingException(
-            f"The backend {backend.program} cannot be started: {error.strerror}"
+            tr("The backend {program} cannot be started: {reason}").format(
+                program=backend.program, reason=error.strerror
+            )
         ) from error
     if finished.cancelled:
         return None
@@ -70,19 +73,43 @@ def run_command(
 def _told(values: Mapping[str, Any]) -> list[str]:
     """A result for people: how much of each class, or how right a model is; files are outputs."""
     if scores := values.get("scores"):
-        found = f"Overall accuracy {scores['overall_accuracy']:.1%}, by cross-validation"
+        found = tr("Overall accuracy {accuracy:.1%}, by cross-validation").format(
+            accuracy=scores["overall_accuracy"]
+        )
         rows = scores["per_class"].items()
         return [
             found,
-            *(f"{name}: F1 {row['f1']:.2f}, {row['support']} patches" for name, row in rows),
+            *(
+                tr("{name}: F1 {f1:.2f}, {support} patches").format(name=name, **row)
+                for name, row in rows
+            ),
         ]
+    if "transitions" in values:
+        told = tr("{changed} of {cells} cells changed, in {regions} regions: {area:,.1f} ha")
+        return [
+            told.format(
+                changed=values["changed_cells"],
+                cells=values["cells"],
+                regions=values["regions"],
+                area=values["changed_m2"] / 1e4,
+            )
+        ]
+    if "hits" in values:
+        told = tr("{hits} cells found among {searched}")
+        return [told.format(hits=len(values["hits"]), searched=values["searched"])]
+    if "archive" in values:
+        told = tr("The archive holds {cells} cells of {scenes} scenes")
+        return [told.format(**values["archive"])]
     classes = [entry for entry in values.get("classes", ()) if isinstance(entry, dict)]
     whole = sum(entry["area_m2"] for entry in classes) or 1.0
     lines = [
         f"{entry['title']}: {entry['area_m2'] / 1e4:,.1f} ha, {entry['area_m2'] / whole:.1%}"
         for entry in sorted(classes, key=lambda entry: -entry["area_m2"])
     ]
-    return [f"{values['cells']} cells in {values['regions']} regions", *lines] if lines else []
+    if not lines:
+        return []
+    head = tr("{cells} cells in {regions} regions")
+    return [head.format(cells=values["cells"], regions=values["regions"]), *lines]
 
 
 def _modes(backend: Backend, command: str) -> list[str]:
@@ -105,9 +132,13 @@ def _failure(finished: Finished) -> str:
     """The backend's own line; where it was ended before it could write one, what is known."""
     if finished.last_error.startswith(_ERROR):
         return finished.last_error.removeprefix(_ERROR)
-    memory = "; the computer may be out of memory" if finished.code in _KILLED else ""
-    last = f" (its last line: {finished.last_error})" if finished.last_error else ""
-    return f"The backend ended with code {finished.code} and no message of its own{memory}{last}"
+    told = tr("The backend ended with code {code} and no message of its own")
+    parts = [told.format(code=finished.code)]
+    if finished.code in _KILLED:
+        parts.append(tr("the computer may be out of memory"))
+    if finished.last_error:
+        parts.append(tr("its last line: {line}").format(line=finished.last_error))
+    return "; ".join(parts)
 
 
 class _Output:

@@ -40,6 +40,7 @@ from qgis.PyQt.QtWidgets import (
     QWidget,
 )
 
+from .i18n import tr
 from .labels import Labels
 from .loop import Loop, Tiling
 from .maptools import ExplainTool, LabelTool
@@ -96,16 +97,21 @@ class LoopDock(QgsDockWidget):
         self.model = QComboBox()
         self.classes = QListWidget()
         self.classes.setMinimumHeight(90)
-        self.add_button, self.remove_button = QPushButton("Add class…"), QPushButton("Remove")
-        self.undo_button = QPushButton("Undo label")
+        self.add_button = QPushButton(tr("Add class…"))
+        self.remove_button = QPushButton(tr("Remove"))
+        self.undo_button = QPushButton(tr("Undo label"))
         self.label_button, self.explain_button = QToolButton(), QToolButton()
         for button, text, tip in (
             (
                 self.label_button,
-                "Label",
-                "Click: a square. Drag: a stroke. Shift and click: erase.",
+                tr("Label"),
+                tr("Click: a square. Drag: a stroke. Shift and click: erase."),
             ),
-            (self.explain_button, "Explain here", "Click on a cell: why it was given its class."),
+            (
+                self.explain_button,
+                tr("Explain here"),
+                tr("Click on a cell: why it was given its class."),
+            ),
         ):
             button.setText(text)
             button.setToolTip(tip)
@@ -117,17 +123,19 @@ class LoopDock(QgsDockWidget):
         self.side.setSuffix(" m")
         self.side.setValue(_NO_SIDE)
         self.side.setToolTip(
-            "Side of a label, and of the tiles that the model learns from. At first that of the"
-            " model's tiles."
+            tr(
+                "Side of a label, and of the tiles that the model learns from. At first that"
+                " of the model's tiles."
+            )
         )
-        self.train_button = QPushButton("Train")
-        self.classify_button = QPushButton("Classify what I see")
-        self.cancel_button = QPushButton("Cancel")
+        self.train_button = QPushButton(tr("Train"))
+        self.classify_button = QPushButton(tr("Classify what I see"))
+        self.cancel_button = QPushButton(tr("Cancel"))
         self.bar, self.status = QProgressBar(), QLabel()
         self.bar.setRange(0, 100)
         self.status.setWordWrap(True)
         self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.report_button = QPushButton("Report of the training")
+        self.report_button = QPushButton(tr("Report of the training"))
         self.report_button.hide()
         self.reasons, self.picture = QLabel(), QLabel()
         self.reasons.setWordWrap(True)
@@ -136,13 +144,13 @@ class LoopDock(QgsDockWidget):
 
     def _lay_out(self) -> None:
         form = QFormLayout()
-        form.addRow("Raster", self.raster)
-        form.addRow("Model", self.model)
+        form.addRow(tr("Raster"), self.raster)
+        form.addRow(tr("Model"), self.model)
         edit = QHBoxLayout()
         for button in (self.add_button, self.remove_button, self.undo_button):
             edit.addWidget(button)
         sides = QFormLayout()
-        sides.addRow("Side of a label", self.side)
+        sides.addRow(tr("Side of a label"), self.side)
         actions = QGridLayout()
         for place, button in enumerate(
             (self.label_button, self.train_button, self.classify_button, self.explain_button)
@@ -210,7 +218,7 @@ class LoopDock(QgsDockWidget):
         self.side.setValue(tiling.side * tiling.meters)
 
     def _ask_class(self) -> None:
-        name, good = QInputDialog.getText(self, TITLE, "Name of the class")
+        name, good = QInputDialog.getText(self, TITLE, tr("Name of the class"))
         if good and name.strip():
             self.add_class(name.strip())
 
@@ -224,7 +232,9 @@ class LoopDock(QgsDockWidget):
         if not name or labels is None:
             return
         count = labels.counts()[name]
-        question = f"Remove the class '{name}' with its {count} labels?"
+        question = tr("Remove the class '{name}' with its {count} labels?").format(
+            name=name, count=count
+        )
         if count and QMessageBox.question(self, TITLE, question) != QMessageBox.StandardButton.Yes:
             return
         self._change_labels(lambda known: known.remove_class(name))
@@ -233,7 +243,7 @@ class LoopDock(QgsDockWidget):
         self._change_labels(lambda _labels: None)  # opens them
         if not self._chosen():
             self.label_button.setChecked(False)
-            self._show_idle("Add a class first.", int(Qgis.MessageLevel.Info))
+            self._show_idle(tr("Add a class first."), int(Qgis.MessageLevel.Info))
             return
         self._iface.mapCanvas().setMapTool(self.label_tool)
 
@@ -263,7 +273,7 @@ class LoopDock(QgsDockWidget):
 
     def _show_models(self) -> None:
         self.model.clear()
-        self.model.addItem("compact, comes with the backend", EMBEDDED)
+        self.model.addItem(tr("compact, comes with the backend"), EMBEDDED)
         for name, path in trained_models().items():
             self.model.addItem(name, path)
         self.model.setCurrentIndex(max(self.model.findData(self.loop.model), 0))
@@ -275,7 +285,7 @@ class LoopDock(QgsDockWidget):
         self.report_button.show()
         from processing.core.ProcessingResults import resultsList
 
-        title = f"Training of {os.path.splitext(os.path.basename(page))[0]}"
+        title = tr("Training of {name}").format(name=os.path.splitext(os.path.basename(page))[0])
         resultsList.addResult(self._icon, title, time.localtime(), page)
 
     def _show_classes(self) -> None:

@@ -19,6 +19,7 @@ from qgis.core import (
     QgsFeedback,
     QgsField,
     QgsFields,
+    QgsMapLayer,
     QgsMultiBandColorRenderer,
     QgsNetworkAccessManager,
     QgsNetworkReplyContent,
@@ -34,6 +35,8 @@ from qgis.core import (
     QgsVectorFileWriter,
 )
 from qgis.PyQt.QtNetwork import QNetworkReply
+
+from .i18n import tr
 
 MAX_RENDERED_PIXELS = 100_000_000
 _RENDERED = ("wms", "arcgismapserver")
@@ -70,13 +73,17 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
         return RasterInput("", layer.name(), layer.crs(), "", layer.dataProvider().clone())
     if kind != "gdal":
         raise QgsProcessingException(
-            f"The layer '{layer.name()}' comes from '{kind}', which rssc-geo cannot read. Save it"
-            " as a GeoTIFF first (Layer ▸ Save As…)."
+            tr(
+                "The layer '{name}' comes from '{kind}', which rssc-geo cannot read. Save it"
+                " as a GeoTIFF first (Layer ▸ Save As…)."
+            ).format(name=layer.name(), kind=kind)
         )
     if not layer.crs().isValid():
         raise QgsProcessingException(
-            f"The layer '{layer.name()}' has no CRS. Set it first (right click on the layer ▸ Layer"
-            " CRS)."
+            tr(
+                "The layer '{name}' has no CRS. Set it first (right click on the layer ▸ Layer"
+                " CRS)."
+            ).format(name=layer.name())
         )
     source = layer.source().split("|option:")[0]
     if os.path.exists(source):
@@ -89,6 +96,41 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
     return RasterInput(
         source, layer.name(), layer.crs(), assumed, None, _shown_bands(layer), nodata
     )
+
+
+def read_together(layers: list[QgsMapLayer]) -> list[RasterInput]:
+    """Describe layers that one run reads in the same way.
+
+    Raises ``QgsProcessingException`` where one has no file, or where bands, no data value or CRS
+    that were chosen in QGIS are not the same for all.
+    """
+    rasters = []
+    for layer in layers:
+        if not isinstance(layer, QgsRasterLayer):
+            raise QgsProcessingException(
+                tr("The layer '{name}' is no raster.").format(name=layer.name())
+            )
+        raster = read_raster(layer)
+        if raster.picture is not None:
+            raise QgsProcessingException(
+                tr(
+                    "'{title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…)."
+                ).format(title=raster.title)
+            )
+        rasters.append(raster)
+        first = rasters[0]
+        same = (raster.bands, raster.nodata, raster.assume_crs)
+        if same != (first.bands, first.nodata, first.assume_crs):
+            raise QgsProcessingException(
+                tr(
+                    "'{title}' and '{other}' show other bands, or have another additional no data"
+                    " value or CRS that was chosen in QGIS. Make them the same first (Layer"
+                    " Properties)."
+                ).format(title=first.title, other=raster.title)
+            )
+    if not rasters:
+        raise QgsProcessingException(tr("Choose a raster layer first."))
+    return rasters
 
 
 def _shown_bands(layer: QgsRasterLayer) -> str:
@@ -111,8 +153,10 @@ def _user_nodata(layer: QgsRasterLayer) -> float | None:
     values = {found.min() for found in ranges} | {found.max() for found in ranges}
     if len(values) > 1:
         raise QgsProcessingException(
-            f"The layer '{layer.name()}' has more than one additional no data value"
-            " (Layer Properties ▸ Transparency); one counts. Leave one, or none."
+            tr(
+                "The layer '{name}' has more than one additional no data value (Layer"
+                " Properties ▸ Transparency); one counts. Leave one, or none."
+            ).format(name=layer.name())
         )
     return next(iter(values), None)
 
@@ -133,17 +177,27 @@ def rendered_size(
     """
     if extent.isEmpty():
         raise QgsProcessingException(
-            f"'{raster.title}' is an online layer: choose the extent to classify (Extent)."
+            tr("'{title}' is an online layer: choose the extent to classify (Extent).").format(
+                title=raster.title
+            )
         )
     width_m, height_m = _ground_size(extent, raster.crs)
     columns, rows = math.ceil(width_m / resolution_m), math.ceil(height_m / resolution_m)
     if columns * rows > MAX_RENDERED_PIXELS:
         fitting = resolution_m * math.sqrt(columns * rows / MAX_RENDERED_PIXELS)
         raise QgsProcessingException(
-            f"The extent of '{raster.title}' makes a picture of {columns} × {rows} pixels at"
-            f" {resolution_m:g} m; {MAX_RENDERED_PIXELS // 1_000_000} million pixels are fetched at"
-            f" most. Choose a smaller extent, or a resolution of {math.ceil(fitting * 10) / 10:g} m"
-            " or coarser."
+            tr(
+                "The extent of '{title}' makes a picture of {columns} × {rows} pixels at"
+                " {resolution:g} m; {most} million pixels are fetched at most."
+                " Choose a smaller extent, or a resolution of {fitting:g} m or coarser."
+            ).format(
+                title=raster.title,
+                columns=columns,
+                rows=rows,
+                resolution=resolution_m,
+                most=MAX_RENDERED_PIXELS // 1_000_000,
+                fitting=math.ceil(fitting * 10) / 10,
+            )
         )
     return max(columns, 1), max(rows, 1)
 
@@ -154,8 +208,10 @@ def render(
     """Write an online layer's picture of an extent, in the layer's CRS, as a GeoTIFF with alpha."""
     columns, rows = rendered_size(raster, extent, resolution_m)
     feedback.pushWarning(
-        f"Fetching {columns} × {rows} pixels of '{raster.title}'. Mind the terms of its service:"
-        " many forbid bulk downloads."
+        tr(
+            "Fetching {columns} × {rows} pixels of '{title}'. Mind the terms of its"
+            " service: many forbid bulk downloads."
+        ).format(columns=columns, rows=rows, title=raster.title)
     )
     pipe = QgsRasterPipe()
     pipe.set(raster.picture)
@@ -173,10 +229,12 @@ def render(
     errors = [*progress.errors(), *failed.values()]
     if errors or result != QgsRasterFileWriter.WriterError.NoError:
         told = errors[0] if errors else f"error {result}"
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = tr(" (and {count} more)").format(count=len(errors) - 1) if len(errors) > 1 else ""
         raise QgsProcessingException(
-            f"'{raster.title}' could not be fetched: {told}{more}. Try again later, or choose"
-            " another extent."
+            tr(
+                "'{title}' could not be fetched: {told}{more}. Try again later, or choose"
+                " another extent."
+            ).format(title=raster.title, told=told, more=more)
         )
 
 
@@ -214,7 +272,10 @@ def write_polygons(
     """
     if not source.sourceCrs().isValid():
         raise QgsProcessingException(
-            f"The layer '{title}' has no CRS. Set it first (right click on the layer ▸ Layer CRS)."
+            tr(
+                "The layer '{title}' has no CRS. Set it first (right click on the layer ▸"
+                " Layer CRS)."
+            ).format(title=title)
         )
     fields = QgsFields()
     wanted = source.fields().indexOf(field) if field else -1
@@ -233,14 +294,18 @@ def write_polygons(
             copy.setAttributes([feature.attribute(wanted)])
         if not writer.addFeature(copy):
             raise QgsProcessingException(
-                f"The layer '{title}' could not be copied: {writer.errorMessage()}"
+                tr("The layer '{title}' could not be copied: {reason}").format(
+                    title=title, reason=writer.errorMessage()
+                )
             )
         count += 1
     del writer  # closes the file
     if not count:
         raise QgsProcessingException(
-            f"The layer '{title}' has no features to use. If 'Selected features only' is on, select"
-            " some."
+            tr(
+                "The layer '{title}' has no features to use. If 'Selected features only' is"
+                " on, select some."
+            ).format(title=title)
         )
 
 

@@ -30,6 +30,8 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QColor
 
+from .i18n import tr
+
 FIELD = "class"
 LAYER = "labels"
 COLORS = (
@@ -85,9 +87,13 @@ class Labels:
             if layer.customProperty(_RASTER) == path and layer.isValid():
                 return cls(layer)
         cls.prepare(raster)
-        layer = QgsVectorLayer(f"{path}|layername={LAYER}", f"Labels of {raster.name()}", "ogr")
+        layer = QgsVectorLayer(
+            f"{path}|layername={LAYER}", tr("Labels of {name}").format(name=raster.name()), "ogr"
+        )
         if not layer.isValid():
-            raise OSError(f"{path} cannot be read; move it away to begin with new labels")
+            raise OSError(
+                tr("{path} cannot be read; move it away to begin with new labels").format(path=path)
+            )
         layer.setCustomProperty(_RASTER, path)
         project = QgsProject.instance()
         project.addMapLayer(layer, addToLegend=False)
@@ -140,7 +146,11 @@ class Labels:
         feature.setAttribute(FIELD, name)
         good, _ = self.layer.dataProvider().addFeatures([feature])
         if not good:
-            raise OSError(f"the label could not be kept: {self.layer.dataProvider().lastError()}")
+            raise OSError(
+                tr("the label could not be kept: {reason}").format(
+                    reason=self.layer.dataProvider().lastError()
+                )
+            )
         self._changed()
 
     def undo(self) -> None:
@@ -242,4 +252,4 @@ def _write(layer: QgsVectorLayer, path: str) -> None:
     context = QgsCoordinateTransformContext()
     error, message, *_ = QgsVectorFileWriter.writeAsVectorFormatV3(layer, path, context, options)
     if error != QgsVectorFileWriter.WriterError.NoError:
-        raise OSError(f"{path} cannot be written: {message}")
+        raise OSError(tr("{path} cannot be written: {message}").format(path=path, message=message))

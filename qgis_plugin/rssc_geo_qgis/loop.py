@@ -28,6 +28,7 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from . import results, settings
 from .command import percent_of
+from .i18n import tr
 from .inputs import RasterInput, read_raster
 from .labels import FIELD, Labels, review_layers
 from .models import (
@@ -43,13 +44,13 @@ from .server import Listener, Server
 
 _MAP_LAYERS = ("landuse", "cells")
 _STAGES = {
-    "begin": "Loading the model",
-    "read": "Reading the labels",
-    "look": "Looking at the labels",
-    "learn": "Learning",
-    "classify": "Classifying",
-    "explain": "Explaining",
-    "write": "Writing",
+    "begin": tr("Loading the model"),
+    "read": tr("Reading the labels"),
+    "look": tr("Looking at the labels"),
+    "learn": tr("Learning"),
+    "classify": tr("Classifying"),
+    "explain": tr("Explaining"),
+    "write": tr("Writing"),
 }
 
 
@@ -143,7 +144,7 @@ class Loop(QObject):
             return
         if len(counts) < 2:
             shutil.rmtree(work, ignore_errors=True)
-            self._refuse("Label at least two classes, each in several places, then train.")
+            self._refuse(tr("Label at least two classes, each in several places, then train."))
             return
         name = free_model_name(raster.title)
         output = os.path.join(models_folder(), name)
@@ -163,10 +164,12 @@ class Loop(QObject):
             if self.labels is not None and not _gone(self.labels.layer):
                 self.labels.recolor(colors_of(output))
             scores = values["scores"]
-            told = "not measured: label each class in several places"
+            told = tr("not measured: label each class in several places")
             if scores is not None:
-                told = f"overall accuracy {scores['overall_accuracy']:.0%}, by cross-validation"
-            self._end(f"Trained {name}: {told}.")
+                told = tr("overall accuracy {accuracy:.0%}, by cross-validation").format(
+                    accuracy=scores["overall_accuracy"]
+                )
+            self._end(tr("Trained {name}: {told}.").format(name=name, told=told))
             self.trained.emit(output, page)
             self._ask_tiling()
 
@@ -216,12 +219,14 @@ class Loop(QObject):
     def _input(self) -> RasterInput:
         """The raster as the backend opens it; raises ``QgsProcessingException``."""
         if self._raster is None or _gone(self._raster):
-            raise QgsProcessingException("Choose a raster layer first.")
+            raise QgsProcessingException(tr("Choose a raster layer first."))
         raster = read_raster(self._raster)
         if raster.picture is not None:
             raise QgsProcessingException(
-                f"'{raster.title}' is an online layer. Save the part that you want to label as a"
-                " GeoTIFF first (Export ▸ Save As…), or use Classify scene."
+                tr(
+                    "'{title}' is an online layer. Save the part that you want to label as a"
+                    " GeoTIFF first (Export ▸ Save As…), or use Classify scene."
+                ).format(title=raster.title)
             )
         return raster
 
@@ -242,7 +247,9 @@ class Loop(QObject):
             bounds = QgsRectangle()
         if bounds.isEmpty():
             raise QgsProcessingException(
-                f"The map shows nothing of '{self._raster.name()}': zoom to the layer first."
+                tr("The map shows nothing of '{name}': zoom to the layer first.").format(
+                    name=self._raster.name()
+                )
             )
         return bounds
 
@@ -292,7 +299,12 @@ class Loop(QObject):
             finer = (
                 tile_px is not None and self.tiling is not None and self.tiling.cell_px < tile_px
             )
-            self._end(f"{values['cells']} cells in {values['regions']} regions.", last=not finer)
+            self._end(
+                tr("{cells} cells in {regions} regions.").format(
+                    cells=values["cells"], regions=values["regions"]
+                ),
+                last=not finer,
+            )
             self.mapped.emit(not finer)
             if finer:
                 self._classify(view, None, shown)
@@ -324,16 +336,20 @@ class Loop(QObject):
         model = model_of(made, self.model)
         if not model:
             self._refuse(
-                f"'{layer.name()}' was made with the model {made['model']['name']}"
-                f" {made['model']['version']}, which is not among those trained here: choose it as"
-                " the model first."
+                tr(
+                    "'{name}' was made with the model {model} {version}, which is not among those"
+                    " trained here: choose it as the model first."
+                ).format(
+                    name=layer.name(), model=made["model"]["name"], version=made["model"]["version"]
+                )
             )
             return
         layers = rasters_of(made, self._raster)
         if not layers:
             self._refuse(
-                f"'{layer.name()}' was made of {made['input']}: add that raster to the project"
-                " first."
+                tr("'{name}' was made of {raster}: add that raster to the project first.").format(
+                    name=layer.name(), raster=made["input"]
+                )
             )
             return
         try:
@@ -374,18 +390,22 @@ class Loop(QObject):
 
     def _show_reasons(self, cell: Mapping[str, Any], output: str, title: str) -> None:
         project = QgsProject.instance()
-        group = results.RunGroup("Explanations", "explanations").node(project)
+        group = results.RunGroup(tr("Explanations"), "explanations").node(project)
         heat = QgsRasterLayer(
-            os.path.join(output, cell["heat_map"]), f"{title}: evidence for {cell['class']}"
+            os.path.join(output, cell["heat_map"]),
+            tr("{title}: evidence for {name}").format(title=title, name=cell["class"]),
         )
         results.color_heat_map(heat)
         results.add_layer(project, group, heat, visible=True)
         words = html.escape(cell["top_words"] or "")
-        text = (
-            f"<b>{html.escape(cell['class'])}</b> {cell['confidence']:.0%}, then"
-            f" {html.escape(cell['runner_up'])}<br>{html.escape(cell['caption'])}"
-            + (f"<br>Words that count: <i>{words}</i>" if words else "")
+        told = tr("{name} {confidence:.0%}, then {second}").format(
+            name=f"<b>{html.escape(cell['class'])}</b>",
+            confidence=cell["confidence"],
+            second=html.escape(cell["runner_up"]),
         )
+        if words:
+            words = "<br>" + tr("Words that count: {words}").format(words=f"<i>{words}</i>")
+        text = f"{told}<br>{html.escape(cell['caption'])}{words}"
         self._end(f"{cell['class']}, {cell['confidence']:.0%}.")
         self.explained.emit(text, os.path.join(output, cell["panel"]))
 
@@ -402,14 +422,14 @@ class Loop(QObject):
         """``failed`` may go on in another way; ``after``: once it has failed for good."""
         if self.working:
             after()
-            self.idle.emit("Something is still running: wait for it, or cancel it.", _INFO)
+            self.idle.emit(tr("Something is still running: wait for it, or cancel it."), _INFO)
             return
 
         def error(message: str, stopped: bool) -> None:  # noqa: FBT001 -- as Listener has it
             self._request = 0
             if stopped or not failed(message):
                 after()
-                self._end("Cancelled." if stopped else message, _INFO if stopped else _WARNING)
+                self._end(tr("Cancelled.") if stopped else message, _INFO if stopped else _WARNING)
 
         def result(values: Mapping[str, Any]) -> None:
             self._request = 0

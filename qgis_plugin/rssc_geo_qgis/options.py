@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+_ACRONYMS = ("aoi", "crs")
 FILE = os.path.join(os.path.dirname(__file__), "options.json")
 
 
@@ -63,6 +64,14 @@ class Option:
     def parameter(self) -> str:
         """The name of its parameter: ``--tile-size`` is TILE_SIZE."""
         return self.switch.lstrip("-").replace("-", "_").upper()
+
+    @property
+    def title(self) -> str:
+        """What its parameter is called: the option's words, and its unit."""
+        words = self.switch.lstrip("-").split("-")
+        text = " ".join(word.upper() if word in _ACRONYMS else word for word in words)
+        unit = f" ({self.unit})" if self.unit else ""
+        return text[0].upper() + text[1:] + unit
 
     @property
     def default_text(self) -> str:

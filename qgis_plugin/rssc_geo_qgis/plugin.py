@@ -16,23 +16,25 @@ from qgis.PyQt.QtWidgets import QAction, QPushButton
 from .backend import BackendError, how_to_get, known_backend
 from .child import end_all, wait_for_all
 from .dock import LoopDock
-from .i18n import load_translation, tr
+from .i18n import tr
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
+from .similar import MoreLikeThis
 from .tasks import BackendTask, board, check_task, diagnose_task, install_task, look
 
 
 class RsscGeoPlugin:
     """``iface`` is None under ``qgis_process``, which calls ``initProcessing`` only."""
 
-    def __init__(self, iface: Any) -> None:
+    def __init__(self, iface: Any, translator: QTranslator | None = None) -> None:
         self.iface = iface
         self.provider: RsscGeoProvider | None = None
         self._actions: list[QAction] = []
         self._factory: OptionsFactory | None = None
-        self._translator: QTranslator | None = load_translation()
+        self._translator = translator  # Qt keeps no reference
         self._waits_for_look = False
         self.dock: LoopDock | None = None
+        self._more: MoreLikeThis | None = None
 
     def initProcessing(self) -> None:
         self.provider = RsscGeoProvider()
@@ -54,6 +56,7 @@ class RsscGeoPlugin:
             action.triggered.connect(slot)
             self.iface.addPluginToMenu(TITLE, action)
             self._actions.append(action)
+        self._more = MoreLikeThis(self.iface)
         self.dock = LoopDock(self.iface, icon)
         self.iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock)
         self.dock.hide()
@@ -72,6 +75,9 @@ class RsscGeoPlugin:
         board.started.disconnect(self._announce)
         if self._waits_for_look:
             board.looked.disconnect(self._looked)
+        if self._more is not None:
+            self._more.close_down()
+            self._more = None
         if self.dock is not None:
             self.dock.close_down()
             self.iface.removeDockWidget(self.dock)

@@ -38,13 +38,17 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QColor
 
+from .i18n import tr
+
 TITLES = {
-    "landuse": "Land use",
-    "cells": "Cells",
-    "review": "Cells to review",
-    "classes": "Classes as raster",
-    "captions": "Captions",
-    "sample": "Sample",
+    "landuse": tr("Land use"),
+    "cells": tr("Cells"),
+    "review": tr("Cells to review"),
+    "classes": tr("Classes as raster"),
+    "captions": tr("Captions"),
+    "sample": tr("Sample"),
+    "change": tr("Change"),
+    "hits": tr("Hits"),
 }
 _PROVENANCE = "urn:rssc-geo:provenance:1"
 _RUN = "rssc_geo/run"
@@ -261,7 +265,7 @@ def _leave_out_absent(layer: QgsVectorLayer, names: Container[str]) -> None:
     renderer = layer.renderer()
     if not isinstance(renderer, QgsCategorizedSymbolRenderer) or not names:
         return
-    if renderer.classAttribute() == "class":
+    if renderer.classAttribute() in ("class", "to_class"):
         kept = renderer.clone()
         absent = [
             place

@@ -17,11 +17,12 @@ from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyq
 from . import settings
 from .backend import BackendError, find_backend
 from .child import clean_environment
+from .i18n import tr
 
 _PATIENCE_MS = 400  # what is left of a second for a cancelled request to end by itself
-_NO_SERVE = (
-    "The backend {program} does not keep its model loaded yet. Update it: Plugins ▸ RSSC Geo ▸"
-    " Install backend."
+_NO_SERVE = tr(
+    "The backend {program} does not keep its model loaded yet. Update it: Plugins"
+    " ▸ RSSC Geo ▸ Install backend."
 )
 
 
@@ -185,12 +186,14 @@ class Server(QObject):
     def _did_not_start(self, error: object) -> None:
         if error == QProcess.ProcessError.FailedToStart:
             self._process = None
-            self._fail_all(f"The backend {self._program} cannot be started.")
+            self._fail_all(
+                tr("The backend {program} cannot be started.").format(program=self._program)
+            )
 
     def _ended(self) -> None:
         self._read()
         self._process = None
-        message = "The backend ended without an answer; the computer may be out of memory."
+        message = tr("The backend ended without an answer; the computer may be out of memory.")
         self._fail_all(message if self._ready else _NO_SERVE.format(program=self._program))
 
     def _fail_all(self, message: str) -> None:

@@ -15,7 +15,12 @@ BUILD = "build"
 INDEX = "index"
 WHEELS = "wheels"
 CONSTRAINTS = "constraints"
-ALL = (PROGRAM, DEVICE, CACHE, PLACE, INSTALL_FROM, BUILD, INDEX, WHEELS, CONSTRAINTS)
+ARCHIVE = "archive"
+"""The one that was made or searched last."""
+ALL = (
+    *(PROGRAM, DEVICE, CACHE, PLACE, INSTALL_FROM, BUILD, INDEX, WHEELS, CONSTRAINTS),
+    ARCHIVE,
+)
 
 _GROUP = "rssc_geo"
 

@@ -55,6 +55,16 @@ CONFIDENCE_STEPS = (
 )
 
 
+# Finer at the lower end: little that is unlike what was learned makes a cell Unknown.
+FAMILIARITY_STEPS = (
+    Step(0.0, 0.01, "#440154", "under 1 %"),
+    Step(0.01, 0.05, "#3b528b", "1 to 5 %"),
+    Step(0.05, 0.2, "#21918c", "5 to 20 %"),
+    Step(0.2, 0.5, "#5ec962", "20 to 50 %"),
+    Step(0.5, 1.0, "#fde725", "50 % and more"),
+)
+
+
 # Of white to dark red: what did not change leaves the picture below it alone.
 CHANGE_STEPS = (
     Step(0.0, 0.1, "#fff5f0", "under 10 %"),
@@ -86,7 +96,10 @@ class _Category:
 
 
 def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, ...]:
-    """A map's styles: by class, the default; by group where there are any; by confidence."""
+    """A map's styles: by class, the default; by group where there are any; by confidence.
+
+    Cells also by familiarity.
+    """
     styles = [
         LayerStyle(
             "class",
@@ -113,6 +126,15 @@ def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle,
             confidence_sld(layer.name),
         )
     )
+    if any(field.name == "familiarity" for field in layer.fields):
+        styles.append(
+            LayerStyle(
+                "familiarity",
+                "How like what the model has learned, in five steps",
+                _graduated_qml(layer.name, layer.fields, "familiarity", FAMILIARITY_STEPS),
+                _graduated_sld(layer.name, "Familiarity", "familiarity", FAMILIARITY_STEPS),
+            )
+        )
     return tuple(styles)
 
 

@@ -262,7 +262,10 @@ def test_merged_scenes_cover_every_place_once(
         found = frame["group"].astype(object).where(frame["group"].notna(), None)
         assert found.tolist() == [groups[name] for name in frame["class"]]
     styles = gpd.read_file(target, layer="layer_styles", ignore_geometry=True)
-    assert styles["styleName"].tolist() == ["class", "group", "confidence"] * 2
+    assert styles["styleName"].tolist() == [
+        *("class", "group", "confidence"),
+        *("class", "group", "confidence", "familiarity"),
+    ]
     made = target.stat().st_mtime_ns
     again = rssc(*command, "--model", bundle, "--crs", "EPSG:32632", "--json")
     assert again.code == 0

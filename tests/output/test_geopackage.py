@@ -65,6 +65,7 @@ def test_each_layer_has_its_default_style_and_those_of_group_and_confidence(
     )
     styles = ("class", "group", "confidence")
     looks = [(layer, style) for layer in ("landuse", "cells") for style in styles]
+    looks.append(("cells", "familiarity"))
     assert [row[:6] for row in rows] == [
         ("", "", layer, "geom", style, int(style == "class")) for layer, style in looks
     ]
@@ -153,7 +154,7 @@ def test_classes_without_groups_have_no_style_of_groups(
 ) -> None:
     make_case(names=("p", "q")).write(tmp_path / "map.gpkg")
     styles = query(tmp_path / "map.gpkg", "SELECT styleName FROM layer_styles")
-    assert styles == [("class",), ("confidence",)] * 2
+    assert styles == [("class",), ("confidence",)] * 2 + [("familiarity",)]
 
 
 def test_map_tips_escape_what_people_wrote(package: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ BACKEND = Path(os.environ.get("RSSC_TEST_BACKEND", VENV / "bin" / "rssc-geo"))
 PYTHON = VENV / "bin" / "python"
 DEPENDENCIES = next((VENV / "lib").glob("python3.*/site-packages"), None)
 PROCESSING = "/usr/share/qgis/python/plugins"
+QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
 _STATUS = pytest.StashKey[int]()
 
 try:
@@ -96,6 +99,66 @@ def backend(application: object, program: Path) -> Iterator[Path]:
     settings.put(settings.PROGRAM, str(program))
     yield program
     QgsProject.instance().clear()
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[str]:
+    """A screen of its own for desktops."""
+    if QGIS is None or shutil.which("Xvfb") is None:
+        pytest.skip("the desktop test needs qgis and Xvfb (Debian: qgis xvfb)")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1600x1000x24"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield f":{server.stdout.readline().strip()}"
+    server.terminate()
+    server.communicate()
+
+
+@pytest.fixture(scope="session")
+def run_session(display: str) -> Callable[..., dict[str, Any]]:
+    """Run a script of this folder in a QGIS desktop whose user has the folder ``home``.
+
+    The demo scene lies there; the profile has the plugin already. What the script told, and its
+    pictures where RSSC_SCREENSHOTS wants them (``pictures``: how their names begin).
+    """
+
+    def run(
+        script: str, home: Path, settings: str, pictures: str, more: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        folder = home / "profiles" / "default" / "QGIS"
+        folder.mkdir()
+        (folder / "QGIS3.ini").write_text(
+            "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
+            f"[rssc_geo]\n{settings}\n[qgis]\nenableMacros=0\n"
+        )
+        draw = [PYTHON, ROOT / "examples" / "make_demo_scene.py", home / "scene.tif", "--gsd", "3"]
+        subprocess.run(draw, check=True)
+        environment = {
+            **os.environ,
+            "DISPLAY": display,
+            "HOME": str(home),
+            "PATH": "/usr/bin:/bin",  # QGIS's Python is not that of a virtual environment
+            "RSSC_SESSION": str(home),
+            **(more or {}),
+        }
+        for name in ("QT_QPA_PLATFORM", "QGIS_CUSTOM_CONFIG_PATH", "PIP_FIND_LINKS"):
+            environment.pop(name, None)
+        session = Path(__file__).with_name(script)
+        desktop = [QGIS, "--nologo", "--noversioncheck", "--profiles-path", home, "--code", session]
+        ended = subprocess.run(
+            desktop, env=environment, check=False, timeout=600, capture_output=True
+        )
+        told = json.loads((home / "told.json").read_text("utf-8"))
+        screenshots = os.environ.get("RSSC_SCREENSHOTS")
+        for file in home.glob(f"{pictures}-*.png") if screenshots else ():
+            shutil.copy(file, ROOT / screenshots)
+        assert "failed" not in told, told["failed"]
+        assert ended.returncode == 0
+        return told
+
+    return run
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ RSSC_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -22,23 +19,7 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-VENV = Path(os.environ.get("RSSC_TEST_VENV", ROOT / ".venv"))
-QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
-
-
-@pytest.fixture(scope="module")
-def display():
-    if QGIS is None or shutil.which("Xvfb") is None:
-        pytest.skip("the desktop test needs qgis and Xvfb (Debian: qgis xvfb)")
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", "1", "-screen", "0", "1600x1000x24"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    yield f":{server.stdout.readline().strip()}"
-    server.terminate()
-    server.communicate()
+from conftest import VENV
 
 
 @pytest.fixture
@@ -63,51 +44,12 @@ def wheels(request, home):
     return home / "wheels"
 
 
-def test_from_nothing_but_the_zip_to_a_styled_map(display, archive, wheels, children, home):
-    profile = home / "profiles" / "default"
-    zipfile.ZipFile(archive).extractall(profile / "python" / "plugins")
-    (profile / "QGIS").mkdir()
-    (profile / "QGIS" / "QGIS3.ini").write_text(
-        "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
-        f"[rssc_geo]\nwheels={wheels}\n[qgis]\nenableMacros=0\n"
-    )
+def test_from_nothing_but_the_zip_to_a_styled_map(run_session, archive, wheels, children, home):
+    zipfile.ZipFile(archive).extractall(home / "profiles" / "default" / "python" / "plugins")
     (home / "tmp").mkdir()
-    draw = [
-        VENV / "bin" / "python",
-        ROOT / "examples" / "make_demo_scene.py",
-        home / "scene.tif",
-        "--gsd",
-        "3",
-    ]
-    subprocess.run(draw, check=True)
-    environment = {
-        **os.environ,
-        "DISPLAY": display,
-        "HOME": str(home),
-        "RSSC_SESSION": str(home),
-        "TMPDIR": str(home / "tmp"),
-        "PATH": "/usr/bin:/bin",
-        "PIP_CONFIG_FILE": os.devnull,
-    }
-    for name in ("QT_QPA_PLATFORM", "QGIS_CUSTOM_CONFIG_PATH", "PIP_FIND_LINKS"):
-        environment.pop(name, None)
-    desktop = [
-        QGIS,
-        "--nologo",
-        "--noversioncheck",
-        "--profiles-path",
-        home,
-        "--code",
-        Path(__file__).with_name("desktop_session.py"),
-    ]
-    ended = subprocess.run(desktop, env=environment, check=False, timeout=600, capture_output=True)
-    told = json.loads((home / "told.json").read_text("utf-8"))
-    screenshots = os.environ.get("RSSC_SCREENSHOTS")
-    for file in home.glob("qgis-*.png") if screenshots else ():
-        shutil.copy(file, ROOT / screenshots)
+    more = {"TMPDIR": str(home / "tmp"), "PIP_CONFIG_FILE": os.devnull}
+    told = run_session("desktop_session.py", home, f"wheels={wheels}", "qgis", more)
 
-    assert "failed" not in told, told["failed"]
-    assert ended.returncode == 0
     assert "is not installed" in told["missing"]
     assert "is not installed" in told["offer"]
     assert "Install the RSSC Geo backend: done." in told["installed"]

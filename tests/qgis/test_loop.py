@@ -5,10 +5,7 @@ RSSC_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -18,10 +15,8 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
-from conftest import BACKEND, PLUGINS, ROOT
+from conftest import PLUGINS, ROOT
 
-PYTHON = BACKEND.with_name("python")
-QGIS = shutil.which("qgis.bin") or shutil.which("qgis")
 BLOCKED_S = 0.1
 WAITED_S = 1.0
 CANCEL_S = 1.0
@@ -29,60 +24,15 @@ MORE_THAN_THE_MODEL_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def display():
-    if QGIS is None or shutil.which("Xvfb") is None:
-        pytest.skip("the desktop test needs qgis and Xvfb (Debian: qgis xvfb)")
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", "1", "-screen", "0", "1600x1000x24"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    yield f":{server.stdout.readline().strip()}"
-    server.terminate()
-    server.communicate()
-
-
-@pytest.fixture(scope="module")
-def told(display, program):
-    """What the session tells; its pictures are kept where they are asked for."""
+def told(run_session, program):
+    """What the session tells."""
     with tempfile.TemporaryDirectory(prefix="user-") as folder:
         home = Path(folder)
-        profile = home / "profiles" / "default"
-        shutil.copytree(PLUGINS / "rssc_geo_qgis", profile / "python" / "plugins" / "rssc_geo_qgis")
-        (profile / "QGIS").mkdir()
-        (profile / "QGIS" / "QGIS3.ini").write_text(
-            "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
-            f"[rssc_geo]\nprogram={program}\n[qgis]\nenableMacros=0\n"
-        )
-        draw = [PYTHON, ROOT / "examples" / "make_demo_scene.py", home / "scene.tif", "--gsd", "3"]
-        subprocess.run(draw, check=True)
-        environment = {
-            **os.environ,
-            "DISPLAY": display,
-            "HOME": str(home),
-            "PATH": "/usr/bin:/bin",  # QGIS's Python is not that of a virtual environment
-            "RSSC_SESSION": str(home),
-            "RSSC_LABELS": str(ROOT / "examples" / "demo_labels.geojson"),
-        }
-        for name in ("QT_QPA_PLATFORM", "QGIS_CUSTOM_CONFIG_PATH"):
-            environment.pop(name, None)
-        session = Path(__file__).with_name("loop_session.py")
-        desktop = [QGIS, "--nologo", "--noversioncheck", "--profiles-path", home, "--code", session]
-        ended = subprocess.run(
-            desktop, env=environment, check=False, timeout=600, capture_output=True
-        )
-        found = json.loads((home / "told.json").read_text("utf-8"))
-        screenshots = os.environ.get("RSSC_SCREENSHOTS")
-        for file in home.glob("loop-*.png") if screenshots else ():
-            shutil.copy(file, ROOT / screenshots)
-        assert "failed" not in found, found["failed"]
-        assert ended.returncode == 0
+        plugins = home / "profiles" / "default" / "python" / "plugins"
+        shutil.copytree(PLUGINS / "rssc_geo_qgis", plugins / "rssc_geo_qgis")
+        labels = {"RSSC_LABELS": str(ROOT / "examples" / "demo_labels.geojson")}
+        found = run_session("loop_session.py", home, f"program={program}", "loop", labels)
         yield {**found, "home": str(home)}
-
-
-@pytest.fixture(scope="module")
-def program():
-    return BACKEND
 
 
 def test_twenty_clicks_are_labels_and_make_a_model(told):

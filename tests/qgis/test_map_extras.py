@@ -79,6 +79,27 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     }.items() <= colors.items()
 
 
+def test_styles_in_the_layer_s_menu_and_the_areas_as_a_page(run_in_desktop, scene, tmp_path):
+    found = run_in_desktop(
+        algorithm("classify"),
+        {
+            "INPUT": str(scene),
+            **TILES,
+            "AREAS": str(tmp_path / "areas.csv"),
+            "OUTPUT": loaded(tmp_path / "map.gpkg"),
+        },
+    )
+    with open(found["AREAS_PAGE"], encoding="utf-8") as page:
+        text = page.read()
+    rows = (tmp_path / "areas.csv").read_text("utf-8").splitlines()
+    assert text.count("<tr>") == len(rows)
+    assert text.count("%") == text.count(" ha</td>") == len(rows) - 1
+    regions, cells = (node.layer() for node in in_the_group("scene"))
+    for layer, more in ((regions, set()), (cells, {"familiarity"})):
+        count, _, names, *_ = layer.listStylesInDatabase()
+        assert set(names[:count]) == {"class", "group", "confidence"} | more
+
+
 def test_temporary_ones(scene):
     wanted = dict.fromkeys(("REPORT", "CLASS_RASTER"), "TEMPORARY_OUTPUT")
     found = classify(INPUT=str(scene), **wanted)

@@ -21,11 +21,21 @@ ALGORITHMS = {
     "caption": "caption",
     "explain": "explain",
     "info": "info",
+    "change": "change",
+    "embed": "embed",
+    "index": "index",
+    "search": "search",
     "train": "train --raster",
     "assesssample": "assess sample",
     "assessaccuracy": "assess accuracy",
     "areas": "areas",
     "refine": "refine",
+}
+
+
+LAYERS = {
+    *("reference", "zones", "field"),
+    *("like", "at", "like_area", "unlike", "unlike_at", "bounds"),
 }
 
 
@@ -53,7 +63,7 @@ def test_every_option_is_a_parameter(name, command):
     found = algorithm(name)
     names = {definition.name() for definition in found.parameterDefinitions()}
     decided = found.LEFT_OUT | {"assume_crs"}
-    layers = {"reference", "zones", "field"} & found.LEFT_OUT  # parameters of another kind
+    layers = LAYERS & found.LEFT_OUT  # parameters of another kind
     for option in options.options_of(command):
         if option.name in layers:
             continue

@@ -34,8 +34,8 @@ from rssc_geo_qgis import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    *("areas", "assessaccuracy", "assesssample", "caption", "classify", "explain", "info"),
-    *("refine", "train", "zeroshot"),
+    *("areas", "assessaccuracy", "assesssample", "caption", "change", "classify", "embed"),
+    *("explain", "index", "info", "refine", "search", "train", "zeroshot"),
 ]
 SHOWN = {
     *{"INPUT", "CLASSES", "AT", "LABELS", "FIELD", "OUTPUT"},
@@ -45,6 +45,8 @@ SHOWN_OF = {
     "areas": {"REFERENCE", "ZONES"},
     "assessaccuracy": {"REFERENCE"},
     "assesssample": {"SAMPLE_SIZE"},
+    "change": {"LATER", "DATES"},
+    "search": {"WORDS", "LIKE", "LIKE_AREA"},
 }
 FILES = {"REPORT", "CLASS_RASTER", "PREVIEW", "AREAS", "EMBEDDINGS"}
 TILING = {
@@ -77,7 +79,7 @@ def test_all_algorithms_are_listed(application):
 def test_an_algorithm_describes_itself(name):
     found = algorithm(name)
     assert found.displayName()
-    assert found.group() in ("Land use", "Models")
+    assert found.group() in ("Land use", "Models", "Archive")
     assert found.tags()
     assert len(found.shortHelpString()) > 80
     assert not found.icon().pixmap(QSize(24, 24)).toImage().allGray()
@@ -86,7 +88,9 @@ def test_an_algorithm_describes_itself(name):
         own = SHOWN_OF.get(name, set())
         seen = SHOWN - {"FIELD"} if "REFERENCE" in own else SHOWN
         hidden = bool(definition.flags() & definition.Flag.FlagAdvanced)
-        assert hidden == (definition.name() not in seen | own | FILES), definition.name()
+        assert hidden == (definition.name() not in seen | own | FILES | {"SHEET"}), (
+            definition.name()
+        )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_a_map_has_the_contract_s_names(name, own):
     assert set(names) == MAP | own | FILES | {"INPUT", "OUTPUT"}
     assert names[0] == "INPUT"
     outputs = {output.name() for output in found.outputDefinitions()}
-    assert outputs == FILES | {"OUTPUT", "CELLS", "REVIEW_LAYER"}
+    assert outputs == FILES | {"OUTPUT", "CELLS", "REVIEW_LAYER", "AREAS_PAGE"}
     assert found.outputDefinition("REPORT").type() == "outputHtml"  # the results viewer shows it
     for optional in FILES:
         assert not found.parameterDefinition(optional).createByDefault()

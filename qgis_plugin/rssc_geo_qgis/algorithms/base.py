@@ -30,10 +30,13 @@ from qgis.PyQt.QtGui import QIcon
 from .. import results, settings
 from ..backend import BackendError, check_known, find_backend
 from ..command import run_command
+from ..i18n import tr
 from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
 from ..metadata import help_page
 from ..options import Option, options_of
 from . import parameters as shared
+
+_GROUPS = {"landuse": tr("Land use"), "models": tr("Models"), "archive": tr("Archive")}
 
 
 class RsscAlgorithm(QgsProcessingAlgorithm):
@@ -82,10 +85,10 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return self.TITLE
 
     def group(self) -> str:
-        return self.GROUP
+        return _GROUPS[self.GROUP]
 
     def groupId(self) -> str:
-        return self.GROUP.lower().replace(" ", "")
+        return self.GROUP
 
     def tags(self) -> list[str]:
         return self.TAGS.split()
@@ -180,8 +183,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def input(self) -> QgsProcessingParameterDefinition:
         """The parameter INPUT."""
         return shared.described(
-            QgsProcessingParameterRasterLayer("INPUT", "Raster layer"),
-            "A raster file or URL; a WMS, WMTS or XYZ layer with an extent.",
+            QgsProcessingParameterRasterLayer("INPUT", tr("Raster layer")),
+            tr("A raster file or URL; a WMS, WMTS or XYZ layer with an extent."),
         )
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
@@ -277,13 +280,17 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """
         if suffixes and not path.lower().endswith(suffixes):
             raise QgsProcessingException(
-                f"The output '{path}' is not a file ending in {' or '.join(suffixes)}."
+                tr("The output '{path}' is not a file ending in {suffixes}.").format(
+                    path=path, suffixes=tr(" or ").join(suffixes)
+                )
             )
         layer = results.open_layer_of(context.project(), path)
         if layer:
             raise QgsProcessingException(
-                f"{path} is open in this project as the layer '{layer}'. Remove the layer, or"
-                " choose another name."
+                tr(
+                    "{path} is open in this project as the layer '{layer}'. Remove the layer, or"
+                    " choose another name."
+                ).format(path=path, layer=layer)
             )
 
     def results(
@@ -313,7 +320,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def raster(self) -> RasterInput:
         """The raster of this run."""
         if self._raster is None:
-            raise QgsProcessingException("The run was not prepared.")
+            raise QgsProcessingException(tr("The run was not prepared."))
         return self._raster
 
     def _read_raster(
@@ -333,14 +340,17 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     ) -> tuple[Any, float]:
         if raster.picture is not None and self.parameterDefinition("EXTENT") is None:
             raise QgsProcessingException(
-                f"'{raster.title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save"
-                " As…)."
+                tr(
+                    "'{title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…)."
+                ).format(title=raster.title)
             )
         extent = self.parameterAsExtent(parameters, "EXTENT", context, raster.crs)
         if parameters.get("EXTENT") not in (None, "") and extent.isEmpty():
             raise QgsProcessingException(
-                "The extent is empty, as that of a map canvas is that shows nothing yet. Choose one"
-                " again, or leave it out."
+                tr(
+                    "The extent is empty, as that of a map canvas is that shows nothing yet."
+                    " Choose one again, or leave it out."
+                )
             )
         return extent, self.parameterAsDouble(parameters, "RESOLUTION", context)
 
@@ -428,5 +438,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
                     os.remove(path)
             else:
                 feedback.pushInfo(
-                    f"What was done is kept in {path}: run again with the same output to go on."
+                    tr(
+                        "What was done is kept in {path}: run again with the same output to go on."
+                    ).format(path=path)
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..i18n import tr
 from .landuse import LandUseAlgorithm
 
 
@@ -10,19 +11,23 @@ class Classify(LandUseAlgorithm):
 
     NAME = "classify"
     COMMAND = "classify"
-    TITLE = "Classify scene"
-    TAGS = "land use cover scene classification satellite aerial remote sensing ai deep learning"
-    HELP = (
-        "Makes a land-use map of a satellite or aerial picture: the picture is cut into tiles, each"
-        " is described in words and classified, and the result is two polygon layers,"
-        " styled.<br><br><b>Land use</b>: one polygon for each region of one"
-        " class.<br><b>Cells</b>: one for each cell, with its caption, its confidence and the"
-        " second best class. A cell is a sixth of a tile; give Tile size and Cell size for"
-        " others.<br><br>What is unlike anything that the model has learned is <i>Unknown</i>; the"
-        " <i>familiarity</i> of a cell, from 0 to 1, tells how like it is. Both layers name the"
-        " <i>group</i> of a class too, and bring more styles, by group and by"
-        " confidence.<br><br>On demand also a <b>report</b>, a page with map, areas and examples; a"
-        " <b>raster of classes</b>; and <b>cells to review</b>, those that are most worth a label"
-        " of yours, from which Train classifier learns.<br><br>The model that comes with the"
-        " backend knows 41 classes and was trained on pictures of 0.3 to 10 m a pixel."
+    TITLE = tr("Classify scene")
+    TAGS = tr(
+        "land use cover scene classification satellite aerial remote sensing ai deep learning"
+    )
+    HELP = tr(
+        "Makes a land-use map of a satellite or aerial picture: the picture is cut"
+        " into tiles, each is described in words and classified, and the result is two"
+        " polygon layers, styled.<br><br><b>Land use</b>: one polygon for each region"
+        " of one class.<br><b>Cells</b>: one for each cell, with its caption, its"
+        " confidence and the second best class. A cell is a sixth of a tile; give Tile"
+        " size and Cell size for others.<br><br>What is unlike anything that the model"
+        " has learned is <i>Unknown</i>; the <i>familiarity</i> of a cell, from 0 to 1,"
+        " tells how like it is. Both layers name the <i>group</i> of a class too, and"
+        " bring more styles, by group and by confidence.<br><br>On demand also a"
+        " <b>report</b>, a page with map, areas and examples; a <b>raster of"
+        " classes</b>; and <b>cells to review</b>, those that are most worth a label of"
+        " yours, from which Train classifier learns.<br><br>The model that comes with"
+        " the backend knows 41 classes and was trained on pictures of 0.3 to 10 m a"
+        " pixel."
     )

@@ -16,7 +16,9 @@ from qgis.core import (
 )
 
 from .. import results
+from ..i18n import tr
 from ..options import Option
+from ..pages import page
 from . import parameters as shared
 from .base import RsscAlgorithm
 
@@ -27,26 +29,26 @@ class Explain(RsscAlgorithm):
     NAME = "explain"
     COMMAND = "explain"
     TITLE = "Explain"
-    GROUP = "Land use"
-    TAGS = "explanation heat map attention saliency ai"
+    GROUP = "landuse"
+    TAGS = tr("explanation heat map attention saliency ai")
     NEEDS = ("--at", "--output")
     # The cell is chosen by one point, in the raster's CRS.
     LEFT_OUT = frozenset({"at_crs", "result", "cells", "where", "aoi", "bounds"})
-    HELP = (
-        "Shows what in the tile at a point spoke for its class and what against it: a heat map over"
-        " the raster (orange: for, blue: against), and a page with the tile, the class, and the"
-        " words of its caption.<br><br>Use the options of the classification that you want"
-        " explained."
+    HELP = tr(
+        "Shows what in the tile at a point spoke for its class and what against it: a"
+        " heat map over the raster (orange: for, blue: against), and a page with the"
+        " tile, the class, and the words of its caption.<br><br>Use the options of the"
+        " classification that you want explained."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         super().initAlgorithm(configuration)
-        self.addOutput(QgsProcessingOutputRasterLayer("HEAT_MAP", "Heat map"))
-        self.addOutput(QgsProcessingOutputHtml("PAGE", "Explanation"))
+        self.addOutput(QgsProcessingOutputRasterLayer("HEAT_MAP", tr("Heat map")))
+        self.addOutput(QgsProcessingOutputHtml("PAGE", tr("Explanation")))
 
     def destination(self) -> QgsProcessingParameterDefinition:
-        folder = QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the explanation")
-        return shared.described(folder, "Holds the heat map, the picture and the page.")
+        folder = QgsProcessingParameterFolderDestination("OUTPUT", tr("Folder of the explanation"))
+        return shared.described(folder, tr("Holds the heat map, the picture and the page."))
 
     def option_value(
         self, option: Option, parameters: dict[str, Any], context: QgsProcessingContext, work: str
@@ -61,14 +63,13 @@ class Explain(RsscAlgorithm):
     ) -> dict[str, Any]:
         cell = values["cells"][0]
         heat_map = os.path.join(output, cell["heat_map"])
-        page = os.path.join(output, "explanation.html")
-        title = html.escape(f"{cell['class']}, {cell['confidence']:.0%}")
+        path = os.path.join(output, "explanation.html")
         caption, panel = html.escape(cell["caption"]), html.escape(cell["panel"])
-        with open(page, "w", encoding="utf-8") as file:
-            file.write(
-                f"<html><head><meta charset='utf-8'><title>{title}</title></head><body>"
-                f"<h2>{title}</h2><p>{caption}</p><img src='{panel}' width='900'></body></html>\n"
-            )
-        group = results.RunGroup.of(self.raster.title, "explained")
-        results.load_heat_map(context, heat_map, f"Evidence for {cell['class']}", group)
-        return {"OUTPUT": output, "HEAT_MAP": heat_map, "PAGE": page}
+        with open(path, "w", encoding="utf-8") as file:
+            title = f"{cell['class']}, {cell['confidence']:.0%}"
+            file.write(page(title, f"<p>{caption}</p><img src='{panel}' width='900'>"))
+        group = results.RunGroup.of(self.raster.title, tr("explained"))
+        results.load_heat_map(
+            context, heat_map, tr("Evidence for {name}").format(name=cell["class"]), group
+        )
+        return {"OUTPUT": output, "HEAT_MAP": heat_map, "PAGE": path}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,11 +18,12 @@ from qgis.core import (
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterString,
     QgsProcessingParameterVectorLayer,
-    QgsProcessingUtils,
     QgsVectorLayer,
 )
 
+from ..i18n import tr
 from ..options import options_of
+from ..pages import shown_areas
 from . import parameters as shared
 from .base import RsscAlgorithm
 from .landuse import LandUseAlgorithm
@@ -39,7 +39,7 @@ class MapAlgorithm(RsscAlgorithm):
     """One command over the file of a map that Classify scene wrote, whichever layer is chosen."""
 
     SUBCOMMAND = ""
-    GROUP = "Land use"
+    GROUP = "landuse"
     LEFT_OUT = _FROM_LAYERS
     REFERENCE = ""
     """What the layer of reference labels is for; empty: there is none."""
@@ -50,32 +50,34 @@ class MapAlgorithm(RsscAlgorithm):
         self._map, self._title = "", ""
 
     def input(self) -> QgsProcessingParameterDefinition:
-        layer = QgsProcessingParameterVectorLayer("INPUT", "Map", _POLYGONS)
-        return shared.described(layer, "A layer of a map that Classify scene made, or its file.")
+        layer = QgsProcessingParameterVectorLayer("INPUT", tr("Map"), _POLYGONS)
+        return shared.described(
+            layer, tr("A layer of a map that Classify scene made, or its file.")
+        )
 
     def parameters(self) -> shared.Parameters:
         if not self.REFERENCE:
             return []
         optional = self.REFERENCE_OPTIONAL
         layer = QgsProcessingParameterVectorLayer(
-            "REFERENCE", "Labeled sample", _ANY, optional=optional
+            "REFERENCE", tr("Labeled sample"), _ANY, optional=optional
         )
-        field = QgsProcessingParameterString("FIELD", "Field with the class", "class")
-        help_text = "The column of the labels: 'class' in a sample that was drawn here."
+        field = QgsProcessingParameterString("FIELD", tr("Field with the class"), "class")
+        help_text = tr("The column of the labels: 'class' in a sample that was drawn here.")
         return [
             shared.described(layer, self.REFERENCE),
             shared.advanced(shared.described(field, help_text)),
         ]
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        _file_of(self.parameterAsVectorLayer(parameters, "INPUT", context), "Map")
+        _file_of(self.parameterAsVectorLayer(parameters, "INPUT", context), tr("Map"))
         if parameters.get("REFERENCE"):
             layer = self.parameterAsVectorLayer(parameters, "REFERENCE", context)
-            _file_of(layer, "Labeled sample")
+            _file_of(layer, tr("Labeled sample"))
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         layer = self.parameterAsVectorLayer(parameters, "INPUT", context)
-        self._map = _file_of(layer, "Map")
+        self._map = _file_of(layer, tr("Map"))
         self._title = os.path.splitext(os.path.basename(self._map))[0]
         self._layers = {}
         for name in ("REFERENCE", "ZONES"):
@@ -118,20 +120,21 @@ class AssessSample(MapAlgorithm, PolygonAlgorithm):
 
     NAME = "assesssample"
     COMMAND, SUBCOMMAND, OPTIONS = "assess", "sample", "assess sample"
-    TITLE = "Draw a sample to assess a map"
-    TAGS = "accuracy assessment validation sample stratified reference labels"
+    TITLE = tr("Draw a sample to assess a map")
+    TAGS = tr("accuracy assessment validation sample stratified reference labels")
     SUFFIXES = MappingProxyType({"OUTPUT": (".gpkg",)})
     LAYERS = MappingProxyType({"OUTPUT": "sample"})
-    OUTPUT_HELP = "A GeoPackage with the form in which the units are labeled."
-    HELP = (
-        "Draws cells of a map, by chance, to be labeled by you: the basis of an honest figure of"
-        " its accuracy.<br><br>Open the form of each unit (Identify, or the attribute table in form"
-        " view) and choose what is there without looking at the map; <i>cannot tell</i> is an"
-        " answer too. Then run <b>Assess a map by a labeled sample</b>."
+    OUTPUT_HELP = tr("A GeoPackage with the form in which the units are labeled.")
+    HELP = tr(
+        "Draws cells of a map, by chance, to be labeled by you: the basis of an honest"
+        " figure of its accuracy.<br><br>Open the form of each unit (Identify, or the"
+        " attribute table in form view) and choose what is there without looking at the"
+        " map; <i>cannot tell</i> is an answer too. Then run <b>Assess a map by a"
+        " labeled sample</b>."
     )
 
     def model_title(self, values: Mapping[str, Any]) -> str:
-        return "sample"
+        return tr("sample")
 
 
 class AssessAccuracy(MapAlgorithm):
@@ -139,22 +142,22 @@ class AssessAccuracy(MapAlgorithm):
 
     NAME = "assessaccuracy"
     COMMAND, SUBCOMMAND, OPTIONS = "assess", "accuracy", "assess accuracy"
-    TITLE = "Assess a map by a labeled sample"
-    TAGS = "accuracy assessment validation error matrix confusion area adjusted"
-    REFERENCE = "The sample that was labeled, or other points or polygons with a class."
-    HELP = (
-        "Says how right a map is by labels of a sample, and how much of each class there is: a page"
-        " with the accuracies and their errors, the areas adjusted for the map's mistakes, and the"
-        " error matrix; tables beside it."
+    TITLE = tr("Assess a map by a labeled sample")
+    TAGS = tr("accuracy assessment validation error matrix confusion area adjusted")
+    REFERENCE = tr("The sample that was labeled, or other points or polygons with a class.")
+    HELP = tr(
+        "Says how right a map is by labels of a sample, and how much of each class"
+        " there is: a page with the accuracies and their errors, the areas adjusted for"
+        " the map's mistakes, and the error matrix; tables beside it."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         super().initAlgorithm(configuration)
-        self.addOutput(QgsProcessingOutputHtml("PAGE", "Accuracy"))
+        self.addOutput(QgsProcessingOutputHtml("PAGE", tr("Accuracy")))
 
     def destination(self) -> QgsProcessingParameterDefinition:
-        folder = QgsProcessingParameterFolderDestination("OUTPUT", "Folder of the assessment")
-        return shared.described(folder, "Holds the page and the tables (JSON, CSV).")
+        folder = QgsProcessingParameterFolderDestination("OUTPUT", tr("Folder of the assessment"))
+        return shared.described(folder, tr("Holds the page and the tables (JSON, CSV)."))
 
     def results(
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
@@ -167,38 +170,38 @@ class Areas(MapAlgorithm):
 
     NAME = "areas"
     COMMAND = "areas"
-    TITLE = "Areas of the classes of a map"
-    TAGS = "area statistics table zones hectares"
+    TITLE = tr("Areas of the classes of a map")
+    TAGS = tr("area statistics table zones hectares")
     SUFFIXES = MappingProxyType({"OUTPUT": (".csv",)})
-    REFERENCE = "A labeled sample of the map: the areas adjusted for its mistakes, too."
+    REFERENCE = tr("A labeled sample of the map: the areas adjusted for its mistakes, too.")
     REFERENCE_OPTIONAL = True
-    HELP = (
-        "Writes how much of each class a map has, as a whole and in zones, to a table (CSV) and"
-        " shows it in the results viewer. A cell that a zone cuts counts in part, by its area."
+    HELP = tr(
+        "Writes how much of each class a map has, as a whole and in zones, to a table"
+        " (CSV) and shows it in the results viewer. A cell that a zone cuts counts in"
+        " part, by its area."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         super().initAlgorithm(configuration)
-        self.addOutput(QgsProcessingOutputHtml("PAGE", "Areas"))
+        self.addOutput(QgsProcessingOutputHtml("PAGE", tr("Areas")))
 
     def parameters(self) -> shared.Parameters:
-        zones = QgsProcessingParameterVectorLayer("ZONES", "Zones", _POLYGONS, optional=True)
+        zones = QgsProcessingParameterVectorLayer("ZONES", tr("Zones"), _POLYGONS, optional=True)
         return [
-            shared.described(zones, "Polygons: the areas of the classes in each too."),
+            shared.described(zones, tr("Polygons: the areas of the classes in each too.")),
             *super().parameters(),
         ]
 
     def destination(self) -> QgsProcessingParameterDefinition:
-        table = QgsProcessingParameterFileDestination("OUTPUT", "Table", "CSV files (*.csv)")
-        return shared.described(table, "The areas as CSV.")
+        table = QgsProcessingParameterFileDestination(
+            "OUTPUT", tr("Table"), tr("CSV files (*.csv)")
+        )
+        return shared.described(table, tr("The areas as CSV."))
 
     def results(
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
-        page = QgsProcessingUtils.generateTempFilename("areas.html")
-        with open(page, "w", encoding="utf-8") as file:
-            file.write(areas_page(self._title, values["areas"]))
-        return {"OUTPUT": output, "PAGE": page}
+        return {"OUTPUT": output, "PAGE": shown_areas(self._title, output)}
 
 
 class Refine(MapAlgorithm, LandUseAlgorithm):
@@ -208,26 +211,10 @@ class Refine(MapAlgorithm, LandUseAlgorithm):
     COMMAND = "refine"
     TITLE = "Refine a map"
     LAYERS = MappingProxyType({"OUTPUT": "landuse", "CELLS": "cells"})
-    TAGS = "legend crosswalk corine anderson generalize smooth majority filter"
-    HELP = (
-        "Makes another map of a map's cells, without raster or model: told in another legend, with"
-        " fewer classes, smoother, or without small regions."
-    )
-
-
-def areas_page(title: str, rows: list[dict[str, Any]]) -> str:
-    """The table of areas as a page: a row a class and zone, in hectares and shares of the zone."""
-    lines = [
-        f"<tr><td>{html.escape(str(row['zone']))}</td><td>{html.escape(row['name'])}</td>"
-        f"<td align='right'>{row['area_m2'] / 1e4:,.2f}</td>"
-        f"<td align='right'>{row['share']:.1%}</td></tr>"
-        for row in rows
-    ]
-    return (
-        f"<html><head><meta charset='utf-8'><title>{html.escape(title)}</title></head><body>"
-        f"<h2>{html.escape(title)}</h2><table cellpadding='4'><tr><th align='left'>Zone</th>"
-        "<th align='left'>Class</th><th align='right'>Area, ha</th><th align='right'>Share</th>"
-        f"</tr>{''.join(lines)}</table></body></html>\n"
+    TAGS = tr("legend crosswalk corine anderson generalize smooth majority filter")
+    HELP = tr(
+        "Makes another map of a map's cells, without raster or model: told in another"
+        " legend, with fewer classes, smoother, or without small regions."
     )
 
 
@@ -236,12 +223,16 @@ def _file_of(layer: QgsVectorLayer | None, title: str) -> str:
     path = "" if layer is None else layer.source().split("|")[0]
     if not os.path.isfile(path):
         raise QgsProcessingException(
-            f"{title}: choose a layer that is a file on this computer. Save another one first"
-            " (Export ▸ Save Features As…)."
+            tr(
+                "{title}: choose a layer that is a file on this computer. Save another one"
+                " first (Export ▸ Save Features As…)."
+            ).format(title=title)
         )
     if layer.isEditable() and layer.isModified():
         raise QgsProcessingException(
-            f"{title}: the layer '{layer.name()}' has changes that are not saved. Save them first."
+            tr(
+                "{title}: the layer '{name}' has changes that are not saved. Save them first."
+            ).format(title=title, name=layer.name())
         )
     return os.path.abspath(path)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from qgis.core import QgsProcessingContext, QgsProcessingParameterDefinition
 
+from ..i18n import tr
+from ..pages import page
 from . import parameters as shared
 from .base import RsscAlgorithm
 
@@ -17,18 +19,21 @@ class Info(RsscAlgorithm):
 
     NAME = "info"
     COMMAND = "info"
-    TITLE = "Raster info"
-    GROUP = "Land use"
-    TAGS = "information bands mask crs resolution tiles plan"
-    HELP = (
-        "Shows what Classify scene sees in a raster and would do with it: bands, mask, CRS, meters"
-        " a pixel, scaling, tiles, and about how long it would take. Nothing is classified."
+    TITLE = tr("Raster info")
+    GROUP = "landuse"
+    TAGS = tr("information bands mask crs resolution tiles plan")
+    HELP = tr(
+        "Shows what Classify scene sees in a raster and would do with it: bands, mask,"
+        " CRS, meters a pixel, scaling, tiles, and about how long it would take."
+        " Nothing is classified."
     )
     SUFFIXES = MappingProxyType({"OUTPUT": shared.HTML})
 
     def destination(self) -> QgsProcessingParameterDefinition:
-        page = shared.html_file("OUTPUT", "Raster info")
-        return shared.described(page, "A page with the findings, shown in the results viewer.")
+        report = shared.html_file("OUTPUT", tr("Raster info"))
+        return shared.described(
+            report, tr("A page with the findings, shown in the results viewer.")
+        )
 
     def output_arguments(self, output: str) -> list[str]:
         return []
@@ -41,11 +46,8 @@ class Info(RsscAlgorithm):
             f"<td>{_shown(value)}</td></tr>"
             for name, value in values.items()
         )
-        with open(output, "w", encoding="utf-8") as page:
-            page.write(
-                "<html><head><meta charset='utf-8'></head><body>"
-                f"<table cellpadding='4'>{rows}</table></body></html>\n"
-            )
+        with open(output, "w", encoding="utf-8") as file:
+            file.write(page(self.raster.title, f"<table cellpadding='4'>{rows}</table>"))
         return {"OUTPUT": output}
 
 

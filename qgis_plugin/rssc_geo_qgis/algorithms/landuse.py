@@ -11,6 +11,7 @@ from typing import Any
 from qgis.core import QgsProcessingContext
 
 from .. import results
+from ..i18n import tr
 from .polygons import PolygonAlgorithm
 
 
@@ -19,9 +20,9 @@ class LandUseAlgorithm(PolygonAlgorithm):
 
     SUFFIXES = MappingProxyType({"OUTPUT": (".gpkg", ".fgb", ".geojson", ".shp")})
     LAYERS = MappingProxyType({"OUTPUT": "landuse", "CELLS": "cells", "REVIEW_LAYER": "review"})
-    OUTPUT_HELP = (
-        "A GeoPackage holds all layers with their styles; other formats get more files, such as"
-        " x_cells."
+    OUTPUT_HELP = tr(
+        "A GeoPackage holds all layers with their styles; other formats get more"
+        " files, such as x_cells."
     )
 
     def check_destination(
@@ -37,7 +38,6 @@ class LandUseAlgorithm(PolygonAlgorithm):
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
     ) -> dict[str, Any]:
         found = super().results(values, output, context)
-        found.update(self.files_made())
         if "CLASS_RASTER" in found:
             titles = {entry["id"]: entry["title"] for entry in values["classes"]}
             results.load_class_raster(

@@ -28,6 +28,7 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
+from ..i18n import tr
 from ..options import Option
 
 Parameters = list[QgsProcessingParameterDefinition]
@@ -52,7 +53,6 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _PLAIN_GROUPS = frozenset({"Input"})
 """Shown at once; the options of all other groups are among the advanced parameters."""
 _OUTPUT_GROUP = "Output"
-_ACRONYMS = frozenset({"aoi", "crs"})
 _OPTIONAL_DESTINATION = MappingProxyType({"optional": True, "createByDefault": False})
 
 
@@ -85,9 +85,11 @@ def polygons(name: str, title: str, *, optional: bool = False) -> QgsProcessingP
 OVERRIDES: Mapping[str, Override] = MappingProxyType(
     {
         "aoi": Override(
-            title="Area of interest",
-            help="Only cells whose center lies in these polygons; 'Selected features only' narrows"
-            " it further.",
+            title=tr("Area of interest"),
+            help=tr(
+                "Only cells whose center lies in these polygons; 'Selected features only'"
+                " narrows it further."
+            ),
             make=lambda name, title: polygons(name, title, optional=True),
             plain=True,
         ),
@@ -95,20 +97,23 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "model": Override(plain=True),
         "bounds": Override(
             name="EXTENT",
-            help="Only cells whose center lies in this rectangle, for example the canvas extent."
-            " Online layers need it.",
+            title=tr("Extent"),
+            help=tr(
+                "Only cells whose center lies in this rectangle, for example the canvas"
+                " extent. Online layers need it."
+            ),
             make=lambda name, title: QgsProcessingParameterExtent(name, title, optional=True),
             plain=True,
         ),
         "at": Override(
-            title="Point",
-            help="A place in the cell, in any CRS.",
+            title=tr("Point"),
+            help=tr("A place in the cell, in any CRS."),
             make=QgsProcessingParameterPoint,
             plain=True,
         ),
         "field": Override(
-            title="Field with the class",
-            help="The column that names the class of a polygon.",
+            title=tr("Field with the class"),
+            help=tr("The column that names the class of a polygon."),
             make=lambda name, title: QgsProcessingParameterField(
                 name, title, parentLayerParameterName="LABELS"
             ),
@@ -120,36 +125,46 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             ),
         ),
         "class_raster": Override(
-            title="Classes as raster",
-            help="A GeoTIFF with one pixel a cell, or finer where outlines follow the picture: the"
-            " class_id of its class.",
+            title=tr("Classes as raster"),
+            help=tr(
+                "A GeoTIFF with one pixel a cell, or finer where outlines follow the picture:"
+                " the class_id of its class."
+            ),
             make=lambda name, title: QgsProcessingParameterRasterDestination(
                 name, title, **_OPTIONAL_DESTINATION
             ),
             suffixes=(".tif", ".tiff"),
         ),
         "review": Override(
-            title="Cells to review",
-            help="Also a layer of the so many cells that are most worth labeling: fill in its field"
-            " 'label' and train with it.",
+            title=tr("Cells to review"),
+            help=tr(
+                "Also a layer of the so many cells that are most worth labeling: fill in its"
+                " field 'label' and train with it."
+            ),
         ),
-        "other": Override(title="No class 'other'", help="Every tile gets one of the classes."),
-        "no_unknown": Override(title="No class 'Unknown'"),
-        "adapt_shares": Override(title="Adapt to the shares of the classes"),
-        "smooth": Override(title="Do not let neighbors tell a cell's class"),
-        "snap": Override(title="Outlines follow the picture"),
-        "areas": Override(title="Table of areas"),
-        "zone_field": Override(title="Field of the zones' names"),
-        "sample_size": Override(title="Units to draw", plain=True),
+        "other": Override(
+            title=tr("No class 'other'"), help=tr("Every tile gets one of the classes.")
+        ),
+        "no_unknown": Override(title=tr("No class 'Unknown'")),
+        "adapt_shares": Override(title=tr("Adapt to the shares of the classes")),
+        "smooth": Override(title=tr("Do not let neighbors tell a cell's class")),
+        "snap": Override(title=tr("Outlines follow the picture")),
+        "areas": Override(title=tr("Table of areas")),
+        "zone_field": Override(title=tr("Field of the zones' names")),
+        "sample_size": Override(title=tr("Units to draw"), plain=True),
         "legend": Override(
-            help="groups, anderson-1, anderson-2, corine-1, corine-2 or osm-landuse, or the JSON"
-            " file of a crosswalk. Empty: the map's own classes.",
+            help=tr(
+                "groups, anderson-1, anderson-2, corine-1, corine-2 or osm-landuse, or the"
+                " JSON file of a crosswalk. Empty: the map's own classes."
+            ),
         ),
-        "only_classes": Override(title="Only these classes"),
-        "exclude_classes": Override(title="Without these classes"),
-        "crs": Override(title="CRS of the result"),
+        "only_classes": Override(title=tr("Only these classes")),
+        "exclude_classes": Override(title=tr("Without these classes")),
+        "crs": Override(title=tr("CRS of the result")),
         "device": Override(
-            help="cpu, cuda, cuda:1 or mps. Empty: that of the settings, else the fastest there is."
+            help=tr(
+                "cpu, cuda, cuda:1 or mps. Empty: that of the settings, else the fastest there is."
+            )
         ),
     }
 )
@@ -170,9 +185,9 @@ def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
     """The parameter of an option, with its tool tip."""
     override = OVERRIDES.get(option.name, _NONE)
     name = parameter_name(option)
-    title = override.title or _title(option, name)
+    title = override.title or tr(option.title)
     parameter = override.make(name, title) if override.make else _by_type(option, name, title)
-    described(parameter, override.help or option.help)
+    described(parameter, override.help or tr(option.help))
     shown = override.plain or option.required or option.group in _PLAIN_GROUPS
     return parameter if shown or parameter.isDestination() else advanced(parameter)
 
@@ -195,9 +210,9 @@ def resolution() -> QgsProcessingParameterDefinition:
     """How finely a layer that has no file is fetched."""
     double = QgsProcessingParameterNumber.Type.Double
     parameter = QgsProcessingParameterNumber(
-        "RESOLUTION", "Resolution of online layers (m)", double, 1.0, minValue=0.01
+        "RESOLUTION", tr("Resolution of online layers (m)"), double, 1.0, minValue=0.01
     )
-    help_text = (
+    help_text = tr(
         "Meters a pixel at which a WMS, WMTS or XYZ layer is fetched; files are read as they are."
     )
     return advanced(described(parameter, help_text))
@@ -206,13 +221,6 @@ def resolution() -> QgsProcessingParameterDefinition:
 def html_file(name: str, title: str) -> QgsProcessingParameterFileDestination:
     """A page to write, shown in the results viewer."""
     return _file_to_write("HTML", name, title, optional=False)
-
-
-def _title(option: Option, name: str) -> str:
-    words = [word.upper() if word in _ACRONYMS else word for word in name.lower().split("_")]
-    text = " ".join(words)
-    unit = f" ({option.unit})" if option.unit else ""
-    return text[0].upper() + text[1:] + unit
 
 
 def _by_type(option: Option, name: str, title: str) -> QgsProcessingParameterDefinition:
@@ -268,6 +276,8 @@ def _file_to_write(
     form: str, name: str, title: str, *, optional: bool
 ) -> QgsProcessingParameterFileDestination:
     suffixes = SUFFIXES.get(form, ())
-    kinds = f"{form} files (*{suffixes[0]})" if suffixes else "All files (*)"
+    kinds = tr("All files (*)")
+    if suffixes:
+        kinds = tr("{form} files (*{suffix})").format(form=form, suffix=suffixes[0])
     by_default = {} if not optional else _OPTIONAL_DESTINATION
     return QgsProcessingParameterFileDestination(name, title, kinds, **by_default)

@@ -9,22 +9,26 @@ from typing import Any
 from qgis.core import (
     QgsProcessing,
     QgsProcessingContext,
+    QgsProcessingOutputHtml,
     QgsProcessingOutputVectorLayer,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterVectorDestination,
 )
 
 from .. import results
+from ..i18n import tr
+from ..pages import shown_areas
 from . import parameters as shared
 from .base import RsscAlgorithm
 
+_AREAS, _AREAS_PAGE = "AREAS", "AREAS_PAGE"
 _POLYGONS = QgsProcessing.SourceType.TypeVectorPolygon
 
 
 class PolygonAlgorithm(RsscAlgorithm):
     """Adds outputs for the other layers, and loads all layers that were written."""
 
-    GROUP = "Land use"
+    GROUP = "landuse"
     LAYERS: Mapping[str, str] = MappingProxyType({})
     """The backend's layers, by the output that names them.
 
@@ -38,6 +42,13 @@ class PolygonAlgorithm(RsscAlgorithm):
             if name != "OUTPUT":
                 title = results.TITLES[layer]
                 self.addOutput(QgsProcessingOutputVectorLayer(name, title, _POLYGONS))
+
+        if self.parameterDefinition(_AREAS) is not None:
+            self.addOutput(QgsProcessingOutputHtml(_AREAS_PAGE, tr("Areas")))
+
+    def classes(self, values: Mapping[str, Any]) -> results.Classes:
+        """The classes that occur, for the legend."""
+        return values.get("classes", ())
 
     def model_title(self, values: Mapping[str, Any]) -> str:
         """What made the result, for the name of its group."""
@@ -59,6 +70,10 @@ class PolygonAlgorithm(RsscAlgorithm):
     ) -> dict[str, Any]:
         layers = results.layer_sources(output, values.get("outputs", ()))
         self.run_group = results.RunGroup.of(self.input_title(), self.model_title(values))
-        classes = values.get("classes", ())
+        classes = self.classes(values)
         results.load_on_completion(context, self._asked, layers, self.run_group, classes=classes)
-        return {name: layers[layer] for name, layer in self.LAYERS.items() if layer in layers}
+        found = {name: layers[layer] for name, layer in self.LAYERS.items() if layer in layers}
+        found.update(self.files_made())
+        if _AREAS in found:
+            found[_AREAS_PAGE] = shown_areas(self.input_title(), found[_AREAS])
+        return found

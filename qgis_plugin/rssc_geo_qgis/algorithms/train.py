@@ -11,6 +11,7 @@ from qgis.core import (
     QgsProcessingParameterFolderDestination,
 )
 
+from ..i18n import tr
 from ..inputs import write_polygons
 from . import parameters as shared
 from .base import RsscAlgorithm
@@ -21,26 +22,26 @@ class Train(RsscAlgorithm):
 
     NAME = "train"
     COMMAND = "train"
-    TITLE = "Train classifier from labeled polygons"
-    GROUP = "Models"
-    TAGS = "land use training fine tune samples ai"
+    TITLE = tr("Train classifier from labeled polygons")
+    GROUP = "models"
+    TAGS = tr("land use training fine tune samples ai")
     OPTIONS = "train --raster"
     # The labels say where, and patches are as large as tiles.
     LEFT_OUT = frozenset({"aoi", "bounds", "cell_size"})
     NEEDS = ("--raster", "--labels", "--field", "--class-words")
-    HELP = (
-        "Makes a model of your own classes from polygons that you have drawn over the raster and"
-        " labeled.<br><br>Its folder is then the Model of Classify scene. Draw at least some twenty"
-        " tiles of each class, in several places."
+    HELP = tr(
+        "Makes a model of your own classes from polygons that you have drawn over the"
+        " raster and labeled.<br><br>Its folder is then the Model of Classify scene."
+        " Draw at least some twenty tiles of each class, in several places."
     )
 
     def parameters(self) -> shared.Parameters:
-        labels = shared.polygons("LABELS", "Labeled polygons")
-        return [shared.described(labels, "Polygons of any CRS over the raster.")]
+        labels = shared.polygons("LABELS", tr("Labeled polygons"))
+        return [shared.described(labels, tr("Polygons of any CRS over the raster."))]
 
     def destination(self) -> QgsProcessingParameterDefinition:
-        folder = QgsProcessingParameterFolderDestination("OUTPUT", "Model folder")
-        return shared.described(folder, "The folder that will hold the model.")
+        folder = QgsProcessingParameterFolderDestination("OUTPUT", tr("Model folder"))
+        return shared.described(folder, tr("The folder that will hold the model."))
 
     def raster_arguments(self, source: str) -> list[str]:
         return ["--raster", source]

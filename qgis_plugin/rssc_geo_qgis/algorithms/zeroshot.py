@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
+from ..i18n import tr
 from . import parameters as shared
 from .landuse import LandUseAlgorithm
 
@@ -19,21 +20,24 @@ class ZeroShot(LandUseAlgorithm):
 
     NAME = "zeroshot"
     COMMAND = "zero-shot"
-    TITLE = "Zero-shot classify"
-    TAGS = "land use cover scene classification words clip open vocabulary ai"
+    TITLE = tr("Zero-shot classify")
+    TAGS = tr("land use cover scene classification words clip open vocabulary ai")
     # What is like no named class is `other`; familiarity is of the model's own classes.
     LEFT_OUT = frozenset({"no_unknown"})
-    HELP = (
-        "Makes a land-use map with classes of your own words, without training, such as"
-        " <i>vineyard, olive grove, greenhouse</i>.<br><br>Every tile gets the class whose words"
-        " are most like it, or <i>other</i> where it is more like something that was not named."
-        " Name what there is, not only what you look for. The results are those of Classify scene."
+    HELP = tr(
+        "Makes a land-use map with classes of your own words, without training, such"
+        " as <i>vineyard, olive grove, greenhouse</i>.<br><br>Every tile gets the class"
+        " whose words are most like it, or <i>other</i> where it is more like something"
+        " that was not named. Name what there is, not only what you look for. The"
+        " results are those of Classify scene."
     )
 
     def parameters(self) -> shared.Parameters:
-        classes = QgsProcessingParameterString("CLASSES", "Classes", multiLine=True)
+        classes = QgsProcessingParameterString("CLASSES", tr("Classes"), multiLine=True)
         return [
-            shared.described(classes, "Names of the classes, separated by commas or one a line."),
+            shared.described(
+                classes, tr("Names of the classes, separated by commas or one a line.")
+            ),
         ]
 
     def more_arguments(
@@ -43,6 +47,8 @@ class ZeroShot(LandUseAlgorithm):
         names = [name.strip() for name in text.replace("\n", ",").split(",") if name.strip()]
         if len(names) < 1 + self.parameterAsBool(parameters, "NO_OTHER", context):
             raise QgsProcessingException(
-                f"Classes: {text.strip()!r} names {len(names)} class(es); give more."
+                tr("Classes: {text!r} names {count} class(es); give more.").format(
+                    text=text.strip(), count=len(names)
+                )
             )
         return ["--classes=" + ",".join(names), *super().more_arguments(parameters, context, work)]

@@ -1,0 +1,140 @@
+"""Change between two dates, an archive of scenes, and what is found in it, as layers."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip(
+    "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
+)
+
+import processing
+from helpers import algorithm, group_of, loaded, whole_tiles
+from qgis.core import (
+    QgsMultiBandColorRenderer,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+from rssc_geo_qgis import settings
+from rssc_geo_qgis.similar import question_of
+
+TILES = whole_tiles("200px")  # 12 cells of the fixture `scene`
+
+
+@pytest.fixture
+def later(scene, tmp_path):
+    """The same place, whose western half has become water."""
+    from osgeo import gdal
+
+    path = tmp_path / "later.tif"
+    path.write_bytes(scene.read_bytes())
+    dataset = gdal.Open(str(path), gdal.GA_Update)
+    for band, value in ((1, 20), (2, 60), (3, 110)):
+        water = bytes([value]) * (400 * 600)
+        dataset.GetRasterBand(band).WriteRaster(0, 0, 400, 600, water)
+    return path
+
+
+def test_change_is_a_styled_group(run_in_desktop, scene, later, tmp_path, feedback):
+    found = run_in_desktop(
+        algorithm("change"),
+        {
+            "INPUT": str(scene),
+            "LATER": str(later),
+            **TILES,
+            "LEAST_PROBABILITY": 0.01,
+            "AREAS": str(tmp_path / "areas.csv"),
+            "OUTPUT": loaded(tmp_path / "change.gpkg"),
+        },
+    )
+    assert found["OUTPUT"] == f"{tmp_path}/change.gpkg|layername=change"
+    regions, cells = (node.layer() for node in group_of("scene").findLayers())
+    assert (regions.name(), cells.name()) == ("Change", "Cells")
+    assert regions.featureCount() > 0
+    assert regions.renderer().classAttribute() == "to_class"
+    shown = {entry.value() for entry in regions.renderer().categories()} - {""}
+    assert shown == regions.uniqueValues(regions.fields().indexOf("to_class"))
+    assert cells.renderer().type() == "graduatedSymbol"
+    assert cells.featureCount() == 12
+    with open(found["AREAS_PAGE"], encoding="utf-8") as page:
+        assert ">Before</th><th align='left'>After</th>" in page.read()
+    assert any(" of 12 cells changed, in " in line for line in feedback.lines)
+    assert feedback.percents == sorted(feedback.percents)
+
+
+def test_two_layers_that_are_read_in_different_ways(scene, later, tmp_path):
+    layer = QgsRasterLayer(str(later), "later")
+    layer.setRenderer(QgsMultiBandColorRenderer(layer.dataProvider(), 3, 2, 1))
+    run = {"INPUT": str(scene), "LATER": layer, "OUTPUT": str(tmp_path / "change.gpkg")}
+    with pytest.raises(QgsProcessingException, match="'scene' and 'later' show other bands"):
+        processing.run("rsscgeo:change", run)
+
+
+def test_from_rasters_to_hits_and_more_like_one(run_in_desktop, scene, later, tmp_path, feedback):
+    archive = tmp_path / "my archive"
+    made = {"INPUT": [str(scene), str(later)], **TILES, "OUTPUT": str(archive)}
+    assert run_in_desktop(algorithm("index"), made) == {"OUTPUT": str(archive)}
+    assert "The archive holds 24 cells of 2 scenes" in feedback.lines
+    assert settings.get(settings.ARCHIVE) == str(archive)
+
+    raster = QgsRasterLayer(str(scene), "my scene")
+    QgsProject.instance().addMapLayer(raster)
+    search = algorithm("search")
+    assert search.parameterDefinition("INPUT").defaultValue() == str(archive)
+    asked = {"INPUT": str(archive), "WORDS": "water", "HITS": 5}
+    run_in_desktop(search, {**asked, "OUTPUT": loaded(tmp_path / "hits.gpkg")})
+    (hits,) = (node.layer() for node in group_of("my archive").findLayers())
+    assert hits.name() == "Hits"
+    assert hits.featureCount() == 5
+    assert hits.renderer().type() == "categorizedSymbol"
+    assert "5 cells found among 24" in feedback.lines
+
+    example = {"LIKE": raster, "AT": "500100,4999900 [EPSG:32632]"}
+    again = {"INPUT": str(archive), **example, "HITS": 3, "SHEET": "TEMPORARY_OUTPUT"}
+    found = run_in_desktop(search, {**again, "OUTPUT": str(tmp_path / "like.gpkg")})
+    like = QgsVectorLayer(found["OUTPUT"])
+    best = next(feature for feature in like.getFeatures() if feature["rank"] == 1)
+    assert (best["source"], best["row"], best["col"]) == ("scene.tif", 0, 0)
+    assert best["score"] > 0.99  # itself
+    with open(found["SHEET"], encoding="utf-8") as sheet:
+        assert "</html>" in sheet.read()
+
+    # More like this: the cell is the example, its raster is found among the layers.
+    question = question_of(like, best)
+    assert question["LIKE"].id() == raster.id()
+    context = QgsProcessingContext()
+    point = search.parameterAsPoint(question, "AT", context, raster.crs())
+    assert 500_000 < point.x() < 500_400
+    assert 4_999_600 < point.y() < 5_000_000
+    QgsProject.instance().removeMapLayer(raster)
+    assert question_of(like, best) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "'.*' is none. Choose the folder that Make an archive"),
+        ({"card": True}, "Say what to look for: Words, an Example, or both"),
+        (
+            {"card": True, "WORDS": "sea", "AT": "1,1 [EPSG:4326]"},
+            "Point of the example: choose the raster",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_meant(tmp_path, more, words):
+    if more.pop("card", False):
+        (tmp_path / "archive.json").write_text("{}")
+    run = {"INPUT": str(tmp_path), "OUTPUT": "TEMPORARY_OUTPUT", **more}
+    with pytest.raises(QgsProcessingException, match=words):
+        processing.run("rsscgeo:search", run)
+
+
+def test_embeddings_are_a_table(scene, tmp_path):
+    output = str(tmp_path / "cells.parquet")
+    run = {"INPUT": str(scene), **TILES, "OUTPUT": output}
+    assert processing.run("rsscgeo:embed", run) == {"OUTPUT": output}
+    with open(output, "rb") as table:
+        assert table.read(4) == b"PAR1"
