@@ -91,8 +91,8 @@ class Prediction:
     ----------
     probabilities : float32 (B, C), calibrated by the card's temperature
     captions : B
-    familiarity : float32 (B,), the share of the model's validation pictures that are less like what
-        it learned from; NaN where it cannot tell
+    familiarity : float32 (B,), the share of crops of validation pictures that are less like what
+        the model learned from; NaN where it cannot tell
     embeddings : float32 (B, D), unit vectors in the space of the model's texts; None where they
         were not asked for
     """

@@ -28,6 +28,7 @@ from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_f
 from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import (
+    NAME_ALL,
     CellBatch,
     EmbeddingLayer,
     EmbeddingSource,
@@ -36,6 +37,7 @@ from rssc_geo.output import (
     LandUseWriter,
     OutputTarget,
     PartFile,
+    UnknownRule,
     date_text,
 )
 from rssc_geo.progress import Progress
@@ -78,7 +80,9 @@ class SceneRun:
             classes=legend_of(card) if target.unknown else card.classes,
             run_key=self._key(),
             provenance=self._provenance(),
-            unknown_below=card.unknown_below if target.unknown and card.tells_unknown else 0.0,
+            unknown=UnknownRule(card.unknown_below, card.unknown_raster_below)
+            if target.unknown and card.tells_unknown
+            else NAME_ALL,
         )
         log.info("%d tiles to look at; part file %s", len(self.tiles), target.part_path)
         self.watermark = self._writer.watermark

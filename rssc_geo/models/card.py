@@ -179,7 +179,7 @@ _CAPTIONER = MappingProxyType(
     }
 )
 _ALIGNMENT = MappingProxyType({"image_width": _WIDTH, "text_width": _WIDTH})
-_FAMILIARITY = MappingProxyType({"image_width": _WIDTH, "levels": (2, 10_001)})
+_FAMILIARITY = MappingProxyType({"image_width": _WIDTH, "hidden": (1, 4096), "levels": (2, 10_001)})
 _LOCAL = MappingProxyType({"stride": (1, 256), "receptive_field": (1, 1024)})
 
 
@@ -275,7 +275,9 @@ class ModelCard:
         its input, where it looks locally, so that windows of a raster can share its features; None:
         every tile is looked at by itself
     familiarity : arguments of the part that says how familiar a picture is; None: there is none
-    unknown_below : what is less familiar is ``Unknown``
+    unknown_below : a cell that is less familiar is ``Unknown``
+    unknown_raster_below : where the median cell of a raster is less familiar, all its cells are
+        ``Unknown``
     raster_bands : bands of a raster, counted from 1, that are read as red, green and blue unless
         others are asked for: those that it was trained with; None: as the raster tells
     stretch : likewise the scaling of a raster to 8 bit
@@ -305,7 +307,8 @@ class ModelCard:
     special_tokens: bool = False
     local_features: Mapping[str, int] | None = None
     familiarity: Mapping[str, Any] | None = None
-    unknown_below: float = 0.0002
+    unknown_below: float = 0.0005
+    unknown_raster_below: float = 0.0015
     raster_bands: tuple[int, ...] | None = None
     stretch: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -359,6 +362,7 @@ class ModelCard:
         check_integer(self.max_tokens, "max_tokens", 1, _LONGEST_TEXT)
         check_number(self.temperature, "temperature", 1e-3, 1e3)
         check_number(self.unknown_below, "unknown_below", 0, 1)
+        check_number(self.unknown_raster_below, "unknown_raster_below", 0, 1)
         if self.cpu_tiles_per_s is not None:
             check_number(self.cpu_tiles_per_s, "cpu_tiles_per_s", 1e-6, 1e6)
 

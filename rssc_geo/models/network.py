@@ -420,14 +420,16 @@ class Alignment(nn.Module):
 class Familiarity(nn.Module):
     """How like the pictures of its training an image is, in [0, 1], by its mean token.
 
-    A linear score of the square roots of the token's numbers tells pictures from above from what is
-    none (noise, maps, elevation, radar …); familiarity is the share of the validation pictures that
-    score less. ``scores`` are the score's ``levels`` quantiles among them, lowest first.
+    A score of the square roots of the token's numbers, with one hidden layer, tells pictures from
+    above from what is none (noise, maps, elevation, radar …); familiarity is the share of crops of
+    the validation pictures that score less. ``scores`` are the score's ``levels`` quantiles among
+    them, lowest first.
     """
 
-    def __init__(self, *, image_width: int, levels: int) -> None:
+    def __init__(self, *, image_width: int, hidden: int, levels: int) -> None:
         super().__init__()
-        self.weigh = nn.Linear(image_width, 1)
+        self.hidden = nn.Linear(image_width, hidden)
+        self.weigh = nn.Linear(hidden, 1)
         self.scores: torch.Tensor
         self.register_buffer("scores", torch.linspace(-1, 1, levels))
 
@@ -438,7 +440,8 @@ class Familiarity(nn.Module):
 
     def score(self, pooled: torch.Tensor) -> torch.Tensor:
         """Mean image tokens (B, I) → scores (B,), higher for what is more familiar."""
-        scores: torch.Tensor = self.weigh(self.roots(pooled)).squeeze(1)  # (B, 1) → (B,)
+        hidden = torch.relu(self.hidden(self.roots(pooled)))  # (B, H)
+        scores: torch.Tensor = self.weigh(hidden).squeeze(1)  # (B, 1) → (B,)
         return scores
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from rssc_geo.output.placement import GeoGrid, Placement
 from rssc_geo.output.snapping import Pixels, snap_cells, snap_record
 from rssc_geo.output.steps import take_steps
 from rssc_geo.output.target import OutputTarget
+from rssc_geo.output.unknown import NAME_ALL, UnknownRule
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -99,7 +100,7 @@ class LandUseWriter:
     run_key : everything that defines the cells (input, model, options), as JSON values; a part file
         of a run with the same key is resumed
     provenance : what the result says of its making, as JSON values
-    unknown_below : what is less familiar than that is of the last class; 0: all cells are named
+    unknown : which cells are of the last class
 
     Raises ``UsageError`` for classes that the formats cannot hold, and ``OutputError`` when another
     process writes the same target, or a map is there that is not to be replaced.
@@ -113,7 +114,7 @@ class LandUseWriter:
         classes: Sequence[SceneClass],
         run_key: Mapping[str, object],
         provenance: Mapping[str, object],
-        unknown_below: float = 0.0,
+        unknown: UnknownRule = NAME_ALL,
     ) -> None:
         ids = [scene_class.id for scene_class in classes]
         if ids != list(range(len(classes))):
@@ -127,8 +128,8 @@ class LandUseWriter:
         target = replace(target, smooth=target.smooth and grid.cell_size != grid.size)
         self._target, self._geo = target, geo
         self._classes, self._provenance = tuple(classes), provenance
-        self._unknown_below = unknown_below
-        self._named = self._classes[:-1] if unknown_below else self._classes
+        self._unknown = unknown
+        self._named = self._classes[:-1] if unknown.cell else self._classes
         self._placement = Placement(
             geo,
             target.crs or (WGS84 if target.format.wgs84 else geo.crs),
@@ -165,7 +166,7 @@ class LandUseWriter:
         """Keep cells, each given once in a run, and the watermark, in one transaction."""
         target = self._target
         keep = target.probabilities or target.adapt_shares or target.smooth or target.snap
-        rows = make_rows(batch, keep=keep, unknown_below=self._unknown_below)
+        rows = make_rows(batch, keep=keep, unknown_below=self._unknown.cell)
         self._part.append(rows, watermark)
 
     def finish(
@@ -258,7 +259,7 @@ class LandUseWriter:
                 f"{self._part.path} was damaged while it was in use: what was classified is"
                 " dropped, run the same command again"
             )
-        take_steps(self._part, self._target, self._named, unknown_below=self._unknown_below)
+        take_steps(self._part, self._target, self._named, unknown=self._unknown)
         return self._part
 
     def _embedding_layer(self, embedded: EmbeddingSource) -> EmbeddingLayer:

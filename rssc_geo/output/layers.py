@@ -69,7 +69,7 @@ CELL_FIELDS: tuple[Field, ...] = (
         "familiarity",
         "Familiarity",
         "real",
-        "Share of the model's validation pictures that are less like what it has learned",
+        "Share of crops of the validation pictures that are less like what the model has learned",
     ),
     Field(
         "runner_up",

@@ -55,8 +55,8 @@ Row = tuple[
 """A cell: row, col, class id, confidence, runner-up's id, margin, caption, its probabilities,
 familiarity, its mean color, its embedding.
 
-Probabilities and color are float32 bytes, the embedding float16 bytes, or None where they are not
-asked for; the familiarity is None where the model cannot tell.
+Probabilities and color are float32 bytes, the embedding float16 bytes; probabilities and embedding
+are None where they are not asked for, the familiarity where the model cannot tell.
 """
 
 
@@ -104,7 +104,7 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
     Of equal probabilities the lower class comes first, and a class of probability 0, which cannot
     be chosen, is no runner-up. A cell less familiar than ``unknown_below`` is of the class behind
     all that are named, without confidence and margin; its runner-up is what it would have been.
-    ``keep``: whether the rows keep probabilities and colors, for the layers and for steps.
+    ``keep``: whether the rows keep probabilities, for the layers and for steps.
     """
     table = np.ascontiguousarray(batch.probabilities, np.float32)
     order = np.argsort(-table, axis=1, kind="stable")[:, :2]
@@ -122,17 +122,26 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
             [place if place >= 0 else None for place in following.tolist()],
             np.where(unknown, 0, top[:, 0] - second).tolist(),
             batch.captions,
-            _blobs(table, keep=keep),
+            _blobs(table) if keep else [None] * len(table),
             [None if np.isnan(value) else value for value in batch.familiarity.tolist()],
-            _blobs(batch.colors, keep=keep),
+            _blobs(batch.colors),
             [None] * len(table) if halves is None else [half.tobytes() for half in halves],
             strict=True,
         )
     )
 
 
+def as_unknown(rows: Sequence[Row], *, classes: int) -> list[Row]:
+    """The rows of cells that are ``Unknown``, the class behind ``classes``, whatever they were."""
+    return [
+        (row, col, classes, 0.0, class_id if class_id < classes else second, 0.0, text, table, 0.0,
+         color, half)
+        for row, col, class_id, _, second, _, text, table, _, color, half in rows
+    ]  # fmt: skip
+
+
 def batch_of(rows: Sequence[Row]) -> CellBatch:
-    """The cells of rows that keep probabilities and colors."""
+    """The cells of rows that keep probabilities."""
     row, col, *_, captions, probabilities, familiarity, colors, halves = zip(*rows, strict=True)
     return CellBatch(
         np.array(row, np.int32),
@@ -145,10 +154,8 @@ def batch_of(rows: Sequence[Row]) -> CellBatch:
     )
 
 
-def _blobs(table: NDArray[np.float32], *, keep: bool) -> list[bytes] | list[None]:
+def _blobs(table: NDArray[np.float32]) -> list[bytes]:
     """Each row of a table as float32 bytes."""
-    if not keep:
-        return [None] * len(table)
     return [row.tobytes() for row in np.ascontiguousarray(table, np.float32)]
 
 
@@ -362,6 +369,22 @@ class PartFile:
         query = "SELECT count(*) FROM cells WHERE class_id < length(probabilities) / 4"
         (count,) = self._connection.execute(query).fetchone()
         return int(count)
+
+    def share_below(self, familiarity: float) -> float:
+        """The share of all cells that are less familiar than that, in [0, 1]."""
+        query = "SELECT count(*) FROM cells WHERE familiarity < ?"
+        (count,) = self._connection.execute(query, (familiarity,)).fetchone()
+        return count / self._count if self._count else 0.0
+
+    def is_gray(self) -> bool:
+        """Whether no cell has a color: its mean red, green and blue are within one of 255."""
+        for chunk in self.read("color"):
+            if not all(isinstance(blob, bytes) for (blob,) in chunk):
+                return False
+            colors = table_of([blob for (blob,) in chunk])
+            if (np.ptp(colors, axis=1) > 1).any():
+                return False
+        return self._count > 0
 
     def close(self) -> None:
         """Close, keeping the file for the next run; one without cells is of no use and deleted."""

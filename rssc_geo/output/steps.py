@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.output.partfile import CellBatch, PartFile, Row, batch_of, make_rows
+from rssc_geo.output.partfile import CellBatch, PartFile, Row, as_unknown, batch_of, make_rows
 from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
 from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH, GridRow, smoothed
 from rssc_geo.output.target import OutputTarget
+from rssc_geo.output.unknown import UnknownRule
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -29,20 +30,47 @@ log = logging.getLogger(__name__)
 
 
 def take_steps(
-    part: PartFile, target: OutputTarget, classes: Sequence[SceneClass], *, unknown_below: float
+    part: PartFile, target: OutputTarget, classes: Sequence[SceneClass], *, unknown: UnknownRule
 ) -> Mapping[str, object]:
     """Take the steps that are asked for and were not taken yet.
 
     ``part``: of a run whose cells are complete, with their probabilities of ``classes``;
-    ``unknown_below``: as when they were made. Unknown cells tell nothing of the others. Returns
+    ``unknown``: as when they were made. Unknown cells tell nothing of the others. Returns
     what each did, for provenance, by its option's name: of how many ``cells`` it is a function, and
     ``done``, whether they were enough. Raises ``OutputError`` when the part file cannot be written.
     """
+    if unknown.raster and "judge_raster" not in part.steps:
+        _judge_raster(part, len(classes), unknown.raster)
     if target.adapt_shares and "adapt_shares" not in part.steps:
-        _adapt_shares(part, classes, unknown_below)
+        _adapt_shares(part, classes, unknown.cell)
     if target.smooth and "smooth" not in part.steps:
-        _smooth(part, unknown_below)
+        _smooth(part, unknown.cell)
     return part.steps
+
+
+def _judge_raster(part: PartFile, classes: int, below: float) -> None:
+    """All cells are ``Unknown`` where the raster as a whole is unlike what the model has learned.
+
+    A single cell of a map or of radar may pass for a photograph; most of them do not.
+    """
+    unfamiliar, gray = part.share_below(below), part.is_gray()
+    strange = gray or unfamiliar > 0.5
+    record = {"cells": len(part), "unfamiliar": unfamiliar, "gray": gray, "done": strange}
+    if not strange:
+        part.take_step("judge_raster", record)
+        return
+
+    def change(chunks: Iterator[list[Row]]) -> Iterator[list[Row]]:
+        for rows in chunks:
+            yield as_unknown(rows, classes=classes)
+
+    part.take_step("judge_raster", record, change)
+    log.warning(
+        "%s: all cells are Unknown (--no-unknown names them all the same, expect wrong names)",
+        "the raster has no colors, and the model has learned color photographs"
+        if gray
+        else f"{unfamiliar:.0%} of the raster is unlike any photograph that the model has learned",
+    )
 
 
 def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: float) -> None:

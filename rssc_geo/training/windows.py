@@ -70,6 +70,12 @@ def _is_water(looks: _Looks) -> NDArray[np.bool_]:
     return smooth & ~soil & ~plants & ~bushes & ~wet_sand & (looks.gray < 190)
 
 
+def _is_turbid_water(looks: _Looks) -> NDArray[np.bool_]:
+    """Green, brown and gray water, where nothing else in the picture is as smooth."""
+    smooth = (looks.spread < 6) & (looks.range < 20) & (looks.slope < 2.6)
+    return smooth & (looks.gray < 190) & ~_is_water(looks)
+
+
 def _is_lawn(looks: _Looks) -> NDArray[np.bool_]:
     smooth = (looks.spread < 14) & (looks.slope < 8)
     green = (looks.green - looks.red > 4) & (looks.green - looks.blue > 10)
@@ -137,6 +143,17 @@ TEXTURES = (
         _is_water,
     ),
     Texture(
+        "turbid water",
+        ("Pond", "Port", "Bridge"),
+        {"OpenWater": 0.9, "Lake": 0.1},
+        0.16,
+        (0.8, 1.5),
+        0.5,
+        0.02,
+        0.6,
+        _is_turbid_water,
+    ),
+    Texture(
         "lawn",
         ("Park", "Stadium", "GolfCourse", "Playground", "BaseballField", "Meadow", "School"),
         {"Meadow": 1.0},
@@ -171,7 +188,7 @@ TEXTURES = (
     ),
     Texture(
         "plants",
-        ("Meadow", "Shrubland", "Farmland", "PermanentCrop", "Forest", "Mountain"),
+        ("Meadow", "Shrubland", "Farmland", "PermanentCrop", "Forest", "Mountain", "BareLand"),
         {},
         0.35,
         (0.8, 1.2),
@@ -212,7 +229,8 @@ def find_windows(data: SceneImages, rows: NDArray[np.int64]) -> Windows:
     """Find windows of each of ``TEXTURES`` in the pictures ``rows``, the largest first.
 
     Textures whose classes the legend does not have are left out, and so is what is found in
-    pictures whose label allows other classes than those that may hold it. At most three windows are
+    pictures whose label allows other classes than those that may hold it, classes of less than half
+    of its pictures apart. At most three windows are
     taken of a picture, which must have at least 48 pixels a side.
     """
     classes = data.classes
@@ -222,7 +240,8 @@ def find_windows(data: SceneImages, rows: NDArray[np.int64]) -> Windows:
         if not set(texture.means) <= set(classes):
             continue
         within = np.array([name in texture.within for name in classes])
-        holding = ~(data.legend.allowed & ~within).any(1)
+        rare = (data.legend.weights > 0) & (data.legend.weights < 0.5)
+        holding = ~(data.legend.allowed & ~rare & ~within).any(1)
         mine = rows[holding[data.labels[rows]]]
         own = np.isin(classes, list(texture.means or texture.within))
         plain = data.legend.texture & (data.legend.allowed & own).any(1)

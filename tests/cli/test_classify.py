@@ -92,6 +92,23 @@ def test_what_is_far_from_the_model_is_refused_or_unknown(
     assert (cells["familiarity"] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["noise", "gray"])
+def test_a_raster_that_is_no_color_photograph_is_unknown(
+    rssc: Rssc, tmp_path: Path, kind: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 400, 400), np.uint8)
+    if kind == "gray":
+        pixels = texture(400, 400).mean(0).astype(np.uint8)[None].repeat(3, 0)
+    raster = write_raster(tmp_path / "odd.tif", pixels, photometric="rgb")
+    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
+    assert done.code == 0, done.err
+    assert "all cells are Unknown" in done.err
+    assert set(gpd.read_file(tmp_path / "map.gpkg", layer="cells")["class"]) == {"Unknown"}
+    named = rssc("classify", raster, "-o", tmp_path / "named.gpkg", "--no-unknown")
+    assert named.code == 0, named.err
+    assert "Unknown" not in set(gpd.read_file(tmp_path / "named.gpkg", layer="cells")["class"])
+
+
 def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     target = tmp_path / "map.gpkg"
     extras = [

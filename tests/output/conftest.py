@@ -15,7 +15,15 @@ from pyproj import CRS
 
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass
-from rssc_geo.output import CellBatch, GeoGrid, LandUseSummary, LandUseWriter, OutputTarget
+from rssc_geo.output import (
+    NAME_ALL,
+    CellBatch,
+    GeoGrid,
+    LandUseSummary,
+    LandUseWriter,
+    OutputTarget,
+    UnknownRule,
+)
 
 NORTH_UP = Affine(10, 0, 500000, 0, -10, 5200000)
 NAMES = (
@@ -46,7 +54,8 @@ class Case:
     probabilities: np.ndarray
     captions: list[str]
     familiarity: np.ndarray
-    unknown_below: float = 0.0
+    unknown: UnknownRule = NAME_ALL
+    color: tuple[float, float, float] = (0, 0, 0)
 
     def writer(
         self, path: Path, run_key: dict[str, object] | None = None, **options: object
@@ -57,7 +66,7 @@ class Case:
             classes=self.classes,
             run_key=run_key or {"input": "abc"},
             provenance={"input": "scene <1>.tif", "options": {"cell_size": [8, 8]}},
-            unknown_below=self.unknown_below,
+            unknown=self.unknown,
         )
 
     def batch(self, start: int, stop: int) -> CellBatch:
@@ -68,7 +77,7 @@ class Case:
             self.probabilities[part],
             self.familiarity[part],
             self.captions[part],
-            np.zeros((len(self.rows[part]), 3), np.float32),
+            np.full((len(self.rows[part]), 3), self.color, np.float32),
         )
 
     def take(self, places: np.ndarray) -> Case:

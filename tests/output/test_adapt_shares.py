@@ -21,6 +21,7 @@ from rssc_geo.output import (
     PartFile,
     Row,
     Shares,
+    UnknownRule,
     estimate_shares,
     read_provenance,
 )
@@ -139,7 +140,7 @@ def test_what_is_unknown_says_nothing_of_shares(
     strange = case.cols >= 25
     familiarity = np.where(strange, 0.01, 0.5).astype(np.float32)
     case = dataclasses.replace(
-        case, classes=(*case.classes, unknown), familiarity=familiarity, unknown_below=0.02
+        case, classes=(*case.classes, unknown), familiarity=familiarity, unknown=UnknownRule(0.02)
     )
     case.write(tmp_path / "map.gpkg", adapt_shares=True)
     record = read_provenance(tmp_path / "map.gpkg")["steps"]["adapt_shares"]

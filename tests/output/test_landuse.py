@@ -23,7 +23,7 @@ from pyproj import CRS, Geod
 
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.models import SceneClass
-from rssc_geo.output import CellBatch
+from rssc_geo.output import CellBatch, UnknownRule
 
 if TYPE_CHECKING:
     from conftest import Case
@@ -160,7 +160,7 @@ def test_what_is_unfamiliar_is_unknown_and_a_region_of_its_own(
 ) -> None:
     case = make_case()
     unknown = SceneClass(len(case.classes), "Unknown", "#808080")
-    case = dataclasses.replace(case, classes=(*case.classes, unknown), unknown_below=0.1)
+    case = dataclasses.replace(case, classes=(*case.classes, unknown), unknown=UnknownRule(0.1))
     case.familiarity[:] = 0.1  # not below
     strange = (case.rows < 3) & (case.cols < 3)
     case.familiarity[strange] = 0.05

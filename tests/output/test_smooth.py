@@ -13,7 +13,7 @@ from pyproj import CRS
 
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import scene_classes
-from rssc_geo.output import GridRow, PartFile, read_provenance, smoothed
+from rssc_geo.output import GridRow, PartFile, UnknownRule, read_provenance, smoothed
 from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH
 from tests.factories import read_cells
 
@@ -218,7 +218,7 @@ def test_what_is_unknown_stays_so_and_tells_nothing(
     strange = case.cols >= 15
     familiarity = np.where(strange, 0.01, 0.5).astype(np.float32)
     case = dataclasses.replace(
-        case, classes=(*case.classes, unknown), familiarity=familiarity, unknown_below=0.02
+        case, classes=(*case.classes, unknown), familiarity=familiarity, unknown=UnknownRule(0.02)
     )
     case.write(tmp_path / "map.gpkg", smooth=True)
     with_strange = read_cells(tmp_path / "map.gpkg")

@@ -17,7 +17,7 @@ from rasterio.features import rasterize
 
 from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.models import scene_classes
-from rssc_geo.output import CellBatch, LandUseSummary, read_provenance
+from rssc_geo.output import CellBatch, LandUseSummary, UnknownRule, read_provenance
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
 from .conftest import NORTH_UP, Case
@@ -207,7 +207,7 @@ def test_unknown_cells_vote_for_unknown(make_scene: Callable[..., Scene], tmp_pa
         scene.case,
         classes=(*scene.case.classes, unknown),
         familiarity=np.where(strange, 0.0, 0.5).astype(np.float32),
-        unknown_below=0.1,
+        unknown=UnknownRule(0.1),
     )
     dataclasses.replace(scene, case=case).write(tmp_path / "map.gpkg")
     landuse = gpd.read_file(tmp_path / "map.gpkg", layer="landuse")

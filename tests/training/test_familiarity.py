@@ -32,9 +32,11 @@ def test_outliers_are_pictures_of_all_kinds() -> None:
 
 
 def test_familiarity_is_the_share_that_scores_less() -> None:
-    part = Familiarity(image_width=2, levels=5)
+    part = Familiarity(image_width=2, hidden=2, levels=5)
     with torch.no_grad():
-        part.weigh.weight.copy_(torch.tensor([[1.0, 0.0]]))
+        part.hidden.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        part.hidden.bias.zero_()
+        part.weigh.weight.copy_(torch.tensor([[1.0, -1.0]]))
         part.weigh.bias.zero_()
         part.scores.copy_(torch.tensor([0.0, 1.0, 2.0, 3.0, 7.0]))
     pooled = torch.tensor([[-4.0, 9], [0, 9], [1, 9], [2.25, 9], [25, 9], [100, 9]])
@@ -56,4 +58,4 @@ def test_what_is_no_photograph_is_less_familiar(fine_model: Model, tmp_path) -> 
     shares = model.card.accuracy["unknown"]
     assert shares["made_up"] > 0.5
     assert shares["test"] <= 0.2
-    assert model.card.familiarity == {"image_width": 1024 + 8, "levels": 1001}
+    assert model.card.familiarity == {"image_width": 1024 + 8, "hidden": 32, "levels": 1001}

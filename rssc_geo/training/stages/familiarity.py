@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from rssc_geo.models import Familiarity, Model
 from rssc_geo.training.augment import normalize, to_input
-from rssc_geo.training.crops import Crops, CropSampler
+from rssc_geo.training.crops import CropSampler
 from rssc_geo.training.data import SceneImages, Split
 from rssc_geo.training.loop import mixed_precision
 from rssc_geo.training.options import EncoderRecipe
@@ -23,11 +26,15 @@ from rssc_geo.training.windows import find_windows
 
 log = logging.getLogger(__name__)
 
-_CROPS = 2048
+_CROPS = 6144
 """At most; outliers are half as many."""
+_HELD = 4096
+"""Crops of the validation part, at most."""
 _BATCH = 64
-_STRENGTH = 0.01
-"""Of the regression against the decay of its weights."""
+_HIDDEN = 32
+_DECAY = 10.0
+"""Of the perceptron's weights."""
+_ROUNDS = 60
 _LEVELS = 1001
 
 
@@ -43,8 +50,8 @@ def add_familiarity(
     """The model with a part that says how familiar pictures are.
 
     What is familiar are crops as the image encoder has learned them; what is not is made up, see
-    ``make_outliers``. Logistic regression tells them apart by the mean token, as ``Familiarity``
-    reads it. Its quantiles are those of the validation pictures as they are. Where windows of the
+    ``make_outliers``. A perceptron tells them apart by the mean token, as ``Familiarity`` reads it.
+     Its quantiles are those of such crops of the validation part. Where windows of the
     model share features, all are seen in surroundings too, as the parts of a raster are: plain
     water there is unlike plain water in a frame.
 
@@ -60,25 +67,26 @@ def add_familiarity(
     """
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     rows, size = split["train"], model.card.input_size[0]
-    sampler = CropSampler(
-        data,
-        rows,
-        find_windows(data, rows),
-        recipe.crops,
-        batch_size=_BATCH,
-        generator=generator,
-    )
-    known = _embed(model, (crops.images for crops in _some(sampler, size)))
+
+    def crops(rows: NDArray[np.int64], *, most: int, epochs: int) -> Iterator[torch.Tensor]:
+        windows = find_windows(data, rows)
+        sampler = CropSampler(
+            data, rows, windows, recipe.crops, batch_size=_BATCH, generator=generator
+        )
+        passes = (sampler.batches(size) for _ in range(epochs))
+        batches = itertools.chain.from_iterable(passes)
+        return (batch.images for batch in itertools.islice(batches, most // _BATCH))
+
+    known = _embed(model, crops(rows, most=_CROPS, epochs=1))
     made = make_outliers(data.pixels[rows], min(_CROPS, len(rows)) // 2, random)
     parts = np.array_split(made, math.ceil(len(made) / _BATCH))
     other = _embed(model, (to_input(part) for part in parts))
-    part = Familiarity(image_width=known.shape[1], levels=_LEVELS)
-    _fit(part, known, other)
+    held = _embed(model, crops(split["val"], most=_HELD, epochs=2))
+    part = Familiarity(image_width=known.shape[1], hidden=_HIDDEN, levels=_LEVELS)
+    _fit(part, known, other, seed)
     with torch.no_grad():
-        held = data.pixels[split["val"]]
-        pieces = np.array_split(held, math.ceil(len(held) / _BATCH))
-        scores = part.score(_embed(model, (to_input(piece) for piece in pieces)))
-        part.scores.copy_(torch.quantile(scores, torch.linspace(0, 1, _LEVELS)))
+        quantiles = torch.quantile(part.score(held), torch.linspace(0, 1, _LEVELS))
+        part.scores.copy_(quantiles)
 
         def unknown(tokens: torch.Tensor) -> float:
             return round(float((part(tokens) < model.card.unknown_below).float().mean()), 4)
@@ -90,18 +98,10 @@ def add_familiarity(
     log.info("share that is Unknown: %s", figures)
     card = dataclasses.replace(
         model.card,
-        familiarity={"image_width": known.shape[1], "levels": _LEVELS},
+        familiarity={"image_width": known.shape[1], "hidden": _HIDDEN, "levels": _LEVELS},
         accuracy={**model.card.accuracy, "unknown": figures},
     )
     return dataclasses.replace(model, card=card, familiarity=part.eval())
-
-
-def _some(sampler: CropSampler, size: int) -> Iterator[Crops]:
-    """So many batches of crops that they are ``_CROPS`` or an epoch."""
-    for place, crops in enumerate(sampler.batches(size)):
-        if place * _BATCH >= _CROPS:
-            return
-        yield crops
 
 
 @torch.inference_mode()
@@ -134,15 +134,24 @@ def _surrounded(model: Model, inputs: torch.Tensor) -> torch.Tensor:
     return grid[:, own, own].flatten(1, 2)
 
 
-def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor) -> None:
-    """Logistic regression on standardized roots; both kinds weigh alike."""
-    from sklearn.linear_model import LogisticRegression
+def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor, seed: int) -> None:
+    """Weights of ``part`` by standardized roots; both kinds weigh alike."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
 
-    roots = part.roots(torch.cat([known, other])).numpy()
+    repeated = other.repeat(max(1, round(len(known) / len(other))), 1)
+    roots = part.roots(torch.cat([known, repeated])).numpy()
     mean, scale = roots[: len(known)].mean(0), roots[: len(known)].std(0) + 1e-3
-    regression = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=500)
-    regression.fit((roots - mean) / scale, np.arange(len(roots)) < len(known))
-    weight = regression.coef_[0] / scale
+    perceptron = MLPClassifier(
+        (_HIDDEN,), alpha=_DECAY, max_iter=_ROUNDS, random_state=seed, n_iter_no_change=_ROUNDS
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds, whatever they reach
+        perceptron.fit((roots - mean) / scale, np.arange(len(roots)) < len(known))
+    (first, second), (shift, bias) = perceptron.coefs_, perceptron.intercepts_
+    first = first / scale[:, None]
     with torch.no_grad():
-        part.weigh.weight.copy_(torch.from_numpy(weight)[None])
-        part.weigh.bias.copy_(torch.from_numpy(regression.intercept_ - weight @ mean))
+        part.hidden.weight.copy_(torch.from_numpy(first.T))
+        part.hidden.bias.copy_(torch.from_numpy(shift - mean @ first))
+        part.weigh.weight.copy_(torch.from_numpy(second.T))
+        part.weigh.bias.copy_(torch.from_numpy(bias))

@@ -1,0 +1,23 @@
+"""When a cell is ``Unknown``: it, or the whole raster, is unlike what the model has learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownRule:
+    """The least familiarity, in [0, 1], of what is named; 0: everything is named.
+
+    Attributes
+    ----------
+    cell : a cell that is less familiar is ``Unknown``
+    raster : all cells are, where more than half of them are less familiar than that, or where none
+        has a color
+    """
+
+    cell: float = 0.0
+    raster: float = 0.0
+
+
+NAME_ALL = UnknownRule()
