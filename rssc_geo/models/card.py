@@ -307,7 +307,7 @@ class ModelCard:
     special_tokens: bool = False
     local_features: Mapping[str, int] | None = None
     familiarity: Mapping[str, Any] | None = None
-    unknown_below: float = 0.0005
+    unknown_below: float = 0.0002
     unknown_raster_below: float = 0.0015
     raster_bands: tuple[int, ...] | None = None
     stretch: str | None = None
