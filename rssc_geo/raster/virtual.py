@@ -327,3 +327,13 @@ def _sources_of(text: str, name: str) -> Iterator[str]:
         if element.tag in _NAMES_A_SOURCE and element.text:
             relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
             yield os.path.join(os.path.dirname(name), element.text) if relative else element.text
+
+
+def dtype_of(dataset: rasterio.DatasetReader, band: int, label: str) -> str:
+    """The numpy name of a band's type; ``InputError`` for complex numbers, which are no picture."""
+    name = str(dataset.dtypes[band - 1])
+    if name not in VRT_TYPES:
+        raise InputError(
+            f"{label}: its pixels are of type {name}; a picture of real numbers is needed"
+        )
+    return name
