@@ -43,7 +43,7 @@ _RESERVED = ("example.org", "example.com", "example.net")  # RFC 2606: never any
 
 def write_options() -> Path:
     """Write the options of each command of rssc-geo where the plugin reads them."""
-    # The package's own __init__ needs lazy_loader, which a plain Python has not; options.py needs
+    # The package's own __init__ needs lazy_loader, which a plain Python has not; options/ needs
     # the standard library and errors.py alone.
     if "rssc_geo" not in sys.modules:
         package = types.ModuleType("rssc_geo")

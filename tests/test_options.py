@@ -260,7 +260,7 @@ def test_described_as_plain_data() -> None:
 
 NEW = """
     smoothness: float = option(
-        "How smooth it should be.", OUTPUT, NUMBER, default=0.25, unit="m", row=True
+        "How smooth it should be.", OUTPUT, Kind("M2", float), default=0.25, unit="m", row=True
     )
 """
 DOORS = """
@@ -301,11 +301,11 @@ print(json.dumps(found))
 
 
 def test_a_new_option_is_one_declaration(tmp_path: Path) -> None:
-    """A line added to a copy of options.py is found at every door of that copy."""
+    """A line added to a copy of the options is found at every door of that copy."""
     for folder in ("rssc_geo", "cli", "docs"):
         ignored = shutil.ignore_patterns("bundles", "__pycache__", "images")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
-    file = tmp_path / "rssc_geo" / "options.py"
+    file = tmp_path / "rssc_geo" / "options" / "maps.py"
     text = file.read_text(encoding="utf-8")
     start = text.index("class OutputOptions:")
     place = text.index("\n\n", start) + 1

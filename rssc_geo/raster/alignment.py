@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError
 from rssc_geo.raster.mask import find_mask_rule
-from rssc_geo.raster.opening import Onto, gdal_env, gdal_errors
+from rssc_geo.raster.opening import gdal_env, gdal_errors
 from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, sample_windows
 from rssc_geo.raster.scene import Scene
+from rssc_geo.raster.warping import Onto
 
 _SAME_PLACE = 1e-3
 """Of a pixel: grids that differ by less are one."""

@@ -126,6 +126,11 @@ def held(dtype: np.dtype[Any], value: float) -> float:
         return float(dtype.type(value))
 
 
+def held_nodata(dtype: np.dtype[Any], value: float | None) -> float | None:
+    """A nodata value by its tag as pixels of the type hold it; None where they cannot."""
+    return held(dtype, value) if value is not None and can_hold(dtype, value) else None
+
+
 def _equals(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     if np.isnan(nodata):
         return np.asarray(np.isnan(values))

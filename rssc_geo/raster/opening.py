@@ -18,31 +18,31 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyproj
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling, WktVersion
+from rasterio.enums import Interleaving, MaskFlags, WktVersion
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
 from rssc_geo.files import local_file
-from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
 from rssc_geo.raster.gaps import with_mask_of_gaps
-from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
+from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held, held_nodata
 from rssc_geo.raster.virtual import (
     NO_OVERVIEWS,
     VRT_TYPES,
     VrtBand,
     VrtSource,
     check_sources,
+    dtype_of,
     files_of,
     vrt_text,
 )
+from rssc_geo.raster.warping import Onto, Warp, warp_of
 
 _REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
 # A server that takes connections and says nothing more is told, not waited for.
@@ -80,89 +80,6 @@ _SCHEMES = {
 
 Scales = tuple[tuple[float, float], ...]
 UNSCALED: Scales = ((1.0, 0.0),) * 3
-
-
-@dataclass(frozen=True, slots=True)
-class Warp:
-    """A virtual warp of a raster that has no geotransform.
-
-    Attributes
-    ----------
-    src_crs, crs : CRS of the control points, and the one to warp to
-    nodata : value of invalid pixels on both sides, if any
-    rpc_height_m : mean height of the ground in metres, where RPCs place the raster
-    """
-
-    src_crs: str
-    crs: str
-    nodata: float | None = None
-    rpc_height_m: float | None = None
-
-    def over(self, dataset: rasterio.DatasetReader) -> WarpedVRT:
-        """The warped raster over an open dataset, which must stay open as long."""
-        # Named, since a file may also store a geotransform that says nothing.
-        extra = {"METHOD": "GCP_POLYNOMIAL"}
-        if self.rpc_height_m is not None:
-            extra = {"METHOD": "RPC", "RPC_HEIGHT": repr(self.rpc_height_m)}
-        has_mask = ColorInterp.alpha in dataset.colorinterp or self.nodata is not None
-        return WarpedVRT(
-            dataset,
-            src_crs=self.src_crs,
-            crs=self.crs,
-            resampling=Resampling.bilinear,
-            src_nodata=self.nodata,
-            nodata=self.nodata,
-            add_alpha=not has_mask,
-            **extra,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Onto:
-    """A virtual warp of a raster, or of a warped one, to the grid of another.
-
-    Attributes
-    ----------
-    crs, transform, height, width : the grid
-    mask_rule : what makes a pixel of the raster invalid before it is warped
-    """
-
-    crs: str
-    transform: Affine
-    height: int
-    width: int
-    mask_rule: MaskRule
-
-    @property
-    def adds_alpha(self) -> bool:
-        """Whether a band behind the raster's own tells which pixels are valid."""
-        return self.mask_rule.mask_band is None and self._nodata is None
-
-    @property
-    def _nodata(self) -> float | None:
-        if self.mask_rule.nodata is not None:
-            return self.mask_rule.nodata[0]
-        # Else a pixel that is not a number would spoil those around it.
-        return math.nan if self.mask_rule.nan and not self.mask_rule.dataset_mask else None
-
-    def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedVRT:
-        """The raster on the grid over an open dataset, which must stay open as long."""
-        rule = self.mask_rule
-        settings: dict[str, Any] = {}
-        if rule.mask_band is not None:
-            settings["src_alpha"] = rule.mask_band
-        return WarpedVRT(
-            dataset,
-            crs=self.crs,
-            transform=self.transform,
-            height=self.height,
-            width=self.width,
-            resampling=Resampling.cubic,
-            src_nodata=self._nodata,
-            nodata=self._nodata,
-            add_alpha=self.adds_alpha,
-            **settings,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,8 +285,8 @@ def _describe_source(
 ) -> Source:
     """Note down everything that is needed of the open view of a source."""
     first, indexes = view.indexes[0], view.indexes
-    dtype = _dtype_of(handle, first, label)
-    if any(_dtype_of(handle, index, label) != dtype for index in indexes):
+    dtype = dtype_of(handle, first, label)
+    if any(dtype_of(handle, index, label) != dtype for index in indexes):
         raise InputError(
             f"{label}: its bands have different types ({', '.join(handle.dtypes)}); convert it"
             " to one type"
@@ -452,7 +369,7 @@ def _view_file(
         inside = f"; it contains {dataset.subdatasets[0]} and others" if dataset.subdatasets else ""
         raise InputError(f"{path} has no raster bands{inside}")
     check_sources(dataset, path)
-    warp = _warp_of(dataset, path, nodata=nodata, assume_crs=assume_crs)
+    warp = warp_of(dataset, path, nodata=nodata, assume_crs=assume_crs)
     if nodata is not None:
         for dtype in dataset.dtypes:
             _check_nodata(nodata, dtype, path)
@@ -497,7 +414,7 @@ def _masked_view(
         whole = replace(whole, options=(*whole.options, *NO_OVERVIEWS))
     parts = []
     for band in bands:
-        dtype = _dtype_of(dataset, band, path)
+        dtype = dtype_of(dataset, band, path)
         value = None if nodata is None else held(np.dtype(dtype), nodata)
         parts.append(VrtBand((replace(whole, band=str(band)),), dtype, value))
     beside = VrtBand((mask,)) if mask is not None else None
@@ -517,7 +434,7 @@ def _gaps(
     """The mask of a mosaic's gaps where neither a mask nor a nodata value tells of them."""
     own = [dataset.nodatavals[band - 1] for band in bands]
     if nodata is None:
-        dtypes = [np.dtype(_dtype_of(dataset, band, name)) for band in bands]
+        dtypes = [np.dtype(dtype_of(dataset, band, name)) for band in bands]
         told = all(
             value is not None and can_hold(dtype, value)
             for value, dtype in zip(own, dtypes, strict=True)
@@ -549,40 +466,6 @@ def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tupl
         " taken as empty by it; --nodata names the value that is meant"
     )
     return (note,)
-
-
-def _warp_of(
-    dataset: rasterio.DatasetReader, path: str, *, nodata: float | None, assume_crs: str | None
-) -> Warp | None:
-    """The virtual warp that a raster without geotransform needs; None for one that has it."""
-    if not dataset.transform.is_identity:
-        return None
-    points, points_crs = dataset.gcps
-    value = nodata if nodata is not None else _own_nodata(dataset, path)
-    if points:
-        crs = (
-            parse_crs(assume_crs, option="--assume-crs").to_wkt()
-            if assume_crs
-            else points_crs and points_crs.to_wkt()
-        )
-        if not crs:
-            raise GeoreferenceError(
-                f"{path}: its control points have no CRS; name it with --assume-crs (such as"
-                " EPSG:4326)"
-            )
-        return Warp(crs, crs, value)
-    if dataset.rpcs is not None:
-        return Warp("EPSG:4326", "EPSG:4326", value, float(dataset.rpcs.height_off))
-    raise GeoreferenceError(
-        f"{path} is not georeferenced: it has no geotransform, control points or RPCs; georeference"
-        " it first (in QGIS, or put a world file beside it)"
-    )
-
-
-def _own_nodata(dataset: rasterio.DatasetReader, label: str) -> float | None:
-    """The first band's nodata value by its tag, None where its pixels cannot have it."""
-    value, dtype = dataset.nodata, np.dtype(_dtype_of(dataset, 1, label))
-    return held(dtype, value) if value is not None and can_hold(dtype, value) else None
 
 
 def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float | None) -> _View:
@@ -719,7 +602,7 @@ def _open_separate(
         for number, file in files.items():
             check_sources(file, paths[number - 1])
             _check_alike(file, first)
-            if _warp_of(file, paths[number - 1], nodata=None, assume_crs=assume_crs) is not None:
+            if warp_of(file, paths[number - 1], nodata=None, assume_crs=assume_crs) is not None:
                 raise GeoreferenceError(
                     f"{paths[number - 1]} is placed by control points or RPCs alone: warp the files"
                     " for --bands-from first, with gdalwarp"
@@ -756,9 +639,8 @@ def _separate_view(
     masks: list[VrtSource] = []
     notes: list[str] = []
     for path, file in files:
-        name, own = _gdal_name(path), _own_nodata(file, path)
-        dtype = _dtype_of(file, 1, path)
-        value = own
+        name, dtype = _gdal_name(path), dtype_of(file, 1, path)
+        value = own = held_nodata(np.dtype(dtype), file.nodata)
         if nodata is not None:
             _check_nodata(nodata, dtype, path)
             value = held(np.dtype(dtype), nodata)
@@ -814,7 +696,7 @@ def _check_alike(file: rasterio.DatasetReader, first: rasterio.DatasetReader) ->
             )
 
 
-# Names and types.
+# Names.
 
 
 def _gdal_name(path: str) -> str:
@@ -832,13 +714,3 @@ def _gdal_name(path: str) -> str:
         name = f"{archive}/{inside.lstrip('/')}" if archive else rest
         return f"{systems}/{address}{name}" if systems else name
     return os.path.abspath(path) if os.path.exists(path) else path
-
-
-def _dtype_of(dataset: rasterio.DatasetReader, band: int, label: str) -> str:
-    """The numpy name of a band's type; ``InputError`` for complex numbers, which are no picture."""
-    name = str(dataset.dtypes[band - 1])
-    if name not in VRT_TYPES:
-        raise InputError(
-            f"{label}: its pixels are of type {name}; a picture of real numbers is needed"
-        )
-    return name

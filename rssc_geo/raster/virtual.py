@@ -367,3 +367,13 @@ def _sources_of(text: str, name: str) -> Iterator[str]:
     for element in ET.fromstring(text).iter():  # noqa: S314
         if element.tag in _NAMES_A_SOURCE and element.text:
             yield source_file(element, name)
+
+
+def dtype_of(dataset: rasterio.DatasetReader, band: int, label: str) -> str:
+    """The numpy name of a band's type; ``InputError`` for complex numbers, which are no picture."""
+    name = str(dataset.dtypes[band - 1])
+    if name not in VRT_TYPES:
+        raise InputError(
+            f"{label}: its pixels are of type {name}; a picture of real numbers is needed"
+        )
+    return name

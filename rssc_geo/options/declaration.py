@@ -1,0 +1,225 @@
+"""How an option is declared, and how the doors see it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from rssc_geo.errors import UsageError
+from rssc_geo.options.kinds import TEXT, Kind
+
+T = TypeVar("T")
+
+
+ENVIRONMENT_PREFIX = "RSSC_GEO_"
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a field says of its option beside its name, type and default.
+
+    Attributes
+    ----------
+    help : one sentence, for people
+    group : heading in the help and in QGIS
+    kind : how its text is read
+    unit : of a number ("m²")
+    flag : the long option on the command line; default: the field's name with dashes
+    short : a letter for the command line, if any
+    negative : the long option that switches off what is on by default
+    multiple : may be given several times; the value is a tuple
+    count : may be given several times; the value is how often
+    words : values on the command line, with the words for them in the help; 1 value by default
+    commandline_only : it destroys, overrides a refusal or runs code, so that neither the
+        environment nor a file may set it
+    row : a row of a batch manifest may set it for its scene
+    path : it names a file or folder: a relative one in a manifest starts from the manifest's folder
+    required : it must be given
+    """
+
+    help: str
+    group: str
+    kind: Kind = TEXT
+    unit: str = ""
+    flag: str = ""
+    short: str = ""
+    negative: str = ""
+    multiple: bool = False
+    count: bool = False
+    words: str = ""
+    commandline_only: bool = False
+    row: bool = False
+    path: bool = False
+    required: bool = False
+
+
+_KEY = "option"
+
+GROUPS = (
+    INPUT := "Input",
+    OUTPUT := "Output",
+    TILES := "Tiles and cells",
+    RASTER := "Raster",
+    MODEL := "Model",
+    CAPTIONS := "Captions",
+    COMPUTING := "Computing",
+    CHOICE := "Choice of cells",
+    BATCH := "Batch",
+    SEARCH := "Search",
+    POLYGONS := "Labeled polygons",
+    SAMPLE := "Sample",
+    SPLIT := "Parts of the data set",
+    LEARNING := "Learning",
+    FULL_SIZE := "Training end to end",
+    CARD := "Model card",
+    RUN := "This run",
+)
+"""Headings of the help, in their order."""
+
+
+class Settings(TypedDict, total=False):
+    """The attributes of a ``Declaration`` that few options need."""
+
+    unit: str
+    flag: str
+    short: str
+    negative: str
+    multiple: bool
+    count: bool
+    words: str
+    commandline_only: bool
+    row: bool
+    path: bool
+    required: bool
+
+
+def option(
+    help: str,  # noqa: A002 -- what click calls it
+    group: str,
+    kind: Kind = TEXT,
+    *,
+    default: T,
+    **settings: Unpack[Settings],
+) -> T:
+    """A dataclass field that is an option; see ``Declaration``."""
+    declaration = Declaration(help, group, kind, **settings)
+    return dataclasses.field(default=default, metadata={_KEY: declaration})
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option as the doors see it: a declaration with its name and default."""
+
+    name: str
+    default: Any
+    declaration: Declaration
+
+    @property
+    def flag(self) -> str:
+        """The long option of the command line."""
+        return self.declaration.flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """Its key in a manifest and in a configuration file: the flag without its dashes."""
+        return self.flag.removeprefix("--")
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable; None where the environment must not set it."""
+        if self.declaration.commandline_only:
+            return None
+        return ENVIRONMENT_PREFIX + self.key.replace("-", "_").upper()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it names a file that the run makes."""
+        return self.declaration.path and self.declaration.group == OUTPUT
+
+    def parse(self, text: str) -> Any:
+        """The value of a text; ``UsageError`` names the option and what was expected."""
+        kind = self.declaration.kind
+        try:
+            return kind.parse(text)
+        except ValueError:
+            raise UsageError(f"{self.flag} {text!r} is not {kind.expected}") from None
+
+    def from_plain(self, value: Any) -> Any:
+        """The value of plain data: of a configuration file, or of a request in JSON.
+
+        A list holds the values of an option that may be given several times, else the parts of one.
+        ``UsageError`` for what cannot be meant.
+        """
+        if self.declaration.multiple or self.declaration.words:
+            items = value if isinstance(value, list) else [value]
+            return tuple(self.parse(_plain_text(item)) for item in items)
+        if self.declaration.count and isinstance(value, int):
+            return value
+        return self.parse(_plain_text(value))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: what the QGIS plugin and the options page read."""
+        declaration, kind = self.declaration, self.declaration.kind
+        return {
+            "name": self.name,
+            "flag": self.flag,
+            "negative": declaration.negative or None,
+            "short": declaration.short or None,
+            "variable": self.variable,
+            "group": declaration.group,
+            "help": declaration.help,
+            "type": kind.json_type,
+            "form": kind.name,
+            "choices": list(kind.choices) or None,
+            "minimum": kind.minimum,
+            "maximum": kind.maximum,
+            "unit": declaration.unit or None,
+            "default": list(self.default) if isinstance(self.default, tuple) else self.default,
+            "multiple": declaration.multiple,
+            "required": declaration.required,
+            "commandline_only": declaration.commandline_only,
+            "row": declaration.row,
+            "path": declaration.path,
+        }
+
+
+def _plain_text(value: Any) -> str:
+    """Plain data as it is written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(_plain_text(item) for item in value)
+    return str(value)
+
+
+@functools.lru_cache(maxsize=64)
+def options_of(group: type) -> tuple[Option, ...]:
+    """The options of a dataclass: by heading, then in the order of their declaration."""
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    names = dict.fromkeys(name for base in group.__mro__ for name in inspect.get_annotations(base))
+    found = [
+        Option(name, fields[name].default, fields[name].metadata[_KEY])
+        for name in names
+        if name in fields and _KEY in fields[name].metadata
+    ]
+    return tuple(sorted(found, key=lambda option: GROUPS.index(option.declaration.group)))
+
+
+def values_of(options: object, group: type) -> dict[str, Any]:
+    """Those of the options that belong to a group, by name: for hashes and provenance."""
+    return {option.name: getattr(options, option.name) for option in options_of(group)}
+
+
+def given_of(options: object, group: type) -> dict[str, Any]:
+    """Those of a group's options that are not at their defaults, by name."""
+    defaults = values_of(group(), group)
+    values = values_of(options, group)
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def narrowed(options: object, group: type[T]) -> T:
+    """The options of a group alone, out of a command's."""
+    return group(**values_of(options, group))

@@ -1,0 +1,135 @@
+"""How the text of an option becomes its value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an option's text means: ``parse`` raises ``ValueError`` for one that cannot be meant.
+
+    ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
+    it; ``choices``: all that is allowed, if that is a list; ``expected``: what a text should have
+    been, for the message about one that cannot be meant; ``minimum`` and ``maximum``: the limits of
+    a number, themselves allowed.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    json_type: str = "string"
+    choices: tuple[str, ...] = ()
+    expected: str = "a text"
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+def _parse_flag(text: str) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _parse_share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _parse_area(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:  # nor nan
+        raise ValueError(text)
+    return value
+
+
+def _parse_positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _parse_count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _parse_schedule(text: str) -> tuple[tuple[int, int], ...]:
+    parts = tuple((int(a), int(b)) for a, b in (part.split("x") for part in text.split(",")))
+    if any(epochs < 1 or size < 32 for epochs, size in parts):
+        raise ValueError(text)
+    return parts
+
+
+def _parse_layers(text: str) -> int | None:
+    words = {"none": 0, "all": None}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
+
+
+def choice(*names: str) -> Kind:
+    """One of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(text)
+        return text
+
+    expected = f"one of {', '.join(filter(None, names))}"
+    return Kind("|".join(names), parse, choices=names, expected=expected)
+
+
+def numbers(kind: type[int | float], form: str) -> Kind:
+    """Numbers with commas between them, as many as ``form`` names (``X,Y``)."""
+    count = form.count(",") + 1
+
+    def parse(text: str) -> tuple[float, ...]:
+        values = tuple(kind(part) for part in text.split(","))
+        if len(values) != count:
+            raise ValueError(text)
+        return values
+
+    return Kind(form, parse, "array", expected=f"{count} numbers, {form}")
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ValueError(text)
+    return names
+
+
+TEXT = Kind("TEXT", str)
+FILE = Kind("FILE", str)
+FOLDER = Kind("DIR", str)
+NAME = Kind("NAME", str)
+CRS = Kind("CRS", str)
+SIZE = Kind("SIZE", str)
+RANGE = Kind("LOW,HIGH", str)
+DEVICE = Kind("DEVICE", str)
+FLAG = Kind("true|false", _parse_flag, "boolean", expected="true or false")
+INTEGER = Kind("N", int, "integer", expected="a whole number")
+COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more", minimum=1)
+NUMBER = Kind("NUMBER", float, "number", expected="a number")
+SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1", minimum=0, maximum=1)
+POSITIVE = Kind("NUMBER", _parse_positive, "number", expected="a number above 0")
+AREA = Kind("M2", _parse_area, "number", expected="an area of 0 or more", minimum=0)
+SCHEDULE = Kind(
+    "EPOCHSxPIXELS,…",
+    _parse_schedule,
+    expected="EPOCHSxPIXELS,… with at least 1 epoch and 32 pixels each, such as 6x128,8x160",
+)
+NAMES = Kind("NAME,…", _parse_names, "array", expected="names with commas between them")
+LAYERS = Kind("none|N|all", _parse_layers, expected="none, all or a number")

@@ -1,0 +1,378 @@
+"""Labels, learning from them, and measuring what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rssc_geo.errors import UsageError
+from rssc_geo.options.declaration import (
+    CAPTIONS,
+    CARD,
+    FULL_SIZE,
+    INPUT,
+    LEARNING,
+    MODEL,
+    OUTPUT,
+    POLYGONS,
+    SPLIT,
+    option,
+)
+from rssc_geo.options.kinds import (
+    COUNT,
+    FILE,
+    FLAG,
+    FOLDER,
+    INTEGER,
+    LAYERS,
+    NAME,
+    POSITIVE,
+    SCHEDULE,
+    SHARE,
+    Kind,
+    choice,
+    numbers,
+)
+from rssc_geo.options.models import CaptionerOptions, ClassChoiceOptions, DeviceOptions
+from rssc_geo.options.rasters import TilingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolygonSourceOptions:
+    """Labeled polygons, instead of a data set of pictures."""
+
+    raster: tuple[str, ...] = option(
+        "Instead of DATASET: a raster; may be repeated.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+    labels: tuple[str, ...] = option(
+        "Its labeled polygons; one file for all rasters, or one each.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTargetOptions:
+    """Where figures and pictures of an evaluation go."""
+
+    output: str | None = option(
+        "Also write JSON, confusion matrix, t-SNE and worst mistakes into this folder.",
+        OUTPUT,
+        Kind("PATH", str),
+        default=None,
+        short="o",
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How a data set is cut into parts for training, validation and test."""
+
+    seed: int | None = option(
+        "Of every random choice. Default: 0; that of MODEL.", SPLIT, INTEGER, default=None
+    )
+    val: float | None = option(
+        "Share of the validation part. Default: 0.1; that of MODEL's training.",
+        SPLIT,
+        SHARE,
+        default=None,
+    )
+    test: float | None = option(
+        "Share of the test part, looked at once. Default: 0.1; that of MODEL's training.",
+        SPLIT,
+        SHARE,
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFieldOptions:
+    """Where labels tell the class."""
+
+    field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions(ClassFieldOptions):
+    """How labels on a raster become pictures."""
+
+    purity: float = option(
+        "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
+    )
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.purity <= 1:
+            raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaxonomyOptions:
+    """What the labels of data sets mean."""
+
+    taxonomy: str | None = option(
+        "JSON: classes, groups, and which classes each label of each DATASET allows.",
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(
+    TilingOptions,
+    SplitOptions,
+    TaxonomyOptions,
+    PatchOptions,
+    ClassChoiceOptions,
+    CaptionerOptions,
+    DeviceOptions,
+):
+    """Options of ``evaluate``."""
+
+    revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    captions: str | None = option(
+        "What people wrote of the pictures, JSON Lines. Default: the data set's captions.jsonl.",
+        CAPTIONS,
+        FILE,
+        default=None,
+        path=True,
+    )
+    caption_source: Literal["own", "none", "human"] = option(
+        "Captions that the classifier may read: own are those of --captioner.",
+        CAPTIONS,
+        choice("own", "none", "human"),
+        default="own",
+    )
+    part: Literal["all", "train", "val", "test"] = option(
+        "Which part of the data set.", SPLIT, choice("all", "train", "val", "test"), default="all"
+    )
+    class_map: str | None = option(
+        'JSON: {"class of the data set": "class of the model"}.',
+        INPUT,
+        FILE,
+        default=None,
+        path=True,
+    )
+    robustness: bool = option(
+        "Also the accuracy under corruptions and other footprints.", OUTPUT, FLAG, default=False
+    )
+
+    def __post_init__(self) -> None:
+        TilingOptions.__post_init__(self)
+        PatchOptions.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions(SplitOptions, DeviceOptions):
+    """Options of ``evaluate --baselines``."""
+
+    revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
+    baselines: int | None = option(
+        "Train the paper's baselines beside it, so many times.", LEARNING, COUNT, default=None
+    )
+    work: str | None = option(
+        "The work folder of the training.", LEARNING, FOLDER, default=None, path=True
+    )
+    fusion_epochs: int | None = option(
+        "Epochs of the fusion. Default: as in the training.", LEARNING, COUNT, default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardOptions:
+    """What the card of a new bundle says."""
+
+    model: str = option("Bundle to start from.", MODEL, NAME, default="compact")
+    name: str = option("Of the bundle.", CARD, NAME, default="trained")
+    bundle_version: str = option("Of the bundle.", CARD, NAME, default="1")
+    description: str = option("One line for the card.", CARD, default="")
+    license: str = option("Of the weights.", CARD, NAME, default="unspecified")
+    data: str = option("What the data set is, and its license.", CARD, default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
+    """Options of ``train`` on pictures."""
+
+    work: str | None = option(
+        "Where the stages keep what they made. Default: OUTPUT.work.",
+        LEARNING,
+        FOLDER,
+        default=None,
+        path=True,
+    )
+    image_encoder: str | None = option(
+        "Another timm model, with --weights; end to end: a folder or hub id.",
+        LEARNING,
+        NAME,
+        default=None,
+    )
+    weights: str | None = option(
+        "Its weights, safetensors.", LEARNING, FILE, default=None, path=True
+    )
+    pad_type: str = option(
+        "Padding of timm models that come from TensorFlow.",
+        LEARNING,
+        choice("", "same"),
+        default="",
+    )
+    ground_look: tuple[int, ...] | None = option(
+        "Early stage of the image encoder (from 0) that tells what each cell's own ground is, and"
+        " the numbers that it gives. Default: as of --model.",
+        LEARNING,
+        numbers(int, "STAGE,WIDTH"),
+        default=None,
+    )
+    sentence_encoder: str | None = option(
+        "Sentence encoder to distill the text encoder from.",
+        LEARNING,
+        FOLDER,
+        default=None,
+        path=True,
+    )
+    whole_sentence_encoder: bool = option(
+        "Keep it whole as the text encoder, instead of distilling it.",
+        LEARNING,
+        FLAG,
+        default=False,
+    )
+    schedule: tuple[tuple[int, int], ...] | None = option(
+        "Parts of the image encoder's training. Default: 6x128,8x160,6x192.",
+        LEARNING,
+        SCHEDULE,
+        default=None,
+    )
+    learning_rate: float | None = option(
+        "Of the image encoder's heads; end to end: of all.", LEARNING, POSITIVE, default=None
+    )
+    swa_epochs: int | None = option(
+        "Last epochs of the image encoder, over which its weights are averaged (SWA).",
+        LEARNING,
+        COUNT,
+        default=None,
+    )
+    caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
+    fusion_epochs: int | None = option("Epochs of the fusion.", LEARNING, COUNT, default=None)
+    folds: int = option("Of the captioners, at least 2.", LEARNING, COUNT, default=2)
+    views: int = option("Copies of each picture, the first as it is.", LEARNING, COUNT, default=4)
+    footprint: tuple[float, ...] | None = option(
+        "Ground that a picture covers.",
+        CARD,
+        numbers(float, "MIN,PREFERRED,MAX"),
+        default=None,
+        unit="m",
+    )
+    gsd_range: tuple[float, ...] | None = option(
+        "Ground sampling of the rasters it is for.",
+        CARD,
+        numbers(float, "MIN,MAX"),
+        default=None,
+        unit="m a pixel",
+    )
+    recipe: str | None = option(
+        "stages: encoder, captioner, fusion (default); full: the whole network end to end (default"
+        " with --text-encoder); published: the same with the paper's settings.",
+        FULL_SIZE,
+        choice("stages", "full", "published"),
+        default=None,
+    )
+    text_encoder: str | None = option(
+        "Folder or hub id of a transformers text encoder or CLIP.", FULL_SIZE, NAME, default=None
+    )
+    captions: str | None = option(
+        "JSON Lines of captions.", FULL_SIZE, FILE, default=None, path=True
+    )
+    train_image_layers: int | None = option(
+        "Which layers of the image encoder learn.", FULL_SIZE, LAYERS, default=None
+    )
+    train_text_layers: int | None = option(
+        "Which layers of the text encoder learn.", FULL_SIZE, LAYERS, default=None
+    )
+    epochs: int | None = option("At most so many.", FULL_SIZE, COUNT, default=None)
+    batch_size: int | None = option(
+        "Pictures a step, over all GPUs.", FULL_SIZE, COUNT, default=None
+    )
+    accumulate: int | None = option(
+        "Parts that each GPU's share of a batch is computed in.", FULL_SIZE, COUNT, default=None
+    )
+    clip: float | None = option("Largest norm of the gradient.", FULL_SIZE, POSITIVE, default=None)
+    patience: int | None = option(
+        "Epochs without a better validation accuracy before the end.",
+        FULL_SIZE,
+        COUNT,
+        default=None,
+    )
+    silent: float | None = option(
+        "Share of pictures shown without their caption.", FULL_SIZE, SHARE, default=None
+    )
+    levels: int | None = option("Of the dual attention.", FULL_SIZE, COUNT, default=None)
+    width: int | None = option("Of the dual attention.", FULL_SIZE, COUNT, default=None)
+    checkpointing: bool = option(
+        "Compute activations twice to save memory.", FULL_SIZE, FLAG, default=False
+    )
+    compile: bool = option("Compile the network.", FULL_SIZE, FLAG, default=False)
+    workers: int | None = option(
+        "Processes that prepare batches.", FULL_SIZE, INTEGER, default=None
+    )
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.views < 1:
+            raise UsageError(
+                f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed"
+            )
+        if self.whole_sentence_encoder and self.sentence_encoder is None:
+            raise UsageError("--whole-sentence-encoder needs a --sentence-encoder to keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOptions):
+    """Options of ``train --raster``."""
+
+    group_field: str | None = option(
+        "Column of what labels belong together in (a field, a site): the cross-validation never"
+        " learns from one and tests on another of a group.",
+        POLYGONS,
+        NAME,
+        default=None,
+    )
+    test_labels: tuple[str, ...] = option(
+        "Labels to test on alone, instead of the cross-validation; one file for all rasters, or one"
+        " each.",
+        POLYGONS,
+        FILE,
+        default=(),
+        multiple=True,
+        path=True,
+    )
+    fine_tune: bool = option(
+        "The image encoder learns too: minutes instead of seconds.", POLYGONS, FLAG, default=False
+    )
+    report: str | None = option(
+        "Also a page: accuracy of each class, which are taken for which, what is weak.",
+        OUTPUT,
+        Kind("HTML", str),
+        default=None,
+        path=True,
+    )
+    class_words: Mapping[str, Sequence[str]] | str | None = option(
+        "JSON {class: [words, …]}: what to go by where a class has few patches.",
+        POLYGONS,
+        FILE,
+        default=None,
+        path=True,
+    )
+
+    def __post_init__(self) -> None:
+        TilingOptions.__post_init__(self)
+        PatchOptions.__post_init__(self)

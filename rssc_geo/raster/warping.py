@@ -1,0 +1,145 @@
+"""Virtual warps: of a raster that has no geotransform, and to the grid of another raster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
+
+from rssc_geo.errors import GeoreferenceError
+from rssc_geo.geometry import parse_crs
+from rssc_geo.raster.mask import MaskRule, held_nodata
+from rssc_geo.raster.virtual import dtype_of
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """A virtual warp of a raster that has no geotransform.
+
+    Attributes
+    ----------
+    src_crs, crs : CRS of the control points, and the one to warp to
+    nodata : value of invalid pixels on both sides, if any
+    rpc_height_m : mean height of the ground in metres, where RPCs place the raster
+    """
+
+    src_crs: str
+    crs: str
+    nodata: float | None = None
+    rpc_height_m: float | None = None
+
+    def over(self, dataset: rasterio.DatasetReader) -> WarpedVRT:
+        """The warped raster over an open dataset, which must stay open as long."""
+        # Named, since a file may also store a geotransform that says nothing.
+        extra = {"METHOD": "GCP_POLYNOMIAL"}
+        if self.rpc_height_m is not None:
+            extra = {"METHOD": "RPC", "RPC_HEIGHT": repr(self.rpc_height_m)}
+        has_mask = ColorInterp.alpha in dataset.colorinterp or self.nodata is not None
+        return WarpedVRT(
+            dataset,
+            src_crs=self.src_crs,
+            crs=self.crs,
+            resampling=Resampling.bilinear,
+            src_nodata=self.nodata,
+            nodata=self.nodata,
+            add_alpha=not has_mask,
+            **extra,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Onto:
+    """A virtual warp of a raster, or of a warped one, to the grid of another.
+
+    Attributes
+    ----------
+    crs, transform, height, width : the grid
+    mask_rule : what makes a pixel of the raster invalid before it is warped
+    """
+
+    crs: str
+    transform: Affine
+    height: int
+    width: int
+    mask_rule: MaskRule
+
+    @property
+    def adds_alpha(self) -> bool:
+        """Whether a band behind the raster's own tells which pixels are valid."""
+        return self.mask_rule.mask_band is None and self._nodata is None
+
+    @property
+    def _nodata(self) -> float | None:
+        if self.mask_rule.nodata is not None:
+            return self.mask_rule.nodata[0]
+        # Else a pixel that is not a number would spoil those around it.
+        return math.nan if self.mask_rule.nan and not self.mask_rule.dataset_mask else None
+
+    def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedVRT:
+        """The raster on the grid over an open dataset, which must stay open as long."""
+        rule = self.mask_rule
+        settings: dict[str, Any] = {}
+        if rule.mask_band is not None:
+            settings["src_alpha"] = rule.mask_band
+        return WarpedVRT(
+            dataset,
+            crs=self.crs,
+            transform=self.transform,
+            height=self.height,
+            width=self.width,
+            resampling=Resampling.cubic,
+            src_nodata=self._nodata,
+            nodata=self._nodata,
+            add_alpha=self.adds_alpha,
+            **settings,
+        )
+
+
+def warp_of(
+    dataset: rasterio.DatasetReader, path: str, *, nodata: float | None, assume_crs: str | None
+) -> Warp | None:
+    """The virtual warp that a raster without geotransform needs; None for one that has it.
+
+    Parameters
+    ----------
+    dataset, path : the open raster, and its name in messages
+    nodata : counts as nodata instead of the raster's own value, if given
+    assume_crs : CRS of control points that say none or a wrong one
+
+    Raises
+    ------
+    GeoreferenceError
+        Where nothing says where the raster lies, or in which CRS its control points are.
+    """
+    if not dataset.transform.is_identity:
+        return None
+    points, points_crs = dataset.gcps
+    value = (
+        nodata
+        if nodata is not None
+        else held_nodata(np.dtype(dtype_of(dataset, 1, path)), dataset.nodata)
+    )
+    if points:
+        crs = (
+            parse_crs(assume_crs, option="--assume-crs").to_wkt()
+            if assume_crs
+            else points_crs and points_crs.to_wkt()
+        )
+        if not crs:
+            raise GeoreferenceError(
+                f"{path}: its control points have no CRS; name it with --assume-crs (such as"
+                " EPSG:4326)"
+            )
+        return Warp(crs, crs, value)
+    if dataset.rpcs is not None:
+        return Warp("EPSG:4326", "EPSG:4326", value, float(dataset.rpcs.height_off))
+    raise GeoreferenceError(
+        f"{path} is not georeferenced: it has no geotransform, control points or RPCs; georeference"
+        " it first (in QGIS, or put a world file beside it)"
+    )
