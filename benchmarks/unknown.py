@@ -32,7 +32,6 @@ REAL = (
     "m_3607717_sw_18_1_20160620_subset.tif",
     "sentinel2_11band_nodata255.tif",
     "ms1.tif",
-    "RGBA.uint16.tif",
     "rd_netherlands_25cm.tif",
     "cogeo.tif",
     "pix4d_alpha_nodata.tif",

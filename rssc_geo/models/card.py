@@ -276,7 +276,7 @@ class ModelCard:
         every tile is looked at by itself
     familiarity : arguments of the part that says how familiar a picture is; None: there is none
     unknown_below : a cell that is less familiar is ``Unknown``
-    unknown_raster_below : where the median cell of a raster is less familiar, all its cells are
+    unknown_raster_below : where more than two fifths of a raster's cells are less familiar, all are
         ``Unknown``
     raster_bands : bands of a raster, counted from 1, that are read as red, green and blue unless
         others are asked for: those that it was trained with; None: as the raster tells

@@ -21,7 +21,7 @@ from rssc_geo.output.partfile import CellBatch, PartFile, Row, as_unknown, batch
 from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
 from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH, GridRow, smoothed
 from rssc_geo.output.target import OutputTarget
-from rssc_geo.output.unknown import UnknownRule
+from rssc_geo.output.unknown import MOST, UnknownRule
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -54,7 +54,7 @@ def _judge_raster(part: PartFile, classes: int, below: float) -> None:
     A single cell of a map or of radar may pass for a photograph; most of them do not.
     """
     unfamiliar, gray = part.share_below(below), part.is_gray()
-    strange = gray or unfamiliar > 0.5
+    strange = gray or unfamiliar > MOST
     record = {"cells": len(part), "unfamiliar": unfamiliar, "gray": gray, "done": strange}
     if not strange:
         part.take_step("judge_raster", record)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+MOST = 0.4
+"""Share of a raster's cells; of hazy sea up to 0.37 were unfamiliar, of land at most 0.14."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownRule:
     """The least familiarity, in [0, 1], of what is named; 0: everything is named.
@@ -12,8 +16,8 @@ class UnknownRule:
     Attributes
     ----------
     cell : a cell that is less familiar is ``Unknown``
-    raster : all cells are, where more than half of them are less familiar than that, or where none
-        has a color
+    raster : all cells are, where more than ``MOST`` of them are less familiar than that, or where
+        none has a color
     """
 
     cell: float = 0.0

@@ -263,8 +263,8 @@ def test_merged_scenes_cover_every_place_once(
         assert found.tolist() == [groups[name] for name in frame["class"]]
     styles = gpd.read_file(target, layer="layer_styles", ignore_geometry=True)
     assert styles["styleName"].tolist() == [
-        *("class", "group", "confidence"),
         *("class", "group", "confidence", "familiarity"),
+        *("class", "group", "confidence"),
     ]
     made = target.stat().st_mtime_ns
     again = rssc(*command, "--model", bundle, "--crs", "EPSG:32632", "--json")
@@ -386,7 +386,7 @@ def test_journals_that_cannot_be_used(
     journal.close()
     done = rssc(*command)
     assert done.code == 1
-    assert "a journal of format 99, this program writes 2" in done.message
+    assert "a journal of format 99, this program writes 3" in done.message
     assert "a journal of format 99" in rssc("batch", "status", maps).message
 
 

@@ -226,10 +226,8 @@ def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
     classify(
         raster,
         tmp_path / "map.gpkg",
+        ClassifyOptions(device="cpu", tile_size="64px", report=str(report)),
         model=small_model,
-        device="cpu",
-        tile_size="64px",
-        report=report,
     )
     quiet = [
         "--headless=new",
