@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 MOST = 0.4
 """Share of a raster's cells; of hazy sea up to 0.37 were unfamiliar, of land at most 0.14."""
 

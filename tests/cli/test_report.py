@@ -208,7 +208,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     assert not list(tmp_path.glob("map*"))
 
 
-def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
+def test_it_works_in_a_browser(bundle: Path, tmp_path: Path) -> None:
     browser = (
         shutil.which("chromium")
         or shutil.which("google-chrome")
@@ -226,8 +226,9 @@ def test_it_works_in_a_browser(small_model: Model, tmp_path: Path) -> None:
     classify(
         raster,
         tmp_path / "map.gpkg",
-        ClassifyOptions(device="cpu", tile_size="64px", report=str(report)),
-        model=small_model,
+        ClassifyOptions(
+            model=str(bundle), device="cpu", tile_size="64px", report=str(report), force=True
+        ),
     )
     quiet = [
         "--headless=new",
