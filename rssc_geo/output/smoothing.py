@@ -12,7 +12,8 @@ is taken towards it,
 
     x_i ← (l_i + λ Σ_j w_ij x_j) / (1 + λ Σ_j w_ij)
 
-so that a cell depends on those alone that are as many cells away. Neighbors see much of the same
+the last of them half the way, since plain rounds turn a chessboard into its negative and hardly
+weaken it. A cell depends on those alone that are as many cells away. Neighbors see much of the same
 picture: their log-probabilities are averaged, not added up as in a Potts model, whose confidence
 they would drive to 1. λ, σ and the rounds were chosen on maps of fine cells by benchmarks/fine.py
 and real_scenes.py; where cells are whole tiles, which share nothing, maps would get worse.
@@ -32,6 +33,8 @@ STRENGTH = 8.0
 CONTRAST = 15.0
 """σ: at a color so far off, of 255 a band, a neighbor has lost 39 % of its weight."""
 ROUNDS = 8
+_LAST = 0.5
+"""How far the last round goes."""
 _Places = slice | NDArray[np.intp]
 """Cells of a row."""
 _Column = NDArray[np.float32]
@@ -67,8 +70,8 @@ def smoothed(rows: Iterable[GridRow]) -> Iterator[NDArray[np.float32]]:
     probability 0 in a cell keeps it; cells that are not told keep what they have.
     """
     states: Iterator[_State] = ((row, row.log_p) for row in _linked(rows))
-    for _ in range(ROUNDS):
-        states = _round(states)
+    for step in range(ROUNDS):
+        states = _round(states, way=1.0 if step < ROUNDS - 1 else _LAST)
     for row, log_p in states:
         before = row.own.probabilities
         likely = np.where(before > 0, np.exp(log_p - log_p.max(1, keepdims=True)), 0)
@@ -150,14 +153,14 @@ def _weight(one: GridRow, here: _Places, other: GridRow, there: _Places) -> _Col
     return np.where(both[:, None], np.float32(STRENGTH) * np.exp(-contrast), np.float32(0))
 
 
-def _round(states: Iterable[_State]) -> Iterator[_State]:
-    """One of Jacobi's rounds, a row behind what it is given."""
+def _round(states: Iterable[_State], *, way: float) -> Iterator[_State]:
+    """One of Jacobi's rounds, or a part of its ``way``, a row behind what it is given."""
     nothing = np.zeros((0, 0), np.float32)
     above, here = nothing, None
     for following in chain(states, [None]):
         if here is not None:
             row, x = here
             below = nothing if following is None else following[1]
-            yield row, row.updated(x, above, below)
+            yield row, x + np.float32(way) * (row.updated(x, above, below) - x)
             above = x
         here = following
