@@ -16,6 +16,7 @@ from .change import ChangeRegion as ChangeRegion
 from .change import write_change as write_change
 from .change_map import ChangeMap as ChangeMap
 from .change_map import open_map as open_map
+from .class_raster import ShownClasses as ShownClasses
 from .dates import date_text as date_text
 from .dates import parse_date as parse_date
 from .embeddings import EMBEDDING as EMBEDDING

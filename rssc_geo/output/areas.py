@@ -186,14 +186,17 @@ def _rows(
             float(areas[i]) / whole,
         )
         for i in np.argsort(-areas, kind="stable").tolist()
-        if cells[i] > 0
+        if cells[i] > 0 or areas[i] > 0
     ]
 
 
 def _in_zones(
     finished: FinishedMap, zones: Zones
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The shares of each class's cells and area that lie in each zone, (Z, C) both."""
+    """The shares of each class's cells and area that lie in each zone, (Z, C) both.
+
+    Where regions are not made of whole cells, areas are those of the regions as drawn.
+    """
     codes = finished.cells().codes
     shape = (len(zones.names), len(finished.classes))
     cells, areas, whole = np.zeros(shape), np.zeros(shape), np.zeros(shape[1])
@@ -212,5 +215,27 @@ def _in_zones(
         place = (zones.zone[feature], here[cell])
         np.add.at(cells, place, share)
         np.add.at(areas, place, share * sizes[cell])
+    drawn = [known.area_m2 for known in finished.classes]
+    if not np.allclose(whole, drawn, rtol=_LEFT_OUT, atol=0):
+        areas, whole = _regions_in_zones(finished, zones, tree)
     counts = np.bincount(codes, minlength=shape[1])
     return cells / np.maximum(counts, 1), areas / np.where(whole > 0, whole, 1)
+
+
+def _regions_in_zones(
+    finished: FinishedMap, zones: Zones, tree: shapely.STRtree
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The area in m² of each class's regions in each zone (Z, C), and in all (C,)."""
+    polygons, codes = finished.regions()
+    count = len(finished.classes)
+    whole = np.bincount(codes, geodesic_area_m2(polygons, finished.crs), minlength=count)
+    region, feature = tree.query(polygons, predicate="intersects")
+    parts = shapely.intersection(polygons[region], zones.polygons[feature])
+    # Where a region and a zone meet along a line or in a point, that is a part too.
+    pieces, of_part = shapely.get_parts(parts, return_index=True)
+    flat = shapely.get_dimensions(pieces) == 2
+    pieces, of_part = pieces[flat], of_part[flat]
+    areas = np.zeros((len(zones.names), count))
+    place = zones.zone[feature[of_part]], codes[region[of_part]]
+    np.add.at(areas, place, geodesic_area_m2(pieces, finished.crs))
+    return areas, whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from rasterio.shutil import copy
 from rasterio.windows import Window
 
 from rssc_geo.files import write_error
+from rssc_geo.geometry import TileGrid
 from rssc_geo.output.placement import GeoGrid
 from rssc_geo.output.styles import rgb, xml_text
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _NODATA = 255
 _OPAQUE = 255
+_MOST_SHOWN = 4_000_000
 _INTEGER, _TEXT = "0", "2"
 # Of the attribute table: name, GDALRATFieldType, GDALRATFieldUsage.
 _COLUMNS = (
@@ -71,6 +74,41 @@ class ClassPixels:
             geo.transform @ Affine.scale(cols, rows),
             lambda: iter([((0, 0), class_grid)]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClasses:
+    """The classes of a map as a grid to look at.
+
+    Attributes
+    ----------
+    class_grid : int32 (rows, columns), below 0 for none
+    geo : the grid whose cells these are
+    """
+
+    class_grid: NDArray[np.int32]
+    geo: GeoGrid
+
+    @classmethod
+    def of_pixels(cls, pixels: ClassPixels, crs: CRS) -> ShownClasses:
+        """Every pixel, or of too many the same share along both axes."""
+        step = max(1, math.ceil(math.sqrt(math.prod(pixels.shape) / _MOST_SHOWN)))
+        places = [
+            np.minimum(np.arange(0, length, step) + step // 2, length - 1)
+            for length in pixels.shape
+        ]
+        class_grid = np.full([len(axis) for axis in places], -1, np.int32)
+        for start, found in pixels.blocks():
+            inside = [
+                slice(*np.searchsorted(axis, (first, first + length)))
+                for axis, first, length in zip(places, start, found.shape, strict=True)
+            ]
+            rows, cols = (
+                axis[part] - first for axis, part, first in zip(places, inside, start, strict=True)
+            )
+            class_grid[tuple(inside)] = found[np.ix_(rows, cols)]
+        grid = TileGrid(pixels.shape, (step, step))
+        return cls(class_grid, GeoGrid(grid, pixels.transform, crs))
 
 
 def write_class_raster(

@@ -126,6 +126,13 @@ class FinishedMap:
             found[order[first:last]] = polygons[wanted[first:last] - start]
         return found
 
+    def regions(self) -> tuple[NDArray[np.object_], NDArray[np.int16]]:
+        """The polygons of the regions, (R,), and their codes into the map's classes."""
+        regions = read_layer(self.path, "landuse")
+        codes = {name: code for code, name in enumerate(self.names)}
+        polygons = np.asarray(regions.geometry, object)
+        return polygons, np.array([codes[name] for name in regions["class"]], np.int16)
+
     def _own_classes(self) -> MapCells:
         """The cells with the classes of the ``cells`` layer; -1 for one that the map lacks."""
         codes = {name: code for code, name in enumerate(self.names)}
@@ -153,10 +160,8 @@ class FinishedMap:
 
         Where that is nodata, the nearest one in the cell's reach.
         """
-        regions = read_layer(self.path, "landuse")
-        codes = {name: code for code, name in enumerate(self.names)}
-        of_region = np.array([codes[name] for name in regions["class"]], np.int16)
-        tree = shapely.STRtree(np.asarray(regions.geometry))
+        regions, of_region = self.regions()
+        tree = shapely.STRtree(regions)
         shown = np.full(count, _NOTHING, np.int16)
         for start, polygons in self.outlines():
             inner = shapely.point_on_surface(polygons)

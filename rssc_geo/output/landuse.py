@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import write_error
 from rssc_geo.geometry import Regions, dissolve, merge_small
-from rssc_geo.output.class_raster import ClassPixels, write_class_raster
+from rssc_geo.output.class_raster import ClassPixels, ShownClasses, write_class_raster
 from rssc_geo.output.embeddings import EmbeddingLayer, EmbeddingSource, embedding_layer
 from rssc_geo.output.formats import WGS84, write_geoparquet
 from rssc_geo.output.geopackage import describe_geopackage, provenance_document
@@ -64,25 +64,25 @@ class LandUseSummary:
     paths : the files, the main one first
     cells, regions : how many features the layers hold
     classes : totals of every class of the model, in its order
-    class_grid : int32 (cell rows, cell columns), the landuse layer's classes, -1 for none
+    shown : the landuse layer's classes, cell by cell, of a map that is snapped finer
     """
 
     paths: tuple[Path, ...]
     cells: int
     regions: int
     classes: tuple[ClassTotal, ...]
-    class_grid: NDArray[np.int32] = field(repr=False, compare=False)
+    shown: ShownClasses = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Map:
     """A map before it is written.
 
-    ``class_grid``: of each cell the class of its region, -1 for none; ``classes``: those of its
-    cells before any merging, and those of its regions.
+    ``shown``: its classes to look at; ``classes``: those of its cells before any merging, and those
+    of its regions.
     """
 
-    class_grid: NDArray[np.int32]
+    shown: ShownClasses
     pixels: ClassPixels
     regions: Regions
     values: RegionValues
@@ -340,7 +340,7 @@ class LandUseWriter:
         values = RegionValues(mean, area, cells)
         classes = tuple(self._classes[i] for i in present)
         pixels = ClassPixels.of_cells(class_grid, self._geo)
-        return _Map(class_grid, pixels, regions, values, classes)
+        return _Map(ShownClasses(class_grid, self._geo), pixels, regions, values, classes)
 
     def _snapped(self, pixels: Pixels, scratch: IO[bytes]) -> _Map:
         """The map of the pixels of the cells in the part file."""
@@ -354,8 +354,6 @@ class LandUseWriter:
         )
         regions = found.regions
         inside = regions.labels >= 0
-        class_grid = np.full(regions.labels.shape, _NOTHING, np.int32)
-        class_grid[inside] = regions.class_ids[regions.labels[inside]]
         cells = np.bincount(regions.labels[inside], minlength=len(regions))
         present = set(regions.class_ids.tolist())
         for chunk in self._part.read("class_id"):
@@ -363,7 +361,8 @@ class LandUseWriter:
         values = RegionValues(found.confidence, self._clipped_areas(regions), cells)
         classes = tuple(self._classes[i] for i in sorted(present))
         raster = ClassPixels(found.shape, found.transform, found.classes)
-        return _Map(class_grid, raster, regions, values, classes)
+        shown = ShownClasses.of_pixels(raster, self._geo.crs)
+        return _Map(shown, raster, regions, values, classes)
 
     def _clipped_areas(self, regions: Regions) -> NDArray[np.float64]:
         """The area in m² of each region, or what a clip leaves of it."""
@@ -393,5 +392,5 @@ def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) 
         for i, c in enumerate(classes)
     )
     return LandUseSummary(
-        tuple(reversed(target.results)), int(cells.sum()), len(regions), totals, result.class_grid
+        tuple(reversed(target.results)), int(cells.sum()), len(regions), totals, result.shown
     )

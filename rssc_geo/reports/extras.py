@@ -98,7 +98,7 @@ class Extras:
         plan, target = self._plan, self._target
         if self._preview is not None:
             tasks["the preview"] = partial(
-                draw_preview, Path(self._preview), plan, summary.class_grid, legend_of(spec.card)
+                draw_preview, Path(self._preview), plan, summary, legend_of(spec.card)
             )
         if self._review is not None:
             tasks["the review"] = partial(

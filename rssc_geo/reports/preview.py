@@ -18,7 +18,7 @@ from rssc_geo.files import atomic_write
 from rssc_geo.geometry import TileGrid, Window
 from rssc_geo.inference import Plan
 from rssc_geo.models import by_group
-from rssc_geo.output import GeoGrid, Rgb, rgb
+from rssc_geo.output import LandUseSummary, Rgb, ShownClasses, rgb
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -95,23 +95,20 @@ def read_overview(plan: Plan, *, side: int) -> Overview:
 
 
 def draw_preview(
-    path: Path, plan: Plan, class_grid: NDArray[np.int32], classes: Sequence[SceneClass]
+    path: Path, plan: Plan, summary: LandUseSummary, classes: Sequence[SceneClass]
 ) -> Path:
     """Write the picture of a finished map to ``path``, which is returned.
-
-    ``class_grid``: integers (cell rows, cell columns), below 0 where there is no class.
 
     Raises ``InputError`` when the raster cannot be read, ``OutputError`` when the file cannot be
     written.
     """
-    scene = plan.scene
     write_preview(
         path,
         read_overview(plan, side=_SIDE),
-        class_grid=class_grid,
-        geo=GeoGrid(plan.grid, scene.transform, scene.crs),
+        summary.shown,
+        cells=summary.cells,
         classes=classes,
-        title=scene.name,
+        title=plan.scene.name,
     )
     return path
 
@@ -119,9 +116,9 @@ def draw_preview(
 def write_preview(
     path: Path,
     overview: Overview,
+    shown: ShownClasses,
     *,
-    class_grid: NDArray[np.int32],
-    geo: GeoGrid,
+    cells: int,
     classes: Sequence[SceneClass],
     title: str,
 ) -> None:
@@ -130,8 +127,8 @@ def write_preview(
     Parameters
     ----------
     overview : best at about 1000 pixels a side; rasters that are not north-up are turned to be so
-    class_grid : integers (cell rows, cell columns), below 0 where there is no class
-    geo : the grid of these cells, in the CRS of the overview
+    shown : the map's classes, in the CRS of the overview
+    cells : how many the map has
 
     Raises ``OutputError`` when the file cannot be written.
     """
@@ -142,13 +139,13 @@ def write_preview(
         size, Image.Resampling.NEAREST if size[0] > 3 * scene.width else Image.Resampling.LANCZOS
     )
     to_grid = (
-        ~geo.transform
+        ~shown.geo.transform
         @ overview.transform
         @ to_scene
         @ Affine.scale(scene.width / size[0], scene.height / size[1])
     )
-    right = _with_classes(left, _sample(class_grid, geo.grid, to_grid, size=size), classes)
-    cells = int((class_grid >= 0).sum())
+    class_grid, grid = shown.class_grid, shown.geo.grid
+    right = _with_classes(left, _sample(class_grid, grid, to_grid, size=size), classes)
     subtitle = (
         f"{length_label(ground_m[1])} by {length_label(ground_m[0])}  ·  {cells:,}"
         f" {'cell' if cells == 1 else 'cells'}"
@@ -157,7 +154,7 @@ def write_preview(
         (left, right),
         stacked=stacked,
         metres_a_pixel=ground_m[1] / size[0],
-        blocks=_blocks(class_grid, geo.grid, classes),
+        blocks=_blocks(class_grid, grid, classes),
         heading=(title, subtitle),
     )
     with atomic_write(path) as made:

@@ -32,6 +32,7 @@ from rssc_geo.output import (
     ClassTotal,
     LandUseSummary,
     Layer,
+    ShownClasses,
     read_cells,
     timestamp,
 )
@@ -116,12 +117,12 @@ def write_report(
     """Write the report of a finished map to ``path``, which is returned.
 
     The cells are read back from the map, so that those of an interrupted run count; memory does not
-    grow with their number beyond the class grid of ``summary``. Raises ``InputError`` when map or
+    grow with their number beyond the classes shown in ``summary``. Raises ``InputError`` when map or
     raster cannot be read, ``OutputError`` when the page cannot be written.
     """
     scene, classes, output = plan.scene, legend_of(spec.card), summary.paths[0]
     sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
-    largest = sorted((t for t in summary.classes if t.cells), key=lambda t: -t.area_m2)
+    largest = sorted((t for t in summary.classes if t.regions), key=lambda t: -t.area_m2)
     found = _search(read_cells(output), shown=[total.id for total in largest[:_CLASSES]])
     chosen = choose_cells(candidates_of(found.least_certain, plan.grid.cells_shape), _LEAST_CERTAIN)
     doubtful = found.least_certain.take(chosen)
@@ -140,7 +141,7 @@ def write_report(
         "cells": summary.cells,
         "regions": summary.regions,
         "warnings": told["warnings"],
-        "map": _map(plan, sheet, summary.class_grid, classes),
+        "map": _map(plan, sheet, summary.shown, classes),
         "groups": _groups(largest, classes),
         "present": len(largest),
         "total_m2": sum(total.area_m2 for total in largest),
@@ -301,24 +302,33 @@ def _patches(
 
 
 def _map(
-    plan: Plan, sheet: Sheet, class_grid: NDArray[np.int32], classes: Sequence[SceneClass]
+    plan: Plan, sheet: Sheet, shown: ShownClasses, classes: Sequence[SceneClass]
 ) -> dict[str, Any]:
-    """What the SVG map needs: the scene's picture and one path a class, in the raster's pixels."""
-    overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet
-    numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
+    """What the SVG map needs: the scene's picture in the raster's pixels, and one path a class.
+
+    ``matrix`` turns pixels into the sheet's units, ``shown_matrix`` what paths are in into pixels.
+    """
+    overview = read_overview(plan, side=_SIDE)
     return {
         "width": f"{sheet.size[0]:.2f}",
         "height": f"{sheet.size[1]:.2f}",
         "metres_a_unit": f"{sheet.metres_a_unit:.9g}",
-        "matrix": " ".join(f"{number:.9g}" for number in numbers),
+        "matrix": _svg(sheet.to_sheet),
+        "shown_matrix": _svg(~plan.scene.transform @ shown.geo.transform),
         "rows": plan.scene.height,
         "cols": plan.scene.width,
         "picture": jpeg(overview.pixels, overview.mask),
         "shapes": [
             {"id": i, "path": path, "color": classes[i].color, "name": classes[i].title}
-            for i, path in class_paths(class_grid, plan.grid)
+            for i, path in class_paths(shown.class_grid, shown.geo.grid)
         ],
     }
+
+
+def _svg(matrix: Affine) -> str:
+    """The numbers of SVG's ``matrix``."""
+    numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
+    return " ".join(f"{number:.9g}" for number in numbers)
 
 
 def class_paths(class_grid: NDArray[np.int32], grid: TileGrid) -> list[tuple[int, str]]:

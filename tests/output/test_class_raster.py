@@ -58,8 +58,8 @@ def test_merged_regions_show_in_the_raster_and_it_may_lie_elsewhere(
     summary = case.write(tmp_path / "map.gpkg", class_raster=raster, min_area=1e9)
     with rasterio.open(raster) as file:
         pixels = file.read(1)
-    assert (pixels == np.where(summary.class_grid < 0, 255, summary.class_grid)).all()
-    assert (summary.class_grid != case.class_grid).any()
+    assert (pixels == np.where(summary.shown.class_grid < 0, 255, summary.shown.class_grid)).all()
+    assert (summary.shown.class_grid != case.class_grid).any()
     assert sorted(os.listdir(tmp_path / "elsewhere")) == ["classes.tif", "classes.tif.aux.xml"]
 
 

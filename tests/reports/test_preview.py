@@ -16,7 +16,7 @@ from pyproj import CRS
 from rssc_geo.errors import OutputError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass, scene_classes
-from rssc_geo.output import GeoGrid, rgb
+from rssc_geo.output import GeoGrid, ShownClasses, rgb
 from rssc_geo.reports import Overview, length_label, round_length, write_preview
 
 CLASSES = [
@@ -47,8 +47,8 @@ def draw(
     write_preview(
         path,
         Overview(gray, np.ones(shape, bool), transform, (2.0, 2.0)),
-        class_grid=classes,
-        geo=GeoGrid(grid, transform, CRS(32632)),
+        ShownClasses(classes, GeoGrid(grid, transform, CRS(32632))),
+        cells=int((classes >= 0).sum()),
         classes=CLASSES,
         title="A scene",
     )
@@ -109,8 +109,8 @@ def swatches(path: Path, areas: dict[str, int]) -> dict[str, tuple[int, int]]:
     write_preview(
         path,
         Overview(gray, np.ones(shape, bool), transform, (2.0, 2.0)),
-        class_grid=grid,
-        geo=GeoGrid(TileGrid(shape, (shape[0], 1)), transform, CRS(32632)),
+        ShownClasses(grid, GeoGrid(TileGrid(shape, (shape[0], 1)), transform, CRS(32632))),
+        cells=grid.size,
         classes=classes,
         title="A scene",
     )
