@@ -117,8 +117,8 @@ def write_report(
     """Write the report of a finished map to ``path``, which is returned.
 
     The cells are read back from the map, so that those of an interrupted run count; memory does not
-    grow with their number beyond the classes shown in ``summary``. Raises ``InputError`` when map or
-    raster cannot be read, ``OutputError`` when the page cannot be written.
+    grow with their number beyond the classes that ``summary`` shows. Raises ``InputError`` when map
+    or raster cannot be read, ``OutputError`` when the page cannot be written.
     """
     scene, classes, output = plan.scene, legend_of(spec.card), summary.paths[0]
     sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
