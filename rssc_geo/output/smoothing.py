@@ -28,9 +28,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-STRENGTH = 8.0
+STRENGTH = 12.0
 """λ: the weight of a neighbor of the same color, where the cell itself weighs 1."""
-CONTRAST = 15.0
+CONTRAST = 12.0
 """σ: at a color so far off, of 255 a band, a neighbor has lost 39 % of its weight."""
 ROUNDS = 8
 _LAST = 0.5
