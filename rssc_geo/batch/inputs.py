@@ -172,7 +172,7 @@ def _some(entries: Iterable[_Entry], name: str, what: str) -> Iterator[_Entry]:
         empty = False
         yield entry
     if empty:
-        raise InputError(f"{name}: {what} there")
+        raise InputError(f"{name}: no match ({what} there)")
 
 
 def _beside(path: str, folder: Path) -> str:

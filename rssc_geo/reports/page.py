@@ -62,4 +62,4 @@ def check_page(path: Path, *, option: str, overwrite: bool) -> None:
 
 def _hectares(area_m2: float) -> str:
     hectares = area_m2 / 1e4
-    return f"{hectares:,.1f}" if hectares >= 10 else f"{hectares:.2g}"
+    return f"{hectares:,.1f}" if hectares >= 10 else f"{hectares:#.2g}"

@@ -135,7 +135,7 @@ def test_bad_inputs_are_named_and_the_others_go_on(
     assert done.code == 4
     assert sorted(path.name for path in maps.glob("*.gpkg")) == ["a.gpkg", "b.gpkg", "x.gpkg"]
     for words in (
-        "no*thing.tif: no file there",
+        "no*thing.tif: no match (no file there)",
         "columns.csv: no column 'input' (there is: file, tile-size)",
         "option.csv: unknown column(s) 'tilesize'",
         "x.gpkg is that of",
@@ -163,7 +163,7 @@ def test_nothing_to_do_is_said(rssc: Rssc, bundle: Path, tmp_path: Path) -> None
         "batch", "run", tmp_path / "*.tif", "-o", tmp_path / "{stem}.gpkg", "--model", bundle
     )
     assert done.code == 1
-    assert "*.tif: no file there" in done.err
+    assert "*.tif: no match (no file there)" in done.err
     assert "holds no rssc-geo-batch.sqlite" in rssc("batch", "status", tmp_path / "in").message
 
 
