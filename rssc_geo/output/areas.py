@@ -228,7 +228,7 @@ def _regions_in_zones(
     """The area in m² of each class's regions in each zone (Z, C), and in all (C,)."""
     polygons, codes = finished.regions()
     count = len(finished.classes)
-    whole = np.bincount(codes, geodesic_area_m2(polygons, finished.crs), minlength=count)
+    whole = np.bincount(codes, geodesic_area_m2(polygons, finished.crs), count).astype(float)
     region, feature = tree.query(polygons, predicate="intersects")
     parts = shapely.intersection(polygons[region], zones.polygons[feature])
     # Where a region and a zone meet along a line or in a point, that is a part too.

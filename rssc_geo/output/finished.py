@@ -19,6 +19,7 @@ from pyproj import CRS
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import label_regions
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
+from rssc_geo.output.geopackage import read_provenance
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field
 
 _NOTHING = -1
@@ -99,6 +100,8 @@ class FinishedMap:
     def cells(self) -> MapCells:
         """All cells, without their outlines: 14 bytes each."""
         own = self._own_classes()
+        if "snap" in read_provenance(self.path).get("steps", {}):  # regions are not whole cells
+            return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
         shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
         grid = np.full(shape, _NOTHING, np.int16)
         grid[own.rows, own.cols] = own.codes

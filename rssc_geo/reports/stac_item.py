@@ -32,6 +32,7 @@ from rssc_geo.output import (
     LandUseSummary,
     OutputTarget,
     Placement,
+    ShownClasses,
     date_text,
     timestamp,
 )
@@ -85,8 +86,8 @@ class MapItem:
         ``InputError`` for a class raster that cannot be read, ``OutputError`` where the item cannot
         be written.
         """
-        target, plan = self._target, self._plan
-        footprint = _Footprint(plan, summary)
+        target = self._target
+        footprint = _Footprint(summary.shown)
         item = {
             "type": "Feature",
             "stac_version": STAC_VERSION,
@@ -155,17 +156,17 @@ class MapItem:
 
 
 class _Footprint:
-    """The smallest rectangle of the raster's grid that holds all cells of a map."""
+    """The smallest rectangle of the raster's grid that holds all of a map."""
 
-    def __init__(self, plan: Plan, summary: LandUseSummary) -> None:
-        grid, scene = plan.grid, plan.scene
-        rows, cols = np.nonzero(summary.class_grid >= 0)
+    def __init__(self, shown: ShownClasses) -> None:
+        grid = shown.geo.grid
+        rows, cols = np.nonzero(shown.class_grid >= 0)
         row_edges, col_edges = grid.row_edges(), grid.col_edges()
         top, bottom = (int(row_edges[k]) for k in (rows.min(), rows.max() + 1))
         left, right = (int(col_edges[k]) for k in (cols.min(), cols.max() + 1))
         self._shape = bottom - top, right - left
-        self._transform = scene.transform @ Affine.translation(left, top)
-        self._crs = scene.crs
+        self._transform = shown.geo.transform @ Affine.translation(left, top)
+        self._crs = shown.geo.crs
         corners = [(0, 0), (right - left, 0), (right - left, bottom - top), (0, bottom - top)]
         outline = shapely.Polygon([self._transform @ corner for corner in corners])
         self._outline = shapely.segmentize(outline, outline.length / 4 / _EDGE_PARTS)

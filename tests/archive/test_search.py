@@ -50,7 +50,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = write_raster(folder / "first.tif", texture(128, 96))
     with rasterio.open(first, "r+") as raster:
         raster.update_tags(TIFFTAG_DATETIME="2023:07:14 09:30:00")
-    write_raster(folder / "second.tif", texture(96, 96, seed=1), crs="EPSG:32633")
+    sand = np.array([(205,), (180,), (140,)]) + texture(96, 96, seed=1)[:1].reshape(1, -1) / 16
+    sand = sand.reshape(3, 96, 96).astype(np.uint8)
+    write_raster(folder / "second.tif", sand, crs="EPSG:32633")
     options = IndexOptions(tile_size="96px", cell_size="32px", captioner="none", device="cpu")
     rssc_geo.index([folder / "*.tif"], folder / "made", options)
     return folder / "made"
