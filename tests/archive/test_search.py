@@ -110,18 +110,23 @@ def test_an_example_finds_itself_and_is_combined_with_words(
         )
     }
     assert not np.allclose(by["words"], by["both"])
-    against = SearchOptions(
+    unlike = SearchOptions(
         like=str(source), at=(point,), unlike=str(archive.parent / "first.tif"), hits=21
     )
-    ranks = rssc_geo.search(archive, options=against, model=model)
+    against = rssc_geo.search(archive, options=unlike, model=model)
     plain = rssc_geo.search(
         archive, options=SearchOptions(like=str(source), at=(point,), hits=21), model=model
     )
 
-    def mean_rank(result: rssc_geo.SearchResult) -> float:
-        return float(np.mean([h.rank for h in result.hits if h.scene == "first"]))
+    def lead(result: rssc_geo.SearchResult) -> float:
+        """By how much the second scene's cells score more than the first's."""
+        means = [
+            np.mean([h.score for h in result.hits if h.scene == scene])
+            for scene in ("second", "first")
+        ]
+        return float(means[0] - means[1])
 
-    assert mean_rank(ranks) > mean_rank(plain)
+    assert lead(against) > lead(plain) > 0
 
 
 def test_an_area_is_an_example(archive: Path, tmp_path: Path, model: Predictor) -> None:
