@@ -87,6 +87,24 @@ def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int
     os.replace(part, path)
 
 
+def write_rgb(path: Path, bands: np.ndarray, resolution: float) -> Path:
+    """A GeoTIFF of three bands (3, H, W) with square pixels of so many metres."""
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=bands.shape[1],
+        width=bands.shape[2],
+        count=3,
+        dtype=bands.dtype,
+        crs="EPSG:32632",
+        transform=Affine(resolution, 0, 5e5, 0, -resolution, 5e6),
+        photometric="rgb",
+    ) as file:
+        file.write(bands)
+    return path
+
+
 def rate_options(doc: str | None) -> argparse.Namespace:
     """The command line of a benchmark of tiles a second, of one scene, again and again."""
     parser = argparse.ArgumentParser(

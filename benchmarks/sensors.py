@@ -11,17 +11,15 @@ scales it for the whole scene. Right is a tile of a class that its picture's lab
 from __future__ import annotations
 
 import argparse
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyogrio
-import rasterio
-from affine import Affine
-from common import DATA_SETS
+from common import DATA_SETS, write_rgb
 from numpy.typing import NDArray
+from real_scenes import classify
 
 from rssc_geo.training import SceneImages, load_data_sets, stratified_split
 
@@ -57,23 +55,10 @@ def classes_of(
 ) -> list[str]:
     """The class of each tile, row by row."""
     path, target = work / "scene.tif", work / "map.gpkg"
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=bands.shape[1],
-        width=bands.shape[2],
-        count=3,
-        dtype=bands.dtype,
-        crs="EPSG:32632",
-        transform=Affine(resolution, 0, 5e5, 0, -resolution, 5e6),
-        photometric="RGB",
-    ) as file:
-        file.write(bands)
+    write_rgb(path, bands, resolution)
     size = f"{SIZE}px"
     options = ["--tile-size", size, "--cell-size", size, "--no-unknown", "--captioner=none"]
-    command = ["rssc-geo", "classify", str(path), "-o", str(target), "--overwrite", "--quiet"]
-    subprocess.run([*command, *options, "--model", model], check=True, stdout=subprocess.DEVNULL)
+    classify(path, target, [*options, "--model", model])
     cells = pyogrio.read_dataframe(target, layer="cells", read_geometry=False)
     return list(cells.sort_values(["row", "col"])["class"])
 

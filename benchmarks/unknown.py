@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import rasterio
-from affine import Affine
+from common import write_rgb
 from numpy.typing import NDArray
+from real_scenes import classify
 
 from rssc_geo.output import read_provenance
 
@@ -101,24 +101,10 @@ def made(
 
 
 def write(path: Path, picture: NDArray[np.float64], resolution: float) -> Path:
-    """A GeoTIFF of three bands."""
-    bands = np.broadcast_to(
-        picture if picture.ndim == 3 else picture[None], (3, *picture.shape[-2:])
-    )
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=bands.shape[1],
-        width=bands.shape[2],
-        count=3,
-        dtype="uint8",
-        crs="EPSG:32632",
-        transform=Affine(resolution, 0, 5e5, 0, -resolution, 5e6),
-        photometric="RGB",
-    ) as file:
-        file.write(np.rint(bands.clip(0, 1) * 255).astype(np.uint8))
-    return path
+    """A picture in [0, 1] as a GeoTIFF of three bands of bytes."""
+    whole = picture if picture.ndim == 3 else picture[None]
+    bands = np.broadcast_to(whole, (3, *picture.shape[-2:]))
+    return write_rgb(path, np.rint(bands.clip(0, 1) * 255).astype(np.uint8), resolution)
 
 
 def rasters(data: Path, work: Path) -> Iterator[Asked]:
@@ -140,9 +126,8 @@ def rasters(data: Path, work: Path) -> Iterator[Asked]:
 
 def unknown_share(asked: Asked, target: Path, model: str) -> tuple[float, dict[str, object]]:
     """The share of cells that are Unknown, and how the raster as a whole was judged."""
-    command = ["rssc-geo", "classify", str(asked.path), "-o", str(target), "--model", model]
-    options = ["--overwrite", "--quiet", "--force", "--captioner=none", *asked.options]
-    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+    options = ["--force", "--captioner=none", "--model", model, *asked.options]
+    classify(asked.path, target, options)
     cells = pyogrio.read_dataframe(target, layer="cells", columns=["class"], read_geometry=False)
     judged = read_provenance(target).get("steps", {}).get("judge_raster", {})
     return float((cells["class"] == "Unknown").mean()), judged

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from rssc_geo.models import (
 )
 from rssc_geo.training import build_vocabulary
 from tests.factories import write_raster
+from tests.programs import Program
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -85,6 +86,22 @@ def fork_server() -> Any:
     # There is one such server, which Dask too would start, with libraries of its own.
     forkserver.ensure_running()
     return server
+
+
+@pytest.fixture
+def start(
+    fork_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Program]]:
+    """Start a command line in a process of its own; whatever is left is killed at the end."""
+    started: list[Program] = []
+
+    def begin(*arguments: object, before: str = "") -> Program:
+        started.append(Program(fork_server, tmp_path_factory.mktemp("run"), arguments, before))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.kill()
 
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,10 @@ def index(
         if store.card != card:
             store.describe(card)
         result = run_batch(names, template, batch, progress=progress)
-        added, forgotten = _take_in(store, sources, known)
+        rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
+        added, forgotten = _take_in(store, rows, sources, known)
         if prune:
-            forgotten += _prune(store, {Path(output).stem for output in sources})
+            forgotten += _prune(store, rows, {Path(output).stem for output in sources})
         held = store.scenes()
     return IndexResult(folder, len(held), len(store), added, forgotten, result)
 
@@ -179,12 +180,18 @@ def _check_sources(sources: dict[str, str], known: dict[str, dict[str, Any]]) ->
 
 
 def _take_in(
-    store: ArchiveStore, sources: dict[str, str], known: dict[str, dict[str, Any]]
+    store: ArchiveStore,
+    rows: Sequence[Mapping[str, Any]],
+    sources: dict[str, str],
+    known: dict[str, dict[str, Any]],
 ) -> tuple[int, int]:
-    """Take into the store what is new of the scenes, by their maps; how many came and went."""
+    """Take into the store what is new of the scenes, by their maps; how many came and went.
+
+    ``rows``: what the journal says of each scene.
+    """
     scenes = store.folder / SCENES
     entries, gone = [], []
-    for row in _mapped(scenes):
+    for row in rows:
         output = row["output"]
         scene = Path(output).stem
         if output not in sources:
@@ -204,15 +211,16 @@ def _take_in(
     return len(entries), len(known.keys() & gone)
 
 
-def _prune(store: ArchiveStore, kept: set[str]) -> int:
+def _prune(store: ArchiveStore, rows: Sequence[Mapping[str, Any]], kept: set[str]) -> int:
     """Remove scenes but those kept, and their maps; how many the store held.
 
-    The store first: maps that a killed process leaves are removed by the next one, by the journal.
+    ``rows``: what the journal says of each scene. The store comes first: maps that a killed process
+    leaves are removed by the next one, by the journal.
     """
     scenes = store.folder / SCENES
     gone = sorted(store.scenes().keys() - kept)
     store.forget(gone)
-    mapped = {Path(row["output"]).stem for row in _mapped(scenes)}
+    mapped = {Path(row["output"]).stem for row in rows}
     try:
         for scene in sorted((mapped | set(gone)) - kept):
             for suffix in (".gpkg", ".parquet"):
@@ -220,11 +228,3 @@ def _prune(store: ArchiveStore, kept: set[str]) -> int:
     except OSError as error:
         raise write_error(scenes, error) from error
     return len(gone)
-
-
-def _mapped(scenes: Path) -> list[dict[str, Any]]:
-    """What the journal says of each scene."""
-    rows: list[dict[str, Any]] = []
-    if (scenes / JOURNAL).is_file():
-        rows = read_status(scenes)["scenes"]
-    return rows

@@ -100,8 +100,15 @@ def write_model_item(
     check_stac_path(path, overwrite=overwrite)
     folder = find_bundle(model, revision)
     item = _item(read_card(folder), folder, path.parent)
+    return write_stac_item(path, item)
+
+
+def write_stac_item(path: Path, item: Mapping[str, Any]) -> Path:
+    """Write an item to ``path``, which is returned; ``OutputError`` where it cannot be written."""
+    text = json.dumps(item, ensure_ascii=False, indent=2)
     with atomic_write(path) as made:
-        made.write_text(json.dumps(item, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        # File names that are not UTF-8 come as lone surrogates, which no text can hold.
+        made.write_bytes(text.encode("utf-8", "replace") + b"\n")
     return path
 
 

@@ -100,14 +100,7 @@ class FinishedMap:
     def cells(self) -> MapCells:
         """All cells, without their outlines: 14 bytes each."""
         own = self._own_classes()
-        if "snap" in read_provenance(self.path).get("steps", {}):  # regions are not whole cells
-            return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
-        shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
-        grid = np.full(shape, _NOTHING, np.int16)
-        grid[own.rows, own.cols] = own.codes
-        regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
-        alike = regions == sum(known.regions for known in self.classes)
-        if alike and (own.codes != _NOTHING).all():
+        if self._shows(own):
             return own
         return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
 
@@ -135,6 +128,17 @@ class FinishedMap:
         codes = {name: code for code, name in enumerate(self.names)}
         polygons = np.asarray(regions.geometry, object)
         return polygons, np.array([codes[name] for name in regions["class"]], np.int16)
+
+    def _shows(self, own: MapCells) -> bool:
+        """Whether the regions are those of the cells by their own classes."""
+        if "snap" in read_provenance(self.path).get("steps", {}):
+            return False
+        shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
+        grid = np.full(shape, _NOTHING, np.int16)
+        grid[own.rows, own.cols] = own.codes
+        regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
+        alike = regions == sum(known.regions for known in self.classes)
+        return alike and bool((own.codes != _NOTHING).all())
 
     def _own_classes(self) -> MapCells:
         """The cells with the classes of the ``cells`` layer; -1 for one that the map lacks."""

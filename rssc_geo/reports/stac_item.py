@@ -21,10 +21,17 @@ from pyproj import CRS
 from rasterio.errors import RasterioError
 
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.files import atomic_write, relative_link
+from rssc_geo.files import relative_link
 from rssc_geo.geometry import TileGrid
 from rssc_geo.inference import Plan, PredictorSpec, describe_run, without_folders
-from rssc_geo.models import STAC_VERSION, SceneClass, check_stac_path, legend_of, stac_class
+from rssc_geo.models import (
+    STAC_VERSION,
+    SceneClass,
+    check_stac_path,
+    legend_of,
+    stac_class,
+    write_stac_item,
+)
 from rssc_geo.output import (
     FORMATS,
     WGS84,
@@ -98,11 +105,7 @@ class MapItem:
             "links": [],
             "assets": dict(self._assets(_classes(summary, legend_of(spec.card)), beside)),
         }
-        text = json.dumps(item, ensure_ascii=False, indent=2)
-        with atomic_write(self._path) as made:
-            # File names that are not UTF-8 come as lone surrogates, which no text can hold.
-            made.write_bytes(text.encode("utf-8", "replace") + b"\n")
-        return self._path
+        return write_stac_item(self._path, item)
 
     def _properties(
         self, summary: LandUseSummary, spec: PredictorSpec, footprint: _Footprint

@@ -7,10 +7,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -124,22 +123,6 @@ def test_maps_that_a_killed_removal_left_are_removed_by_the_next(
     assert (archive / "scenes" / "s1.gpkg").exists()
     assert rssc_geo.index([scenes / "s0.tif"], archive, pruning).forgotten == 0
     assert not (archive / "scenes" / "s1.gpkg").exists()
-
-
-@pytest.fixture
-def start(
-    fork_server: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Program]]:
-    """Start a command line in a process of its own; whatever is left is killed at the end."""
-    started: list[Program] = []
-
-    def begin(*arguments: object, before: str = "") -> Program:
-        started.append(Program(fork_server, tmp_path_factory.mktemp("run"), arguments, before))
-        return started[-1]
-
-    yield begin
-    for program in started:
-        program.kill()
 
 
 def command(scenes: Path, archive: Path, *more: object) -> tuple[object, ...]:

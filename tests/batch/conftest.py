@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import pytest
@@ -51,20 +51,9 @@ def scenes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(
-    fork_server: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Program]]:
+def start(start: Callable[..., Program]) -> Callable[..., Program]:
     """Start a batch; whatever is left is killed at the end."""
-    started: list[Program] = []
-
-    def begin(*arguments: object, before: str = "") -> Program:
-        folder = tmp_path_factory.mktemp("batch")
-        started.append(Program(fork_server, folder, ("batch", *arguments), before))
-        return started[-1]
-
-    yield begin
-    for batch in started:
-        batch.kill()
+    return functools.partial(start, "batch")
 
 
 def status(folder: Path) -> dict:

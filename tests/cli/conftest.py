@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rssc_geo_cli.main import run
 from tests.factories import texture, write_raster
-from tests.programs import Program
 
 
 @dataclass(frozen=True)
@@ -49,22 +47,6 @@ def rssc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, captured.out, captured.err)
 
     return call
-
-
-@pytest.fixture
-def start(
-    fork_server: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Program]]:
-    """Start a command line in a process of its own; whatever is left is killed at the end."""
-    started: list[Program] = []
-
-    def begin(*arguments: object, before: str = "") -> Program:
-        started.append(Program(fork_server, tmp_path_factory.mktemp("run"), arguments, before))
-        return started[-1]
-
-    yield begin
-    for program in started:
-        program.kill()
 
 
 @pytest.fixture

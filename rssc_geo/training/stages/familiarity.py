@@ -51,9 +51,9 @@ def add_familiarity(
 
     What is familiar are crops as the image encoder has learned them; what is not is made up, see
     ``make_outliers``. A perceptron tells them apart by the mean token, as ``Familiarity`` reads it.
-     Its quantiles are those of such crops of the validation part. Where windows of the
-    model share features, all are seen in surroundings too, as the parts of a raster are: plain
-    water there is unlike plain water in a frame.
+    Its quantiles are those of such crops of the validation part. Where windows of the model share
+    features, all are seen in surroundings too, as the parts of a raster are: plain water there is
+    unlike plain water in a frame.
 
     Parameters
     ----------
