@@ -114,7 +114,8 @@ def test_the_result_is_loaded_styled_and_grouped(run_in_desktop, scene, tmp_path
         assert values_of("class", layer) <= categories_of(layer)
         assert len(categories_of(layer)) < 20  # of 41 classes, those that occur
         related, numbers, names, _, _ = layer.listStylesInDatabase()
-        assert sorted(names[:related]) == ["class", "confidence", "group"]
+        of_cells = ["familiarity"] if node.name() == "Cells" else []
+        assert sorted(names[:related]) == ["class", "confidence", *of_cells, "group"]
         by_group, _ = layer.getStyleFromDatabase(numbers[names.index("group")])
         document = QDomDocument()
         document.setContent(by_group)
