@@ -332,11 +332,11 @@ def evaluate_on_polygons(
 def _check_for_rasters(options: EvaluateOptions) -> None:
     """Refuse what only data sets of pictures have."""
     if options.part != "all":
-        raise UsageError(f"--part {options.part} means nothing for polygons on a raster")
+        raise UsageError(f"--part {options.part} has no effect for polygons on a raster")
     if options.captions is not None or options.caption_source == "human":
         raise UsageError("labels on a raster have no captions by people: --captioner describes")
     if options.cell_size is not None:
-        raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+        raise UsageError("--cell-size has no effect here: patches are as large as tiles")
 
 
 def _learned_from(card: ModelCard, sources: Sequence[tuple[Source, str | Path]]) -> Iterator[str]:

@@ -462,7 +462,7 @@ def test_memory_that_runs_out_halves_the_batch(
     asked._loaded.model.generate = small_device
     assert asked.caption(tiles) == whole
     assert sizes == [5, 3, 2, 2, 1]
-    assert "out of memory on cpu: going on with batches of 2" in caplog.text
+    assert "out of memory on cpu: continuing with batches of 2" in caplog.text
     asked._batches.size, most = 2, 0
     with pytest.raises(RsscGeoError, match="out of memory on cpu with a single tile"):
         asked.caption(tiles)

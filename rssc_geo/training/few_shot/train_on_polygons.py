@@ -177,7 +177,7 @@ def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
     """Refuse what cannot end well."""
     check_bundle_folder(output)
     if options.cell_size is not None:
-        raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+        raise UsageError("--cell-size has no effect here: patches are as large as tiles")
     if options.report is not None:
         check_page(Path(options.report), option="--report", overwrite=False)
 
