@@ -118,7 +118,7 @@ def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedI
             tuple(float(v) for v in values)
             for values in (processor.image_mean, processor.image_std)
         )
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         raise BundleError(
             f"image encoder {name!r}: its preprocessor_config.json cannot be used"
             f" ({one_line(error)})"
@@ -175,7 +175,7 @@ def load_tokenizer(name: str) -> PretrainedTokenizer:
     try:
         loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer = loaded.backend_tokenizer
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         raise BundleError(
             f"tokenizer {name!r} cannot be loaded as a tokenizer.json ({one_line(error)})"
         ) from error
@@ -219,7 +219,7 @@ def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Mod
             )
         finally:
             transformers_logging.set_verbosity(previous)
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         if "trust_remote_code" in str(error):
             raise BundleError(
                 f"{kind} {name!r} runs code of its own, which is refused: a bundle could not"
