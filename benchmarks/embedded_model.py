@@ -23,7 +23,7 @@ from rssc_geo.models import load_card
 
 SENTENCES = 5
 DESCRIPTION = (
-    "MobileNetV1 with a scene look and a ground look at 192 px, 27,000 static word vectors, dual"
+    "MobileNetV1 with scene and ground features at 192 px, 27,000 static word vectors, dual"
     " cross-attention, a two-layer captioner; 41 classes in 11 groups."
 )
 DATA = (

@@ -41,8 +41,8 @@ class MapSeries:
     rows, cols, polygons : of the first map's cells, in the order of its grid
     crs : of the first map
 
-    Raises ``InputError`` where a map cannot be read, is a merged one, or shows nothing of what the
-    first one shows.
+    Raises ``InputError`` where a map cannot be read, is a merged one, or does not overlap the
+    first one.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
@@ -58,8 +58,7 @@ class MapSeries:
             places = _places(first, maps[0], other, finished)
             if not (places >= 0).any():
                 raise InputError(
-                    f"{finished.path} shows nothing of what {maps[0].path} shows: give maps of one"
-                    " place"
+                    f"{finished.path} does not overlap {maps[0].path}: give maps of one place"
                 )
             kept &= places >= 0
             self._dates.append(_taken(other.cells, np.maximum(places, 0)))
