@@ -391,5 +391,5 @@ def _within(path: Path, bounds: NDArray[np.float64]) -> pa.Table:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} cannot be merged ({error}): delete it, and the next run makes it anew"
+        f"{path} cannot be merged ({error}): delete it, and the next run makes it again"
     )

@@ -198,7 +198,7 @@ class CaptionCache:
                 raise
             except sqlite3.DatabaseError as error:
                 log.warning(
-                    "%s is damaged (%s): set aside as %s, starting anew",
+                    "%s is damaged (%s): set aside as %s, starting again",
                     self.path,
                     one_line(error),
                     self._aside.name,

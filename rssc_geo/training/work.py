@@ -192,7 +192,7 @@ def is_kept(path: Path, made_of: str) -> bool:
     elif mark["made_of"] != made_of:
         reason = "it was made of other pictures, weights or options"
     if reason:
-        log.warning("%s is made anew: %s", path, reason)
+        log.warning("%s is made again: %s", path, reason)
     return not reason
 
 
