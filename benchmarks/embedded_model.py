@@ -73,7 +73,7 @@ def main() -> None:
             model=options.model,
             taxonomy=str(options.data / "taxonomy.json"),
             work=str(work),
-            ground_look=(2, 256),
+            ground_features=(2, 256),
             schedule=((3, 160), (4, 192)),
             swa_epochs=4,
             learning_rate=1.2e-3,

@@ -227,9 +227,9 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         choice("", "same"),
         default="",
     )
-    ground_look: tuple[int, ...] | None = option(
-        "Early stage of the image encoder (from 0) that tells what each cell's own ground is, and"
-        " the numbers that it gives. Default: as of --model.",
+    ground_features: tuple[int, ...] | None = option(
+        "Early stage of the image encoder (from 0) that describes each cell's own ground, and the"
+        " number of its features. Default: as of --model.",
         LEARNING,
         numbers(int, "STAGE,WIDTH"),
         default=None,

@@ -404,8 +404,8 @@ def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
             mean=start.mean,
             std=start.std,
         )
-    if options.ground_look is not None:
-        stage, width = options.ground_look
+    if options.ground_features is not None:
+        stage, width = options.ground_features
         recipe = dataclasses.replace(recipe, ground={"stage": stage, "width": width})
     if options.schedule is not None:
         recipe = dataclasses.replace(recipe, schedule=options.schedule)
