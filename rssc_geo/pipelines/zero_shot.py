@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SAMPLE = 4096
-"""Tiles that classes are refined on, at most."""
+"""Largest number of tiles on which classes are refined."""
 _BATCH = 32
 
 
@@ -59,8 +59,8 @@ def zero_shot(
     model : a loaded one, whose options of model and computing then have no effect; it must have
         been trained with captions
 
-    Raises ``UsageError`` for classes that mean nothing to the model, ``NothingToClassifyError``
-    where no tile has data, and what ``classify`` does.
+    Raises ``UsageError`` for classes without a word that the model knows,
+    ``NothingToClassifyError`` where no tile has data, and what ``classify`` does.
 
     Examples
     --------
