@@ -27,8 +27,8 @@ def stand_ins(folder: Path) -> Iterator[Callable[[Block], Block]]:
     server are left out, and what needs a GPU.
     """
     vit, clip, small = folder / "vit", folder / "clip", folder / "small.tif"
-    for place in (vit, clip, folder / "llava"):
-        place.mkdir(parents=True)
+    for place in (vit, clip, folder / "llava", Path("work")):
+        place.mkdir(parents=True, exist_ok=True)
     save_vit(vit)
     save_clip(clip)
     save_pictures(folder / "pictures")
