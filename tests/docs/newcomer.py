@@ -69,7 +69,9 @@ class Shown:
 
 def alike(shown: str, printed: str) -> bool:
     """Whether two lines say the same, but for times, rates and absolute paths."""
-    shown, printed = (_IGNORED.sub("~", line) for line in (shown, printed))
+    shown, printed = (
+        _IGNORED.sub("~", line.replace("\\", "/")) for line in (shown, printed)
+    )  # paths as Windows has them
     if _NUMBER.sub("#", shown).split() != _NUMBER.sub("#", printed).split():
         return False
     pairs = zip(_NUMBER.findall(shown), _NUMBER.findall(printed), strict=True)
