@@ -37,7 +37,7 @@ _IGNORED = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.:+Z]*"  # when a run was
     r"|\b(?:\d+ h \d\d min|\d+ min \d\d s|[\d.,]+ (?:ms|s|min|h|(?:tiles|cells|MB)/s))\b"
     r"|(?<=seconds on cpu)\s+[\d.]+"
-    r"|[\d.]+ a second|(?:reading|model|writing) \d+%|[\d.]+\s+(?=[\d.]+ s\b)"
+    r"|[\d.]+ a second|(?:reading|model|writing) \d+%|[\d.]+\s+(?=(?:\d+ (?:h|min)|[\d.]+ s)\b)"
     r"|(?<![\w.])/[\w./-]+"  # absolute paths
 )
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
