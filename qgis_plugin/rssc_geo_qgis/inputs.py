@@ -40,6 +40,7 @@ from .i18n import tr
 
 MAX_RENDERED_PIXELS = 100_000_000
 _RENDERED = ("wms", "arcgismapserver")
+_FIRST_BANDS = (1, 2, 3)
 _AUTHORITIES = ("EPSG:", "ESRI:", "IGNF:", "OGC:", "IAU_2015:")
 
 
@@ -94,7 +95,7 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
     assumed = crs_text(layer.crs()) if chosen else ""
     nodata = _user_nodata(layer)
     return RasterInput(
-        source, layer.name(), layer.crs(), assumed, None, _shown_bands(layer), nodata
+        source, layer.name(), layer.crs(), assumed, None, _other_bands(layer), nodata
     )
 
 
@@ -133,13 +134,23 @@ def read_together(layers: list[QgsMapLayer]) -> list[RasterInput]:
     return rasters
 
 
-def _shown_bands(layer: QgsRasterLayer) -> str:
+def shown_bands(layer: QgsRasterLayer) -> tuple[int, ...]:
+    """The bands that the layer shows as red, green, blue; of other styles the first three."""
+    return _colored_bands(layer) or tuple(min(band, layer.bandCount()) for band in _FIRST_BANDS)
+
+
+def _other_bands(layer: QgsRasterLayer) -> str:
     """The bands that the layer shows as red, green, blue; '' for the first three, as for gray."""
+    shown = _colored_bands(layer)
+    return "" if shown in ((), _FIRST_BANDS) else ",".join(map(str, shown))
+
+
+def _colored_bands(layer: QgsRasterLayer) -> tuple[int, ...]:
     renderer = layer.renderer()
     if not isinstance(renderer, QgsMultiBandColorRenderer):
-        return ""
+        return ()
     shown = (renderer.redBand(), renderer.greenBand(), renderer.blueBand())
-    return "" if shown == (1, 2, 3) or min(shown) < 1 else ",".join(map(str, shown))
+    return () if min(shown) < 1 else shown
 
 
 def _user_nodata(layer: QgsRasterLayer) -> float | None:
