@@ -159,7 +159,7 @@ def test_a_new_option_is_a_parameter_and_reaches_the_program(declare, scene, tmp
         "SKETCH": str(tmp_path / "sketch.png"),
         "SEEN": "yes",
     }
-    with pytest.raises(QgsProcessingException, match="--sharpen-by"):  # the program has none
+    with pytest.raises(QgsProcessingException, match="'Sharpen by \\(px\\)'"):  # no such option
         processing.run("rsscgeo:classify", {**output, **given}, feedback=feedback)
     (line,) = (line for line in feedback.lines if " classify " in line)
     for argument in (
