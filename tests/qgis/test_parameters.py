@@ -46,11 +46,12 @@ def declare(tmp_path, monkeypatch):
     def add(*changes, command="classify", like="review"):
         with open(options.FILE, encoding="utf-8") as file:
             described = json.load(file)
-        pattern = next(entry for entry in described[command] if entry["name"] == like)
+        entries = described["options"][command]
+        pattern = next(entry for entry in entries if entry["name"] == like)
         for change in changes:
             name = change["name"]
             new = {"flag": f"--{name.replace('_', '-')}", "group": "Novelties", **change}
-            described[command].append({**pattern, **new})
+            entries.append({**pattern, **new})
         copy = tmp_path / f"{like}-options.json"
         copy.write_text(json.dumps(described), encoding="utf-8")
         monkeypatch.setattr(options, "FILE", str(copy))

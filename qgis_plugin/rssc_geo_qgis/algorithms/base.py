@@ -30,7 +30,7 @@ from qgis.core import (
 from qgis.PyQt.QtGui import QIcon
 
 from .. import results, settings
-from ..backend import BackendError, check_known, find_backend
+from ..backend import BackendError, check_known, find_backend, options_in_use
 from ..command import run_command
 from ..i18n import tr
 from ..inputs import (
@@ -44,7 +44,7 @@ from ..inputs import (
 )
 from ..labels import plain_name
 from ..metadata import help_page
-from ..options import Option, options_of
+from ..options import Option
 from . import parameters as shared
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -86,6 +86,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """The destinations of this run that are options, by parameter; those asked for alone."""
         self.titles: dict[str, str] = {}
         """What the files that this run writes for the backend are called in QGIS."""
+        self._offered: tuple[Option, ...] = ()
+        """The options that the parameters were made from: those of the program known then."""
 
     # What QGIS asks of an algorithm.
 
@@ -118,7 +120,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         parameters, files = [], []
-        for option in self.options():
+        self._offered = self.options()
+        for option in self._offered:
             if option.name not in shared.FROM_LAYER:
                 parameter = shared.parameter_of(option)
                 (files if parameter.isDestination() else parameters).append(parameter)
@@ -358,7 +361,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """
         return tuple(
             option
-            for option in options_of(self.OPTIONS or self.COMMAND)
+            for option in options_in_use(self.OPTIONS or self.COMMAND)
             if option.name not in self.LEFT_OUT and not option.commandline_only
         )
 
@@ -407,8 +410,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         source = self.input_arguments(parameters, context, feedback, work)
         self.files = {}
         arguments = []
-        for option in self.options():
-            arguments += option.arguments(self.option_value(option, parameters, context, work))
+        known = {option.switch: option for option in self.options()}
+        for option in self._offered:
+            value = self.option_value(option, parameters, context, work)
+            if option.switch in known:
+                arguments += known[option.switch].arguments(value)
+            elif option.arguments(value):
+                raise self._lacks(option)
         return [
             *source,
             *arguments,
@@ -453,6 +461,20 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             return None
         self.files[name] = path
         return os.path.abspath(path)
+
+    def _lacks(self, option: Option) -> QgsProcessingException:
+        backend = find_backend()
+        return QgsProcessingException(
+            tr(
+                "The backend at {program} is version {version} and has no '{field}': leave that"
+                " field as it was, or install the version of the plugin (Plugins ▸ RSSC Geo ▸"
+                " Install backend)."
+            ).format(
+                program=backend.program,
+                version=backend.version,
+                field=self.parameterDefinition(shared.parameter_name(option)).description(),
+            )
+        )
 
     def _suffixes(self) -> dict[str, tuple[str, ...]]:
         """What the name of each destination may end with; nothing: anything."""

@@ -21,8 +21,8 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
+from ..backend import options_in_use
 from ..i18n import tr
-from ..options import options_of
 from ..pages import shown_areas
 from . import parameters as shared
 from .base import RsscAlgorithm
@@ -103,7 +103,7 @@ class MapAlgorithm(RsscAlgorithm):
         return [self.COMMAND, self.SUBCOMMAND] if self.SUBCOMMAND else [self.COMMAND]
 
     def modes(self) -> list[str]:
-        flags = {option.flag for option in options_of(self.OPTIONS or self.COMMAND)}
+        flags = {option.flag for option in options_in_use(self.OPTIONS or self.COMMAND)}
         return ["--json", *({"--overwrite"} & flags)]
 
     def more_arguments(
