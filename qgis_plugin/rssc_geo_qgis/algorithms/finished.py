@@ -70,20 +70,20 @@ class MapAlgorithm(RsscAlgorithm):
         ]
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        _file_of(self.parameterAsVectorLayer(parameters, "INPUT", context), tr("Map"))
+        map_file(self.parameterAsVectorLayer(parameters, "INPUT", context), tr("Map"))
         if parameters.get("REFERENCE"):
             layer = self.parameterAsVectorLayer(parameters, "REFERENCE", context)
-            _file_of(layer, tr("Labeled sample"))
+            map_file(layer, tr("Labeled sample"))
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         layer = self.parameterAsVectorLayer(parameters, "INPUT", context)
-        self._map = _file_of(layer, tr("Map"))
-        self._title = os.path.splitext(os.path.basename(self._map))[0]
+        self._map = map_file(layer, tr("Map"))
+        self._title = title_of(self._map)
         self._layers = {}
         for name in ("REFERENCE", "ZONES"):
             chosen = self.parameterAsVectorLayer(parameters, name, context)
             if chosen is not None:
-                source = _file_of(chosen, name.capitalize())
+                source = map_file(chosen, name.capitalize())
                 layer_name = _layer_name(chosen)
                 self._layers[name] = f"{source}|layername={layer_name}" if layer_name else source
 
@@ -218,7 +218,7 @@ class Refine(MapAlgorithm, LandUseAlgorithm):
     )
 
 
-def _file_of(layer: QgsVectorLayer | None, title: str) -> str:
+def map_file(layer: QgsVectorLayer | None, title: str) -> str:
     """The file of a layer; raises ``QgsProcessingException`` where it has none."""
     path = "" if layer is None else layer.source().split("|")[0]
     if not os.path.isfile(path):
@@ -235,6 +235,11 @@ def _file_of(layer: QgsVectorLayer | None, title: str) -> str:
             ).format(title=title, name=layer.name())
         )
     return os.path.abspath(path)
+
+
+def title_of(path: str) -> str:
+    """What a map is called: the name of its file without the ending."""
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def _layer_name(layer: QgsVectorLayer) -> str:
