@@ -59,7 +59,7 @@ def test_it_is_what_the_program_says_of_itself(archive: Path) -> None:
     "text", ["", "{}", "[]", '{"version": "9", "options": {"classify": [{"name": "model"}]}}']
 )
 def test_a_list_that_cannot_be_read(options: ModuleType, text: str) -> None:
-    with pytest.raises(ValueError, match="list of options|Expecting value"):
+    with pytest.raises(ValueError, match="KeyError|TypeError|Expecting value"):
         options.read(text)
 
 

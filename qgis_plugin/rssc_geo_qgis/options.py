@@ -114,7 +114,7 @@ def read(text: str) -> Described:
         }
         return Described(told["version"], options)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no list of options: {error!r}") from error
+        raise ValueError(repr(error)) from error
 
 
 def shipped() -> Described:
