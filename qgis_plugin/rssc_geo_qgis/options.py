@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-_ACRONYMS = ("aoi", "crs")
+_ACRONYMS = ("aoi", "crs", "stac")
 FILE = os.path.join(os.path.dirname(__file__), "options.json")
 
 
