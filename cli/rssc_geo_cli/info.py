@@ -18,10 +18,10 @@ from rssc_geo_cli.options import command, raster_argument, source_of
 def info_command(
     source: SourceOptions, options: InfoOptions, printing: PrintOptions, *, raster: str | None
 ) -> None:
-    """Show what the program sees in RASTER and what `classify` would do with it.
+    """Show how the program reads RASTER and what `classify` would do with it.
 
-    With --json and without RASTER: the version and the options of all commands, for programs that
-    call this one.
+    With --json and without RASTER: print the version and the options of all commands, for programs
+    that call this one.
     """
     if printing.json and not raster and not source.bands_from:
         print_json({"version": version("rssc-geo"), "options": describe_options()})
