@@ -162,7 +162,7 @@ class CaptionerWidget(_Wrapper):
 
     def show_text(self, text: str) -> None:
         kind = next((found for found in (_HF, _OPENAI) if text.startswith(found)), "")
-        rest = text[len(kind) :]
+        rest = text.removeprefix(kind)
         place, _, model = (
             rest.rpartition("#") if kind == _OPENAI and "#" in rest else (rest, "", "")
         )

@@ -29,6 +29,8 @@ from qgis.core import (
 )
 from rssc_geo_qgis import inputs
 from rssc_geo_qgis.inputs import read_raster, window_of, write_raster
+from rssc_geo_qgis.loop import Loop
+from rssc_geo_qgis.server import Server
 
 WHOLE = QgsRectangle()
 
@@ -223,3 +225,15 @@ def test_an_archive_wants_a_file(layer, tmp_path):
     run = {"INPUT": [layer.id()], "OUTPUT": str(tmp_path / "archive")}
     with pytest.raises(QgsProcessingException, match="'my sum' has no file for the backend"):
         processing.run("rsscgeo:index", run)
+
+
+def test_the_panel_wants_a_file_too(layer):
+    """Its labels are of a raster that stays."""
+    told = []
+    loop = Loop(Server())
+    loop.idle.connect(lambda message, _level: told.append(message))
+    loop.set_raster(layer)
+    loop.classify(layer.extent(), layer.crs())
+    assert told == [
+        "'my sum' has no file for the backend. Save it as a GeoTIFF first (Export ▸ Save As…)."
+    ]
