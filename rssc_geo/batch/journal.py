@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
 from rssc_geo.files import content_mark
 from rssc_geo.output import timestamp
@@ -173,7 +173,7 @@ class BlockRecord(NamedTuple):
     ended: str
 
 
-class Journal:
+class Journal(Closing):
     """The journal of a folder, held by one batch at a time; a context manager for one thread.
 
     A scene is known by its key: its output's name from the folder on. ``known``: the keys of the
@@ -403,17 +403,6 @@ class Journal:
             f"UPDATE {table} SET mark = ? WHERE output = ?",  # noqa: S608 -- our own names
             [(_row_mark(*values), values[0]) for values in found],
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def key_of(output: Path, folder: Path) -> str:

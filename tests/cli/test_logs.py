@@ -186,7 +186,11 @@ def test_full_or_closed_streams_and_a_lost_folder_end_in_one_line(
     for shell, code, told in (
         (f"{program} > /dev/full", 1, "No space left on device"),
         (f"{program} >&-", 0, ""),
-        (f"mkdir {lost} && cd {lost} && rmdir {lost} && {program} > /dev/null", 2, "no longer exists"),
+        (
+            f"mkdir {lost} && cd {lost} && rmdir {lost} && {program} > /dev/null",
+            2,
+            "no longer exists",
+        ),
     ):
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
