@@ -1,13 +1,13 @@
-"""Accuracy against the share of pictures that a large captioner describes.
+"""Accuracy against the share of pictures that a large captioner is asked about.
 
     python benchmarks/adaptive.py AID_FOLDER [-o CURVE.png] [--model compact] [--seed 0]
         [--pictures N]
 
 This is about `--caption-when uncertain`. On the test part of the data set, as in training. No large
-model runs here: human captions take the place of its captions (an upper bound: most of these
-captions name the class), and the model's own captioner that of a weak one. Pictures are captioned
-in the order of the image-only confidence, the least confident first. "At random": the same share of
-pictures drawn at random, which lies on the straight line between none and all.
+model runs here: what people wrote stands in for its captions (an upper bound: most of these
+captions name the class), and the model's own captioner for those of a weak one. Pictures are
+captioned in the order of the image-only confidence, the least sure first. "At random": the same
+share of pictures drawn at random, which lies on the straight line between none and all.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 Ten of the 30 classes are kept from the training of encoder and fusion (shorter schedule than the
 embedded model's). Then 1 to 32 pictures of each of the ten are drawn twenty times from one half of
-them; the layer of ``rssc-geo train --labels`` is trained on these, upright, rotated and mirrored,
-and the other half is classified, upright. It reads the trained encoder's mean token, that with the
+them; the layer of ``rssc-geo train --labels`` learns from these, upright, turned and mirrored, and
+the other half is classified, upright. It reads the trained encoder's mean token, that with the
 phrases of aid_phrases.json (--class-words), the joint embedding behind the attention (``train``
 takes it where cross-validation prefers it) and, on the same draws but upright alone, the ImageNet
 features of the same backbone before training, and plain color statistics. ``--tuned DRAWS``: the

@@ -5,8 +5,8 @@
 
 Three draws of 6 of the 30 classes: image encoder (shorter schedule than the embedded model's) and
 alignment are trained on the training pictures and captions of the other 24; then every picture of
-the 6 is assigned one of their 6 names, written as words ("Dense residential"); and again with the
-phrases of aid_phrases.json, which a user who knows the classes would give to ``zero-shot --classes
+the 6 is given one of their 6 names, written as words ("Dense residential"); and again with the
+phrases of aid_phrases.json, what a user who knows the classes would give to ``zero-shot --classes
 FILE``: the name and three descriptions each, written once, before any was tried. Chance is one in
 six. Each again after ``refine_texts`` has seen all pictures without their labels, also for two
 draws of four of the six. What a draw has trained is kept in --work.

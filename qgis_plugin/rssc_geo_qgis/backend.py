@@ -1,7 +1,7 @@
-"""Find the program ``rssc-geo``, read its version and commands, and report errors in one line.
+"""Find the program ``rssc-geo``, ask it what it can do, and say in one line what is wrong.
 
-That starts the program and takes a while: it is done off the main thread, and the result is cached
-until the program changes.
+Asking starts the program and takes a while: that is done off the main thread, and what it answered
+is remembered until the program changes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MINIMUM = (0, 1)
 
 
 class BackendError(Exception):
-    """No usable backend; the message states what was found and what to do."""
+    """No usable backend; the message says what was met and what to do."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A usable program: its path, its version, the names of its commands."""
+    """A program that answered: where it is, its version, the names of its commands."""
 
     program: str
     version: str
@@ -38,7 +38,7 @@ class Backend:
         self._require_options(command, options, self.options(command) if options else frozenset())
 
     def require_known(self, command: str, options: Iterable[str] = ()) -> None:
-        """The same from the cache alone: unknown options are accepted."""
+        """The same from what is remembered alone: options that were not asked for pass."""
         self._require_command(command)
         known = _options.get((*_identity(self.program), command))
         if known is not None:
