@@ -1,4 +1,4 @@
-"""What the program tells on stderr, in a file, and of the time that is left."""
+"""Messages on stderr and in a log file, and the remaining time."""
 
 from __future__ import annotations
 
