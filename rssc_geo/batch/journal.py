@@ -472,7 +472,7 @@ def _writing(path: Path) -> Iterator[None]:
 def _damaged(path: Path, error: object) -> OutputError:
     return OutputError(
         f"{path} is damaged ({one_line(str(error))}): move it away; the next run then makes every"
-        " scene anew where --overwrite allows it"
+        " scene again where --overwrite allows it"
     )
 
 

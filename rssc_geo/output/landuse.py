@@ -189,8 +189,8 @@ class LandUseWriter(Closing):
         """Make the result of the cells appended and put it in place; the part file is kept.
 
         Before, the steps over the set of cells are taken that the target asks for. ``pixels`` opens
-        the scene once more, for a target that snaps; ``embedded``: what the table of embeddings
-        says of all cells, None: there is none. Until the part file is removed, an identical run may
+        the scene once more, for a target that snaps; ``embedded``: the common values of the table
+        of embeddings, None: there is none. Until the part file is removed, an identical run may
         replace the result.
 
         Raises ``InputError`` where the scene cannot be read then, ``OutputError`` when the result

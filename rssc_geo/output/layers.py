@@ -107,7 +107,7 @@ def short_names(fields: Sequence[Field]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer to write or read; ``batches`` starts the stream anew at every call."""
+    """A layer to write or read; ``batches`` starts the stream again at every call."""
 
     name: str
     title: str

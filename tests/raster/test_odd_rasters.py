@@ -414,7 +414,7 @@ def test_tiles_of_an_index_are_followed_and_must_be_there(
         with pytest.raises(InputError, match="VRTRawRasterBand"):
             open_scene(name)
     gone = tile_index(tmp_path / "gone.gti.gpkg", ["first.tif", "second.tif"])
-    with pytest.raises(InputError, match=r"'second.tif' in it is not there: make the index anew"):
+    with pytest.raises(InputError, match=r"'second.tif' in it is not there: make the index again"):
         open_scene(gone)
 
 
