@@ -34,9 +34,6 @@ RUN pip install --no-cache-dir "$(echo /wheels/*.whl)[archive,distributed]" \
     && chown rssc /data
 USER 1000
 WORKDIR /data
-# Threads that wait for each other must not spin: other containers want the cores.
-ENV OMP_WAIT_POLICY=PASSIVE \
-    THP_MEM_ALLOC_ENABLE=1 \
-    PYTHONUNBUFFERED=1
+ENV PYTHONUNBUFFERED=1
 ENTRYPOINT ["rssc-geo"]
 CMD ["--help"]

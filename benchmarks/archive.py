@@ -1,13 +1,13 @@
-"""How fast an archive answers, and how much of the true answer its index finds.
+"""Latency of searches in an archive, and recall of its index.
 
     python benchmarks/archive.py [--rows 1000000] [--queries 100] [--seed 0]
 
 The cells are synthetic: unit vectors spread over a subspace of 24 dimensions, with noise around it,
 in scenes of 1000 cells each, with as many numbers as the embedded model's. They form no clusters,
 which an index would find more easily. Queries are drawn alike; no row equals them. Printed: seconds
-to take the scenes in and to make the index, bytes a cell, seconds that one scene more takes, then
-of searches for 10 cells the recall and the latency: through the index, behind a filter of dates,
-and by comparing all. Behind a filter that leaves fewer than 100 000 cells the index is not used.
+to add the scenes and to build the index, bytes a cell, seconds to add one more scene, then of
+searches for 10 cells the recall and the latency: through the index, behind a filter of dates, and
+by comparing all. Behind a filter that leaves fewer than 100 000 cells the index is not used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whether intervals hold what they promise, and what the assessment of a large map costs.
+"""Coverage of confidence intervals, and cost of the assessment of a large map.
 
 python benchmarks/assessment.py coverage
     2,000 stratified samples each of populations with known truth: how often the 95 % intervals of
-    overall accuracy and of the areas hold it.
+    overall accuracy and of the areas contain it.
 python benchmarks/assessment.py large
     A map of 1,000 x 1,000 cells: sampled, labeled and assessed by the command line; time, memory.
 """
@@ -56,7 +56,7 @@ def coverage() -> None:
 
 
 def coverage_of(matrix: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """How often the intervals of overall accuracy and of each area hold the truth."""
+    """Coverage of the intervals of overall accuracy and of each area."""
     rows, cols = (np.repeat(axis.ravel(), matrix.ravel()) for axis in np.indices(matrix.shape))
     truth = [np.trace(matrix) / matrix.sum(), *(matrix.sum(0) / matrix.sum())]
     eye, areas = np.eye(len(matrix)), matrix.sum(1).astype(np.float64)

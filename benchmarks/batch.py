@@ -1,4 +1,4 @@
-"""What batches must reach, as ratios within one run.
+"""Speed and memory of batches, as ratios within one run.
 
     python benchmarks/batch.py [loop] [workers] [scaling] [sparse] [resume] [--scenes 200]
     [--loop-scenes 10] …
@@ -9,13 +9,12 @@ process with two threads, same scenes, models loaded. ``scaling``: 1 and 16 work
 sleeps, so that only the loop is measured. ``sparse``: memory of scheduler and client and the
 number of tasks for a 100,000 × 100,000 scene.
 
-``resume``: the command is killed (SIGKILL) when half of the tiles were begun, and given again. What
-that costs of the work is counted, not timed, since on a busy machine two runs of the same differ by
-more than the target: tiles that were begun twice, as a share of all, plus the seconds that a run
-takes to find out what is done (measured on the finished batch: inputs, journal, files' signatures),
-as a share of the undisturbed run. The elapsed times of the same three runs are printed beside it:
-their excess also holds the second start of Python and the loading of the model, which is named, and
-the noise.
+``resume``: the command is killed (SIGKILL) when half of the tiles were started, and given again.
+The cost is counted, not timed, since on a busy machine two equal runs differ by more than the
+target: tiles that were started twice, as a share of all, plus the seconds that a run needs to find
+the finished scenes (measured on the finished batch: inputs, journal, files' signatures), as a share
+of the undisturbed run. The elapsed times of the same three runs are printed beside it: their excess
+also holds the second start of Python and the loading of the model, which is named, and the noise.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ OPTIONS = BatchOptions(tile_size=TILE)
 
 
 class SleepingWorker:
-    """Takes its time for every tile and gives each a result; reads nothing."""
+    """Sleeps for every tile and gives each a result; reads nothing."""
 
     def __init__(self, seconds_a_tile: float, name: str) -> None:
         self.spec = PredictorSpec(load_card("compact"), "none", "float32")
@@ -96,7 +95,7 @@ class SleepingWorker:
 
 
 class Sleepy:
-    """Makes sleeping workers; told apart by its repr, since the plugin of a cluster stays."""
+    """Makes sleeping workers; identified by its repr, since the plugin of a cluster stays."""
 
     def __init__(self, seconds_a_tile: float) -> None:
         self.seconds_a_tile = seconds_a_tile
@@ -139,7 +138,7 @@ def small_scenes(count: int, side: int) -> Path:
 
 
 def output_in(folder: Path) -> Path:
-    """Where the maps of a batch go."""
+    """The folder of a batch's maps."""
     return folder / "{stem}.gpkg"
 
 
@@ -205,7 +204,7 @@ def workers(arguments: argparse.Namespace) -> bool:
 
 
 class Clocked(DaskPool):
-    """Knows when the first block was sent and the last result came."""
+    """Records when the first block was sent and the last result came."""
 
     first = last = 0.0
 

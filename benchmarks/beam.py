@@ -1,4 +1,4 @@
-"""What a beam brings the embedded captioner, and what it costs.
+"""Benefit and cost of beam search for the embedded captioner.
 
     python benchmarks/beam.py AID_FOLDER [--model compact] [--part test] [--widths 1,2,4,8]
     [--repeats 3]

@@ -1,13 +1,13 @@
-"""How well changes are told from light, haze, a shift of one pixel and resampling.
+"""Detection of changes, and false changes by light, haze, a shift of one pixel and resampling.
 
 python benchmarks/change.py fit ../shared/data
     Fits the calibration in rssc_geo/inference/comparison.py on pairs made of FIT and prints it.
 python benchmarks/change.py measure ../shared/data
-    Pairs made of MEASURED, other scenes: of what nothing happened to, the share of cells that is
-    told as changed; of pasted patches, the share of their cells that is found; how often cells of
-    a probability changed.
+    Pairs made of MEASURED, other scenes: of unchanged pairs, the share of cells that is reported as
+    changed; of pasted patches, the share of their cells that is found; how often cells of a
+    probability changed.
 python benchmarks/change.py season ../shared/data
-    Two real dates, September 2023 and December 2024: how much is told as changed.
+    Two real dates, September 2023 and December 2024: the share that is reported as changed.
 
 A cell is of a patch when at least half of it is, and unchanged when nothing of it is.
 """
@@ -49,9 +49,9 @@ from rssc_geo.options import OutputOptions
 from rssc_geo.output import make_target
 
 SHARE = 0.1
-"""Of changed cells, in the calibration: what is expected where nothing is known."""
+"""Share of changed cells in the calibration, the prior."""
 PASSING = 0.015
-"""Of unchanged cells, at the least probability that counts, in the worst kind of harmless pairs."""
+"""Share of unchanged cells above the threshold, in the worst type of unchanged pairs."""
 RIDGE = 1e-3
 
 
@@ -59,7 +59,7 @@ RIDGE = 1e-3
 class Signals:
     """Of n cells of a pair: signals (n, 3), and the share of each cell that was pasted, (n,).
 
-    The third signal is the second as two finished maps tell it, of two classes a cell. ``far``:
+    The third signal is the second computed from two finished maps, of two classes a cell. ``far``:
     bool (n,), a tile and more from any patch.
     """
 
@@ -78,7 +78,7 @@ class Signals:
 
 
 def signals_of(data: Path, scenes: tuple[str, ...], work: Path) -> Iterator[Signals]:
-    """The signals of all pairs, by the program's own way; each scene is classified once."""
+    """The signals of all pairs, computed by the program; each scene is classified once."""
     predictor = load_predictor(PredictorOptions(captioner="none", device="cpu"))
     for old, pairs in groupby(make_pairs(data, scenes, work), key=attrgetter("old")):
         made = list(pairs)
@@ -105,7 +105,7 @@ def signals_of(data: Path, scenes: tuple[str, ...], work: Path) -> Iterator[Sign
 
 
 def told_by_map(cells: DateCells) -> DateCells:
-    """What a finished map keeps: the probabilities of the two likeliest classes."""
+    """The contents of a finished map: the probabilities of the two likeliest classes."""
     second = np.sort(cells.probabilities, 1)[:, -2:-1]
     kept = np.where(cells.probabilities >= second, cells.probabilities, 0)
     return DateCells(kept, None, cells.unknown)
@@ -195,7 +195,7 @@ def measure(data: Path) -> None:
 
 
 def tell(rows: list[tuple[Signals, np.ndarray]], least: float) -> str:
-    """Of pairs: unchanged cells far from patches, the share told as changed; patches likewise."""
+    """Of pairs: unchanged cells far from patches, reported as changed; patches likewise."""
     far = np.concatenate([own[each.far] for each, own in rows])
     patches = np.concatenate([own[each.changed] for each, own in rows])
     told = f"{len(far):,} | {np.mean(far >= least):.2%}"
@@ -223,7 +223,7 @@ def reliability(found: list[Signals], chances: list[np.ndarray]) -> None:
 
 
 def season(data: Path) -> None:
-    """Two dates of one place, 15 months apart: the ground that two scenes of korea10m share."""
+    """Two dates of one place, 15 months apart: the overlap of two scenes of korea10m."""
     work = CACHE / "change"
     names = [data / "korea10m" / name for name in ("202309_2.tif", "202412_4.tif")]
     result = change(names, work / "season.gpkg", ChangeOptions(overwrite=True))

@@ -1,7 +1,8 @@
-"""Pairs of rasters of which it is known where they differ, made of one raster each.
+"""Pairs of rasters with known changes, made of one raster each.
 
-The later date of a pair is the earlier one in another light, under haze, moved by a pixel or
-brought to another grid; or with patches of other scenes pasted in, and all of that as well.
+The later date of a pair is the earlier one in another light, under haze, shifted by a pixel or
+resampled to another grid; or with patches of other scenes pasted in, also with all of these
+together.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two rasters, and where the second differs.
+    """Two rasters, and the mask of their differences.
 
     ``pasted``: uint8 (H, W) on the grid of ``old``, number of the patch, 0 where nothing was
-    pasted; None where the pair is harmless throughout.
+    pasted; None for an unchanged pair.
     """
 
     scene: str
@@ -128,7 +129,7 @@ def write(path: Path, ground: Ground) -> Path:
 
 
 def write_later(path: Path, ground: Ground, kind: str, random: np.random.Generator) -> None:
-    """The ground at another date, of which nothing is another but what ``kind`` says."""
+    """The scene at another date, with the difference ``kind`` only."""
     every = kind == "all of these"
     pixels, valid, place = ground.pixels.astype(np.float64), ground.valid, ground.transform
     if kind == "light" or every:
@@ -149,9 +150,9 @@ def write_later(path: Path, ground: Ground, kind: str, random: np.random.Generat
 
 
 def other_light(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Brighter or darker, of another gamma, and of another color; what is bright keeps its detail.
+    """Brighter or darker, of another gamma, and of another color; bright parts keep their detail.
 
-    A sensor that is blinded by the light shows less, not the same in another light.
+    Saturation would remove detail, which is more than another light.
     """
     gain = np.exp(random.uniform(-0.35, 0.3)) * np.exp(random.uniform(-0.1, 0.1, 3))
     gamma = np.exp(random.uniform(-0.3, 0.3))
@@ -162,7 +163,7 @@ def other_light(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def haze(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A veil that is thicker on one side than on the other."""
+    """Haze that is thicker on one side than on the other."""
     rows, cols = np.meshgrid(*(np.linspace(0, 1, n) for n in pixels.shape[1:]), indexing="ij")
     angle = random.uniform(0, 2 * np.pi)
     along = (np.cos(angle) * (rows - 0.5) + np.sin(angle) * (cols - 0.5) + 0.7) / 1.4
@@ -203,11 +204,11 @@ def resample(path: Path, random: np.random.Generator) -> None:
 def paste(
     ground: Ground, others: list[Ground], random: np.random.Generator
 ) -> tuple[Ground, np.ndarray]:
-    """The ground with patches of other scenes, at their size on the ground, and where they lie."""
+    """The scene with patches of other scenes, at their size on the ground, and their places."""
     height, width = ground.valid.shape
     pixels = ground.pixels.copy()
     pasted = np.zeros((height, width), np.uint8)
-    # Of scenes whose pixels are about as large: others would show another world.
+    # From scenes with pixels of similar size only.
     near = [other for other in others if 1 / 5 <= other.gsd_m / ground.gsd_m <= 5]
     for number in range(1, 7):
         other = near[int(random.integers(len(near)))]

@@ -15,7 +15,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 DATA_SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
-"""Folders of the scene pictures that the embedded model learns from."""
+"""Folders of the training pictures of the embedded model."""
 CACHE = Path(tempfile.gettempdir()) / "rssc-geo-benchmarks"
 NORTH_UP = Affine(1.0, 0, 500_000, 0, -1.0, 5_000_000)
 

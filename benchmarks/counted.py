@@ -1,4 +1,4 @@
-"""The program as a process that notes what it begins: a kill is timed, and its cost counted."""
+"""The program as a process that records each batch of tiles: kills are timed, costs counted."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ main()
 class Counted:
     """``rssc-geo …``.
 
-    Each batch of tiles is noted when it is begun, in the file ``notes``, which a killed process
-    leaves.
+    Each batch of tiles is recorded when it is started, in the file ``notes``, which a killed
+    process leaves.
     """
 
     def __init__(self, notes: Path, *arguments: str) -> None:
@@ -39,7 +39,7 @@ class Counted:
 
     @property
     def batches(self) -> list[tuple[float, int]]:
-        """When each batch was begun, in seconds of this machine's clock, and its tiles."""
+        """When each batch was started, in seconds of this machine's clock, and its tiles."""
         lines = self._notes.read_text().splitlines()
         return [(float(moment), int(tiles)) for moment, tiles in (line.split() for line in lines)]
 

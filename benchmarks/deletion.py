@@ -2,8 +2,8 @@
 
     python benchmarks/deletion.py AID_FOLDER [--pictures 300] [--model compact]
 
-Pictures of the test split, alike from every class. Deletion fills the highest share of a map's
-pixels as invalid pixels are filled and asks how probable the class still is (lower is better);
+Pictures of the test split, equally many of every class. Deletion fills the highest share of a map's
+pixels like invalid pixels and computes the remaining probability of the class (lower is better);
 insertion shows the network these pixels alone (higher is better), after Petsiuk, Das and Saenko,
 "RISE" (BMVC 2018). Random maps are as smooth as the others.
 """

@@ -1,8 +1,8 @@
-"""Make the embedded model anew, from the four data sets of its card.
+"""Make the embedded model again, from the four data sets of its card.
 
     python benchmarks/embedded_model.py ../shared/data -o my-compact
 
-Takes some two hours on two processor cores; a run that was stopped goes on. UC Merced's sentences
+Takes some two hours on two processor cores; a run that was stopped continues. UC Merced's sentences
 are known by class, not by picture: each picture gets five of those of its class, for the training
 alone. The image encoder starts from the embedded one (--model), whose word vectors are kept.
 """

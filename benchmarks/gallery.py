@@ -29,7 +29,7 @@ from rssc_geo.output import rgb
 from rssc_geo.raster import fit_radiometry, open_scene
 
 WIDTH, GAP = 1200, 8
-GRAY = 0.45  # how much of the scene is seen through the classes
+GRAY = 0.45  # share of the scene's gray under the classes
 
 
 def mapped(raster: Path, target: Path, root: Path) -> Path:

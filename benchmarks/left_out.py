@@ -1,4 +1,4 @@
-"""How right an image encoder is on a data set that it did not learn from.
+"""Accuracy of an image encoder on a data set that it was not trained on.
 
     python benchmarks/left_out.py ../shared/data --start AID_BUNDLE --weights IMAGENET.safetensors
 
@@ -59,7 +59,7 @@ AWAY = 1.5
 
 @dataclass(frozen=True)
 class Result:
-    """What a trained encoder says of the set that was left out.
+    """Results of a trained encoder on the set that was left out.
 
     ``accuracy``, ``error`` (of calibration, at 1.5 times the temperature of the own validation
     part), ``confidence``: over the ``pictures`` that count; ``shared``: accuracy on those whose

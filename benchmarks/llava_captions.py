@@ -1,4 +1,4 @@
-"""What a large model's captions tell the classifier, beside no words and people's.
+"""Effect of a large model's captions on the classifier, beside no captions and human ones.
 
     python benchmarks/llava_captions.py AID_FOLDER AID600_FOLDER [--model compact]
 

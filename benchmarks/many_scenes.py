@@ -1,11 +1,11 @@
-"""What a batch of 10,000 scenes costs beside its scenes: status, plan, merging; STAC.
+"""Cost of a batch of 10,000 scenes without their classification: status, plan, merging; STAC.
 
     python benchmarks/many_scenes.py [status] [dry-run] [merge] [stac]
 
 ``status`` and ``dry-run``: seconds of the verbs for a finished batch, start-up not counted; the
 journal and the maps are made directly. ``merge``: the command for a finished batch of as many
 scenes, and of a tenth, maps of four cells that overlap with their neighbors; processor time of the
-run that makes the merged map, since what else the machine does only adds. ``stac``: an
+run that makes the merged map, since other work of the machine only adds. ``stac``: an
 ItemCollection of 100,000 items to jobs, in a process of its own. POSIX.
 """
 

@@ -1,4 +1,4 @@
-"""Ways for neighbors to tell a cell's class, on the same probabilities of fine maps.
+"""Methods of smoothing with neighbors, on the same probabilities of fine maps.
 
     python benchmarks/neighbors.py ../shared
 
@@ -10,8 +10,8 @@ mean of 3 × 3: the mean of the log-probabilities of the nine cells around, of o
 Potts: a Potts model by mean field, of the same weights and as many rounds, q ∝ p exp(λ Σ w q)
 
 Counted are the balanced accuracy on dubai1m and F1 on korea10m as real_scenes.py does, the share of
-area that is wrong in synthetic worlds, and there the mean confidence beside the share of what has a
-name that is right. Maps are kept in the work folder.
+area that is wrong in synthetic worlds, and there the mean confidence beside the accuracy of named
+cells. Maps are kept in the work folder.
 """
 
 from __future__ import annotations

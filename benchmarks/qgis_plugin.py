@@ -1,4 +1,4 @@
-"""What the QGIS plugin costs.
+"""Overhead of the QGIS plugin.
 
 How much longer a run takes than its child process, beside the same run by the command line, in
 turn; how late QGIS's event loop comes during a run; how soon a cancelled run is gone.

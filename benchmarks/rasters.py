@@ -1,4 +1,4 @@
-"""Classify every raster of a folder and print, as a Markdown table, what became of each.
+"""Classify every raster of a folder and print the results as a Markdown table.
 
     python benchmarks/rasters.py ../shared/data/rasters OUT [--bands-from b1.tif b2.tif b3.tif]
 

@@ -1,4 +1,4 @@
-"""How right maps of real scenes are whose masks people drew, and how long they take.
+"""Accuracy and time of maps of real scenes with hand-drawn masks.
 
     python benchmarks/real_scenes.py ../shared [--model compact] [--options=--cell-size=40m …]
 

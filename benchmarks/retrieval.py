@@ -1,4 +1,4 @@
-"""How well words find pictures, pictures find words, and pictures find pictures of their kind.
+"""Retrieval of pictures by words, of words by pictures, and of pictures by pictures of their class.
 
     python benchmarks/retrieval.py ../shared/data [--model compact]
 
@@ -12,7 +12,7 @@ which a sentence of theirs is; mR is the mean of the six.
 Classes: those that some label names alone. Of each the average precision of the ranking of all
 pictures by its words (the class's title), and by a picture of it (the mean over its pictures, which
 do not find themselves); then the mean over the classes. Pictures whose label allows the class among
-others are left out of its ranking, as nobody has said what they show.
+others are left out of its ranking, since their class is not known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether this checkout gives the results that an older one gave.
+"""Compare the results of this checkout with those of an older one.
 
     python benchmarks/same_results.py OLD_CHECKOUT [--keep DIR] [--only PART] [--data FOLDER]
 
@@ -209,7 +209,7 @@ def prepare(small: Path, data: Path) -> None:
 
 
 def run_plan(plan: Path) -> int:
-    """In a process of one side: run its commands one after another and note what they said."""
+    """In a process of one side: run its commands one after another and record their output."""
     import rssc_geo
     import rssc_geo_cli
     from rssc_geo_cli.main import main as program
@@ -239,7 +239,7 @@ def run_plan(plan: Path) -> int:
 
 @dataclass(frozen=True)
 class Side:
-    """A checkout and the folder of what it makes."""
+    """A checkout and the folder of its results."""
 
     name: str
     root: Path
@@ -271,7 +271,7 @@ class Side:
             )
 
     def done(self, case: Case) -> dict[str, Any] | None:
-        """What a command said, None if it was never finished."""
+        """The output of a command, None if it was never finished."""
         path = self.folder / f"{case.name}.done.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -288,7 +288,7 @@ def spelled(text: str) -> str:
 
 @dataclass
 class Findings:
-    """What was compared in one case, and what differs."""
+    """The comparisons of one case, and the differences."""
 
     compared: int = 0
     confidence: float = 0.0

@@ -1,4 +1,4 @@
-"""What 16-bit reflectance costs: the same scenes as 8-bit pictures and as a satellite stores them.
+"""Accuracy on 16-bit reflectance: the same scenes as 8-bit pictures and as a satellite stores them.
 
     python benchmarks/sensors.py ../shared [--model compact]
 

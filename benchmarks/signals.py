@@ -1,4 +1,4 @@
-"""Signals at random moments, and the same command again: nothing lost, nothing left over.
+"""Signals at random times, and the same command again: nothing is lost, nothing is left over.
 
     python benchmarks/signals.py [--signals 64] [--seed 0]
 

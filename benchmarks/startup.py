@@ -1,9 +1,9 @@
-"""Processor time of what is answered before a model is needed, and whether it loads torch.
+"""Processor time of commands that need no model, and whether they load torch.
 
     python benchmarks/startup.py [--repeats 5]
 
 Whole commands, each in a process of its own: user and system time of the child, the least of the
-repeats, since what else the machine does only adds. POSIX.
+repeats, since other work of the machine only adds. POSIX.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A world whose truth is known: scene pictures laid out as regions with odd shapes.
+"""A synthetic world of known truth: scene pictures laid out as regions with odd shapes.
 
 It is made of the pictures of the validation parts alone, which the embedded model did not learn
 from. A region is a mosaic of pictures of one label, each turned at random, at the ground size that
@@ -53,7 +53,7 @@ class World:
 
 @dataclass(frozen=True)
 class Score:
-    """How far a map is from the truth.
+    """Errors of a map.
 
     ``wrong``: share of the area; ``boundary_m``: mean of the mean distance from the true
     boundaries to the map's and the one back.

@@ -1,4 +1,4 @@
-"""How much of a map is Unknown: of rasters that are no photographs, and of real scenes.
+"""Share of Unknown cells of rasters that are no photographs, and of real scenes.
 
     python benchmarks/unknown.py ../shared [--model compact]
 

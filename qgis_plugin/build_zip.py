@@ -32,13 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "qgis_plugin" / "rssc_geo_qgis"
 OPTIONS = PLUGIN / "options.json"
 MOST_ZIP_BYTES = 24_000_000
-"""The plugin repository takes 25,000,000."""
+"""Largest size of the zip; the plugin repository accepts 25,000,000."""
 MOST_BUNDLE_BYTES = 20_000_000
-"""Of the embedded model, so that the wheel always fits."""
+"""Largest size of the embedded model, so that the wheel always fits."""
 _SUFFIXES = {".py", ".svg", ".json", ".qm"}
 _TIMESTAMP = (2020, 1, 1, 0, 0, 0)  # the same files make the same zip, whenever it is built
 _EPOCH_S = "1577836800"  # the same moment, for the wheel
-_RESERVED = ("example.org", "example.com", "example.net")  # RFC 2606: never anyone's
+_RESERVED = ("example.org", "example.com", "example.net")  # RFC 2606: reserved names
 
 
 def write_options() -> Path:
@@ -73,7 +73,7 @@ def write_texts(path: Path) -> Path:
 
 
 def placeholders(publication: dict[str, str]) -> list[str]:
-    """Which of what ``publication`` gives was not set yet."""
+    """The values of ``publication`` that are still placeholders."""
     return [key for key, value in publication.items() if any(host in value for host in _RESERVED)]
 
 
@@ -129,7 +129,7 @@ def build(target: Path) -> Path:
 
 
 def check_release() -> None:
-    """Raise ``SystemExit`` when what pyproject.toml says is not fit to be published."""
+    """Raise ``SystemExit`` when values of pyproject.toml are not fit to be published."""
     unset = placeholders(publication(_pyproject()))
     if unset:
         raise SystemExit(

@@ -1,4 +1,4 @@
-"""Look at a zip of the plugin as the plugin repository does, and a little more strictly.
+"""Scan a zip of the plugin like the plugin repository does, a little more strictly.
 
     python qgis_plugin/scan_zip.py FILE.zip
 
@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# What the plugin repository wants of metadata.txt.
+# Entries of metadata.txt that the plugin repository requires.
 _REQUIRED = (
     "name",
     "description",

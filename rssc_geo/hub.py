@@ -86,7 +86,7 @@ def check_inside(folder: Path, files: Sequence[str], *, what: str) -> None:
                 " put the file itself there"
             )
         if not path.is_file() and not path.is_dir():
-            raise BundleError(f"{what}: {one_line(path.name)} is no file; get the folder anew")
+            raise BundleError(f"{what}: {one_line(path.name)} is no file; get the folder again")
 
 
 def fetch_file(name: str, file: str, *, what: str, other: str = "") -> Path:

@@ -1,4 +1,4 @@
-"""A small server on loopback that speaks OpenAI's chat completions, and fails as it is told to."""
+"""A small server on loopback with OpenAI's chat completions, and failures on request."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ChatServer:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_: object) -> None:
-                """A client that has gone is what some tests are about."""
+                """Some tests have a client that disconnects."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

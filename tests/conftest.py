@@ -11,9 +11,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-# As the program does, before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+from rssc_geo.environment import prepare_torch
+
+prepare_torch()
 
 import numpy as np
 import pytest

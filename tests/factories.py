@@ -1,4 +1,4 @@
-"""What tests are made of: rasters of noise, and what is read of them. No test itself."""
+"""Helpers of tests: rasters of noise, and their expected pixels. No test itself."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def modules(package: str) -> list[str]:
 
 @pytest.mark.parametrize("package", LOADS_NONE_OF)
 def test_importing_a_package_loads_nothing_that_it_must_not_know(package: str) -> None:
-    """Also by way of others, whose doors the import linter does not look behind."""
+    """Also through other packages, whose lazy imports the import linter does not follow."""
     unwanted = LOADS_NONE_OF[package]
     program = f"""
 import importlib, sys
@@ -51,7 +51,7 @@ for name in {modules(package)}:
     assert done.returncode == 0, done.stderr.splitlines()[-1]
 
 
-def past_the_door(file: Path, own: str) -> Iterator[str]:
+def inner_imports(file: Path, own: str) -> Iterator[str]:
     """Imports from inside another package, but for a verb that is named like its module."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -62,7 +62,7 @@ def past_the_door(file: Path, own: str) -> Iterator[str]:
                     yield f"{file.relative_to(ROOT)}:{node.lineno} imports from {node.module}"
 
 
-def test_packages_are_entered_by_their_doors() -> None:
+def test_packages_are_imported_by_their_public_names() -> None:
     files = [
         *(ROOT / "rssc_geo").rglob("*.py"),
         *(ROOT / "cli").rglob("*.py"),
@@ -70,7 +70,7 @@ def test_packages_are_entered_by_their_doors() -> None:
         *(ROOT / "examples").rglob("*.py"),
     ]
     found = [
-        line for file in files for line in past_the_door(file, file.relative_to(ROOT).parts[1])
+        line for file in files for line in inner_imports(file, file.relative_to(ROOT).parts[1])
     ]
     assert not found, "\n".join(found)
 

@@ -1,4 +1,4 @@
-"""Results appear whole or not at all, and nothing that is not ours is touched."""
+"""Results appear whole or not at all, and foreign files are not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept between runs knows itself: its version, its content, and damage to it.
+"""Files that are kept between runs have a version and checksums, by which damage is detected.
 
 ``data/kept-6`` holds a file of each kind as the present program writes it: a part file, a journal,
 a cache of captions, a checkpoint of a training; the folders before it those of earlier schemas.
@@ -113,7 +113,7 @@ def test_files_of_the_present_schema_are_read(kept: Path) -> None:
         assert torch.equal(found_weight, weight)
 
 
-# Others are refused in one line, or made anew.
+# Others are refused in one line, or made again.
 
 
 def test_files_of_the_first_schema_are_refused_or_made_anew(
@@ -192,7 +192,7 @@ def test_a_part_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-# What was made of other content is made again.
+# Files of other inputs are made again.
 
 
 def test_a_checkpoint_of_other_content_is_not_gone_on_from(

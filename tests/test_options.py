@@ -1,4 +1,4 @@
-"""Every option is declared once and reaches every door."""
+"""Every option is declared once and reaches every interface."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ NEW = """
         "How smooth it should be.", OUTPUT, Kind("M2", float), default=0.25, unit="m", row=True
     )
 """
-DOORS = """
+INTERFACES = """
 import json, os, sys
 from pathlib import Path
 import rssc_geo.pipelines.classify as pipeline
@@ -301,7 +301,7 @@ print(json.dumps(found))
 
 
 def test_a_new_option_is_one_declaration(tmp_path: Path) -> None:
-    """A line added to a copy of the options is found at every door of that copy."""
+    """A line added to a copy of the options is found at every interface of that copy."""
     for folder in ("rssc_geo", "cli", "docs"):
         ignored = shutil.ignore_patterns("bundles", "__pycache__", "images")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
@@ -311,7 +311,7 @@ def test_a_new_option_is_one_declaration(tmp_path: Path) -> None:
     place = text.index("\n\n", start) + 1
     file.write_text(text[:place] + NEW + text[place:], encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", DOORS],
+        [sys.executable, "-c", INTERFACES],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path / 'cli'}"},
         capture_output=True,

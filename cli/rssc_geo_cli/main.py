@@ -22,6 +22,8 @@ from types import FrameType
 import click
 from rich_click import RichGroup
 
+from rssc_geo.environment import prepare_torch
+
 _COMMANDS = {
     "classify": ("classify", "classify_command"),
     "zero-shot": ("zero_shot", "zero_shot_command"),
@@ -203,12 +205,7 @@ def run(arguments: list[str]) -> int:
     """
     from rssc_geo_cli.console import start_logging
 
-    # Torch's threads else spin while they wait for each other, which slows a machine that has
-    # other work fivefold.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # On Linux half the time of a block of fine cells else goes into giving its large tensors
-    # memory, 4 KB at a time.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    prepare_torch()
     start_logging(as_json=_asks_for_json_logs(arguments))
     try:
         _check_names(arguments)

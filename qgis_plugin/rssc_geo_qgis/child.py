@@ -65,7 +65,7 @@ _CERTIFICATES = {
     "SSL_CERT_FILE",
 }
 _POLL_S = 0.1
-_GRACE_S = 0.6  # what is left of the second after a poll, before the child is ended the hard way
+_GRACE_S = 0.6  # the rest of the second after a poll, before the child is killed
 
 Line = Callable[[str], None]
 
@@ -74,7 +74,7 @@ _stops: dict[threading.Event, int] = {}
 
 
 class ChildError(Exception):
-    """A program did not start, failed or did not answer; the message says which."""
+    """A program did not start, failed or did not answer; the message states which."""
 
 
 class ChildStoppedError(ChildError):
@@ -224,7 +224,7 @@ def has_ended(process: subprocess.Popen[str]) -> bool:
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """End the child and all that it started: asked first, ended the hard way after a moment.
+    """End the child and all that it started: by a request first, killed after a moment.
 
     No signal is sent once the child has been waited for.
     """
@@ -319,7 +319,7 @@ def _end_of_stream(_text: str) -> None:
 
 
 def _hand_over(lines: queue.Queue[tuple[Line, str]]) -> None:
-    """Call back for the lines that are there, waiting a moment for the first.
+    """Call back for the available lines, waiting a moment for the first.
 
     QGIS stays alive on its own thread.
     """

@@ -125,13 +125,13 @@ def _modes(backend: Backend, command: str) -> list[str]:
 
 
 def percent_of(stage: str, done: float, total: float) -> float:
-    """How much of a whole run is done, by what the backend says of a stage."""
+    """The share of a whole run that is done, from the progress of a stage."""
     start, end = _SPANS.get(stage, _OTHER_SPAN)
     return start + (end - start) * done / max(total, 1.0)
 
 
 def _failure(finished: Finished) -> str:
-    """The backend's own line; where it was ended before it could write one, what is known."""
+    """The backend's own message; if it was killed before it could write one, the known facts."""
     if finished.last_error.startswith(_ERROR):
         return finished.last_error.removeprefix(_ERROR)
     told = tr("The backend ended with code {code} and no message of its own")

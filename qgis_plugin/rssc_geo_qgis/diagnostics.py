@@ -1,4 +1,4 @@
-"""What a developer has to know of a user's computer, to paste into an issue: nothing secret."""
+"""Facts of a user's computer for an issue, without secrets."""
 
 from __future__ import annotations
 

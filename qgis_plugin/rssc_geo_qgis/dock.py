@@ -82,7 +82,7 @@ class LoopDock(QgsDockWidget):
 
     def showEvent(self, event: object) -> None:
         super().showEvent(event)
-        if self.loop.raster is None:  # not before the panel is of use
+        if self.loop.raster is None:  # only when the panel can be used
             self._take_raster(self.raster.currentLayer())
 
     def label_at(self, point: QgsPointXY) -> None:
@@ -201,7 +201,7 @@ class LoopDock(QgsDockWidget):
         self.loop.trained.connect(self._take_model_trained)
         self.loop.explained.connect(self._show_reasons)
 
-    # What the user does.
+    # Actions of the user.
 
     def _take_raster(self, layer: object) -> None:
         raster = layer if isinstance(layer, QgsRasterLayer) else None
@@ -269,7 +269,7 @@ class LoopDock(QgsDockWidget):
     def _open_page(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(self._page))
 
-    # What is shown.
+    # Display.
 
     def _show_models(self) -> None:
         self.model.clear()
@@ -364,7 +364,7 @@ class LoopDock(QgsDockWidget):
         return QgsCoordinateTransform(canvas, labels, QgsProject.instance()).transform(point)
 
     def _shape_of(self, points: list[QgsPointXY]) -> QgsGeometry:
-        """What a click or stroke would label, in the canvas's CRS; nothing beside the earth."""
+        """The shape that a click or stroke would label, in the canvas's CRS; None off the Earth."""
         canvas = self._iface.mapCanvas().mapSettings().destinationCrs()
         if self.loop.labels is None:
             return QgsGeometry()

@@ -1,8 +1,8 @@
 """Texts in the language of QGIS, from ``i18n/rssc_geo_<language>.qm`` where there is one.
 
-``make translations`` collects the texts; what is given to ``tr`` has to stand there as it is, with
-names in braces for what is put in afterwards. Many are looked up once, when a module is read:
-``load_translation`` comes before all other modules.
+``make translations`` collects the texts; arguments of ``tr`` have to be literals, with names in
+braces for values. Many are translated once, when a module is imported: ``load_translation`` is
+called before that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user of QGIS has, turned into what the backend opens.
+"""Conversion of QGIS's inputs to files that the backend opens.
 
 Files, online layers, areas of interest.
 """

@@ -1,4 +1,4 @@
-"""Label, train, classify, look again: what the panel does, without its widgets."""
+"""Label, train, classify, review: the work of the panel, without its widgets."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Tiling:
 
 
 class Loop(QObject):
-    """One raster, its labels and a model; one request at a time to a backend that stays warm."""
+    """One raster, its labels and a model; one request at a time to the backend."""
 
     busy = pyqtSignal(str)
     """Something has begun, or its stage has changed."""

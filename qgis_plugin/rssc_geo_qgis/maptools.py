@@ -1,4 +1,4 @@
-"""What a click on the map means: a label, or a cell to explain."""
+"""Map tools: a click gives a label, or a cell to explain."""
 
 from __future__ import annotations
 

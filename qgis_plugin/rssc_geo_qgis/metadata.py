@@ -1,4 +1,4 @@
-"""What the plugin says of itself: metadata.txt."""
+"""The plugin's description: metadata.txt."""
 
 from __future__ import annotations
 

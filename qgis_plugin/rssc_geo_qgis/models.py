@@ -1,4 +1,4 @@
-"""The models that were trained here, and which model and raster a map was made of."""
+"""The models that were trained here, and the model and raster of a map."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def free_model_name(name: str) -> str:
 
 
 def provenance_of(layer: QgsMapLayer) -> dict[str, Any]:
-    """What the GeoPackage of a layer says of its making; empty where it is no map of rssc-geo."""
+    """The provenance in the GeoPackage of a layer; empty where it is no map of rssc-geo."""
     made = read_provenance(file_of(layer)) if isinstance(layer, QgsVectorLayer) else {}
     return made if "model" in made and "input" in made else {}
 

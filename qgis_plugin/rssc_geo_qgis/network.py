@@ -1,4 +1,4 @@
-"""How QGIS reaches the network, told to its children by the variables that they understand."""
+"""QGIS's network settings, passed to child processes in environment variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CERTIFICATES = ("CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_F
 def environment() -> dict[str, str]:
     """The proxy and the certificates that were entered in QGIS; empty where there are none.
 
-    The system's own proxy is not told: the children find it as QGIS does.
+    The system's own proxy is not passed: the children find it as QGIS does.
     """
     return {**_proxy(), **_certificates()}
 

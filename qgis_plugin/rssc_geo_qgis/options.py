@@ -1,4 +1,4 @@
-"""The options of ``rssc-geo``, read from what the program says of them.
+"""The options of ``rssc-geo``, read from the program's own description.
 
 ``options.json`` is written by ``build_zip.py`` from the program's declarations, so that the
 plugin declares none of them again. Another version of the program says the same of itself.

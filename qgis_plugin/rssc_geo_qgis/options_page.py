@@ -60,7 +60,7 @@ class OptionsFactory(QgsOptionsWidgetFactory):
 class OptionsPage(QgsOptionsPageWidget):
     """The page; what runs is a task of QGIS and goes on when the dialog is closed.
 
-    A page that is opened later shows what the task said meanwhile, and how it ended.
+    A page that is opened later shows the task's messages, and how it ended.
     """
 
     def __init__(self, parent: QWidget | None) -> None:

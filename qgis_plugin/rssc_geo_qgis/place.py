@@ -1,4 +1,4 @@
-"""Where the backend's environment lies: one for all profiles of a user, beside QGIS's own files."""
+"""Path of the backend's environment: one for all profiles of a user, beside QGIS's own files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def python_path() -> str:
 
 
 def log_path() -> str:
-    """What the last installation said."""
+    """The log of the last installation."""
     return os.path.join(home(), "install.log")
 
 

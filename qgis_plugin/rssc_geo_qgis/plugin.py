@@ -118,13 +118,13 @@ class RsscGeoPlugin:
         self.iface.showOptionsDialog(self.iface.mainWindow(), PAGE)
 
     def _looked(self) -> None:
-        """Offer to install where the first look at start found no backend that works."""
+        """Offer to install where the first check at start found no usable backend."""
         board.looked.disconnect(self._looked)
         self._waits_for_look = False
         try:
             known_backend()
         except BackendError as error:
-            reason = str(error).replace(how_to_get(), "")  # the button is at hand
+            reason = str(error).replace(how_to_get(), "")  # the button is available
             message = self.iface.messageBar().createMessage(TITLE, reason)
             button = QPushButton(tr("Install backend"))
             button.clicked.connect(self.install)

@@ -1,4 +1,4 @@
-"""What a run wrote, as layers in the project.
+"""The results of a run as layers in the project.
 
 Styled by the file, each run in a group of its own.
 """
@@ -77,7 +77,7 @@ def layer_sources(output: str, written: Sequence[str]) -> dict[str, str]:
 
 
 def read_provenance(path: str) -> dict[str, Any]:
-    """What a GeoPackage says of its making; empty where it says nothing."""
+    """The provenance of a GeoPackage; empty where it has none."""
     if not path.lower().endswith(".gpkg"):
         return {}
     try:
@@ -153,7 +153,7 @@ def load_class_raster(
 
 
 def load_heat_map(context: QgsProcessingContext, path: str, title: str, group: RunGroup) -> None:
-    """Load a raster of what speaks for (above 0) and against (below)."""
+    """Load a raster of evidence for (above 0) and against (below 0) a class."""
     _load(context, context.project(), path, title, _Finish.of(group, color_heat_map, visible=True))
 
 
@@ -317,7 +317,7 @@ def color_heat_map(layer: QgsMapLayer) -> None:
 
 
 def _outline(layer: QgsVectorLayer) -> None:
-    """Borders only, which leave the imagery in sight, and the caption as map tip."""
+    """Borders only, which leave the imagery visible, and the caption as map tip."""
     symbol = QgsFillSymbol.createSimple(
         {"style": "no", "outline_color": "#e66101", "outline_width": "0.3"}
     )

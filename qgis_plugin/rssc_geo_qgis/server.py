@@ -28,7 +28,7 @@ _NO_SERVE = tr(
 
 @dataclass(frozen=True)
 class Listener:
-    """Who asked: called on the main thread.
+    """Callbacks of a request, called on the main thread.
 
     ``result`` and ``error`` (the message, and whether the user stopped it) once, ``progress`` with
     stage, done and total any number of times before.
@@ -47,7 +47,7 @@ class Server(QObject):
     """
 
     told = pyqtSignal(str)
-    """A line that the backend wrote for people."""
+    """A log line of the backend."""
     _found = pyqtSignal(str, str)
 
     def __init__(self, parent: QObject | None = None) -> None:

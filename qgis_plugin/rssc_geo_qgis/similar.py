@@ -50,7 +50,7 @@ class MoreLikeThis:
 
 
 def question_of(layer: QgsVectorLayer, feature: QgsFeature) -> dict[str, object]:
-    """What Search archive is to be opened with: the cell of a feature as the example.
+    """The parameters of Search archive: the cell of a feature as the example.
 
     Empty where its raster is not a layer of the project.
     """

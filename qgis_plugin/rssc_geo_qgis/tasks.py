@@ -30,7 +30,7 @@ Work = Callable[[QgsFeedback, Callable[[str], None]], None]
 
 @dataclass
 class Report:
-    """What a task said, kept after it is gone: for a page that was closed meanwhile.
+    """The messages of a task, kept after its end for a page that was closed meanwhile.
 
     ``error`` is None while it runs, '' when it went well.
     """
@@ -41,7 +41,7 @@ class Report:
 
 
 class Board(QObject):
-    """Tells of each task that starts, whoever started it, and of a backend that was looked at."""
+    """Signals for each task that starts, and for a backend that was checked."""
 
     started = pyqtSignal(object)
     looked = pyqtSignal()
@@ -213,7 +213,7 @@ def remove_task() -> BackendTask:
 
 
 def diagnose_task() -> BackendTask:
-    """Log what a developer has to know of this computer, with secrets removed."""
+    """Log the facts of this computer for an issue, with secrets removed."""
 
     def work(_feedback: QgsFeedback, log: Callable[[str], None]) -> None:
         for line in describe():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from rssc_geo.batch.worker import (
     load_worker,
     spec_hash,
 )
+from rssc_geo.environment import prepare_torch
 from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ClassWords, ModelCard, load_card
@@ -64,9 +64,7 @@ class _WorkerPlugin(WorkerPlugin):
     def setup(self, worker: distributed.Worker) -> None:
         if version(_PACKAGE) != self._version:
             raise RsscGeoError(_versions_differ({worker.address: version(_PACKAGE)}))
-        # As the command line does, before torch is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        prepare_torch()
         self._address, self._lock = worker.address, threading.Lock()
         self._loaded: Worker | None = None
         self._threads = worker.state.nthreads

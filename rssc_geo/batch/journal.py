@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
 from rssc_geo.files import content_mark
 from rssc_geo.output import timestamp
@@ -173,7 +173,7 @@ class BlockRecord(NamedTuple):
     ended: str
 
 
-class Journal:
+class Journal(Closing):
     """The journal of a folder, held by one batch at a time; a context manager for one thread.
 
     A scene is known by its key: its output's name from the folder on. ``known``: the keys of the
@@ -404,17 +404,6 @@ class Journal:
             [(_row_mark(*values), values[0]) for values in found],
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def key_of(output: Path, folder: Path) -> str:
     """The key of an output in the journal in ``folder``.
@@ -483,7 +472,7 @@ def _writing(path: Path) -> Iterator[None]:
 def _damaged(path: Path, error: object) -> OutputError:
     return OutputError(
         f"{path} is damaged ({one_line(str(error))}): move it away; the next run then makes every"
-        " scene anew where --overwrite allows it"
+        " scene again where --overwrite allows it"
     )
 
 

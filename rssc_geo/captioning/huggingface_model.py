@@ -110,7 +110,7 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
         kernel = _names_kernel(found)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
-            f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_anew(files)}"
+            f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_hint(files)}"
         ) from error
     if kernel and not trust_remote_code:
         raise BundleError(
@@ -171,7 +171,7 @@ def _measure(files: ModelFiles) -> FileSizes:
                         bytes_else += count * int(re.sub(r"\D", "", kind) or 8) // 8
     except (SafetensorError, OSError) as error:
         raise BundleError(
-            f"{path} is not a readable safetensors file ({one_line(error)}); {fetch_anew(files)}"
+            f"{path} is not a readable safetensors file ({one_line(error)}); {fetch_hint(files)}"
         ) from error
     return FileSizes(floats, bytes_else)
 
@@ -187,14 +187,14 @@ def _weight_files(files: ModelFiles) -> list[Path]:
             names = sorted({str(name) for name in index["weight_map"].values()})
         except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
             raise BundleError(
-                f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_anew(files)}"
+                f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_hint(files)}"
             ) from error
         if any(Path(name).name != name for name in names):
             raise BundleError(f"hf:{files.name}: {_INDEX} names files of other folders")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise BundleError(
-                f"hf:{files.name}: {folder} lacks {', '.join(missing)}; {fetch_anew(files)}"
+                f"hf:{files.name}: {folder} lacks {', '.join(missing)}; {fetch_hint(files)}"
             )
         return [folder / name for name in names]
     pickled = sorted(
@@ -203,7 +203,7 @@ def _weight_files(files: ModelFiles) -> list[Path]:
     hint = (
         f", and {pickled[0]} is pickled and never loaded: convert it to safetensors"
         if pickled
-        else f"; {fetch_anew(files)}"
+        else f"; {fetch_hint(files)}"
     )
     raise BundleError(f"hf:{files.name}: {folder} holds no {_WEIGHTS}{hint}")
 
@@ -225,11 +225,11 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def fetch_anew(files: ModelFiles) -> str:
+def fetch_hint(files: ModelFiles) -> str:
     """What to do about a file that is missing or broken."""
     if is_hub_id(files.name) and files.folder != Path(files.name):
-        return f"fetch it anew with 'hf download --force-download {files.name}'"
-    return "get the folder anew"
+        return f"fetch it again with 'hf download --force-download {files.name}'"
+    return "get the folder again"
 
 
 def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any:
@@ -240,7 +240,7 @@ def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any
     """
     from transformers import AutoProcessor
 
-    anew = fetch_anew(files)
+    again = fetch_hint(files)
     try:
         with quiet():
             processor = AutoProcessor.from_pretrained(
@@ -253,12 +253,12 @@ def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any
         ) from error
     except Exception as error:  # a foreign file can make the library raise anything
         raise BundleError(
-            f"hf:{files.name}: its processor cannot be loaded ({one_line(error)}); {anew}"
+            f"hf:{files.name}: its processor cannot be loaded ({one_line(error)}); {again}"
         ) from error
     if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
         raise BundleError(
             f"hf:{files.name}: its processor ({type(processor).__name__}) takes no images with"
-            f" text; is preprocessor_config.json missing? {anew}"
+            f" text; is preprocessor_config.json missing? {again}"
         )
     return processor
 

@@ -184,7 +184,7 @@ def compare_baselines(
     dataset : a folder with one folder of pictures a class, and captions.jsonl
     options : ``baselines``: how often each is trained, at least twice; ``work``: the work folder of
         the model's training, whose cached tokens and captioners are used; another folder is filled
-        anew
+        again
 
     Raises ``UsageError`` for a model without a captioner, pictures without captions, or a split
     without a test part; ``InputError`` for a work folder of another split.

@@ -21,7 +21,7 @@ from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
 from rssc_geo.files import atomic_write
-from rssc_geo.inference import Source, make_plan
+from rssc_geo.inference import Source
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of
 from rssc_geo.training import (
@@ -37,7 +37,7 @@ from rssc_geo.training import (
     join_patches,
     labels_mark,
     load_data_sets,
-    read_labels,
+    read_labeled,
     score,
     stratified_split,
     trained_with,
@@ -298,16 +298,7 @@ def evaluate_on_polygons(
     check_evaluation_captioner(options, card)
     parts = []
     for raster, labels in sources:
-        plan = make_plan(raster, card, tiling)
-        for warning in plan.warnings:
-            log.warning("%s", warning)
-        found = read_labels(
-            labels,
-            plan.scene,
-            field=options.field,
-            around_points=plan.grid.size,
-            within=plan.area,
-        )
+        plan, found = read_labeled(raster, labels, card, tiling, field=options.field)
         parts.append(cut_patches(plan, found, purity=options.purity, out_size=card.input_size))
     patches = join_patches(parts)
     warnings = [*_learned_from(card, sources), *_mostly_other(patches)]

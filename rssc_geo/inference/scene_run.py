@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.files import local_file
 from rssc_geo.geometry import BlockGrid
@@ -51,7 +52,7 @@ _WAITING = 4
 """Batches that may wait to be written: enough to hide a slow disk, too few to fill memory."""
 
 
-class SceneRun:
+class SceneRun(Closing):
     """The run of a scene; holds its part file until it is closed; a context manager.
 
     Attributes
@@ -199,17 +200,6 @@ class SceneRun:
     def close(self) -> None:
         """Close the part file; the next identical run continues from it."""
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _key(self) -> dict[str, Any]:
         """Everything on which the cells depend: a part file of another key is not continued."""

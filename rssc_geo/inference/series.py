@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.closing import Closing
 from rssc_geo.inference.comparison import (
     CellClasses,
     ChangeCalibration,
@@ -136,7 +136,7 @@ def _split(dates: Sequence[DateCells], best: NDArray[np.intp]) -> tuple[DateCell
     return sides[0], sides[1]
 
 
-class SceneSeries:
+class SceneSeries(Closing):
     """Scenes of one area, the earliest first, on the first one's cells; a context manager.
 
     Each has a part file beside ``target``, so that a run that was stopped continues. ``plans``: of
@@ -210,17 +210,6 @@ class SceneSeries:
     def close(self) -> None:
         """Close the part files; the next identical run continues from them."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -399,7 +399,7 @@ def _check_files(folder: Path, card: ModelCard) -> None:
         if content_hash(path) != expected:
             raise BundleError(
                 f"{path} does not have the checksum of config.json: the bundle is damaged or"
-                " altered; get it anew"
+                " altered; get it again"
             )
 
 

@@ -454,7 +454,7 @@ class ModelCard:
             raise BundleError(f"{where}: config.json lacks {error}") from error
         except (ValueError, TypeError) as error:
             raise BundleError(
-                f"{where}: config.json cannot be used: {one_line(error)}; get the bundle anew"
+                f"{where}: config.json cannot be used: {one_line(error)}; get the bundle again"
             ) from error
 
 
@@ -484,7 +484,7 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / "config.json"
     try:
         if path.stat().st_size > _LARGEST_CARD:
-            raise BundleError(f"{path} is too large for a model card: get the bundle anew")
+            raise BundleError(f"{path} is too large for a model card: get the bundle again")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BundleError(f"{folder} is no model bundle: config.json is missing") from None

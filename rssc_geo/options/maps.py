@@ -83,7 +83,7 @@ class OutputOptions:
     )
     snap: bool = option(
         "Let the outlines of landuse and class raster follow what the picture shows, not the sides"
-        " of cells (looks at it once more).",
+        " of cells (reads it a second time).",
         OUTPUT,
         FLAG,
         default=False,

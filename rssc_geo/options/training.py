@@ -88,7 +88,7 @@ class SplitOptions:
         default=None,
     )
     test: float | None = option(
-        "Share of the test part, looked at once. Default: 0.1; that of MODEL's training.",
+        "Share of the test part, evaluated once. Default: 0.1; that of MODEL's training.",
         SPLIT,
         SHARE,
         default=None,

@@ -14,14 +14,13 @@ from pyproj import CRS
 
 from rssc_geo.geometry import as_multipolygons, label_regions, unite
 from rssc_geo.output.geopackage import describe_geopackage
-from rssc_geo.output.layers import GEOMETRY, Field, Layer
+from rssc_geo.output.layers import AREA_DECIMALS, GEOMETRY, Field, Layer, rounded
 from rssc_geo.output.target import OutputTarget
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
 _CHUNK = 8192
-_DECIMALS, _AREA_DECIMALS = 6, 4
 
 _FROM = Field("from_class", "From", "text", "Name of the class before")
 _TO = Field("to_class", "To", "text", "Name of the class after")
@@ -186,10 +185,10 @@ def _change_layer(
             columns = {
                 "from_class": [region.before for region in part],
                 "to_class": [region.after for region in part],
-                "probability": [round(region.probability, _DECIMALS) for region in part],
+                "probability": rounded(np.array([region.probability for region in part])),
                 "last_seen": [region.last_seen for region in part],
                 "changed_by": [region.changed_by for region in part],
-                "area_m2": [round(region.area_m2, _AREA_DECIMALS) for region in part],
+                "area_m2": rounded(np.array([region.area_m2 for region in part]), AREA_DECIMALS),
                 "cells": [region.cells for region in part],
                 GEOMETRY: shapely.to_wkb(outlines[start : start + _CHUNK]),
             }
@@ -223,10 +222,10 @@ def _cells_layer(cells: ChangedCells) -> Layer:
             columns = {
                 "from_class": names[cells.before[here]],
                 "to_class": names[cells.after[here]],
-                "probability": _rounded(cells.probability[here]),
+                "probability": rounded(cells.probability[here]),
                 "changed": changed.astype(np.int32),
-                "from_confidence": _rounded(cells.before_confidence[here]),
-                "to_confidence": _rounded(cells.after_confidence[here]),
+                "from_confidence": rounded(cells.before_confidence[here]),
+                "to_confidence": rounded(cells.after_confidence[here]),
                 "last_seen": dates[np.where(changed, split - 1, nothing)],
                 "changed_by": dates[np.where(changed, split, nothing)],
                 "row": cells.rows[here],
@@ -245,10 +244,6 @@ def _cells_layer(cells: ChangedCells) -> Layer:
         batches,
     )
     return layer
-
-
-def _rounded(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(np.round(values.astype(np.float64), _DECIMALS))
 
 
 def _of_one_type(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], str]:

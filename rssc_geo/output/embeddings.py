@@ -42,7 +42,7 @@ class EmbeddingSource:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingLayer:
-    """A stream of rows to be written; ``batches`` starts it anew at every call."""
+    """A stream of rows to be written; ``batches`` starts it again at every call."""
 
     schema: pa.Schema
     crs: CRS

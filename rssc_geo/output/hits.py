@@ -46,9 +46,9 @@ def middle_of(outline: shapely.Geometry) -> tuple[float, float]:
 
 
 def hits_target(path: Path, *, overwrite: bool) -> OutputTarget:
-    """Where the cells found go.
+    """The target of the cells found.
 
-    Raises ``UsageError`` for a name that cannot be meant, ``OutputError`` for a file that cannot be
+    Raises ``UsageError`` for an invalid name, ``OutputError`` for a file that cannot be
     written or must not be replaced.
     """
     target = OutputTarget(path, overwrite=overwrite)

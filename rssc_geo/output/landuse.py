@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import write_error
 from rssc_geo.geometry import Regions, dissolve, merge_small
@@ -89,7 +89,7 @@ class _Map:
     classes: tuple[SceneClass, ...]
 
 
-class LandUseWriter:
+class LandUseWriter(Closing):
     """Collects classified cells in a part file beside the target and makes the map of them.
 
     Parameters
@@ -189,8 +189,8 @@ class LandUseWriter:
         """Make the result of the cells appended and put it in place; the part file is kept.
 
         Before, the steps over the set of cells are taken that the target asks for. ``pixels`` opens
-        the scene once more, for a target that snaps; ``embedded``: what the table of embeddings
-        says of all cells, None: there is none. Until the part file is removed, an identical run may
+        the scene once more, for a target that snaps; ``embedded``: the common values of the table
+        of embeddings, None: there is none. Until the part file is removed, an identical run may
         replace the result.
 
         Raises ``InputError`` where the scene cannot be read then, ``OutputError`` when the result
@@ -278,17 +278,6 @@ class LandUseWriter:
     def discard(self) -> None:
         """Stop and delete the part file: there is nothing to continue from."""
         self._part.remove()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _layers(self, result: _Map) -> tuple[Layer, Layer]:
         classes, placement = self._classes, self._placement

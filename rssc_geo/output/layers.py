@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GEOMETRY = "geom"
 _CHUNK = 8192
 _DECIMALS = 6  # decimals of probabilities, above the noise of float32
-_AREA_DECIMALS = 4
+AREA_DECIMALS = 4
 _TYPES = {"text": pa.string(), "integer": pa.int32(), "real": pa.float64()}
 
 Kind = Literal["text", "integer", "real"]
@@ -107,7 +107,7 @@ def short_names(fields: Sequence[Field]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer to write or read; ``batches`` starts the stream anew at every call."""
+    """A layer to write or read; ``batches`` starts the stream again at every call."""
 
     name: str
     title: str
@@ -168,7 +168,7 @@ def landuse_layer(
                 pa.array(class_ids, pa.int32()),
                 pa.array(groups[class_ids], pa.string()),
                 _real(values.confidence[here]),
-                _real(values.area_m2[here], _AREA_DECIMALS),
+                _real(values.area_m2[here], AREA_DECIMALS),
                 pa.array(values.cells[here], pa.int32()),
                 _wkb(placement.place(polygons[here - start])),
             ]
@@ -250,9 +250,14 @@ def _groups(classes: Sequence[SceneClass]) -> NDArray[np.object_]:
     return np.array([scene_class.group or None for scene_class in classes], object)
 
 
+def rounded(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> NDArray[np.float64]:
+    """Numbers as they are written: float64 with the decimals of probabilities, or as given."""
+    return np.asarray(np.round(values.astype(np.float64), decimals))
+
+
 def _real(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> pa.Array:
-    """Numbers as float64, NaN as null."""
-    return pa.array(np.round(values.astype(np.float64), decimals), pa.float64(), from_pandas=True)
+    """Numbers as they are written, NaN as null."""
+    return pa.array(rounded(values, decimals), pa.float64(), from_pandas=True)
 
 
 def _wkb(polygons: NDArray[np.object_]) -> pa.Array:

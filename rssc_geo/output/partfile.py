@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, one_line
 from rssc_geo.files import content_mark
 
@@ -164,7 +164,7 @@ def table_of(blobs: Sequence[bytes], dtype: type[np.floating[Any]] = np.float32)
     return np.frombuffer(b"".join(blobs), dtype).reshape(len(blobs), -1)
 
 
-class PartFile:
+class PartFile(Closing):
     """The part file at ``path``, locked from opening to closing; a crash releases it.
 
     ``run_key`` is everything that defines the result. A file left by a run with the same key is
@@ -397,17 +397,6 @@ class PartFile:
         self._connection.close()
         self.path.unlink(missing_ok=True)
         _journal(self.path).unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

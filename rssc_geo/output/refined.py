@@ -15,7 +15,15 @@ from scipy import ndimage
 
 from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small, unite
 from rssc_geo.output.geopackage import describe_geopackage
-from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, LANDUSE_FIELDS, Field, Layer
+from rssc_geo.output.layers import (
+    AREA_DECIMALS,
+    CELL_FIELDS,
+    GEOMETRY,
+    LANDUSE_FIELDS,
+    Field,
+    Layer,
+    rounded,
+)
 from rssc_geo.output.target import OutputTarget
 
 if TYPE_CHECKING:
@@ -103,8 +111,8 @@ def write_refined(
     regions = pa.table(
         {
             **_named(cells, shown),
-            "confidence": np.round(mean, 6),
-            "area_m2": np.round(area, 4),
+            "confidence": rounded(mean),
+            "area_m2": rounded(area, AREA_DECIMALS),
             "cells": pa.array(members, pa.int32()),
             GEOMETRY: shapely.to_wkb(unite(cells.polygons, labels, count)),
         }

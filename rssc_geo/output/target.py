@@ -185,7 +185,7 @@ def make_target(
     Raises
     ------
     UsageError
-        An unknown suffix, a name or CRS that cannot be meant, ``aoi_clip`` without an area, a
+        An unknown suffix, an invalid name or CRS, ``aoi_clip`` without an area, a
         result that is an input.
     OutputError
         A result that is there without ``overwrite``, is a folder, is open elsewhere, holds layers

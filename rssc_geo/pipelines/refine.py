@@ -83,7 +83,7 @@ def refine(
     options : all that the command line has; its defaults
 
     Raises ``InputError`` where the map cannot be read, or lacks what a choice of classes needs,
-    ``UsageError`` for options that cannot be meant, ``OutputError`` where the new map cannot be
+    ``UsageError`` for invalid options, ``OutputError`` where the new map cannot be
     written.
 
     Examples

@@ -58,7 +58,7 @@ def tabulate_areas(
     options : all that the command line has; its defaults
 
     Raises ``InputError`` where map, zones or reference cannot be read or used, ``UsageError`` for
-    options that cannot be meant, ``OutputError`` where the table cannot be written.
+    invalid options, ``OutputError`` where the table cannot be written.
 
     Examples
     --------

@@ -164,7 +164,7 @@ def _check_crossings(polygon: BaseGeometry, path: str) -> None:
     if crossings > _MOST_CROSSINGS:
         raise InputError(
             f"{path}: a polygon of {len(edges):,} edges crosses itself some {crossings:,.0f} times:"
-            " draw it anew, or repair it (in QGIS, Fix geometries) first"
+            " draw it again, or repair it (in QGIS, Fix geometries) first"
         )
 
 

@@ -1,9 +1,10 @@
 """Opening of a source: as it is, as a virtual raster (VRT), or warped virtually.
 
-Separate files, palettes and a nodata value that the file does not carry become a VRT (XML text,
-nothing is written); rasters placed by ground control points or RPCs alone are warped virtually.
-:func:`open_source` opens the source once and reads all properties; an :class:`Opening` holds text
-and numbers, from which any thread or process opens the same again.
+Palettes and a nodata value that the file does not carry become a VRT (XML text, nothing is
+written); rasters placed by ground control points or RPCs alone are warped virtually.
+:func:`open_source` opens a file once and reads all properties; an :class:`Opening` holds text and
+numbers, from which any thread or process opens the same again. Several files as one raster:
+``separate.py``.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
 from rssc_geo.files import local_file
-from rssc_geo.raster.bands import BandChoice, alpha_band, check_bands, choose_bands, is_paletted
+from rssc_geo.raster.bands import BandChoice, alpha_band, choose_bands, is_paletted
 from rssc_geo.raster.gaps import with_mask_of_gaps
-from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held, held_nodata
+from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
 from rssc_geo.raster.virtual import (
     NO_OVERVIEWS,
     VRT_TYPES,
@@ -157,7 +158,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """The raster that is read: the file itself, a VRT over files, or a warp over a file.
 
     Attributes
@@ -201,24 +202,20 @@ class _View:
 
 
 def open_source(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path,
     *,
     bands: Sequence[int] | None,
     nodata: float | None,
     assume_crs: str | None,
 ) -> Source:
-    """Open a source once and find how it is read; arguments and errors of ``open_scene``."""
-    if not isinstance(source, str | Path):
-        return _open_separate(
-            [os.fspath(path) for path in source], bands=bands, nodata=nodata, assume_crs=assume_crs
-        )
+    """Open one file once and find how it is read; arguments and errors of ``open_scene``."""
     path = os.fspath(source)
-    _check_path(path)
-    _check_beside_packed(path)
+    check_path(path)
+    check_beside_packed(path)
     with (
         gdal_errors(path),
         gdal_env(path),
-        _no_place_is_no_warning(),
+        unplaced_is_silent(),
         rasterio.open(path) as dataset,
     ):
         view = _view_file(dataset, path, bands=bands, nodata=nodata, assume_crs=assume_crs)
@@ -226,7 +223,7 @@ def open_source(
         name = "scene" if is_text else Path(path.split("?", maxsplit=1)[0]).stem
         files = tuple(files_of(dataset)) or (path,)
         with view.over(dataset) as handle:
-            return _describe_source(
+            return describe_source(
                 handle, view, dataset=view.vrt or path, label=path, name=name, files=files
             )
 
@@ -273,9 +270,9 @@ def gdal_errors(label: str) -> Iterator[None]:
 # Properties of the view of a source.
 
 
-def _describe_source(
+def describe_source(
     handle: rasterio.DatasetReader,
-    view: _View,
+    view: View,
     *,
     dataset: str,
     label: str,
@@ -329,7 +326,7 @@ def _describe_source(
     )
 
 
-def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
+def _describe_mask(rule: MaskRule, view: View, files: Sequence[str]) -> str:
     """The rule by which a pixel is invalid, in words."""
     words = []
     if view.gaps:
@@ -352,9 +349,6 @@ def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
     return " and ".join(words) or "none"
 
 
-# One file.
-
-
 def _view_file(
     dataset: rasterio.DatasetReader,
     path: str,
@@ -362,7 +356,7 @@ def _view_file(
     bands: Sequence[int] | None,
     nodata: float | None,
     assume_crs: str | None,
-) -> _View:
+) -> View:
     """Decide whether a file is read as it is, warped, or through a VRT."""
     if dataset.count == 0:
         inside = f"; it contains {dataset.subdatasets[0]} and others" if dataset.subdatasets else ""
@@ -371,7 +365,7 @@ def _view_file(
     warp = warp_of(dataset, path, nodata=nodata, assume_crs=assume_crs)
     if nodata is not None:
         for dtype in dataset.dtypes:
-            _check_nodata(nodata, dtype, path)
+            check_nodata(nodata, dtype, path)
     if is_paletted(dataset) and (bands is None or list(bands) == [1, 1, 1]):
         if warp is not None:
             raise GeoreferenceError(
@@ -381,24 +375,24 @@ def _view_file(
         return _palette_view(dataset, path, nodata=nodata)
     choice = choose_bands(dataset, bands=bands, source=path)
     first = choice.bands[0]
-    view = _View(
+    view = View(
         choice,
         indexes=choice.bands,
         warp=warp,
-        scales=tuple(_scale_of(dataset, band) for band in choice.bands),
-        bits=_bits_of(dataset, first),
-        notes=_nodata_notes(dataset, first, path) if nodata is None else (),
+        scales=tuple(scale_of(dataset, band) for band in choice.bands),
+        bits=bits_of(dataset, first),
+        notes=nodata_notes(dataset, first, path) if nodata is None else (),
     )
     return view if warp is not None else _masked_view(dataset, path, view, nodata=nodata)
 
 
 def _masked_view(
-    dataset: rasterio.DatasetReader, path: str, view: _View, *, nodata: float | None
-) -> _View:
+    dataset: rasterio.DatasetReader, path: str, view: View, *, nodata: float | None
+) -> View:
     """The view with additional masks beside the file's own: gaps of a mosaic, the user's nodata."""
-    name, bands = _gdal_name(path), view.bands.bands
+    name, bands = gdal_name(path), view.bands.bands
     masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    gaps = None if masked else _gaps(dataset, name, bands, nodata=nodata)
+    gaps = None if masked else gaps_of(dataset, name, bands, nodata=nodata)
     tagged = all(dataset.nodatavals[band - 1] == nodata for band in bands) and not masked
     if gaps is None and (nodata is None or tagged):
         return view
@@ -427,7 +421,7 @@ def _masked_view(
     )
 
 
-def _gaps(
+def gaps_of(
     dataset: rasterio.DatasetReader, name: str, bands: Sequence[int], *, nodata: float | None
 ) -> VrtSource | None:
     """The mask of a mosaic's gaps where neither a mask nor a nodata value marks them."""
@@ -443,19 +437,19 @@ def _gaps(
     return None if told else with_mask_of_gaps(dataset, name, bands)
 
 
-def _scale_of(dataset: rasterio.DatasetReader, band: int) -> tuple[float, float]:
+def scale_of(dataset: rasterio.DatasetReader, band: int) -> tuple[float, float]:
     """(scale, offset) by the band's tags."""
     return float(dataset.scales[band - 1]), float(dataset.offsets[band - 1])
 
 
-def _bits_of(dataset: rasterio.DatasetReader, band: int) -> int | None:
+def bits_of(dataset: rasterio.DatasetReader, band: int) -> int | None:
     """Bits of a pixel, where bytes hold fewer than 8."""
     bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
     less = dataset.dtypes[band - 1] == "uint8" and bits.isdecimal() and 1 <= int(bits) < 8
     return int(bits) if less else None
 
 
-def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tuple[str, ...]:
+def nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tuple[str, ...]:
     """A warning where the raster's own nodata value is one that its pixels cannot have."""
     value, dtype = dataset.nodatavals[band - 1], str(dataset.dtypes[band - 1])
     if value is None or dtype not in VRT_TYPES or can_hold(np.dtype(dtype), value):
@@ -467,13 +461,13 @@ def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tupl
     return (note,)
 
 
-def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float | None) -> _View:
+def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float | None) -> View:
     """The view of a paletted raster: its colors, through a VRT.
 
     Masked by the file's own mask and, in addition, where the index is nodata or its color
     transparent. Beside an own mask the nodata value of the file does not count.
     """
-    name = _gdal_name(path)
+    name = gdal_name(path)
     own_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
     value = nodata
     if value is None and not own_mask:
@@ -490,24 +484,25 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
         alpha[index] = color[3]
     if value is not None and value in range(size):
         alpha[int(value)] = 0
-    gaps = None if own_mask else _gaps(dataset, name, (1,), nodata=nodata)
+    gaps = None if own_mask else gaps_of(dataset, name, (1,), nodata=nodata)
     masks = [gaps] if gaps is not None else [VrtSource(name, "mask,1")] if own_mask else []
     if not alpha.all():
         table = ",".join(f"{index}:{value}" for index, value in enumerate(alpha))
         masks.append(VrtSource(name, "1", lut=table))
     mask = VrtBand(tuple(masks), nodata=math.nan) if masks else None
-    return _View(
+    return View(
         BandChoice((1, 1, 1), "palette expanded"),
         vrt=vrt_text(dataset, colors, mask=mask),
         vrt_block_shape=dataset.block_shapes[0],
         gaps=gaps is not None,
         palette=True,
         palette_nodata=value,
-        notes=_nodata_notes(dataset, 1, path) if nodata is None else (),
+        notes=nodata_notes(dataset, 1, path) if nodata is None else (),
     )
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Refuse with ``InputError`` a path on disk where nothing is."""
     if is_remote(path) or path.lstrip().startswith("<") or Path(path).is_file():
         return
     if Path(path).is_dir():
@@ -517,12 +512,12 @@ def _check_path(path: str) -> None:
         raise InputError(f"{path} does not exist")
 
 
-def _check_beside_packed(path: str) -> None:
+def check_beside_packed(path: str) -> None:
     """Refuse a gzipped file beside which lies a sidecar that would only count if it were unpacked.
 
     GDAL looks for what is named after the packed file, and packed as well (``a.tif.gz.msk``).
     """
-    name = _gdal_name(path)
+    name = gdal_name(path)
     packed = local_file(name) if name.startswith("/vsigzip/") else None
     if packed is None or not packed.endswith(".gz"):
         return
@@ -544,7 +539,7 @@ def _check_beside_packed(path: str) -> None:
                     )
 
 
-def _check_nodata(nodata: float, dtype: str, path: str) -> None:
+def check_nodata(nodata: float, dtype: str, path: str) -> None:
     """Without this GDAL would clip a value outside of the type's range to the nearest valid one."""
     if np.dtype(dtype).kind in "iuf" and not can_hold(np.dtype(dtype), nodata):
         raise UsageError(
@@ -553,152 +548,14 @@ def _check_nodata(nodata: float, dtype: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_place_is_no_warning() -> Iterator[None]:
+def unplaced_is_silent() -> Iterator[None]:
     """Keep rasterio silent where a geotransform is missing: an error or a warp of our own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
 
-# Several single-band files as one raster.
-
-
-def _open_separate(
-    paths: Sequence[str],
-    *,
-    bands: Sequence[int] | None,
-    nodata: float | None,
-    assume_crs: str | None,
-) -> Source:
-    """Open a VRT of three single-band files as red, green and blue.
-
-    ``bands`` counts the files and is needed when there are more or fewer than three. Raises
-    ``InputError`` naming the file that has several bands or another size, place, CRS or type than
-    the first.
-    """
-    if bands is None and len(paths) != 3:
-        raise UsageError(
-            f"--bands-from takes three files (red, green, blue), got {len(paths)}; --bands chooses"
-            " three of them, counted from 1"
-        )
-    if not paths:
-        raise UsageError("--bands-from names no file")
-    chosen = (
-        (1, 2, 3)
-        if bands is None
-        else check_bands(bands, len(paths), alpha=None, source="--bands-from")
-    )
-    label = ", ".join(paths)
-    with contextlib.ExitStack() as stack:
-        files: dict[int, rasterio.DatasetReader] = {}
-        for number in dict.fromkeys(chosen):
-            path = paths[number - 1]
-            _check_path(path)
-            _check_beside_packed(path)
-            with gdal_errors(path), gdal_env(path), _no_place_is_no_warning():
-                files[number] = stack.enter_context(rasterio.open(path))
-        first = files[chosen[0]]
-        for number, file in files.items():
-            check_sources(file, paths[number - 1])
-            _check_alike(file, first)
-            if warp_of(file, paths[number - 1], nodata=None, assume_crs=assume_crs) is not None:
-                raise GeoreferenceError(
-                    f"{paths[number - 1]} is placed by control points or RPCs alone: warp the files"
-                    " for --bands-from first, with gdalwarp"
-                )
-        view = _separate_view(
-            [(paths[number - 1], files[number]) for number in chosen], chosen, nodata=nodata
-        )
-        with gdal_errors(label), gdal_env(view.vrt), view.over(first) as handle:
-            return _describe_source(
-                handle,
-                view,
-                dataset=view.vrt,
-                label=label,
-                name=Path(paths[0]).stem,
-                files=tuple(
-                    dict.fromkeys(
-                        [*paths, *(name for file in files.values() for name in files_of(file))]
-                    )
-                ),
-            )
-
-
-def _separate_view(
-    files: Sequence[tuple[str, rasterio.DatasetReader]],
-    chosen: tuple[int, int, int],
-    *,
-    nodata: float | None,
-) -> _View:
-    """The view of three files, given with their names, as one raster.
-
-    A pixel is invalid where the mask of any of them is 0, and where all hold nodata.
-    """
-    parts: list[VrtBand] = []
-    masks: list[VrtSource] = []
-    notes: list[str] = []
-    for path, file in files:
-        name, dtype = _gdal_name(path), dtype_of(file, 1, path)
-        value = own = held_nodata(np.dtype(dtype), file.nodata)
-        if nodata is not None:
-            _check_nodata(nodata, dtype, path)
-            value = held(np.dtype(dtype), nodata)
-        # Overviews averaged without the user's nodata value would let a collar bleed in.
-        options = () if nodata is None or own == value else NO_OVERVIEWS
-        own_mask = MaskFlags.per_dataset in file.mask_flag_enums[0]
-        gaps = None if own_mask else _gaps(file, name, (1,), nodata=nodata)
-        whole = gaps or VrtSource(name, "1")
-        source = replace(whole, band="1", options=(*whole.options, *options))
-        parts.append(VrtBand((source,), dtype, value))
-        if own_mask or gaps is not None:
-            masks.append(replace(whole, band="mask,1"))
-        notes += _nodata_notes(file, 1, path) if nodata is None else ()
-    # Twice the same file, with --bands, is one mask.
-    mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None
-    first = files[0][1]
-    if mask is not None and nodata is not None:
-        parts.append(mask)
-    return _View(
-        BandChoice(chosen, "separate files"),
-        vrt=vrt_text(first, parts, mask=mask if nodata is None else None),
-        vrt_block_shape=first.block_shapes[0],
-        mask_band=4 if mask is not None and nodata is not None else None,
-        scales=tuple(_scale_of(file, 1) for _, file in files),
-        bits=_bits_of(first, 1),
-        notes=tuple(dict.fromkeys(notes)),
-    )
-
-
-def _check_alike(file: rasterio.DatasetReader, first: rasterio.DatasetReader) -> None:
-    if file.count != 1 or is_paletted(file):
-        what = "is paletted" if file.count == 1 else f"has {file.count} bands"
-        raise InputError(
-            f"{file.name} {what}: --bands-from takes single-band files; give it alone, with --bands"
-            " if need be"
-        )
-    place = first.transform
-    pixel = max(abs(place.a), abs(place.b), abs(place.d), abs(place.e))
-    differences = {
-        "size": (file.shape == first.shape, f"{file.shape} and {first.shape} rows and columns"),
-        "CRS": (file.crs == first.crs, f"{file.crs} and {first.crs}"),
-        "transform": (
-            file.transform.almost_equals(place, precision=pixel * 1e-3),
-            f"{tuple(file.transform)[:6]} and {tuple(place)[:6]}",
-        ),
-        "type": (file.dtypes == first.dtypes, f"{file.dtypes[0]} and {first.dtypes[0]}"),
-    }
-    for what, (same, values) in differences.items():
-        if not same:
-            raise InputError(
-                f"{file.name} differs from {first.name} in {what}: {values}; bring them to one grid"
-                " first"
-            )
-
-
-# File names.
-
-
-def _gdal_name(path: str) -> str:
+def gdal_name(path: str) -> str:
     """The name by which GDAL, in a VRT, opens what the user named, and nothing else.
 
     The files that GDAL lists for a raster do not suffice: the second picture of a file, a variable,

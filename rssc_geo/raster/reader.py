@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import BlockGrid, Tile, TileGrid, Window
 from rssc_geo.raster.mask import PixelReader
@@ -62,7 +62,7 @@ class TileData:
     cell_fractions: NDArray[np.float32]
 
 
-class TileReader:
+class TileReader(Closing):
     """Reads tiles or blocks in a given order, ahead of the consumer, with several threads.
 
     A context manager and an iterator of :class:`TileData`.
@@ -112,17 +112,6 @@ class TileReader:
             for number in range(self._order.threads)
         ]
         self._started = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[TileData]:
         """Every tile once, in order; can be iterated once."""

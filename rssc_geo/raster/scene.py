@@ -34,6 +34,7 @@ from rssc_geo.raster.opening import (
     is_remote,
     open_source,
 )
+from rssc_geo.raster.separate import open_separate
 from rssc_geo.raster.virtual import files_of, may_name_others
 
 
@@ -174,7 +175,11 @@ def open_scene(
     >>> scene.shape, scene.bands, scene.mask
     ((450, 450), (1, 2, 3), 'internal mask')
     """
-    found = open_source(source, bands=bands, nodata=nodata, assume_crs=assume_crs)
+    if isinstance(source, str | Path):
+        found = open_source(source, bands=bands, nodata=nodata, assume_crs=assume_crs)
+    else:
+        paths = [os.fspath(path) for path in source]
+        found = open_separate(paths, bands=bands, nodata=nodata, assume_crs=assume_crs)
     label = found.opening.label
     crs, notes = _crs_of(found, assume_crs)
     check_earth(crs, label)

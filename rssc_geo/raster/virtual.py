@@ -299,7 +299,7 @@ def index_tiles(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
                 if found is None and column == location and not _is_no_path(value):
                     raise InputError(
                         f"{dataset.name} is an index of tiles, and {value!r} in it is not there:"
-                        " make the index anew with gdaltindex, or bring the tile back"
+                        " make the index again with gdaltindex, or bring the tile back"
                     )
                 if found is not None or _is_no_path(value):
                     tiles[found or value] = None

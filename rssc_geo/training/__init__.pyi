@@ -26,6 +26,7 @@ from .few_shot.learner import word_prior as word_prior
 from .few_shot.patches import Patches as Patches
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import join_patches as join_patches
+from .few_shot.patches import read_labeled as read_labeled
 from .label_loss import LabelLoss as LabelLoss
 from .loop import LoopOptions as LoopOptions
 from .loop import Report as Report

@@ -207,7 +207,7 @@ class EndToEndRecipe:
     compile : through ``torch.compile``
     workers : processes that prepare batches
 
-    Raises ``UsageError`` for values that cannot be meant.
+    Raises ``UsageError`` for invalid values.
     """
 
     image_encoder: str | None = "google/vit-base-patch16-224-in21k"

@@ -1,4 +1,4 @@
-"""An archive grows by what is new, loses nothing when it is killed, and holds no cell twice."""
+"""An archive is extended by new scenes, loses nothing in a kill, and has no cell twice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scene(path: Path, seed: int = 0) -> Path:
 
 
 def held(archive: Path) -> dict[str, int]:
-    """How many cells the database really has of each scene."""
+    """The number of cells of each scene in the database."""
     store = open_store(archive)
     found = store.nearest(np.ones(192, np.float32), 1000, CellFilter())
     names = found["scene"].to_pylist()
@@ -209,7 +209,7 @@ def test_a_cluster_makes_the_same_archive_also_when_the_client_is_killed(
 def test_a_killed_indexing_goes_on_with_what_is_done(
     killed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed while scenes are taken in: maps are not made anew, and no cell is there twice."""
+    """Killed while scenes are added: maps are not made again, and no cell is there twice."""
     source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
 
     def stop(*_arguments: object) -> None:
@@ -225,7 +225,7 @@ def test_a_killed_indexing_goes_on_with_what_is_done(
 
 
 def test_cells_without_their_scene_are_replaced(tmp_path: Path) -> None:
-    """As a process leaves them that is killed between the two writes."""
+    """The state after a process was killed between the two writes."""
     source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
     rssc_geo.index([source], archive, OPTIONS)
     store = open_store(archive)

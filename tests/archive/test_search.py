@@ -1,4 +1,4 @@
-"""What is found in an archive: by words, by example, behind filters; and in an index."""
+"""Searches in an archive: by words, by example, with filters; and with an index."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_example_finds_itself_and_is_combined_with_words(
     )
 
     def lead(result: rssc_geo.SearchResult) -> float:
-        """By how much the second scene's cells score more than the first's."""
+        """The difference between the scores of the second scene's cells and the first's."""
         means = [
             np.mean([h.score for h in result.hits if h.scene == scene])
             for scene in ("second", "first")

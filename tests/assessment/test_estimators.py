@@ -81,7 +81,7 @@ def test_strata_that_are_not_the_classes() -> None:
 
 
 def test_a_stratum_with_one_unit_cannot_tell() -> None:
-    """What rests on it has no standard error; what does not touch it has."""
+    """Estimates that depend on it have no standard error; others have one."""
     matrix = np.array([[5, 1, 0], [1, 4, 0], [0, 0, 1]])
     found = estimate_accuracy(of_matrix(matrix, np.array([6.0, 3.0, 1.0])))
     assert found.overall.value == pytest.approx(0.6 * 5 / 6 + 0.3 * 4 / 5 + 0.1)

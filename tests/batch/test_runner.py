@@ -244,7 +244,7 @@ def test_options_that_cannot_be_meant(
 
 
 def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
-    """Whatever option is declared: those of a row are columns, its paths are meant from its folder.
+    """Every declared option: those of a row are columns, and its paths start from its folder.
 
     No row sets what destroys or runs code.
     """

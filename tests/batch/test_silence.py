@@ -1,4 +1,4 @@
-"""A black hole on the network: connections are open, and nothing passes."""
+"""Silent networks: connections are open, and nothing is transferred."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ distributed = pytest.importorskip("distributed", reason="the extra 'distributed'
 
 @dataclass
 class Proxy:
-    """Passes what comes to another port on, until it is told to be silent."""
+    """Forwards data to another port, until it is made silent."""
 
     target: int | None
     silent: threading.Event = field(default_factory=threading.Event)
@@ -68,7 +68,7 @@ class Proxy:
 
 @pytest.fixture
 def hole() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+    """A port that accepts connections and never answers."""
     proxy = Proxy(None)
     yield proxy.start()
     proxy.stop()
@@ -120,7 +120,7 @@ def load_slowly(*_arguments: Any, **_settings: Any) -> Any:
 
 
 def fall_silent(proxy: Proxy) -> None:
-    """Pass nothing on any more, once a worker is at work."""
+    """Stop forwarding once a worker has started."""
     assert AT_WORK.wait(60)
     proxy.silent.set()
 

@@ -1,4 +1,4 @@
-"""STAC: one bad item costs one item, and where things are is understood."""
+"""STAC: an invalid item does not affect the others, and all forms of links are resolved."""
 
 from __future__ import annotations
 

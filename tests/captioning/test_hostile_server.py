@@ -1,4 +1,4 @@
-"""Servers that are slow, odd or indiscreet: always a caption or one line, never the key."""
+"""Slow, odd or hostile servers: the result is a caption or one line, never the key."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 @contextmanager
 def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that says what HTTP libraries would not."""
+    """A server with responses that HTTP libraries do not send."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:

@@ -624,7 +624,7 @@ def test_broken_files(folder: Path, tiles: CaptionBatch) -> None:
     (folder / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": "model-1-of-2.safetensors"}}'
     )
-    assert "lacks model-1-of-2.safetensors; get the folder anew" in refusal(folder)
+    assert "lacks model-1-of-2.safetensors; get the folder again" in refusal(folder)
     weights.write_bytes(whole)
     (folder / "config.json").write_text("{")
     assert "config.json cannot be read" in refusal(folder)
@@ -659,7 +659,7 @@ def test_a_wrong_processor(folder: Path, tiles: CaptionBatch) -> None:
     (folder / "processor_config.json").unlink()
     line = refusal(folder, tiles)
     assert "its processor" in line
-    assert "get the folder anew" in line
+    assert "get the folder again" in line
 
 
 def test_a_model_that_cannot_be_asked(tmp_path: Path, tiles: CaptionBatch) -> None:

@@ -1,4 +1,4 @@
-"""Captions from a server over real HTTP, when it works and in all the ways in which it does not."""
+"""Captions from a server over real HTTP, with and without errors."""
 
 from __future__ import annotations
 

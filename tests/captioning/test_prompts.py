@@ -1,4 +1,4 @@
-"""What is asked, and how an answer becomes a caption."""
+"""Prompts, and captions from answers."""
 
 from __future__ import annotations
 

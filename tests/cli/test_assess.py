@@ -340,7 +340,7 @@ def test_maps_of_all_formats(rssc: Rssc, tmp_path: Path, suffix: str) -> None:
             1,
         ),
         (["accuracy", "small.gpkg", "--reference", "far.gpkg"], "no labeled unit lies on", 1),
-        (["accuracy", "small.gpkg", "--reference", "strata.gpkg"], "how large the strata", 1),
+        (["accuracy", "small.gpkg", "--reference", "strata.gpkg"], "sizes of the strata", 1),
         (["accuracy", "--reference", "far.gpkg"], "Missing argument 'MAP...'", 2),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a batch makes beside its maps, classes by words in it, and tables of all scenes."""
+"""Files of a batch beside its maps, classes by words, and tables of all scenes."""
 
 from __future__ import annotations
 

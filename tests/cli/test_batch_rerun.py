@@ -1,4 +1,4 @@
-"""What a second ``rssc-geo batch run`` makes of what the first has left, and its tables."""
+"""A second ``rssc-geo batch run`` on the results of the first, and its tables."""
 
 from __future__ import annotations
 

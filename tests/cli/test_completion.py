@@ -1,4 +1,4 @@
-"""What shells offer for an unfinished command line, asked in the shells themselves."""
+"""Shell completion of an unfinished command line, in the shells themselves."""
 
 from __future__ import annotations
 

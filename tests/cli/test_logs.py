@@ -1,4 +1,4 @@
-"""What the program tells on stderr, in a file, and of the time that is left."""
+"""Messages on stderr and in a log file, and the remaining time."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_log_is_added_to_logs_alone(rssc: Rssc, scene: Path, tmp_path: Path) -
     before = scene.read_bytes()
     done = rssc("info", scene, "--log-file", scene)
     assert done.code == 2
-    assert "no log of this program" in done.message
+    assert "is not a log of this program" in done.message
     assert scene.read_bytes() == before
     for _ in range(2):
         assert rssc("info", scene, "--log-file", tmp_path / "a.log").code == 0
@@ -186,7 +186,11 @@ def test_full_or_closed_streams_and_a_lost_folder_end_in_one_line(
     for shell, code, told in (
         (f"{program} > /dev/full", 1, "No space left on device"),
         (f"{program} >&-", 0, ""),
-        (f"mkdir {lost} && cd {lost} && rmdir {lost} && {program} > /dev/null", 2, "not there any"),
+        (
+            f"mkdir {lost} && cd {lost} && rmdir {lost} && {program} > /dev/null",
+            2,
+            "no longer exists",
+        ),
     ):
         done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr

@@ -1,4 +1,4 @@
-"""``--overwrite`` and odd names never cost people what is theirs."""
+"""``--overwrite`` and odd names never delete files of others."""
 
 from __future__ import annotations
 

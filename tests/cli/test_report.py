@@ -1,4 +1,4 @@
-"""The report: one page that holds all it shows, says names literally, and works in a browser."""
+"""The report: a self-contained page that escapes names and works in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said where something fails or a name is odd: whole, on one line, as JSON where asked."""
+"""Messages about errors and odd names: complete, on one line, as JSON on request."""
 
 from __future__ import annotations
 

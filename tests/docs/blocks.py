@@ -1,4 +1,4 @@
-"""The code blocks of a page, and the running of them as a reader would."""
+"""The code blocks of a page, and running them like a reader."""
 
 from __future__ import annotations
 

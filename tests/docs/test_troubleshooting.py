@@ -1,4 +1,4 @@
-"""The page of messages has a place for every message of the program, and for no other."""
+"""The troubleshooting page has a row for every message of the program, and for no other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_row_is_of_a_message() -> None:
 
 
 def test_no_piece_is_of_everything() -> None:
-    """A piece that fits a large part of the messages leads nobody anywhere."""
+    """A piece that fits a large part of the messages is not specific enough."""
     told = list(messages())
     for piece in pieces():
         assert sum(is_of(piece, text) for text in told) <= len(told) / 15, piece

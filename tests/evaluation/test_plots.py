@@ -1,4 +1,4 @@
-"""The pictures of an evaluation show what they are given, legibly, and the same in every run."""
+"""The pictures of an evaluation are correct, legible, and the same in every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid's promises, for any raster, tile and cell."""
+"""Properties of the grid, for any raster, tile and cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions seen block by block are those that are seen at once."""
+"""Regions computed block by block are those of the whole grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of classes and groups, as people write them, and what a restricted choice computes."""
+"""Names of classes and groups in free spelling, and the results of a restricted choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles by people who mean harm, or were careless: refused in one line, and nothing runs."""
+"""Malicious or damaged bundles: refused in one line, and no code runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network: what the authors' code got wrong must hold here."""
+"""The network: properties that the authors' code violates."""
 
 from __future__ import annotations
 

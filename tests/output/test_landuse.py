@@ -1,4 +1,4 @@
-"""The writer: what goes in comes out, in every format, whole or not at all."""
+"""The writer: all cells are written, in every format, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The crosswalks that come along, and one's own."""
+"""The included crosswalks, and the user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part file: cells and watermark agree, whatever ends a run."""
+"""The part file: cells and watermark agree, however a run ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neighbors tell a cell's class: the model of it, and the step over the cells of a map."""
+"""Smoothing with neighbors: the algorithm, and the step over the cells of a map."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ def test_a_cell_is_told_by_neighbors_of_its_color_alone() -> None:
     assert lone_cell(CONTRAST / 2)[0] > 0.5
     np.testing.assert_allclose(lone_cell(150), (0.4, 0.6), atol=1e-4)
     np.testing.assert_array_equal(lone_cell(0, told=False), np.float32((0.4, 0.6)))
-    # Where a color is not known nothing speaks against the neighbors.
+    # An unknown color does not reduce the weight of neighbors.
     np.testing.assert_array_equal(lone_cell(np.nan), lone_cell(0))
 
 
 def test_confidence_is_that_of_the_cells_and_not_more() -> None:
-    """Neighbors that see the same do not add up."""
+    """Neighbors with the same probabilities do not increase the confidence."""
     probabilities = np.full((20, 20, 3), (0.6, 0.3, 0.1), np.float32)
     whole = np.ones((20, 20), bool)
     found = smoothed(rows_of(probabilities, np.zeros((20, 20, 3), np.float32), whole, whole))

@@ -1,4 +1,4 @@
-"""What cannot end well is refused before it begins, each in one line."""
+"""Outputs that would fail at the end are refused at the start, each in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--adapt-shares`` at every door: the same for a scene, however it was classified."""
+"""``--adapt-shares`` from every interface: the same for a scene, however it was classified."""
 
 from __future__ import annotations
 

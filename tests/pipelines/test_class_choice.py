@@ -1,4 +1,4 @@
-"""A restricted choice of classes: tile by tile, at every door, and part of what a run is."""
+"""A restricted choice of classes: tile by tile, from every interface, and in the key of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reasons.
+"""Explanations of classes.
 
 Evidence that adds up and whose removal counts, words left out, maps in their right place.
 """

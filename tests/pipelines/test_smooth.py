@@ -1,4 +1,4 @@
-"""``--smooth`` at the doors: the same for a scene, however it was classified."""
+"""``--smooth`` from every interface: the same for a scene, however it was classified."""
 
 from __future__ import annotations
 

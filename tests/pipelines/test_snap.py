@@ -1,4 +1,4 @@
-"""``--snap`` at the doors: the same map however a scene was classified, and what is made of it."""
+"""``--snap`` from every interface: the same map however a scene was classified, and its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene on the grid of another, and in its light: compared with the pixels that were moved."""
+"""A scene on the grid and with the colors of another: compared with the original pixels."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_other_light_becomes_the_same_light(pixels: np.ndarray, old: Scene, tmp_
 
 
 def under_haze(pixels: np.ndarray) -> np.ndarray:
-    """A veil that grows from the upper left to the lower right."""
+    """Haze that increases from the upper left to the lower right."""
     share = np.add.outer(np.linspace(0.1, 0.3, SHAPE[0]), np.linspace(0, 0.3, SHAPE[1]))
     return ((1 - share) * pixels + share * 210).round().astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Blocks of whole cells: each cell has the same pixels in whichever block it is seen."""
+"""Blocks of whole cells: each cell has the same pixels in every block."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rasters that were read wrongly without a word: names, masks, values, virtual rasters."""
+"""Rasters that were read wrongly without a warning: names, masks, values, virtual rasters."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_colors_are_named_by_exact_words(write, texture, descriptions, bands) ->
     assert open_scene(path).bands == bands
 
 
-# --- pictures that say nothing
+# --- pictures without content
 
 
 def test_categories_black_pictures_and_collars_are_told(write, texture) -> None:
@@ -414,7 +414,7 @@ def test_tiles_of_an_index_are_followed_and_must_be_there(
         with pytest.raises(InputError, match="VRTRawRasterBand"):
             open_scene(name)
     gone = tile_index(tmp_path / "gone.gti.gpkg", ["first.tif", "second.tif"])
-    with pytest.raises(InputError, match=r"'second.tif' in it is not there: make the index anew"):
+    with pytest.raises(InputError, match=r"'second.tif' in it is not there: make the index again"):
         open_scene(gone)
 
 

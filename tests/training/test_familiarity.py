@@ -1,4 +1,4 @@
-"""What is no photograph, and a model that tells it from what it has learned."""
+"""Pictures that are no photographs, and a model that separates them from its training data."""
 
 import numpy as np
 import pytest

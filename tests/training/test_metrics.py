@@ -1,4 +1,4 @@
-"""Figures of a classifier: cases worked by hand, and how the figures hang together."""
+"""Figures of a classifier: cases computed by hand, and relations between the figures."""
 
 from __future__ import annotations
 

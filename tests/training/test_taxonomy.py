@@ -1,4 +1,4 @@
-"""Taxonomy files: what they say, each mistake in them, and how data sets are joined by them."""
+"""Taxonomy files: contents, invalid files, and combined data sets."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The stages learn on a small data set, split without leaks, and go on where they stopped."""
+"""The stages train on a small data set, split without leaks, and continue where they stopped."""
 
 from __future__ import annotations
 
@@ -374,7 +374,7 @@ def _fusion(epochs: int, **more: float) -> FusionRecipe:
 def test_words_are_read_where_pictures_mislead(
     data: SceneImages, features: Features, small_model: Model
 ) -> None:
-    """Pictures that half know the class, some of them another's."""
+    """Pictures with weak evidence of the class, some of them of another's."""
     words = ["a green field", "a wide river", "many houses"]
     told = [words[label] for label in data.labels.tolist()]
     data = dataclasses.replace(data, captions=tuple((text,) for text in told))
@@ -585,7 +585,7 @@ def test_words_of_different_sources_are_marked(small_model: Model) -> None:
     assert small_model.tokenize(["a field"])[0].shape == (1, 2)
 
 
-# What is kept knows what it was made of.
+# Kept files have the identity of their inputs.
 
 
 def test_tokens_of_another_network_or_other_pictures_are_not_taken(

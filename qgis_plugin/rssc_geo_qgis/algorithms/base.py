@@ -1,4 +1,4 @@
-"""What all algorithms do: read the parameters, run ``rssc-geo`` as a child, report, clean up."""
+"""Base of all algorithms: read the parameters, run ``rssc-geo`` as a child, report, clean up."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     """One command of ``rssc-geo``.
 
     Its options are the parameters. Subclasses name the command, add the parameters that stand for
-    its arguments, and say what became of the result.
+    its arguments, and describe the result.
     """
 
     NAME = ""
     COMMAND = ""
     OPTIONS = ""
-    """Whose options it has, where that is not the command: a command may do two things."""
+    """Key of its options, where that is not the command: a command may have two forms."""
     LEFT_OUT: frozenset[str] = frozenset()
-    """Options of the command that are of no use here."""
+    """Options of the command that are not needed here."""
     TITLE = ""
     GROUP = ""
     TAGS = ""
     HELP = ""
     NEEDS: tuple[str, ...] = ()
-    """Options without which the command is of no use here.
+    """Options that the command must have.
 
     An older backend may have the command for something else.
     """
     SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"OUTPUT": ()})
-    """What the name of each destination may end with, but for those that are options.
+    """Suffixes of each destination, except those that are options.
 
     Nothing: it is a folder.
     """
@@ -89,7 +89,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         self._offered: tuple[Option, ...] = ()
         """The options that the parameters were made from: those of the program known then."""
 
-    # What QGIS asks of an algorithm.
+    # Methods that QGIS calls.
 
     def createInstance(self) -> QgsProcessingAlgorithm:
         return type(self)()
@@ -197,7 +197,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
                 self._tidy(output, feedback)
         return {} if values is None else self.results(values, output, context)
 
-    # What a subclass says.
+    # Methods of subclasses.
 
     def input(self) -> QgsProcessingParameterDefinition:
         """The parameter INPUT."""
@@ -232,7 +232,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return self.raster_arguments(self.source_of(self.raster, window, feedback, work))
 
     def input_title(self) -> str:
-        """What INPUT is called, for the group of the results."""
+        """The name of INPUT, for the group of the results."""
         return self.raster.title
 
     def command_words(self) -> list[str]:
@@ -240,7 +240,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         return [self.COMMAND]
 
     def modes(self) -> list[str] | None:
-        """How the command tells of itself; None: as its help says that it can."""
+        """The modes of the command's output; None: those in its help."""
         return None
 
     def parameters(self) -> shared.Parameters:
@@ -322,7 +322,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """The files of this run that were asked for by options, by parameter."""
         return {name: os.path.abspath(path) for name, path in self.files.items()}
 
-    # How.
+    # Implementation.
 
     def source_of(
         self,
@@ -357,7 +357,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def options(self) -> tuple[Option, ...]:
         """The options of the command that a run may set.
 
-        What destroys, overrides a refusal or runs code is decided where the program is started.
+        Options that delete files, override a refusal or run code are left to the command line.
         """
         return tuple(
             option
@@ -477,7 +477,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         )
 
     def _suffixes(self) -> dict[str, tuple[str, ...]]:
-        """What the name of each destination may end with; nothing: anything."""
+        """Suffixes of each destination; empty: any."""
         found = dict(self.SUFFIXES)
         for option in self.options():
             definition = self.parameterDefinition(shared.parameter_name(option))
@@ -488,18 +488,19 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def _tidy(self, output: str, feedback: QgsProcessingFeedback) -> None:
         """After a run that did not finish.
 
-        What the next can go on from stays beside a named output, all else goes.
+        Files from which the next run can continue stay beside a named output, the others are
+        deleted.
         """
         temporary = os.path.realpath(output).startswith(
             os.path.realpath(QgsProcessingUtils.tempFolder())
         )
         for path in glob.glob(glob.escape(output) + ".part*"):
-            if os.path.isdir(path):  # a result that is a folder is begun anew
+            if os.path.isdir(path):  # a result that is a folder is started again
                 shutil.rmtree(path, ignore_errors=True)
             elif temporary:
                 with contextlib.suppress(
                     OSError
-                ):  # the reason why the run ended is what the user has to see
+                ):  # the user has to see the reason why the run ended
                     os.remove(path)
             else:
                 feedback.pushInfo(

@@ -1,4 +1,4 @@
-"""Explain what a class was decided by."""
+"""Explain the class of a cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the algorithms that make a land-use map give.
+"""Outputs of the algorithms that make a land-use map.
 
 Its layers, a page about them, a raster of classes.
 """

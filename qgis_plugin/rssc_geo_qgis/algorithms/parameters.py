@@ -1,7 +1,7 @@
 """The parameters of the algorithms, made from the options of ``rssc-geo``.
 
-Each option becomes the parameter that its type asks for. ``OVERRIDES`` holds what only QGIS can
-know: where a layer, an extent, a point or a destination stands for the text of the option.
+Each option becomes a parameter of its type. ``OVERRIDES`` holds the widgets of QGIS: a layer, an
+extent, a point or a destination instead of the text of the option.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError
 from rssc_geo.geometry import TileGrid
-from rssc_geo.inference import Plan
+from rssc_geo.inference import Plan, Source, make_plan
+from rssc_geo.models import ModelCard
+from rssc_geo.options import TilingOptions
 from rssc_geo.raster import Scene, TileReader
-from rssc_geo.training.few_shot.labels import Labels, class_shares, tiles_over
+from rssc_geo.training.few_shot.labels import Labels, class_shares, read_labels, tiles_over
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,34 @@ class Patches:
         """Each patch's place in ``classes``, (N,)."""
         codes = {name: code for code, name in enumerate(self.classes)}
         return np.array([codes[name] for name in self.names.tolist()], np.int64)
+
+
+def read_labeled(
+    raster: Source,
+    labels: str | Path,
+    card: ModelCard,
+    options: TilingOptions,
+    *,
+    field: str,
+    group_field: str | None = None,
+) -> tuple[Plan, Labels]:
+    """The plan of a raster, whose warnings are logged, and the labels on it.
+
+    A point stands for the tile around it; ``field``, ``group_field``: as for :func:`read_labels`.
+    Raises what :func:`rssc_geo.make_plan` and ``read_labels`` do.
+    """
+    plan = make_plan(raster, card, options)
+    for warning in plan.warnings:
+        log.warning("%s", warning)
+    found = read_labels(
+        labels,
+        plan.scene,
+        field=field,
+        group_field=group_field,
+        around_points=plan.grid.size,
+        within=plan.area,
+    )
+    return plan, found
 
 
 def cut_patches(plan: Plan, labels: Labels, *, purity: float, out_size: tuple[int, int]) -> Patches:

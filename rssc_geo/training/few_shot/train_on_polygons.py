@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.inference import Plan, Source, make_plan
+from rssc_geo.inference import Plan, Source
 from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card, scene_classes
 from rssc_geo.options import TrainOnPolygonsOptions
 from rssc_geo.pipelines import read_class_words
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.reports import check_page, write_training_page
-from rssc_geo.training.few_shot.labels import Labels, labels_mark, read_labels
+from rssc_geo.training.few_shot.labels import Labels, labels_mark
 from rssc_geo.training.few_shot.measured import measure, measure_apart
-from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches
+from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches, read_labeled
 from rssc_geo.training.metrics import NOT_MEASURED, Measured, Scores, fit_temperature
 from rssc_geo.training.readme import polygons_readme
 
@@ -107,11 +107,16 @@ def train_on_polygons(
     _check(Path(output), options)
     words = _class_words(options)
     card = load_card(options.model)
-    labeled = [_read(raster, labels, card, options) for raster, labels in sources]
+
+    def read(raster: Source, labels: str | Path) -> tuple[Plan, Labels]:
+        group = options.group_field
+        return read_labeled(raster, labels, card, options, field=options.field, group_field=group)
+
+    labeled = [read(raster, labels) for raster, labels in sources]
     tests = None
     if options.test_labels:
         pairs = zip(sources, _each(options.test_labels, len(sources)), strict=True)
-        tests = [_read(raster, labels, card, options) for (raster, _), labels in pairs]
+        tests = [read(raster, labels) for (raster, _), labels in pairs]
 
     # All checks without torch and the weights are done; they are loaded from here on.
     from scipy.special import softmax
@@ -186,24 +191,6 @@ def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]]
     """The words of the classes, from their file if they are in one."""
     words = options.class_words
     return words if words is None or isinstance(words, Mapping) else read_class_words(words)
-
-
-def _read(
-    raster: Source, labels: str | Path, card: ModelCard, options: TrainOnPolygonsOptions
-) -> tuple[Plan, Labels]:
-    """A raster's plan, and its labels."""
-    plan = make_plan(raster, card, options)
-    for warning in plan.warnings:
-        log.warning("%s", warning)
-    found = read_labels(
-        labels,
-        plan.scene,
-        field=options.field,
-        group_field=options.group_field,
-        around_points=plan.grid.size,
-        within=plan.area,
-    )
-    return plan, found
 
 
 def _each(labels: Sequence[str], rasters: int) -> Sequence[str]:

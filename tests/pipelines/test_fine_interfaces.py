@@ -1,4 +1,4 @@
-"""What reads single tiles works on models of fine maps too."""
+"""Commands that read single tiles work on models of fine maps too."""
 
 import dataclasses
 from pathlib import Path
