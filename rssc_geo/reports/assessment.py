@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def write_assessment_page(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the page of what ``AccuracyAssessment.as_dict`` tells.
+    """Write the page of the data of ``AccuracyAssessment.as_dict``.
 
     Raises ``OSError`` where it cannot be written.
     """
@@ -71,7 +71,7 @@ def _map(found: Row) -> dict[str, Any]:
 
 
 def _plot(classes: Sequence[Row], unit: AreaUnit) -> dict[str, Any]:
-    """Where the marks of the area plot lie."""
+    """Positions of the marks of the area plot."""
     names = [_shortened(row["name"]) for row in classes]
     left = _room(names, _PLOT_LETTER)
     tops = [max(row["area_m2"]["high"] or 0, row["map_area_m2"]) for row in classes]
@@ -111,7 +111,7 @@ def _plot(classes: Sequence[Row], unit: AreaUnit) -> dict[str, Any]:
 
 
 def _matrix(matrix: Row, names: Sequence[str]) -> dict[str, Any]:
-    """Where the cells of the error matrix lie, and their colors."""
+    """Positions and colors of the cells of the error matrix."""
     short = [_shortened(name) for name in names]
     left, turned = _room(short, _LETTER), math.radians(_TURNED)
     top, right = (round(left * part) + 10 for part in (math.sin(turned), math.cos(turned)))
@@ -169,7 +169,7 @@ def _round_step(least: float) -> float:
 
 
 def _percent(estimate: Row) -> str:
-    """``88.0 ± 7.4 %``; a dash where the sample cannot tell."""
+    """``88.0 ± 7.4 %``; a dash where the sample is too small."""
     value = estimate["value"]
     if value is None:
         return "\N{EN DASH}"
@@ -179,7 +179,7 @@ def _percent(estimate: Row) -> str:
 
 
 def _area(estimate: Row, unit: AreaUnit) -> str:
-    """``211.6 ± 61.58``, in a unit; a dash where the sample cannot tell."""
+    """``211.6 ± 61.58``, in a unit; a dash where the sample is too small."""
     value = estimate["value"]
     if value is None:
         return "\N{EN DASH}"
