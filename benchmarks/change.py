@@ -50,7 +50,7 @@ from rssc_geo.output import make_target
 
 SHARE = 0.1
 """Share of changed cells in the calibration, the prior."""
-PASSING = 0.015
+PASSING = {"BY_EMBEDDINGS": 0.01, "BY_CLASSES": 0.015}
 """Share of unchanged cells above the threshold, in the worst type of unchanged pairs."""
 RIDGE = 1e-3
 
@@ -59,14 +59,15 @@ RIDGE = 1e-3
 class Signals:
     """Of n cells of a pair: signals (n, 3), and the share of each cell that was pasted, (n,).
 
-    The third signal is the second computed from two finished maps, of two classes a cell. ``far``:
-    bool (n,), a tile and more from any patch.
+    The third signal is the second computed from two finished maps, of two classes a cell. ``far``,
+    ``other``: bool (n,), a tile and more from any patch; of another class at the later date.
     """
 
     pair: Pair
     values: np.ndarray
     pasted: np.ndarray
     far: np.ndarray
+    other: np.ndarray
 
     @property
     def unchanged(self) -> np.ndarray:
@@ -100,7 +101,11 @@ def signals_of(data: Path, scenes: tuple[str, ...], work: Path) -> Iterator[Sign
             by_maps = change_signals(told_by_map(dates[0]), told_by_map(later))
             near = ndimage.binary_dilation(share > 0, np.ones((3, 3)), plan.tiling.fraction)
             yield Signals(
-                pair, np.concatenate([values, by_maps], 1), share[rows, cols], ~near[rows, cols]
+                pair,
+                np.concatenate([values, by_maps], 1),
+                share[rows, cols],
+                ~near[rows, cols],
+                dates[0].probabilities.argmax(1) != later.probabilities.argmax(1),
             )
 
 
@@ -128,10 +133,10 @@ def cell_shares(inside: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.nd
 def fit(data: Path) -> None:
     found = list(signals_of(data, FIT, CACHE / "change" / "fit"))
     for name, columns in (("BY_EMBEDDINGS", [0, 1]), ("BY_CLASSES", [2])):
-        print(f"{name} = {fitted(found, columns)}")
+        print(f"{name} = {fitted(found, columns, PASSING[name])}")
 
 
-def fitted(found: list[Signals], columns: list[int]) -> str:
+def fitted(found: list[Signals], columns: list[int], passing: float) -> str:
     """The calibration as Python: a logistic regression by penalized maximum likelihood."""
     values = [each.values[:, columns] for each in found]
     harmless = [each.pair.kind in HARMLESS for each in found]
@@ -161,7 +166,7 @@ def fitted(found: list[Signals], columns: list[int]) -> str:
     by_kind: dict[str, list[np.ndarray]] = defaultdict(list)
     for each, own in zip(found, logs, strict=True):
         by_kind[each.pair.kind].append(intercept + own @ slopes)
-    logit = max(np.quantile(np.concatenate(by_kind[kind]), 1 - PASSING) for kind in HARMLESS)
+    logit = max(np.quantile(np.concatenate(by_kind[kind]), 1 - passing) for kind in HARMLESS)
     count = len(columns)
     return (
         f"ChangeCalibration(\n    intercept={intercept:.3f},\n"
@@ -192,6 +197,19 @@ def measure(data: Path) -> None:
                     if each.pair.kind == kind]  # fmt: skip
             print(f"| {kind} | {tell(rows, calibration.least)} |")
         reliability(found, chances)
+    print("\n| pairs | unchanged cells of another class | cells of patches of another class |")
+    print("|---|---|---|")
+    for kind, rows in by_kind(found).items():
+        far, patches = (
+            np.concatenate([each.other[getattr(each, which)] for each in rows])
+            for which in ("far", "changed")
+        )
+        print(f"| {kind} | {far.mean():.1%} | {f'{patches.mean():.1%}' if len(patches) else ''} |")
+
+
+def by_kind(found: list[Signals]) -> dict[str, list[Signals]]:
+    kinds = dict.fromkeys(each.pair.kind for each in found)
+    return {kind: [each for each in found if each.pair.kind == kind] for kind in kinds}
 
 
 def tell(rows: list[tuple[Signals, np.ndarray]], least: float) -> str:
@@ -225,6 +243,7 @@ def reliability(found: list[Signals], chances: list[np.ndarray]) -> None:
 def season(data: Path) -> None:
     """Two dates of one place, 15 months apart: the overlap of two scenes of korea10m."""
     work = CACHE / "change"
+    work.mkdir(parents=True, exist_ok=True)
     names = [data / "korea10m" / name for name in ("202309_2.tif", "202412_4.tif")]
     result = change(names, work / "season.gpkg", ChangeOptions(overwrite=True))
     print(

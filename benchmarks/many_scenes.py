@@ -12,6 +12,7 @@ ItemCollection of 100,000 items to jobs, in a process of its own. POSIX.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -130,11 +131,17 @@ def features(fields: tuple[Field, ...], shapes: list[shapely.Geometry], card: Mo
     return pa.record_batch([*arrays, pa.array(shapely.to_wkb(shapes))], names=[*names, GEOMETRY])
 
 
+def maps_mark() -> str:
+    """What tells maps of one layout from those of another: a hash of their layers' fields."""
+    fields = [(each.name, each.kind) for each in (*LANDUSE_FIELDS, *CELL_FIELDS)]
+    return hashlib.sha256(repr(fields).encode()).hexdigest()[:8]
+
+
 def made_maps(count: int, card: ModelCard) -> Path:
     """A folder of so many maps in a lattice, which overlap a little."""
-    folder = CACHE / f"many_maps_{count}"
+    folder = CACHE / f"many_maps_{maps_mark()}_{count}"
     if not folder.exists():
-        made = CACHE / f"many_maps_{count}.part"
+        made = folder.with_suffix(".part")
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
         first = made / "first.gpkg"

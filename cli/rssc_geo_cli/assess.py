@@ -81,21 +81,25 @@ def accuracy_command(
 
 
 def _tell_accuracy(values: Mapping[str, Any]) -> None:
+    from rssc_geo.output import area_unit
+
     for found in values["maps"]:
+        unit = area_unit(found["area_m2"])
         click.echo(f"{found['map']}: {found['labeled']} labeled units. {found['estimator']}")
         click.echo(f"overall accuracy {_share(found['overall_accuracy'])}")
         if found["named_accuracy"]:
             click.echo(f"accuracy of what is named {_share(found['named_accuracy'])}")
         width = max(len(row["name"]) for row in found["classes"])
-        names = ("user's accuracy", "producer's accuracy", "map, ha", "adjusted area, ha")
+        areas = (f"map, {unit.sign}", f"adjusted area, {unit.sign}")
+        names = ("user's accuracy", "producer's accuracy", *areas)
         head = " ".join(f"{name:>{room}}" for name, room in zip(names, _ROOM, strict=True))
         click.echo(f"  {'class':<{width}} {head}")
         for row in found["classes"]:
             figures = (
                 _share(row["users_accuracy"]),
                 _share(row["producers_accuracy"]),
-                f"{row['map_area_m2'] / 1e4:,.1f}",
-                _with_half(row["area_m2"], 1e-4, ",.1f"),
+                f"{row['map_area_m2'] / unit.size_m2:,.1f}",
+                _with_half(row["area_m2"], 1 / unit.size_m2, ",.1f"),
             )
             line = " ".join(f"{text:>{room}}" for text, room in zip(figures, _ROOM, strict=True))
             click.echo(f"  {row['name']:<{width}} {line}")

@@ -43,9 +43,10 @@ def _tell(values: Mapping[str, Any]) -> None:
         return f"{area:,.1f} {unit}"
 
     share = values["changed_m2"] / (values["compared_m2"] or 1.0)
+    regions = f"{values['regions']} region{'' if values['regions'] == 1 else 's'}"
     click.echo(
-        f"{values['changed_cells']} of {values['cells']} cells changed in {values['regions']}"
-        f" regions, {words(values['changed_m2'])} ({share:.1%}), {values['seconds']:.1f} s"
+        f"{values['changed_cells']} of {values['cells']} cells changed in {regions},"
+        f" {words(values['changed_m2'])} ({share:.1%}), {values['seconds']:.1f} s"
     )
     moved = [row for row in values["transitions"] if row["before"] != row["after"]]
     width = max((len(row["name"]) for row in moved[:_SHOWN]), default=0)

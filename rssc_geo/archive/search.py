@@ -31,7 +31,7 @@ from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError
 from rssc_geo.files import check_not_input
 from rssc_geo.inference import Plan, make_plan
 from rssc_geo.models import ModelCard, check_embeddings, legend_of, load_card
-from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions
+from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions, files_read
 from rssc_geo.output import (
     EMBEDDING,
     GEOMETRY,
@@ -198,7 +198,8 @@ def search(
     read = [options.like, options.like_area, options.unlike]
     results = [None if target is None else target.path, sheet]
     check_not_input(
-        [path for path in results if path is not None], [file for file in read if file is not None]
+        [path for path in results if path is not None],
+        [*(file for file in read if file is not None), *files_read(options)],
     )
     check_installed()
     store = open_store(archive)

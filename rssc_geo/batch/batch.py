@@ -32,6 +32,7 @@ from rssc_geo.options import (
     BatchAreasOptions,
     BatchOptions,
     CaptionerOptions,
+    files_read,
     options_of,
     values_of,
 )
@@ -262,8 +263,10 @@ def _check_results(
     read = [str(name) for name in lists if not os.path.isdir(name)]
     results = [] if options.merge is None else [Path(output)]
     for job in jobs.jobs:
-        read += [*job.source, *([] if job.options.aoi is None else [job.options.aoi])]
+        read += job.source
         results += job.results
+    for each in {id(job.options): job.options for job in jobs.jobs}.values():
+        read += files_read(each)
     check_not_input(results, read)
 
 

@@ -6,6 +6,7 @@ Files, globs, folders, manifests, STAC and tile indexes become a list of jobs.
 from __future__ import annotations
 
 import csv
+import functools
 import glob
 import os
 import re
@@ -94,6 +95,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
     options : of every scene; a manifest's row may change some of them
     """
     template = output_template(output, options)
+    every = _every_scene(options)
     jobs: list[Job] = []
     problems: list[Problem] = []
     taken: dict[Path, str] = {}
@@ -101,7 +103,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
         try:
             for entry in _entries(name, options.asset):
                 try:
-                    job = _make_job(entry, template, options)
+                    job = _make_job(entry, template, every)
                 except RsscGeoError as error:
                     label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
@@ -183,17 +185,14 @@ def _beside(path: str, folder: Path) -> str:
 # From an entry to its job.
 
 
-def _make_job(entry: _Entry, template: str, options: BatchOptions) -> Job:
+def _make_job(entry: _Entry, template: str, every: BatchSceneOptions) -> Job:
     if entry.error:
         raise InputError(entry.error)
     stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
     name = entry.id or stem
-    own = _scene_options(options, entry.row)
-    written: dict[str, Any] = {}
-    for key in WRITTEN:
-        template_of = getattr(own, key)
-        written[key] = template_of and _fill(template_of, stem=stem, id=name)
-    own = replace(own, **written)
+    own = _changed(every, _row_values(entry.row))
+    templates = {key: template_of for key in WRITTEN if (template_of := getattr(own, key))}
+    own = _changed(own, {key: _fill(templates[key], stem=stem, id=name) for key in templates})
     output = Path(entry.output or _fill(template, stem=stem, id=name))
     words = None
     if own.classes is not None:
@@ -201,6 +200,7 @@ def _make_job(entry: _Entry, template: str, options: BatchOptions) -> Job:
     return Job(id=name, source=entry.source, output=output, options=own, words=words)
 
 
+@functools.cache
 def row_options() -> dict[str, Option]:
     """The options that a row of a manifest may set, by the names of their columns."""
     return {
@@ -210,18 +210,25 @@ def row_options() -> dict[str, Option]:
     }
 
 
-def _scene_options(options: BatchOptions, row: Mapping[str, str]) -> BatchSceneOptions:
-    """The options of a scene: the batch's, but for those that its row gives; empty texts are none.
+def _every_scene(options: BatchOptions) -> BatchSceneOptions:
+    """What a batch's options say of every scene; all scenes of a merged map have one CRS."""
+    every = narrowed(options, BatchSceneOptions)
+    return every if options.merge is None else replace(every, crs=options.crs or MERGED_CRS)
 
-    All scenes of a merged map have one CRS. Raises ``UsageError`` that names an invalid text.
+
+def _row_values(row: Mapping[str, str]) -> dict[str, Any]:
+    """Options that a row gives, by name; empty texts are none.
+
+    Raises ``UsageError`` that names an invalid text.
     """
     known = row_options()
-    own: dict[str, Any] = {
+    return {
         known[key].name: known[key].parse(text.strip()) for key, text in row.items() if text.strip()
     }
-    if options.merge is not None:
-        own["crs"] = options.crs or MERGED_CRS
-    return replace(narrowed(options, BatchSceneOptions), **own)
+
+
+def _changed(options: BatchSceneOptions, values: Mapping[str, Any]) -> BatchSceneOptions:
+    return replace(options, **values) if values else options
 
 
 def _fill(template: str, *, stem: str, id: str) -> str:  # noqa: A002 -- the template's own word

@@ -74,12 +74,13 @@ class Job:
         """
         options = values_of(self.options, BatchSceneOptions)
         options["classes"] = None if self.words is None else self.words.words
+        home = self.folder
         for found in options_of(BatchSceneOptions):
             path = options[found.name]
             if found.declaration.path and path is not None:
-                start = folder if found.name in WRITTEN else self.folder
+                start = folder if found.name in WRITTEN else home
                 options[found.name] = relative_name(str(path), start)
-        source = [relative_name(name, self.folder) for name in self.source]
+        source = [relative_name(name, home) for name in self.source]
         everything = {"source": source, "made_by": made_by, "options": options}
         text = json.dumps(everything, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -86,7 +86,7 @@ def signatures(
     Neither moving both nor another working folder changes the result of ``unchanged``.
     """
     return sorted(
-        (_signature(str(file), folder, content=content) for file in files),
+        ([relative_name(str(file), folder), *_state(str(file), content=content)] for file in files),
         key=lambda entry: str(entry[0]),
     )
 
@@ -102,13 +102,14 @@ def unchanged(known: Signatures, folder: str | Path) -> bool:
 
 def _is_unchanged(known: list[Any], folder: str | Path) -> bool:
     name, size, changed, entered, mark = known
-    now = _signature(_place(name, folder), folder, content=False)
-    if now[1:3] != [size, changed]:
+    place = _place(name, folder)
+    now = _state(place, content=False)
+    if now[:2] != [size, changed]:
         return False
-    same_entry = now[3] == entered and os.name == "posix"  # elsewhere it is the time of creation
+    same_entry = now[2] == entered and os.name == "posix"  # elsewhere it is the time of creation
     if same_entry or mark is None:
         return True
-    return bool(_signature(_place(name, folder), folder, content=True)[4] == mark)
+    return bool(_state(place, content=True)[3] == mark)
 
 
 def existing(known: Signatures, folder: str | Path) -> Signatures:
@@ -130,14 +131,14 @@ def _place(name: str, folder: str | Path) -> str:
     return name if is_remote(name) else os.path.join(folder, name)
 
 
-def _signature(file: str, folder: str | Path, *, content: bool) -> list[Any]:
-    name = relative_name(file, folder)
+def _state(file: str, *, content: bool) -> list[Any]:
+    """A file's signature but for its name."""
     try:
         found = os.stat(file)
         mark = content_mark(Path(file)) if content and os.path.isfile(file) else None
     except OSError:
-        return [name, None, None, None, None]
-    return [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark]
+        return [None, None, None, None]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark]
 
 
 # What is recorded.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -58,6 +58,11 @@ class SceneEstimate:
     known: bool = False
     seconds_on_cpu: float | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        # Not by asdict, which copies value by value: a batch has thousands.
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
@@ -95,7 +100,7 @@ class BatchPlan:
             "estimated_seconds_on_cpu": (
                 round(sum(known), 1) if len(known) == len(seconds) else None
             ),
-            "plan": [asdict(entry) for entry in self.plan],
+            "plan": [entry.as_dict() for entry in self.plan],
         }
 
 
@@ -106,10 +111,16 @@ def estimate_batch(
 
     ``states``: of the jobs, in their order; ``known``: inputs that gave none in an earlier run.
     """
+    told = list(zip(jobs.jobs, states, strict=True))
     with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
-        scenes = list(
-            threads.map(lambda job, state: _estimate(job, state, card), jobs.jobs, states)
+        opened = threads.map(
+            lambda job: _estimate(job, card),
+            [job for job, state in told if state.name == "waiting"],
         )
+        scenes = [
+            next(opened) if state.name == "waiting" else _known_estimate(job, state)
+            for job, state in told
+        ]
     none = [
         SceneEstimate(
             problem.label,
@@ -124,11 +135,13 @@ def estimate_batch(
     return BatchPlan((*scenes, *none))
 
 
-def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
+def _known_estimate(job: Job, state: JobState) -> SceneEstimate:
+    known, output = state.name == "failed", str(job.output)
+    return SceneEstimate(job.id, job.label, output, state.name, error=state.error, known=known)
+
+
+def _estimate(job: Job, card: ModelCard) -> SceneEstimate:
     output = str(job.output)
-    if state.name != "waiting":
-        known = state.name == "failed"
-        return SceneEstimate(job.id, job.label, output, state.name, error=state.error, known=known)
     try:
         plan = job.plan(card)
     except RsscGeoError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -211,6 +212,23 @@ def options_of(group: type) -> tuple[Option, ...]:
 def values_of(options: object, group: type) -> dict[str, Any]:
     """Those of the options that belong to a group, by name: for hashes and provenance."""
     return {option.name: getattr(options, option.name) for option in options_of(group)}
+
+
+def files_read(options: object) -> list[str]:
+    """The files that the options of a dataclass name, but for those that the run makes.
+
+    Also of those that need not be one, such as a legend that has a name: what is no file is left
+    out. Of a layer (``file.gpkg|layername=name``) its file.
+    """
+    group: type = type(options)
+    found: list[str] = []
+    for option in options_of(group):
+        value = getattr(options, option.name)
+        if not option.is_written:
+            texts = value if isinstance(value, tuple) else (value,)
+            named = [text.split("|")[0] for text in texts if isinstance(text, str)]
+            found += [name for name in named if os.path.isfile(name)]
+    return found
 
 
 def given_of(options: object, group: type) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 from .areas import ALL as ALL
 from .areas import AreaRow as AreaRow
+from .areas import AreaUnit as AreaUnit
 from .areas import Zones as Zones
 from .areas import area_in_words as area_in_words
 from .areas import area_table as area_table
+from .areas import area_unit as area_unit
 from .areas import areas_of as areas_of
 from .areas import check_table as check_table
 from .areas import write_area_table as write_area_table

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -24,8 +24,16 @@ log = logging.getLogger(__name__)
 ALL = "(all)"
 """The zone of the rows about the whole map."""
 
-_UNITS = ((1e6, 1e8, "km²"), (1e4, 1e4, "ha"), (1.0, 0.0, "m²"))
-"""Square metres of a unit, and from how many it is used."""
+
+class AreaUnit(NamedTuple):
+    """A unit of areas: its square metres, and its sign."""
+
+    size_m2: float
+    sign: str
+
+
+_UNITS = ((1e8, AreaUnit(1e6, "km²")), (1e4, AreaUnit(1e4, "ha")), (0.0, AreaUnit(1.0, "m²")))
+"""From how many square metres a unit is used, and the unit."""
 
 _LEFT_OUT = 1e-6
 
@@ -64,8 +72,13 @@ class AreaRow:
     share: float
 
 
+def area_unit(area_m2: float) -> AreaUnit:
+    """The unit that fits an area: m² below 1 ha, ha below 100 km², else km²."""
+    return next(unit for least, unit in _UNITS if abs(area_m2) >= least)
+
+
 def area_in_words(area_m2: float) -> tuple[float, str]:
-    """The area in the unit that fits its size: m² below 1 ha, ha below 100 km², else km².
+    """The area in the unit that fits it, see ``area_unit``.
 
     Examples
     --------
@@ -73,8 +86,8 @@ def area_in_words(area_m2: float) -> tuple[float, str]:
     >>> area_in_words(250_000)
     (25.0, 'ha')
     """
-    size, _, unit = next(entry for entry in _UNITS if abs(area_m2) >= entry[1])
-    return area_m2 / size, unit
+    unit = area_unit(area_m2)
+    return area_m2 / unit.size_m2, unit.sign
 
 
 def area_table(

@@ -26,6 +26,7 @@ from rssc_geo.options import (
     DescribingOptions,
     OutputOptions,
     PredictorOptions,
+    files_read,
     values_of,
 )
 from rssc_geo.output import (
@@ -136,20 +137,21 @@ def caption(
 
 def _check_output(path: Path, options: CaptionOptions, plan: Plan) -> OutputTarget | None:
     """Refuse an output that could not be written at the end; the target of a GeoPackage."""
+    read = [*plan.inputs(), *files_read(options)]
     if path.suffix.lower() != ".jsonl":
         return make_target(
             path,
             OutputOptions(crs=options.crs),
             overwrite=options.overwrite,
             area=plan.area,
-            inputs=plan.inputs(),
+            inputs=read,
         )
     if options.crs is not None:
         raise UsageError(
             "--crs is for a GeoPackage; the bounds in JSON Lines are in the raster's CRS"
         )
     check_writable(path, overwrite=options.overwrite)
-    check_not_input([path], plan.inputs())
+    check_not_input([path], read)
     return None
 
 

@@ -49,11 +49,13 @@ from rssc_geo.options import (
     ModelOptions,
     OutputOptions,
     PredictorOptions,
+    files_read,
     values_of,
 )
 from rssc_geo.output import (
     FORMATS,
     WGS84,
+    AreaUnit,
     ChangedCells,
     ChangeRegion,
     GeoGrid,
@@ -62,6 +64,7 @@ from rssc_geo.output import (
     Placement,
     TransitionRow,
     area_in_words,
+    area_unit,
     check_table,
     make_target,
     provenance_document,
@@ -73,7 +76,7 @@ from rssc_geo.output import (
 )
 from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.reports import ChangePage, check_page, write_change_page
+from rssc_geo.reports import ChangePage, area_text, check_page, write_change_page
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
@@ -174,10 +177,11 @@ def change(
     options = options or ChangeOptions()
     paths = list(dates)
     labels, of_maps = _labels(paths, options), _are_maps(paths)
+    read = [*paths, *files_read(options)]
     target = make_target(
-        output, OutputOptions(crs=options.crs), overwrite=options.overwrite, inputs=paths
+        output, OutputOptions(crs=options.crs), overwrite=options.overwrite, inputs=read
     )
-    _check_extras(options, paths, of_maps=of_maps)
+    _check_extras(options, read, of_maps=of_maps)
     if options.reference is not None:
         read_reference(options.reference, options.field)
     legend = None if options.legend is None else read_legend(options.legend)
@@ -447,6 +451,7 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
         files.append(Path(options.areas))
     if options.report is not None:
         plans = () if found.series is None else found.series.plans
+        unit = area_unit(result.compared_m2)
         page = ChangePage(
             cells=found.cells,
             regions=result.regions,
@@ -454,7 +459,7 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
             plans=plans,
             uncompared_m2=result.uncompared_m2,
             adjusted={
-                name: _in_words(row["adjusted_m2"], row["adjusted_high_m2"])
+                name: _in_words(row["adjusted_m2"], row["adjusted_high_m2"], unit)
                 for name, row in _adjusted(result).items()
             },
             facts=_facts(found, options),
@@ -478,12 +483,12 @@ def _adjusted(result: ChangeResult) -> dict[str, dict[str, float | None]]:
     return {entry["name"]: adjusted_area(entry) for entry in result.accuracy.as_dict()["classes"]}
 
 
-def _in_words(area_m2: float | None, high_m2: float | None) -> str:
-    """``21.2 ± 6.2``, in hectares; a dash where the sample is too small."""
+def _in_words(area_m2: float | None, high_m2: float | None, unit: AreaUnit) -> str:
+    """``21.20 ± 6.20``, in a unit; a dash where the sample is too small."""
     if area_m2 is None:
         return "\N{EN DASH}"
-    half = "?" if high_m2 is None else f"{(high_m2 - area_m2) / 1e4:,.1f}"
-    return f"{area_m2 / 1e4:,.1f} ± {half}"
+    half = "?" if high_m2 is None else area_text(high_m2 - area_m2, unit)
+    return f"{area_text(area_m2, unit)} ± {half}"
 
 
 def _facts(found: _Found, options: ChangeOptions) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rssc_geo.captioning import check_captioner
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
 from rssc_geo.models import ModelCard, check_class_choice, check_embeddings, load_card
-from rssc_geo.options import ClassifyOptions, MapOptions
+from rssc_geo.options import ClassifyOptions, MapOptions, files_read
 from rssc_geo.output import LandUseSummary, make_target, read_layer
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.reports import Extras
@@ -130,9 +130,8 @@ def map_scene(
     plan = make_plan(source, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
-    target = make_target(
-        output, options, overwrite=options.overwrite, area=plan.area, inputs=plan.inputs()
-    )
+    read = [*plan.inputs(), *files_read(options)]
+    target = make_target(output, options, overwrite=options.overwrite, area=plan.area, inputs=read)
     extras = Extras(options, target, plan)
     progress("load model", 0, 1)
     predictor = load(plan)

@@ -24,7 +24,7 @@ from rssc_geo.inference import (
     nothing_to_classify,
 )
 from rssc_geo.models import check_class_choice, check_embeddings, load_card
-from rssc_geo.options import EmbedOptions
+from rssc_geo.options import EmbedOptions, files_read
 from rssc_geo.output import (
     WGS84,
     EmbeddingLayer,
@@ -117,7 +117,8 @@ def embed(
     names = [plan.scene.source for plan in plans]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{twice[0]} is given twice: a table holds a scene once")
-    check_not_input([path], [file for plan in plans for file in plan.inputs()])
+    read = [file for plan in plans for file in plan.inputs()]
+    check_not_input([path], [*read, *files_read(options)])
     check_writable(path, overwrite=options.overwrite)
     for plan in plans:
         for warning in plan.warnings:

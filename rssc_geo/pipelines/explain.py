@@ -25,6 +25,7 @@ from rssc_geo.options import (
     ClassChoiceOptions,
     ExplainOptions,
     PredictorOptions,
+    files_read,
     given_of,
     values_of,
 )
@@ -130,7 +131,7 @@ def explain(
         options = replace(options, only_classes=tuple(made.get("class_choice") or ()))
         shares = _shares_of_map(made, card)
     choice = _choice_of(card, options)
-    check_not_input([Path(output)], [*plan.inputs(), *_given(options.result)])
+    check_not_input([Path(output)], [*plan.inputs(), *_given(options.result), *files_read(options)])
     with (
         atomic_folder(
             Path(output), index=INDEX, overwrite=options.overwrite, others=_OTHERS

@@ -16,7 +16,7 @@ from rssc_geo.errors import NothingToClassifyError
 from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import load_card
-from rssc_geo.options import TileOptions
+from rssc_geo.options import TileOptions, files_read
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.raster import TileData
 
@@ -84,7 +84,7 @@ def export_tiles(
     target = Path(folder)
     card = load_card(options.model, revision=options.revision)
     plan = make_plan(source, card, options, fine=False)
-    check_not_input([target], plan.inputs())
+    check_not_input([target], [*plan.inputs(), *files_read(options)])
     with (
         atomic_folder(target, index=INDEX, overwrite=options.overwrite, others=_CHIPS) as made,
         reporting(progress) as report,

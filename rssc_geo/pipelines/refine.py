@@ -24,7 +24,7 @@ from rssc_geo.models import (
     scene_classes,
     unknown_class,
 )
-from rssc_geo.options import OutputOptions, RefineOptions, given_of
+from rssc_geo.options import OutputOptions, RefineOptions, files_read, given_of
 from rssc_geo.output import (
     CELL_FIELDS,
     GEOMETRY,
@@ -98,7 +98,7 @@ def refine(
         output,
         OutputOptions(min_area=options.min_area),
         overwrite=options.overwrite,
-        inputs=[map_path],
+        inputs=[map_path, *files_read(options)],
     )
     legend = None if options.legend is None else read_legend(options.legend)
     finished = FinishedMap(map_path)

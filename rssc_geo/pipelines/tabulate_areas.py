@@ -8,7 +8,7 @@ from typing import Any
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import check_not_input
-from rssc_geo.options import AccuracyOptions, AreasOptions
+from rssc_geo.options import AccuracyOptions, AreasOptions, files_read
 from rssc_geo.output import (
     AreaRow,
     FinishedMap,
@@ -73,8 +73,7 @@ def tabulate_areas(
     check_table(path, called=path.name, overwrite=options.overwrite)
     if options.zone_field is not None and options.zones is None:
         raise UsageError("--zone-field names a column of --zones")
-    inputs = [map_path, options.zones, options.reference]
-    check_not_input([path], [name for name in inputs if name is not None])
+    check_not_input([path], [map_path, *files_read(options)])
     legend = None if options.legend is None else read_legend(options.legend)
     finished = FinishedMap(map_path)
     zones = None

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.reports.page import render
+from rssc_geo.output import AreaUnit, area_unit
+from rssc_geo.reports.page import area_text, render
 
-_SIDE, _MATRIX_LEFT, _MATRIX_TOP = 56, 190, 130  # a cell; width of names
-_PLOT_WIDTH, _PLOT_LEFT, _PLOT_ROW, _PLOT_FOOT = 760, 190, 26, 26
+_SIDE, _LETTER, _TURNED = 56, 7, 50  # of the matrix: a cell; a letter; degrees of upright names
+_PLOT_WIDTH, _PLOT_RIGHT, _PLOT_ROW, _PLOT_FOOT = 760, 50, 26, 26
+_PLOT_LETTER = 11  # as large as the style sheet makes it on a phone
+_LONGEST = 28  # letters of a name that are shown
 _TICKS = 5
 _RIGHT, _WRONG = (34, 139, 74), (203, 60, 48)
 _DARK = 0.55
@@ -25,11 +28,11 @@ def write_assessment_page(path: Path, values: Mapping[str, Any]) -> None:
     Raises ``OSError`` where it cannot be written.
     """
     page = {
-        "reference": values["reference"],
+        "reference": Path(values["reference"]).name,
         "maps": [_map(found) for found in values["maps"]],
         "comparisons": [
             {
-                "name": f"{row['map']} less {row['other']}",
+                "name": f"{Path(row['map']).name} less {Path(row['other']).name}",
                 "difference": _percent(row["difference"]),
                 "p_value": "" if row["p_value"] is None else f"{row['p_value']:.3g}",
             }
@@ -40,9 +43,10 @@ def write_assessment_page(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _map(found: Row) -> dict[str, Any]:
-    classes = found["classes"]
+    classes, unit = found["classes"], area_unit(found["area_m2"])
     return {
-        "name": found["map"],
+        "name": Path(found["map"]).name,
+        "unit": unit,
         "notes": found["notes"],
         "overall": _percent(found["overall_accuracy"]),
         "named": found["named_accuracy"] and _percent(found["named_accuracy"]),
@@ -56,46 +60,50 @@ def _map(found: Row) -> dict[str, Any]:
                 "users": _percent(row["users_accuracy"]),
                 "producers": _percent(row["producers_accuracy"]),
                 "map_area_m2": row["map_area_m2"],
-                "area": _area(row["area_m2"]),
+                "area": _area(row["area_m2"], unit),
             }
             for row in classes
         ],
-        "plot": _plot(classes),
+        "plot": _plot(classes, unit),
         "matrix": _matrix(found["matrix"], [row["name"] for row in classes]),
         "strata": found["strata"],
     }
 
 
-def _plot(classes: Sequence[Row]) -> dict[str, Any]:
+def _plot(classes: Sequence[Row], unit: AreaUnit) -> dict[str, Any]:
     """Positions of the marks of the area plot."""
+    names = [_shortened(row["name"]) for row in classes]
+    left = _room(names, _PLOT_LETTER)
     tops = [max(row["area_m2"]["high"] or 0, row["map_area_m2"]) for row in classes]
-    step = _round_step(max([*tops, 1.0]) / 1e4 / _TICKS)
-    width = _PLOT_WIDTH - _PLOT_LEFT - 20
-    scale = width / (max([*tops, 1.0]) / 1e4)
+    most = (max(tops) or 1.0) / unit.size_m2
+    step = _round_step(most / _TICKS)
+    scale = (_PLOT_WIDTH - left - _PLOT_RIGHT) / most
 
     def place(area_m2: float | None) -> float | None:
-        return None if area_m2 is None else round(_PLOT_LEFT + max(area_m2, 0) / 1e4 * scale, 1)
+        if area_m2 is None:
+            return None
+        return round(left + max(area_m2, 0) / unit.size_m2 * scale, 1)
 
     base = _PLOT_ROW * len(classes)
     return {
         "width": _PLOT_WIDTH,
         "height": base + _PLOT_FOOT,
-        "left": _PLOT_LEFT,
+        "left": left,
         "base": base,
         "ticks": [
-            {"x": round(_PLOT_LEFT + number * step * scale, 1), "text": f"{number * step:,g} ha"}
-            for number in range(int(width / scale / step) + 1)
+            {"x": round(left + number * step * scale, 1), "text": f"{number * step:,.10g}"}
+            for number in range(int(most / step) + 1)
         ],
         "rows": [
             {
                 "y": _PLOT_ROW * number + _PLOT_ROW // 2,
-                "name": row["name"],
+                "name": names[number],
                 "color": row["color"],
                 "middle": place(row["area_m2"]["value"]),
                 "low": place(row["area_m2"]["low"]),
                 "high": place(row["area_m2"]["high"]),
                 "mapped": place(row["map_area_m2"]),
-                "title": _area(row["area_m2"]),
+                "title": f"{row['name']}: {_area(row['area_m2'], unit)} {unit.sign}",
             }
             for number, row in enumerate(classes)
         ],
@@ -104,6 +112,9 @@ def _plot(classes: Sequence[Row]) -> dict[str, Any]:
 
 def _matrix(matrix: Row, names: Sequence[str]) -> dict[str, Any]:
     """Positions and colors of the cells of the error matrix."""
+    short = [_shortened(name) for name in names]
+    left, turned = _room(short, _LETTER), math.radians(_TURNED)
+    top, right = (round(left * part) + 10 for part in (math.sin(turned), math.cos(turned)))
     cells = []
     for i, (counts, shares) in enumerate(zip(matrix["units"], matrix["shares"], strict=True)):
         whole = sum(counts) or 1
@@ -112,8 +123,8 @@ def _matrix(matrix: Row, names: Sequence[str]) -> dict[str, Any]:
             color = _RIGHT if i == j else _WRONG
             cells.append(
                 {
-                    "x": _MATRIX_LEFT + _SIDE * j,
-                    "y": _MATRIX_TOP + _SIDE * i,
+                    "x": left + _SIDE * j,
+                    "y": top + _SIDE * i,
                     "fill": "#{:02x}{:02x}{:02x}".format(
                         *(round(245 + (channel - 245) * part) for channel in color)
                     ),
@@ -124,21 +135,31 @@ def _matrix(matrix: Row, names: Sequence[str]) -> dict[str, Any]:
                 }
             )
     return {
-        "left": _MATRIX_LEFT,
-        "top": _MATRIX_TOP,
+        "left": left,
+        "top": top,
         "side": _SIDE,
-        "width": _MATRIX_LEFT + _SIDE * len(names) + 110,
-        "height": _MATRIX_TOP + _SIDE * len(names) + 10,
+        "turned": _TURNED,
+        "width": left + _SIDE * len(names) + right,
+        "height": top + _SIDE * len(names) + 10,
         "cells": cells,
         "names": [
             {
                 "text": name,
-                "row": _MATRIX_TOP + _SIDE * number + _SIDE // 2 + 4,
-                "col": _MATRIX_LEFT + _SIDE * number + _SIDE // 2,
+                "row": top + _SIDE * number + _SIDE // 2 + 4,
+                "col": left + _SIDE * number + _SIDE // 2,
             }
-            for number, name in enumerate(names)
+            for number, name in enumerate(short)
         ],
     }
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _room(names: Sequence[str], letter: int) -> int:
+    """What the longest of the names takes, and a gap behind it."""
+    return letter * max(map(len, names)) + 12
 
 
 def _round_step(least: float) -> float:
@@ -149,21 +170,19 @@ def _round_step(least: float) -> float:
 
 def _percent(estimate: Row) -> str:
     """``88.0 ± 7.4 %``; a dash where the sample is too small."""
-    return _with_half(estimate, 100, "%", 1)
-
-
-def _area(estimate: Row) -> str:
-    """``21,157.8 ± 6,157.5 ha``."""
     value = estimate["value"]
-    decimals = 1 if value is None or value >= 1e5 else 3
-    return _with_half(estimate, 1e-4, "ha", decimals)
-
-
-def _with_half(estimate: Row, factor: float, unit: str, decimals: int) -> str:
-    if estimate["value"] is None:
-        return "–"
-    value = f"{estimate['value'] * factor:,.{decimals}f}"
+    if value is None:
+        return "\N{EN DASH}"
     if estimate["standard_error"] is None:
-        return f"{value} {unit}, error unknown"
-    half = (estimate["high"] - estimate["value"]) * factor
-    return f"{value} ± {half:,.{decimals}f} {unit}"
+        return f"{100 * value:.1f} %, error unknown"
+    return f"{100 * value:.1f} ± {100 * (estimate['high'] - value):.1f} %"
+
+
+def _area(estimate: Row, unit: AreaUnit) -> str:
+    """``211.6 ± 61.58``, in a unit; a dash where the sample is too small."""
+    value = estimate["value"]
+    if value is None:
+        return "\N{EN DASH}"
+    if estimate["standard_error"] is None:
+        return f"{area_text(value, unit)}, error unknown"
+    return f"{area_text(value, unit)} ± {area_text(estimate['high'] - value, unit)}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import Window
 from rssc_geo.inference import Plan
-from rssc_geo.output import ChangedCells, ChangeRegion, TransitionRow, timestamp
+from rssc_geo.output import ChangedCells, ChangeRegion, TransitionRow, area_unit, timestamp
 from rssc_geo.reports.page import render
 from rssc_geo.reports.preview import length_label, read_overview
 from rssc_geo.reports.report import Sheet, class_paths, jpeg
@@ -62,6 +62,7 @@ def write_change_page(path: Path, page: ChangePage) -> Path:
     values: dict[str, Any] = {
         "dates": cells.dates,
         "compared_m2": compared,
+        "unit": area_unit(compared),
         "changed_m2": changed,
         "share": changed / (compared or 1.0),
         "uncompared_m2": page.uncompared_m2,

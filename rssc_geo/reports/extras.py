@@ -15,7 +15,7 @@ from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
 from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, PredictorSpec, SceneRun
 from rssc_geo.models import legend_of
-from rssc_geo.options import SceneOptions
+from rssc_geo.options import SceneOptions, files_read
 from rssc_geo.output import (
     FinishedMap,
     LandUseSummary,
@@ -48,6 +48,7 @@ class Extras:
 
     def __init__(self, options: SceneOptions, target: OutputTarget, plan: Plan) -> None:
         self._target, self._plan = target, plan
+        self._read = [*plan.inputs(), *files_read(options)]
         self._preview, self._report = options.preview, options.report
         self._review, self._areas = options.review, options.areas
         self._zones: tuple[str, str | None] | None = None
@@ -64,7 +65,7 @@ class Extras:
             check_review(target, self._review)
         self._item: MapItem | None = None
         if options.stac_item is not None:
-            check_not_input([Path(options.stac_item)], plan.inputs())
+            check_not_input([Path(options.stac_item)], self._read)
             self._item = MapItem(Path(options.stac_item), target, plan)
 
     def write(self, summary: LandUseSummary, run: SceneRun) -> list[Path]:
@@ -136,7 +137,7 @@ class Extras:
         return path
 
     def _check(self, option: str, path: Path) -> None:
-        check_not_input([path], self._plan.inputs())
+        check_not_input([path], self._read)
         overwrite = self._target.overwrite or self._target.is_announced
         if option == "--report":
             check_page(path, option=option, overwrite=overwrite)

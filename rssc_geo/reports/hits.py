@@ -20,7 +20,7 @@ from rssc_geo.reports.report import jpeg
 
 _SIDE = 240  # pixels of a picture's longer side
 _AROUND = 1.0
-"""Multiple of a cell's sides that is shown on each side of it."""
+"""Multiple of a whole cell's sides that is shown on each side of it, within the raster."""
 _MAP_WIDTH = 1000.0
 _MARGIN = 0.08
 """Share of the map's longer side around the cells."""
@@ -92,13 +92,15 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
     top, bottom, left, right = (
         int(edge) for edge in (rows[row], rows[row + 1], cols[col], cols[col + 1])
     )
-    around = [round((high - low) * _AROUND) for low, high in ((top, bottom), (left, right))]
-    first = max(0, top - around[0]), max(0, left - around[1])
-    last = (
-        min(plan.scene.height, bottom + around[0]),
-        min(plan.scene.width, right + around[1]),
+    # As large for a cell that the raster's edge cuts as for any other.
+    height, width = (
+        min(round(side * (1 + 2 * _AROUND)), length)
+        for side, length in zip(plan.grid.cell_size, plan.scene.shape, strict=True)
     )
-    height, width = last[0] - first[0], last[1] - first[1]
+    first = (
+        min(max((top + bottom - height) // 2, 0), plan.scene.height - height),
+        min(max((left + right - width) // 2, 0), plan.scene.width - width),
+    )
     longest = max(height, width)
     shape = max(1, round(_SIDE * height / longest)), max(1, round(_SIDE * width / longest))
     with plan.scene.pixel_reader() as reader:
@@ -115,9 +117,15 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
     return HitPicture(jpeg(plan.radiometry.apply(colors, mask, window), mask), box)
 
 
+def _within_circle(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
+
+
 def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The map of the cells, with degrees of longitude scaled as in the middle of the map."""
     lon, lat = np.array([middle_of(hit[GEOMETRY]) for hit in hits]).T
+    if np.ptp(lon) > 180:  # on both sides of the antimeridian
+        lon = lon % 360
     center = (lon.min() + lon.max()) / 2, (lat.min() + lat.max()) / 2
     shrink = max(0.01, math.cos(math.radians(center[1])))
     width = max(float(np.ptp(lon)) * shrink, _LEAST_DEGREES)
@@ -128,8 +136,8 @@ def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "width": f"{_MAP_WIDTH:.0f}",
         "height": f"{height * scale:.0f}",
-        "west": f"{center[0] - width / shrink / 2:.3f}°",
-        "east": f"{center[0] + width / shrink / 2:.3f}°",
+        "west": f"{_within_circle(center[0] - width / shrink / 2):.3f}°",
+        "east": f"{_within_circle(center[0] + width / shrink / 2):.3f}°",
         "north": f"{center[1] + height / 2:.3f}°",
         "south": f"{center[1] - height / 2:.3f}°",
         "points": [

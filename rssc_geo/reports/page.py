@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import check_writable
-from rssc_geo.output import xml_text
+from rssc_geo.output import AreaUnit, xml_text
 
 
 def render(
@@ -37,7 +37,7 @@ def render(
         ),
     )
     environment.filters |= {
-        "hectares": _hectares,
+        "area": area_text,
         "number_of": lambda count, noun: f"{count:,} {noun}{'' if count == 1 else 's'}",
         "percent": lambda share: f"{100 * share:.0f}\N{NO-BREAK SPACE}%",
         "share": lambda share: "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %",
@@ -59,6 +59,9 @@ def check_page(path: Path, *, option: str, overwrite: bool) -> None:
     check_writable(path, overwrite=overwrite)
 
 
-def _hectares(area_m2: float) -> str:
-    hectares = area_m2 / 1e4
-    return f"{hectares:,.1f}" if hectares >= 10 else f"{hectares:#.2g}"
+def area_text(area_m2: float, unit: AreaUnit) -> str:
+    """An area in a unit, without its sign: one decimal from 100 on, else two."""
+    area = area_m2 / unit.size_m2
+    if 0 < area < 0.005:
+        return "< 0.01"
+    return f"{area:,.1f}" if area >= 99.995 else f"{area:.2f}"

@@ -33,6 +33,7 @@ from rssc_geo.output import (
     LandUseSummary,
     Layer,
     ShownClasses,
+    area_unit,
     read_cells,
     timestamp,
 )
@@ -134,6 +135,7 @@ def write_report(
     told = {"warnings": plan.warnings, "facts": _facts(plan, spec, output)}
     if not full_provenance:
         told = without_folders(told, plan, *spec.captioner_places, str(output))
+    total_m2 = sum(total.area_m2 for total in largest)
     values: dict[str, Any] = {
         "title": scene.name,
         "width_m": scene.gsd_m[1] * scene.width,
@@ -144,7 +146,8 @@ def write_report(
         "map": _map(plan, sheet, summary.shown, classes),
         "groups": _groups(largest, classes),
         "present": len(largest),
-        "total_m2": sum(total.area_m2 for total in largest),
+        "total_m2": total_m2,
+        "unit": area_unit(total_m2),
         "chart": _chart(found.histogram),
         "examples": [
             {"name": classes[i].title, "color": classes[i].color, "patches": patches(cells)}

@@ -233,6 +233,10 @@ def test_a_contact_sheet(archive: Path, tmp_path: Path, model: Predictor) -> Non
         r"left: ([\d.]+)%; top: ([\d.]+)%; width: ([\d.]+)%; height: ([\d.]+)%", page
     )
     assert len(pictures) == len(boxes) == 15
+    sizes = [Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures]
+    assert (
+        len({width / height for width, height in sizes}) == 1
+    )  # cells that edges cut are no slivers
     for hit, picture, numbers in zip(found.hits, pictures, boxes, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(float)
         height, width = pixels.shape[:2]

@@ -31,7 +31,7 @@ def test_people_read_what_became_what(rssc: Rssc, dates: tuple[Path, Path], tmp_
     done = rssc("change", *dates, "-o", out)
     assert done.code == 0
     first, *lines = done.out.splitlines()
-    assert first.startswith("6 of 12 cells changed in 1 regions, 6.0 ha (50.0%)")
+    assert first.startswith("6 of 12 cells changed in 1 region, 6.0 ha (50.0%)")
     assert lines[0].split() == ["Farmland", "→", "Town", "<b>", "6.0", "ha", "50.0%"]
     assert lines[1:] == [str(out)]
 

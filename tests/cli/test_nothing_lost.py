@@ -13,14 +13,26 @@ from contextlib import closing
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import rasterio
 import shapely
 from rasterio.shutil import copy as copy_raster
 
+from rssc_geo import (
+    AreasOptions,
+    ChangeOptions,
+    ClassifyOptions,
+    RefineOptions,
+    UsageError,
+    change,
+    classify,
+    refine,
+    tabulate_areas,
+)
 from rssc_geo.files import check_not_input, content_mark, fingerprint, local_file
 from rssc_geo.raster import open_scene
-from tests.factories import texture, write_raster
+from tests.factories import texture, write_map, write_raster
 from tests.programs import Program
 
 from .conftest import Outcome, whole_tiles
@@ -77,6 +89,35 @@ def test_files_of_words_and_options_are_inputs(rssc: Rssc, scene: Path, tmp_path
     assert done.code == 2
     assert "is the input itself" in done.message
     assert words.read_text() == "water\nland\n"
+
+
+@pytest.mark.parametrize("verb", ["change", "refine", "areas", "classify"])
+def test_python_functions_replace_no_file_that_an_option_names(
+    scene: Path, tmp_path: Path, verb: str
+) -> None:
+    """What the command line refuses at its door, the functions refuse, too."""
+    grid = np.array([[0, 1, 2]] * 3)
+    one, two = (write_map(tmp_path / f"{n}.gpkg", grid, ("a", "b", "c")) for n in "xy")
+    mine = tmp_path / ("mine.csv" if verb == "areas" else "mine.geojson")
+    box = gpd.GeoDataFrame({"class": ["a"]}, geometry=[shapely.box(0, 0, 1, 1)], crs=4326)
+    box.to_file(mine, driver="GeoJSON")
+    before, name = mine.read_bytes(), str(mine)
+
+    def run() -> object:
+        if verb == "change":
+            options = ChangeOptions(reference=f"{name}|layername=mine", overwrite=True)
+            return change([one, two], mine, options)
+        if verb == "refine":
+            return refine(one, mine, RefineOptions(legend=name, overwrite=True))
+        if verb == "areas":
+            return tabulate_areas(one, mine, AreasOptions(legend=name, overwrite=True))
+        areas = str(tmp_path / "a.csv")
+        options = ClassifyOptions(tile_size="300px", zones=name, areas=areas, overwrite=True)
+        return classify(scene, mine, options)
+
+    with pytest.raises(UsageError, match="is the input itself"):
+        run()
+    assert mine.read_bytes() == before
 
 
 def test_a_batch_replaces_no_input_of_any_scene(rssc: Rssc, tmp_path: Path) -> None:
