@@ -6,7 +6,7 @@
 
 Classes, pictures and encoder are those of zero_shot.py: the encoder knows AID alone, the pictures
 are of classes that only UC Merced, NWPU and EuroSAT have. 1 to 16 pictures of each class are drawn
-ten times from one half of them; the layer of ``rssc-geo train --labels`` learns from these,
+five times from one half of them; the layer of ``rssc-geo train --labels`` learns from these,
 upright, turned and mirrored, and the other half is classified, upright (the mean of the classes).
 It reads the encoder's mean token, the same with the phrases of unseen_phrases.json (--class-words),
 the ImageNet features of the same backbone before any training, and plain color statistics. What the
@@ -42,7 +42,7 @@ from rssc_geo.training import (
     word_prior,
 )
 
-DRAWS, SHOTS, TUNED_AT = 10, (1, 2, 4, 8, 16), 8
+DRAWS, SHOTS, TUNED_AT = 5, (1, 2, 4, 8, 16), 8
 ENCODER, WORDS, BEFORE = "encoder", "encoder and words", "imagenet"
 
 

@@ -7,7 +7,7 @@ as seen by an encoder that knows AID alone. One half of them is the pool, the ot
 labels a class to start with; then, round after round, ``fit_probe`` (what ``rssc-geo train
 --labels`` uses) learns from the labels there are, and 20 pictures of the pool are added, by the
 rule of ``--review`` (pictures have no place, so by doubt and classes alone), by smallest margin
-alone, or at random. The same starts for all, ten draws.
+alone, or at random. The same starts for all, five draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from rssc_geo.reports import Candidates, choose_cells
 from rssc_geo.training import fit_probe
 
-START, ADDED, ROUNDS, DRAWS = 2, 20, 6, 10
+START, ADDED, ROUNDS, DRAWS = 2, 20, 6, 5
 Rule = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 

@@ -7,7 +7,7 @@ The image encoder is one that left_out.py has trained on AID alone; its alignmen
 trained here, on AID's training pictures and captions, with the word vectors of the bundle that it
 started from, which knows AID alone too. Unseen are the classes that labels of UC Merced, NWPU and
 EuroSAT name alone and no label of AID allows; nothing of these data sets was ever learned. At most
-100 pictures a label are given one of the names, written as words ("Golf course"), and again with
+60 pictures a label are given one of the names, written as words ("Golf course"), and again with
 the phrases of unseen_phrases.json, what a user who knows the classes would give to ``zero-shot
 --classes FILE``: the name and three descriptions each, written once, before any was tried. Of all
 unseen classes, and of ten draws of six, where chance is one in six. Each again after
@@ -47,7 +47,7 @@ from rssc_geo.training import (
     with_encoder,
 )
 
-CHOSEN, DRAWS, A_LABEL, VIEWS = 6, 10, 100, 2
+CHOSEN, DRAWS, A_LABEL = 6, 10, 60
 LEARNED, *OTHERS = DATA_SETS
 PHRASES: dict[str, list[str]] = json.loads(
     Path(__file__).with_name("unseen_phrases.json").read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def aid_model(options: argparse.Namespace) -> Model:
     model.network.eval()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = np.arange(len(data.names))
-    features = cache_features(model, data, rows, views=VIEWS, seed=0, work=options.work)
+    features = cache_features(model, data, rows, views=1, seed=0, work=options.work)
     alignment = train_alignment(model, features, data.captions, rows, seed=0)
     return dataclasses.replace(model, alignment=alignment)
 
@@ -134,7 +134,7 @@ def by_words(
 ) -> tuple[float, float]:
     """Accuracy on mean tokens ``(N, I)``, and after refining on them without their labels.
 
-    The mean of the classes, which have from 80 to 280 pictures.
+    The mean of the classes, which have from 60 to 180 pictures.
     """
     assert model.alignment is not None
     texts = class_embeddings(model, words)
