@@ -41,6 +41,7 @@ from rssc_geo.training import (
     cache_features,
     load_data_sets,
     new_model,
+    read_picture,
     read_taxonomy,
     stratified_split,
     train_alignment,
@@ -74,23 +75,28 @@ def unseen(folder: Path, size: int) -> SceneImages:
 
     Their labels are the unseen classes.
     """
-    taxonomy = folder / "taxonomy.json"
-    aid = sorted(path.name for path in (folder / LEARNED / "images").iterdir())
-    known = read_taxonomy(taxonomy).legend(LEARNED, aid).allowed.any(0)
+    taxonomy = read_taxonomy(folder / "taxonomy.json")
+    places = {name: folder / name / "images" for name in DATA_SETS}
+    legends = {
+        name: taxonomy.legend(name, sorted(path.name for path in place.iterdir()))
+        for name, place in places.items()
+    }
+    known = legends[LEARNED].allowed.any(0)
     pixels: list[np.ndarray] = []
     names: list[str] = []
     truth: list[str] = []
-    for place, data_set in enumerate(OTHERS):
-        data = load_data_sets([folder / data_set], size=size, taxonomy=taxonomy)
-        allowed, random = data.legend.allowed, np.random.default_rng(place)
-        for label in np.flatnonzero((allowed.sum(1) == 1) & ~(allowed & known).any(1)).tolist():
-            rows = random.permutation(np.flatnonzero(data.labels == label))[:A_LABEL]
-            pixels.append(data.pixels[rows])
-            names += [data.names[row] for row in rows.tolist()]
-            truth += [data.classes[int(allowed[label].argmax())]] * len(rows)
+    for seed, data_set in enumerate(OTHERS):
+        legend, random = legends[data_set], np.random.default_rng(seed)
+        alone = (legend.allowed.sum(1) == 1) & ~(legend.allowed & known).any(1)
+        for label in np.flatnonzero(alone).tolist():
+            files = sorted((places[data_set] / legend.labels[label].split("/")[-1]).iterdir())
+            for number in random.permutation(len(files))[:A_LABEL].tolist():
+                pixels.append(read_picture(files[number], size))
+                names.append(files[number].name)
+                truth.append(legend.classes[int(legend.allowed[label].argmax())])
     classes, labels = np.unique(truth, return_inverse=True)
     legend = Legend.of_classes(classes.tolist())
-    return SceneImages(np.concatenate(pixels), labels, tuple(names), legend, ((),) * len(names))
+    return SceneImages(np.stack(pixels), labels, tuple(names), legend, ((),) * len(names))
 
 
 def aid_model(options: argparse.Namespace) -> Model:

@@ -17,7 +17,7 @@ from rssc_geo_cli.options import command, raster_argument, source_of
 def info_command(
     source: SourceOptions, options: InfoOptions, printing: PrintOptions, *, raster: str | None
 ) -> None:
-    """Show what the program sees in RASTER and what `classify` would do with it."""
+    """Show how the program reads RASTER and what `classify` would do with it."""
     from rssc_geo.inference import describe_run, estimated_seconds, make_plan
     from rssc_geo.models import load_card
 

@@ -1,4 +1,4 @@
-"""The figures of a batch: what it would take, how far it is, and what came of it."""
+"""The figures of a batch: estimate, progress and result."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STAGES = ("reading", "model", "writing")
-_OPENED_AT_ONCE = 8  # opening is mostly waiting for a disk or a server
+_OPENED_AT_ONCE = 8  # opening mostly waits for a disk or a server
 _BYTES_A_CELL = 410
-"""Of a GeoPackage with captions, measured: what each cell adds, its share of regions included."""
+"""Bytes a cell of a GeoPackage with captions, its share of regions included (measured)."""
 _BYTES_A_MAP = 150_000
-"""What styles and metadata of a GeoPackage take."""
+"""Bytes of the styles and metadata of a GeoPackage."""
 
 
-# Before.
+# Before the run.
 
 
 @dataclass(frozen=True, slots=True)
 class SceneEstimate:
-    """A scene of a plan, or why there is none.
+    """A scene of a plan, or the reason why there is none.
 
     ``state``: "done" or "empty" by an earlier run, "failed" now or (``known``) then, "waiting";
     ``bytes_in``: None where that is not known without reading (a URL).
@@ -59,9 +59,9 @@ class SceneEstimate:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What a batch would do.
+    """The plan of a batch.
 
-    ``plan``: its scenes and the inputs that give none; ``cpu_tiles_per_s``: rate of the model on
+    ``plan``: the scenes and the inputs that give none; ``cpu_tiles_per_s``: rate of the model on
     one core, None where its card gives none.
     """
 
@@ -101,7 +101,7 @@ class BatchPlan:
 def estimate_batch(
     jobs: Jobs, states: Sequence[JobState], card: ModelCard, known: Collection[str]
 ) -> BatchPlan:
-    """Open every scene that is left to do, several at once, and sum up what they would take.
+    """Open every scene that is left to do, several at once, and sum up their sizes and times.
 
     ``states``: of the jobs, in their order; ``known``: inputs that gave none in an earlier run.
     """
@@ -145,12 +145,12 @@ def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
     )
 
 
-# Meanwhile.
+# During the run.
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a batch is.
+    """Progress of a batch.
 
     ``done`` scenes include those of earlier runs; ``done_share`` (0–1) also counts what is done of
     scenes in progress; ``tiles`` are those of this run; ``seconds_left`` is None before anything is
@@ -170,7 +170,7 @@ OnProgress = Callable[[BatchProgress], None]
 
 
 class Tracker:
-    """Counts what a run does, and reports it to ``progress`` at every tick.
+    """Counts the events of a run, and reports them to ``progress`` at every tick.
 
     Scenes weigh the same: how many tiles one has is not known before it is opened.
     """
@@ -202,18 +202,18 @@ class Tracker:
         self._add(row["cells"], row["classes"])
 
     def start(self, key: str, *, tiles: int, done: int) -> None:
-        """A scene is begun, or gone on with."""
+        """A scene is started or resumed."""
         self._sizes[key] = max(1, tiles)
         self._shares[key] = (done / self._sizes[key],) * 2
 
     def advance(self, key: str, *, done: int, tiles: int, looked: int) -> None:
-        """So many tiles of a scene are written, ``tiles`` of them now."""
+        """More tiles of a scene are written: its total, and ``tiles`` of them now."""
         self._tiles += tiles
         self._looked += looked
         self._shares[key] = (self._shares[key][0], done / self._sizes[key])
 
     def add_worker(self, name: str) -> None:
-        """Somebody has classified a block."""
+        """A worker has classified a block."""
         self._workers.add(name)
 
     def finish(self, key: str, figures: SceneFigures) -> None:
@@ -225,12 +225,12 @@ class Tracker:
         self._add(figures.cells, figures.classes)
 
     def add_problem(self, problem: Problem) -> None:
-        """An input gives no scene; it is told at once."""
+        """An input gives no scene; it is reported at once."""
         log.error("%s", problem)
         self._problems.append(problem)
 
     def fail(self, key: str, problem: Problem) -> None:
-        """A scene has failed; it is told at once."""
+        """A scene has failed; it is reported at once."""
         log.error("%s", problem)
         self._failures.append(problem)
         self._shares.pop(key, None)
@@ -256,7 +256,7 @@ class Tracker:
         return True
 
     def now(self) -> BatchProgress:
-        """How far the run is."""
+        """The progress of the run."""
         over = self._skipped + self._empty + len(self._failures)
         share = over + sum(now for _, now in self._shares.values())
         gained = sum(now - first for first, now in self._shares.values())
@@ -272,7 +272,7 @@ class Tracker:
         )
 
     def result(self) -> BatchResult:
-        """What came of the run."""
+        """The result of the run."""
         spent = sum(self._stages.values()) or 1.0
         return BatchResult(
             scenes=self._scenes,
@@ -333,7 +333,7 @@ class _Bar:
             self._bar.close()
 
 
-# At the end.
+# After the run.
 
 
 def _largest_first(areas_m2: Mapping[str, float]) -> dict[str, float]:
@@ -343,7 +343,7 @@ def _largest_first(areas_m2: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What came of a batch.
+    """The result of a batch.
 
     Attributes
     ----------
@@ -351,7 +351,7 @@ class BatchResult:
     skipped : those of the latter that earlier runs have done
     empty : how many have nothing to classify
     failed : every other input that gave no map, why, and whether it was known
-    tiles, tiles_classified : of this run, and those of them that the network saw
+    tiles, tiles_classified : of this run, and those of them that the network processed
     tiles_per_s, seconds : of this run
     cells, area_m2 : of all maps, or of the merged one; m² of each class, the largest first
     workers, dtype : devices or addresses that classified, and in which precision

@@ -1,7 +1,7 @@
-"""Blocks of tiles, and who classifies them: predictors on the devices, each loaded once.
+"""Blocks of tiles, and the workers that classify them: predictors on devices, each loaded once.
 
-A block and its result are plain arrays, so that they are small on their way to another machine and
-back. No torch is loaded here before a predictor is.
+A block and its result are plain arrays, so that little is sent to another machine and back. torch
+is loaded only with a predictor.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BLOCKS_A_DEVICE = 2
 BATCHES = 8
 """Model batches a block.
 
-Enough that handing it over costs little, few enough that little is lost with a worker.
+Enough that sending it costs little, few enough that little is lost with a worker.
 """
 
 
@@ -64,14 +64,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """What is known of a block's tiles.
+    """The results of a block's tiles.
 
-    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
-    float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``colors`` float32
-    (the same cells, 3), ``probabilities`` float32 (m, C), m captions, ``familiarity`` float32 (m,)
-    and ``embeddings`` float32 (m, D) or None; of fine maps one of each for each cell. The other
-    tiles have no valid cell of their own and add nothing. Seconds of waiting for the reader and of
-    the model; ``worker``: its name.
+    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network processed; of those
+    ``valid_fractions`` float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order),
+    ``colors`` float32 (the same cells, 3), ``probabilities`` float32 (m, C), m captions,
+    ``familiarity`` float32 (m,) and ``embeddings`` float32 (m, D) or None; of fine maps one of each
+    for each cell. The other tiles have no valid cell of their own and add nothing. Seconds of
+    waiting for the reader and of the model; ``worker``: its name.
     """
 
     tiles: NDArray[np.int64]
@@ -138,7 +138,7 @@ class BlockResult:
         )
 
     def unpack(self, grid: TileGrid | BlockGrid) -> list[TileResult]:
-        """The results that were packed; a tile that was not looked at is as one without data."""
+        """The results that were packed; a tile that was not processed is like one without data."""
         results = []
         seen = at = told = 0
         for index, looked in zip(self.tiles.tolist(), self.looked.tolist(), strict=True):
@@ -178,12 +178,12 @@ class BlockResult:
 
 
 def spec_hash(spec: PredictorSpec) -> str:
-    """A short hash of all that decides about a tile's result."""
+    """A short hash of everything on which a tile's result depends."""
     return hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cut_blocks(run: SceneRun, *, tiles: int, words: ClassWords | None = None) -> list[Block]:
-    """What a scene has left, in blocks of so many tiles; those of a fine map one by one.
+    """The remaining tiles of a scene in blocks of ``tiles``; those of a fine map one by one.
 
     ``words``: as of ``Block``.
     """
@@ -211,9 +211,9 @@ class Worker:
 
     Parameters
     ----------
-    spec : what decides about its results
-    predictor : looks at batches of tiles, see ``rssc_geo.inference.TilePredictor``
-    input_size : (rows, columns) of the tiles that it wants
+    spec : model, captioner and precision, on which its results depend
+    predictor : classifies batches of tiles, see ``rssc_geo.inference.TilePredictor``
+    input_size : (rows, columns) of its tiles
     reading_threads : how many read tiles, for each block
     name : in the journal: the device, or an address
     """
@@ -242,7 +242,7 @@ class Worker:
         return self._predictor.batch_size
 
     def named(self, words: ClassWords) -> Worker:
-        """The same for classes that are named by words; both work one batch at a time.
+        """A worker for classes that are named by words; both process one batch at a time.
 
         Raises ``UsageError`` for words that mean nothing to the model.
         """
@@ -271,7 +271,7 @@ class Worker:
         """Classify a block's tiles.
 
         Raises ``InputError`` where the raster cannot be read, ``RsscGeoError`` when the block is
-        for another model or version.
+        made for another model or version.
         """
         from rssc_geo.inference import predict_tiles
 
@@ -351,7 +351,7 @@ def processors() -> int:
 
 @functools.lru_cache(maxsize=16)
 def _all_cells(grid: TileGrid | BlockGrid, min_valid: float) -> CellMap:
-    """What makes a tile worth looking at does not depend on which cells are asked for."""
+    """Which tiles are processed does not depend on which cells are asked for."""
     return CellMap(grid, np.ones(grid.cells_shape, bool), min_valid=min_valid)
 
 
@@ -412,11 +412,11 @@ Done = Callable[[BlockResult | BaseException], None]
 
 
 class PoolLostError(RsscGeoError):
-    """Nobody is left who could classify: the batch stops, and goes on when it is run again."""
+    """No worker is left: the batch stops, and continues when it is run again."""
 
 
 class Pool(Protocol):
-    """Runs blocks somewhere."""
+    """Runs blocks on some workers."""
 
     @property
     def spec(self) -> PredictorSpec:
@@ -424,11 +424,11 @@ class Pool(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Tiles that the model takes at once."""
+        """Tiles a batch of the model."""
 
     @property
     def capacity(self) -> int:
-        """How many blocks are worked on at once; may change while it runs."""
+        """How many blocks are processed at once; may change while it runs."""
 
     def named_spec(self, words: ClassWords) -> PredictorSpec:
         """What classifies into classes that are named by words.
@@ -437,9 +437,9 @@ class Pool(Protocol):
         """
 
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
-        """Start a block; ``done`` gets its result or its error, in any thread.
+        """Start a block; ``done`` is called with its result or its error, in any thread.
 
-        What is returned cancels it.
+        Returns a function that cancels it.
         """
 
     def close(self) -> None:
@@ -449,8 +449,8 @@ class Pool(Protocol):
 class LocalPool:
     """The devices of this machine, each with the model loaded once and fed by two threads.
 
-    ``threads``: of the processor, all there are by default; ``load``: makes the worker of a device.
-    Raises what ``load_worker`` does.
+    ``threads``: of the processor, by default all; ``load``: makes the worker of a device. Raises
+    what ``load_worker`` does.
     """
 
     def __init__(
@@ -493,7 +493,7 @@ class LocalPool:
         worker = self._idle.get()
         try:
             done(worker.run(block))
-        except BaseException as error:  # noqa: BLE001 -- handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 -- passed to the waiting thread
             done(error)
         finally:
             self._idle.put(worker)
@@ -504,9 +504,9 @@ class LocalPool:
 
 
 def devices_of(options: PredictorOptions) -> list[str]:
-    """The devices that are meant: those of a list such as "cuda:0,cuda:1".
+    """The devices of a list such as "cuda:0,cuda:1".
 
-    By default every CUDA device there is, else the fastest.
+    By default every CUDA device, else the fastest device.
     """
     if options.device not in (None, "auto"):
         return [name.strip() for name in str(options.device).split(",")]

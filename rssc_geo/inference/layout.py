@@ -1,4 +1,4 @@
-"""Where the windows and coarse tiles of a block's cells lie among its feature tokens. No torch."""
+"""Windows and coarse tiles of a block's cells among its feature tokens. No torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rssc_geo.geometry import BlockGrid, Tile, WindowWeights, window_weights
 from rssc_geo.models import ModelCard
 
 _BLOCK_TOKENS = 48
-"""A side of a block without its halo: wide enough that the halo costs less than the block."""
+"""Side of a block without its halo: large enough that the halo costs less than the block."""
 
 
 def tokens_a_side(card: ModelCard) -> int:
-    """Of a tile, where windows share features; else 1: it is looked at as a whole."""
+    """Tokens a side of a tile, where windows share features; else 1."""
     if card.local_features is None:
         return 1
     return card.input_size[0] // card.local_features["stride"]
@@ -36,7 +36,7 @@ def block_grid(
     stride, field = (_features(card)[name] for name in ("stride", "receptive_field"))
     window = tokens_a_side(card)
     tokens = window // fraction
-    # Of a cell's window half lies outside of the cell, and around that what its tokens see.
+    # Half of a cell's window lies outside of the cell, and around that its tokens' receptive field.
     outside = -(-(window - tokens) // 2) + -(-(field - stride) // 2 // stride)
     return BlockGrid(
         shape,
@@ -49,7 +49,7 @@ def block_grid(
 
 @dataclass(frozen=True, slots=True)
 class BlockLayout:
-    """What of a block's tokens belongs to each of its cells.
+    """The tokens of a block that belong to each of its cells.
 
     Attributes
     ----------

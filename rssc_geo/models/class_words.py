@@ -1,4 +1,4 @@
-"""Classes by the words that name them, as asked for: no network is needed to know what they are."""
+"""Classes named by words, as the user gave them; no network is needed here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER = "other"
 class ClassWords:
     """Named classes, each with the words that stand for it; made by ``of``.
 
-    ``other``: whether a last class stands for what is none of them.
+    ``other``: whether there is a last class for everything else.
     """
 
     words: tuple[tuple[str, tuple[str, ...]], ...]

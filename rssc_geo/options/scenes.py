@@ -1,4 +1,4 @@
-"""Many scenes: batches and archives."""
+"""Options of many scenes: batches and archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rssc_geo.options.runs import OverwriteOptions
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSceneOptions(SceneOptions, OtherClassOptions):
-    """What may differ from scene to scene of a batch."""
+    """Options that may differ from scene to scene of a batch."""
 
     classes: str | None = option(
         "Classes by words instead of the model's own, as for zero-shot: names, or a file.",

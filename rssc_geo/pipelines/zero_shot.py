@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SAMPLE = 4096
-"""Tiles that classes are refined on, at most."""
+"""Largest number of tiles on which classes are refined."""
 _BATCH = 32
 
 
@@ -58,7 +58,8 @@ def zero_shot(
     model : a loaded one, whose options of model and computing then have no effect; it must have
         been trained with captions
 
-    Raises ``UsageError`` for classes that mean nothing to the model, and what ``classify`` does.
+    Raises ``UsageError`` for classes without a word that the model knows, and what ``classify``
+    does.
 
     Examples
     --------
@@ -123,10 +124,10 @@ def read_class_words(path: str | Path) -> dict[str, list[str]]:
 
 
 def refine_classes(named: Model, plan: Plan) -> Model:
-    """The named classes, moved towards the clusters that the tiles of a raster form.
+    """The named classes, moved towards the clusters of a raster's tiles.
 
-    Up to some 4,000 tiles are looked at, spread evenly; what a tile is called then depends on that
-    raster too, but not on its batch. Raises ``UsageError`` when no tile has data.
+    Up to some 4,000 tiles are encoded, spread evenly; a tile's class then depends on that raster
+    too, but not on its batch. Raises ``UsageError`` when no tile has data.
     """
     import torch
 
@@ -144,7 +145,7 @@ def refine_classes(named: Model, plan: Plan) -> Model:
     background = None if network.background is None else moved[count:]
     inner = dataclasses.replace(named, network=network.network)
     refined = ZeroShotHead(inner, moved[:count], background)
-    # The name is part of what tells runs apart.
+    # The name is part of a run's key.
     card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
     return dataclasses.replace(named, card=card, network=refined)  # type: ignore[arg-type]
 

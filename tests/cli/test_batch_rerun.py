@@ -141,7 +141,7 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
             "scene",
             "note",
         ]
-        assert table.out.splitlines()[-1] == "2 done, 1 failed, 1 of the inputs of no use"
+        assert table.out.splitlines()[-1] == "2 done, 1 failed, 1 of the inputs unusable"
     tries = {scene["id"]: scene["attempts"] for scene in read_status(home / "maps")["scenes"]}
     assert tries == {"a": 1, "b": 1, "one_band": 1}
     rssc(
