@@ -170,7 +170,7 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
     for entry in values["plan"]:
         if entry["size_px"] is not None:
             rows, cols = entry["size_px"]
-            size = f"{entry['tiles']:>9} tiles  {rows} x {cols} px"
+            size = f"{entry['cells']:>9} cells  {rows} x {cols} px"
             click.echo(f"{size}  {entry['input']} -> {entry['output']}")
     seconds = values["estimated_seconds_on_cpu"]
     over = [
@@ -185,7 +185,7 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
         else f"about {duration(seconds)} on this processor"
     )
     click.echo(
-        f"{values['scenes']} scenes to do{before}, {values['tiles']} tiles,"
+        f"{values['scenes']} scenes to do{before}, {values['cells']} cells,"
         f" {values['bytes_in'] / 1e6:.1f} MB in,"
         f" about {values['estimated_bytes_out'] / 1e6:.1f} MB out, {time}"
     )

@@ -108,6 +108,8 @@ def _tell_polygons(values: Mapping[str, Any]) -> None:
         for name, row in scores["per_class"].items():
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
             counts = tested["classes"][name]
+            if not counts["tested"]:
+                figures = f"{'-':>9} {'-':>7} {'-':>7}"
             of = f"{counts['tested']} of {counts['of']}"
             click.echo(f"{name:<24} {figures} {of:>12}")
         by = "on labels apart" if values["by_labels_apart"] else "by cross-validation in blocks"

@@ -239,8 +239,11 @@ def _check(options: BatchOptions) -> None:
         raise UsageError(
             "--only-classes and --exclude-classes are of the model's own classes, not of --classes"
         )
-    if options.classes is None and not options.other:
-        raise UsageError("--no-other goes with --classes")
+    if options.classes is None:
+        if not options.other:
+            raise UsageError("--no-other goes with --classes")
+        if options.refine:
+            raise UsageError("--refine goes with --classes")
 
 
 def _check_outlines(jobs: Jobs, options: BatchOptions) -> None:

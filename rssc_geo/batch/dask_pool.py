@@ -35,7 +35,7 @@ from rssc_geo.batch.worker import (
     load_worker,
     spec_hash,
 )
-from rssc_geo.errors import RsscGeoError, UsageError, one_line
+from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ClassWords, ModelCard, load_card
 from rssc_geo.options import PredictorOptions, narrowed
@@ -94,10 +94,12 @@ def _loaded(plugin: str) -> Worker:
 class _Failure:
     """An error as it is sent.
 
-    Dask's own handling fails where an exception or its traceback cannot be unpickled.
+    Dask's own handling fails where an exception or its traceback cannot be unpickled. ``empty``:
+    there is nothing to classify.
     """
 
     message: str
+    empty: bool = False
 
 
 def _describe(plugin: str) -> tuple[PredictorSpec, int] | _Failure:
@@ -108,6 +110,10 @@ def _describe_named(plugin: str, words: ClassWords) -> PredictorSpec | _Failure:
     return _caught(lambda: _loaded(plugin).named(words).spec)
 
 
+def _refine(plugin: str, block: Block) -> ClassWords | _Failure:
+    return _caught(lambda: _loaded(plugin).refined(block))
+
+
 def _run(plugin: str, block: Block) -> BlockResult | _Failure:
     return _caught(lambda: _loaded(plugin).run(block))
 
@@ -116,7 +122,7 @@ def _caught(work: Callable[[], T]) -> T | _Failure:
     try:
         return work()
     except RsscGeoError as error:
-        return _Failure(str(error))
+        return _Failure(str(error), isinstance(error, NothingToClassifyError))
     except Exception as error:  # noqa: BLE001 -- sent as its message
         return _Failure(f"{type(error).__name__}: {one_line(error)}")
 
@@ -238,6 +244,15 @@ class DaskPool:
 
         return self._answered(ask)
 
+    def refined(self, block: Block) -> ClassWords:
+        """See ``Pool``."""
+
+        def ask() -> ClassWords:
+            task = self._client.submit(_refine, self._plugin, block, pure=False)
+            return _answer("of the cluster", task, "refine the classes")
+
+        return self._answered(ask)
+
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""
         number = next(self._numbers)
@@ -307,6 +322,8 @@ def _answer(worker: str, task: Future[T | _Failure], doing: str = "load the mode
             f"worker {worker} died while it loaded the model: is there enough memory?"
         ) from error
     if isinstance(answer, _Failure):
+        if answer.empty:
+            raise NothingToClassifyError(answer.message)
         raise RsscGeoError(f"worker {worker} cannot {doing}: {answer.message}")
     return answer
 

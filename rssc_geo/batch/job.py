@@ -18,11 +18,12 @@ from rssc_geo.batch.journal import (
     signatures,
     unchanged,
 )
-from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks
-from rssc_geo.inference import Plan, SceneRun, make_plan
+from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks, spec_hash
+from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
 from rssc_geo.models import ClassWords, ModelCard
 from rssc_geo.options import BatchSceneOptions, options_of, values_of
 from rssc_geo.output import LandUseSummary, make_target
+from rssc_geo.pipelines import sample_tiles
 from rssc_geo.raster import is_remote
 from rssc_geo.reports import Extras
 
@@ -258,8 +259,12 @@ def open_job(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:
     Raises an ``RsscGeoError`` for a raster, options or output that cannot be used.
     """
     started, options = time.monotonic(), job.options
-    spec = pool.spec if job.words is None else pool.named_spec(job.words)
+    words = job.words
+    spec = pool.spec if words is None else pool.named_spec(words)
     plan = job.plan(spec.card)
+    if words is not None and options.refine:
+        words = pool.refined(_sample(plan, spec, words))
+        spec = pool.named_spec(words)
     for path in job.results:
         path.parent.mkdir(parents=True, exist_ok=True)
     target = make_target(
@@ -268,5 +273,18 @@ def open_job(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:
     extras = Extras(options, target, plan)
     input_files = signatures({*job.source, *plan.inputs()}, job.folder)
     run = SceneRun(plan, target, spec)
-    blocks = cut_blocks(run, tiles=BATCHES * pool.batch_size, words=job.words)
+    blocks = cut_blocks(run, tiles=BATCHES * pool.batch_size, words=words)
     return OpenJob(job, run, extras, blocks, input_files, started)
+
+
+def _sample(plan: Plan, spec: PredictorSpec, words: ClassWords) -> Block:
+    """The tiles of a scene that its classes are refined on."""
+    return Block(
+        plan.scene,
+        plan.grid,
+        plan.radiometry,
+        sample_tiles(plan),
+        plan.options.min_valid,
+        spec_hash(spec),
+        words,
+    )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 from rssc_geo.batch.inputs import Jobs, Problem
 from rssc_geo.batch.job import Job, JobState
 from rssc_geo.batch.journal import SceneFigures
-from rssc_geo.batch.worker import processors
 from rssc_geo.errors import RsscGeoError
+from rssc_geo.inference import estimated_seconds
 from rssc_geo.models import ModelCard
 from rssc_geo.progress import duration
 
@@ -42,7 +42,8 @@ class SceneEstimate:
     """A scene of a plan, or the reason why there is none.
 
     ``state``: "done" or "empty" by an earlier run, "failed" now or (``known``) then, "waiting";
-    ``bytes_in``: None where that is not known without reading (a URL).
+    ``bytes_in``: None where that is not known without reading (a URL); ``seconds_on_cpu``: on this
+    machine's processor, None where the model's card gives no rate.
     """
 
     id: str
@@ -55,18 +56,17 @@ class SceneEstimate:
     bytes_in: int | None = None
     error: str = ""
     known: bool = False
+    seconds_on_cpu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """The plan of a batch.
 
-    ``plan``: the scenes and the inputs that give none; ``cpu_tiles_per_s``: rate of the model on
-    one core, None where its card gives none.
+    ``plan``: the scenes and the inputs that give none.
     """
 
     plan: tuple[SceneEstimate, ...]
-    cpu_tiles_per_s: float | None
 
     @property
     def scenes(self) -> int:
@@ -77,7 +77,8 @@ class BatchPlan:
         """Sums, and the plan, as plain data; seconds are those of this machine's processors."""
         tiles = sum(entry.tiles for entry in self.plan)
         cells = sum(entry.cells for entry in self.plan)
-        rate = self.cpu_tiles_per_s
+        seconds = [entry.seconds_on_cpu for entry in self.plan if entry.state == "waiting"]
+        known = [value for value in seconds if value is not None]
         return {
             "scenes": self.scenes,
             "skipped": sum(entry.state == "done" for entry in self.plan),
@@ -92,7 +93,7 @@ class BatchPlan:
             "bytes_in": sum(entry.bytes_in or 0 for entry in self.plan),
             "estimated_bytes_out": cells * _BYTES_A_CELL + self.scenes * _BYTES_A_MAP,
             "estimated_seconds_on_cpu": (
-                None if rate is None else round(tiles / (rate * processors()), 1)
+                round(sum(known), 1) if len(known) == len(seconds) else None
             ),
             "plan": [asdict(entry) for entry in self.plan],
         }
@@ -120,7 +121,7 @@ def estimate_batch(
         )
         for problem in jobs.problems
     ]
-    return BatchPlan((*scenes, *none), card.cpu_tiles_per_s)
+    return BatchPlan((*scenes, *none))
 
 
 def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
@@ -142,6 +143,7 @@ def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
         tiles=len(plan.unit_cells.tiles()),
         cells=int(plan.selected.sum()),
         bytes_in=sum(local) if local else None,
+        seconds_on_cpu=estimated_seconds(plan, card),
     )
 
 

@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _BLOCKS_A_DEVICE = 2
 """Blocks at once a device: one is read while the model works on the other."""
 
+_NAMED = 32
+"""Sets of named classes that a worker holds; refined ones are of one scene each."""
 
 BATCHES = 8
 """Model batches a block.
@@ -231,7 +234,7 @@ class Worker:
         self.name = name
         self._spec_hash = spec_hash(spec)
         self._predictor = predictor
-        self._named: dict[ClassWords, Worker] = {}
+        self._named: OrderedDict[ClassWords, Worker] = OrderedDict()
         self._input_size = input_size
         self._reading_threads = reading_threads
         self._lock, self._naming = threading.Lock(), threading.Lock()
@@ -246,8 +249,10 @@ class Worker:
 
         Raises ``UsageError`` for words that mean nothing to the model.
         """
+        import torch
+
         from rssc_geo.inference import Predictor
-        from rssc_geo.models import name_classes
+        from rssc_geo.models import name_classes, vectors_of, with_vectors
 
         with self._naming:
             if words not in self._named:
@@ -255,6 +260,10 @@ class Worker:
                 if not isinstance(own, Predictor):
                     raise TypeError(f"{type(own).__name__} has no model whose classes can be named")
                 model = name_classes(own.model, dict(words.words), other=words.other)
+                if words.vectors:
+                    before = vectors_of(model)
+                    vectors = torch.frombuffer(bytearray(words.vectors), dtype=torch.float32)
+                    model = with_vectors(model, vectors.reshape(before.shape).to(before))
                 predictor = Predictor(model, own.captioner, own.compute)
                 worker = Worker(
                     predictor.spec,
@@ -265,7 +274,43 @@ class Worker:
                 )
                 worker._lock = self._lock
                 self._named[words] = worker
+                while len(self._named) > _NAMED:
+                    self._named.popitem(last=False)
             return self._named[words]
+
+    def refined(self, block: Block) -> ClassWords:
+        """The words of a block, with vectors moved towards the clusters that its tiles form.
+
+        Raises ``NothingToClassifyError`` where no tile has data, ``InputError`` where the raster
+        cannot be read, ``UsageError`` for words that mean nothing to the model.
+        """
+        if block.words is None:
+            raise ValueError("the classes of this block have no words")
+        return replace(block.words, vectors=self.named(block.words).moved_vectors(block))
+
+    def moved_vectors(self, block: Block) -> bytes:
+        """The vectors of this worker's named classes, moved; float32 (C, X). See ``refined``."""
+        from rssc_geo.inference import Predictor
+        from rssc_geo.pipelines import refined_vectors
+
+        own = self._predictor
+        if not isinstance(own, Predictor):
+            raise TypeError(f"{type(own).__name__} has no model whose classes can be refined")
+        with self._reader(block) as reader, self._lock:
+            vectors = refined_vectors(
+                own.model, reader, source=block.scene.source, min_valid=block.min_valid
+            )
+        return vectors.float().cpu().numpy().tobytes()
+
+    def _reader(self, block: Block) -> TileReader:
+        return TileReader(
+            block.scene,
+            block.grid,
+            block.radiometry,
+            out_size=self._input_size,
+            tiles=block.tiles.tolist(),
+            threads=self._reading_threads,
+        )
 
     def run(self, block: Block) -> BlockResult:
         """Classify a block's tiles.
@@ -284,15 +329,7 @@ class Worker:
                 " with the same"
             )
         cells = _all_cells(block.grid, block.min_valid)
-        reader = TileReader(
-            block.scene,
-            block.grid,
-            block.radiometry,
-            out_size=self._input_size,
-            tiles=block.tiles.tolist(),
-            threads=self._reading_threads,
-        )
-        with reader:
+        with self._reader(block) as reader:
             tiles = _TimedTiles(iter(reader))
             predictor = _SharedPredictor(self._predictor, self._lock)
             batches = predict_tiles(tiles, cells, predictor, embed=block.embed)
@@ -436,6 +473,12 @@ class Pool(Protocol):
         Raises ``UsageError`` for words that mean nothing to the model.
         """
 
+    def refined(self, block: Block) -> ClassWords:
+        """The words of a block, with vectors moved towards the clusters that its tiles form.
+
+        Raises ``NothingToClassifyError`` where no tile has data.
+        """
+
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """Start a block; ``done`` is called with its result or its error, in any thread.
 
@@ -479,6 +522,10 @@ class LocalPool:
     def named_spec(self, words: ClassWords) -> PredictorSpec:
         """See ``Pool``."""
         return self._first.named(words).spec
+
+    def refined(self, block: Block) -> ClassWords:
+        """See ``Pool``."""
+        return self._first.refined(block)
 
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""

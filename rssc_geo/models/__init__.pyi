@@ -40,6 +40,8 @@ from .named_classes import class_embeddings as class_embeddings
 from .named_classes import in_vocabulary as in_vocabulary
 from .named_classes import name_classes as name_classes
 from .named_classes import refine_texts as refine_texts
+from .named_classes import vectors_of as vectors_of
+from .named_classes import with_vectors as with_vectors
 from .network import Alignment as Alignment
 from .network import DualAttentionClassifier as DualAttentionClassifier
 from .network import DualAttentionLevel as DualAttentionLevel

@@ -117,6 +117,29 @@ def name_classes(
     return dataclasses.replace(named, choice=None, familiarity=None)
 
 
+def with_vectors(named: Model, vectors: torch.Tensor) -> Model:
+    """A model of named classes (:func:`name_classes`) with other unit vectors (C, X) for its texts.
+
+    The classes come first, then the background of "other", as :func:`vectors_of` gives them. The
+    name of the model tells it apart.
+    """
+    head = named.network
+    assert isinstance(head, ZeroShotHead)  # noqa: S101 -- what name_classes returns
+    count = len(head.texts)
+    background = None if head.background is None else vectors[count:]
+    inner = dataclasses.replace(named, network=head.network)
+    moved = ZeroShotHead(inner, vectors[:count], background)
+    card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
+    return dataclasses.replace(named, card=card, network=moved)  # type: ignore[arg-type]
+
+
+def vectors_of(named: Model) -> torch.Tensor:
+    """The unit vectors (C, X) of a model of named classes: the classes, then the background."""
+    head = named.network
+    assert isinstance(head, ZeroShotHead)  # noqa: S101 -- what name_classes returns
+    return head.texts if head.background is None else torch.cat([head.texts, head.background])
+
+
 def refine_texts(alignment: Alignment, texts: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
     """Text embeddings (C, X) of classes, moved towards the images most similar to them.
 

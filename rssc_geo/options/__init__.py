@@ -47,7 +47,7 @@ from rssc_geo.options.models import DeviceOptions as DeviceOptions
 from rssc_geo.options.models import ImportOptions as ImportOptions
 from rssc_geo.options.models import ModelInfoOptions as ModelInfoOptions
 from rssc_geo.options.models import ModelOptions as ModelOptions
-from rssc_geo.options.models import OtherClassOptions as OtherClassOptions
+from rssc_geo.options.models import NamedClassOptions as NamedClassOptions
 from rssc_geo.options.models import PredictorOptions as PredictorOptions
 from rssc_geo.options.rasters import InfoOptions as InfoOptions
 from rssc_geo.options.rasters import ReadingOptions as ReadingOptions

@@ -8,7 +8,6 @@ from rssc_geo.options.declaration import (
     CAPTIONS,
     CHOICE,
     INPUT,
-    MODEL,
     OUTPUT,
     RASTER,
     TILES,
@@ -21,7 +20,7 @@ from rssc_geo.options.models import (
     DescribingOptions,
     DeviceOptions,
     ModelOptions,
-    OtherClassOptions,
+    NamedClassOptions,
     PredictorOptions,
 )
 from rssc_geo.options.rasters import SourceOptions, TilingOptions
@@ -202,15 +201,8 @@ class ClassifyOptions(MapOptions, PredictorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions, OtherClassOptions):
+class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions, NamedClassOptions):
     """Options of ``zero-shot``."""
-
-    refine: bool = option(
-        "Move the classes towards the clusters of this raster's tiles (looks twice).",
-        MODEL,
-        FLAG,
-        default=False,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

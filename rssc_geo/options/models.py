@@ -127,8 +127,8 @@ class CaptionerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherClassOptions:
-    """Classes beside those that are named by words."""
+class NamedClassOptions:
+    """How classes that are named by words are used."""
 
     other: bool = option(
         "Also a class for what is none of these.",
@@ -136,6 +136,13 @@ class OtherClassOptions:
         FLAG,
         default=True,
         negative="--no-other",
+        row=True,
+    )
+    refine: bool = option(
+        "Move the classes towards the clusters of each raster's tiles, which are read twice.",
+        MODEL,
+        FLAG,
+        default=False,
         row=True,
     )
 

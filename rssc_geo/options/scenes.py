@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from rssc_geo.options.declaration import BATCH, COMPUTING, MODEL, OUTPUT, RASTER, SEARCH, option
 from rssc_geo.options.kinds import COUNT, CRS, FILE, FLAG, NAME, NAMES, Kind, choice, numbers
 from rssc_geo.options.maps import SceneOptions
-from rssc_geo.options.models import DeviceOptions, ModelOptions, OtherClassOptions, PredictorOptions
+from rssc_geo.options.models import DeviceOptions, ModelOptions, NamedClassOptions, PredictorOptions
 from rssc_geo.options.rasters import TilingOptions
 from rssc_geo.options.runs import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSceneOptions(SceneOptions, OtherClassOptions):
+class BatchSceneOptions(SceneOptions, NamedClassOptions):
     """Options that may differ from scene to scene of a batch."""
 
     classes: str | None = option(

@@ -68,7 +68,7 @@ def test_a_dry_run_counts_only_what_is_left(rssc: Rssc, home: Path, bundle: Path
     before = (home / "maps" / NAME).read_bytes()
     done = rssc(*words, "--dry-run")
     assert done.code == 5
-    assert "1 scenes to do (2 are done), 8 tiles" in done.out
+    assert "1 scenes to do (2 are done), 8 cells" in done.out
     assert "c.tif" in done.err
     assert "(failed before: --retry-failed tries again)" in done.err
     plan = json.loads(rssc(*words, "--dry-run", "--retry-failed", "--json").out)
