@@ -1,13 +1,14 @@
 """Accuracy against the share of pictures that a large captioner is asked about.
 
-    python benchmarks/adaptive.py AID_FOLDER [-o CURVE.png] [--model compact] [--seed 0]
+    python benchmarks/adaptive.py ../shared/data [-o CURVE.png] [--model compact] [--seed 0]
         [--pictures N]
 
-This is about `--caption-when uncertain`. On the test part of the data set, as in training. No large
-model runs here: what people wrote stands in for its captions (an upper bound: most of these
-captions name the class), and the model's own captioner for those of a weak one. Pictures are
-captioned in the order of the image-only confidence, the least sure first. "At random": the same
-share of pictures drawn at random, which lies on the straight line between none and all.
+This is about `--caption-when uncertain`. On the test part of AID, as in training: of the four data
+sets it is the one whose pictures have sentences of their own. No large model runs here: what people
+wrote stands in for its captions (an upper bound: most of these captions name the class), and the
+model's own captioner for those of a weak one. Pictures are captioned in the order of the image-only
+confidence, the least sure first. "At random": the same share of pictures drawn at random, which
+lies on the straight line between none and all.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from common import DATA_SETS
 
 from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.models import Model, load_bundle
 from rssc_geo.options import EvaluateOptions
-from rssc_geo.training import SceneImages, load_image_folder, stratified_split
+from rssc_geo.training import SceneImages, load_data_sets, stratified_split
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.01)
 
@@ -78,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("data", type=Path, help="folder of the four data sets and taxonomy.json")
     parser.add_argument("-o", "--output", type=Path, default=Path("adaptive.png"))
     parser.add_argument("--model", default="compact")
     parser.add_argument(
@@ -88,7 +90,8 @@ def main() -> None:
     options = parser.parse_args()
 
     model = load_bundle(options.model)
-    data = load_image_folder(options.dataset, size=model.card.input_size[0])
+    size, aid = model.card.input_size[0], options.data / DATA_SETS[0]
+    data = load_data_sets([aid], size=size, taxonomy=options.data / "taxonomy.json")
     test = stratified_split(data, seed=options.seed)["test"]
     if options.pictures is not None:
         test = np.random.default_rng(0).permutation(test)[: options.pictures]

@@ -77,12 +77,12 @@ def _compare(
     """Print the table of baselines."""
     if polygons.raster or polygons.labels or target.output:
         raise UsageError("--raster, --labels and --output have no effect with --baselines")
-    if len(dataset) != 1:
-        raise UsageError("--baselines needs one DATASET folder and --work")
+    if not dataset:
+        raise UsageError("--baselines needs a DATASET folder and --work")
 
     from rssc_geo.evaluation import compare_baselines
 
-    table = compare_baselines(model, dataset[0], options)
+    table = compare_baselines(model, dataset, options)
     if printing.json:
         print_json(table.as_dict())
     else:

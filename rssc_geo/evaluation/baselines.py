@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import InputError, UsageError
 from rssc_geo.evaluation.evaluate import trained_as
 from rssc_geo.inference import choose_compute
 from rssc_geo.models import (
@@ -33,6 +33,7 @@ from rssc_geo.models import (
 )
 from rssc_geo.options import BaselineOptions
 from rssc_geo.training import (
+    DataSets,
     Features,
     FusionData,
     FusionRecipe,
@@ -41,10 +42,11 @@ from rssc_geo.training import (
     SceneImages,
     Split,
     cache_features,
+    data_sets,
     identity,
     is_kept,
     keeping,
-    load_image_folder,
+    load_data_sets,
     logits_of,
     mcnemar,
     share_work,
@@ -55,17 +57,28 @@ from rssc_geo.training import (
 
 log = logging.getLogger(__name__)
 
-IMAGE_ONLY = "image only, dual attention on learned queries"
+IMAGE_ONLY = "image only"
 TEXT_ONLY = "text only, own captions"
 GENERATED = "dual attention, own captions"
 _HELD = ("val", "test")
+_QUERIES = 8
 Captions = Literal["own", "none", "human"]
 Logits = Mapping[str, NDArray[np.float32]]
 """Logits (N, C) of the parts "val" and "test"."""
 
 
 class TextOnly(DualAttentionClassifier):
-    """Words alone: self-attention over them, their mean; zeros where the image's half would be."""
+    """Words alone: self-attention over them, their mean; zeros where the image's half would be.
+
+    There is no image head, which would read the image; learned queries stand before the words, so
+    that a picture without any can be read.
+    """
+
+    def __init__(
+        self, *, image_head: bool = False, learned_queries: int = 0, **settings: Any
+    ) -> None:
+        del image_head
+        super().__init__(learned_queries=learned_queries or _QUERIES, **settings)
 
     def fuse(
         self,
@@ -98,18 +111,22 @@ class Concatenation(DualAttentionClassifier):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: overall accuracy of each seed on the validation and the test part."""
+    """One line of the table: overall accuracy of each seed on parts of the data.
+
+    ``described``: on the pictures of the test part that people have written about.
+    """
 
     name: str
     validation: tuple[float, ...]
     test: tuple[float, ...]
+    described: tuple[float, ...]
 
     def __str__(self) -> str:
         cells = [
             f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
-            for values in (self.validation, self.test)
+            for values in (self.validation, self.test, self.described)
         ]
-        return f"| {self.name} | {cells[0]} | {cells[1]} |"
+        return f"| {self.name} | {' | '.join(cells)} |"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +142,8 @@ class Comparison:
     def markdown(self) -> str:
         """The table and the tests as text."""
         lines = [
-            "| trained on → read at the test | validation | test |",
-            "|---|---|---|",
+            "| trained on → read at the test | validation | test | test, described by people |",
+            "|---|---|---|---|",
             *map(str, self.rows),
             "",
         ]
@@ -173,21 +190,27 @@ class ArmData:
 
 
 def compare_baselines(
-    model: str | Path | Model, dataset: str | Path, options: BaselineOptions
+    model: str | Path | Model, dataset: DataSets, options: BaselineOptions
 ) -> Comparison:
-    """Train the baselines and the dual attention on an image folder with captions, and compare.
+    """Train the baselines and the dual attention on data sets with captions, and compare.
+
+    The classes are those of the model. Where it has an image head, the arms that read the image
+    have the same one: "image only" is that head as it is, and concatenation and dual attention
+    learn what words add to it.
 
     Parameters
     ----------
     model : embedded name, bundle folder or hub id, or a loaded one; split, folds, views and recipes
         are those of its training, as its card tells, unless the options say otherwise
-    dataset : a folder with one folder of pictures a class, and captions.jsonl
+    dataset : a folder with one folder of pictures a class, and captions.jsonl; or several such
+        folders. ``options.taxonomy`` says what the labels of each mean
     options : ``baselines``: how often each is trained, at least twice; ``work``: the work folder of
         the model's training, whose cached tokens and captioners are used; another folder is filled
         again
 
     Raises ``UsageError`` for a model without a captioner, pictures without captions, or a split
-    without a test part; ``InputError`` for a work folder of another split.
+    without a test part that people have written about; ``InputError`` for classes that are not the
+    model's, and for a work folder of another split.
     """
     seeds: int | None = options.baselines
     if seeds is None or seeds < 2 or options.work is None:
@@ -203,12 +226,21 @@ def compare_baselines(
         fusion = dataclasses.replace(recipe.fusion, epochs=options.fusion_epochs)
         recipe = dataclasses.replace(recipe, fusion=fusion)
     work, device = Path(options.work), choose_compute(options.device).device
-    data = load_image_folder(dataset, size=model.card.input_size[0])
+    folders = data_sets(dataset)
+    data = load_data_sets(folders, size=model.card.input_size[0], taxonomy=options.taxonomy)
+    if data.classes != tuple(known.name for known in model.card.classes):
+        raise InputError(
+            f"the classes of the pictures are not those of {model.card.name}, in their order;"
+            " --taxonomy names the file that it was trained with"
+        )
     if not any(data.captions):
-        raise UsageError(f"{dataset} has no captions.jsonl: there is nothing to compare")
+        told = ", ".join(map(str, folders))
+        raise UsageError(f"{told}: no captions.jsonl, there is nothing to compare")
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     if not len(split["test"]):
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
+    if not any(data.captions[row] for row in split["test"].tolist()):
+        raise UsageError("people wrote of no picture of the test part: there is nothing to compare")
     share_work(work, recipe=recipe)
     model.network.to(device).eval()
     features = cache_features(
@@ -262,10 +294,19 @@ def compare_arms(
         found = logits[name][seed][part]
         return np.asarray(found.argmax(1) == data.data.truth(found, data.split[part]))
 
-    def accuracies(name: str, part: str) -> tuple[float, ...]:
-        return tuple(float(right(name, seed, part).mean()) for seed in range(seeds))
+    described = np.array([bool(data.data.captions[row]) for row in data.split["test"].tolist()])
 
-    rows = tuple(Row(name, accuracies(name, "val"), accuracies(name, "test")) for name in logits)
+    def row(name: str) -> Row:
+        validation = [right(name, seed, "val") for seed in range(seeds)]
+        test = [right(name, seed) for seed in range(seeds)]
+        return Row(
+            name,
+            tuple(float(found.mean()) for found in validation),
+            tuple(float(found.mean()) for found in test),
+            tuple(float(found[described].mean()) for found in test),
+        )
+
+    rows = tuple(row(name) for name in logits)
     return Comparison(
         rows,
         tuple(mcnemar(right(GENERATED, seed), right(IMAGE_ONLY, seed)) for seed in range(seeds)),
@@ -317,6 +358,8 @@ class _Arm:
         torch.manual_seed(seed)
         network = self.network(classes=len(model.card.classes), **model.card.network)
         network.text_encoder.load_state_dict(model.network.text_encoder.state_dict())
+        if network.image_head is not None and model.network.image_head is not None:
+            network.image_head.load_state_dict(model.network.image_head.state_dict())
         trained = dataclasses.replace(model, network=network.to(model.network.queries.device))
         rows = data.split["val"]
 

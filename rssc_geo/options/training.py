@@ -174,7 +174,7 @@ class EvaluateOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineOptions(SplitOptions, DeviceOptions):
+class BaselineOptions(SplitOptions, TaxonomyOptions, DeviceOptions):
     """Options of ``evaluate --baselines``."""
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)

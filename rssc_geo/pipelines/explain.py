@@ -308,7 +308,8 @@ class _ChosenCells:
             probabilities = self._shares.adapt(probabilities[None])[0]
         order = np.argsort(-probabilities, kind="stable")
         best, second = int(order[0]), int(order[1])
-        words_read = bool(caption) and model.reads(source)
+        # The cells of a fine map have their class by their features alone.
+        words_read = bool(caption) and model.reads(source) and self._plan.blocks is None
         reasons = attribute(
             model,
             data.pixels,

@@ -10,6 +10,7 @@ from .data import data_sets as data_sets
 from .data import deal_folds as deal_folds
 from .data import load_data_sets as load_data_sets
 from .data import load_image_folder as load_image_folder
+from .data import read_picture as read_picture
 from .data import stratified_split as stratified_split
 from .end_to_end import train_layers as train_layers
 from .few_shot.labels import labels_mark as labels_mark

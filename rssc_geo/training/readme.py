@@ -81,7 +81,14 @@ def _reading(card: ModelCard) -> str:
     if card.captioner is None:
         return "reads no captions: it was trained without"
     if card.reads_own_captions:
-        return "reads the captions it writes itself: that was better on the validation part"
+        own, none = (
+            card.accuracy.get(f"test_{name}_captions", {}).get("overall_accuracy")
+            for name in ("own", "no")
+        )
+        measured = f" (test: {own:.4f} with them, {none:.4f} with none)" if own and none else ""
+        return (
+            f"reads the captions it writes itself: that was better on the validation part{measured}"
+        )
     return "does not read the captions it writes itself: that was no better on the validation part"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from affine import Affine
+from PIL import Image
 from shapely import Point, box
 
 from rssc_geo import load_model
@@ -277,42 +278,92 @@ def test_captions_may_lie_in_another_file(folder: Path, bundle: Path, tmp_path: 
     assert [texts for texts in found.data.captions if texts] == [("a wide river",)]
 
 
+@pytest.mark.parametrize("model", ["small_model", "fine_model"])
 @pytest.mark.parametrize("kind", [TextOnly, Concatenation])
-def test_baselines_read_what_they_say(kind: type, small_model: Model) -> None:
+def test_baselines_read_what_they_say(
+    kind: type, model: str, request: pytest.FixtureRequest
+) -> None:
     torch.manual_seed(0)
-    network = kind(classes=3, **small_model.card.network).eval()
-    ids, mask = small_model.tokenize(["a green field", "many houses"])
-    images = torch.randn(2, 4, 1024)
+    made: Model = request.getfixturevalue(model)
+    network = kind(classes=3, **made.card.network).eval()
+    width = network.image_encoder.width
+    ids, mask = made.tokenize(["a green field", "many houses"])
+    images = torch.randn(2, 4, width)
     with torch.inference_mode():
         first = network.classify(images, ids, mask)
-        other_image = network.classify(torch.randn(2, 4, 1024), ids, mask)
+        other_image = network.classify(torch.randn(2, 4, width), ids, mask)
         other_words = network.classify(images, ids.flip(0), mask.flip(0))
         alone = network.classify(images[:1], ids[:1], mask[:1])
     torch.testing.assert_close(first[:1], alone, atol=1e-5, rtol=0)
     assert not torch.allclose(first, other_words)
     assert torch.allclose(first, other_image) == (kind is TextOnly)
+    with torch.inference_mode():
+        assert network.classify(images).shape == (2, 3)  # without words
 
 
 @pytest.mark.slow
+def test_baselines_are_compared_on_several_data_sets(
+    small_model: Model, folder: Path, tmp_path: Path
+) -> None:
+    told = {"options": {"captioner": {"epochs": 1}, "views": 1, "val": 0.2, "test": 0.2}}
+    model = dataclasses.replace(
+        small_model, card=dataclasses.replace(small_model.card, training=told)
+    )
+    silent = tmp_path / "silent"
+    for name, source in (("any", "Field"), ("Town <b>", "Town <b>")):
+        (silent / "images" / name).mkdir(parents=True)
+        for path in (folder / "images" / source).iterdir():
+            with Image.open(path) as image:  # equal pictures would be for training alone
+                image.rotate(90).save(silent / "images" / name / path.name)
+    taxonomy = {
+        "groups": {"All": [known.name for known in model.card.classes]},
+        "sets": {"silent": {"any": ["Field", "River, wide"]}},
+    }
+    file = tmp_path / "taxonomy.json"
+    file.write_text(json.dumps(taxonomy), encoding="utf-8")
+    options = BaselineOptions(
+        baselines=2, fusion_epochs=1, taxonomy=str(file), work=str(tmp_path / "work"), device="cpu"
+    )
+    with pytest.raises(InputError, match="the classes of the pictures are not those of small"):
+        compare_baselines(model, silent, dataclasses.replace(options, taxonomy=None))
+    with pytest.raises(UsageError, match="no captions.jsonl, there is nothing to compare"):
+        compare_baselines(model, silent, options)
+    found = compare_baselines(model, [folder, silent], options)
+    by_name = {row.name: row for row in found.rows}
+    assert len(by_name) == 11
+    human = by_name["dual attention, human captions"]
+    # 4 test pictures a label: 20, of which the 12 of the first data set are described
+    assert all(round(value * 20, 6) % 1 == 0 for value in human.test)
+    assert all(round(value * 12, 6) % 1 == 0 for value in human.described)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["small_model", "fine_model"])
 def test_the_comparison_sees_where_words_help(
-    small_model: Model, data: SceneImages, tmp_path: Path
+    name: str, data: SceneImages, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Pictures that say nothing and captions that tell the class.
 
     Only what reads them gets it right.
     """
+    model: Model = request.getfixturevalue(name)
     data = dataclasses.replace(data, captions=(*data.captions[:59], ("this is a town",)))
-    features = Features(np.zeros((1, 60, 4, 1024), np.float16), np.ones((1, 60), np.float32))
+    tokens = np.zeros((1, 60, 4, model.network.image_encoder.width), np.float16)
+    features = Features(tokens, np.ones((1, 60), np.float32))
     words = ["field", "river", "trees"]
     generated = [[f"a {words[label]}" for label in data.labels.tolist()]]
     split = stratified_split(data, seed=0, val=0.2, test=0.3)
     recipe = FusionRecipe(18, learning_rate=3e-3, batch_size=12, min_tokens=0.5)
     arms = ArmData(data, features, split, generated)
-    table = compare_arms(small_model, arms, recipe, seeds=2, work=tmp_path)
+    table = compare_arms(model, arms, recipe, seeds=2, work=tmp_path)
     found = {row.name: np.mean(row.test) for row in table.rows}
     assert found[GENERATED] == 1.0
     assert found["text only, own captions"] == 1.0
     assert found[IMAGE_ONLY] < 0.5
+    silent = next(row for row in table.rows if row.name.endswith("→ no captions"))
+    if model.network.image_head is not None:  # both are that head
+        only = next(row for row in table.rows if row.name == IMAGE_ONLY)
+        assert (silent.validation, silent.test) == (only.validation, only.test)
     assert [test.only_second for test in table.paired] == [0, 0]
     assert all(test.p_value < 0.05 for test in table.paired)
     lines = table.markdown().splitlines()

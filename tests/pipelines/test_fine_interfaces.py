@@ -1,5 +1,6 @@
 """Commands that read single tiles work on models of fine maps too."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 import rssc_geo
 from rssc_geo import ClassifyOptions, ExplainOptions, TilingOptions, ZeroShotOptions
-from rssc_geo.models import Alignment, Model, load_card, save_bundle
+from rssc_geo.models import END, Alignment, Model, load_card, save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,11 @@ def fine_bundle(fine_model: Model, tmp_path_factory: pytest.TempPathFactory) -> 
     alignment = Alignment(image_width=1032, text_width=32)
     card = dataclasses.replace(fine_model.card, alignment={"image_width": 1032, "text_width": 32})
     folder = tmp_path_factory.mktemp("bundles") / "fine"
-    model = dataclasses.replace(fine_model, card=card, alignment=alignment)
+    decoder = copy.deepcopy(fine_model.decoder)
+    assert decoder is not None
+    with torch.no_grad():
+        decoder.words.weight[: END + 1] = 0  # it writes words, not the end at once
+    model = dataclasses.replace(fine_model, card=card, alignment=alignment, decoder=decoder)
     save_bundle(folder, model, readme="# fine\n")
     return folder
 
@@ -36,14 +41,13 @@ def test_own_classes_by_words_are_mapped_as_finely(
 def test_a_fine_cell_is_explained_by_the_tile_around_it(
     fine_bundle: Path, fine_scene: Path, tmp_path: Path
 ) -> None:
-    options = ClassifyOptions(model=str(fine_bundle), captioner="none", device="cpu", smooth=False)
+    options = ClassifyOptions(model=str(fine_bundle), device="cpu", smooth=False)
     rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options)
     result = rssc_geo.explain(
         fine_scene,
         tmp_path / "why",
         ExplainOptions(
             model=str(fine_bundle),
-            captioner="none",
             device="cpu",
             result=str(tmp_path / "map.gpkg"),
             cells=1,
@@ -53,6 +57,8 @@ def test_a_fine_cell_is_explained_by_the_tile_around_it(
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
     written = cells.loc[(explained.row, explained.col)]
     assert explained.class_name == written["class"]
+    assert explained.caption == written["caption"] != ""
+    assert not explained.words_read  # captions of fine maps do not influence the class
     assert explained.confidence == pytest.approx(written["confidence"], abs=1e-4)
     assert explained.reasons.evidence.shape == (192, 192)
 

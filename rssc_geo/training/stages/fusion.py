@@ -76,9 +76,11 @@ def train_fusion(
     report : called after each epoch
 
     Returns the best validation accuracy. Raises ``InputError`` when the loss is not finite.
+
+    A network with an image head that is to read no words has nothing to learn: it stays as it is.
     """
     torch.manual_seed(seed)
-    if model.network.image_head is not None and not _has_words(data):
+    if model.network.image_head is not None and not _has_words(data, recipe):
         return validate()
     frozen = ["image_encoder.", "image_head."]
     if model.alignment is not None:
@@ -89,11 +91,12 @@ def train_fusion(
     return task.train(learned, report)
 
 
-def _has_words(data: FusionData) -> bool:
-    """Whether any training picture has a text."""
+def _has_words(data: FusionData, recipe: FusionRecipe) -> bool:
+    """Whether any training picture has a text that is read."""
     rows = data.rows.tolist()
-    generated = any(texts[row] for texts in data.generated for row in rows)
-    return generated or any(data.images.captions[row] for row in rows)
+    if recipe.generated and any(texts[row] for texts in data.generated for row in rows):
+        return True
+    return recipe.written > 0 and any(data.images.captions[row] for row in rows)
 
 
 class _FusionTask(Task[_Batch]):
