@@ -86,8 +86,9 @@ class TimmImageEncoder(nn.Module):
         self.scene_width: int = self.backbone.num_features
         self.width = self.scene_width
         self.ground: nn.Sequential | None = None
+        self.ground_stride: int | None = None
         if ground is not None:
-            self._stage, channels = _stage(self.backbone, architecture, ground)
+            self._stage, channels, self.ground_stride = _stage(self.backbone, architecture, ground)
             self.stride: int = self.backbone.feature_info[-1]["reduction"]
             self.ground = nn.Sequential(
                 nn.Conv2d(channels, ground["width"], 1, bias=False),
@@ -107,22 +108,27 @@ class TimmImageEncoder(nn.Module):
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """Normalized images (B, 3, H, W) → all looks that there are, (B, width, h, w)."""
-        if self.ground is None:
-            features: torch.Tensor = self.backbone.forward_features(images)
-            return features
-        scene, ground = self.looks(images)
-        rows, cols = scene.shape[2:]
-        return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
+        return joined_looks(*self.looks(images))
 
     def looks(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalized images (B, 3, H, W) → scene look (B, scene width, h, w) and ground look.
 
-        The latter is (B, ground width, h', w'), as fine as the stage that it reads.
+        The latter is (B, ground width, h', w'), as fine as the stage that it reads; without one it
+        has no numbers.
         """
         if self.ground is None:
-            raise ValueError("this encoder has no ground look")
+            features: torch.Tensor = self.backbone.forward_features(images)
+            return features, features[:, :0]
         scene, (early,) = self.backbone.forward_intermediates(images, indices=[self._stage])
         return scene, self.ground(early)
+
+
+def joined_looks(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
+    """Both looks (B, ·, h, w) and (B, ·, h', w') as one feature map as coarse as the first."""
+    if not ground.shape[1]:
+        return scene
+    rows, cols = scene.shape[2:]
+    return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
 
 
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:
@@ -155,8 +161,10 @@ def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, in
     return None if field > largest else (stride, field)
 
 
-def _stage(backbone: nn.Module, architecture: str, ground: Mapping[str, int]) -> tuple[int, int]:
-    """The stage that a ground look reads, and its channels."""
+def _stage(
+    backbone: nn.Module, architecture: str, ground: Mapping[str, int]
+) -> tuple[int, int, int]:
+    """The stage that a ground look reads, its channels and its stride."""
     known = ground.keys() == {"stage", "width"}
     if not known or not all(isinstance(value, int) for value in ground.values()):
         raise BundleError("a ground look has a stage and a width, no more")
@@ -166,7 +174,7 @@ def _stage(backbone: nn.Module, architecture: str, ground: Mapping[str, int]) ->
         raise BundleError(f"{architecture} has no stage {stage} for a ground look")
     if not 1 <= ground["width"] <= _LARGEST:
         raise BundleError(f"a ground look of {ground['width']} numbers cannot be meant")
-    return stage, stages[stage]["num_chs"]
+    return stage, stages[stage]["num_chs"], stages[stage]["reduction"]
 
 
 class TransformersImageEncoder(nn.Module):
