@@ -104,7 +104,7 @@ def _coarser(weights: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Weights (n, tokens) for tokens that are ``factor`` as wide, the last one filled up."""
     missing = -weights.shape[1] % factor
     filled = np.pad(weights, ((0, 0), (0, missing)))
-    return filled.reshape(len(weights), -1, factor).sum(2)
+    return np.asarray(filled.reshape(len(weights), -1, factor).sum(2))
 
 
 def _coarse(
