@@ -23,7 +23,7 @@ from rssc_geo.models import load_card
 
 SENTENCES = 5
 DESCRIPTION = (
-    "MobileNetV1 with a scene look and a ground look at 192 px, 27,000 static word vectors, dual"
+    "MobileNetV1 with scene and ground features at 192 px, 27,000 static word vectors, dual"
     " cross-attention, a two-layer captioner; 41 classes in 11 groups."
 )
 DATA = (
@@ -73,7 +73,7 @@ def main() -> None:
             model=options.model,
             taxonomy=str(options.data / "taxonomy.json"),
             work=str(work),
-            ground_look=(2, 256),
+            ground_features=(2, 256),
             schedule=((3, 160), (4, 192)),
             swa_epochs=4,
             learning_rate=1.2e-3,

@@ -23,14 +23,18 @@ EAST_M, NORTH_M = 421_000.0, 4_862_000.0
 """The north-west corner."""
 
 
-def write_scene(scene: DemoScene, path: Path) -> None:
-    """Write a scene as GeoTIFF; the folder is made if need be, an existing file is replaced."""
+def write_scene(scene: DemoScene, path: Path, *, shift_km: float = 0) -> None:
+    """Write a scene as GeoTIFF, ``shift_km`` further east than usual.
+
+    The folder is made if need be, an existing file is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = scene.mask.shape
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8",
         "photometric": "RGB",
-        "crs": CRS, "transform": Affine(scene.gsd_m, 0, EAST_M, 0, -scene.gsd_m, NORTH_M),
+        "crs": CRS,
+        "transform": Affine(scene.gsd_m, 0, EAST_M + 1000 * shift_km, 0, -scene.gsd_m, NORTH_M),
         "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2,
         "zlevel": 6,
     }  # fmt: skip
@@ -53,10 +57,14 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=7, help="another number, another landscape of the same plan"
     )
+    parser.add_argument(
+        "--shift-km", type=float, default=0, help="how much further east it lies (default 0)"
+    )
     arguments = parser.parse_args()
     if not 0.5 <= arguments.gsd <= 20:
         parser.error(f"--gsd must lie between 0.5 and 20 metres, not {arguments.gsd:g}")
-    write_scene(draw_scene(gsd_m=arguments.gsd, seed=arguments.seed), arguments.output)
+    scene = draw_scene(gsd_m=arguments.gsd, seed=arguments.seed)
+    write_scene(scene, arguments.output, shift_km=arguments.shift_km)
     print(arguments.output)
 
 

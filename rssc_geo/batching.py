@@ -26,7 +26,7 @@ class ShrinkingBatches:
         self._device = device
 
     def __call__(self, run: Callable[[slice], T], count: int) -> Iterator[T]:
-        """What ``run`` gives for each slice of ``range(count)``, in order and as it comes.
+        """The results of ``run`` for the slices of ``range(count)``, in order, each as it is ready.
 
         Raises ``RsscGeoError`` when a single tile does not fit.
         """
@@ -52,7 +52,7 @@ class ShrinkingBatches:
                 f"out of memory on {self._device} with a single tile; use another --device"
             )
         self.size = (failed + 1) // 2
-        log.warning("out of memory on %s: going on with batches of %d", self._device, self.size)
+        log.warning("out of memory on %s: continuing with batches of %d", self._device, self.size)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -60,7 +60,7 @@ class ShrinkingBatches:
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out.
 
-    CUDA raises a class of its own; MPS and the CPU's allocator only say so.
+    CUDA raises its own class; MPS and the CPU's allocator only have a message.
     """
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory")

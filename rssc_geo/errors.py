@@ -1,7 +1,7 @@
-"""What can go wrong, each with a message that says what was met and what to do.
+"""The errors of the program, each with a message that states what was found and what to do.
 
 The command line prints the message as one line and exits with the class's ``exit_code``: 1 when the
-job failed, 2 when it was asked for wrongly, 3 when there was nothing to classify.
+job failed, 2 for wrong usage, 3 when there was nothing to classify.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _LENGTH = 200
 
 
 def one_line(error: BaseException | str) -> str:
-    """A foreign message as one line of printable signs, shortened.
+    """A foreign message as one line of printable characters, shortened.
 
-    The kind of an error that says nothing.
+    The class of an error without a message.
     """
     words = "".join(sign if sign.isprintable() else " " for sign in str(error)).split()
     text = " ".join(words) or type(error).__name__
@@ -37,7 +37,7 @@ def escaped(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is most like one that is not: "; did you mean 'b'?", or "".
+    """A hint at the known name most similar to an unknown one: "; did you mean 'b'?", or "".
 
     Examples
     --------
@@ -55,7 +55,7 @@ class RsscGeoError(Exception):
 
 
 class UsageError(RsscGeoError):
-    """An option or argument that cannot be meant."""
+    """An invalid option or argument."""
 
     exit_code = 2
 

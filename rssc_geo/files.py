@@ -1,9 +1,9 @@
-"""Files and folders of results: they appear whole or not at all, and only where they may.
+"""Files and folders of results: they appear whole or not at all, and replace nothing without leave.
 
-What is being made lies beside its target under a hidden name that starts with the target's own and
-ends with ``.rssc-geo``, so that a rename within one file system announces it. Everything is synced
-before that rename. A result that is a symbolic link is followed: what it points to is replaced, the
-link stays.
+A result in progress lies beside its target under a hidden name that starts with the target's own
+and ends with ``.rssc-geo``, so that a rename within one file system completes it. Everything is
+synced before that rename. A result that is a symbolic link is followed: what it points to is
+replaced, the link stays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rssc_geo.errors import OutputError, UsageError, one_line
 _SUFFIX = ".rssc-geo"
 _HEADER_BYTES = 65536
 _BLOCKS, _BLOCK_BYTES = 64, 4096
-_NETWORK_S, _NETWORK_REQUESTS = 10, 16  # for what a server says of a file; at a time
+_NETWORK_S, _NETWORK_REQUESTS = 10, 16  # time limit of a request to a server; bytes read at a time
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 _TOKEN = re.compile("[0-9a-f]{16}")
 _MARKER = "staging.rssc-geo"
@@ -40,7 +40,7 @@ _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\
 
 
 def check_name(path: Path) -> None:
-    """Refuse a result's name that no file beside it, or no line of text, can hold.
+    """Refuse a result's name that is too long for the files beside it, or no single line of text.
 
     Raises ``UsageError``.
     """
@@ -57,7 +57,7 @@ def check_name(path: Path) -> None:
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Refuse before the work starts a file that could not be written at its end.
+    """Refuse, before the work starts, a file that could not be written at the end.
 
     Raises ``OutputError`` where the path is a folder, exists without ``overwrite``, or lies in a
     folder that is not there or takes no files; ``UsageError`` for its name.
@@ -101,9 +101,9 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
 
 
 def local_file(name: str | Path) -> str | None:
-    """The file or folder on this machine that a name of GDAL's leads to, None where there is none.
+    """The file or folder on this machine that a GDAL name refers to, None where there is none.
 
-    Of what lies in an archive (``/vsizip/a.zip/b.tif``) it is the archive.
+    For a file in an archive (``/vsizip/a.zip/b.tif``) it is the archive.
     """
     text = os.fspath(name)
     if not text.startswith("/vsi"):
@@ -121,7 +121,7 @@ def local_file(name: str | Path) -> str | None:
 
 
 def followed(path: Path) -> Path:
-    """Where a result is put: what a symbolic link points to, else the path itself.
+    """The path at which a result is put: the target of a symbolic link, else the path itself.
 
     Raises ``OutputError`` for links that lead in a circle.
     """
@@ -136,7 +136,7 @@ def followed(path: Path) -> Path:
 
 
 def relative_link(path: Path, folder: Path) -> str:
-    """A file as a link from a document in a folder; from the root where no way leads there.
+    """A file as a link from a document in a folder; absolute where no relative path exists.
 
     Examples
     --------
@@ -158,12 +158,12 @@ def relative_link(path: Path, folder: Path) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what is written there becomes ``path`` at the end.
 
-    Nothing is left when the block raises. Raises ``OutputError`` for what the file system says.
+    Nothing is left when the block raises. Raises ``OutputError`` for errors of the file system.
     """
     target = followed(path)
     made = _hidden(target)
     try:
-        # An exclusive new file, as readable as the umask makes all others.
+        # An exclusive new file, with the permissions of the umask.
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise write_error(path, error) from error
@@ -213,7 +213,7 @@ def atomic_folder(
 
 
 def _check_replaceable(target: Path, index: str, others: str, *, overwrite: bool) -> None:
-    """Refuse with ``OutputError`` what ``atomic_folder`` must not replace."""
+    """Refuse with ``OutputError`` a folder that ``atomic_folder`` must not replace."""
     check_name(target)
     taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
     if taken and not overwrite:
@@ -245,7 +245,7 @@ def _exchange(made: Path, place: Path) -> None:
 
 
 def _foreign(folder: Path, index: str, others: str) -> str:
-    """The first name in the folder of an earlier result that is none of its own."""
+    """The first name in the folder of an earlier result that does not belong to it."""
     own = re.compile(f"{re.escape(index)}(-wal|-shm)?|(?:{others})(\\.aux\\.xml)?")
     names = sorted(os.listdir(folder))
     return next((name for name in names if not own.fullmatch(name) or (folder / name).is_dir()), "")
@@ -264,7 +264,7 @@ class StagingFolder:
         self.folder = target.with_name(f".{target.name}{_SUFFIX}")
 
     def place(self, result: Path) -> Path:
-        """Where to make the file that will be ``result``; the names of results differ."""
+        """The path for the file that becomes ``result``; the names of results differ."""
         return self.folder / result.name
 
     def publish(self, results: Sequence[Path], *, obsolete: Iterable[Path] = ()) -> None:
@@ -302,7 +302,7 @@ class StagingFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(OutputError):  # what is left is recognized by the next run
+        with suppress(OutputError):  # the rest is recognized by the next run
             self._remove()
 
     def _remove(self) -> None:
@@ -332,10 +332,10 @@ class StagingFolder:
 
 
 def write_error(path: Path, reason: object) -> OutputError:
-    """The one error for a result that the file system does not take.
+    """The error for a result that cannot be written.
 
-    ``path``: the result, or the file in a staging folder that will be it; ``reason``: what was
-    raised, or in words.
+    ``path``: the result, or the file in a staging folder that becomes it; ``reason``: an exception,
+    or words.
     """
     folder = path.parent.parent if path.parent.name.endswith(_SUFFIX) else path.parent
     words = reason.strerror if isinstance(reason, OSError) else None
@@ -362,10 +362,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def fingerprint(files: Iterable[str | Path], *, network: bool = True) -> str:
-    """SHA-256 of what identifies files cheaply: name, size, time of change and ``content_mark``.
+    """SHA-256 of what identifies files cheaply: name, size, time of change, ``content_mark``.
 
-    Of what lies in an archive that is the archive's. What is on no disk counts by its name and,
-    with ``network``, by the ETag or time of change that a web server tells.
+    A file in an archive counts as the archive. A file on no disk counts by its name and, with
+    ``network``, by the ETag or time of change that a web server sends.
     """
     names = [os.fspath(file) for file in files]
     places = [local_file(name) for name in names]
@@ -409,7 +409,7 @@ def content_hash(path: Path) -> str:
 
 
 def _network_mark(name: str) -> str:
-    """What a web server says of a file's content; empty where none says anything."""
+    """A web server's ETag and time of change of a file; empty where it sends none."""
     url = re.sub(r"^/vsicurl(_streaming)?/", "", name)
     if not url.startswith(("http://", "https://")):
         return ""
@@ -423,18 +423,18 @@ def _network_mark(name: str) -> str:
 
 
 def _hidden(path: Path) -> Path:
-    """A new hidden name beside ``path``, which tells the machine and process that make it."""
+    """A new hidden name beside ``path``, with marks of the machine and process that make it."""
     token = f"{_machine()}{os.getpid():08x}{secrets.token_hex(2)}"
     return path.with_name(f".{path.name}.{token}{_SUFFIX}")
 
 
 def _machine() -> str:
-    """Four signs that tell this machine from others that share its folders."""
+    """Four characters that identify this machine among those that share its folders."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 
 
 def _tidy(path: Path) -> None:
-    """Delete what killed processes of this machine have left of ``path`` under hidden names."""
+    """Delete hidden files of ``path`` that killed processes of this machine have left."""
     start = f".{path.name}."
     for name in os.listdir(path.parent):
         token = name.removeprefix(start).removesuffix(_SUFFIX)
@@ -450,7 +450,7 @@ def _tidy(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether there is a process of that number; always, where that cannot be asked harmlessly."""
+    """Whether there is a process of that number; True where the check is not safe."""
     if os.name != "posix":
         return True
     try:
@@ -463,9 +463,9 @@ def _is_alive(process: int) -> bool:
 
 
 def _file_keys(path: str | Path) -> set[object]:
-    """What a file is known by, one of which two paths to it have in common.
+    """Identifiers of a file: two paths to the same file have one in common.
 
-    Its path without links, and what the file system says, which knows of hard links and of case.
+    Its path without links, and its number in the file system, which covers hard links and case.
     """
     keys: set[object] = {os.path.realpath(path)}
     try:

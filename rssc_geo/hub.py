@@ -1,6 +1,6 @@
 """Models as local files: from a folder, from inside the program, or from the Hugging Face hub.
 
-Nothing else in the program downloads models of its own. What the hub gives lies in the hub's cache;
+Nothing else in the program downloads models. Files from the hub are kept in the hub's cache;
 ``HF_HUB_OFFLINE`` is honored, as by everything that uses ``huggingface_hub``.
 """
 
@@ -36,12 +36,12 @@ def fetch(
     ----------
     name : a folder, a key of ``embedded``, or a hub id
     files : patterns of the files that are fetched from the hub; files in subfolders never are
-    what : the model in messages, such as "model 'owner/name'"
+    what : the model's name in messages, such as "model 'owner/name'"
     revision : branch, tag or commit on the hub; a folder has none
     embedded : folders that come with the program, by name
 
-    Raises ``BundleError``, one line, for a name that is nothing of these, for files that lead out
-    of their folder, or where the hub gives nothing.
+    Raises ``BundleError``, one line, for a name that is none of these, for links out of the folder,
+    or where the hub has no such files.
     """
     folder, text = Path(name).expanduser(), str(name)
     if folder.is_dir():
@@ -60,7 +60,7 @@ def fetch(
         found = snapshot_download(
             text, revision=revision, allow_patterns=list(files), ignore_patterns=["*/*"]
         )
-    except Exception as error:  # whatever the network makes the library raise
+    except Exception as error:  # the network can make the library raise anything
         raise _not_fetched(what, text, error, revision=revision) from error
     return Path(found)
 
@@ -92,8 +92,8 @@ def check_inside(folder: Path, files: Sequence[str], *, what: str) -> None:
 def fetch_file(name: str, file: str, *, what: str, other: str = "") -> Path:
     """One file of a folder, or of a hub repository.
 
-    ``other``: what else the name could have been, for the message ("timm model"). Raises
-    ``BundleError``, one line, where there is no such file, or the hub gives nothing.
+    ``other``: further valid types of names, for the message ("timm model"). Raises ``BundleError``,
+    one line, where there is no such file.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -112,18 +112,18 @@ def fetch_file(name: str, file: str, *, what: str, other: str = "") -> Path:
     except HFValidationError:
         kinds = f"folder, hub id (owner/name) or {other}" if other else "folder or hub id"
         raise BundleError(f"{what} is no {kinds}") from None
-    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: no network, no cache
+    except LocalEntryNotFoundError as error:  # is an EntryNotFoundError: no network, no cache
         raise _not_fetched(what, name, error) from error
     except EntryNotFoundError as error:
         raise BundleError(f"{what}: the hub's repository holds no {file}") from error
-    except Exception as error:  # gated, unknown, or whatever the network makes the library raise
+    except Exception as error:  # gated, unknown, or any error of the network
         raise _not_fetched(what, name, error) from error
 
 
 def _not_fetched(
     what: str, repository: str, error: Exception, *, revision: str | None = None
 ) -> BundleError:
-    """The line for a hub id for which there is no folder and the hub gives nothing."""
+    """The message for a hub id for which there is no folder and the hub has no files."""
     from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
@@ -135,7 +135,7 @@ def _not_fetched(
         return BundleError(f"{what}: the hub has no revision {revision!r} of it")
     at = f" --revision {revision}" if revision else ""
     return BundleError(
-        f"{what}: no such folder here, and the hub gave nothing ({one_line(error)}); "
+        f"{what}: no such folder, and not available from the hub ({one_line(error)}); "
         f"fetch it beforehand with 'hf download {repository}{at}', or pass a folder"
     )
 

@@ -1,4 +1,4 @@
-"""How a run tells how far it is, and times for people."""
+"""Progress of runs, and times as text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name ("classify"), how much of it is done, and how much there is."""
+"""Called with a stage's name ("classify"), how much of it is done, and its total."""
 
 
 _STEP = 0.01
-"""Events come when at least this share was done since the last one, and at a stage's ends."""
+"""Share done between two events, at least; a stage's start and end are reported, too."""
 
 
 class ProgressEvents:
     """Progress as plain data: ``{"event": "progress", "stage": …, "done": …, "total": …}``.
 
-    With ``seconds_left`` of the stage, by the pace so far.
+    With ``seconds_left`` of the stage, by the rate so far.
     """
 
     def __init__(self, send: Callable[[dict[str, object]], None]) -> None:
@@ -31,7 +31,7 @@ class ProgressEvents:
         self._first, self._started = 0, 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Send how much of a stage is done, where it is news."""
+        """Send how much of a stage is done, unless it changed too little."""
         if stage != self._stage:
             self._first, self._started = done, time.monotonic()
         step = done - self._last >= max(1, total * _STEP)
@@ -42,7 +42,7 @@ class ProgressEvents:
         self._stage = stage
 
     def _left(self, done: int, total: int) -> float | None:
-        """None before anything is known; what an earlier run did tells nothing of the pace."""
+        """None at the start; work of an earlier run does not count for the rate."""
         if done <= self._first:
             return None
         pace = (time.monotonic() - self._started) / (done - self._first)
@@ -77,7 +77,7 @@ class ProgressBar:
 
 @contextmanager
 def reporting(progress: Progress | bool | None) -> Iterator[Progress]:  # noqa: FBT001 -- as tqdm's
-    """What a public function's ``progress`` means: True is a bar, False or None nothing."""
+    """The function for a public function's ``progress``: True is a bar, False or None nothing."""
     if callable(progress):
         yield progress
     elif progress:
@@ -95,7 +95,7 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: ``2 h 05 min``, ``3 min 20 s``, ``4.2 s``."""
+    """A time as text: ``2 h 05 min``, ``3 min 20 s``, ``4.2 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -2,11 +2,10 @@
 
 A request is a JSON object: ``id``, the name of a ``command``, its arguments (``raster``,
 ``labels``, ``output``) and its ``options`` by name, as ``rssc_geo.options`` describes them. Every
-answer carries the request's ``id`` and is the event that the command itself prints with
-``--progress json``: any number of ``progress``, then one ``result`` or ``error``.
-``{"cancel": id}`` ends a request at its next step. What cannot be meant costs one answer, never the
-process. A client who cannot wait for the next step ends the process: files appear whole or not at
-all.
+answer has the request's ``id`` and is the event that the command itself prints with ``--progress
+json``: any number of ``progress``, then one ``result`` or ``error``. ``{"cancel": id}`` ends a
+request at its next step. An invalid request gets one error as answer and never ends the process. A
+client that cannot wait for the next step ends the process: files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -45,20 +44,20 @@ Id = str | int
 
 _INTERRUPTED = 130
 _COMMANDS = ("load", "info", "classify", "explain", "train")
-"""All that a request can ask for; ``train`` is that on polygons, ``load`` only loads a model."""
+"""The commands of requests; ``train`` is that on polygons, ``load`` only loads a model."""
 _KEPT = 2
-"""Models that stay loaded: the one that maps and the one that was trained just now."""
+"""Number of models that stay loaded: the one that maps and the one that was trained last."""
 
 
 class CancelledError(RsscGeoError):
-    """A request that its sender does not want any more."""
+    """A request that was cancelled."""
 
     exit_code = _INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be done. ``arguments``: texts by name; ``options``: plain data by name."""
+    """A request. ``arguments``: texts by name; ``options``: plain data by name."""
 
     id: Id
     command: str
@@ -74,7 +73,7 @@ class Request:
     def read_options(self, group: type) -> Any:
         """The options as an instance of ``group``, a dataclass of ``rssc_geo.options``.
 
-        ``UsageError`` for one that is unknown, or stands on a command line alone.
+        ``UsageError`` for one that is unknown, or allowed on the command line only.
         """
         known = {option.name: option for option in options_of(group)}
         values = {}
@@ -92,7 +91,7 @@ Verb = Callable[[Request, Progress], dict[str, Any]]
 
 
 class Service:
-    """Takes requests from one thread, answers them in another: that which calls ``run``.
+    """Takes requests in one thread, answers them in the one that calls ``run``.
 
     ``send`` is called from both, with one JSON object each time.
 
@@ -166,7 +165,7 @@ class Service:
             result = self._verbs[request.command](request, progress)
         except RsscGeoError as error:
             self._fail(request.id, error)
-        except Exception as error:  # the last net, as that of the command line
+        except Exception as error:  # last resort, as on the command line
             log.debug("traceback", exc_info=True)
             self._fail(request.id, error)
         else:
@@ -182,12 +181,12 @@ class Service:
         self._send({"id": known, **answer})
 
     def _predictor(self, options: PredictorOptions) -> Predictor:
-        """The model that the options name, without their choice of classes: a loaded one if any."""
+        """The model that the options name, without their choice of classes; loaded if need be."""
         from rssc_geo.inference import choose_compute, load_predictor
         from rssc_geo.models import load_card
 
         compute = choose_compute(options.device, dtype=options.dtype, batch_size=options.batch_size)
-        card = load_card(options.model, revision=options.revision)  # trained anew, it is another
+        card = load_card(options.model, revision=options.revision)  # trained again, it is another
         dtype = str(compute.dtype).removeprefix("torch.")
         options = replace(options, dtype=dtype, only_classes=(), exclude_classes=())
         key = (options, tuple(sorted(card.sha256.items())), card.classes)
@@ -249,7 +248,7 @@ _ARGUMENTS = ("raster", "labels", "output")
 
 
 def _request(found: Any) -> Request:
-    """A request in plain data; ``UsageError`` for what is none."""
+    """A request from plain data; ``UsageError`` for an invalid one."""
     if not isinstance(found, dict):
         raise UsageError("a request is a JSON object")
     unknown = sorted(set(found) - {"id", "command", "options", *_ARGUMENTS})

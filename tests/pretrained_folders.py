@@ -5,9 +5,12 @@ No test itself.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
@@ -100,3 +103,20 @@ def save_clip(folder: Path) -> CLIPModel:
         image_mean=[0.4] * 3, image_std=[0.3] * 3, size={"height": 16, "width": 16}
     ).save_pretrained(folder)
     return model.eval()
+
+
+def save_pictures(folder: Path) -> None:
+    """Pictures of two classes in a folder each, and beside it ``generated.jsonl`` with captions."""
+    random = np.random.default_rng(0)
+    lines = []
+    for name, level in {"Field": 60, "River": 200}.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(8):
+            pixels = random.integers(level - 20, level + 20, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+            lines.append(
+                json.dumps(
+                    {"image": f"{name}/{index}.png", "captions": [f"overall a {name.lower()}."]}
+                )
+            )
+    (folder.parent / "generated.jsonl").write_text("\n".join(lines))

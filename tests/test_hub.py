@@ -54,7 +54,7 @@ def test_a_file_is_no_folder() -> None:
 def test_without_a_network_the_line_says_what_to_fetch() -> None:
     with pytest.raises(BundleError) as caught:
         fetch("nobody/nothing", ["*"], what="model 'x'", revision="v2")
-    assert str(caught.value).startswith("model 'x': no such folder here, and the hub gave nothing")
+    assert str(caught.value).startswith("model 'x': no such folder, and not available from the hub")
     assert "'hf download nobody/nothing --revision v2'" in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(BundleError, match="'hf download nobody/nothing'") as caught:

@@ -133,7 +133,7 @@ def test_files_of_the_first_schema_are_refused_or_made_anew(
     assert "it is no cache of captions of this version" in caplog.text
     assert {name: (old / name).read_bytes() for name in before} == before
     assert learn(old / "loop.safetensors").seen == [0, 1, 2]
-    assert "loop.safetensors is made anew" in caplog.text
+    assert "loop.safetensors is made again" in caplog.text
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
@@ -192,7 +192,7 @@ def test_a_part_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-# What was made of other content is made anew.
+# What was made of other content is made again.
 
 
 def test_a_checkpoint_of_other_content_is_not_gone_on_from(

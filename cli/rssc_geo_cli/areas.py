@@ -17,7 +17,7 @@ from rssc_geo_cli.options import command
 def areas_command(
     target: TargetOptions, options: AreasOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
-    """Write how much of each class MAP has: as a whole, in zones, adjusted for its errors.
+    """Write the area of each class of MAP: as a whole, in zones, adjusted for its errors.
 
     The result is a table, CSV. A cell that a zone cuts counts in part, by its area.
     """

@@ -24,7 +24,7 @@ _ROOM = (16, 19, 14, 24)
 
 @click.group("assess", cls=RichGroup)
 def assess_group() -> None:
-    """Say how right a finished map is: draw a sample, label it, get accuracies and areas."""
+    """Assess the accuracy of a finished map: draw a sample, label it, get accuracies and areas."""
 
 
 @command("sample", TargetOptions, SampleOptions, PrintOptions)
@@ -32,10 +32,10 @@ def assess_group() -> None:
 def sample_command(
     target: TargetOptions, options: SampleOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
-    """Draw cells of MAP to be labeled: a GeoPackage with a form for QGIS.
+    """Draw a sample of cells of MAP to label: a GeoPackage with a form for QGIS.
 
-    Fill in its field `class` with what is there, without looking at the map; `cannot tell` is an
-    answer too. Then `assess accuracy` says how right the map is.
+    Fill in its field `class` with what is there, without looking at the map; `cannot tell` is a
+    valid label too. Then `assess accuracy` estimates the accuracy of the map.
     """
     from rssc_geo.pipelines.assess_sample import assess_sample
 
@@ -67,7 +67,7 @@ def accuracy_command(
     *,
     maps: tuple[str, ...],
 ) -> None:
-    """Say how right MAP is by labels of a sample, and how much of each class there is.
+    """Estimate the accuracy of MAP, and the area of each class, from the labels of a sample.
 
     Of several maps on the same labels, the first is compared with the others.
     """

@@ -58,8 +58,8 @@ def run_command(
 ) -> int:
     """Map INPUTS: rasters, URLs, globs, folders, manifests (.txt, .csv), STAC .json, tile indexes.
 
-    The result is a folder, or files such as 'maps/{id}.parquet'. Each scene becomes a map; what
-    became of it stands in a journal beside the maps. The same command given again goes on where it
+    The result is a folder, or files such as 'maps/{id}.parquet'. Each scene becomes a map; its
+    state is recorded in a journal beside the maps. The same command given again continues where it
     stopped. A scene that fails does not stop the others; the exit code is then 4, or 5 where all
     that failed had failed before (--fail-on).
     """
@@ -99,7 +99,7 @@ def _tell_status(values: Mapping[str, Any]) -> None:
     for scene in values["scenes"]:
         done, tiles = scene["tiles_done"] or 0, scene["tiles"]
         share = "" if tiles is None else f"{done}/{tiles}"
-        # Not from its beginning to its end: scenes wait for each other, and people add up columns.
+        # Not the time from start to end: scenes wait for each other, and users add up the columns.
         work = [scene[f"{stage}_s"] for stage in ("reading", "model", "writing")]
         took = "" if None in work else f"{sum(work):.1f}"
         whole = "" if scene["seconds"] is None else duration(scene["seconds"])
@@ -117,7 +117,7 @@ def _tell_status(values: Mapping[str, Any]) -> None:
         click.echo("  ".join([*columns, row[-1]]).rstrip())
     counts = [f"{count} {state}" for state, count in values["counts"].items() if count]
     if values["problems"]:
-        counts.append(f"{len(values['problems'])} of the inputs of no use")
+        counts.append(f"{len(values['problems'])} of the inputs unusable")
     areas: Counter[str] = Counter()
     for scene in values["scenes"]:
         areas.update({entry["name"]: entry["area_m2"] for entry in scene["classes"] or []})
@@ -143,8 +143,8 @@ def areas_command(
 
 
 def silence_dask() -> None:
-    """Our errors tell in one line what Dask's messages repeat at length."""
-    with contextlib.suppress(ImportError):  # told where it is needed
+    """Silence Dask's own messages: our errors give the reason in one line."""
+    with contextlib.suppress(ImportError):  # reported where it is needed
         importlib.import_module("distributed")  # sets levels of its own when it is imported
 
     foreign = ("distributed", "dask", "tornado")
@@ -170,7 +170,7 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
     for entry in values["plan"]:
         if entry["size_px"] is not None:
             rows, cols = entry["size_px"]
-            size = f"{entry['tiles']:>9} tiles  {rows} x {cols} px"
+            size = f"{entry['cells']:>9} cells  {rows} x {cols} px"
             click.echo(f"{size}  {entry['input']} -> {entry['output']}")
     seconds = values["estimated_seconds_on_cpu"]
     over = [
@@ -185,21 +185,21 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
         else f"about {duration(seconds)} on this processor"
     )
     click.echo(
-        f"{values['scenes']} scenes to do{before}, {values['tiles']} tiles,"
+        f"{values['scenes']} scenes to do{before}, {values['cells']} cells,"
         f" {values['bytes_in'] / 1e6:.1f} MB in,"
         f" about {values['estimated_bytes_out'] / 1e6:.1f} MB out, {time}"
     )
 
 
 def exit_code(values: Mapping[str, Any], run: ScenesRunOptions, *, scenes: int) -> int:
-    """Say how many inputs failed; what the program ends with. ``scenes``: that the inputs give."""
+    """Report how many inputs failed; the exit code. ``scenes``: how many the inputs give."""
     failed = values["failed"]
     new = sum(not problem["known"] for problem in failed)
     if not failed:
         return NothingToClassifyError.exit_code if 0 < scenes == values["empty"] else 0
     log.error("%d of the inputs failed, %d of them for the first time, see above", len(failed), new)
     if scenes == 0:
-        return RsscGeoError.exit_code  # nothing could be begun
+        return RsscGeoError.exit_code  # nothing could be started
     if run.fail_on == "none" or (run.fail_on == "new" and not new):
         return 0
     return _NEW_FAILURES if new else _KNOWN_FAILURES

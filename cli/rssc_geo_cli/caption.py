@@ -26,7 +26,7 @@ def caption_command(
 
     With --pictures those of a data set, for `train --captions`. The result is a .gpkg (a polygon a
     cell) or a .jsonl (a line a tile). Captions of hf: and openai: captioners are kept in a cache
-    that `classify` uses too: a run that was stopped goes on when the same command is given again.
+    that `classify` uses too: a run that was stopped continues when the same command is given again.
     """
     scene = source_of(raster, source)
     with running(run) as progress:

@@ -12,7 +12,7 @@ from rssc_geo_cli.console import running, set_up_logging, show_result
 from rssc_geo_cli.options import command
 
 _SHOWN = 12
-"""Transitions that are printed; the table has all."""
+"""Number of transitions that are printed; the table has all."""
 
 
 @command("change", TargetOptions, ChangeOptions, RunOptions)
@@ -20,11 +20,11 @@ _SHOWN = 12
 def change_command(
     target: TargetOptions, options: ChangeOptions, run: RunOptions, *, paths: tuple[str, ...]
 ) -> None:
-    """Say what changed between OLD and NEW, and when in a longer series.
+    """Map what changed between OLD and NEW, and when in a longer series.
 
     All are rasters of one place, which need not share grid, CRS or resolution, or all are maps that
     `classify` made. The result has two layers, `change` (regions) and `cells`, styled for QGIS. A
-    run over rasters that was stopped goes on when the same command is given again.
+    run over rasters that was stopped continues when the same command is given again.
     """
     set_up_logging(run)
 

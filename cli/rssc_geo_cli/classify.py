@@ -26,7 +26,7 @@ def classify_command(
 
     The result's suffix is its format: .gpkg, .fgb, .geojson, .parquet or .shp. It has two layers,
     `landuse` (regions) and `cells` (one polygon a cell, with its caption), styled for QGIS. A run
-    that was stopped goes on when the same command is given again.
+    that was stopped continues when the same command is given again.
     """
     scene = source_of(raster, source)
 
@@ -38,7 +38,7 @@ def classify_command(
 
 
 def tell_map(values: Mapping[str, Any]) -> None:
-    """A few lines for people: what covers most, and where the results are."""
+    """A short summary: the largest classes, and where the results are."""
     click.echo(f"{values['cells']} cells in {values['regions']} regions, {values['seconds']:.1f} s")
     echo_areas({entry["name"]: entry["area_m2"] for entry in values["classes"]})
     for path in values["outputs"]:

@@ -1,4 +1,4 @@
-"""What people and other programs see: messages on stderr, progress, results on stdout."""
+"""Output of the commands: messages on stderr, progress, results on stdout."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SHORT = "%(levelname)s: %(message)s"
 _DATED = f"%(asctime)s {_SHORT}"
 _TIMED = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 _LOG = re.compile(rb'\Z|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,|\{"time": "')
-"""How a log begins; an empty one too."""
+"""The start of a log file of this program; empty files count too."""
 _LOG_BYTES = 64
 FAILURES = "rssc_geo_cli.failures"
-"""The logger of the line that a command ends with when it fails."""
+"""The logger of the last line of a command that failed."""
 _OWN = ("rssc_geo", "rssc_geo_cli")
 _FOREIGN = ("rasterio", "pyogrio", "huggingface_hub", "transformers", "timm", "py.warnings")
-"""Libraries whose own messages repeat what our errors tell in one line, or are for programmers."""
+"""Libraries whose messages repeat what our errors state in one line, or are for programmers."""
 
 
 def start_logging(*, as_json: bool) -> None:
@@ -49,8 +49,8 @@ def start_logging(*, as_json: bool) -> None:
 def set_up_logging(options: PrintOptions, *, least: int = 0) -> None:
     """Messages of the program on stderr: warnings by default; -v adds information, -vv everything.
 
-    Of libraries only warnings, and those with -vv alone. ``least``: what a long command takes for
-    --verbose unless it is to be quiet.
+    Of libraries only warnings, and only with -vv. ``least``: the level of --verbose that a long
+    -command has unless it is to be quiet.
     """
     verbose = max(options.verbose, 0 if options.quiet else least)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -73,12 +73,12 @@ def set_up_logging(options: PrintOptions, *, least: int = 0) -> None:
 
 
 def tell_more(options: PrintOptions) -> None:
-    """What a long command says by default, unless it is to be quiet: as with -v."""
+    """The messages of a long command, as with -v, unless it is to be quiet."""
     set_up_logging(options, least=1)
 
 
 def _on_stderr(formatter: logging.Formatter) -> logging.Handler:
-    """A handler; the last line of a command that failed has another form, but in JSON."""
+    """A handler; outside JSON the last line of a command that failed has its own format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     if not isinstance(formatter, _JsonLine):
@@ -87,13 +87,13 @@ def _on_stderr(formatter: logging.Formatter) -> logging.Handler:
 
 
 def _log_file(path: str) -> logging.Handler:
-    """A handler that adds to a log, and to nothing that is none: a raster, a map."""
+    """A handler that appends to a log file, never to another file such as a raster or a map."""
     try:
         if os.path.isfile(path):
             with open(path, "rb") as earlier:
                 if not _LOG.match(earlier.read(_LOG_BYTES)):
                     raise UsageError(
-                        f"--log-file {path} is there and no log of this program: name another file"
+                        f"--log-file {path} is not a log of this program: name another file"
                     )
         return logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
@@ -103,9 +103,9 @@ def _log_file(path: str) -> logging.Handler:
 
 
 def log_failure(line: str) -> bool:
-    """The last line of a command that failed, for log files; whether stderr has it by that.
+    """Log the last line of a command that failed; returns whether stderr has it already.
 
-    Nothing before the logging is set up.
+    Does nothing before logging is set up.
     """
     handlers = logging.getLogger().handlers
     if not handlers:
@@ -144,7 +144,7 @@ def print_json(value: object) -> None:
 
 @contextmanager
 def running(options: RunOptions) -> Iterator[Progress]:
-    """A long run: its progress as the options say; ends when the parent is gone, if asked to."""
+    """Progress of a long run, as the options state; ends when the parent is gone, if asked to."""
     end_with_parent(options)
     shown = ProgressEvents(print_json) if options.progress == "json" else wants_bar(options)
     with reporting(shown) as progress:

@@ -24,7 +24,7 @@ def embed_command(
     """Write the cells of each RASTER with their embeddings as GeoParquet.
 
     One row a cell: scene, date, class, caption, outline, and a vector in the space that pictures
-    and words share. GeoPandas and DuckDB read the table. A run that was stopped goes on when the
+    and words share. GeoPandas and DuckDB read the table. A run that was stopped continues when the
     same command is given again.
     """
     set_up_logging(run)

@@ -21,7 +21,7 @@ from rssc_geo_cli.options import Alternatives, Chosen, command
 _EITHER = Alternatives(
     EvaluateOptions,
     BaselineOptions,
-    ("means nothing with --baselines, which trains networks of its own", "goes with --baselines"),
+    ("has no effect with --baselines, which trains networks of its own", "goes with --baselines"),
 )
 
 
@@ -39,7 +39,7 @@ def evaluate_command(
 ) -> None:
     """Measure MODEL on DATASET, a folder of pictures with one folder a class.
 
-    Or on several; --taxonomy says which classes their labels allow.
+    Or on several; --taxonomy states which classes their labels allow.
 
     Or on labeled polygons of a raster: --raster scene.tif --labels polygons.gpkg. With --baselines:
     train the paper's baselines beside it.
@@ -76,7 +76,7 @@ def _compare(
 ) -> None:
     """Print the table of baselines."""
     if polygons.raster or polygons.labels or target.output:
-        raise UsageError("--raster, --labels and --output mean nothing with --baselines")
+        raise UsageError("--raster, --labels and --output have no effect with --baselines")
     if len(dataset) != 1:
         raise UsageError("--baselines needs one DATASET folder and --work")
 

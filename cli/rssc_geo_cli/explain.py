@@ -24,9 +24,9 @@ def explain_command(
 ) -> None:
     """Show why cells of RASTER are given their class.
 
-    For every cell a picture (the tile, what spoke for its class and against it, where the network
-    looked, the words of the caption), a georeferenced heat map, and a feature with the top words in
-    explain.gpkg. What they mean and what they do not: docs/explain.md.
+    For every cell a picture (the tile, evidence for and against its class, attention of the
+    network, the words of the caption), a georeferenced heat map, and a feature with the top words
+    in explain.gpkg. What they mean and what they do not: docs/explain.md.
     """
     scene = source_of(raster, source)
 
@@ -38,7 +38,7 @@ def explain_command(
 
 
 def _tell(values: Mapping[str, Any]) -> None:
-    """A line a cell for people."""
+    """One line of text a cell."""
     for cell in values["cells"]:
         words = f"  {cell['top_words']}" if cell["top_words"] else ""
         then = f"{cell['class']} {cell['confidence']:.0%}, then {cell['runner_up']}"

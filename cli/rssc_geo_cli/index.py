@@ -26,8 +26,8 @@ def index_command(
     """Make an archive of INPUTS that `search` looks through, or add them to it.
 
     INPUTS are those of `batch run`: rasters, URLs, globs, folders, manifests, STAC .json, tile
-    indexes. The result is a folder. The same command given again goes on where it stopped, and
-    looks only at scenes that are new or have changed.
+    indexes. The result is a folder. The same command given again continues where it stopped, and
+    processes only scenes that are new or have changed.
     """
     if run.verbose < 2 and options.scheduler is not None:
         silence_dask()
@@ -45,7 +45,7 @@ def _tell(values: Mapping[str, Any]) -> None:
     held = values["archive"]
     click.echo(
         f"{values['done']} of {values['scenes']} scenes done ({values['skipped']} before),"
-        f" {held['added']} taken in now, {duration(values['seconds'])}"
+        f" {held['added']} added now, {duration(values['seconds'])}"
     )
     click.echo(f"the archive holds {held['cells']} cells of {held['scenes']} scenes")
     for path in values["outputs"]:

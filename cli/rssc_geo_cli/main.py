@@ -1,4 +1,4 @@
-"""The ``rssc-geo`` program: commands are imported when they are called, errors end in one line."""
+"""The ``rssc-geo`` program: commands are imported when they are called, errors are one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _COMMANDS = {
 }
 """Module and name of each command, in the order of the help."""
 _HIDDEN = ("serve",)
-"""Called by programs, never by people."""
+"""Called by programs only."""
 INTERRUPTED = 130
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _LIMITS = {
@@ -52,19 +52,19 @@ _LIMITS = {
     errno.ENFILE: "close other programs: the system has no more open files",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOMEM: "close other programs or use smaller batches (--batch-size)",
-    errno.ENOSPC: "make room and run the same command again",
+    errno.ENOSPC: "free disk space and run the same command again",
 }
-"""What the system refuses to anyone, and what to do."""
+"""Limits of the operating system, and what to do about each."""
 _NO_MEMORY = re.compile(
     r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
     r"|can't start new thread|error return without exception set",
     re.IGNORECASE,
 )
-"""How libraries tell that memory is used up, where it is no ``MemoryError``."""
+"""Messages of libraries about memory that is used up, where they raise no ``MemoryError``."""
 _NO_HANDLES = re.compile(os.strerror(errno.EMFILE), re.IGNORECASE)
 _TRUE = ("1", "true", "t", "yes", "y", "on")
 _GRACE_S = 5
-"""So long after an interruption another one changes nothing."""
+"""Seconds after an interruption within which another one is ignored."""
 _SOON_S = 0.05
 
 
@@ -118,10 +118,10 @@ def cli() -> None:
 
 
 class _Interruption:
-    """The handler of signals: impatience must not break into the goodbye."""
+    """The signal handler; further interruptions do not disturb the end of the program."""
 
     def __init__(self) -> None:
-        self.over = False  # the goodbye is being said: nothing breaks into it
+        self.over = False  # the last message is being written and is not interrupted
         self.came = False
         self._last = -math.inf
 
@@ -132,7 +132,7 @@ class _Interruption:
             raise KeyboardInterrupt
 
     def lost(self, lost: sys.UnraisableHookArgs) -> None:
-        """What Python cannot raise, as in a finalizer: an interruption is made again."""
+        """Hook for exceptions that Python cannot raise, as in a finalizer: repeat interruptions."""
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             sys.__unraisablehook__(lost)
             return
@@ -144,7 +144,7 @@ _interruption = _Interruption()
 
 
 def _interrupt_soon() -> None:
-    """Interrupt the main thread, once it has left what no exception leaves."""
+    """Interrupt the main thread again, once it has left code from which no exception propagates."""
     time.sleep(_SOON_S)
     if hasattr(signal, "pthread_kill"):  # wakes it, too
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -166,21 +166,21 @@ def main() -> None:
         logging.captureWarnings(capture=True)  # so that all of stderr has the form asked for
         code = run(sys.argv[1:])
         _interruption.over = True
-    except KeyboardInterrupt as error:  # before the first was told, or after all was done
+    except KeyboardInterrupt as error:  # before the first was reported, or after the work was done
         code = _tell_interruption(sys.argv[1:], error)
     code = _flush(code)
     if code == INTERRUPTED:
         # Interpreter shutdown waits for library threads; after an interruption the promise is
         # "within a second".
         os._exit(code)
-    for number in _STOPS:  # all is done: what waits for threads of libraries may be cut short
+    for number in _STOPS:  # the work is done: waiting for threads of libraries may be cut short
         signal.signal(number, lambda *_: os._exit(code))
     atexit.register(_ignore_stops)
     sys.exit(code)
 
 
 def _flush(code: int) -> int:
-    """Hand over what is still held back; the exit code, 1 where a result did not get out."""
+    """Flush buffered output; the exit code, 1 where a result could not be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -217,15 +217,15 @@ def run(arguments: list[str]) -> int:
         return int(stop.code or 0)
     except (KeyboardInterrupt, click.Abort) as error:
         return _tell_interruption(arguments, error)
-    except Exception as error:  # noqa: BLE001 -- the last net
-        if _interruption.came:  # libraries in other languages make errors of their own of it
+    except Exception as error:  # noqa: BLE001 -- last resort
+        if _interruption.came:  # libraries in other languages raise errors of their own for it
             return _tell_interruption(arguments, KeyboardInterrupt())
         return _tell_error(arguments, error)
     return code if isinstance(code, int) else 0
 
 
 def _tell_error(arguments: list[str], error: Exception) -> int:
-    """Say in one line what failed; the exit code."""
+    """Report in one line what failed; the exit code."""
     from rssc_geo.errors import RsscGeoError
 
     if isinstance(error, click.ClickException):
@@ -244,7 +244,7 @@ def _tell_error(arguments: list[str], error: Exception) -> int:
 
 
 def _limit(error: BaseException) -> str:
-    """What to say where a limit of the system has been met, whoever met it; else nothing."""
+    """The message where a limit of the system was reached, in any library; else None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
@@ -258,21 +258,21 @@ def _limit(error: BaseException) -> str:
 
 
 def _tell_interruption(arguments: list[str], error: BaseException) -> int:
-    """Say goodbye, undisturbed."""
+    """Report an interruption; further ones are ignored."""
     _interruption.over = True
-    message = str(error) or "interrupted; run the same command again to go on where it stopped"
+    message = str(error) or "interrupted; run the same command again to continue where it stopped"
     return _tell(arguments, message, INTERRUPTED, "Interrupted")
 
 
 def internal_error(arguments: list[str], error: Exception) -> int:
-    """Tell of a fault of the program, and return the exit code; no test may come here."""
+    """Report a bug of the program; the exit code. No test may get here."""
     kind = type(error).__name__
     message = f"internal error, please report it: {kind}: {error} (-vv shows the traceback)"
     return _tell(arguments, message)
 
 
 def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "internal") -> int:
-    """Say on stderr what failed, on stdout as well where JSON was asked for; gives ``code``."""
+    """Report on stderr what failed, on stdout too where JSON was asked for; returns ``code``."""
     from rssc_geo.errors import escaped
     from rssc_geo_cli.console import log_failure
 
@@ -285,7 +285,7 @@ def _tell(arguments: list[str], message: str, code: int = 1, kind: str = "intern
             click.echo(json.dumps({"event": "error", **error}, ensure_ascii=False))
         elif _asks_for_json(arguments):
             click.echo(json.dumps({"error": error}, ensure_ascii=False))
-    except OSError:  # nobody reads, or a full disk
+    except OSError:  # the reader is gone, or the disk is full
         _leave_stdout()
     return code
 
@@ -325,7 +325,7 @@ def _asked(arguments: list[str], key: str) -> str:
 
 
 def _configured(file: str) -> dict[str, object]:
-    """What a configuration file sets; nothing where it cannot be read, which is told elsewhere."""
+    """What a configuration file sets; nothing where it cannot be read (reported elsewhere)."""
     import tomllib
 
     try:
@@ -336,19 +336,19 @@ def _configured(file: str) -> dict[str, object]:
 
 
 def _leave_stdout() -> None:
-    """Nobody reads any more: what is still to be flushed goes nowhere."""
+    """Discard further output: the reader of the pipe is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_streams() -> None:
-    """What the caller has closed goes nowhere; Python has None in its place."""
+    """Replace streams that the caller has closed, for which Python has None, by the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 -- for good
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 -- stays open
 
 
 def _speak_utf8() -> None:
-    """JSON and names come out whole, whatever the code page of the terminal or pipe."""
+    """Write UTF-8, whatever the code page of the terminal or pipe."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -364,7 +364,7 @@ def _check_names(arguments: list[str]) -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise UsageError("the working folder is not there any more: change to another") from None
+        raise UsageError("the working folder no longer exists: change to another") from None
     for argument in arguments:
         try:
             argument.encode("utf-8")

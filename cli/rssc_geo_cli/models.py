@@ -94,9 +94,9 @@ def _tell_card(card: Mapping[str, Any]) -> None:
     "action",
     flag_value="info",
     default="info",
-    help="Show where it lies and what it holds (default).",
+    help="Show its path and what it holds (default).",
 )
-@click.option("--clear", "action", flag_value="clear", help="Forget all captions.")
+@click.option("--clear", "action", flag_value="clear", help="Delete all captions.")
 def cache_command(printing: PrintOptions, *, action: str) -> None:
     """Show or clear the cache of captions by large models; $RSSC_GEO_CACHE names its folder."""
     from rssc_geo.captioning import CaptionCache

@@ -105,7 +105,7 @@ def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., 
 
 
 class _Command(RichCommand):
-    """A command that looks at the environment before it is parsed."""
+    """A command that checks the environment before it is parsed."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = [parameter for parameter in self.params if isinstance(parameter, _Parameter)]
@@ -120,21 +120,21 @@ class _Parameter(RichOption):
 
 
 class _Type(click.ParamType["Any"]):
-    """Text to value as the declaration says; values of a configuration file pass."""
+    """Convert text as the declaration states; values of a configuration file pass unchanged."""
 
     def __init__(self, option: Option) -> None:
         self._option = option
         self.name = option.declaration.kind.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """``UsageError`` for a text that cannot be meant."""
+        """Convert text, with ``UsageError`` for an invalid one."""
         del param, ctx
         return self._option.parse(value) if isinstance(value, str) else value
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """What a shell offers: the choices, or files."""
+        """Completions for a shell: the choices, or files."""
         del ctx, param
         if self._option.declaration.path:
             return [CompletionItem(incomplete, type="file")]
@@ -236,7 +236,7 @@ def _read_config(ctx: click.Context, _param: click.Parameter, value: str | None)
 def _config_values(
     file: str, own: Sequence[Option], ctx: click.Context
 ) -> Iterator[tuple[str, Any]]:
-    """Names and values of the command's options in the file; its table counts before the rest."""
+    """Names and values of the command's options in the file; its own table has precedence."""
     content = _load_toml(file)
     table = ctx.command_path.split()[1]
     tables = {name.split()[0] for name in COMMANDS} | {"models"}

@@ -17,9 +17,9 @@ from rssc_geo_cli.options import command
 def refine_command(
     target: TargetOptions, options: RefineOptions, printing: PrintOptions, *, map_path: str
 ) -> None:
-    """Make another map of MAP: another legend, fewer classes, smoother or larger regions.
+    """Derive another map from MAP: another legend, fewer classes, smoother or larger regions.
 
-    From its cells, without raster or model.
+    It is made from the cells of MAP, without raster or model.
     """
     from rssc_geo.pipelines.refine import refine
 

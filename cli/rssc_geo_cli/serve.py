@@ -1,4 +1,4 @@
-"""``rssc-geo serve``, hidden: programs such as the QGIS plugin start it, people do not."""
+"""``rssc-geo serve``, hidden: it is started by programs such as the QGIS plugin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rssc_geo_cli.console import set_up_logging
 from rssc_geo_cli.options import command
 
 _GRACE_S = 2.0
-"""So long a request may go on after the parent has gone."""
+"""Seconds that a request may continue after the parent has gone."""
 
 
 @command("serve", ServeOptions)
@@ -25,7 +25,7 @@ def serve_command(options: ServeOptions) -> None:
     """
     set_up_logging(options)
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
     lock = threading.Lock()
 
     def send(event: Mapping[str, Any]) -> None:

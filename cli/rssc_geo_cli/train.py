@@ -41,16 +41,16 @@ def train_command(
 ) -> None:
     """Train a model on DATASET, a folder of pictures with one folder a class.
 
-    Several of them are learned together; --taxonomy says which classes of one legend the labels of
-    each allow.
+    Several of them are learned together; --taxonomy states which classes of one legend the labels
+    of each allow.
 
-    Captions are read from its captions.jsonl, if there is one. A run that was stopped goes on when
-    the same command is given again. The default model took about two hours
-    on two processor cores.
+    Captions are read from its captions.jsonl, if there is one. A run that was stopped continues
+    when the same command is given again. The default model took about two hours on two processor
+    cores.
 
     With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any
-    size. Encoders are folders or hub ids of transformers or timm; without any, --model's network
-    goes on learning. With several GPUs: torchrun -m rssc_geo_cli.main train …
+    size. Encoders are folders or hub ids of transformers or timm; without any, --model's network is
+    trained further. With several GPUs: torchrun -m rssc_geo_cli.main train …
 
     Or, in seconds, on labeled polygons of rasters: --raster scene.tif --labels polygons.gpkg
     --field class. The encoders of --model stay as they are then (but with --fine-tune), and a new
@@ -76,7 +76,7 @@ def train_command(
 
     with running(run) as progress:
         card = train(dataset, target.output, options, command=made_by, progress=progress)
-    if not int(os.environ.get("RANK", "0")):  # of several processes the first one tells
+    if not int(os.environ.get("RANK", "0")):  # of several processes only the first one prints
         accuracy = json.loads(card.to_json())["accuracy"]
         show_result({"bundle": target.output, "accuracy": accuracy}, run, _tell)
 
@@ -108,6 +108,8 @@ def _tell_polygons(values: Mapping[str, Any]) -> None:
         for name, row in scores["per_class"].items():
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
             counts = tested["classes"][name]
+            if not counts["tested"]:
+                figures = f"{'-':>9} {'-':>7} {'-':>7}"
             of = f"{counts['tested']} of {counts['of']}"
             click.echo(f"{name:<24} {figures} {of:>12}")
         by = "on labels apart" if values["by_labels_apart"] else "by cross-validation in blocks"

@@ -27,8 +27,9 @@ def zero_shot_command(
 ) -> None:
     """Map RASTER into classes that are named by words.
 
-    Every cell gets the class whose words are most like it, or "other" where it is more like one of
-    the model's own classes. Name what there is, not only what you look for.
+    Every cell gets the class whose words are most similar to it, or "other" where it is more
+    similar to one of the model's own classes. Name all that occurs in the scene, not only what you
+    look for.
     """
     scene = source_of(raster, source)
 

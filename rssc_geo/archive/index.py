@@ -1,4 +1,4 @@
-"""``index``: scenes become an archive that can be searched."""
+"""``index``: make an archive of scenes that can be searched."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _LOCK = ".rssc-geo-index.lock"
 
 @dataclass(frozen=True, slots=True)
 class IndexResult:
-    """What came of an indexing.
+    """The result of an indexing.
 
     Attributes
     ----------
     archive : its folder
-    scenes, cells : that it holds now
-    added : scenes that were taken in now, new or changed
-    forgotten : scenes that it held and does not any more: empty now, or pruned
-    batch : of the maps that the cells were taken from
+    scenes, cells : how many it holds now
+    added : scenes that were added now, new or changed
+    forgotten : scenes that were removed: empty now, or pruned
+    batch : result of the batch that made the maps of the cells
     """
 
     archive: Path
@@ -75,7 +75,7 @@ def index(
 
     Each scene is mapped into ``scenes`` of the folder, with the embeddings of its cells, which then
     go into a vector database beside it. Only scenes that are new, or whose files have changed, are
-    looked at; running the same again goes on where it stopped. A scene's failure never stops the
+    processed; running the same again continues where it stopped. A scene's failure never stops the
     others. With ``options.prune`` what is not among the inputs is removed at the end.
 
     Parameters
@@ -134,7 +134,7 @@ def index(
 
 
 def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> ArchiveCard:
-    """What the archive says of itself from now on.
+    """The archive's description from now on.
 
     Raises ``UsageError`` for another model than its own, ``OutputError`` for a folder that holds
     something else.
@@ -155,7 +155,7 @@ def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> Arch
 
 
 def _is_own(output: Path, embeddings: str | None, scenes: Path) -> bool:
-    """Whether a map goes where the archive looks for it; else ``UsageError``."""
+    """Refuse with ``UsageError`` a map that would not be where the archive expects it."""
     if output.parent != scenes or embeddings != str(output.with_suffix(".parquet")):
         raise UsageError(
             f"{output}: an archive keeps its maps itself; leave out the columns output and"
@@ -185,9 +185,9 @@ def _take_in(
     sources: dict[str, str],
     known: dict[str, dict[str, Any]],
 ) -> tuple[int, int]:
-    """Take into the store what is new of the scenes, by their maps; how many came and went.
+    """Add new and changed scenes to the store, from their maps; how many were added and removed.
 
-    ``rows``: what the journal says of each scene.
+    ``rows``: of the scenes in the journal.
     """
     scenes = store.folder / SCENES
     entries, gone = [], []
@@ -214,7 +214,7 @@ def _take_in(
 def _prune(store: ArchiveStore, rows: Sequence[Mapping[str, Any]], kept: set[str]) -> int:
     """Remove scenes but those kept, and their maps; how many the store held.
 
-    ``rows``: what the journal says of each scene. The store comes first: maps that a killed process
+    ``rows``: of the scenes in the journal. The store comes first: maps that a killed process
     leaves are removed by the next one, by the journal.
     """
     scenes = store.folder / SCENES

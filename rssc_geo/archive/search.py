@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AGAINST = 0.5
-"""Weight of what is not looked for: less than that of what is, of which hits must not lose sight.
+"""Weight of the negative examples, less than that of the positive ones, so that these still decide.
 
 In the manner of relevance feedback (Rocchio, "Relevance Feedback in Information Retrieval", 1971).
 """
@@ -69,7 +69,7 @@ class Hit:
     score : inner product of what was asked, a unit vector, and the cell's embedding
     scene, source : the scene's name in the archive; its raster, or three with ``;`` between them
     date : when it was taken, if that is known
-    class_name, group, confidence, caption : what the map says of the cell; no group: ""
+    class_name, group, confidence, caption : of the cell in the map; no group: ""
     row, col : place in the scene's grid
     geometry : the outline in longitude and latitude
     """
@@ -93,7 +93,7 @@ class Hit:
         return ";".join(Path(file).name for file in self.source.split(";"))
 
     def as_row(self) -> dict[str, Any]:
-        """As the layer of a file has it."""
+        """The hit as a row of the layer ``hits``."""
         return {
             "rank": self.rank,
             "score": round(self.score, 6),
@@ -155,7 +155,7 @@ def search(
 ) -> SearchResult:
     """Find the cells of an archive that fit words, an example, or both.
 
-    Words and the example count the same; what is not looked for counts half, against.
+    Words and the example count the same; negative examples count half, with a minus sign.
 
     Parameters
     ----------
@@ -168,8 +168,8 @@ def search(
     Raises
     ------
     UsageError
-        Where nothing is asked, for words that the model does not know, another model than the
-        archive's, options that cannot be meant.
+        Where no query is given, for words that the model does not know, another model than the
+        archive's, invalid options.
     InputError
         For a folder that is no archive, an example that cannot be read.
     NothingToClassifyError
@@ -251,7 +251,7 @@ def _asked_for(words: str | None, options: SearchOptions) -> dict[str, str]:
 
 
 def _check(words: str | None, options: SearchOptions) -> None:
-    """Refuse with ``UsageError`` what cannot be meant."""
+    """Refuse invalid options with ``UsageError``."""
     if not (words or "").strip() and options.like is None:
         raise UsageError("say what to look for: words, or --like a raster")
     if options.like is None and (options.at or options.like_area is not None):
@@ -263,15 +263,15 @@ def _check(words: str | None, options: SearchOptions) -> None:
 
 
 def _filter(options: SearchOptions) -> CellFilter:
-    """The filter that is meant; ``UsageError`` for dates or bounds that are none."""
+    """The filter that the options ask for; ``UsageError`` for invalid dates or bounds."""
     bounds = None
     if options.bounds is not None:
         west, south, east, north = options.bounds
         if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
             shown = ",".join(f"{value:.12g}" for value in options.bounds)
             raise UsageError(
-                f"--bounds {shown}: longitude and latitude of the lower left corner, then of the"
-                " upper right one, are wanted"
+                f"--bounds {shown}: give longitude and latitude of the lower left corner, then"
+                " of the upper right one"
             )
         bounds = (west, south, east, north)
     return CellFilter(
@@ -283,7 +283,7 @@ def _filter(options: SearchOptions) -> CellFilter:
     )
 
 
-# What is asked, as a vector.
+# The query as a vector.
 
 
 def _question(
@@ -294,7 +294,7 @@ def _question(
     *,
     model: Predictor | None,
 ) -> NDArray[np.float32]:
-    """The unit vector (D,) that words and examples are together."""
+    """The unit vector (D,) of words and examples together."""
     from rssc_geo.inference import load_predictor
     from rssc_geo.models import class_embedding
 
@@ -306,7 +306,7 @@ def _question(
         tile_size=store.tile_size,
         cell_size=store.cell_size,
     )
-    examples = []  # weight, raster, and how it is to be looked at
+    examples = []  # weight, raster, and its plan
     if options.like is not None:
         whole = replace(looking, aoi=options.like_area)
         examples.append((1.0, options.like, options.at, whole))
@@ -332,7 +332,7 @@ def _looks(
     looking: EmbedOptions,
     crs: str | None,
 ) -> list[EmbedOptions]:
-    """How the raster is to be looked at: the cell under each point alone, or all that is meant.
+    """The plans of an example: one for the cell under each point, or one for the area or raster.
 
     Raises what ``make_plan`` does for a raster, and ``UsageError`` for a point outside.
     """
@@ -359,7 +359,7 @@ def _middle(plan: Plan, row: int, col: int) -> tuple[float, float, float, float]
 def _example(
     source: str, places: Sequence[EmbedOptions], predictor: Predictor
 ) -> NDArray[np.float32]:
-    """The mean embedding of what is at the places, as a unit vector (D,)."""
+    """The mean embedding of the cells of the plans, as a unit vector (D,)."""
     vectors = []
     with tempfile.TemporaryDirectory(prefix="rssc-geo-") as folder:
         for number, place in enumerate(places):
@@ -378,7 +378,7 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vector / length, np.float32)
 
 
-# What fits it.
+# The best hits.
 
 
 def _find(
@@ -447,7 +447,7 @@ def _pictures(folder: Path, hits: Sequence[Hit], card: ModelCard) -> dict[int, H
         found = list(same)
         files = found[0].source.split(";")
         try:
-            # As it was read when it was indexed.
+            # With the options with which it was indexed.
             options = options_of_map(scene_map(folder, scene), card, TilingOptions())
             plan = make_plan(files[0] if len(files) == 1 else files, card, options)
             for hit in found:

@@ -1,8 +1,8 @@
-"""The vector database of an archive, LanceDB (https://lancedb.com), and all that is asked of it.
+"""The vector database of an archive, LanceDB (https://lancedb.com), and all queries to it.
 
 A row is a cell: the columns of the table of embeddings and the box of its outline. A second table
-has a row for each scene, written when all of its cells are there: a scene without one is taken in
-anew, so that a killed process leaves no cell twice and none out.
+has a row for each scene, written when all of its cells are there: a scene without one is added
+again, so that after a killed process no cell is there twice and none is missing.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _CELLS, _SCENES = "cells", "scenes"
 _BOX = ("west", "south", "east", "north")
 _CHUNK = 8192
 APPROXIMATE_FROM = 100_000
-"""Among so many cells the nearest are looked for in an index; among fewer by comparing all."""
+"""Number of cells from which an index is used; with fewer all are compared."""
 _PROBES = 20
 _SCENES_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveCard:
-    """What an archive says of itself.
+    """The description of an archive.
 
     Attributes
     ----------
@@ -60,10 +60,10 @@ class ArchiveCard:
 
 @dataclass(frozen=True, slots=True)
 class SceneEntry:
-    """A scene as it is taken in.
+    """A scene to be added.
 
     ``scene``: its name in the archive; ``source``: its raster, or three with ``;`` between them;
-    ``mark``: of the content of ``table``, the cells with their embeddings (GeoParquet).
+    ``table``: the cells with their embeddings (GeoParquet); ``mark``: the hash of its content.
     """
 
     scene: str
@@ -147,7 +147,7 @@ class ArchiveStore:
         return {row.pop("scene"): row for row in rows}
 
     def put(self, entries: Sequence[SceneEntry]) -> int:
-        """Take scenes in, in place of what there was of them; how many cells they have.
+        """Add scenes, in place of their earlier cells; how many cells they have.
 
         Raises ``InputError`` for a table that cannot be read, ``OutputError`` where the database
         cannot be written.
@@ -180,7 +180,7 @@ class ArchiveStore:
         return sum(counts.values())
 
     def forget(self, scenes: Sequence[str]) -> None:
-        """Drop scenes; that they are known goes first. Raises ``OutputError``."""
+        """Remove scenes, first from the table of scenes. Raises ``OutputError``."""
         if scenes:
             which = f"`scene` IN ({_texts(scenes)})"
             with _Writing(self.folder):
@@ -188,10 +188,10 @@ class ArchiveStore:
                 self._cells.delete(which)
 
     def tidy(self) -> None:
-        """Join small pieces, and index what is new where there are enough cells for an index.
+        """Compact small files, and index new cells where there are enough for an index.
 
-        It is made anew when there are twice as many as it was made for: until then what is new
-        joins the cells that are like it.
+        The index is rebuilt when there are twice as many cells as it was built for: until then new
+        cells are added to its nearest partitions.
         """
         from lancedb.index import IvfFlat
 
@@ -205,7 +205,7 @@ class ArchiveStore:
                 self.describe(replace(self.card, indexed_rows=count))
 
     def describe(self, card: ArchiveCard) -> None:
-        """Write what the archive says of itself."""
+        """Write the archive's description."""
         self.card = card
         _write_card(self.folder, card)
 
@@ -239,7 +239,7 @@ class ArchiveStore:
 
 _DISTANCE = "_distance"
 _ERRORS = (OSError, RuntimeError, ValueError)
-"""What LanceDB raises."""
+"""The exceptions of LanceDB."""
 _SCENE_SCHEMA = pa.schema(
     [
         pa.field("scene", pa.string()),
@@ -251,7 +251,7 @@ _SCENE_SCHEMA = pa.schema(
 
 
 def open_store(folder: str | Path) -> ArchiveStore:
-    """The store of an archive that is there.
+    """The store of an existing archive.
 
     Raises ``InputError`` for a folder that is none or is damaged, ``UsageError`` where LanceDB is
     not installed.
@@ -267,7 +267,7 @@ def make_store(folder: Path, card: ArchiveCard) -> ArchiveStore:
 
 
 def read_card(folder: Path) -> ArchiveCard:
-    """What an archive says of itself; ``InputError`` where there is none, or of another version."""
+    """The description of an archive; ``InputError`` where there is none, or of another version."""
     path = folder / NAME
     if not path.is_file():
         raise InputError(f"{folder} holds no {NAME}: give a folder that rssc-geo index made")

@@ -1,4 +1,4 @@
-"""How large a sample of reference labels has to be, how it is spread over strata, and its drawing.
+"""Sample size of reference labels, its allocation to strata, and drawing of the sample.
 
 Cochran, Sampling Techniques, 3rd edition, 1977, chapters 5 and 8; Olofsson et al., Remote Sensing
 of Environment 148 (2014), 42–57, section 5.1.
@@ -76,7 +76,7 @@ def allocate(size: int, units: NDArray[np.int64], minimum: int) -> NDArray[np.in
             break
         fixed |= below
     drawn = np.minimum(np.floor(exact + 1e-9).astype(np.int64), units)
-    # What rounding left over goes to the largest remainders, and on while there is room.
+    # Units left over by rounding go to the largest remainders, as long as strata have units.
     for stratum in np.argsort(-(exact - drawn), kind="stable").tolist() * 2:
         if drawn.sum() < size and drawn[stratum] < units[stratum]:
             drawn[stratum] += 1

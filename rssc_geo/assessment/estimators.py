@@ -1,4 +1,4 @@
-"""What a probability sample of reference labels says of a map: accuracy and area with intervals.
+"""Estimates from a probability sample of reference labels: accuracy and areas with intervals.
 
 One estimator serves all designs: the stratified ratio estimator with known stratum areas. Where the
 strata are the map's classes it is that of Olofsson et al., Remote Sensing of Environment 129
@@ -24,7 +24,7 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its standard error; NaN where the sample cannot tell.
+    """An estimate and its standard error; NaN where the sample is too small.
 
     ``low`` and ``high`` bound the 95 % interval of the normal distribution, not cut at 0 or 1.
     """
@@ -112,7 +112,7 @@ class Sample:
     def _error_factors(self) -> NDArray[np.float64]:
         """What a sum of squared residuals is multiplied by, (H,): (1 − f) n / (n − 1).
 
-        Infinite where a single unit cannot tell, 0 where all of a stratum is in the sample.
+        Infinite for a single unit, 0 where all of a stratum is in the sample.
         """
         n = self.counts
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -213,8 +213,8 @@ def estimate_accuracy(sample: Sample) -> Accuracy:
 class Difference:
     """How much more one map has right than another, on the same units.
 
-    ``p_value``: two-sided, of a normal test that both have as much right; NaN where the sample
-    cannot tell.
+    ``p_value``: two-sided, of a normal test that both are equally accurate; NaN where the sample is
+    too small.
     """
 
     difference: Estimate
@@ -224,7 +224,7 @@ class Difference:
 def compare_maps(sample: Sample, other: NDArray[np.float64]) -> Difference:
     """Compare the overall accuracies of two maps on one sample.
 
-    The test is paired, as each unit has what it says of both maps: a mean of differences by the
+    The test is paired, since each unit is compared with both maps: a mean of differences by the
     sample's design, for a simple random sample McNemar's with its variance estimated (Foody,
     Photogrammetric Engineering & Remote Sensing 70 (2004), 627–633).
 

@@ -1,9 +1,9 @@
 """The file of a sample: a GeoPackage whose layer ``sample`` has a unit a feature, ready to label.
 
 It keeps what an estimator needs of the design, so that it can be assessed without the map from
-which it was drawn, and other maps with it: the stratum of each unit, the stratum's size, the
-unit's own area and its inclusion probability. Files made elsewhere are read too; what they lack is
-filled in from the map and told.
+which it was drawn, and other maps with it: the stratum of each unit, the stratum's size, the unit's
+own area and its inclusion probability. Files made elsewhere are read too; what they lack is filled
+in from the map, with a note.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rssc_geo.raster import class_name, read_features
 log = logging.getLogger(__name__)
 
 CANNOT_TELL = "cannot tell"
-"""The label of a unit of which nobody can say what it is; it takes no part in any figure."""
+"""The label of a unit whose class cannot be recognized; it is left out of all figures."""
 
 SAMPLE_FIELDS: tuple[Field, ...] = (
     Field("number", "Number", "integer", "Order of labeling: any first part is a sample too"),
@@ -145,11 +145,11 @@ class Reference:
     path : for messages
     geometry : (n,), points or polygons in ``crs``
     labels : (n,), class names; "" where there is none
-    cannot_tell : bool (n,), said to be beyond telling
+    cannot_tell : bool (n,), labeled ``CANNOT_TELL``
     strata : (n,), names; None where the file has none
-    cells, areas_m2 : of each stratum by name; empty where the file does not say
+    cells, areas_m2 : of each stratum by name; empty where the file does not state them
     of_cells : whether units are cells, which are finite in number
-    unit_areas_m2 : (n,), None where the file does not say
+    unit_areas_m2 : (n,), None where the file does not state them
     """
 
     path: str

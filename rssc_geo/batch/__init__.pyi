@@ -13,6 +13,7 @@ from .journal import lock_file as lock_file
 from .journal import read_journal as read_journal
 from .journal import signatures as signatures
 from .journal import unchanged as unchanged
+from .progress import BatchPlan as BatchPlan
 from .progress import BatchProgress as BatchProgress
 from .progress import BatchResult as BatchResult
 from .progress import OnProgress as OnProgress

@@ -63,8 +63,8 @@ def run_batch(
     Raises
     ------
     RsscGeoError
-        For what concerns all scenes: another batch at work in the folder, a journal or model that
-        cannot be used, no scheduler, a full disk.
+        For errors that concern all scenes: another batch at work in the folder, a journal or model
+        that cannot be used, no scheduler, a full disk.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def plan_batch(
 
 
 def read_status(place: str | Path) -> dict[str, Any]:
-    """What the journal of a batch says, as plain data.
+    """The journal of a batch as plain data.
 
     Parameters
     ----------
@@ -239,8 +239,11 @@ def _check(options: BatchOptions) -> None:
         raise UsageError(
             "--only-classes and --exclude-classes are of the model's own classes, not of --classes"
         )
-    if options.classes is None and not options.other:
-        raise UsageError("--no-other goes with --classes")
+    if options.classes is None:
+        if not options.other:
+            raise UsageError("--no-other goes with --classes")
+        if options.refine:
+            raise UsageError("--refine goes with --classes")
 
 
 def _check_outlines(jobs: Jobs, options: BatchOptions) -> None:
@@ -265,10 +268,10 @@ def _check_results(
 
 
 def _made_by(options: BatchOptions, card: ModelCard) -> dict[str, Any]:
-    """What of model and program decides about every scene.
+    """The parts of model and program on which every map depends.
 
-    The captioner as asked for: what it is exactly is in the part files' keys. Raises ``UsageError``
-    for a captioner or classes that cannot be meant.
+    The captioner is named as in the options: the part files' keys have its exact version. Raises
+    ``UsageError`` for an invalid captioner or classes.
     """
     check_captioner(options, card)
     choice = check_class_choice(card, options)

@@ -1,9 +1,9 @@
 """Blocks on a Dask cluster (https://distributed.dask.org): one predictor a worker.
 
 Blocks are tasks without a graph: the scheduler holds only those under way, which are a few thousand
-bytes each; results come to the client, which writes them. A worker that dies has its blocks given
-to others; a client that dies leaves nothing behind but its part files. Tasks travel as pickles, as
-everything in Dask does: a cluster must be reachable only by those who may run code on it.
+bytes each; results come to the client, which writes them. The blocks of a worker that dies are
+given to others; a client that dies leaves only its part files behind. Tasks are sent as pickles, as
+everything in Dask is: a cluster must be reachable only by those who may run code on it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from rssc_geo.batch.worker import (
     load_worker,
     spec_hash,
 )
-from rssc_geo.errors import RsscGeoError, UsageError, one_line
+from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ClassWords, ModelCard, load_card
 from rssc_geo.options import PredictorOptions, narrowed
 
-_PATIENCE_S = 10  # for a scheduler to answer
-_WORKERS_S = 60  # for the first worker to come
-_PULSE_S = 5  # between two questions to the scheduler
+_PATIENCE_S = 10  # time for a scheduler to answer
+_WORKERS_S = 60  # time for the first worker to connect
+_PULSE_S = 5  # between two requests to the scheduler
 _SILENCE_S = 30  # without an answer: connections may be open though nothing passes
 _PACKAGE = "rssc-geo"
 
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class _WorkerPlugin(WorkerPlugin):
-    """Keeps what classifies on a worker of the cluster, loaded by the first task that needs it.
+    """Plugin that keeps the predictor on a worker of the cluster, loaded by the first task.
 
     Stays for the next run of the same command.
     """
@@ -92,12 +92,14 @@ def _loaded(plugin: str) -> Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """An error as it travels.
+    """An error as it is sent.
 
-    Dask's own way with exceptions fails where one or its traceback cannot be unpickled.
+    Dask's own handling fails where an exception or its traceback cannot be unpickled. ``empty``:
+    there is nothing to classify.
     """
 
     message: str
+    empty: bool = False
 
 
 def _describe(plugin: str) -> tuple[PredictorSpec, int] | _Failure:
@@ -108,6 +110,10 @@ def _describe_named(plugin: str, words: ClassWords) -> PredictorSpec | _Failure:
     return _caught(lambda: _loaded(plugin).named(words).spec)
 
 
+def _refine(plugin: str, block: Block) -> ClassWords | _Failure:
+    return _caught(lambda: _loaded(plugin).refined(block))
+
+
 def _run(plugin: str, block: Block) -> BlockResult | _Failure:
     return _caught(lambda: _loaded(plugin).run(block))
 
@@ -116,8 +122,8 @@ def _caught(work: Callable[[], T]) -> T | _Failure:
     try:
         return work()
     except RsscGeoError as error:
-        return _Failure(str(error))
-    except Exception as error:  # noqa: BLE001 -- travels as its message
+        return _Failure(str(error), isinstance(error, NothingToClassifyError))
+    except Exception as error:  # noqa: BLE001 -- sent as its message
         return _Failure(f"{type(error).__name__}: {one_line(error)}")
 
 
@@ -125,7 +131,7 @@ class DaskPool:
     """The workers of a cluster.
 
     ``scheduler``: an address (``tcp://host:8786``, ``tls://…``) or a scheduler file; ``options``:
-    of the predictor that each loads; ``load``: how, with the threads of the worker.
+    of the predictor that each loads; ``load``: function that loads it, with the worker's threads.
 
     Raises ``UsageError`` when no scheduler answers, ``RsscGeoError`` when it has no worker, when a
     worker has another version of rssc-geo or another model than this machine, or cannot load it.
@@ -145,7 +151,7 @@ class DaskPool:
             threading.Thread(target=self._feel_pulse, name="rssc-geo pulse", daemon=True).start()
             self._answered(self._wait_for_workers)
             card = load_card(options.model, revision=options.revision)
-            # By what it loads: the next run of the same command finds it there, one with other
+            # Named by what it loads: the next run of the same command finds it, one with other
             # weights does not.
             loads = (
                 options,
@@ -173,7 +179,7 @@ class DaskPool:
         self.capacity = max(1, sum(self._client.nthreads().values()))
 
     def _feel_pulse(self) -> None:
-        """Count the workers' threads now and then; who waits is told where no answer comes."""
+        """Count the workers' threads repeatedly; waiting threads get an error without an answer."""
         while not self._closed.wait(_PULSE_S):
             try:
                 threads = _begun(self._client.nthreads).result(_SILENCE_S)
@@ -182,12 +188,12 @@ class DaskPool:
                 for number in list(self._waiting):
                     self._hand_over(number, self._lost(f"no answer for {_SILENCE_S} s"))
                 return
-            except Exception:  # noqa: BLE001, S112 -- what is wrong shows at the next block
+            except Exception:  # noqa: BLE001, S112 -- an error shows at the next block
                 continue
             self.capacity = max(1, sum(threads.values()))
 
     def _answered(self, work: Callable[[], T]) -> T:
-        """What comes of work that waits for the cluster, while that has a pulse."""
+        """The result of work that waits for the cluster, as long as the scheduler answers."""
         begun = _begun(work)
         while not futures.wait([begun], timeout=0.5).done:
             if self._silent.is_set():
@@ -195,7 +201,7 @@ class DaskPool:
         return begun.result()
 
     def _check_versions(self) -> None:
-        """Asks with a function of the standard library, which every worker has."""
+        """Asks the workers, with a function of the standard library, which every worker has."""
         found = self._client.run(version, _PACKAGE, on_error="return")
         own = version(_PACKAGE)
         others = {worker: answer for worker, answer in found.items() if answer != own}
@@ -203,7 +209,7 @@ class DaskPool:
             raise RsscGeoError(_versions_differ(others))
 
     def _agreed(self, card: ModelCard) -> tuple[PredictorSpec, int]:
-        """What classifies, on which all workers agree, and its batch size.
+        """The spec on which all workers agree, and its batch size.
 
         ``card``: the model's on this machine.
         """
@@ -238,6 +244,15 @@ class DaskPool:
 
         return self._answered(ask)
 
+    def refined(self, block: Block) -> ClassWords:
+        """See ``Pool``."""
+
+        def ask() -> ClassWords:
+            task = self._client.submit(_refine, self._plugin, block, pure=False)
+            return _answer("of the cluster", task, "refine the classes")
+
+        return self._answered(ask)
+
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""
         number = next(self._numbers)
@@ -248,7 +263,7 @@ class DaskPool:
             return lambda: None
         try:
             future = self._client.submit(_run, self._plugin, block, key=key, pure=False)
-        except Exception as error:  # noqa: BLE001 -- Dask names no base of its errors
+        except Exception as error:  # noqa: BLE001 -- Dask's errors have no common base
             self._hand_over(number, self._lost(error))
             return lambda: None
         future.add_done_callback(lambda finished: self._deliver(finished, number))
@@ -256,7 +271,7 @@ class DaskPool:
         return release
 
     def _deliver(self, future: Future[BlockResult | _Failure], number: int) -> None:
-        """Fetch the result, so that it leaves the worker, and hand it over.
+        """Fetch the result, so that it leaves the worker, and pass it on.
 
         In a thread of the client.
         """
@@ -269,19 +284,19 @@ class DaskPool:
             self._hand_over(
                 number,
                 RsscGeoError(
-                    "every worker that was given this block died: is there memory enough for the"
+                    "every worker that was given this block died: is there enough memory for the"
                     " model?"
                 ),
             )
         except CancelledError as error:
             self._hand_over(number, self._lost(error))
-        except Exception as error:  # noqa: BLE001 -- handed to whoever waits
+        except Exception as error:  # noqa: BLE001 -- passed to the waiting thread
             self._hand_over(number, error)
         finally:
             future.release()
 
     def _hand_over(self, number: int, result: BlockResult | BaseException) -> None:
-        """Give a block's result to who waits for it, once."""
+        """Pass a block's result on, once."""
         done = self._waiting.pop(number, None)
         if done is not None:
             done(result)
@@ -295,7 +310,7 @@ class DaskPool:
     def close(self) -> None:
         """See ``Pool``."""
         self._closed.set()
-        with contextlib.suppress(Exception):  # the cluster may be gone; nothing of ours is on it
+        with contextlib.suppress(Exception):  # the cluster may be gone
             _begun(lambda: self._client.close(timeout=1)).result(_PATIENCE_S)
 
 
@@ -304,9 +319,11 @@ def _answer(worker: str, task: Future[T | _Failure], doing: str = "load the mode
         answer: T | _Failure = task.result()
     except (KilledWorker, CancelledError) as error:
         raise RsscGeoError(
-            f"worker {worker} died while it loaded the model: is there memory enough?"
+            f"worker {worker} died while it loaded the model: is there enough memory?"
         ) from error
     if isinstance(answer, _Failure):
+        if answer.empty:
+            raise NothingToClassifyError(answer.message)
         raise RsscGeoError(f"worker {worker} cannot {doing}: {answer.message}")
     return answer
 
@@ -316,11 +333,11 @@ def _connect(scheduler: str) -> Client:
         {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     )
     try:
-        # Its own time limit is for a scheduler that is not there, not for one that says nothing.
+        # Its own time limit is for a scheduler that is not there, not for a silent one.
         return _begun(lambda: Client(**where, timeout=_PATIENCE_S, set_as_default=False)).result(
             2 * _PATIENCE_S
         )
-    except (OSError, ValueError, KeyError) as error:  # OSError: base of the time-outs too
+    except (OSError, ValueError, KeyError) as error:  # OSError is the base of time-outs, too
         raise UsageError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({one_line(error)}); give"
             " tcp://HOST:8786 or the file that 'dask scheduler --scheduler-file' writes"
@@ -328,13 +345,13 @@ def _connect(scheduler: str) -> Client:
 
 
 def _begun(work: Callable[[], T]) -> futures.Future[T]:
-    """What will come of work in a thread that the end of the program does not wait for."""
+    """The future of work in a thread that the end of the program does not wait for."""
     future: futures.Future[T] = futures.Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 -- handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 -- passed to the waiting thread
             future.set_exception(error)
 
     threading.Thread(target=run, name="rssc-geo dask", daemon=True).start()

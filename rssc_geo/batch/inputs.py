@@ -25,7 +25,7 @@ from rssc_geo.pipelines import read_classes
 from rssc_geo.raster import is_remote
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
-"""What counts as a scene in a folder."""
+"""Suffixes of files that are scenes of a folder."""
 MERGED_CRS = "EPSG:4326"
 _MERGED_SUFFIXES = (".gpkg", ".parquet")
 _INDEX_SUFFIXES = (".gpkg", ".shp", ".fgb", ".geojson")
@@ -46,14 +46,14 @@ class Problem:
     known: bool = False
 
     def __str__(self) -> str:
-        """One line; most messages begin with the input."""
+        """One line; most messages start with the input."""
         message = " ".join(self.message.split())
         return message if message.startswith(self.label) else f"{self.label}: {message}"
 
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """What a command asks for."""
+    """The inputs, output and options of a command."""
 
     jobs: tuple[Job, ...]
     problems: tuple[Problem, ...]
@@ -76,7 +76,7 @@ def output_template(output: str, options: BatchOptions) -> str:
 
 
 def output_folder(output: str, options: BatchOptions) -> Path:
-    """Where the journal lies: the last folder of the output that is the same for all scenes."""
+    """The folder of the journal: the last folder of the output that is the same for all scenes."""
     place = output if options.merge is not None else output_template(output, options)
     if "{" in place:
         return Path(re.split(r"[^/\\]*\{", place, maxsplit=1)[0])
@@ -176,7 +176,7 @@ def _some(entries: Iterable[_Entry], name: str, what: str) -> Iterator[_Entry]:
 
 
 def _beside(path: str, folder: Path) -> str:
-    """A relative path in a list is meant from the folder of that list."""
+    """A relative path in a list starts from the folder of that list."""
     return path if is_remote(path) or os.path.isabs(path) else str(folder / path)
 
 
@@ -213,7 +213,7 @@ def row_options() -> dict[str, Option]:
 def _scene_options(options: BatchOptions, row: Mapping[str, str]) -> BatchSceneOptions:
     """The options of a scene: the batch's, but for those that its row gives; empty texts are none.
 
-    All scenes of a merged map have one CRS. Raises ``UsageError`` that names a bad text.
+    All scenes of a merged map have one CRS. Raises ``UsageError`` that names an invalid text.
     """
     known = row_options()
     own: dict[str, Any] = {

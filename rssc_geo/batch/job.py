@@ -1,4 +1,4 @@
-"""A job: a scene to map, what the journal says of it, and its run once it is open."""
+"""A job: a scene to map, its state by the journal, and its run once it is open."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from rssc_geo.batch.journal import (
     signatures,
     unchanged,
 )
-from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks
-from rssc_geo.inference import Plan, SceneRun, make_plan
+from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks, spec_hash
+from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
 from rssc_geo.models import ClassWords, ModelCard
 from rssc_geo.options import BatchSceneOptions, options_of, values_of
 from rssc_geo.output import LandUseSummary, make_target
+from rssc_geo.pipelines import sample_tiles
 from rssc_geo.raster import is_remote
 from rssc_geo.reports import Extras
 
 WRITTEN = tuple(found.name for found in options_of(BatchSceneOptions) if found.is_written)
-"""Options of a scene that name a file to write; other paths name files to read."""
+"""Options of a scene that name a file to write; other path options name files to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The input as people know it."""
+        """The input as the user named it."""
         return ", ".join(self.source)
 
     @property
@@ -66,9 +67,9 @@ class Job:
         return make_plan(source, card, self.options)
 
     def options_hash(self, made_by: Mapping[str, object], folder: Path) -> str:
-        """A short hash of all that decides about the map, but the content of its files.
+        """A short hash of everything on which the map depends, except the content of its files.
 
-        ``made_by``: what of model and program does; ``folder``: that of the journal. Files are
+        ``made_by``: the parts of model and program; ``folder``: that of the journal. Files are
         named from these folders on, so that a run from elsewhere has the same hash.
         """
         options = values_of(self.options, BatchSceneOptions)
@@ -86,7 +87,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What holds of a job before the run.
+    """The state of a job before the run.
 
     ``name``: "done", "empty" or "failed" where that was by the same options and of the same files,
     else "waiting"; ``error``: of an empty or failed one; ``ours``: whether the outputs that are
@@ -111,8 +112,8 @@ def job_state(
 
     Parameters
     ----------
-    row : what the journal in ``folder`` has of it
-    made_by : what of model and program decides about every scene
+    row : of the job in the journal of ``folder``
+    made_by : the parts of model and program on which every map depends
     retry_failed : a failure does not count
     """
     options_hash = job.options_hash(made_by, folder)
@@ -126,8 +127,7 @@ def job_state(
         and bool(row["input_files"])
         and unchanged(row["input_files"], job.folder)
     )
-    # One that people have worked on since is left alone, also where they deleted something beside
-    # it.
+    # An output that was edited since is left alone, also where a file beside it was deleted.
     left = job.output.exists() and (len(there) == len(outputs) or not ours)
     if same and row["state"] == "done" and left:
         return JobState("done", options_hash, ours=ours)
@@ -141,7 +141,7 @@ def job_state(
 
 @dataclass(slots=True)
 class OpenJob:
-    """A job whose scene is open: its blocks, and where each of them is.
+    """A job whose scene is open: its blocks and their state.
 
     Blocks are numbered; their results may come in any order and are written in theirs.
 
@@ -150,15 +150,16 @@ class OpenJob:
     run, extras : the scene's run, and what is made beside its map
     input_files : signatures of what is read
     started : of the monotonic clock, when opening began
-    next_submit, next_write : the first block not yet begun, and the first not yet written
-    retries : blocks that have failed and are to be begun again
+    next_submit, next_write : the first block not yet started, and the first not yet written
+    retries : blocks that have failed and are to be started again
     arrived : results that wait for an earlier block
-    cancels : of the blocks that are somewhere at work, what cancels them
-    attempts : how often a block was begun
+    cancels : functions that cancel the blocks in progress
+    attempts : how often each block was started
     busy : a thread writes to its part file or makes its map
-    over : it has failed; what still comes of it is dropped
+    over : it has failed; results that still arrive are dropped
     reading_s, model_s, writing_s : seconds of work so far
-    written, looked : tiles of this run that are written, and those of them that the network saw
+    written, looked : tiles of this run that are written, and those of them that the network
+        processed
     """
 
     job: Job
@@ -220,9 +221,10 @@ class OpenJob:
         return time.monotonic() - started
 
     def finish(self) -> tuple[SceneFigures, list[Path]]:
-        """Make the map and what belongs beside it: its figures and files.
+        """Write the map and the files beside it: its figures and files.
 
-        Raises what ``SceneRun.finish`` does, ``OutputError`` for what cannot be made beside it.
+        Raises what ``SceneRun.finish`` does, ``OutputError`` for a file beside it that cannot be
+        made.
         """
         started = time.monotonic()
         seconds = round(started - self.started, 1)
@@ -242,7 +244,7 @@ class OpenJob:
         )
 
     def close(self) -> None:
-        """Let the part file go; the next identical run goes on from it."""
+        """Close the part file; the next identical run continues from it."""
         self.run.close()
 
 
@@ -251,14 +253,18 @@ def open_job(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:
 
     Parameters
     ----------
-    pool : what will classify it
+    pool : the workers that will classify it
     overwrite : whether files that are there may be replaced
 
-    Raises the ``RsscGeoError`` of whatever does not fit.
+    Raises an ``RsscGeoError`` for a raster, options or output that cannot be used.
     """
     started, options = time.monotonic(), job.options
-    spec = pool.spec if job.words is None else pool.named_spec(job.words)
+    words = job.words
+    spec = pool.spec if words is None else pool.named_spec(words)
     plan = job.plan(spec.card)
+    if words is not None and options.refine:
+        words = pool.refined(_sample(plan, spec, words))
+        spec = pool.named_spec(words)
     for path in job.results:
         path.parent.mkdir(parents=True, exist_ok=True)
     target = make_target(
@@ -267,5 +273,18 @@ def open_job(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:
     extras = Extras(options, target, plan)
     input_files = signatures({*job.source, *plan.inputs()}, job.folder)
     run = SceneRun(plan, target, spec)
-    blocks = cut_blocks(run, tiles=BATCHES * pool.batch_size, words=job.words)
+    blocks = cut_blocks(run, tiles=BATCHES * pool.batch_size, words=words)
     return OpenJob(job, run, extras, blocks, input_files, started)
+
+
+def _sample(plan: Plan, spec: PredictorSpec, words: ClassWords) -> Block:
+    """The tiles of a scene that its classes are refined on."""
+    return Block(
+        plan.scene,
+        plan.grid,
+        plan.radiometry,
+        sample_tiles(plan),
+        plan.options.min_valid,
+        spec_hash(spec),
+        words,
+    )

@@ -1,9 +1,8 @@
 """The journal of a batch: one SQLite file beside the outputs, and all SQL that is sent to it.
 
-It is read by people (``batch status``) and by the next run. Within a scene, the part file beside
-its output says where to go on; the journal says which scenes are done, by which options and from
-which files, and what every block took. Times of day in it are for people: nothing is decided by
-them.
+It is read by ``batch status`` and by the next run. Within a scene, the part file beside its output
+records where to continue; the journal records which scenes are done, by which options and from
+which files, and the time of every block. Times of day in it are for information only.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _CREATE = """
         output TEXT PRIMARY KEY, made_of TEXT NOT NULL, output_files TEXT NOT NULL, mark TEXT
     );
 """
-# Each row of these tables carries a checksum. It is made in Python between statements: SQLite turns
+# Each row of these tables has a checksum. It is computed in Python between statements: SQLite turns
 # a Ctrl-C that arrives in a function which it calls into an error of its own.
 _MARKED = {
     "scenes": "output, id, input, state, attempts, options_hash, error, started, ended, run,"
@@ -69,10 +68,10 @@ _JSON = ("input_files", "output_files", "classes", "warnings")
 _Values = Sequence[object] | Mapping[str, object]
 
 
-# What files are known by.
+# Signatures of files.
 
 Signatures = list[list[Any]]
-"""Of each file its name from a folder on, its bytes, times of change and mark of content.
+"""Of each file its name relative to a folder, its bytes, times of change and hash of content.
 
 The times are those of the content and of the file's entry, in nanoseconds. All but the name are
 None for a file that is not there, and for a URL, which is only named.
@@ -82,9 +81,9 @@ None for a file that is not there, and for a URL, which is only named.
 def signatures(
     files: Iterable[str | Path], folder: str | Path, *, content: bool = True
 ) -> Signatures:
-    """Signatures of files, named from a folder on; ``content``: read for their marks, too.
+    """Signatures of files, named relative to a folder; ``content``: read for their hashes, too.
 
-    Neither moving both nor another working folder changes what ``unchanged`` says of them.
+    Neither moving both nor another working folder changes the result of ``unchanged``.
     """
     return sorted(
         (_signature(str(file), folder, content=content) for file in files),
@@ -106,7 +105,7 @@ def _is_unchanged(known: list[Any], folder: str | Path) -> bool:
     now = _signature(_place(name, folder), folder, content=False)
     if now[1:3] != [size, changed]:
         return False
-    same_entry = now[3] == entered and os.name == "posix"  # elsewhere it says when it was made
+    same_entry = now[3] == entered and os.name == "posix"  # elsewhere it is the time of creation
     if same_entry or mark is None:
         return True
     return bool(_signature(_place(name, folder), folder, content=True)[4] == mark)
@@ -141,15 +140,15 @@ def _signature(file: str, folder: str | Path, *, content: bool) -> list[Any]:
     return [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark]
 
 
-# What is noted.
+# What is recorded.
 
 
 @dataclass(frozen=True, slots=True)
 class SceneFigures:
-    """What a scene's map holds and what it took, as the journal keeps it.
+    """Figures of a scene's map and its times, as the journal keeps them.
 
     ``classes``: name, cells and area_m2 (m²) of each class that occurs; ``seconds`` from opening to
-    the end; of these ``reading_s``, ``model_s``, ``writing_s`` of work.
+    the end; ``reading_s``, ``model_s``, ``writing_s``: time of work in each stage.
     """
 
     cells: int
@@ -203,7 +202,7 @@ class Journal:
 
     def _prepare(self, options: str) -> None:
         run = self._connection.execute
-        # A killed run's file is made consistent at the next opening; no -wal is left.
+        # The file of a killed run is repaired at the next opening; no -wal is left.
         run("PRAGMA journal_mode = DELETE")
         run("PRAGMA synchronous = NORMAL")
         run("BEGIN IMMEDIATE")
@@ -214,7 +213,7 @@ class Journal:
         _check_format(self._connection, self.path)
         _check_content(self._connection, self.path)
         self.known = self._failures()
-        # What a killed run was at is to be done again.
+        # Scenes in progress in a killed run are done again.
         self._run_marked("scenes", _RELEASE, [()])
         run("DELETE FROM problems")
         self._run = run(
@@ -230,15 +229,15 @@ class Journal:
         return frozenset(name for (name,) in [*failed, *run("SELECT label FROM problems")])
 
     def key(self, output: Path) -> str:
-        """An output as this journal names it."""
+        """The key of an output in this journal."""
         return key_of(output, self.folder)
 
     def add_problems(self, problems: Iterable[tuple[str, str]]) -> None:
-        """Note the inputs that give no scene, each with the reason."""
+        """Record the inputs that give no scene, each with the reason."""
         self._write("INSERT INTO problems VALUES (?, ?)", problems)
 
     def scene(self, key: str) -> dict[str, Any] | None:
-        """What is known of a scene: the columns of its row."""
+        """The row of a scene, by column; None where there is none."""
         with _writing(self.path):
             found = _rows(self._connection, "SELECT * FROM scenes WHERE output = ?", key)
             return next(iter(found), None)
@@ -289,11 +288,11 @@ class Journal:
         )
 
     def record_blocks(self, blocks: Sequence[BlockRecord]) -> None:
-        """Note how blocks are."""
+        """Record the state of blocks."""
         self._write("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", blocks)
 
     def record_tiles(self, done: Mapping[str, int]) -> None:
-        """Note how many tiles of scenes are written, by key."""
+        """Record how many tiles of scenes are written, by key."""
         self._write(
             "UPDATE scenes SET tiles_done = ? WHERE output = ?",
             [(tiles, key) for key, tiles in done.items()],
@@ -301,9 +300,9 @@ class Journal:
         )
 
     def expect_output(self, key: str) -> None:
-        """From here on there may be an output, which is ours.
+        """Record that an output may exist from here on, which is ours.
 
-        A run that is killed before the scene is noted as done makes it anew.
+        After a run that is killed before the scene is recorded as done, it is made again.
         """
         self._update(key, made=1, output_files=None)
 
@@ -338,7 +337,7 @@ class Journal:
         self._write(_RELEASE, [()], marked="scenes")
 
     def merged(self, key: str) -> tuple[str, Signatures]:
-        """What a merged output was made of (a hash) and its files then; "" and none if unknown."""
+        """The hash of what a merged output was made of, and its files; "" and none if unknown."""
         with _writing(self.path):
             row = self._connection.execute(
                 "SELECT made_of, output_files FROM merged WHERE output = ?", (key,)
@@ -346,7 +345,7 @@ class Journal:
         return ("", []) if row is None else (row[0], json.loads(row[1]))
 
     def record_merged(self, key: str, made_of: str, files: Iterable[Path]) -> None:
-        """Note what a merged output was made of, and its files."""
+        """Record what a merged output was made of, and its files."""
         known = json.dumps(signatures(files, self.folder))
         self._write(
             "INSERT OR REPLACE INTO merged (output, made_of, output_files) VALUES (?, ?, ?)",
@@ -355,14 +354,14 @@ class Journal:
         )
 
     def end(self, outcome: str) -> None:
-        """Note how the run ended."""
+        """Record how the run ended."""
         self._write(
             "UPDATE runs SET ended = ?, outcome = ? WHERE id = ?",
             [(timestamp(), outcome, self._run)],
         )
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Close the journal and release the folder."""
         self._connection.close()
         self._lock.close()
 
@@ -397,7 +396,7 @@ class Journal:
         changed = [
             key for row in rows for key in run(f"{statement} RETURNING output", row).fetchall()
         ]
-        # Not what RETURNING gives of them: whole numbers in columns of REAL.
+        # Read again: RETURNING gives whole numbers for columns of REAL.
         query = f"SELECT {_MARKED[table]} FROM {table} WHERE output = ?"  # noqa: S608 -- our own names
         found = [run(query, key).fetchone() for key in changed]
         self._connection.executemany(
@@ -418,9 +417,9 @@ class Journal:
 
 
 def key_of(output: Path, folder: Path) -> str:
-    """An output as the journal in ``folder`` names it.
+    """The key of an output in the journal in ``folder``.
 
-    From that folder on, so that the folder can be moved.
+    Relative to that folder, so that the folder can be moved.
     """
     path, root = output.absolute(), folder.absolute()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
@@ -436,8 +435,8 @@ def read_journal(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} holds no {NAME}: give the folder of a batch's outputs")
     try:
-        # Writable, where it is: what a killed run has left half written is undone by the next who
-        # looks.
+        # Opened for writing where possible: a transaction that a killed run left unfinished is
+        # rolled back by the next reader.
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)
         ) as connection:
@@ -457,7 +456,7 @@ def read_journal(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read ({one_line(error)})") from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) from error
-    except ValueError as error:  # JSON that is none any more
+    except ValueError as error:  # damaged JSON
         raise _damaged(path, error) from error
     by_scene: dict[str, dict[str, int]] = {}
     for key, state, count in blocks:
@@ -522,12 +521,12 @@ def _row_mark(*values: object) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """What made the outputs."""
+    """The versions of program and libraries."""
     return {name: version(name) for name in ("rssc-geo", "torch", "rasterio", "pyogrio", "shapely")}
 
 
 def lock_file(path: Path, who: str) -> sqlite3.Connection:
-    """A lock that is held as long as the connection is open, let go by a crash.
+    """A lock that is held as long as the connection is open, and released by a crash.
 
     The file stays, empty: removing it could race. Raises ``OutputError`` where another process
     (``who``: "rssc-geo batch") holds it, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Many maps as one: every place belongs to one scene, and each feature says to which.
+"""Many maps as one: every place belongs to one scene, whose name each feature has.
 
 Scenes are taken one after another and their cells in small batches, with only those cells of other
 scenes that lie there, so that memory depends on how much overlaps, not on how much there is.
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
 _BATCH = 8192
-_NOTHING = 1e-6  # share of a cell that is no more than rounding where borders of two rasters meet
+_NOTHING = 1e-6  # share of a cell that counts as rounding where borders of two rasters meet
 _SCENE = Field("scene", "Scene", "text", "Name of the scene that the feature comes from")
 
 
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
-    """What other scenes take of a scene's cells.
+    """The parts of a scene's cells that belong to other scenes.
 
     Of each piece its area in m², its cell's confidence, and whether it is the whole cell.
     """
@@ -76,7 +76,7 @@ def merge_done(
     options: BatchOptions,
     classes: Sequence[SceneClass],
 ) -> tuple[Path, ...]:
-    """Make one map of the scenes that are done, unless it is there already; its files.
+    """Make one map of the scenes that are done, unless it exists already; its files.
 
     Raises what ``merge_scenes`` does.
     """
@@ -110,7 +110,7 @@ def _name(label: str) -> str:
 
 
 def _hash(parts: Sequence[Part], rule: str) -> str:
-    """A hash of what a merged map depends on, so that the same one is not made twice."""
+    """A hash of everything that a merged map depends on, so that the same one is not made twice."""
     files = [
         [part.name, [entry[:3] for entry in signatures([part.path], folder, content=False)]]
         for part in parts
@@ -162,7 +162,7 @@ def merge_scenes(
             "rssc_geo": version("rssc-geo"),
         }
     )
-    # In this order: what cells lose is known before regions are cut.
+    # In this order: the parts lost by cells are known before regions are cut.
     layers = (merger.cells(), merger.landuse())
     with target.staged() as staging:
         for layer in layers:
@@ -306,7 +306,7 @@ class _Merger:
 def _batch(
     table: pa.Table, scene: str, geometries: NDArray[np.object_], schema: pa.Schema
 ) -> pa.RecordBatch:
-    """The features of which something is left, as multipolygons, under the scene's name."""
+    """The features that are not empty, as multipolygons, under the scene's name."""
     kept = np.flatnonzero(~shapely.is_missing(geometries))
     left = np.array([_multi(geometry) for geometry in geometries[kept]], object)
     columns: Mapping[str, Any] = {
@@ -391,5 +391,5 @@ def _within(path: Path, bounds: NDArray[np.float64]) -> pa.Table:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} cannot be merged ({error}): delete it, and the next run makes it anew"
+        f"{path} cannot be merged ({error}): delete it, and the next run makes it again"
     )

@@ -1,4 +1,4 @@
-"""The figures of a batch: what it would take, how far it is, and what came of it."""
+"""The figures of a batch: estimate, progress and result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 from rssc_geo.batch.inputs import Jobs, Problem
 from rssc_geo.batch.job import Job, JobState
 from rssc_geo.batch.journal import SceneFigures
-from rssc_geo.batch.worker import processors
 from rssc_geo.errors import RsscGeoError
+from rssc_geo.inference import estimated_seconds
 from rssc_geo.models import ModelCard
 from rssc_geo.progress import duration
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STAGES = ("reading", "model", "writing")
-_OPENED_AT_ONCE = 8  # opening is mostly waiting for a disk or a server
+_OPENED_AT_ONCE = 8  # opening mostly waits for a disk or a server
 _BYTES_A_CELL = 410
-"""Of a GeoPackage with captions, measured: what each cell adds, its share of regions included."""
+"""Bytes a cell of a GeoPackage with captions, its share of regions included (measured)."""
 _BYTES_A_MAP = 150_000
-"""What styles and metadata of a GeoPackage take."""
+"""Bytes of the styles and metadata of a GeoPackage."""
 
 
-# Before.
+# Before the run.
 
 
 @dataclass(frozen=True, slots=True)
 class SceneEstimate:
-    """A scene of a plan, or why there is none.
+    """A scene of a plan, or the reason why there is none.
 
     ``state``: "done" or "empty" by an earlier run, "failed" now or (``known``) then, "waiting";
-    ``bytes_in``: None where that is not known without reading (a URL).
+    ``bytes_in``: None where that is not known without reading (a URL); ``seconds_on_cpu``: on this
+    machine's processor, None where the model's card gives no rate.
     """
 
     id: str
@@ -55,18 +56,17 @@ class SceneEstimate:
     bytes_in: int | None = None
     error: str = ""
     known: bool = False
+    seconds_on_cpu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What a batch would do.
+    """The plan of a batch.
 
-    ``plan``: its scenes and the inputs that give none; ``cpu_tiles_per_s``: rate of the model on
-    one core, None where its card gives none.
+    ``plan``: the scenes and the inputs that give none.
     """
 
     plan: tuple[SceneEstimate, ...]
-    cpu_tiles_per_s: float | None
 
     @property
     def scenes(self) -> int:
@@ -77,7 +77,8 @@ class BatchPlan:
         """Sums, and the plan, as plain data; seconds are those of this machine's processors."""
         tiles = sum(entry.tiles for entry in self.plan)
         cells = sum(entry.cells for entry in self.plan)
-        rate = self.cpu_tiles_per_s
+        seconds = [entry.seconds_on_cpu for entry in self.plan if entry.state == "waiting"]
+        known = [value for value in seconds if value is not None]
         return {
             "scenes": self.scenes,
             "skipped": sum(entry.state == "done" for entry in self.plan),
@@ -92,7 +93,7 @@ class BatchPlan:
             "bytes_in": sum(entry.bytes_in or 0 for entry in self.plan),
             "estimated_bytes_out": cells * _BYTES_A_CELL + self.scenes * _BYTES_A_MAP,
             "estimated_seconds_on_cpu": (
-                None if rate is None else round(tiles / (rate * processors()), 1)
+                round(sum(known), 1) if len(known) == len(seconds) else None
             ),
             "plan": [asdict(entry) for entry in self.plan],
         }
@@ -101,7 +102,7 @@ class BatchPlan:
 def estimate_batch(
     jobs: Jobs, states: Sequence[JobState], card: ModelCard, known: Collection[str]
 ) -> BatchPlan:
-    """Open every scene that is left to do, several at once, and sum up what they would take.
+    """Open every scene that is left to do, several at once, and sum up their sizes and times.
 
     ``states``: of the jobs, in their order; ``known``: inputs that gave none in an earlier run.
     """
@@ -120,7 +121,7 @@ def estimate_batch(
         )
         for problem in jobs.problems
     ]
-    return BatchPlan((*scenes, *none), card.cpu_tiles_per_s)
+    return BatchPlan((*scenes, *none))
 
 
 def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
@@ -142,15 +143,16 @@ def _estimate(job: Job, state: JobState, card: ModelCard) -> SceneEstimate:
         tiles=len(plan.unit_cells.tiles()),
         cells=int(plan.selected.sum()),
         bytes_in=sum(local) if local else None,
+        seconds_on_cpu=estimated_seconds(plan, card),
     )
 
 
-# Meanwhile.
+# During the run.
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a batch is.
+    """Progress of a batch.
 
     ``done`` scenes include those of earlier runs; ``done_share`` (0–1) also counts what is done of
     scenes in progress; ``tiles`` are those of this run; ``seconds_left`` is None before anything is
@@ -170,7 +172,7 @@ OnProgress = Callable[[BatchProgress], None]
 
 
 class Tracker:
-    """Counts what a run does, and reports it to ``progress`` at every tick.
+    """Counts the events of a run, and reports them to ``progress`` at every tick.
 
     Scenes weigh the same: how many tiles one has is not known before it is opened.
     """
@@ -202,18 +204,18 @@ class Tracker:
         self._add(row["cells"], row["classes"])
 
     def start(self, key: str, *, tiles: int, done: int) -> None:
-        """A scene is begun, or gone on with."""
+        """A scene is started or resumed."""
         self._sizes[key] = max(1, tiles)
         self._shares[key] = (done / self._sizes[key],) * 2
 
     def advance(self, key: str, *, done: int, tiles: int, looked: int) -> None:
-        """So many tiles of a scene are written, ``tiles`` of them now."""
+        """More tiles of a scene are written: its total, and ``tiles`` of them now."""
         self._tiles += tiles
         self._looked += looked
         self._shares[key] = (self._shares[key][0], done / self._sizes[key])
 
     def add_worker(self, name: str) -> None:
-        """Somebody has classified a block."""
+        """A worker has classified a block."""
         self._workers.add(name)
 
     def finish(self, key: str, figures: SceneFigures) -> None:
@@ -225,12 +227,12 @@ class Tracker:
         self._add(figures.cells, figures.classes)
 
     def add_problem(self, problem: Problem) -> None:
-        """An input gives no scene; it is told at once."""
+        """An input gives no scene; it is reported at once."""
         log.error("%s", problem)
         self._problems.append(problem)
 
     def fail(self, key: str, problem: Problem) -> None:
-        """A scene has failed; it is told at once."""
+        """A scene has failed; it is reported at once."""
         log.error("%s", problem)
         self._failures.append(problem)
         self._shares.pop(key, None)
@@ -256,7 +258,7 @@ class Tracker:
         return True
 
     def now(self) -> BatchProgress:
-        """How far the run is."""
+        """The progress of the run."""
         over = self._skipped + self._empty + len(self._failures)
         share = over + sum(now for _, now in self._shares.values())
         gained = sum(now - first for first, now in self._shares.values())
@@ -272,7 +274,7 @@ class Tracker:
         )
 
     def result(self) -> BatchResult:
-        """What came of the run."""
+        """The result of the run."""
         spent = sum(self._stages.values()) or 1.0
         return BatchResult(
             scenes=self._scenes,
@@ -333,7 +335,7 @@ class _Bar:
             self._bar.close()
 
 
-# At the end.
+# After the run.
 
 
 def _largest_first(areas_m2: Mapping[str, float]) -> dict[str, float]:
@@ -343,7 +345,7 @@ def _largest_first(areas_m2: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What came of a batch.
+    """The result of a batch.
 
     Attributes
     ----------
@@ -351,7 +353,7 @@ class BatchResult:
     skipped : those of the latter that earlier runs have done
     empty : how many have nothing to classify
     failed : every other input that gave no map, why, and whether it was known
-    tiles, tiles_classified : of this run, and those of them that the network saw
+    tiles, tiles_classified : of this run, and those of them that the network processed
     tiles_per_s, seconds : of this run
     cells, area_m2 : of all maps, or of the merged one; m² of each class, the largest first
     workers, dtype : devices or addresses that classified, and in which precision

@@ -1,7 +1,7 @@
 """The loop of a batch: what is left is opened ahead, blocks are kept under way, results written.
 
-One thread decides everything. Opening, classifying, writing and finishing happen in others, which
-only put what came of it into the loop's queue.
+One thread makes all decisions. Opening, classifying, writing and finishing happen in others, which
+only put their results into the loop's queue.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from rssc_geo.output import timestamp
 log = logging.getLogger(__name__)
 
 _AHEAD = 2  # scenes opened beyond those whose blocks are under way
-_TICK_S = 1.0  # between two looks at the clock: progress, the journal's blocks
-_ROOM = 1 << 20  # a disk with fewer free bytes is full: SQLite and GDAL need some to say anything
+_TICK_S = 1.0  # seconds between two updates of progress and of the journal's blocks
+_ROOM = 1 << 20  # a disk with fewer free bytes is full: SQLite and GDAL need some to report errors
 
 
 class Runner:
-    """Maps jobs and notes in the journal what becomes of each; ``run`` once.
+    """Maps jobs and records in the journal the result of each; ``run`` once.
 
-    ``made_by``: what of model and program decides about every scene. Jobs that are done, or failed
-    before, by the same options and files are only counted by ``tracker``; ``waiting`` are the
-    others, each with whether its output may be replaced.
+    ``made_by``: the parts of model and program on which every map depends. Jobs that are done, or
+    failed before, by the same options and files are only counted by ``tracker``; ``waiting`` are
+    the others, each with whether its output may be replaced.
     """
 
     def __init__(
@@ -99,11 +99,10 @@ class Runner:
         return left
 
     def run(self, pool: Pool) -> None:
-        """Do what is left with a pool.
+        """Process the remaining jobs with a pool.
 
-        What becomes of it goes into the journal and, in figures, to the tracker. Raises
-        ``OutputError`` where nothing more can be written (a full disk): the same command then goes
-        on.
+        Results go into the journal and, as counts, to the tracker. Raises ``OutputError`` where
+        nothing more can be written (a full disk): the same command then continues.
         """
         self._pool, self._tracker.dtype = pool, pool.spec.dtype
         try:
@@ -125,7 +124,7 @@ class Runner:
         return self._journal.key(job.output)
 
     def _feed(self) -> None:
-        """Keep enough blocks under way, and enough scenes open to take them from.
+        """Keep enough blocks in progress, and enough scenes open to take them from.
 
         No more, so that memory stays flat.
         """
@@ -178,7 +177,7 @@ class Runner:
         )
         if done == 0:
             self._journal.forget_blocks(key)
-        elif found.blocks:  # those from here on are cut anew
+        elif found.blocks:  # those from here on are cut again
             self._journal.forget_blocks(key, start=int(found.blocks[0].tiles[0]))
         self._open.append(found)
         self._tracker.start(key, tiles=len(run.tiles), done=done)
@@ -304,13 +303,13 @@ class Runner:
         self._journal.fail_scene(key, message, again=full, opened=begun)
         if full:
             self._stopped = OutputError(
-                f"{message} (the batch has stopped: the same command goes on)"
+                f"{message} (the batch has stopped: the same command continues)"
             )
             return
         known = key in self._journal.known
         self._tracker.fail(key, Problem(job.label, message, known=known))
 
-    # What goes into the journal.
+    # Records in the journal.
 
     def _record(
         self,
@@ -352,7 +351,7 @@ class Runner:
     def _close(self) -> None:
         """Also after an interruption.
 
-        Nothing is waited for but the blocks that are being written.
+        Only blocks that are being written are waited for.
         """
         for executor in (self._opener, self._finisher):
             executor.shutdown(wait=False, cancel_futures=True)
@@ -366,7 +365,7 @@ class Runner:
 
 
 def _message_of(error: BaseException) -> str:
-    """One line for the journal and for people."""
+    """One line for the journal and for messages."""
     if isinstance(error, RsscGeoError):
         return str(error)
     log.debug("traceback", exc_info=error)
@@ -374,7 +373,7 @@ def _message_of(error: BaseException) -> str:
 
 
 def _disk_is_full(error: BaseException, folder: Path) -> bool:
-    """Whether it failed for want of room: by the errors that led to it, or by the room there is."""
+    """Whether the disk is full: by the chain of errors, or by the free space."""
     if not isinstance(error, RsscGeoError):
         return False
     chain: BaseException | None = error

@@ -1,7 +1,7 @@
 """Scenes that STAC 1.x lists (https://stacspec.org): items, their collections, static catalogs.
 
-On disk or by URL. A file is read item by item, so that neither its size nor an item that is wrong
-matters to the others.
+On disk or by URL. A file is read item by item, so that its size does not matter and an invalid item
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import urljoin
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.output import date_text, parse_date
 
-_USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is asked for
+_USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried when none is given
 _LIST = "features"
 _CHUNK = 1 << 16  # characters
 _PATIENCE_S = 30  # for a server
@@ -32,10 +32,11 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True, slots=True)
 class StacItem:
-    """An item of use, or one that is not: ``error`` says why.
+    """A usable item, or with ``error`` one that cannot be used and why.
 
-    ``files``: the asset asked for, or three of them, as paths or URLs; ``id``: its own, or where it
-    stands; ``date``: when it was taken, or began to be, "" where that is not told.
+    ``files``: the asset asked for, or three of them, as paths or URLs; ``id``: its own, or its
+    place in the file; ``date``: when it was taken, or the start of its range, "" where that is not
+    known.
     """
 
     id: str
@@ -88,7 +89,7 @@ def _read(place: str, asset: str | None) -> Iterator[StacItem | str]:
 
 
 def _item(values: object, label: str, place: str, asset: str | None) -> StacItem:
-    """An item of the document at ``place``; ``label``: where it stands."""
+    """An item of the document at ``place``; ``label``: its place, for messages."""
     if not isinstance(values, dict) or values.get("type") != "Feature":
         return StacItem(label, error=f"{label} is no STAC item")
     name, assets = values.get("id"), values.get("assets")
@@ -98,7 +99,7 @@ def _item(values: object, label: str, place: str, asset: str | None) -> StacItem
         return StacItem(str(name), error=f"STAC item {name} has no assets")
     entries = {key: entry for key, entry in assets.items() if isinstance(entry, dict)}
     hrefs = [entry.get("href") for entry in _chosen(entries, asset)]
-    # XML would be a VRT, no place.
+    # XML would be a VRT, not a path.
     if not hrefs or not all(
         isinstance(href, str) and href and not href.lstrip().startswith("<") for href in hrefs
     ):
@@ -117,7 +118,7 @@ def _item(values: object, label: str, place: str, asset: str | None) -> StacItem
 def _date(properties: object) -> str:
     """The item's ``datetime``; where that is null, as it may be, the beginning of its range.
 
-    "" also for what is no date: the map needs none.
+    "" also for an invalid date: the map needs none.
     """
     told = properties if isinstance(properties, dict) else {}
     date = told.get("datetime") or told.get("start_datetime")
@@ -129,7 +130,7 @@ def _date(properties: object) -> str:
 
 
 def _chosen(assets: Mapping[str, dict[str, Any]], asset: str | None) -> list[dict[str, Any]]:
-    """The asset that is wanted, three of them, or none."""
+    """The asset that was asked for, three of them, or none."""
     keys = () if asset is None else tuple(asset.split(","))
     if len(keys) == 3 and all(key in assets for key in keys):
         return [assets[key] for key in keys]
@@ -145,7 +146,7 @@ def _roles(asset: Mapping[str, object]) -> Sequence[str]:
 
 
 def _links(document: Mapping[str, object], rel: str) -> Iterator[str]:
-    """Where the links of one kind lead."""
+    """The targets of the links of one type."""
     links = document.get("links")
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict) and link.get("rel") == rel and isinstance(link.get("href"), str):
@@ -153,7 +154,7 @@ def _links(document: Mapping[str, object], rel: str) -> Iterator[str]:
 
 
 def _resolved(href: str, base: str) -> str:
-    """A place as a document names it, relative to that of the document."""
+    """A path or URL in a document, relative to that of the document."""
     if "://" in base:
         return urljoin(base, href)
     if "://" in href or href.startswith("/vsi") or os.path.isabs(href):
@@ -163,7 +164,7 @@ def _resolved(href: str, base: str) -> str:
 
 @contextmanager
 def _opened(place: str) -> Iterator[TextIO]:
-    """The text of a file or of what a web server gives."""
+    """The text of a file or of a web server's response."""
     if "://" not in place:
         with open(place, encoding="utf-8-sig") as file:
             yield file
@@ -210,7 +211,7 @@ class _JsonReader:
         self._decoder = json.JSONDecoder()
 
     def next_sign(self) -> str:
-        """The next sign that is no space, which is not taken; "" at the end."""
+        """The next character that is no space, which is not consumed; "" at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
             self._at = self._at if space is None else space.end()
@@ -220,13 +221,13 @@ class _JsonReader:
                 return ""
 
     def take(self, sign: str) -> None:
-        """Pass a sign; ``ValueError`` where there is another."""
+        """Consume a character; ``ValueError`` where there is another."""
         if (found := self.next_sign()) != sign:
             raise ValueError(f"no JSON: {found!r} where {sign!r} should be")
         self._at += 1
 
     def take_comma(self, end: str) -> None:
-        """Pass a comma, unless the end of the list or object follows."""
+        """Consume a comma, unless the end of the list or object follows."""
         if self.next_sign() != end:
             self.take(",")
 
@@ -240,13 +241,13 @@ class _JsonReader:
                 if self._read_on():
                     continue
                 raise ValueError(f"no JSON: {error.msg}") from error
-            if end == len(self._text) and self._read_on():  # a number may go on
+            if end == len(self._text) and self._read_on():  # a number may continue
                 continue
             self._at = end
             return value
 
     def _read_on(self) -> bool:
-        """Read at least as much again as is held; whether there was anything."""
+        """Read at least as much again as is held; whether there was more."""
         self._text, self._at = self._text[self._at :], 0
         more = self._stream.read(max(_CHUNK, len(self._text)))
         self._text += more

@@ -1,7 +1,7 @@
-"""Blocks of tiles, and who classifies them: predictors on the devices, each loaded once.
+"""Blocks of tiles, and the workers that classify them: predictors on devices, each loaded once.
 
-A block and its result are plain arrays, so that they are small on their way to another machine and
-back. No torch is loaded here before a predictor is.
+A block and its result are plain arrays, so that little is sent to another machine and back. torch
+is loaded only with a predictor.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 _BLOCKS_A_DEVICE = 2
 """Blocks at once a device: one is read while the model works on the other."""
 
+_NAMED = 32
+"""Sets of named classes that a worker holds; refined ones are of one scene each."""
 
 BATCHES = 8
 """Model batches a block.
 
-Enough that handing it over costs little, few enough that little is lost with a worker.
+Enough that sending it costs little, few enough that little is lost with a worker.
 """
 
 
@@ -64,14 +67,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """What is known of a block's tiles.
+    """The results of a block's tiles.
 
-    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network saw; of those ``valid_fractions``
-    float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order), ``colors`` float32
-    (the same cells, 3), ``probabilities`` float32 (m, C), m captions, ``familiarity`` float32 (m,)
-    and ``embeddings`` float32 (m, D) or None; of fine maps one of each for each cell. The other
-    tiles have no valid cell of their own and add nothing. Seconds of waiting for the reader and of
-    the model; ``worker``: its name.
+    ``tiles`` int64 (n,); ``looked`` bool (n,), which the network processed; of those
+    ``valid_fractions`` float64 (m,), ``cell_fractions`` float32 (cells of all of them, in order),
+    ``colors`` float32 (the same cells, 3), ``probabilities`` float32 (m, C), m captions,
+    ``familiarity`` float32 (m,) and ``embeddings`` float32 (m, D) or None; of fine maps one of each
+    for each cell. The other tiles have no valid cell of their own and add nothing. Seconds of
+    waiting for the reader and of the model; ``worker``: its name.
     """
 
     tiles: NDArray[np.int64]
@@ -138,7 +141,7 @@ class BlockResult:
         )
 
     def unpack(self, grid: TileGrid | BlockGrid) -> list[TileResult]:
-        """The results that were packed; a tile that was not looked at is as one without data."""
+        """The results that were packed; a tile that was not processed is like one without data."""
         results = []
         seen = at = told = 0
         for index, looked in zip(self.tiles.tolist(), self.looked.tolist(), strict=True):
@@ -178,12 +181,12 @@ class BlockResult:
 
 
 def spec_hash(spec: PredictorSpec) -> str:
-    """A short hash of all that decides about a tile's result."""
+    """A short hash of everything on which a tile's result depends."""
     return hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cut_blocks(run: SceneRun, *, tiles: int, words: ClassWords | None = None) -> list[Block]:
-    """What a scene has left, in blocks of so many tiles; those of a fine map one by one.
+    """The remaining tiles of a scene in blocks of ``tiles``; those of a fine map one by one.
 
     ``words``: as of ``Block``.
     """
@@ -211,9 +214,9 @@ class Worker:
 
     Parameters
     ----------
-    spec : what decides about its results
-    predictor : looks at batches of tiles, see ``rssc_geo.inference.TilePredictor``
-    input_size : (rows, columns) of the tiles that it wants
+    spec : model, captioner and precision, on which its results depend
+    predictor : classifies batches of tiles, see ``rssc_geo.inference.TilePredictor``
+    input_size : (rows, columns) of its tiles
     reading_threads : how many read tiles, for each block
     name : in the journal: the device, or an address
     """
@@ -231,7 +234,7 @@ class Worker:
         self.name = name
         self._spec_hash = spec_hash(spec)
         self._predictor = predictor
-        self._named: dict[ClassWords, Worker] = {}
+        self._named: OrderedDict[ClassWords, Worker] = OrderedDict()
         self._input_size = input_size
         self._reading_threads = reading_threads
         self._lock, self._naming = threading.Lock(), threading.Lock()
@@ -242,12 +245,14 @@ class Worker:
         return self._predictor.batch_size
 
     def named(self, words: ClassWords) -> Worker:
-        """The same for classes that are named by words; both work one batch at a time.
+        """A worker for classes that are named by words; both process one batch at a time.
 
         Raises ``UsageError`` for words that mean nothing to the model.
         """
+        import torch
+
         from rssc_geo.inference import Predictor
-        from rssc_geo.models import name_classes
+        from rssc_geo.models import name_classes, vectors_of, with_vectors
 
         with self._naming:
             if words not in self._named:
@@ -255,6 +260,10 @@ class Worker:
                 if not isinstance(own, Predictor):
                     raise TypeError(f"{type(own).__name__} has no model whose classes can be named")
                 model = name_classes(own.model, dict(words.words), other=words.other)
+                if words.vectors:
+                    before = vectors_of(model)
+                    vectors = torch.frombuffer(bytearray(words.vectors), dtype=torch.float32)
+                    model = with_vectors(model, vectors.reshape(before.shape).to(before))
                 predictor = Predictor(model, own.captioner, own.compute)
                 worker = Worker(
                     predictor.spec,
@@ -265,13 +274,49 @@ class Worker:
                 )
                 worker._lock = self._lock
                 self._named[words] = worker
+                while len(self._named) > _NAMED:
+                    self._named.popitem(last=False)
             return self._named[words]
+
+    def refined(self, block: Block) -> ClassWords:
+        """The words of a block, with vectors moved towards the clusters that its tiles form.
+
+        Raises ``NothingToClassifyError`` where no tile has data, ``InputError`` where the raster
+        cannot be read, ``UsageError`` for words that mean nothing to the model.
+        """
+        if block.words is None:
+            raise ValueError("the classes of this block have no words")
+        return replace(block.words, vectors=self.named(block.words).moved_vectors(block))
+
+    def moved_vectors(self, block: Block) -> bytes:
+        """The vectors of this worker's named classes, moved; float32 (C, X). See ``refined``."""
+        from rssc_geo.inference import Predictor
+        from rssc_geo.pipelines import refined_vectors
+
+        own = self._predictor
+        if not isinstance(own, Predictor):
+            raise TypeError(f"{type(own).__name__} has no model whose classes can be refined")
+        with self._reader(block) as reader, self._lock:
+            vectors = refined_vectors(
+                own.model, reader, source=block.scene.source, min_valid=block.min_valid
+            )
+        return vectors.float().cpu().numpy().tobytes()
+
+    def _reader(self, block: Block) -> TileReader:
+        return TileReader(
+            block.scene,
+            block.grid,
+            block.radiometry,
+            out_size=self._input_size,
+            tiles=block.tiles.tolist(),
+            threads=self._reading_threads,
+        )
 
     def run(self, block: Block) -> BlockResult:
         """Classify a block's tiles.
 
         Raises ``InputError`` where the raster cannot be read, ``RsscGeoError`` when the block is
-        for another model or version.
+        made for another model or version.
         """
         from rssc_geo.inference import predict_tiles
 
@@ -284,15 +329,7 @@ class Worker:
                 " with the same"
             )
         cells = _all_cells(block.grid, block.min_valid)
-        reader = TileReader(
-            block.scene,
-            block.grid,
-            block.radiometry,
-            out_size=self._input_size,
-            tiles=block.tiles.tolist(),
-            threads=self._reading_threads,
-        )
-        with reader:
+        with self._reader(block) as reader:
             tiles = _TimedTiles(iter(reader))
             predictor = _SharedPredictor(self._predictor, self._lock)
             batches = predict_tiles(tiles, cells, predictor, embed=block.embed)
@@ -351,7 +388,7 @@ def processors() -> int:
 
 @functools.lru_cache(maxsize=16)
 def _all_cells(grid: TileGrid | BlockGrid, min_valid: float) -> CellMap:
-    """What makes a tile worth looking at does not depend on which cells are asked for."""
+    """Which tiles are processed does not depend on which cells are asked for."""
     return CellMap(grid, np.ones(grid.cells_shape, bool), min_valid=min_valid)
 
 
@@ -412,11 +449,11 @@ Done = Callable[[BlockResult | BaseException], None]
 
 
 class PoolLostError(RsscGeoError):
-    """Nobody is left who could classify: the batch stops, and goes on when it is run again."""
+    """No worker is left: the batch stops, and continues when it is run again."""
 
 
 class Pool(Protocol):
-    """Runs blocks somewhere."""
+    """Runs blocks on some workers."""
 
     @property
     def spec(self) -> PredictorSpec:
@@ -424,11 +461,11 @@ class Pool(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Tiles that the model takes at once."""
+        """Tiles a batch of the model."""
 
     @property
     def capacity(self) -> int:
-        """How many blocks are worked on at once; may change while it runs."""
+        """How many blocks are processed at once; may change while it runs."""
 
     def named_spec(self, words: ClassWords) -> PredictorSpec:
         """What classifies into classes that are named by words.
@@ -436,10 +473,16 @@ class Pool(Protocol):
         Raises ``UsageError`` for words that mean nothing to the model.
         """
 
-    def submit(self, block: Block, done: Done) -> Callable[[], None]:
-        """Start a block; ``done`` gets its result or its error, in any thread.
+    def refined(self, block: Block) -> ClassWords:
+        """The words of a block, with vectors moved towards the clusters that its tiles form.
 
-        What is returned cancels it.
+        Raises ``NothingToClassifyError`` where no tile has data.
+        """
+
+    def submit(self, block: Block, done: Done) -> Callable[[], None]:
+        """Start a block; ``done`` is called with its result or its error, in any thread.
+
+        Returns a function that cancels it.
         """
 
     def close(self) -> None:
@@ -449,8 +492,8 @@ class Pool(Protocol):
 class LocalPool:
     """The devices of this machine, each with the model loaded once and fed by two threads.
 
-    ``threads``: of the processor, all there are by default; ``load``: makes the worker of a device.
-    Raises what ``load_worker`` does.
+    ``threads``: of the processor, by default all; ``load``: makes the worker of a device. Raises
+    what ``load_worker`` does.
     """
 
     def __init__(
@@ -480,6 +523,10 @@ class LocalPool:
         """See ``Pool``."""
         return self._first.named(words).spec
 
+    def refined(self, block: Block) -> ClassWords:
+        """See ``Pool``."""
+        return self._first.refined(block)
+
     def submit(self, block: Block, done: Done) -> Callable[[], None]:
         """See ``Pool``."""
         future = self._threads.submit(self._work, block, done)
@@ -493,7 +540,7 @@ class LocalPool:
         worker = self._idle.get()
         try:
             done(worker.run(block))
-        except BaseException as error:  # noqa: BLE001 -- handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 -- passed to the waiting thread
             done(error)
         finally:
             self._idle.put(worker)
@@ -504,9 +551,9 @@ class LocalPool:
 
 
 def devices_of(options: PredictorOptions) -> list[str]:
-    """The devices that are meant: those of a list such as "cuda:0,cuda:1".
+    """The devices of a list such as "cuda:0,cuda:1".
 
-    By default every CUDA device there is, else the fastest.
+    By default every CUDA device, else the fastest device.
     """
     if options.device not in (None, "auto"):
         return [name.strip() for name in str(options.device).split(",")]

@@ -1,4 +1,4 @@
-"""What a captioner is: tiles in, one caption each out. No torch here."""
+"""The interface of captioners: tiles in, one caption each out. No torch here."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Captioner(Protocol):
 
     @property
     def name(self) -> str:
-        """What ``--captioner`` calls it; part of the provenance."""
+        """Its name for ``--captioner``; part of the provenance."""
 
     @property
     def source(self) -> CaptionSource:
-        """Who writes the captions, for the network that reads them."""
+        """The source of the captions, for the network that reads them."""
 
     def caption(self, batch: CaptionBatch) -> list[str]:
-        """``B`` captions; an empty string where there is nothing to say."""
+        """``B`` captions; an empty string where there is none."""
 
 
 class NoCaptioner:
@@ -66,10 +66,10 @@ class NoCaptioner:
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveCaptioner:
-    """``--caption-when uncertain``: a large captioner for the tiles that the model is not sure of.
+    """``--caption-when uncertain``: a large captioner for tiles of low confidence.
 
     ``first`` describes every tile, ``second`` those whose class is then less likely than
-    ``threshold``. The predictor asks the two in turn: it alone knows how sure the model is. Asked
+    ``threshold``. The predictor calls the two in turn, since only it knows the confidence. Called
     directly, it is ``second``.
     """
 
@@ -97,7 +97,7 @@ class AdaptiveCaptioner:
 
 
 def caption_threshold(options: CaptionerOptions) -> float | None:
-    """Tiles under this confidence are captioned (``caption_when``); None: all are.
+    """Confidence under which tiles are captioned (``caption_when``); None: all are.
 
     Raises ``UsageError`` where it is neither "always" nor "uncertain[:THRESHOLD]".
     """

@@ -2,8 +2,8 @@
 
 It is an SQLite file that all runs and processes of a user share. The key of a caption is a hash of
 all it depends on: the tile's pixels and mask, captioner, prompt and parameters. Each caption has a
-checksum; one that does not fit is asked for again. Whatever is wrong with the file costs a warning,
-never the run.
+checksum; a damaged one is requested again. An error of the file gives a warning and never stops the
+run.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ _CREATE = """
         key BLOB PRIMARY KEY, caption TEXT NOT NULL, captioner TEXT NOT NULL, mark BLOB NOT NULL
     ) WITHOUT ROWID
 """
-_QUERY_VALUES = 500  # in one query, fewer than any SQLite allows
+_QUERY_VALUES = 500  # in one query, within the limits of all versions of SQLite
 # Of the perceptual hash: parts a side, and steps of color and texture.
 _PARTS, _COLOR_STEP, _TEXTURE_STEP = 4, 16, 8
 
 
 class LargeCaptioner(Captioner, Protocol):
-    """A captioner worth a cache."""
+    """A captioner whose captions are cached."""
 
     @property
     def parameters(self) -> Mapping[str, str | int | float | None]:
-        """What its captions depend on beside the tile and the name."""
+        """Everything that its captions depend on beside the tile and the name."""
 
 
 @runtime_checkable
 class StreamingCaptioner(Protocol):
-    """A captioner that gives each caption when it has it: none is lost when a later one fails."""
+    """A captioner that yields each caption at once: none is lost when a later one fails."""
 
     def stream_captions(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         """Places in the batch with their captions, in any order."""
 
 
 def default_path() -> Path:
-    """Where the cache lies: in $RSSC_GEO_CACHE, else in the platform's folder for caches."""
+    """The cache's path: in $RSSC_GEO_CACHE, else in the platform's folder for caches."""
     given = os.environ.get(FOLDER_VARIABLE)
     folder = Path(given).expanduser() if given else user_cache_path("rssc-geo", appauthor=False)
     return folder / _FILE
@@ -73,8 +73,8 @@ def default_path() -> Path:
 class CaptionCache:
     """Captions by key.
 
-    ``path``: of the file; by default that of ``default_path``. Every call opens it anew, which
-    processes, threads and network folders can live with.
+    ``path``: of the file; by default that of ``default_path``. Every call opens the file again,
+    which is safe across processes, threads and network folders.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -82,7 +82,7 @@ class CaptionCache:
         self._given_up = False
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, str]:
-        """The captions of those keys that are there."""
+        """The captions found, by key."""
         wanted = list(keys)
 
         def read(connection: sqlite3.Connection) -> dict[bytes, str]:
@@ -101,7 +101,7 @@ class CaptionCache:
                     else:
                         damaged.append(key)
             if damaged:
-                log.warning("%s: %d damaged captions are asked for again", self.path, len(damaged))
+                log.warning("%s: %d damaged captions are requested again", self.path, len(damaged))
                 connection.executemany(
                     "DELETE FROM captions WHERE key = ?", [(key,) for key in damaged]
                 )
@@ -198,7 +198,7 @@ class CaptionCache:
                 raise
             except sqlite3.DatabaseError as error:
                 log.warning(
-                    "%s is damaged (%s): set aside as %s, starting anew",
+                    "%s is damaged (%s): set aside as %s, starting again",
                     self.path,
                     one_line(error),
                     self._aside.name,
@@ -216,11 +216,11 @@ class CaptionCache:
 
 
 class CachedCaptioner:
-    """A captioner that is asked only for what the cache does not know.
+    """A captioner that is called only for tiles that the cache lacks.
 
     ``share``: wholly valid tiles that look the same (``perceptual_hash``) share one caption, that
-    of the first one met, in this run or an earlier one with the same cache. Which tile that is
-    depends on what was captioned before.
+    of the first such tile, in this run or an earlier one with the same cache. Which tile that is
+    depends on earlier captions.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class CachedCaptioner:
         return [known[key] for key in keys]
 
     def _ask(self, batch: CaptionBatch, keys: list[bytes]) -> dict[bytes, str]:
-        """New captions, kept one by one where the captioner gives them so."""
+        """New captions, kept one by one where the captioner yields them so."""
         if isinstance(self._captioner, StreamingCaptioner):
             written = {}
             for place, caption in self._captioner.stream_captions(batch):
@@ -295,7 +295,7 @@ class CachedCaptioner:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table in a new file; ``sqlite3.OperationalError`` for one that is no such cache."""
+    """Make the table in a new file; ``sqlite3.OperationalError`` for another kind of file."""
     found = _kind(connection)
     if found is None:
         connection.execute("BEGIN IMMEDIATE")
@@ -311,7 +311,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _kind(connection: sqlite3.Connection) -> tuple[int, int] | None:
-    """What the file says it is, and of which version; None for an empty one."""
+    """The file's application id and version; None for an empty file."""
     kind, version, schema = (
         int(connection.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("application_id", "user_version", "schema_version")
@@ -328,9 +328,10 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
     """Coarse color and texture of 4 × 4 parts of a tile (H, W, 3): 64 bytes.
 
     Equal bytes mean near-identical tiles: open water, one field, bare sand. The usual hashes
-    (dHash, pHash) compare a pixel with its neighbors or with the mean, which is noise in just those
+    (dHash, pHash) compare a pixel with its neighbors or with the mean, which is noise in such
     tiles; color and spread are not. Like any quantization this separates some tiles that look the
-    same, and costs a caption more then. Tiles under 4 pixels a side are told apart by every pixel.
+    same, which then costs one more caption. Tiles under 4 pixels a side are compared pixel by
+    pixel.
     """
     rows, cols = (side // _PARTS for side in pixels.shape[:2])
     if min(rows, cols) == 0:

@@ -1,6 +1,6 @@
-"""Captioners by name: which one the options ask for, whether they can be meant, and what it is.
+"""Captioners by name: the one that the options ask for, checks of the options, and its description.
 
-torch is imported by what needs it, so that options are checked without.
+torch is imported only where it is needed, so that options are checked without it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _DEFAULTS = CaptionerOptions()
 
 
 def check_captioner(options: CaptionerOptions, card: ModelCard) -> None:
-    """Refuse options that cannot be meant for a model, before anything is loaded.
+    """Refuse options that are invalid for a model, before anything is loaded.
 
-    Raises ``UsageError`` for an unknown captioner, a number, prompt or address that cannot be
-    meant, options without effect, no own captioner where it is asked for, and a model that needs
-    captions where there would be none.
+    Raises ``UsageError`` for an unknown captioner, an invalid number, prompt or address, options
+    without effect, a model without the captioner that is asked for, and a model that needs captions
+    where there would be none.
     """
     check_numbers(options)
     caption_threshold(options)
@@ -66,12 +66,12 @@ def _check_large(options: CaptionerOptions, card: ModelCard) -> None:
 
 
 def _check_own(options: CaptionerOptions, card: ModelCard) -> None:
-    # Where the cache lies may be set once for all runs, in the environment.
+    # The cache's path may be set once for all runs, in the environment.
     no_matter = {"captioner": None, "caption_beam": 1, "caption_cache": _DEFAULTS.caption_cache}
     large = values_of(options, CaptionerOptions) | no_matter
     if large != values_of(_DEFAULTS, CaptionerOptions):
         raise UsageError(
-            "options of captions need a captioner that heeds them: --captioner hf:… or openai:…"
+            "options of captions need a captioner that uses them: --captioner hf:… or openai:…"
         )
     if options.captioner == "compact" and card.captioner is None:
         raise _no_own_captioner(card)
@@ -95,11 +95,11 @@ def make_captioner(
 
     Parameters
     ----------
-    model : whose classes the prompt may list, and whose own captioner is used for the tiles that a
-        large one is not asked about
-    options : what the captioner does not heed must be the default. ``captioner`` is ``compact``
-        (the bundle's own, the default where it has one), ``none``, ``hf:<id[@revision] or folder>``
-        or ``openai:<address>#<model>``; the last two keep their captions in a cache
+    model : whose classes the prompt may list, and whose own captioner is used for the tiles that
+        the large one does not describe
+    options : those that the captioner does not use must be the defaults. ``captioner`` is
+        ``compact`` (the bundle's own, the default where it has one), ``none``, ``hf:<id[@revision]
+        or folder>`` or ``openai:<address>#<model>``; the last two keep their captions in a cache
     device, dtype : where an ``hf:`` model runs, and in which precision
 
     Raises ``UsageError`` as ``check_captioner`` does, and what the captioners themselves raise.
@@ -153,9 +153,9 @@ def _no_own_captioner(card: ModelCard) -> UsageError:
 
 
 def describe_captioner(captioner: Captioner) -> str:
-    """Name and all that its captions depend on, in one line.
+    """Name and parameters on which its captions depend, in one line.
 
-    For provenance, and for telling runs apart.
+    For provenance, and for comparing runs.
     """
     if isinstance(captioner, AdaptiveCaptioner):
         first, second = describe_captioner(captioner.first), describe_captioner(captioner.second)

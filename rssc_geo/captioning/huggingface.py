@@ -1,8 +1,8 @@
 """``--captioner hf:<id or folder>``: a vision-language model of Hugging Face's transformers.
 
 Anything that ``AutoModelForImageTextToText`` loads: LLaVA 1.5 and 1.6 first; Qwen2-VL, SmolVLM,
-Idefics3, InternVL and others that bring a chat template; BLIP-2 and Florence-2, which have their
-own ways of being asked.
+Idefics3, InternVL and others with a chat template; BLIP-2 and Florence-2, which have their own
+forms of prompt.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from rssc_geo.options import CaptionerOptions
 _DEFAULTS = CaptionerOptions()
 _BATCH_SIZE = {"cpu": 4, "mps": 4, "cuda": 32}
 
-# How models without a chat template are asked: their papers' forms. Florence-2 was only trained on
-# tasks of its own.
+# Prompts of models without a chat template, in the form of their papers. Florence-2 was only
+# trained on its own tasks.
 _FORMS = {
     "blip-2": "Question: {prompt} Answer:",
     "instructblip": "{prompt}",
@@ -50,7 +50,7 @@ _LLAVA_STOP = "USER:"
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen: greedily (temperature 0), or sampled.
+    """Choice of the next token: greedily (temperature 0), or sampled.
 
     Samples depend on ``seed`` and the tile alone. Raises ``UsageError`` for a negative temperature.
     """
@@ -67,12 +67,12 @@ _GREEDY = Sampling()
 
 
 class HuggingFaceCaptioner:
-    """Asks a model about each tile, in batches that shrink when memory runs out.
+    """Prompts a model for each tile, in batches that shrink when memory runs out.
 
     Parameters
     ----------
     name : a folder, or a hub id, "owner/name" or "owner/name@revision"
-    prompt : what is asked
+    prompt : the question
     device : where the model runs
     dtype : its precision; bfloat16 on CUDA and float32 elsewhere by default
     options : ``caption_tokens``, ``caption_batch_size``, ``quantize`` (through bitsandbytes) and
@@ -111,12 +111,12 @@ class HuggingFaceCaptioner:
 
     @property
     def name(self) -> str:
-        """The model as asked for; ``parameters`` tells its revision."""
+        """The model's name as given; ``parameters`` has its revision."""
         return f"hf:{self._files.name}"
 
     @property
     def parameters(self) -> dict[str, str | int | float | None]:
-        """What a caption depends on beside the tile and the name."""
+        """Everything that a caption depends on beside the tile and the name."""
         return {
             "revision": self._files.revision,
             "prompt": self._prompt,
@@ -151,7 +151,7 @@ class HuggingFaceCaptioner:
         yield from enumerate(chain.from_iterable(self._batches(write, len(batch.pixels))))
 
     def _load(self) -> _Loaded:
-        """Processor and model, and how they are asked for an answer."""
+        """Processor and model, and the arguments of generation."""
         processor = load_processor(self._files, trust_remote_code=self._trust)
         model = load_weights(
             self._files,
@@ -164,11 +164,11 @@ class HuggingFaceCaptioner:
         if text is None:
             raise BundleError(
                 f"{self.name}: its processor ({type(processor).__name__}) has neither a chat"
-                " template nor an image token, so it cannot be asked; take a model that follows"
+                " template nor an image token, so it cannot be prompted; take a model that follows"
                 " instructions"
             )
         tokenizer = processor.tokenizer
-        tokenizer.padding_side = "left"  # an answer continues its question
+        tokenizer.padding_side = "left"  # the answer continues the question
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         generation = copy.deepcopy(model.generation_config)
@@ -201,7 +201,7 @@ class HuggingFaceCaptioner:
                 how["logits_processor"] = [_GumbelSampling(images, self._sampling)]
             with torch.inference_mode(), quiet():
                 tokens = loaded.model.generate(**inputs, generation_config=loaded.generation, **how)
-        except Exception as error:  # whatever parts of two models make the library raise
+        except Exception as error:  # parts of two models can make the library raise anything
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
             raise RsscGeoError(
@@ -213,7 +213,7 @@ class HuggingFaceCaptioner:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A model ready to be asked.
+    """A model ready to be prompted.
 
     ``text``: the question in the model's own form; ``ends``: the tokens that end an answer.
     """
@@ -225,7 +225,7 @@ class _Loaded:
     ends: frozenset[int]
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, Any]:
-        """What the model takes: the question about each image."""
+        """The inputs of the model: the question with each image."""
         begin = self.processor.tokenizer.bos_token
         marked = {"add_special_tokens": False} if begin and self.text.startswith(begin) else {}
         # One list a question: where a question may hold several images, a flat list would all

@@ -1,8 +1,8 @@
 """Vision-language models in transformers' layout: found, checked, then loaded.
 
-What is wrong with foreign files is told in one line, as far as possible before anything is loaded:
+Errors of foreign files are reported in one line, as far as possible before anything is loaded:
 first :func:`find_files`, then :func:`check_files`, then :func:`load_processor` and
-:func:`load_weights`. Apart from the captioner, which asks a model that is there.
+:func:`load_weights`. The captioner itself prompts a loaded model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ModelFiles:
 
     Attributes
     ----------
-    name : as asked for, without a revision
+    name : as given, without a revision
     folder : where they are
     revision : the hub's commit, or a digest of the folder's content
     """
@@ -53,7 +53,7 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> ModelFiles:
     """The files of an existing folder, or of a hub id "owner/name" or "owner/name@revision".
 
     Code is only fetched with ``trust_remote_code``. Raises ``UsageError`` for a name that is
-    neither, ``BundleError`` where the hub gives nothing or a file is a link out of the folder.
+    neither, ``BundleError`` where the hub has none or a file is a link out of the folder.
     """
     folder = Path(name).expanduser()
     wanted = [*_WANTED, "*.py"] if trust_remote_code else _WANTED
@@ -68,7 +68,7 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> ModelFiles:
 
 
 def _digest(folder: Path) -> str:
-    """A hash of all files that matter, by which models are told apart; of weights a sample."""
+    """A hash of the relevant files, by which models are distinguished; of weights a sample."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if path.suffix == ".safetensors":  # gigabytes
@@ -80,7 +80,7 @@ def _digest(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """What the weights take.
+    """The size of the weights.
 
     ``floats``: how many change with the dtype; ``bytes_else``: of packed ones that do not.
     """
@@ -120,7 +120,7 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
     try:
         with quiet():
             config = AutoConfig.from_pretrained(files.folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         if remote and not trust_remote_code:
             raise BundleError(
                 f"hf:{files.name}: a {kind!r} model that runs code of its own, which is refused;"
@@ -251,7 +251,7 @@ def load_processor(files: ModelFiles, *, trust_remote_code: bool = False) -> Any
             f"hf:{files.name}: its processor needs a package that is not installed"
             f" ({one_line(error)})"
         ) from error
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         raise BundleError(
             f"hf:{files.name}: its processor cannot be loaded ({one_line(error)}); {anew}"
         ) from error
@@ -336,7 +336,7 @@ def load_weights(
         raise UsageError(
             f"hf:{files.name} needs a package that is not installed ({one_line(error)})"
         ) from error
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         if out_of_memory(error):
             raise too_large from error
         raise BundleError(

@@ -1,6 +1,6 @@
 """``--captioner openai:http://host:port/v1#model``: a server that speaks OpenAI's chat completions.
 
-vLLM, SGLang, Ollama, LM Studio, ``transformers serve`` and the paid services do
+vLLM, SGLang, Ollama, LM Studio, ``transformers serve`` and the paid services have that API
 (https://platform.openai.com/docs/api-reference/chat). The key, where one is needed, comes from the
 environment variable RSSC_GEO_API_KEY and goes to no other address: redirects are not followed.
 """
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "RSSC_GEO_API_KEY"
-ATTEMPTS = 5  # of each tile, waits that the server asks for not counted
+ATTEMPTS = 5  # attempts for each tile; waits that the server asks for do not count
 _DEFAULTS = CaptionerOptions()
 _CONNECT_S = 10.0
-_LONGEST_WAIT_S = 300.0  # that a server may ask for, all the waits of a tile together
+_LONGEST_WAIT_S = 300.0  # longest wait that a server may ask for, summed over a tile
 _ANSWER_BYTES = 1 << 20
-_GO_ON = "see to the server and run the same command again; it goes on where it stopped"
+_GO_ON = "check the server and run the same command again; it continues where it stopped"
 # Worth another attempt, as are 500 and above (RFC 9110, RFC 6585, RFC 8470).
 _TRANSIENT = frozenset({408, 425, 429})
 
@@ -93,10 +93,10 @@ class _TransientError(Exception):
 
 
 class _Deadline:
-    """Cuts a request's connection when its time is up, wherever it is by then.
+    """Cuts a request's connection when its time is up, in whatever state it is.
 
-    The time-outs of httpx are for a single read: a server that sends a byte of a header now and
-    then, or one interim response after another, never exceeds them.
+    The time-outs of httpx are for a single read: a server that sends single bytes of a header, or
+    one interim response after another, never exceeds them.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -114,7 +114,7 @@ class _Deadline:
         self._timer.cancel()
 
     def watch(self, event: str, info: Mapping[str, Any]) -> None:
-        """Httpcore's ``trace`` extension: learns of the connection when there is one."""
+        """Httpcore's ``trace`` extension: gets the connection when there is one."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             with self._lock:
                 self._socket = info["return_value"].get_extra_info("socket")
@@ -134,12 +134,12 @@ class _StoppedError(Exception):
 
 
 class ServerCaptioner:
-    """Asks a server about each tile, several at a time.
+    """Sends each tile to a server, several at a time.
 
     Parameters
     ----------
     address : see ``parse_address``
-    prompt : what is asked
+    prompt : the question
     options : ``caption_tokens``, ``caption_requests`` and ``caption_timeout`` are read
     backoff_s : wait after the first failure, doubled after each one
     """
@@ -162,7 +162,7 @@ class ServerCaptioner:
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UsageError(f"{KEY_VARIABLE} holds characters that no key has")
-        # As servers take it; what this one takes instead is remembered.
+        # The limits by their usual name; the name that this server takes instead is remembered.
         self._limits: dict[str, object] = {"max_tokens": self._max_tokens, "temperature": 0}
         self._open_at = 0.0  # on the monotonic clock: no request before
 
@@ -173,7 +173,7 @@ class ServerCaptioner:
 
     @property
     def parameters(self) -> dict[str, str | int | float | None]:
-        """What a caption depends on beside the tile and the name."""
+        """Everything that a caption depends on beside the tile and the name."""
         return {"prompt": self._prompt, "max_tokens": self._max_tokens, "temperature": 0.0}
 
     def caption(self, batch: CaptionBatch) -> list[str]:
@@ -184,8 +184,8 @@ class ServerCaptioner:
     def stream_captions(self, batch: CaptionBatch) -> Iterator[tuple[int, str]]:
         """Places in the batch with their captions, in any order.
 
-        Raises ``RsscGeoError`` where a tile has none after all attempts: after the requests that
-        were under way by then have been answered, and their captions given.
+        Raises ``RsscGeoError`` where a tile has none after all attempts, once the requests in
+        progress have been answered and their captions yielded.
         """
         stop = threading.Event()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -210,7 +210,7 @@ class ServerCaptioner:
             raise failure
 
     def _client(self, headers: dict[str, str]) -> httpx2.Client:
-        """A connection a request, so that each can be cut; to this machine past all proxies."""
+        """One connection a request, so that each can be cut; to this machine without proxies."""
         try:
             return httpx2.Client(
                 headers=headers,
@@ -225,7 +225,7 @@ class ServerCaptioner:
             ) from error
 
     def _hide(self, text: str) -> str:
-        """A server's words without the key, should it repeat what it was sent."""
+        """A server's message without the key, in case it repeats the request."""
         return text.replace(self._key, "…") if self._key else text
 
     def _ask(
@@ -235,7 +235,7 @@ class ServerCaptioner:
         mask: NDArray[np.bool_],
         stop: threading.Event,
     ) -> str:
-        """The caption of one tile; where there is none, ``stop`` is set: no other is begun."""
+        """The caption of one tile; where there is none, ``stop`` is set: no other is started."""
         try:
             return self._try_again(client, pixels, mask, stop)
         except BaseException:
@@ -249,7 +249,7 @@ class ServerCaptioner:
         mask: NDArray[np.bool_],
         stop: threading.Event,
     ) -> str:
-        """The caption of one tile, after as many attempts as it takes."""
+        """The caption of one tile, after one attempt or several."""
         request = {
             "model": self._server.model,
             "messages": [
@@ -287,7 +287,7 @@ class ServerCaptioner:
                 wait_s = self._backoff_s * 2 ** (attempt - 1)
                 attempt += 1
             log.info("%s: %s; again in %.1f s", self._server.base, reason, wait_s)
-            # Drawn, so that requests do not come all at once.
+            # Random, so that requests do not come all at once.
             stop.wait(wait_s * random.uniform(1.0, 1.3))  # noqa: S311 -- no secret
         raise _StoppedError
 
@@ -300,7 +300,7 @@ class ServerCaptioner:
                 self._limits = adapted
                 return self._answer(client, request)
             raise self._refusal(response, body)
-        # Once more behind the tidying, which may put together what was apart.
+        # Again after tidying, which may join parts that were separate.
         caption = self._hide(_read_caption(body, self._hide))
         if not caption:
             raise _TransientError("the answer is empty")
@@ -334,7 +334,7 @@ class ServerCaptioner:
         return response, bytes(body)
 
     def _refusal(self, response: httpx2.Response, body: bytes) -> Exception:
-        """What to raise for a status that is not 200."""
+        """The exception for a status that is not 200."""
         status, base = response.status_code, self._server.base
         answer = f"{status} {one_line(self._hide(response.reason_phrase) or ' ')}"
         if message := self._hide(_message(body)):
@@ -351,7 +351,7 @@ class ServerCaptioner:
             hint = (
                 f"the key in {KEY_VARIABLE} is not accepted"
                 if self._key
-                else f"it wants a key: set {KEY_VARIABLE}"
+                else f"it requires a key: set {KEY_VARIABLE}"
             )
             return RsscGeoError(f"{base} refuses access ({answer}); {hint}")
         return RsscGeoError(
@@ -392,7 +392,7 @@ def _message(body: bytes) -> str:
 
 
 def _adapt(limits: dict[str, object], status: int, body: bytes) -> dict[str, object] | None:
-    """``limits`` as a server that has refused them wants them; None where they are not why."""
+    """``limits`` in the form that the server takes; None if it refused something else."""
     message = _message(body)
     if status not in (400, 422):
         return None

@@ -1,4 +1,4 @@
-"""What a large vision-language model is asked about a tile, and how its answer becomes a caption.
+"""Prompts for large vision-language models, and captions from their answers.
 
 No torch here.
 """
@@ -38,21 +38,21 @@ PRESETS = tuple(_PRESETS)
 (arXiv 2412.02531), ``closed`` for one of the classifier's classes, ``free`` only for a description.
 """
 
-# What reasoning models put around what is not their answer.
+# Marks that reasoning models put around text that is not their answer.
 _THOUGHT = re.compile(
     r"(?:<think(?:ing)?>|◁think▷).*?(?:</think(?:ing)?>|◁/think▷)", re.DOTALL | re.IGNORECASE
 )
 _THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
 _THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
 
-# The end of a sentence: a stop that is not a list's "1." and after which comes nothing, or blank
-# and no small letter.
+# The end of a sentence: a stop that is not a list's "1.", at the end or before a blank and no small
+# letter.
 _SENTENCE_END = re.compile(r"(?<!\b\d)[.!?][\"'”’)\]]*(?=$|\s+[^\sa-z])")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked, the same for every tile.
+    """The question to a model, the same for every tile.
 
     ``name``: a preset's, or "own".
     """
@@ -66,7 +66,7 @@ class Prompt:
 
 
 def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
-    """The preset called ``choice``, or ``choice`` itself as the text to ask.
+    """The preset called ``choice``, or ``choice`` itself as the text.
 
     ``class_names``: those of the model card, for ``closed``; "DenseResidential" is asked for as two
     words. Raises ``UsageError`` for a single word that is no preset, and for ``closed`` without
@@ -83,7 +83,7 @@ def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
         if len(choice.split()) < 2:
             raise UsageError(
                 f"--prompt {choice!r} is unknown; use one of {', '.join(PRESETS)}, or write out"
-                " what to ask"
+                " the question"
             )
         return Prompt("own", choice.strip())
     if choice == "closed" and not class_names:
@@ -96,7 +96,7 @@ def make_prompt(choice: str, class_names: Sequence[str] = ()) -> Prompt:
 def tidy_answer(answer: str, *, cut: bool = False) -> str:
     r"""A model's answer as one line of text; one without a letter or digit as the empty caption.
 
-    What a reasoning model wrote between ``<think>`` marks is no part of it.
+    Text between the ``<think>`` marks of a reasoning model is left out.
 
     ``cut``: the model was stopped by the limit on its tokens. An unfinished last sentence is then
     dropped, if a finished one stands before it.

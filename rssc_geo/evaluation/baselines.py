@@ -1,8 +1,8 @@
-"""What the fusion brings: the paper's baselines beside the dual attention.
+"""Benefit of the fusion: the paper's baselines beside the dual attention.
 
 All arms share the pictures, captions, image encoder, its cached tokens, text encoder, form of the
 classifier, recipe and split; they differ in what they read and how. Each is trained once a seed;
-its logits are kept in the work folder, so that the same command goes on where it stopped.
+its logits are kept in the work folder, so that the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The table of all arms, and how sure the difference is that own captions make.
+    """The table of all arms, and the significance of the difference that own captions make.
 
     ``paired``: McNemar's test, seed by seed, of own captions against image only on the test part.
     """
@@ -123,7 +123,7 @@ class Comparison:
     paired: tuple[McNemar, ...]
 
     def markdown(self) -> str:
-        """The table and the tests, for people."""
+        """The table and the tests as text."""
         lines = [
             "| trained on → read at the test | validation | test |",
             "|---|---|---|",
@@ -147,7 +147,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ArmData:
-    """What every arm is trained and measured on.
+    """The data on which every arm is trained and measured.
 
     Attributes
     ----------
@@ -274,7 +274,7 @@ def compare_arms(
 
 @dataclass(frozen=True, slots=True)
 class _Arm:
-    """A kind of network, how it is trained, and what it reads at the test, by the rows' names."""
+    """A network, how it is trained, and what it reads at the test, by the names of rows."""
 
     network: type[DualAttentionClassifier]
     recipe: FusionRecipe
@@ -311,8 +311,8 @@ class _Arm:
     def _train(self, model: Model, data: ArmData, seed: int) -> Model:
         """The model with this arm's network, trained.
 
-        The epoch is kept that is best on validation in the mean of what will be read, as the
-        training proper does.
+        The epoch that is best on validation in the mean of all readings is kept, as in the training
+        itself.
         """
         torch.manual_seed(seed)
         network = self.network(classes=len(model.card.classes), **model.card.network)
@@ -339,7 +339,7 @@ def _logits(model: Model, data: ArmData, part: str, kind: Captions) -> NDArray[n
 
 
 def _arms(recipe: FusionRecipe) -> tuple[_Arm, ...]:
-    """All that are compared."""
+    """All arms of the comparison."""
     image, own, human = (
         dataclasses.replace(recipe, generated=generated, written=written)
         for generated, written in ((0.0, 0.0), (0.65, 0.0), (0.0, 0.65))

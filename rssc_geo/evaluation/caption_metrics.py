@@ -1,4 +1,4 @@
-"""How close written captions come to those that people wrote: BLEU, ROUGE-L, CIDEr-D and CIDEr.
+"""Similarity of generated captions to human references: BLEU, ROUGE-L, CIDEr-D and CIDEr.
 
 Figures are those of coco-caption (Chen et al., 2015), which papers on RSICD and its kin report, and
 are checked against it in the tests. Its ``Cider`` clips counts and penalizes a difference in

@@ -1,6 +1,6 @@
-"""How good a model is on labeled pictures: ``rssc-geo evaluate`` and ``rssc_geo.evaluate``.
+"""Accuracy of a model on labeled pictures: ``rssc-geo evaluate`` and ``rssc_geo.evaluate``.
 
-Without torch until the data set is read, so that a wrong path is told at once.
+torch is loaded after the data set is read, so that a wrong path is reported at once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _FILES = ("evaluation.json", "confusion.png", "embedding.png", "mistakes.png")
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model says of N pictures.
+    """The results of a model for N pictures.
 
     Attributes
     ----------
@@ -87,13 +87,13 @@ class Evaluation:
     ----------
     card : of the model
     data : the pictures, with the model's classes
-    predictions : what the model says of them
+    predictions : the model's results for them
     scores : of its classes
     captions : of its captions, where people have written some (see ``caption_scores``)
     robustness : overall accuracy under each of ``corruptions``, if asked for
-    choice : ids of the classes among which was chosen; None: all
+    choice : ids of the classes that were allowed; None: all
     blocks : integers (N,), which pictures lie together; None: each is for itself
-    warnings : what the figures do not say
+    warnings : limits of the figures
     files : what was written
     """
 
@@ -168,7 +168,7 @@ class Evaluation:
         return dataclasses.replace(self, files=tuple(self.write(folder)))
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write the figures, the confusion matrix, a map of the embedding, the surest mistakes.
+        """Write figures, confusion matrix, a map of the embedding, and the most confident mistakes.
 
         ``evaluation.json``, ``confusion.png``, ``embedding.png`` (t-SNE) and, where there are
         mistakes, ``mistakes.png``. Raises ``OutputError`` where they cannot be written.
@@ -212,10 +212,10 @@ def evaluate(
     model : embedded name, bundle folder or hub id, or a loaded one; of a predictor the model is
         measured, on its device and in its precision
     dataset : a folder with one folder of pictures a class, and captions.jsonl if there are any; or
-        several such folders; or pictures of the model's input size. ``options.taxonomy`` says what
-        the labels of each mean
+        several such folders; or pictures of the model's input size. ``options.taxonomy`` states
+        what the labels of each mean
     options : all that the command line has; its defaults. ``part`` is that of the model's own
-        training, unless ``seed``, ``val`` or ``test`` say otherwise. Where ``only_classes`` or
+        training, unless ``seed``, ``val`` or ``test`` are given. Where ``only_classes`` or
         ``exclude_classes`` restrict the choice, pictures of none of its classes are left out
     output : a folder to write figures and pictures into, see :meth:`Evaluation.write`
 
@@ -254,7 +254,7 @@ def evaluate(
 
 
 def check_evaluation_captioner(options: EvaluateOptions, card: ModelCard) -> None:
-    """Refuse captioners that cannot be meant, and what only maps have."""
+    """Refuse invalid captioners and options that only maps have."""
     check_captioner(options, card)
     if options.caption_when != EvaluateOptions.caption_when:
         raise UsageError("--caption-when is for maps: every picture is described here")
@@ -330,13 +330,13 @@ def evaluate_on_polygons(
 
 
 def _check_for_rasters(options: EvaluateOptions) -> None:
-    """Refuse what only data sets of pictures have."""
+    """Refuse options that only data sets of pictures have."""
     if options.part != "all":
-        raise UsageError(f"--part {options.part} means nothing for polygons on a raster")
+        raise UsageError(f"--part {options.part} has no effect for polygons on a raster")
     if options.captions is not None or options.caption_source == "human":
         raise UsageError("labels on a raster have no captions by people: --captioner describes")
     if options.cell_size is not None:
-        raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+        raise UsageError("--cell-size has no effect here: patches are as large as tiles")
 
 
 def _learned_from(card: ModelCard, sources: Sequence[tuple[Source, str | Path]]) -> Iterator[str]:
@@ -349,8 +349,8 @@ def _learned_from(card: ModelCard, sources: Sequence[tuple[Source, str | Path]])
     for labels in dict.fromkeys(str(labels) for _, labels in sources):
         if labels_mark(labels) in known:
             yield (
-                f"{labels} is what {card.name} has learned from: its figures there say little of"
-                " other places; give labels apart"
+                f"{card.name} has learned from {labels}: its figures there say little about"
+                " other places; give separate labels"
             )
 
 
@@ -369,7 +369,7 @@ def card_of(model: str | Path | Model | Predictor, revision: str | None) -> Mode
 
 
 def trained_as(card: ModelCard, options: SplitOptions) -> TrainingRecipe:
-    """How a model was trained, as its card tells, but for what the options say of the split."""
+    """The training of a model by its card, with the split of the options where given."""
     split = values_of(options, SplitOptions)
     return dataclasses.replace(
         trained_with(card), **{name: value for name, value in split.items() if value is not None}
@@ -387,8 +387,8 @@ def match_classes(
 
     Names are compared without case, spaces and punctuation. ``class_map``: the model's class for a
     class of the data set, where the names differ, or "" to leave it out; ``choice``: ids of the
-    classes that may be chosen, None: all. Raises ``UsageError`` for unknown names in the map,
-    ``InputError`` when no class is left.
+    allowed classes, None: all. Raises ``UsageError`` for unknown names in the map, ``InputError``
+    when no class is left.
     """
     known = {_plain(c.name): c.id for c in card.classes}
     unknown = [name for name in class_map if name not in data.classes]
@@ -408,7 +408,7 @@ def match_classes(
         names = card.names(range(len(card.classes)) if choice is None else choice)
         raise InputError(
             f"none of the data set's classes ({', '.join(data.classes[:8])}, …) is one of the"
-            f" model's ({', '.join(names[:8])}, …); --class-map says which is which"
+            f" model's ({', '.join(names[:8])}, …); --class-map states which is which"
         )
     taken = data.take(kept)
     legend = Legend(
@@ -524,14 +524,14 @@ def _class_map(options: EvaluateOptions) -> dict[str, str]:
 
 
 def _check_output(folder: str | Path | None) -> None:
-    """Refuse at once a folder that could not be written into at the end."""
+    """Refuse at the start a folder that could not be written into at the end."""
     if folder is not None:
         require_plots()
         _make_folder(folder)
 
 
 def _make_folder(folder: str | Path) -> Path:
-    """The folder, made where it is not; one where other files have our names is refused."""
+    """The folder, made if need be; one where other files have our names is refused."""
     target = Path(folder)
     there = [name for name in _FILES if (target / name).exists()]
     if there and not _is_evaluation(target / _FILES[0]):

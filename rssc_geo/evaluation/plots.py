@@ -20,7 +20,7 @@ _DPI = 150
 _INK, _FAINT = "#22272e", "#d5d9de"
 _FRAME = {"boxstyle": "round,pad=0.25", "facecolor": "#ffffffe5", "linewidth": 1.4}
 _MISSING = "pictures of an evaluation need matplotlib: pip install 'rssc-geo[train]'"
-_TSNE_POINTS = 2000  # at most: t-SNE takes minutes beyond, and the picture fills up
+_TSNE_POINTS = 2000  # at most: t-SNE takes minutes for more, and the picture fills up
 _CELL_IN = 0.34  # a cell of the confusion matrix holds a count of four digits
 _COLUMNS, _PICTURE_IN, _GAP_IN, _LINE_IN = 4, 2.5, 0.25, 0.16  # of the sheet of mistakes
 _TEXT_WIDTH = 35  # letters of 8.5 points in a picture's width
@@ -29,7 +29,7 @@ _TEXT_WIDTH = 35  # letters of 8.5 points in a picture's width
 def require_plots() -> None:
     """Refuse with ``RsscGeoError`` where matplotlib is missing."""
     try:
-        import matplotlib.figure  # noqa: F401 -- whether it is there
+        import matplotlib.figure  # noqa: F401 -- whether it is installed
     except ImportError as error:
         raise RsscGeoError(_MISSING) from error
 
@@ -162,7 +162,7 @@ def tsne_coordinates(
         )
     count = min(len(embedding), _TSNE_POINTS)
     rows = np.sort(np.random.default_rng(seed).permutation(len(embedding))[:count])
-    perplexity = min(30.0, (count - 1) / 3)  # the usual 30 takes three times as many neighbors
+    perplexity = min(30.0, (count - 1) / 3)  # the usual 30 needs three times as many neighbors
     places = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(
         embedding[rows].astype(np.float32)
     )

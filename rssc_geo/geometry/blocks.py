@@ -1,10 +1,10 @@
 """Fixed blocks of whole cells, and the windows that fine cells are read from: no I/O.
 
 A fine map has cells smaller than tiles. The image encoder runs over *blocks*: fixed, aligned
-rectangles of whole cells, each with a halo of cells around it, so wide that what is computed inside
-does not depend on where the block ends. A cell's class is read from a *window*, as large as a tile,
-of whole feature tokens: the one centered on the cell; where two are equally near, the mean of both;
-at the raster's edge the nearest one inside.
+rectangles of whole cells, each with a halo of cells around it, so wide that results inside do not
+depend on where the block ends. A cell's class is read from a *window*, as large as a tile, of whole
+feature tokens: the one centered on the cell; where two are equally near, the mean of both; at the
+raster's edge the nearest one inside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rssc_geo.geometry.grid import Tile, Window
 
 WindowWeights = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Of feature tokens, for R rows (R, h) and M columns (M, w) of windows; each row sums to 1."""
+"""Weights of tokens, for R rows (R, h) and M columns (M, w) of windows; each row sums to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class BlockGrid:
         return rows, cols
 
     def nearest_tiles(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each cell row (column) the row (column) of its block, as ``TileGrid`` tells it."""
+        """For each cell row (column) the row (column) of its block, as ``TileGrid`` gives it."""
         rows, cols = (np.arange(count, dtype=np.int64) // self.side for count in self.cells_shape)
         return rows, cols
 

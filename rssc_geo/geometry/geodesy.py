@@ -1,4 +1,4 @@
-"""Where things lie on Earth: CRS, ground sampling, areas, and the antimeridian."""
+"""Positions on Earth: CRS, ground sampling, areas, and the antimeridian."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _EARTH_RADIUS_M = (6.3e6, 6.4e6)
 _ASSUME = "if that CRS is wrong, name the right one with --assume-crs (for example EPSG:32633)"
 
 # Edges are measured as geodesics between vertices. On polygons wider than this a straight edge of
-# the CRS (a parallel, say) lies visibly off the geodesic between its ends, so vertices are added.
+# the CRS (such as a parallel) lies visibly off the geodesic between its ends, so vertices are
+# added.
 _WIDE_DEGREES = 0.5
 _PARTS = 256
 
 _LATTICE = 129
-"""Points along each side, where a raster is looked at as a whole."""
+"""Points along each side that sample a whole raster."""
 
 _PIECES = 32
 """Pieces along each side of a polygon that lies on Earth in part."""
 
 
 def parse_crs(text: str, *, option: str) -> pyproj.CRS:
-    """Make a CRS of what a user wrote: EPSG code, WKT, PROJ string.
+    """Make a CRS of a user's text: EPSG code, WKT, PROJ string.
 
     Raises ``UsageError`` naming the option.
     """
@@ -102,7 +103,7 @@ def ground_sampling(
 
 
 def _check_poles(crs: pyproj.CRS, transform: Affine, shape: tuple[int, int], source: str) -> None:
-    """Refuse a raster in degrees that goes on beyond a pole, by more than a part of a pixel."""
+    """Refuse a raster in degrees that reaches beyond a pole by more than a part of a pixel."""
     if not crs.is_geographic:
         return
     rows, cols = shape

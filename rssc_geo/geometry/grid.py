@@ -1,10 +1,10 @@
-"""Cells, tiles, how they belong together, and how large they are: pure arithmetic, no I/O.
+"""Cells, tiles, their relations and their sizes: pure arithmetic, no I/O.
 
 *Cells* are the rectangles that tessellate a raster exactly once from its origin, the last row and
-column clipped to its edge. *Tiles* are the windows the network looks at. Along each axis tile ``k``
-starts at ``min(k · cell_size, length − size)``, duplicates removed; an axis shorter than the tile
-has one tile, clipped to the axis (the reader pads it). Every cell is wholly contained in at least
-one tile.
+column clipped to its edge. *Tiles* are the windows that the network classifies. Along each axis
+tile ``k`` starts at ``min(k · cell_size, length − size)``, duplicates removed; an axis shorter than
+the tile has one tile, clipped to the axis (the reader pads it). Every cell is wholly contained in
+at least one tile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULT_FRACTION = 6
 """The finest of them that is not asked for by a cell's size."""
 
 _LEAST_SHOWN = 60
-"""Pixels of the raster a side that a tile shows by default at least: fewer are no scene."""
+"""Least pixels of the raster a side that a tile has by default: fewer show no scene."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[x×]\s*(\d+(?:\.\d+)?))?\s*(px|m|km)?", re.IGNORECASE)
 
@@ -52,7 +52,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A window the network looks at; ``row`` and ``col`` count tiles, ``index`` is row-major."""
+    """A window to be classified; ``row`` and ``col`` count tiles, ``index`` is row-major."""
 
     index: int
     row: int
@@ -254,7 +254,7 @@ def _edges(axis: _Axis) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class TileChoice:
-    """The sizes of a tile and of a cell, and why.
+    """The sizes of a tile and of a cell, and the reason.
 
     Attributes
     ----------
@@ -288,9 +288,10 @@ def choose_sizes(
 ) -> TileChoice:
     """Choose the sizes of a tile and of a cell for a model whose windows share features.
 
-    A tile is 1, 2, 3, 6 or 12 cells a side, as its tokens allow. A cell that is asked for is obeyed
-    to the pixel, and the tile follows; where both are asked for and do not fit, the tile gives way.
-    By default the tile is that of :func:`choose_tile_size`, in six cells or as many as it can have.
+    A tile is 1, 2, 3, 6 or 12 cells a side, as its tokens allow. A cell size that is asked for is
+    kept to the pixel, and the tile adapts; where both are asked for and do not fit, the tile size
+    is changed. By default the tile is that of :func:`choose_tile_size`, in six cells or as many as
+    it can have.
 
     Parameters
     ----------
@@ -298,7 +299,7 @@ def choose_sizes(
     tokens : the finest ones, a side of a tile; cells are whole tokens
     tile, cell : sizes that are asked for, as ``choose_tile_size`` takes them
 
-    Raises ``UsageError`` for a request that is no size, or a cell larger than the tile.
+    Raises ``UsageError`` for an invalid size, or a cell larger than the tile.
     """
     least, preferred, most = footprint_m
     fractions = [count for count in _FRACTIONS if tokens % count == 0]
@@ -352,7 +353,7 @@ def choose_tile_size(
         metres
     requested : ``"256px"``, ``"256x128px"`` (rows × columns), ``"400m"``, ``"0.5km"``
 
-    Raises ``UsageError`` for a request that is no size.
+    Raises ``UsageError`` for an invalid size.
     """
     least, _, most = footprint_m
     if requested is not None:
@@ -379,7 +380,7 @@ def parse_cell_size(
     text : in the units of ``choose_tile_size``'s ``requested``
     size, gsd_m : (rows, columns) of a tile in pixels, and metres a pixel along each
 
-    Raises ``UsageError`` for a text that is no size, or a cell larger than the tile.
+    Raises ``UsageError`` for an invalid size, or a cell larger than the tile.
     """
     cell_size = _parse_size(text, gsd_m, option="--cell-size")
     if cell_size[0] > size[0] or cell_size[1] > size[1]:
@@ -393,9 +394,9 @@ def parse_cell_size(
 def _default_side(
     shape: tuple[int, int], gsd_m: tuple[float, float], footprint_m: tuple[float, float, float]
 ) -> tuple[float, str, list[str]]:
-    """The side of a tile in metres, why it is that, and a warning for a raster that is too small.
+    """The side of a tile in metres, the reason, and a warning for a raster that is too small.
 
-    A tile never leaves the footprints that the model knows while the raster is that large.
+    A tile stays within the model's footprints as long as the raster is that large.
     """
     least, preferred, most = footprint_m
     extent = tuple(length * gsd for length, gsd in zip(shape, gsd_m, strict=True))
@@ -452,7 +453,7 @@ def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[
 
 
 def _outside_range(footprint_m: tuple[float, float], least: float, most: float) -> list[str]:
-    # A pixel's rounding is no departure from the range.
+    # A difference by rounding to a pixel is within the range.
     if min(footprint_m) >= least * 0.99 and max(footprint_m) <= most * 1.01:
         return []
     covered = " × ".join(_meters(side) for side in footprint_m)

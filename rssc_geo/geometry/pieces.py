@@ -1,8 +1,8 @@
-"""Regions of a grid of pixels that is too large to hold: seen block by block, joined at the seams.
+"""Regions of a grid of pixels that is too large for memory: block by block, joined at the seams.
 
-What lies in one block of a region is a *piece*. Blocks come row by row, twice: first to number the
+The part of a region in one block is a *piece*. Blocks come row by row, twice: first to number the
 pieces and to find out which belong together (:class:`PieceJoiner`), then to draw the outlines of
-what they have become (:func:`piece_outlines`), which :func:`join_outlines` puts together. Rows and
+the resulting regions (:func:`piece_outlines`), which :func:`join_outlines` puts together. Rows and
 columns of pixels are integers, and so are the outlines' corners until the last step.
 """
 
@@ -31,7 +31,7 @@ _NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class JoinedPieces:
-    """What n pieces have become.
+    """The regions of n pieces.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class PieceJoiner:
     def _meet(
         self, edge: _Edge, part: slice, pieces: NDArray[np.int64], classes: _Integers
     ) -> None:
-        """Note what touches along a seam."""
+        """Record which pieces touch along a seam."""
         one = edge.pieces[part]
         both = (one >= 0) & (pieces >= 0)
         same = both & (edge.classes[part] == classes)

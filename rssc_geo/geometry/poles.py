@@ -1,4 +1,4 @@
-"""The poles inside a projected raster, near which what is straight in it is not in degrees."""
+"""The poles inside a projected raster, near which straight edges are not straight in degrees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 _AT_POLE = 1e-9
-"""Degrees from a pole at which a longitude says nothing."""
+"""Degrees from a pole within which a longitude has no meaning."""
 _BEND = 1 / 32
 """Longest piece of an edge, as a share of its distance from the pole: 2 degrees of longitude."""
 

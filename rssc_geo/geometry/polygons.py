@@ -137,7 +137,7 @@ def label_regions(classes: _Integers, *, nothing: int) -> NDArray[np.int32]:
     links[::2, ::2] = filled
     links[::2, 1::2] = filled[:, 1:] & (classes[:, 1:] == classes[:, :-1])
     links[1::2, ::2] = filled[1:] & (classes[1:] == classes[:-1])
-    from scipy import ndimage  # a tenth of a second that what comes before needs not wait for
+    from scipy import ndimage  # a tenth of a second, so it is imported late
 
     labels, _ = ndimage.label(links)
     return np.ascontiguousarray(labels[::2, ::2], np.int32) - np.int32(1)
@@ -236,9 +236,9 @@ def absorb_small(
     while queue:
         size, region = heapq.heappop(queue)
         if parent[region] != region or size != area[region] or not beside[region]:
-            continue  # taken in or grown since it was queued, or alone
+            continue  # merged or grown since it was queued, or alone
         target = max(beside[region], key=lambda n: (beside[region][n], area[n], -class_of[n], -n))
-        # Neighbors of the target's class now touch it through this region and become one with it.
+        # Neighbors of the target's class now touch it through this region and are merged with it.
         alike = sorted(n for n in beside[region] if n != target and class_of[n] == class_of[target])
         for other in (region, *alike):
             absorb(target, other)
@@ -344,7 +344,7 @@ def _to_crs(
 
 
 _QUAD = 5
-"""Coordinates of a cell's ring that no clip and no antimeridian has cut."""
+"""Coordinates of the ring of a cell that is cut by no clip and no antimeridian."""
 
 
 def unite(

@@ -17,6 +17,7 @@ from .layout import block_grid as block_grid
 from .map_series import MapSeries as MapSeries
 from .plan import Plan as Plan
 from .plan import PredictorSpec as PredictorSpec
+from .plan import RunDescription as RunDescription
 from .plan import Source as Source
 from .plan import describe_run as describe_run
 from .plan import estimated_seconds as estimated_seconds

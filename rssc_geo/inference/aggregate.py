@@ -1,6 +1,6 @@
 """From tiles to cells.
 
-Which tiles are looked at, and the mean over the tiles that contain a cell.
+The tiles to be classified, and the mean over the tiles that contain a cell.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from rssc_geo.raster import TileData
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What is known of a tile, or block, once it was read and, if it was worth it, looked at.
+    """The results of a tile, or block, that was read and, with enough valid pixels, classified.
 
     Attributes
     ----------
     cell_fractions : float32 ``(cell rows, cell cols)``, valid share of the cells wholly in it
     probabilities : float32 ``(C,)``; of a block ``(cell rows, cell cols, C)``; None where it was
-        not looked at
+        not classified
     captions : one; of a block one for each cell, row by row
-    familiarity : in [0, 1], NaN where the model cannot tell; of a block ``(cell rows, cell cols)``
+    familiarity : in [0, 1], NaN for a model without it; of a block ``(cell rows, cell cols)``
     colors : float32 ``(cell rows, cell cols, 3)``, see ``cell_colors``; NaN where unknown
     embeddings : float32 ``(D,)``; of a block ``(cell rows, cell cols, D)``; None where they were
         not asked for
@@ -47,7 +47,7 @@ def cell_colors(data: TileData, grid: TileGrid | BlockGrid) -> NDArray[np.float3
     """Mean red, green and blue of the valid pixels of a tile's cells, as the network sees them.
 
     Returns float32 ``(cell rows, cell cols, 3)``, 0 to 255, for the cells of ``cells_of_tile``; NaN
-    for a cell without a valid pixel. The same in whichever block a cell is seen: the sums are whole
+    for a cell without a valid pixel. The result is the same in every block: the sums are whole
     numbers.
     """
     planes = np.where(data.mask, data.pixels.transpose(2, 0, 1), 0).astype(np.float32)
@@ -68,13 +68,13 @@ def cell_colors(data: TileData, grid: TileGrid | BlockGrid) -> NDArray[np.float3
 
 
 class CellMap:
-    """How tiles, or blocks, and cells of a grid depend on each other, for the selected cells.
+    """Relations of tiles, or blocks, and cells of a grid, for the selected cells.
 
-    A cell is written when its valid share, as seen by the containing tile whose center is nearest,
-    reaches ``min_valid``. Its probabilities, familiarity and embedding are the mean over that
-    nearest tile and those other containing tiles whose own valid share reaches ``min_valid``; its
-    caption is the nearest tile's, and so is its color. Nothing here depends on the selection but
-    which cells are written, so an AOI never changes a result.
+    A cell is written when its valid share in the containing tile whose center is nearest reaches
+    ``min_valid``. Its probabilities, familiarity and embedding are the mean over that nearest tile
+    and those other containing tiles whose own valid share reaches ``min_valid``; its caption and
+    color are those of the nearest tile. The selection only decides which cells are written, so an
+    AOI never changes a result.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class CellMap:
     def wanted(
         self, tile: Tile, valid_fraction: float, cell_fractions: NDArray[np.float32]
     ) -> bool:
-        """Whether the tile is worth the network's time."""
+        """Whether the network has to classify the tile."""
         if valid_fraction >= self.min_valid and valid_fraction > 0:
             return True
         return bool((self.near(tile) & self.valid(cell_fractions)).any())
 
     def valid(self, fractions: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which valid shares are enough for a cell to be written."""
+        """Which valid shares suffice for a cell to be written."""
         return np.asarray((fractions >= self.min_valid) & (fractions > 0))
 
     def restart(self, watermark: int) -> int:
@@ -165,11 +165,11 @@ class _Row:
     valid: NDArray[np.bool_]  # (cells,)
     captions: dict[int, str]
     colors: NDArray[np.float32]  # (cells, 3)
-    embeddings: dict[int, NDArray[np.float64]]  # sums, of cells that are still to be given
+    embeddings: dict[int, NDArray[np.float64]]  # sums of cells that are not complete yet
 
 
 class CellAggregator:
-    """Takes tiles in ascending order, gives each cell once, as soon as its last tile has come."""
+    """Takes tiles in ascending order, returns each cell once, as soon as its last tile has come."""
 
     def __init__(self, cells: CellMap, *, classes: int, done: int = 0) -> None:
         """``done``: cells completed by tiles before this index were given in an earlier run."""

@@ -1,11 +1,11 @@
-"""Whether cells changed between dates: what two looks at them say, and how that is calibrated.
+"""Change of cells between dates: signals of two observations, and their calibration.
 
-Two signals tell of a change: how far apart the embeddings of a cell lie, and how far apart its
-classes' probabilities. Light, haze, season and another grid move all cells of a scene a little, a
-change moves some of them much, so each signal is judged beside the one that is typical of the
-scene: its lower quartile over all cells that the dates have. The probability is a logistic
-regression on their logarithms; its numbers, and the least probability that counts, were fitted on
-pairs of which it is known where they differ, ``benchmarks/change.py fit``. No torch here.
+Two signals indicate a change: the distance between the embeddings of a cell, and that between its
+class probabilities. Light, haze, season and another grid change all cells of a scene a little, a
+real change changes some of them much, so each signal is compared with the one that is typical of
+the scene: its lower quartile over all cells that the dates share. The probability is a logistic
+regression on their logarithms; its coefficients, and the threshold, were fitted on pairs with known
+changes, ``benchmarks/change.py fit``. No torch here.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOOR = 1e-2
-"""Added to a signal before its logarithm is taken: what is less says nothing."""
+"""Added to a signal before its logarithm is taken: smaller values are noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class DateCells:
-    """n cells as they were seen at one date.
+    """The results of n cells at one date.
 
     Attributes
     ----------
     probabilities : float32 (n, C)
-    embeddings : float32 (n, D), unit vectors; None where the classes are all that is known
+    embeddings : float32 (n, D), unit vectors; None where only the classes are known
     unknown : bool (n,), unlike what the model has learned
     """
 
@@ -38,14 +38,14 @@ class DateCells:
 
 @dataclass(frozen=True, slots=True)
 class ChangeCalibration:
-    """How signals become a probability of change.
+    """Coefficients that turn signals into a probability of change.
 
     Attributes
     ----------
     intercept : of the logit
     weights : of the logarithm of each signal
-    typical : of the logarithm of what is typical of it in the scene, see ``typical_signals``
-    largest : the most typical signals met where nothing had changed; beyond that is change itself
+    typical : weights of the logarithm of its typical value in the scene, see ``typical_signals``
+    largest : the largest typical signals of unchanged pairs; larger ones are clipped to that
     least : the probability from which on a cell counts as changed
     """
 
@@ -72,29 +72,30 @@ BY_EMBEDDINGS = ChangeCalibration(
     largest=(0.103, 0.028),
     least=0.25,
 )
-"""Of embeddings and classes, for scenes; of the embedded model 1.1.0, a tenth of cells changed."""
+"""For embeddings and classes; fitted on scenes by the embedded model 1.1.0, a tenth changed."""
 
 BY_CLASSES = ChangeCalibration(
     intercept=-10.117, weights=(1.489,), typical=(-2.449,), largest=(0.041,), least=0.56
 )
-"""Of the two likeliest classes alone, which finished maps keep; of the same model and share."""
+"""For the two likeliest classes alone, which finished maps keep; same model and share."""
 
 
 def typical_signals(signals: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What is typical of a scene, (S,): the lower quartile of signals (n, S).
+    """The typical signals of a scene, (S,): the lower quartile of signals (n, S).
 
-    It says how much the dates differ by themselves as long as a quarter of the cells is unchanged.
+    It measures how much the dates differ without a change, as long as a quarter of the cells is
+    unchanged.
     """
     return np.asarray(np.quantile(signals, 0.25, axis=0), np.float64)
 
 
 def change_signals(before: DateCells, after: DateCells) -> NDArray[np.float32]:
-    """How far apart the cells lie at two dates, float32 (n, S).
+    """Distances of the cells between two dates, float32 (n, S).
 
     Where both have embeddings first theirs, one less the cosine. Then that of the classes, one less
     the Bhattacharyya coefficient Σ √(p q) (Bhattacharyya, Bulletin of the Calcutta Mathematical
-    Society 35 (1943), 99–109): 0 where both dates say the same, 1 where they share no class.
-    Probabilities that do not sum to 1, as of a map that keeps two of them, are made to.
+    Society 35 (1943), 99–109): 0 where both dates are equal, 1 where they share no class.
+    Probabilities that do not sum to 1, as of a map that keeps two of them, are normalized.
 
     Examples
     --------
@@ -116,7 +117,7 @@ def change_signals(before: DateCells, after: DateCells) -> NDArray[np.float32]:
 
 
 def mean_date(dates: Sequence[DateCells]) -> DateCells:
-    """Several dates of the same cells as one: where some know them, these alone."""
+    """Several dates of the same cells as their mean: over the known ones where there are any."""
     if len(dates) == 1:
         return dates[0]
     known = np.stack([~date.unknown for date in dates])
@@ -132,8 +133,8 @@ def mean_date(dates: Sequence[DateCells]) -> DateCells:
 def split_signals(dates: Sequence[DateCells]) -> NDArray[np.float32]:
     """The signals of each way to split a series, float32 (n, dates − 1, S).
 
-    The k-th is of the mean of the first k + 1 dates and that of the others, so that what is there
-    at one date in between, a cloud say, weighs less than what stays.
+    The k-th compares the mean of the first k + 1 dates with that of the others, so that something
+    visible at one date only, such as a cloud, weighs less than a lasting change.
     """
     splits = [
         change_signals(mean_date(dates[:place]), mean_date(dates[place:]))
@@ -144,7 +145,7 @@ def split_signals(dates: Sequence[DateCells]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class CellClasses:
-    """What n cells are before and after.
+    """Classes of n cells before and after.
 
     ``before``, ``after``: int16 (n,), class ids, that of ``Unknown`` behind the named ones;
     ``before_confidence``, ``after_confidence``: float32 (n,), their probabilities at these dates, 0
@@ -158,11 +159,10 @@ class CellClasses:
 
 
 def decide_classes(before: DateCells, after: DateCells, changed: NDArray[np.bool_]) -> CellClasses:
-    """The classes of cells, of which it is known which ``changed``, (n,).
+    """The classes of cells before and after; ``changed``: which of them changed, (n,).
 
-    Where a cell changed each date tells its own class. Where it did not both tell of one class,
-    that of the largest product of the two probabilities; where one date does not know it, that of
-    the other.
+    A changed cell has the class of each date. An unchanged cell has one class, that of the largest
+    product of the two probabilities; where it is unknown at one date, that of the other.
     """
     p, q = before.probabilities, after.probabilities
     unknown = p.shape[1]
@@ -171,7 +171,7 @@ def decide_classes(before: DateCells, after: DateCells, changed: NDArray[np.bool
         np.where(after.unknown, unknown, q.argmax(1)),
     )
     both = np.where(after.unknown[:, None], p, np.where(before.unknown[:, None], q, p * q))
-    # Where they share no class, the likelier of the two dates.
+    # Where they share no class, that of the date with the higher probability.
     none = both.max(1) <= 0
     both = np.where(none[:, None], np.maximum(p, q), both)
     stable = np.where(before.unknown & after.unknown, unknown, both.argmax(1))

@@ -1,4 +1,4 @@
-"""Where the windows and coarse tiles of a block's cells lie among its feature tokens. No torch."""
+"""Windows and coarse tiles of a block's cells among its feature tokens. No torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rssc_geo.geometry import BlockGrid, Tile, WindowWeights, window_weights
 from rssc_geo.models import ModelCard
 
 _BLOCK_TOKENS = 48
-"""A side of a block without its halo: wide enough that the halo costs less than the block."""
+"""Side of a block without its halo: large enough that the halo costs less than the block."""
 
 
 def tokens_a_side(card: ModelCard) -> int:
-    """The finest ones of a tile, where windows share features; else 1: it is looked at whole."""
+    """Finest tokens a side of a tile, where windows share features; else 1."""
     return 1 if card.local_features is None else card.input_size[0] // card.token_strides[1]
 
 
@@ -34,7 +34,7 @@ def block_grid(
     (stride, _), field = card.token_strides, (card.local_features or {})["receptive_field"]
     window = card.input_size[0]
     cell = window // fraction
-    # Of a cell's window half lies outside of the cell, and around that what its tokens see.
+    # Half of a cell's window lies outside of the cell, and around that its tokens' receptive field.
     outside = -(-(window - cell) // 2 // stride) + -(-(field - stride) // 2 // stride)
     # Blocks and halos are whole tokens.
     step = math.lcm(cell, stride)
@@ -49,15 +49,15 @@ def block_grid(
 
 @dataclass(frozen=True, slots=True)
 class BlockLayout:
-    """What of a block's tokens belongs to each of its cells.
+    """The tokens of a block that belong to each of its cells.
 
     Attributes
     ----------
-    stride : pixels of the network's input a token of the scene look
+    stride : pixels of the network's input a token of the scene features
     scene : weights of its tokens in the window around each cell, as large as a tile
-    ground : weights of each cell's own tokens of the ground look
-    tiles : int64 ``(T, 3)``, top, left and side in tokens of the scene look of the coarse tiles
-        that are captioned
+    ground : weights of each cell's own tokens of the ground features
+    tiles : int64 ``(T, 3)``, top, left and side in tokens of the scene features of the coarse
+        tiles that are captioned
     caption_of : int64 ``(cell rows, cell cols)``, the coarse tile of each cell
     """
 

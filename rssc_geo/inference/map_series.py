@@ -1,4 +1,4 @@
-"""Finished maps of one ground, read side by side on the cells of the first. No torch here."""
+"""Finished maps of one area, read side by side on the cells of the first. No torch here."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from rssc_geo.output import GEOMETRY, FinishedMap, read_cells, read_looks
 
 _CHUNK = 8192
 _SAME_PLACE = 1e-3
-"""Of a cell's side: cells that differ by less are one."""
+"""Share of a cell's side: cells that differ by less are the same."""
 
 
 class MapSeries:
-    """Maps by ``classify`` of one ground, the earliest first. Held whole, with their outlines.
+    """Maps by ``classify`` of one area, the earliest first. Held in memory, with their outlines.
 
-    Where the cells of a map are not those of the first, a cell is what the map shows at its center.
+    Where the cells of a map are not those of the first, a cell has the class of the map at its
+    center.
 
     Attributes
     ----------
@@ -40,8 +41,8 @@ class MapSeries:
     rows, cols, polygons : of the first map's cells, in the order of its grid
     crs : of the first map
 
-    Raises ``InputError`` where a map cannot be read, is a merged one, or shows nothing of what the
-    first one shows.
+    Raises ``InputError`` where a map cannot be read, is a merged one, or does not overlap the
+    first one.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
@@ -57,8 +58,7 @@ class MapSeries:
             places = _places(first, maps[0], other, finished)
             if not (places >= 0).any():
                 raise InputError(
-                    f"{finished.path} shows nothing of what {maps[0].path} shows: give maps of one"
-                    " place"
+                    f"{finished.path} does not overlap {maps[0].path}: give maps of one place"
                 )
             kept &= places >= 0
             self._dates.append(_taken(other.cells, np.maximum(places, 0)))
@@ -110,10 +110,10 @@ class _MapTable:
 
 
 def _told(table: pa.Table, shown: NDArray[np.object_], classes: Sequence[SceneClass]) -> DateCells:
-    """What a map tells of its cells: the probabilities of two classes.
+    """The cells of a map with the probabilities of two classes.
 
-    A cell that joined a neighbor's region is of the class ``shown``, as sure as it was of its own;
-    an Unknown one is what it would have been.
+    A cell that was merged into a neighbor's region has the class ``shown`` with its own confidence;
+    an Unknown one has its runner-up.
     """
     codes = {known.name: code for code, known in enumerate(classes)}
     own = table["class"].to_pylist()
@@ -166,7 +166,7 @@ def _places(
     usable = np.flatnonzero(np.isfinite(shapely.get_coordinates(centers)).all(1))
     tree = shapely.STRtree(other.polygons)
     cell, place = tree.query(centers[usable], predicate="intersects")
-    # Of two cells that a center touches, the first.
+    # A center on the border of two cells belongs to the first.
     cell, index = np.unique(cell, return_index=True)
     found[usable[cell]] = place[index]
     return found

@@ -1,4 +1,4 @@
-"""What would be done with a raster, before any of it is: scene, tiles, cells. No torch here."""
+"""The plan for a raster before it is classified: scene, tiles, cells. No torch here."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ log = logging.getLogger(__name__)
 Source = str | Path | Sequence[str | Path]
 """A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
 _FAR = 4
-"""So many times coarser pixels, or larger or smaller tiles, than a model learned from are another
-world."""
+"""Factor between pixels or tiles and those of the training beyond which a raster is refused."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,15 @@ class Plan:
 
     Attributes
     ----------
-    options : those that it was made with, and where they say nothing what the model remembers
-    tiling : the sizes of tile and cell, and why they were chosen
-    blocks : what is read and looked at instead of single tiles, where windows share features
+    options : those that it was made with, completed by those of the model's training
+    tiling : the sizes of tile and cell, and the reason
+    blocks : units that are processed instead of single tiles, where windows share features
     selected : bool (cell rows, cell columns), the cells that are asked for
     area : the area of interest in the raster's CRS, None for the whole raster
     warnings : what the user should know
-    out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than what
-        the model learned from that it cannot know what it sees
-    like : the plan of an earlier date of the same ground, in whose light the scene is seen
+    out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than in
+        the training that results mean nothing
+    like : the plan of an earlier date of the same area, to which the scene's colors are matched
     """
 
     scene: Scene
@@ -84,7 +83,7 @@ class Plan:
 
     @functools.cached_property
     def cells(self) -> CellMap:
-        """How the tiles and the selected cells depend on each other."""
+        """Relations of the tiles and the selected cells."""
         return CellMap(self.grid, self.selected, min_valid=self.options.min_valid)
 
     @functools.cached_property
@@ -96,7 +95,7 @@ class Plan:
 
     @property
     def units(self) -> TileGrid | BlockGrid:
-        """What is read, looked at and counted: blocks of a fine map, else tiles."""
+        """The units of processing: blocks of a fine map, else tiles."""
         return self.grid if self.blocks is None else self.blocks
 
     @functools.cached_property
@@ -129,10 +128,10 @@ def make_plan(
 ) -> Plan:
     """Open the raster and decide on tiles and cells.
 
-    ``fine``: whether cells are smaller than tiles where the model can map them; else tiles lie side
+    ``fine``: whether cells are smaller than tiles where the model supports it; else tiles lie side
     by side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap.
 
-    Raises the ``RsscGeoError`` of whatever does not fit: the raster, its place on Earth, the
+    Raises an ``RsscGeoError`` for whatever cannot be used: the raster, its place on Earth, the
     options; without ``options.force`` also pixels or tiles far outside the model's range.
 
     Examples
@@ -173,7 +172,7 @@ def make_plan(
     )
     problem = _out_of_range(scene, tiling, card)
     if problem and not options.force:
-        raise UsageError(f"{problem}. --force goes on all the same")
+        raise UsageError(f"{problem}. --force continues nevertheless")
     log.info(
         "%s: %d x %d pixels of %.4g m, bands %s (%s); tiles of %d x %d pixels, cells of %d x %d,"
         " %d of them; %.1f s",
@@ -191,10 +190,10 @@ def make_plan(
 
 
 def plan_later_date(source: Source, plan: Plan) -> Plan:
-    """The plan of another date of the same ground: its cells, its tiles, on its grid, in its light.
+    """The plan of another date of the same area, on the first one's grid, matched to its colors.
 
     ``source`` may have another CRS, other pixels and another extent. Raises the ``RsscGeoError`` of
-    a raster that cannot be read, or shows nothing of that ground.
+    a raster that cannot be read, or does not overlap that area.
     """
     options = plan.options
     scene = open_scene(
@@ -205,7 +204,7 @@ def plan_later_date(source: Source, plan: Plan) -> Plan:
 
 
 def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:
-    """What is more than ``_FAR`` times off what the card says of pixels or tiles; "": nothing."""
+    """The problem with pixels or tiles more than ``_FAR`` times outside the card's range, or ""."""
     name, (finest, coarsest) = card.name, card.gsd_range_m
     pixel, sides = max(scene.gsd_m), tiling.footprint_m
     if pixel > _FAR * coarsest:
@@ -278,20 +277,20 @@ def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
 
 
 def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
-    """A warning when what the network will see is coarser or finer than what it was trained on.
+    """A warning when the network's input is coarser or finer than in the training.
 
-    A raster finer than the card's range is no problem by itself: its tiles are read reduced.
+    A raster finer than the card's range is fine by itself: its tiles are read reduced.
     """
     low, high = card.gsd_range_m
     coarse = max(scene.gsd_m)
     trained = f"{card.name} was trained on {low:g}–{high:g} m a pixel"
-    if coarse > high * 1.01:  # a pixel's rounding is no departure from the range
+    if coarse > high * 1.01:  # a difference by rounding to a pixel is within the range
         return [f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"]
     read = min(
         gsd * max(1.0, size / wanted)
         for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True)
     )
-    if read < low and not tiling.warnings:  # else the tile's own warning has told why
+    if read < low and not tiling.warnings:  # else the tile's own warning has the reason
         hint = "expect less certain classes (larger tiles: --tile-size)"
         return [f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"]
     return []
@@ -299,10 +298,10 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
 
 @dataclass(frozen=True, slots=True)
 class PredictorSpec:
-    """What decides about a result beside the scene: the model, the captioner, the precision.
+    """Everything on which a result depends beside the scene: model, captioner, precision.
 
     ``captioner``: name and parameters in one line; ``dtype``: "float32", "bfloat16", "float16";
-    ``choice``: ids of the classes among which it chooses, None: all.
+    ``choice``: ids of the allowed classes, None: all.
     """
 
     card: ModelCard
@@ -333,7 +332,7 @@ class PredictorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDescription:
-    """What is known of a run: `info` prints it, provenance keeps it, the report shows it.
+    """Description of a run: `info` prints it, provenance keeps it, the report shows it.
 
     ``options``: those given, defaults left out; ``tiles`` and ``cells``: how many are asked for.
     """
@@ -361,12 +360,12 @@ class RunDescription:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, in the order in which a user asks."""
+        """Plain data, the most important first."""
         return asdict(self)
 
 
 def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[str, Any]:
-    """The values, with the names alone of local files in their texts, which tell of no folders.
+    """The values, with local files named without their folders.
 
     ``more``: other texts that may be, or end in, the path of a file or folder.
     """
@@ -389,7 +388,7 @@ def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[s
 
 
 def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
-    """All that is known before the first tile is classified.
+    """The description of a run before the first tile is classified.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A model with its captioner on a device: loaded once, then asked for many pictures or tiles."""
+"""A model with its captioner on a device: loaded once, then used for many pictures or tiles."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from rssc_geo.models import (
     ModelCard,
     check_embeddings,
     class_choice,
-    joined_looks,
+    joined_features,
     load_bundle,
     pool_windows,
 )
@@ -61,7 +61,7 @@ class Compute:
 def choose_compute(
     device: str | None = None, *, dtype: str | None = None, batch_size: int | None = None
 ) -> Compute:
-    """Pick what is there: CUDA in bfloat16, else Apple's MPS, else the CPU, both in float32.
+    """Choose what is available: CUDA in bfloat16, else Apple's MPS, else the CPU, both in float32.
 
     ``device``: any torch device name; ``dtype``: float32, bfloat16 or float16; ``batch_size``:
     tiles. Raises ``UsageError`` for an unknown name, a device that is not there, or a batch size
@@ -86,14 +86,14 @@ def choose_compute(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is found of B pictures, or of the B cells of a block, row by row.
+    """Results of B pictures, or of the B cells of a block, row by row.
 
     Attributes
     ----------
     probabilities : float32 (B, C), calibrated by the card's temperature
     captions : B
-    familiarity : float32 (B,), the share of crops of validation pictures that are less like what
-        the model learned from; NaN where it cannot tell
+    familiarity : float32 (B,), the share of crops of validation pictures that are less similar to
+        the training pictures; NaN for a model without familiarity
     embeddings : float32 (B, D), unit vectors in the space of the model's texts; None where they
         were not asked for
     """
@@ -107,12 +107,12 @@ class Prediction:
 class Predictor:
     """Pictures in, probabilities and captions out; a picture's result depends on it alone.
 
-    When memory runs out the batch is halved, for this and all later batches, and the work goes on.
+    When memory runs out the batch is halved, for this and all later batches.
 
     Attributes
     ----------
-    model, captioner, compute : what it is made of
-    spec : what decides about its results, for provenance and for telling runs apart
+    model, captioner, compute : its parts
+    spec : everything on which its results depend, for provenance and for comparing runs
     """
 
     def __init__(self, model: Model, captioner: Captioner, compute: Compute) -> None:
@@ -137,14 +137,14 @@ class Predictor:
         return self.model.card
 
     def choosing(self, choice: tuple[int, ...] | None) -> Predictor:
-        """The same, choosing among some classes, see ``Model.choice``; None: as it does."""
+        """The same with a choice of classes, see ``Model.choice``; None: itself."""
         if choice is None:
             return self
         return Predictor(replace(self.model, choice=choice), self.captioner, self.compute)
 
     @property
     def batch_size(self) -> int:
-        """Tiles a batch, as memory has allowed so far."""
+        """Tiles a batch, within the memory so far."""
         return self._batches.size
 
     def predict(
@@ -162,8 +162,8 @@ class Predictor:
         masks : bool (B, H, W), True = valid; None: all pixels are
         embed : also give embeddings
 
-        Raises ``UsageError`` for an array that is no such thing, or for embeddings of a model that
-        has none, ``RsscGeoError`` when a single picture does not fit into memory.
+        Raises ``UsageError`` for an array of another type or shape, or for embeddings of a model
+        that has none, ``RsscGeoError`` when a single picture does not fit into memory.
 
         Examples
         --------
@@ -243,7 +243,7 @@ class Predictor:
         """The caption of each cell: that of the coarse tile that it lies in."""
         if isinstance(self.captioner, NoCaptioner):
             return [""] * (layout.caption_of.size)
-        stride, features = layout.stride, joined_looks(scene, ground)
+        stride, features = layout.stride, joined_features(scene, ground)
         pixels, masks, tokens = [], [], []
         for top, left, side in layout.tiles:
             tokens.append(features[0, :, top : top + side, left : left + side].flatten(1).T)
@@ -321,7 +321,7 @@ class Predictor:
         return np.asarray(vectors, np.float32)
 
     def _probabilities(self, logits: torch.Tensor) -> NDArray[np.float32]:
-        """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are none."""
+        """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are not finite."""
         model = self.model
         probabilities = model.calibrated(logits).softmax(1).cpu().numpy()
         if not np.isfinite(probabilities).all():
@@ -330,16 +330,16 @@ class Predictor:
 
     def _no_number(self) -> RsscGeoError:
         return RsscGeoError(
-            f"what the model {self.card.name!r} computes in {self.spec.dtype} is no number:"
-            " run it with --dtype float32, or get it anew"
+            f"the model {self.card.name!r} in {self.spec.dtype} gives values that are not finite:"
+            " run it with --dtype float32, or get it again"
         )
 
 
 def load_predictor(options: PredictorOptions) -> Predictor:
     """Load the model and the captioner that the options name.
 
-    Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for a device, captioner
-    or class that is not there, and what captioners raise.
+    Raises ``BundleError`` for a model that cannot be loaded, ``UsageError`` for an unknown device,
+    captioner or class, and what captioners raise.
 
     Examples
     --------
@@ -406,7 +406,7 @@ def load_model(
 
 
 class TilePredictor(Protocol):
-    """What looks at batches of tiles, as ``Predictor`` does; ``batch_size`` may shrink."""
+    """The interface of predictors; ``batch_size`` may shrink."""
 
     @property
     def batch_size(self) -> int:
@@ -428,7 +428,7 @@ def predict_tiles(
 ) -> Iterator[list[TileResult]]:
     """Runs of consecutive tiles with their results, a model batch in each; of blocks, one by one.
 
-    Tiles without data are not looked at. ``embed``: the results have embeddings.
+    Tiles without data are not classified. ``embed``: the results have embeddings.
     """
     if isinstance(cells.grid, BlockGrid):
         for block in tiles:
@@ -490,7 +490,7 @@ def _predict_batch(
 def _look_at_block(
     block: TileData, cells: CellMap, grid: BlockGrid, predictor: TilePredictor, *, embed: bool
 ) -> TileResult:
-    """A block's result: of each of its cells, where any is valid."""
+    """A block's result, cell by cell, where any pixel is valid."""
     tile, fractions = block.tile, block.cell_fractions
     if not cells.valid(fractions).any():
         return TileResult(tile, block.valid_fraction, fractions, None, ("",))

@@ -1,7 +1,6 @@
-"""One scene on its way from the plan to the map, for ``classify`` and for batches. No torch here.
+"""The run of one scene, from the plan to the map, for ``classify`` and for batches. No torch here.
 
-Who classifies is left open: a run is fed by a loop in this process, by several devices or by other
-machines.
+The results may come from a loop in this process, from several devices or from other machines.
 """
 
 from __future__ import annotations
@@ -53,13 +52,13 @@ _WAITING = 4
 
 
 class SceneRun:
-    """Holds a scene's part file from making to closing; a context manager.
+    """The run of a scene; holds its part file until it is closed; a context manager.
 
     Attributes
     ----------
-    plan, target, spec : the scene and its cells, where the map goes, who classifies
-    tiles, remaining : int64, ascending: indices of all tiles that matter, and of those that an
-        earlier run has left
+    plan, target, spec : the scene and its cells, the output, the model
+    tiles, remaining : int64, ascending: indices of all tiles with selected cells, and of those that
+        an earlier run has left
     watermark : the tile before which the earlier run was done; 0 for a fresh one
 
     Raises ``OutputError`` when another process writes the same target.
@@ -84,22 +83,22 @@ class SceneRun:
             if target.unknown and card.tells_unknown
             else NAME_ALL,
         )
-        log.info("%d tiles to look at; part file %s", len(self.tiles), target.part_path)
+        log.info("%d tiles to classify; part file %s", len(self.tiles), target.part_path)
         self.watermark = self._writer.watermark
         self.remaining = self.tiles
         if self.watermark:
             self.remaining = self.tiles[self.tiles >= plan.unit_cells.restart(self.watermark)]
             done = int((self.tiles < self.watermark).sum())
-            log.info("going on after %d of %d tiles", done, len(self.tiles))
+            log.info("continuing after %d of %d tiles", done, len(self.tiles))
         self._aggregator = CellAggregator(
             plan.unit_cells, classes=len(card.classes), done=self.watermark
         )
 
     def classify(self, predictor: Predictor, progress: Progress) -> int:
-        """Classify the remaining tiles here; the number that the network looked at.
+        """Classify the remaining tiles in this process; the number that the network processed.
 
-        Reading, the network and writing each wait for none of the others. Raises ``InputError``
-        where the raster cannot be read, ``OutputError`` where the part file cannot be written.
+        Reading, the network and writing run in parallel. Raises ``InputError`` where the raster
+        cannot be read, ``OutputError`` where the part file cannot be written.
         """
         from rssc_geo.inference.predictor import predict_tiles
 
@@ -143,7 +142,7 @@ class SceneRun:
         return summary
 
     def settle(self) -> PartFile:
-        """The cells once all tiles were taken, for what is no map; errors as of ``finish``."""
+        """The cells once all tiles were taken, for results without a map; raises as ``finish``."""
         self._check_complete()
         return self._writer.settle()
 
@@ -158,11 +157,11 @@ class SceneRun:
         return self._writer.embeddings(self._embedded)
 
     def announce(self) -> None:
-        """Something was added to the map: it is still this run's."""
+        """Record that something was added to the map, which is still of this run."""
         self._writer.announce()
 
     def discard(self) -> None:
-        """Delete the part file; until then a run that was killed is gone on with."""
+        """Delete the part file; until then a run that was killed can be continued."""
         self._writer.discard()
 
     def __len__(self) -> int:
@@ -180,12 +179,12 @@ class SceneRun:
         if scene.fingerprint(network=False) != self._files:
             self._writer.discard()
             raise InputError(
-                f"{scene.source} changed while it was being read: what was classified is dropped,"
+                f"{scene.source} changed while it was being read: the results are dropped,"
                 " run it again"
             )
 
     def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
-        """Some blocks of the scene, in the network's colors: no faster than one thread reads."""
+        """Some blocks of the scene, in the network's colors, read by one thread."""
         plan = self.plan
         return TileReader(
             plan.scene, blocks, plan.radiometry, out_size=(1, 1), tiles=wanted, threads=1
@@ -198,7 +197,7 @@ class SceneRun:
         )
 
     def close(self) -> None:
-        """Let the part file go; the next identical run goes on from it."""
+        """Close the part file; the next identical run continues from it."""
         self._writer.close()
 
     def __enter__(self) -> Self:
@@ -213,7 +212,7 @@ class SceneRun:
         self.close()
 
     def _key(self) -> dict[str, Any]:
-        """All that decides about the cells: a part file of another key is not gone on with."""
+        """Everything on which the cells depend: a part file of another key is not continued."""
         options = values_of(self.plan.options, TilingOptions)
         selected = hashlib.sha256(self.plan.selected.tobytes()).hexdigest()
         return {
@@ -226,7 +225,7 @@ class SceneRun:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        """What a reader of the map needs to know of its making."""
+        """The provenance of the map."""
         card, made_by = self.spec.card, self.spec.as_dict()
         libraries = ("torch", "rasterio", "pyogrio", "shapely")
         document = {
@@ -272,7 +271,7 @@ class _WriterThread:
     def _work(self) -> None:
         while (results := self._queue.get()) is not None:
             if self._error is not None:
-                continue  # keep emptying the queue, so that nobody waits for a place in it
+                continue  # keep emptying the queue, so that no thread waits for a place in it
             try:
                 self._take(results)
             except BaseException as error:  # noqa: BLE001 -- raised in the main thread

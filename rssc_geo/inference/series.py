@@ -1,6 +1,6 @@
-"""Dates of one ground: each classified into its own part file, then read side by side.
+"""Dates of one area: each classified into its own part file, then read side by side.
 
-No torch here. The comparison is a function of the cells that all dates have, in the order of the
+No torch here. The comparison is a function of the cells that all dates share, in the order of the
 grid, so that batches, blocks and interruptions do not matter.
 """
 
@@ -44,7 +44,7 @@ class SeriesCells:
 
 @dataclass(frozen=True, slots=True)
 class ComparedCells:
-    """n cells and what became of them, in the order of the grid.
+    """n cells and their changes, in the order of the grid.
 
     Attributes
     ----------
@@ -75,9 +75,9 @@ def compare_series(
 ) -> ComparedCells:
     """Compare the dates of all cells.
 
-    ``series`` gives the cells in chunks, the same at each call: they are read twice, since what is
-    typical of the scene is known at the end alone. ``least``: the probability from which on a cell
-    counts as changed, None: the calibration's. Held whole: some 40 bytes a cell, and 8 for each
+    ``series`` gives the cells in chunks, the same at each call: they are read twice, since the
+    typical signals of the scene are known only at the end. ``least``: the probability from which on
+    a cell counts as changed, None: the calibration's. Memory: some 40 bytes a cell, and 8 for each
     further date.
     """
     rows, cols, signals = _signals(series())
@@ -137,9 +137,9 @@ def _split(dates: Sequence[DateCells], best: NDArray[np.intp]) -> tuple[DateCell
 
 
 class SceneSeries:
-    """Scenes of one ground, the earliest first, on the first one's cells; a context manager.
+    """Scenes of one area, the earliest first, on the first one's cells; a context manager.
 
-    Each has a part file beside ``target``, so that a run that was stopped goes on. ``plans``: of
+    Each has a part file beside ``target``, so that a run that was stopped continues. ``plans``: of
     the dates, see ``plan_later_date``; ``target``: of the result. Raises ``OutputError`` where
     another process writes the same, ``UsageError`` for a model without embeddings.
     """
@@ -162,7 +162,7 @@ class SceneSeries:
             raise
 
     def classify(self, predictor: Predictor, progress: Progress) -> int:
-        """Classify what an earlier run has left of each date; tiles that the network looked at."""
+        """Classify the remaining tiles of each date; how many the network processed."""
         total = sum(len(run.tiles) for run in self._runs)
         looked = before = 0
         for run in self._runs:
@@ -208,7 +208,7 @@ class SceneSeries:
             run.discard()
 
     def close(self) -> None:
-        """Let the part files go; the next identical run goes on from them."""
+        """Close the part files; the next identical run continues from them."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -236,7 +236,7 @@ class _Chunk:
         return DateCells(cells.probabilities[places], embeddings, cells.unknown[places])
 
     def after(self, key: int) -> _Chunk | None:
-        """What comes after a key; None where nothing does."""
+        """The next item after a key; None where there is none."""
         first = int(np.searchsorted(self.keys, key, side="right"))
         if first == len(self.keys):
             return None

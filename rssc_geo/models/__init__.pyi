@@ -31,7 +31,7 @@ from .class_choice import class_choice as class_choice
 from .class_words import ClassWords as ClassWords
 from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
-from .encoders import joined_looks as joined_looks
+from .encoders import joined_features as joined_features
 from .encoders import make_image_encoder as make_image_encoder
 from .encoders import make_text_encoder as make_text_encoder
 from .encoders import receptive_field as receptive_field
@@ -41,6 +41,8 @@ from .named_classes import class_embeddings as class_embeddings
 from .named_classes import in_vocabulary as in_vocabulary
 from .named_classes import name_classes as name_classes
 from .named_classes import refine_texts as refine_texts
+from .named_classes import vectors_of as vectors_of
+from .named_classes import with_vectors as with_vectors
 from .network import Alignment as Alignment
 from .network import DualAttentionClassifier as DualAttentionClassifier
 from .network import DualAttentionLevel as DualAttentionLevel

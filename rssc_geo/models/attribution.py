@@ -1,16 +1,16 @@
-"""Why an image was given its class: evidence of its parts, attention, and the effect of words.
+"""Explanation of an image's class: evidence of its parts, attention, and the effect of words.
 
 *Evidence* is integrated gradients (Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep
 Networks", ICML 2017) of the class's log-odds over the image tokens, from those of a blank image
-(the card's mean, which also fills invalid pixels) to the image's own. It is signed, and what the
-tokens are given adds up to what the image adds to the log-odds.
+(the card's mean, which also fills invalid pixels) to the image's own. It is signed, and the
+evidence of all tokens sums to the change of the log-odds by the image.
 
 *Attention* are the weights of the network's own cross-attentions, as a mean over heads and levels:
 from the words and learned queries to the image tokens, and from the image tokens to the words. It
-says what was read, not what it changed (Jain and Wallace, "Attention is not Explanation", NAACL
-2019).
+shows what was read, not its effect on the class (Jain and Wallace, "Attention is not Explanation",
+NAACL 2019).
 
-The *effect* of a word is what the log-odds lose when it is left out (Li, Monroe and Jurafsky,
+The *effect* of a word is the decrease of the log-odds when it is left out (Li, Monroe and Jurafsky,
 "Understanding Neural Networks through Representation Erasure", arXiv 1612.08220, 2016).
 """
 
@@ -32,22 +32,21 @@ from rssc_geo.models.bundle import Model
 from rssc_geo.models.caption_decoder import CaptionSource
 from rssc_geo.models.network import DualAttentionClassifier, DualAttentionLevel
 
-_STEPS = 16  # of the integral: the parts then add up to the whole within a few percent
+_STEPS = 16  # steps of the integral: the parts then sum to the whole within a few percent
 _TOP_WORDS = 5
 _PUNCTUATION = ".,;:!?\"'()"
-_TOP_SHARE = 0.25  # of the largest effect: a word under it is not among the top words
+_TOP_SHARE = 0.25  # share of the largest effect that a top word has at least
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCaption:
-    """The caption of a tile and what the network did with it.
+    """The caption of a tile and how the network used it.
 
     Attributes
     ----------
     text : empty where there is none
-    source : who wrote it
-    read : whether the class was found with it; if not, words and their effect are what they would
-        have been with it
+    source : of its text
+    read : whether the class was found with it; if not, words and effects are those of a run with it
     """
 
     text: str
@@ -61,8 +60,8 @@ class Word:
 
     Attributes
     ----------
-    text : as it stands in the caption
-    effect : what the class's log-odds lose without it; below 0: it speaks against the class
+    text : as in the caption
+    effect : decrease of the class's log-odds without it; below 0: evidence against the class
     attention : its share of the image tokens' attention to the words; None where it is not known
     """
 
@@ -73,13 +72,13 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What spoke for a class in an image of H × W pixels.
+    """The explanation of a class for an image of H × W pixels.
 
     Attributes
     ----------
     evidence : (H, W), scaled so that its mean over the image is about ``total``
     attention : (H, W), of mean 1; None for a network without attention
-    total : what the image as a whole adds to the log-odds of a blank one
+    total : log-odds of the image minus those of a blank one
     words : those of the caption in its order
     """
 
@@ -90,7 +89,7 @@ class Attribution:
 
     @property
     def top_words(self) -> tuple[str, ...]:
-        """The words that speak most for the class, the strongest first, each once."""
+        """The words with the largest effect for the class, the strongest first, each once."""
         largest = max((word.effect for word in self.words), default=0.0)
         strong = sorted(
             (w for w in self.words if w.effect > 0 and w.effect >= _TOP_SHARE * largest),
@@ -108,7 +107,7 @@ def attribute(
     class_id: int,
     caption: ReadCaption,
 ) -> Attribution:
-    """What spoke for one class of one tile, on the device where the model is; best in float32.
+    """Explain one class of one tile, on the device of the model; best in float32.
 
     ``pixels`` (H, W, 3); ``mask`` (H, W), True = valid. The model has two classes or more. Raises
     ``UsageError`` where its image tokens are not laid out as a grid.
@@ -118,7 +117,7 @@ def attribute(
     image = model.preprocess(np.stack([pixels]), np.stack([mask])).to(
         device=weight.device, dtype=weight.dtype
     )
-    # inference_mode is of no use here: its tensors can have no gradient.
+    # Not inference_mode: its tensors can have no gradient.
     with torch.no_grad():
         both = network.encode_image(torch.cat([image, torch.zeros_like(image)]))
     tokens, blank = both[:1], both[1:]
@@ -140,7 +139,7 @@ def attribute(
 def _log_odds(model: Model, logits: torch.Tensor, class_id: int) -> torch.Tensor:
     """Logits (B, C) → log p / (1 − p) of the class (B,), which does not saturate as p does.
 
-    Among the classes that may be chosen, of which it is one and not the only one.
+    Among the allowed classes, of which it is one and not the only one.
     """
     scaled = model.calibrated(logits)
     others = torch.cat([scaled[:, :class_id], scaled[:, class_id + 1 :]], dim=1)
@@ -155,7 +154,7 @@ def _integrated_gradients(
     read: list[torch.Tensor],
     class_id: int,
 ) -> tuple[torch.Tensor, float]:
-    """What each image token adds (N,), and what all of them add together.
+    """The evidence of each image token (N,), and of all of them together.
 
     ``tokens``, ``blank``: (1, N, I). The path integral by midpoints of equal steps.
     """
@@ -226,7 +225,7 @@ def _attention_to_image(
 
 
 def _queries(network: nn.Module) -> int:
-    """How many learned queries stand before the words."""
+    """The number of learned queries before the words."""
     return next(
         len(module.queries)
         for module in network.modules()
@@ -239,7 +238,7 @@ def _words(
 ) -> tuple[Word, ...]:
     """The caption's words, separated by blanks.
 
-    A word that stands alone is not left out: its effect is 0.
+    A single word is not left out: its effect is 0.
     """
     words = caption.text.split()
     if not words:

@@ -1,6 +1,6 @@
 """Model bundles: find one by name, folder or hub id; check it; load it; save one.
 
-torch is imported by what needs it, so that a card is read without.
+torch is imported only where it is needed, so that a card is read without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VOCABULARY = "captioner.json"
 _SAVING = ".bundle.rssc-geo"  # there while a bundle is being saved
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
 _LARGEST_TOKENIZER = 128_000_000  # bytes; those of a million tokens have 40,000,000
-_LARGEST_GROWTH = 10_000  # times as long may a text be made
+_LARGEST_GROWTH = 10_000  # factor by which a normalizer may lengthen a text
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _SENTENCE_ENDS = (".", "!", "?", "。")
 
@@ -46,13 +46,13 @@ class Model:
 
     Attributes
     ----------
-    card : what the bundle says of itself
+    card : the bundle's description
     network : in evaluation mode
     tokenizer : of the captions that the network reads
     decoder, vocabulary : the model's own captioner, if it has one
     alignment : of images and texts, if the model can name classes by words
-    familiarity : of images with those of the training, if the model can tell
-    choice : ids of the classes among which is chosen, see :func:`class_choice`; None: all
+    familiarity : of images with those of the training, if the model has it
+    choice : ids of the allowed classes, see :func:`class_choice`; None: all
     """
 
     card: ModelCard
@@ -69,7 +69,7 @@ class Model:
             raise ValueError("a captioner needs its decoder and its vocabulary")
 
     def modules(self) -> list[tuple[str, torch.nn.Module]]:
-        """What has weights, each with the first part of their names."""
+        """The modules with weights, each with the prefix of their names."""
         parts = {
             "network": self.network,
             "captioner": self.decoder,
@@ -81,14 +81,14 @@ class Model:
     def reads(self, source: CaptionSource) -> bool:
         """Whether the class is found with captions of that source.
 
-        Otherwise they only go to the output.
+        Otherwise they are only written to the output.
         """
         return source == "written" or self.card.reads_own_captions
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) → those whose softmax are the probabilities, float32 (B, C).
+        """Logits (B, C) → calibrated logits, whose softmax are the probabilities, float32 (B, C).
 
-        Divided by the card's temperature; −∞ for a class that may not be chosen.
+        Divided by the card's temperature; −∞ for a class that is not allowed.
         """
         scaled = logits.float() / self.card.temperature
         if self.choice is None:
@@ -114,11 +114,11 @@ class Model:
         return images.contiguous(memory_format=torch.channels_last)
 
     def encode_block(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized images (1, 3, H, W) → scene look (1, S, h, w) and ground look (1, G, h', w').
+        """Scene features (1, S, h, w) and ground features (1, G, h', w') of images (1, 3, H, W).
 
         For windows that share features, see ``pool_windows``; as fine as ``card.local_features``
-        says. Sides that are not of whole tokens are filled up behind with the card's mean. Raises
-        ``BundleError`` where the image encoder cannot do that.
+        says. Images that are not whole tokens are padded behind with the card's mean. Raises
+        ``BundleError`` where the image encoder does not support that.
         """
         import torch.nn.functional as F
 
@@ -131,7 +131,7 @@ class Model:
         down, across = (-side % stride for side in images.shape[2:])
         if down or across:
             images = F.pad(images, (0, across, 0, down))
-        scene, ground = encoder.looks(images)
+        scene, ground = encoder.feature_maps(images)
         rows, cols = (side // ground_stride for side in images.shape[2:])
         if ground.shape[1] and ground.shape[2:] != (rows, cols):
             ground = F.adaptive_avg_pool2d(ground, (rows, cols))
@@ -147,7 +147,7 @@ class Model:
 
         T is the card's ``max_tokens`` at most. ``source`` says where all or each of them come from:
         "generated" by the bundle's own captioner, or "written" by people or a large model. Where
-        the vocabulary has a mark for it, the mark leads the words, so that the network can trust
+        the vocabulary has a mark for it, the mark precedes the words, so that the network can weigh
         them accordingly (None: no mark). An empty caption has no tokens; one that is too long keeps
         its conclusion (:func:`caption_ids`).
         """
@@ -193,9 +193,9 @@ def caption_ids(
     special_tokens : whether the text stands between the tokenizer's marks of begin and end, as an
         encoder such as CLIP's was trained
     keep_conclusion : a text that is too long loses whole words, the ones before its last sentence
-        first, since large models end with what they conclude ("Overall, this scene can be
-        classified as …"), and then that sentence's first. Without it the text is cut at its end, as
-        the published code does; the mark of the end stays
+        first, since large models end with their conclusion ("Overall, this scene can be classified
+        as …"), and then that sentence's first. Without it the text is cut at its end, as the
+        published code does; the mark of the end stays
     """
     words = text.split()
     if not words:
@@ -243,8 +243,7 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
     Weights are safetensors only, compared with the card's sha256; nothing is unpickled, no remote
     code runs, nothing outside the folder is read. Weights stored in half precision are computed in
     float32. The model is tried on a blank picture. Raises ``BundleError``, one line, where there is
-    no such bundle, or it is incomplete, altered, holds pickled weights, or its parts do not belong
-    together.
+    no such bundle, or it is incomplete, altered, holds pickled weights, or its parts do not match.
     """
     folder = find_bundle(name, revision)
     card = read_card(folder)
@@ -277,7 +276,7 @@ def load_bundle(name: str | Path = "compact", *, revision: str | None = None) ->
 def _build(
     folder: Path, card: ModelCard, weights: dict[str, torch.Tensor]
 ) -> tuple[DualAttentionClassifier, CaptionDecoder | None, Alignment | None, Familiarity | None]:
-    """The card's modules with random weights; ``BundleError`` for what cannot be meant."""
+    """The card's modules with random weights; ``BundleError`` for an invalid configuration."""
     import torch
 
     from rssc_geo.models.caption_decoder import CaptionDecoder
@@ -296,7 +295,7 @@ def _build(
 
     try:
         try:
-            # First without memory behind it. Not all versions of timm can do that.
+            # First on the meta device, without memory. Not all versions of timm can do that.
             with no_larger_than(weights), torch.device("meta"):
                 build()
         except (NotImplementedError, RuntimeError):
@@ -307,7 +306,7 @@ def _build(
         raise BundleError(f"{folder}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # whatever a foreign configuration makes the libraries raise
+    except Exception as error:  # a foreign configuration can make the libraries raise anything
         raise BundleError(
             f"{folder}: config.json describes no network this program can build: {one_line(error)}"
         ) from error
@@ -325,8 +324,8 @@ def build_network(card: ModelCard) -> DualAttentionClassifier:
 def check_bundle_folder(folder: str | Path) -> None:
     """Refuse with ``InputError`` a folder where saving a bundle would replace what is there.
 
-    That is another bundle, or files of its names that are none of a bundle that was being saved.
-    ``UsageError`` for a name that cannot be.
+    That is another bundle, or files with its names that no interrupted saving has left.
+    ``UsageError`` for an invalid name.
     """
     target = Path(folder)
     check_name(target)
@@ -341,11 +340,11 @@ def check_bundle_folder(folder: str | Path) -> None:
 
 
 def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = True) -> ModelCard:
-    """Write weights, tokenizers, README and card into a folder, which is made where it is not.
+    """Write weights, tokenizers, README and card into a folder, which is made if need be.
 
     Each file appears whole or not at all; the card comes last, with the checksums of the others.
     ``half``: weights in float16; False keeps them as they are. Returns the card as written. Raises
-    ``OutputError`` for what the file system says.
+    ``OutputError`` for errors of the file system.
     """
     import torch
     from safetensors.torch import save
@@ -382,19 +381,19 @@ def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = T
 
 
 def find_bundle(name: str | Path, revision: str | None) -> Path:
-    """The folder of a bundle, fetched if need be."""
+    """The folder of a bundle, downloaded if need be."""
     embedded = {name: EMBEDDED / name for name in embedded_names()}
     what = f"model {str(name)!r}"
     return fetch(name, _FILES, what=what, revision=revision, embedded=embedded)
 
 
 def _checked_files(card: ModelCard) -> list[str]:
-    """What the card's checksums have to cover."""
+    """The files that the card's checksums have to cover."""
     return [WEIGHTS, TOKENIZER, VOCABULARY] if card.captioner is not None else [WEIGHTS, TOKENIZER]
 
 
 def _check_files(folder: Path, card: ModelCard) -> None:
-    """Refuse a bundle that lacks a file, or holds another than its card says: ``BundleError``."""
+    """Refuse a bundle that lacks a file, or has a wrong checksum: ``BundleError``."""
     for file in _checked_files(card):
         path = folder / file
         if not path.is_file():
@@ -446,7 +445,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         _check_growth(read_json(text))
         with without_words():
             tokenizer: Tokenizer = Tokenizer.from_str(text)
-            # Foreign lengths would be filled up with padding, whatever they are.
+            # Padding to foreign lengths is not wanted.
             tokenizer.no_padding()
             tokenizer.no_truncation()
     except (KeyboardInterrupt, SystemExit, MemoryError):

@@ -15,7 +15,7 @@ from torch import nn
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
 CaptionSource = Literal["generated", "written"]
-"""Who wrote a caption: the bundle's own captioner, or people and large models."""
+"""Source of a caption: the bundle's own captioner, or people and large models."""
 _KeyValue = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one attention, each (B, H, T, E / H)."""
 
@@ -165,7 +165,7 @@ class CaptionDecoder(nn.Module):
             logits, past = self._next(words[:, :, -1].reshape(-1, 1), place, image, past)
             gain = logits.log_softmax(-1).view(count, width, -1)  # (B, W, V)
             gain[ended] = -torch.inf
-            gain[..., PAD].masked_fill_(ended, 0.0)  # an ended sentence goes on as itself
+            gain[..., PAD].masked_fill_(ended, 0.0)  # a finished sentence stays as it is
             length = length + ~ended
             total = likelihood[..., None] + gain  # (B, W, V)
             scores = (total / length[..., None]).flatten(1)  # (B, W · V)

@@ -1,4 +1,4 @@
-"""The model card as data: everything a bundle's ``config.json`` says. No torch here."""
+"""The model card as data: the contents of a bundle's ``config.json``. No torch here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text; refused: a key given twice, numbers that are none, deep nesting."""
+    """The value of a JSON text; refused: a key given twice, NaN and infinities, deep nesting."""
     try:
         found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError:
@@ -42,7 +42,7 @@ def _no_number(text: str) -> float:
 
 
 def _check_plain(value: Any) -> None:
-    """Refuse what could not be written again: infinities, halves of signs, deep nesting."""
+    """Refuse values that could not be written again: infinities, lone surrogates, deep nesting."""
     level = [value]
     for _ in range(_DEPTH):
         inner: list[Any] = []
@@ -63,57 +63,57 @@ def _check_plain(value: Any) -> None:
 
 
 def check_integer(value: object, name: str, low: int, high: int) -> None:
-    """Refuse what is no integer from ``low`` to ``high``."""
+    """Refuse a value that is no integer from ``low`` to ``high``."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name} is {value!r}, not an integer from {low} to {high}")
 
 
 def check_number(value: object, name: str, low: float, high: float) -> None:
-    """Refuse what is no number from ``low`` to ``high``; NaN is none."""
+    """Refuse a value that is no number from ``low`` to ``high``, or NaN."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # type: ignore[operator]
         raise ValueError(f"{name} is {value!r}, not a number from {low:g} to {high:g}")
 
 
 def check_flag(value: object, name: str) -> None:
-    """Refuse what is neither true nor false."""
+    """Refuse a value that is neither true nor false."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}, neither true nor false")
 
 
 def check_text(value: object, name: str) -> None:
-    """Refuse what is no text."""
+    """Refuse a value that is no text."""
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}, not a text")
 
 
 def check_name(value: object, name: str) -> None:
-    """Refuse what is no text of one line."""
+    """Refuse a value that is no text of one line."""
     check_text(value, name)
     if any(unicodedata.category(sign) in _UNPRINTABLE for sign in str(value)):
         raise ValueError(f"{name} {value!r} holds signs that cannot be printed")
 
 
 def check_encodable(text: str, name: str) -> None:
-    """Refuse half surrogates, which no file can hold; other signs are escaped where they go."""
+    """Refuse lone surrogates, which no file can hold; other characters are escaped when written."""
     if any(unicodedata.category(sign) == "Cs" for sign in text):
         raise ValueError(f"{name} {text!r} is no text that a file can hold")
 
 
 def check_mapping(value: object, name: str) -> None:
-    """Refuse what gives no values by name."""
+    """Refuse a value that is no JSON object."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{name} is {value!r}, not an object")
 
 
 def check_list(value: object, name: str) -> None:
-    """Refuse what is no list."""
+    """Refuse a value that is no list."""
     if not isinstance(value, list):
         raise TypeError(f"{name} is {value!r}, not a list")
 
 
 def check_tuple(value: object, name: str, length: int) -> None:
-    """Refuse what is no list of ``length`` values."""
+    """Refuse a value that is no list of ``length`` values."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
         raise ValueError(f"{name} is {value!r}, not a list of {length}")
 
@@ -125,9 +125,9 @@ def check_arguments(
     *,
     flags: Sequence[str] = (),
 ) -> None:
-    """Refuse arguments that are no object of known names, integers within their limits and flags.
+    """Refuse arguments other than an object of known names with integers in range and flags.
 
-    ``dropout``, a share, is known to all.
+    ``dropout``, a share, is always allowed.
     """
     check_mapping(given, name)
     for key, value in given.items():
@@ -147,7 +147,7 @@ def check_arguments(
 FORMAT = 1
 AS_PUBLISHED: Final = "as-published"
 UNKNOWN_CLASS = "Unknown"
-"""The class, and the group, of what no other class describes."""
+"""The class, and its group, for cells that no other class describes."""
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_CARD = 16_000_000  # bytes; the embedded one has 7,000
@@ -156,7 +156,7 @@ _EARTH_M = 40_100_000  # around it
 _MOST_BANDS = 65535  # of a TIFF
 _LONGEST_TEXT = 8192  # in tokens
 _VARIANTS = ("corrected", AS_PUBLISHED)
-# What the network may be asked for: far beyond what is of use, and still no harm to build and run.
+# Limits of the network's sizes: far above useful ones, and still safe to build and run.
 _WIDTH, _HEADS, _VOCABULARY = (1, 16384), (1, 256), (1, 4_000_000)
 _NETWORK = MappingProxyType(
     {
@@ -186,7 +186,7 @@ _LOCAL = MappingProxyType(
 
 
 def in_words(name: str) -> str:
-    """A class's name as words.
+    """The name of a class as words.
 
     Examples
     --------
@@ -205,9 +205,9 @@ class SceneClass:
     id : its place in the network's output
     name : unique in its model
     color : ``#rrggbb``
-    description : one phrase, for people
-    title : the name as people write it, such as "Dense residential"; the name where none is given
-    group : what it is a kind of, such as "Residential"; empty for classes that the legend lacks
+    description : one phrase
+    title : the name in plain writing, such as "Dense residential"; by default the name
+    group : broader class, such as "Residential"; empty for classes that the legend lacks
     """
 
     id: int
@@ -236,7 +236,7 @@ class SceneClass:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Side of a tile on the ground, in meters: the range trained for and the size to prefer."""
+    """Side of a tile on the ground, in meters: the range of the training and the preferred size."""
 
     minimum_m: float
     preferred_m: float
@@ -251,7 +251,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a bundle is, and how its network wants to be fed.
+    """Description of a bundle, and of the input of its network.
 
     Attributes
     ----------
@@ -259,32 +259,33 @@ class ModelCard:
     classes : in the order of the network's output
     input_size : (rows, cols) in pixels
     mean, std : of RGB in [0, 1], for normalization
-    bands : what the three channels are
+    bands : names of the three channels
     gsd_range_m : ground sampling distance of the rasters it was trained for, meters a pixel
     footprint : side of its tiles on the ground
     network : arguments of the architecture, and its ``variant``
     captioner : arguments of the embedded captioner; None: there is none
-    prompt : that the captions of its training were written for
+    prompt : for which the captions of its training were written
     max_tokens : longest caption that is read, its mark included
     temperature : logits are divided by it before the softmax
     alignment : arguments of the alignment of images and texts; None: there is none
-    reads_own_captions : whether the class is better for reading the embedded captioner's words;
-        else they only go to the output
+    reads_own_captions : whether classification reads the embedded captioner's words, since that is
+        more accurate; else they are only written to the output
     cpu_tiles_per_s : tiles per second on one core of a laptop-class processor, captions included,
         for estimates
-    special_tokens : whether captions stand between the tokenizer's marks of begin and end
+    special_tokens : whether captions are put between the tokenizer's marks of begin and end
     local_features : ``stride`` and ``receptive_field`` of the image encoder's tokens in pixels of
-        its input, where it looks locally, so that windows of a raster can share its features, and
-        ``ground_stride`` of its ground look's, where that is read finer; None: every tile is looked
-        at by itself
-    familiarity : arguments of the part that says how familiar a picture is; None: there is none
+        its input, for an encoder with a small receptive field, so that windows of a raster can
+        share its features, and ``ground_stride`` of its ground features' tokens, where these are
+        finer; None: every tile is encoded by itself
+    familiarity : arguments of the part that estimates how familiar a picture is; None: there is
+        none
     unknown_below : a cell that is less familiar is ``Unknown``
     unknown_raster_below : where more than two fifths of a raster's cells are less familiar, all are
         ``Unknown``
     raster_bands : bands of a raster, counted from 1, that are read as red, green and blue unless
-        others are asked for: those that it was trained with; None: as the raster tells
+        others are asked for: those of its training; None: chosen from the raster's tags
     stretch : likewise the scaling of a raster to 8 bit
-    training, accuracy : how it was trained, and what was measured
+    training, accuracy : how it was trained, and its measured accuracy
     sha256 : digest of each file by its name
     """
 
@@ -403,7 +404,7 @@ class ModelCard:
             )
         if features["stride"] % features.get("ground_stride", 1):
             raise ValueError(
-                f"tokens of {features['stride']} pixels are no multiple of the ground look's of"
+                f"tokens of {features['stride']} pixels are no multiple of the ground features' of"
                 f" {features['ground_stride']}"
             )
 
@@ -413,7 +414,7 @@ class ModelCard:
 
     @property
     def token_strides(self) -> tuple[int, int]:
-        """Pixels of the input that a token of the scene look has a side, and one of the ground's.
+        """Pixels of the input a side of a token of the scene features, and of the ground features.
 
         ``ValueError`` where windows share no features.
         """
@@ -424,21 +425,21 @@ class ModelCard:
 
     @property
     def variant(self) -> str:
-        """Whose network it is: "as-published" (the authors', with its defects) or "corrected".
+        """Variant of the network: "as-published" (the authors', defects included) or "corrected".
 
-        Figures of one say nothing of the other.
+        Figures of one do not hold for the other.
         """
         return str(self.network.get("variant", "corrected"))
 
     @property
     def tells_unknown(self) -> bool:
-        """Whether maps may hold the class ``Unknown``, which is none of the model's own."""
+        """Whether maps may have the class ``Unknown``, beside the model's own."""
         taken = any(scene_class.name == UNKNOWN_CLASS for scene_class in self.classes)
         return self.familiarity is not None and self.unknown_below > 0 and not taken
 
     @property
     def needs_captions(self) -> bool:
-        """Whether the network has nothing to read where there is no caption."""
+        """Whether the network cannot classify without a caption."""
         if self.network.get("image_head"):
             return False
         return self.variant == AS_PUBLISHED or self.network.get("learned_queries") == 0

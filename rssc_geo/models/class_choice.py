@@ -1,6 +1,6 @@
-"""The classes among which is chosen: names of classes and groups, as people write them. No torch.
+"""The allowed classes, by names of classes and groups in free spelling. No torch here.
 
-What may not be chosen keeps its id, color and place in the legend, and has probability 0.
+Other classes keep their id, color and place in the legend, and have probability 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NEAREST = 3
 
 
 def class_choice(card: ModelCard, options: ClassChoiceOptions) -> tuple[int, ...] | None:
-    """Ids of the classes of a model that may be chosen, ascending; None: all of them.
+    """Ids of the allowed classes of a model, ascending; None: all of them.
 
     ``exclude_classes`` count after ``only_classes``. A name is that of a class or its title, else
     that of a group, for all its classes; case, spaces and punctuation do not count where they do
@@ -45,7 +45,7 @@ def class_choice(card: ModelCard, options: ClassChoiceOptions) -> tuple[int, ...
 
 
 def check_class_choice(card: ModelCard, options: ClassChoiceOptions) -> tuple[int, ...] | None:
-    """The same before anything is loaded, with a warning where a single class is left."""
+    """``class_choice`` before anything is loaded, with a warning where a single class is left."""
     choice = class_choice(card, options)
     if choice is not None and len(choice) == 1:
         log.warning(
@@ -57,7 +57,7 @@ def check_class_choice(card: ModelCard, options: ClassChoiceOptions) -> tuple[in
 def _ids(card: ModelCard, names: Sequence[str], flag: str) -> set[int]:
     """The ids of classes that names mean.
 
-    A list was cut at its commas, which names may hold: as many parts as make a name are one.
+    Names may contain commas, at which the list was cut: parts that form a known name are joined.
     """
     found: set[int] = set()
     parts = list(names)
@@ -74,7 +74,7 @@ def _ids(card: ModelCard, names: Sequence[str], flag: str) -> set[int]:
 
 
 def _named(card: ModelCard, text: str) -> set[int]:
-    """The ids that a name stands for: exactly, else plainly; of classes, else of a group."""
+    """The ids of a name: by exact, else by simplified spelling; of classes, else of a group."""
     for same in (_as_it_is, _plain):
         wanted = same(text)
         names = {known.id: {same(known.name), same(known.title)} for known in card.classes}

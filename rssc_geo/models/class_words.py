@@ -1,4 +1,4 @@
-"""Classes by the words that name them, as asked for: no network is needed to know what they are."""
+"""Classes named by words, as the user gave them; no network is needed here."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ OTHER = "other"
 class ClassWords:
     """Named classes, each with the words that stand for it; made by ``of``.
 
-    ``other``: whether a last class stands for what is none of them.
+    ``other``: whether there is a last class for everything else; ``vectors``: float32 (C, X) as
+    bytes, which replace the embeddings of the words (see ``refine_texts``); empty: none do.
     """
 
     words: tuple[tuple[str, tuple[str, ...]], ...]
     other: bool
+    vectors: bytes = b""
 
     @classmethod
     def of(cls, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool) -> Self:

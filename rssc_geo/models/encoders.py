@@ -1,8 +1,8 @@
-"""Image and text encoders behind one small interface: tokens out, ``width`` numbers each.
+"""Image and text encoders with one interface: tokens out, ``width`` numbers each.
 
-All are built from their configuration alone; nothing is fetched here, so that a bundle loads
-without a network. A configuration is foreign: only networks that are named below are built, with
-arguments that say how large they are, never with ones that name a file, a repository or code.
+All are built from their configuration alone; nothing is downloaded here, so that a bundle loads
+offline. A configuration is foreign: only networks that are named below are built, with arguments of
+their size, never with ones that name a file, a repository or code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TIMM_ARGUMENTS = frozenset(
         *("window_size",),
     }
 )
-_LARGEST = 65536  # number that an argument of timm's may be
+_LARGEST = 65536  # largest value of an argument of timm
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
 _IMAGE_TYPES = frozenset(
     {
@@ -50,7 +50,7 @@ _TEXT_TYPES = frozenset(
         *("siglip_text_model", "squeezebert", "t5", "umt5", "xlm-roberta", "xlm-roberta-xl"),
     }
 )
-# Fields of a configuration that say nothing of the network's form.
+# Fields of a configuration that do not describe the network's form.
 _NO_FORM = frozenset(
     {
         *("architectures", "dtype", "id2label", "label2id", "model_type", "num_labels"),
@@ -63,15 +63,16 @@ _NO_FORM = frozenset(
 class TimmImageEncoder(nn.Module):
     """Any timm model as an encoder of images.
 
-    With a *ground look* each token also says what lies on its own ground: features of an early
-    stage, which see some tens of pixels (color and texture, not what the place is called), pass a
-    layer of their own, and their mean over the token's ground stands behind the token's numbers.
+    With *ground features* each token also describes the ground that it covers itself: features of
+    an early stage, with a receptive field of some tens of pixels (color and texture, not the type
+    of place), pass a layer of their own, and their mean over the token's ground is appended to the
+    token's numbers, which are then called *scene features*.
 
     ``architecture`` and ``kwargs`` are those of ``timm.create_model``; weights are never fetched
-    here. ``ground``: the ``stage`` that the ground look reads (of timm's ``feature_info``, from 0)
-    and its ``width`` in numbers a token; None: there is none. Raises ``BundleError`` for a name
-    that timm does not list itself, an argument that says anything but the network's form, or a
-    stage that is not there.
+    here. ``ground``: the ``stage`` from which the ground features are read (of timm's
+    ``feature_info``, from 0) and their ``width`` in numbers a token; None: there are none. Raises
+    ``BundleError`` for a name that timm does not list itself, an argument other than of the
+    network's form, or an unknown stage.
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class TimmImageEncoder(nn.Module):
         return _as_tokens(features)
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalized images (B, 3, H, W) → all looks that there are, (B, width, h, w)."""
-        return joined_looks(*self.looks(images))
+        """Normalized images (B, 3, H, W) → scene and ground features together, (B, width, h, w)."""
+        return joined_features(*self.feature_maps(images))
 
-    def looks(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized images (B, 3, H, W) → scene look (B, scene width, h, w) and ground look.
+    def feature_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scene features (B, scene width, h, w) and ground features of normalized images.
 
         The latter is (B, ground width, h', w'), as fine as the stage that it reads; without one it
         has no numbers.
@@ -123,8 +124,8 @@ class TimmImageEncoder(nn.Module):
         return scene, self.ground(early)
 
 
-def joined_looks(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
-    """Both looks (B, ·, h, w) and (B, ·, h', w') as one feature map as coarse as the first."""
+def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
+    """Scene features (B, ·, h, w) and ground features (B, ·, h', w') together, (B, ·, h, w)."""
     if not ground.shape[1]:
         return scene
     rows, cols = scene.shape[2:]
@@ -134,8 +135,8 @@ def joined_looks(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:
     """Stride and receptive field of an encoder's tokens, in pixels of its input.
 
-    Measured: how far from the central token of a picture the gradient of its numbers reaches. None
-    for tokens that are no grid, or see more than ``largest`` pixels.
+    Measured by the extent of the gradient of a picture's central token. None for tokens that are no
+    grid, or have a receptive field of more than ``largest`` pixels.
     """
     side = 2 * largest
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -156,7 +157,7 @@ def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, in
         places = line.nonzero().flatten()
         middle = center * stride + stride / 2
         reaches.append(max(middle - float(places[0]), float(places[-1]) + 1 - middle))
-    # Odd pixels of a stride see further to one side.
+    # With an even stride the field reaches further to one side.
     field = 2 * math.ceil(max(reaches))
     return None if field > largest else (stride, field)
 
@@ -164,16 +165,16 @@ def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, in
 def _stage(
     backbone: nn.Module, architecture: str, ground: Mapping[str, int]
 ) -> tuple[int, int, int]:
-    """The stage that a ground look reads, its channels and its stride."""
+    """The stage of the ground features, its channels and its stride."""
     known = ground.keys() == {"stage", "width"}
     if not known or not all(isinstance(value, int) for value in ground.values()):
-        raise BundleError("a ground look has a stage and a width, no more")
+        raise BundleError("ground features have a stage and a width, no more")
     stages = getattr(backbone, "feature_info", None) or []
     stage = ground["stage"]
     if not hasattr(backbone, "forward_intermediates") or not 0 <= stage < len(stages):
-        raise BundleError(f"{architecture} has no stage {stage} for a ground look")
+        raise BundleError(f"{architecture} has no stage {stage} for ground features")
     if not 1 <= ground["width"] <= _LARGEST:
-        raise BundleError(f"a ground look of {ground['width']} numbers cannot be meant")
+        raise BundleError(f"{ground['width']} is no width of ground features")
     return stage, stages[stage]["num_chs"], stages[stage]["reduction"]
 
 
@@ -206,9 +207,9 @@ def _as_tokens(features: torch.Tensor) -> torch.Tensor:
 class StaticTextEncoder(nn.Module):
     """One fixed vector a word piece, distilled from a sentence encoder.
 
-    It gives open words for a few megabytes. The table is int8 with a scale a row and is not trained
-    further; what the words mean together is left to the attention that reads them. The mean over a
-    text's pieces is the embedding of the text (:meth:`embed`).
+    It covers an open vocabulary with a few megabytes. The table is int8 with a scale a row and is
+    not trained further; words are combined by the attention that reads them. The mean over a text's
+    pieces is the embedding of the text (:meth:`embed`).
     """
 
     def __init__(self, *, vocab_size: int, hidden_size: int) -> None:
@@ -222,8 +223,8 @@ class StaticTextEncoder(nn.Module):
     def forward(self, token_ids: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Token ids (B, T) → states (B, T, width) of zero mean and unit variance.
 
-        Each depends on its token alone. A vector's length says how much its word counts in a mean
-        (:meth:`embed`); for attention all words are equally long.
+        Each depends on its token alone. A vector's length is the weight of its word in a mean
+        (:meth:`embed`); for attention all words have the same length.
         """
         del token_mask
         return F.layer_norm(self._lookup(token_ids), (self.width,), eps=1e-12)
@@ -273,7 +274,7 @@ class TransformersTextEncoder(nn.Module):
 
 
 def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
-    """Refuse what ``timm.create_model`` would take for a place, a file or more than a form."""
+    """Refuse arguments that ``timm.create_model`` would take for a path or anything but a form."""
     if (
         not isinstance(architecture, str)
         or not _TIMM_NAME.fullmatch(architecture)
@@ -289,7 +290,7 @@ def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
     for name, value in kwargs.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         if not all(_is_size(part) for part in values):
-            raise BundleError(f"{name!r} of the image encoder is {value!r}, which cannot be meant")
+            raise BundleError(f"{name!r} of the image encoder is {value!r}, which is not valid")
 
 
 def _is_size(value: object) -> bool:
@@ -305,7 +306,7 @@ def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
     if not isinstance(kind, str) or kind not in known:
         raise BundleError(f"an encoder of the type {kind!r} is none that a bundle may have")
     if "auto_map" in config:
-        raise BundleError("auto_map names code of the bundle's own, which is never run")
+        raise BundleError("auto_map names code of the bundle, which is never run")
     family = CONFIG_MAPPING[kind]
     fields = {name for name in family().to_dict() if not name.startswith("_")}
     fields |= family.attribute_map.keys()
@@ -337,7 +338,7 @@ def make_image_encoder(
             or not isinstance(ground, Mapping | None)
         ):
             raise BundleError(
-                "an image encoder of timm has an architecture, kwargs and a ground look, no more"
+                "an image encoder of timm has an architecture, kwargs and ground features, no more"
             )
         return TimmImageEncoder(config["architecture"], kwargs, ground)
     return TransformersImageEncoder(config)

@@ -16,19 +16,19 @@ from rssc_geo.models.card import in_words
 from rssc_geo.models.class_words import ClassWords
 from rssc_geo.models.network import Alignment
 
-# Own classes of the bundle whose text is this similar to a named class's (cosine) are not part of
-# the background that "other" is told by.
+# Own classes of the bundle whose text is this similar to a named class's (cosine) are left out of
+# the background of "other".
 _SAME_CLASS = 0.4
-# Of the soft k-means that moves texts towards images: rounds, weight of the means, and inverse
-# temperature.
+# Parameters of the soft k-means that moves texts towards images: rounds, weight of the means, and
+# inverse temperature.
 _ROUNDS, _MEAN_WEIGHT, _SHARPNESS = 10, 2.0, 50.0
 
 
 class ZeroShotHead(nn.Module):
-    """Stands in for a network: its image encoder, and a head of text embeddings.
+    """Takes the place of a network: its image encoder, and a head of text embeddings.
 
-    ``texts``: unit vectors (C, X); ``background``: those of what else there may be, (K, X), which
-    together are the last class, "other"; None: there is no such class.
+    ``texts``: unit vectors (C, X) of the classes; ``background``: unit vectors (K, X) of other
+    classes, which together are the last class, "other"; None: there is no such class.
     """
 
     def __init__(self, model: Model, texts: torch.Tensor, background: torch.Tensor | None) -> None:
@@ -69,7 +69,7 @@ class ZeroShotHead(nn.Module):
             return logits
         background = self.alignment(pooled, self.background)  # type: ignore[misc]  # (B, K)
         rest = background.logsumexp(1, keepdim=True)  # (B, 1)
-        # The sum over K texts must not win by their number.
+        # The sum over K texts must not grow with their number.
         correction = math.log(len(self.texts) / len(self.background))
         other = rest + correction + self.alignment.other  # type: ignore[union-attr]  # (B, 1)
         return torch.cat([logits, other], dim=1)  # (B, C + 1)
@@ -78,7 +78,7 @@ class ZeroShotHead(nn.Module):
 def name_classes(
     model: Model, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool = True
 ) -> Model:
-    """The same model with classes named by words, to be used as any model is.
+    """The model with classes named by words, used like any other model.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def name_classes(
         background = own[(own @ texts.T).max(1).values < _SAME_CLASS]  # (K, X)
         if not len(background):
             raise UsageError(
-                "the named classes are all that the model knows: nothing is left to tell 'other' by"
+                "the named classes are all that the model knows: nothing is left to define 'other'"
                 " (--no-other)"
             )
     card = dataclasses.replace(
@@ -117,13 +117,36 @@ def name_classes(
     return dataclasses.replace(named, choice=None, familiarity=None)
 
 
+def with_vectors(named: Model, vectors: torch.Tensor) -> Model:
+    """A model of named classes (:func:`name_classes`) with other unit vectors (C, X) for its texts.
+
+    The classes come first, then the background of "other", as :func:`vectors_of` gives them. The
+    name of the model tells it apart.
+    """
+    head = named.network
+    assert isinstance(head, ZeroShotHead)  # noqa: S101 -- what name_classes returns
+    count = len(head.texts)
+    background = None if head.background is None else vectors[count:]
+    inner = dataclasses.replace(named, network=head.network)
+    moved = ZeroShotHead(inner, vectors[:count], background)
+    card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
+    return dataclasses.replace(named, card=card, network=moved)  # type: ignore[arg-type]
+
+
+def vectors_of(named: Model) -> torch.Tensor:
+    """The unit vectors (C, X) of a model of named classes: the classes, then the background."""
+    head = named.network
+    assert isinstance(head, ZeroShotHead)  # noqa: S101 -- what name_classes returns
+    return head.texts if head.background is None else torch.cat([head.texts, head.background])
+
+
 def refine_texts(alignment: Alignment, texts: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
     """Text embeddings (C, X) of classes, moved towards the images most similar to them.
 
     ``pooled``: mean image tokens (N, I) of unlabeled images. Soft k-means that starts from the
-    texts and never leaves them: each round assigns the images by text and mean together, then takes
-    the means anew, in the manner of TransCLIP (Zanella et al., "Boosting Vision-Language Models
-    with Transduction", NeurIPS 2024). Deterministic.
+    texts and stays close to them: each round assigns the images by text and mean together, then
+    takes the means again, in the manner of TransCLIP (Zanella et al., "Boosting Vision-Language
+    Models with Transduction", NeurIPS 2024). Deterministic.
     """
     with torch.inference_mode():
         centered = alignment.embed(pooled) - alignment.center  # (N, X)
@@ -165,7 +188,7 @@ def class_embedding(model: Model, name: str, phrases: Sequence[str]) -> torch.Te
 
 
 def in_vocabulary(model: Model, name: str) -> bool:
-    """Whether the text encoder knows a word of a class's name."""
+    """Whether the text encoder knows a word in the name of a class."""
     return bool(_embed(model, [name]).any())
 
 

@@ -1,4 +1,4 @@
-"""The multimodal dual-attention network: image and text attend to each other, then vote together.
+"""The multimodal dual-attention network: image and text attend to each other, then are classified.
 
 After Cai, Meng, Yang and Shao, "Multimodal Remote Sensing Scene Classification Using VLMs and
 Dual-Cross Attention Networks" (arXiv 2412.02531, 2024), section 3. From top to bottom: one level of
@@ -9,12 +9,12 @@ zero-shot classes need. What differs from the authors' code, and why:
   batch;
 * padding is masked in the text encoder, in both attentions that read text, and in the mean over
   text;
-* the image is projected inside the level loop, so each level asks with the image as the last one
-  left it;
-* ``learned_queries`` stand before the words. They are the same for every image and always present,
-  so that an image without a caption is read too (with 0 of them the text must not be empty);
-* a ``gate`` scales the words of each image by how far they can be trusted, judged by the words and
-  the image.
+* the image is projected inside the level loop, so each level's queries come from the image of the
+  last level;
+* ``learned_queries`` precede the words. They are the same for every image and always present, so
+  that an image without a caption can be classified too (with 0 of them the text must not be empty);
+* a ``gate`` scales the words of each image by their reliability, estimated from the words and the
+  image.
 
 Letters in the comments: B samples, N image tokens, T words, Q learned queries, S = Q + T,
 I, X widths of the image and text encoders, E width of the attention, C classes.
@@ -93,8 +93,8 @@ class DualAttentionClassifier(nn.Module):
     levels : passes through the level; its weights are shared, as published (2 in the paper)
     learned_queries : Q (0 in the paper)
     gate : whether words are gated (not in the paper)
-    image_head : whether the mean image token alone gives logits, linearly, to which the attention
-        adds what words say; an image without words is then classified by it alone (not in the
+    image_head : whether a linear layer of the mean image token gives logits, to which the attention
+        adds those of the words; an image without words is then classified by it alone (not in the
         paper)
     dropout : in attention, in the MLP and before the classifier
     """
@@ -186,7 +186,7 @@ class DualAttentionClassifier(nn.Module):
         token_ids: torch.Tensor | None = None,
         token_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Image tokens (B, N, I) and words → what a linear layer tells the class by, (B, D).
+        """Image tokens (B, N, I) and words → the input of the linear classifier, (B, D).
 
         The mean image token where there is an image head, else the joint embedding.
         """
@@ -195,7 +195,7 @@ class DualAttentionClassifier(nn.Module):
         return self.fuse(image_tokens, token_ids, token_mask)
 
     def replace_classes(self, classifier: nn.Linear) -> None:
-        """Classify by another linear layer of ``embed`` from now on; words say nothing then."""
+        """Classify by another linear layer of ``embed`` from now on; words are then ignored."""
         if self.image_head is None:
             self.classifier[1] = classifier
             return
@@ -253,22 +253,22 @@ class DualAttentionClassifier(nn.Module):
 
 
 def pool_windows(
-    looks: tuple[torch.Tensor, torch.Tensor], *, scene: WindowWeights, ground: WindowWeights
+    features: tuple[torch.Tensor, torch.Tensor], *, scene: WindowWeights, ground: WindowWeights
 ) -> torch.Tensor:
     """Mean tokens (R, M, I) of R × M windows on feature maps that they share.
 
-    ``looks``: of the scene (S, h, w) and of the ground (G, h', w'), I = S + G; ``scene`` and
+    ``features``: scene features (S, h, w) and ground features (G, h', w'), I = S + G; ``scene`` and
     ``ground``: the windows on each.
     """
     parts = []
-    for look, windows in zip(looks, (scene, ground), strict=True):
+    for look, windows in zip(features, (scene, ground), strict=True):
         rows, cols = (torch.from_numpy(weights).to(look) for weights in windows)
         parts.append(rows @ look @ cols.T)  # (·, h, w) → (·, R, M)
     return torch.cat(parts).permute(1, 2, 0)  # (I, R, M) → (R, M, I)
 
 
 def masked_mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens that are there: (B, S, E) and bool (B, S) → (B, E); 0 over none."""
+    """Mean over the present tokens: (B, S, E) and bool (B, S) → (B, E); 0 over none."""
     weight = present.unsqueeze(2).to(text.dtype)  # (B, S, 1)
     return (text * weight).sum(1) / weight.sum(1).clamp(min=1)
 
@@ -276,7 +276,7 @@ def masked_mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 def require_captions(
     token_ids: torch.Tensor | None, token_mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """The token ids (B, T) of a network that has no learned queries to read instead.
+    """The token ids (B, T) of a network without learned queries.
 
     Raises ``UsageError`` for an image without any token.
     """
@@ -289,15 +289,14 @@ def require_captions(
 
 
 class PublishedClassifier(DualAttentionClassifier):
-    """The network of the authors' code (github.com/CJR7/MultiAtt-RSSC), a batch of one each.
+    """The network of the authors' code (github.com/CJR7/MultiAtt-RSSC), as for batches of one.
 
-    It is here to reproduce their checkpoints, not to map with: what is wrong with it is kept.
-    Against ``DualAttentionClassifier``
+    It reproduces their checkpoints and is not meant for maps: its defects are kept. Differences
+    from ``DualAttentionClassifier``
 
     * the text is filled up to ``text_length`` tokens with ``padding_token`` and nothing is masked:
       padding is attended to and pooled;
-    * the image is projected once, before the levels, so all levels read and ask with the encoder's
-      image;
+    * the image is projected once, before the levels, so all levels use the encoder's image;
     * the text attends to itself across the samples of a batch, since their module takes the batch
       for the sequence. In a batch of one each token therefore attends to itself alone, and
       attention over one key is that key's projected value. That is computed here for every sample,
@@ -387,10 +386,10 @@ def _attend_to_itself(attention: nn.MultiheadAttention, text: torch.Tensor) -> t
 class Alignment(nn.Module):
     """Maps the mean image token into the space of text embeddings, for classes named by words.
 
-    ``center`` is the mean embedding of the training images: what all images have in common says
-    nothing about any class. ``log_scale`` and ``other`` are fitted on validation images: the
-    logarithm of what similarities are multiplied by, as in CLIP (Radford et al., 2021), and the
-    bias of the class "other" (:func:`rssc_geo.models.named_classes.name_classes`).
+    ``center`` is the mean embedding of the training images, which does not separate classes.
+    ``log_scale`` and ``other`` are fitted on validation images: the logarithm of what similarities
+    are multiplied by, as in CLIP (Radford et al., 2021), and the bias of the class "other"
+    (:func:`rssc_geo.models.named_classes.name_classes`).
     """
 
     def __init__(self, *, image_width: int, text_width: int) -> None:
@@ -418,12 +417,12 @@ class Alignment(nn.Module):
 
 
 class Familiarity(nn.Module):
-    """How like the pictures of its training an image is, in [0, 1], by its mean token.
+    """Similarity of an image to the training pictures, in [0, 1], by its mean token.
 
-    A score of the square roots of the token's numbers, with one hidden layer, tells pictures from
-    above from what is none (noise, maps, elevation, radar …); familiarity is the share of crops of
-    the validation pictures that score less. ``scores`` are the score's ``levels`` quantiles among
-    them, lowest first.
+    A perceptron with one hidden layer, on the square roots of the token's numbers, separates
+    pictures from above from everything else (noise, maps, elevation, radar …); familiarity is the
+    share of crops of the validation pictures that score less. ``scores`` are the score's ``levels``
+    quantiles among them, lowest first.
     """
 
     def __init__(self, *, image_width: int, hidden: int, levels: int) -> None:
@@ -435,11 +434,11 @@ class Familiarity(nn.Module):
 
     @staticmethod
     def roots(pooled: torch.Tensor) -> torch.Tensor:
-        """Mean image tokens (B, I) → what is weighed (B, I); few large numbers shall not decide."""
+        """Mean image tokens (B, I) → roots (B, I), so that few large numbers do not dominate."""
         return pooled.sign() * pooled.abs().sqrt()
 
     def score(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Mean image tokens (B, I) → scores (B,), higher for what is more familiar."""
+        """Mean image tokens (B, I) → scores (B,), higher for more familiar images."""
         hidden = torch.relu(self.hidden(self.roots(pooled)))  # (B, H)
         scores: torch.Tensor = self.weigh(hidden).squeeze(1)  # (B, 1) → (B,)
         return scores

@@ -117,7 +117,7 @@ _USUAL = (
     (("snow", "ice", "glacier"), "#d0ecf7"),
 )
 """Words and the color of such land on usual maps; the first class with a word gets the color."""
-# Squared distance of two colors, in RGB of 0 to 255, under which they are taken for one another.
+# Squared distance of two colors, in RGB of 0 to 255, under which they are too similar.
 _APART = 50**2
 _CANDIDATES = 400
 _GOLDEN = 0.618034  # steps of the golden ratio spread any number of hues evenly
@@ -128,10 +128,10 @@ def scene_classes(
 ) -> tuple[SceneClass, ...]:
     """The classes in order, with colors and descriptions.
 
-    A name of the legend (in any case) has its own, and its group. Others have the usual color of
-    such land where a word of the name tells, once each, or one far from all others. ``groups``, by
-    name, count before those of the legend. Raises
-    ``UsageError`` for a name that no bundle can hold.
+    A name of the legend (in any case) has its own color and group. Others have the usual color of
+    such land where a word of the name is known, once each, or one far from all others. ``groups``,
+    by name, have precedence over those of the legend. Raises ``UsageError`` for a name that no
+    bundle can hold.
     """
     for name in names:
         try:
@@ -176,7 +176,7 @@ def scene_classes(
 
 
 def legend_of(card: ModelCard) -> tuple[SceneClass, ...]:
-    """What a map by a model may show: its classes, then ``Unknown`` where it can tell that."""
+    """The classes of a map by a model: the model's own, then ``Unknown`` where it supports that."""
     if not card.tells_unknown:
         return card.classes
     return (*card.classes, unknown_class(len(card.classes)))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_TOKENS = 512  # of a text whose encoder names no limit (T5)
 _NO_LIMIT = 1_000_000  # transformers writes a number at least so large for "no limit"
-# What a configuration says of its making, not of its network.
+# Fields of a configuration about its origin, not about the network.
 _PROVENANCE_KEYS = (
     "_name_or_path",
     "architectures",
@@ -45,7 +45,7 @@ _PROVENANCE_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class PretrainedImageEncoder:
-    """What a bundle needs of an image encoder.
+    """The parts of an image encoder that a bundle needs.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class PretrainedTokenizer:
     ----------
     tokenizer : without padding and truncation
     padding : id of the token that fills short texts up
-    longest : tokens that it was made for, marks of begin and end included; None: it does not say
+    longest : tokens that it was made for, marks of begin and end included; None: unknown
     """
 
     tokenizer: Tokenizer
@@ -80,7 +80,7 @@ class PretrainedTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class PretrainedTextEncoder:
-    """What a bundle needs of a text encoder.
+    """The parts of a text encoder that a bundle needs.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ def load_image_encoder(name: str, *, weights: Path | None = None) -> PretrainedI
             tuple(float(v) for v in values)
             for values in (processor.image_mean, processor.image_std)
         )
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         raise BundleError(
             f"image encoder {name!r}: its preprocessor_config.json cannot be used"
             f" ({one_line(error)})"
@@ -175,7 +175,7 @@ def load_tokenizer(name: str) -> PretrainedTokenizer:
     try:
         loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         tokenizer = loaded.backend_tokenizer
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         raise BundleError(
             f"tokenizer {name!r} cannot be loaded as a tokenizer.json ({one_line(error)})"
         ) from error
@@ -190,7 +190,7 @@ def load_tokenizer(name: str) -> PretrainedTokenizer:
 
 
 def as_configuration(config: Any) -> dict[str, Any]:
-    """A transformers configuration as a card holds it: plain values, nothing of its making."""
+    """A transformers configuration for a card: plain values without those of its origin."""
     return {
         key: value
         for key, value in json.loads(config.to_json_string()).items()
@@ -207,7 +207,7 @@ def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Mod
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         config = getattr(config, part, None) or config
         previous = transformers_logging.get_verbosity()
-        # It would name the other half of the model weight by weight.
+        # It would list every weight of the other half of the model.
         transformers_logging.set_verbosity_error()
         try:
             model, report = text_class(config).from_pretrained(
@@ -219,7 +219,7 @@ def _transformers(name: str, part: str, *, kind: str) -> tuple[Any, torch.nn.Mod
             )
         finally:
             transformers_logging.set_verbosity(previous)
-    except Exception as error:  # whatever a foreign file makes the library raise
+    except Exception as error:  # a foreign file can make the library raise anything
         if "trust_remote_code" in str(error):
             raise BundleError(
                 f"{kind} {name!r} runs code of its own, which is refused: a bundle could not"
@@ -271,7 +271,7 @@ def _timm_repository(repository: str, name: str) -> PretrainedImageEncoder:
 def _timm(
     architecture: str, arguments: dict[str, Any], preset: Mapping[str, Any], file: Path
 ) -> PretrainedImageEncoder:
-    """A timm model with the weights of a file; ``preset`` tells how its images are normalized."""
+    """A timm model with the weights of a file; ``preset`` has the normalization of its images."""
     from safetensors.torch import load_file
 
     data = resolve_data_config(

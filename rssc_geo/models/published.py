@@ -25,11 +25,11 @@ from rssc_geo.models.pretrained import as_configuration, load_tokenizer
 from rssc_geo.options import ImportOptions
 
 _FOOTPRINT, _GSD_RANGE_M = Footprint(300, 400, 4800), (0.5, 8.0)
-"""Of AID's pictures, which they learned from."""
+"""Of AID's pictures, on which their network was trained."""
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Of both encoders at every size; the number of heads is not in a state dict.
 _HEAD_WIDTH = 64
-# Their names of modules, and ours.
+# Names of modules in their code, and in ours.
 _LEVEL = (
     "image_proj",
     "back_proj",
@@ -66,7 +66,7 @@ def import_checkpoint(
     options : levels and heads, which are not in the checkpoint; tokenizer, a folder or hub id of
         CLIP's; name of the bundle. The variant "as-published" computes what their code computes for
         a batch of one; "corrected" is our network with the same weights, as a start for training:
-        its learned queries and its gate are new and have not learned anything
+        its learned queries and its gate are new and untrained
 
     Raises ``BundleError`` for a file that is no such checkpoint, with the names that are missing or
     unexpected, and ``UsageError`` where ``classes`` does not fit it.
@@ -137,7 +137,7 @@ def import_checkpoint(
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by name, without what training scripts wrap around them.
+    """The tensors of a checkpoint by name, without the wrappers of training scripts.
 
     Nothing in the file is run. Raises ``BundleError`` for a file that is no plain state dict.
     """
@@ -280,8 +280,8 @@ def _fill(
 
 def _readme(card: ModelCard, path: Path) -> str:
     what = (
-        "Our network with the authors' weights, as a start for training: queries and gate have not"
-        " learned anything."
+        "Our network with the authors' weights, as a start for training: queries and gate are"
+        " untrained."
     )
     if card.variant == AS_PUBLISHED:
         what = (

@@ -1,7 +1,7 @@
 """A model's card as an item of a SpatioTemporal Asset Catalog (STAC 1.1, https://stacspec.org).
 
-By the Machine Learning Model extension (MLM 1.4, https://github.com/stac-extensions/mlm), so that
-a catalog tells what the model takes, what it gives and where its weights are. No torch here.
+By the Machine Learning Model extension (MLM 1.4, https://github.com/stac-extensions/mlm), so that a
+catalog describes the model's inputs, outputs and weights. No torch here.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _FILES = {
     "README.md": ("text/markdown", "What it is and how it was made", ("metadata",)),
 }
 _LENGTH_BYTES, _LONGEST_HEADER = 8, 100_000_000
-"""Of a safetensors file: in which the length of its header stands; that it may have."""
+"""Of a safetensors file: bytes of the length of its header; largest header."""
 
 _FLOAT_BYTES = 4
-"""Of a weight as it is computed with."""
+"""Bytes of a weight in computation."""
 
 _ANYWHERE = (-180.0, -90.0, 180.0, 90.0)
 _ANYTIME = {
@@ -43,7 +43,7 @@ _ANYTIME = {
     "start_datetime": "1900-01-01T00:00:00Z",
     "end_datetime": "9999-12-31T23:59:59Z",
 }
-"""A model is of no place and no time: so MLM's best practices tell that."""
+"""Geometry and time of an item without place and time, by MLM's best practices."""
 
 _ODD = re.compile(r"[^0-9A-Za-z_-]+")
 _ODD_ID = re.compile(r"[^0-9A-Za-z_.-]+")
@@ -68,7 +68,7 @@ def stac_class(known: SceneClass) -> dict[str, Any]:
 
 
 def check_stac_path(path: Path, *, overwrite: bool) -> None:
-    """Refuse a name that is not JSON's, ``UsageError``, and a file in the way, ``OutputError``."""
+    """Refuse a name without .json, ``UsageError``, and an existing file, ``OutputError``."""
     if path.suffix.lower() not in {".json", ".geojson"}:
         raise UsageError(f"--stac-item {path}: a STAC item is JSON; name it .json")
     check_writable(path, overwrite=overwrite)
@@ -161,7 +161,7 @@ def _item(card: ModelCard, folder: Path, beside: Path) -> dict[str, Any]:
 
 
 def _architecture(card: ModelCard) -> str:
-    """Of the image encoder, with what is built on it."""
+    """The architecture: the image encoder and the parts on top of it."""
     return f"{card.network['image_encoder']['architecture']}, dual cross-attention"
 
 
@@ -211,7 +211,7 @@ def _outputs(card: ModelCard) -> list[dict[str, Any]]:
 
 
 def _training(card: ModelCard) -> dict[str, Any]:
-    """What the card tells of its training."""
+    """The card's record of the training."""
     told = card.training
     if not told.get("data"):
         return {}
@@ -232,7 +232,7 @@ def _asset(
 
 
 def _parameters(weights: Path) -> int:
-    """How many numbers a safetensors file holds, by its header."""
+    """The number of parameters of a safetensors file, by its header."""
     try:
         with weights.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES))

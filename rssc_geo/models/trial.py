@@ -1,4 +1,4 @@
-"""What a bundle asks for is measured before it is built, and tried before it is trusted."""
+"""Checks of foreign bundles: the network's size before it is built, a trial run before its use."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rssc_geo.models.network import pool_windows
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
 
-_TIMES = 10  # as large as the weights may a network be: what is built for nothing stays small
-_SMALL = 1_000_000  # numbers, and a thousandth of it tensors, that are always allowed
+_TIMES = 10  # factor by which a network may be larger than its weights
+_SMALL = 1_000_000  # parameters that are always allowed, and a thousandth of it tensors
 
 
 @contextmanager
 def no_larger_than(weights: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Modules that this thread builds in the block are about as large as the weights for them.
+    """Check that modules that this thread builds in the block are about as large as their weights.
 
-    Raises ``BundleError`` as soon as they hold ten times as many numbers or tensors. torch tells of
+    Raises ``BundleError`` as soon as they hold ten times as many numbers or tensors. torch reports
     each tensor before it is filled.
     """
     numbers = _SMALL + _TIMES * sum(value.numel() for value in weights.values())
@@ -60,9 +60,9 @@ def no_larger_than(weights: dict[str, torch.Tensor]) -> Iterator[None]:
 
 @contextmanager
 def without_words() -> Iterator[None]:
-    """What a library in another language writes to stderr in the block is lost.
+    """Discard what a library in another language writes to stderr in the block.
 
-    The tokenizers library tells of its panics there, at length, before it raises.
+    The tokenizers library describes its panics there, at length, before it raises.
     """
     try:
         kept = os.dup(2)
@@ -93,10 +93,10 @@ def _windows(model: Model, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def try_model(model: Model) -> None:
-    """Let a model look at one blank picture with as many words as it takes.
+    """Run a model on one blank picture with as many words as it takes.
 
-    Raises ``BundleError`` where parts do not fit together, or numbers come out that are none; what
-    the libraries raise besides is left to the caller.
+    Raises ``BundleError`` where parts do not fit together, or results are not finite; other
+    exceptions of the libraries are left to the caller.
     """
     card, network = model.card, model.network
     known = max(model.tokenizer.get_vocab().values(), default=0) + 1
@@ -128,4 +128,4 @@ def try_model(model: Model) -> None:
     if logits.shape != (1, len(card.classes)) or tokens.ndim != 3:
         raise BundleError("its network does not give one number a class")
     if not all(bool(values.isfinite().all()) for values in results):
-        raise BundleError("what its network computes is no number: the weights are damaged")
+        raise BundleError("its network gives values that are not finite: the weights are damaged")

@@ -1,13 +1,13 @@
 """Every option of the program, declared once.
 
-An option is a field of one of the dataclasses of this package. From the fields come the command
+An option is a field of one of the dataclasses of this package. From the fields are made the command
 line, the rows of a batch manifest, the keys of a configuration file, the environment variables, the
 parameters of the Python functions, the parameter list of the QGIS plugin and the options page of
-the documentation. A command's options are one dataclass, put together from shared groups by
-inheritance; a function that needs some of them asks for the group, and is given the whole.
+the documentation. A command's options are one dataclass that inherits from shared groups; a
+function that needs some of them takes the group as its parameter, and gets the whole.
 
 This package uses the standard library and ``rssc_geo.errors`` alone, so that the plugin's build and
-``--help`` can read it without loading anything; its door is plain imports for that reason.
+``--help`` can read it without loading anything; its names are plain imports for that reason.
 """
 
 from rssc_geo.options.commands import COMMANDS as COMMANDS
@@ -47,7 +47,7 @@ from rssc_geo.options.models import DeviceOptions as DeviceOptions
 from rssc_geo.options.models import ImportOptions as ImportOptions
 from rssc_geo.options.models import ModelInfoOptions as ModelInfoOptions
 from rssc_geo.options.models import ModelOptions as ModelOptions
-from rssc_geo.options.models import OtherClassOptions as OtherClassOptions
+from rssc_geo.options.models import NamedClassOptions as NamedClassOptions
 from rssc_geo.options.models import PredictorOptions as PredictorOptions
 from rssc_geo.options.rasters import InfoOptions as InfoOptions
 from rssc_geo.options.rasters import ReadingOptions as ReadingOptions

@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
         "change": ChangeOptions,
     }
 )
-"""The options of each command; two commands do two things, each with its own."""
+"""The options of each command; two commands have two forms, each with its own options."""
 
 
 def all_options() -> Iterator[Option]:

@@ -1,4 +1,4 @@
-"""How an option is declared, and how the doors see it."""
+"""How an option is declared, and how the interfaces (command line, files, QGIS) read it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ENVIRONMENT_PREFIX = "RSSC_GEO_"
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a field says of its option beside its name, type and default.
+    """Properties of an option beside the field's name, type and default.
 
     Attributes
     ----------
-    help : one sentence, for people
+    help : one sentence
     group : heading in the help and in QGIS
-    kind : how its text is read
+    kind : how its text is converted
     unit : of a number ("m²")
     flag : the long option on the command line; default: the field's name with dashes
     short : a letter for the command line, if any
@@ -33,7 +33,7 @@ class Declaration:
     multiple : may be given several times; the value is a tuple
     count : may be given several times; the value is how often
     words : values on the command line, with the words for them in the help; 1 value by default
-    commandline_only : it destroys, overrides a refusal or runs code, so that neither the
+    commandline_only : it deletes files, overrides a refusal or runs code, so that neither the
         environment nor a file may set it
     row : a row of a batch manifest may set it for its scene
     path : it names a file or folder: a relative one in a manifest starts from the manifest's folder
@@ -97,7 +97,7 @@ class Settings(TypedDict, total=False):
 
 
 def option(
-    help: str,  # noqa: A002 -- what click calls it
+    help: str,  # noqa: A002 -- the name in click
     group: str,
     kind: Kind = TEXT,
     *,
@@ -111,7 +111,7 @@ def option(
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option as the doors see it: a declaration with its name and default."""
+    """An option as the interfaces see it: a declaration with its name and default."""
 
     name: str
     default: Any
@@ -151,7 +151,7 @@ class Option:
         """The value of plain data: of a configuration file, or of a request in JSON.
 
         A list holds the values of an option that may be given several times, else the parts of one.
-        ``UsageError`` for what cannot be meant.
+        ``UsageError`` for an invalid value.
         """
         if self.declaration.multiple or self.declaration.words:
             items = value if isinstance(value, list) else [value]
@@ -161,7 +161,7 @@ class Option:
         return self.parse(_plain_text(value))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: what the QGIS plugin and the options page read."""
+        """Plain data for JSON, for the QGIS plugin and the options page."""
         declaration, kind = self.declaration, self.declaration.kind
         return {
             "name": self.name,

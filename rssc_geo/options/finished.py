@@ -1,4 +1,4 @@
-"""What is made of maps and rasters that there are: legends, accuracy, areas, change."""
+"""Options for existing maps and rasters: legends, accuracy, areas, change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rssc_geo.options.training import ClassFieldOptions
 
 @dataclass(frozen=True, kw_only=True)
 class LegendOptions:
-    """In which legend a finished map is told."""
+    """The legend of the result."""
 
     legend: str | None = option(
         "Another legend: groups, anderson-1, anderson-2, corine-1, corine-2, osm-landuse, or the"
@@ -93,7 +93,7 @@ class AccuracyOptions(LegendOptions, ClassFieldOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceOptions:
-    """What a map is assessed with."""
+    """The reference of an assessment."""
 
     reference: str = option(
         "Reference labels: a vector file of points or polygons.",

@@ -1,4 +1,4 @@
-"""How the text of an option becomes its value."""
+"""Conversion of an option's text to its value."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What an option's text means: ``parse`` raises ``ValueError`` for one that cannot be meant.
+    """The type of an option's text: ``parse`` raises ``ValueError`` for an invalid one.
 
-    ``name`` stands in the help (``SIZE``); ``json_type`` is the type in JSON, as JSON Schema names
-    it; ``choices``: all that is allowed, if that is a list; ``expected``: what a text should have
-    been, for the message about one that cannot be meant; ``minimum`` and ``maximum``: the limits of
-    a number, themselves allowed.
+    ``name`` is shown in the help (``SIZE``); ``json_type`` is the type in JSON, as in JSON Schema;
+    ``choices``: the allowed values, if there is a list; ``expected``: the valid form, for the
+    message about an invalid text; ``minimum`` and ``maximum``: the limits of a number, inclusive.
     """
 
     name: str

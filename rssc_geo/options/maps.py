@@ -1,4 +1,4 @@
-"""What becomes of one scene, and what is written beside it."""
+"""Options of the results of one scene, and of the files beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from rssc_geo.options.declaration import (
     CAPTIONS,
     CHOICE,
     INPUT,
-    MODEL,
     OUTPUT,
     RASTER,
     TILES,
@@ -21,7 +20,7 @@ from rssc_geo.options.models import (
     DescribingOptions,
     DeviceOptions,
     ModelOptions,
-    OtherClassOptions,
+    NamedClassOptions,
     PredictorOptions,
 )
 from rssc_geo.options.rasters import SourceOptions, TilingOptions
@@ -30,7 +29,7 @@ from rssc_geo.options.runs import OverwriteOptions
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSourceOptions(SourceOptions):
-    """What is described."""
+    """The input of ``caption``."""
 
     pictures: bool = option(
         "RASTER is a folder of pictures, one folder a class; writes a line a picture.",
@@ -42,7 +41,7 @@ class CaptionSourceOptions(SourceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What a map holds and what is written beside it."""
+    """Contents of a map and the files beside it."""
 
     crs: str | None = option(
         "CRS of the result. Default: the raster's; GeoJSON: WGS84.",
@@ -155,7 +154,7 @@ class ZoneOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(ZoneOptions):
-    """What helps people to judge a map."""
+    """Results for the review of a map."""
 
     areas: str | None = option(
         "Also a table of areas, as `areas` makes it.",
@@ -188,7 +187,7 @@ class ReportOptions(ZoneOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions(TilingOptions, OutputOptions, ReportOptions):
-    """How a scene is read and mapped, whatever looks at its tiles."""
+    """How a scene is read and mapped, for every kind of model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,15 +201,8 @@ class ClassifyOptions(MapOptions, PredictorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions, OtherClassOptions):
+class ZeroShotOptions(MapOptions, ModelOptions, ComputeOptions, NamedClassOptions):
     """Options of ``zero-shot``."""
-
-    refine: bool = option(
-        "Move the classes towards the clusters of this raster's tiles (looks twice).",
-        MODEL,
-        FLAG,
-        default=False,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

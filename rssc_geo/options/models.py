@@ -1,4 +1,4 @@
-"""Which model looks, among which classes, where, and who describes."""
+"""Options of the model, its classes, the device and the captioner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassChoiceOptions:
-    """Among which of the model's classes is chosen."""
+    """The allowed classes of the model."""
 
     only_classes: tuple[str, ...] = option(
         "Choose among these classes alone; a group's name stands for all of its classes.",
@@ -71,7 +71,7 @@ class ComputeOptions(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionerOptions:
-    """Who describes the tiles, and how; all but ``caption_beam`` are of large captioners."""
+    """Options of the captioner; all but ``caption_beam`` are for large captioners."""
 
     captioner: str | None = option(
         "compact (the model's own, the default where it has one), none, hf:ID[@REVISION], hf:FOLDER"
@@ -127,8 +127,8 @@ class CaptionerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherClassOptions:
-    """What there is beside classes that are named by words."""
+class NamedClassOptions:
+    """How classes that are named by words are used."""
 
     other: bool = option(
         "Also a class for what is none of these.",
@@ -138,16 +138,23 @@ class OtherClassOptions:
         negative="--no-other",
         row=True,
     )
+    refine: bool = option(
+        "Move the classes towards the clusters of each raster's tiles, which are read twice.",
+        MODEL,
+        FLAG,
+        default=False,
+        row=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescribingOptions(ModelOptions, ComputeOptions, CaptionerOptions):
-    """What is loaded once and describes tiles."""
+    """The model and captioner for ``caption``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorOptions(DescribingOptions, ClassChoiceOptions):
-    """What is loaded once and looks at tiles."""
+    """The model and captioner that classify tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)

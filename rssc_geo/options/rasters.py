@@ -1,4 +1,4 @@
-"""How a raster is found, read and cut into tiles and cells."""
+"""Options of reading a raster and cutting it into tiles and cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rssc_geo.options.runs import OverwriteOptions
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """The raster, where it is not one file."""
+    """A raster in several files."""
 
     bands_from: tuple[str, ...] | None = option(
         "Three single-band rasters as one scene.",
@@ -38,7 +38,7 @@ class SourceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
-    """How a raster is read: which bands, what is invalid, where it lies, how it becomes 8 bit."""
+    """How a raster is read: bands, nodata, CRS, scaling to 8 bit."""
 
     bands: tuple[int, ...] | None = option(
         "Bands to use as red, green, blue, counted from 1.",

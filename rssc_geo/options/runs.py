@@ -1,4 +1,4 @@
-"""What a command prints, how it runs, and where its result goes."""
+"""Options of messages, of the run, and of the result's path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rssc_geo.options.kinds import COUNT, FILE, FLAG, INTEGER, Kind, choice
 
 @dataclass(frozen=True, kw_only=True)
 class PrintOptions:
-    """What a command prints, and the file that sets its other options."""
+    """Messages of a command, and the file that sets its other options."""
 
     config: str | None = option(
         "Options from a file: TOML, keys as the options; [classify] for one command.",
@@ -41,7 +41,7 @@ class PrintOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(PrintOptions):
-    """How a command that takes its time runs."""
+    """Progress of a long command."""
 
     progress: str = option(
         "json: JSON Lines on stdout.",
@@ -85,7 +85,7 @@ class BatchRunOptions(ScenesRunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions:
-    """Where the result goes."""
+    """The path of the result."""
 
     output: str = option(
         "The result.", OUTPUT, Kind("PATH", str), default="", short="o", path=True, required=True

@@ -1,4 +1,4 @@
-"""Many scenes: batches and archives."""
+"""Options of many scenes: batches and archives."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from rssc_geo.options.declaration import BATCH, COMPUTING, MODEL, OUTPUT, RASTER, SEARCH, option
 from rssc_geo.options.kinds import COUNT, CRS, FILE, FLAG, NAME, NAMES, Kind, choice, numbers
 from rssc_geo.options.maps import SceneOptions
-from rssc_geo.options.models import DeviceOptions, ModelOptions, OtherClassOptions, PredictorOptions
+from rssc_geo.options.models import DeviceOptions, ModelOptions, NamedClassOptions, PredictorOptions
 from rssc_geo.options.rasters import TilingOptions
 from rssc_geo.options.runs import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSceneOptions(SceneOptions, OtherClassOptions):
-    """What may differ from scene to scene of a batch."""
+class BatchSceneOptions(SceneOptions, NamedClassOptions):
+    """Options that may differ from scene to scene of a batch."""
 
     classes: str | None = option(
         "Classes by words instead of the model's own, as for zero-shot: names, or a file.",

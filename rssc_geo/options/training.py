@@ -1,4 +1,4 @@
-"""Labels, learning from them, and measuring what was learned."""
+"""Options of labels, training and evaluation."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PolygonSourceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTargetOptions:
-    """Where figures and pictures of an evaluation go."""
+    """The paths of figures and pictures of an evaluation."""
 
     output: str | None = option(
         "Also write JSON, confusion matrix, t-SNE and worst mistakes into this folder.",
@@ -97,14 +97,14 @@ class SplitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFieldOptions:
-    """Where labels tell the class."""
+    """The column of the class in labels."""
 
     field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchOptions(ClassFieldOptions):
-    """How labels on a raster become pictures."""
+    """How patches are cut from labels on a raster."""
 
     purity: float = option(
         "Share of a patch that its class covers, at least 0.5.", POLYGONS, SHARE, default=0.6
@@ -117,7 +117,7 @@ class PatchOptions(ClassFieldOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TaxonomyOptions:
-    """What the labels of data sets mean."""
+    """The meaning of data sets' labels."""
 
     taxonomy: str | None = option(
         "JSON: classes, groups, and which classes each label of each DATASET allows.",
@@ -191,7 +191,7 @@ class BaselineOptions(SplitOptions, DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CardOptions:
-    """What the card of a new bundle says."""
+    """The description of a new bundle in its card."""
 
     model: str = option("Bundle to start from.", MODEL, NAME, default="compact")
     name: str = option("Of the bundle.", CARD, NAME, default="trained")
@@ -227,9 +227,9 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         choice("", "same"),
         default="",
     )
-    ground_look: tuple[int, ...] | None = option(
-        "Early stage of the image encoder (from 0) that tells what each cell's own ground is, and"
-        " the numbers that it gives. Default: as of --model.",
+    ground_features: tuple[int, ...] | None = option(
+        "Early stage of the image encoder (from 0) that describes each cell's own ground, and the"
+        " number of its features. Default: as of --model.",
         LEARNING,
         numbers(int, "STAGE,WIDTH"),
         default=None,

@@ -1,4 +1,4 @@
-"""How much of each class a finished map has, as a whole and in zones."""
+"""Areas of the classes of a finished map, as a whole and in zones."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Zones:
 
 @dataclass(frozen=True, slots=True)
 class AreaRow:
-    """What a zone has of a class.
+    """The area of a class in a zone.
 
     Attributes
     ----------
     zone : its name, ``ALL`` for the whole map
     name, group : of the class; ``group`` "" where it has none, and in another legend
-    cells : how many; one that the zone cuts counts in part
+    cells : how many; a cell that the zone cuts counts in part
     area_m2 : geodesic
-    share : of what the map covers of the zone, or of the map
+    share : of the part of the zone that the map covers, or of the map
     """
 
     zone: str
@@ -83,7 +83,7 @@ def area_table(
     """Rows of the whole map, the largest class first, then of each zone.
 
     A cell that a zone cuts counts by the share of its area in the map's CRS that lies inside, so
-    that zones which tile the map sum to its totals. What lies in no zone is told in a warning.
+    that zones which tile the map sum to its totals. Cells in no zone are reported in a warning.
     """
     names, places = translate_classes(finished.named_groups, legend)
     groups = dict(finished.named_groups) if legend is None else {}
@@ -103,7 +103,7 @@ def area_table(
 
 
 def areas_of(zone: str, totals: Iterable[Mapping[str, Any]]) -> list[AreaRow]:
-    """Rows of what is known of classes, the largest first.
+    """Rows of totals of classes, the largest first.
 
     ``totals``: ``name``, ``group`` (None for none), ``cells`` and ``area_m2`` each, as a batch's
     journal has them; those of one name are added up.
@@ -121,8 +121,8 @@ def areas_of(zone: str, totals: Iterable[Mapping[str, Any]]) -> list[AreaRow]:
 def check_table(path: Path, *, called: str, overwrite: bool) -> None:
     """Refuse before the work starts a table (CSV) that could not be written at its end.
 
-    ``called``: what a message calls it. Raises ``UsageError`` for another suffix, ``OutputError``
-    for a file that is in the way.
+    ``called``: its name in messages. Raises ``UsageError`` for another suffix, ``OutputError`` for
+    a file that is in the way.
     """
     if path.suffix.lower() != ".csv":
         raise UsageError(f"{called}: the table is CSV; name it .csv")

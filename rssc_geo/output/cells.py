@@ -1,8 +1,7 @@
 """The layers of a finished map, read back whatever the format.
 
-What is made of all cells after a run (report, review) is read from here: the file holds the cells
-of an interrupted run beside those of the run that finished it, and no run has to keep them in
-memory.
+Report and review read all cells from here after a run: the file holds the cells of an interrupted
+run beside those of the run that finished it, and no run has to keep them in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _BATCH = 8192
-_OGR_GEOMETRY = "wkb_geometry"  # what GDAL calls a geometry column that has no name
+_OGR_GEOMETRY = "wkb_geometry"  # GDAL's name of a geometry column without a name
 
 
 def read_cells(

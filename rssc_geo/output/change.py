@@ -1,4 +1,4 @@
-"""What changed between dates, as a file: regions of one change, and the cells they are made of."""
+"""Changes between dates as a file: regions of one change, and their cells."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def write_change(
 ) -> list[ChangeRegion]:
     """Write the layers ``change`` (regions) and ``cells``; the regions, the largest first.
 
-    A region is what connected cells have in common: classes before and after, and the date. Raises
+    A region is connected cells with the same classes before and after, and the same date. Raises
     ``OutputError`` where it cannot be written.
     """
     regions, outlines = _find_regions(cells)

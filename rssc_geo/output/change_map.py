@@ -1,4 +1,4 @@
-"""What ``change`` wrote, read back as a map of transitions."""
+"""The result of ``change``, read back as a map of transitions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rssc_geo.output.transitions import transition_name
 class ChangeMap(FinishedMap):
     """The result of ``change`` as a map whose classes are transitions: ``Forest → Farmland``.
 
-    So that a sample of it can be drawn and labeled, and its areas adjusted, as those of any map.
-    The confidence of a cell is that of what is said: that it changed, or that it did not.
+    A sample of it can be drawn and labeled, and its areas adjusted, like those of any map. The
+    confidence of a cell is that of its state, changed or unchanged.
     """
 
     _fields = CHANGE_CELL_FIELDS
@@ -74,8 +74,8 @@ class ChangeMap(FinishedMap):
 def open_map(path: str | Path, *, translated: bool) -> FinishedMap:
     """A finished map, or the result of ``change``, opened to be read.
 
-    ``translated``: whether it is to be told in another legend, which changes are not. Raises
-    ``UsageError`` for that, and ``InputError`` as both do.
+    ``translated``: whether it is to be translated to another legend, which is refused for changes.
+    Raises ``UsageError`` for that, and ``InputError`` as both do.
     """
     try:
         return FinishedMap(path)

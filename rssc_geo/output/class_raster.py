@@ -42,7 +42,7 @@ _COLUMNS = (
 
 
 def legend_path(raster: Path) -> Path:
-    """The file beside a raster in which GDAL keeps what a GeoTIFF has no place for."""
+    """The sidecar in which GDAL keeps metadata that a GeoTIFF cannot hold."""
     return raster.with_name(f"{raster.name}.aux.xml")
 
 

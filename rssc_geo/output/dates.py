@@ -1,4 +1,4 @@
-"""Dates of scenes: as people write them, as files say them."""
+"""Dates of scenes: parsing and writing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rssc_geo.errors import UsageError
 
 
 def parse_date(text: str, option: str) -> datetime:
-    """The moment of an ISO 8601 date, with or without a time; UTC where it names no zone.
+    """The time of an ISO 8601 date, with or without a time of day; UTC where it names no zone.
 
-    Raises ``UsageError`` that names the option for what is none.
+    Raises ``UsageError`` that names the option for an invalid date.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -22,5 +22,5 @@ def parse_date(text: str, option: str) -> datetime:
 
 
 def date_text(moment: datetime) -> str:
-    """A moment in UTC as STAC and RFC 3339 write it."""
+    """A time in UTC, as in STAC and RFC 3339."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -27,7 +27,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSource:
-    """What the rows of a scene have in common.
+    """The common values of a scene's rows.
 
     ``scene``: its name; ``date``: when it was taken, if that is known; ``model``, ``version``: of
     the bundle, whose embeddings have ``width`` numbers.
@@ -118,6 +118,6 @@ def embedding_layer(
 
 
 def check_embeddings_path(path: Path, option: str) -> None:
-    """Refuse with ``UsageError`` a name that is not GeoParquet's."""
+    """Refuse with ``UsageError`` a name that does not end with .parquet."""
     if path.suffix.lower() != ".parquet":
         raise UsageError(f"{option} {path.name}: the table is GeoParquet; name it .parquet")

@@ -1,6 +1,6 @@
 """A finished map, read back as its cells with the classes that the map shows, whatever the format.
 
-The map is what its ``landuse`` layer shows. Where small regions joined their neighbors there
+The classes are those of the ``landuse`` layer. Where small regions joined their neighbors there
 (``--min-area``), or regions end where the picture changes (``--snap``), a cell is of the class of
 the region in which its middle lies, not of its own.
 """
@@ -27,7 +27,7 @@ _NOTHING = -1
 
 @dataclass(frozen=True, slots=True)
 class MapClass:
-    """A class of a map: its name and group ("" for none), and what the map has of it."""
+    """A class of a map: its name and group ("" for none), and its totals."""
 
     name: str
     group: str

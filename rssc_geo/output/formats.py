@@ -30,7 +30,7 @@ _MAIN_LAYERS = frozenset({"landuse", "change", "hits"})
 
 _SHAPEFILE_TEXT_BYTES = 254
 _TAIL_BYTES = 64
-# Indexes and remains of other programs, wrong beside a new Shapefile.
+# Indexes and files of other programs, wrong beside a new Shapefile.
 _SHAPEFILE_REMAINS = (".qix", ".sbn", ".sbx", ".qpj", ".shp.xml", ".idm", ".ind")
 
 
@@ -40,7 +40,7 @@ class Format:
 
     Attributes
     ----------
-    name, media_type : for people, and for catalogs and servers
+    name, media_type : for messages, and for catalogs and servers
     write : write(layer, path, provenance) writes one layer, the second time into the same file if
         ``multilayer``; ``OutputError`` when not all of it arrives
     files : suffixes of what it writes, the one that makes the result visible last

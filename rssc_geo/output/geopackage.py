@@ -1,4 +1,4 @@
-"""What a GeoPackage carries beyond its layers: styles, aliases, provenance.
+"""Contents of a GeoPackage beyond its layers: styles, aliases, provenance.
 
 GeoPackage 1.3, OGC 12-128r17.
 """
@@ -95,8 +95,8 @@ def describe_geopackage(
 ) -> None:
     """Add styles, aliases and provenance to the GeoPackage at ``path`` that holds the layers.
 
-    ``classes`` are those that the styles of a map show; ``style``: what layers that are no map have
-    instead. Raises ``OutputError`` when it cannot be written.
+    ``classes`` are those of the styles of a map; ``style``: the style of layers that are no map.
+    Raises ``OutputError`` when it cannot be written.
     """
     try:
         with closing(sqlite3.connect(path)) as connection, connection:
@@ -144,10 +144,9 @@ def describe_layer(path: Path, layer: Layer, style: LayerStyle) -> None:
 
 
 def provenance_document(*parts: Mapping[str, object]) -> dict[str, object]:
-    """What a result says of its making: the parts, the later prevailing, and when (``created``).
+    """The provenance of a result: the parts (later ones prevail) and the time (``created``).
 
-    Raises ``TypeError`` when a part is not made of JSON values: better now than in the middle of
-    writing.
+    Raises ``TypeError`` when a part is not made of JSON values, before anything is written.
     """
     merged: dict[str, object] = {}
     for part in parts:
@@ -160,7 +159,7 @@ def provenance_document(*parts: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """What a GeoPackage says of its making; empty where it says nothing, or is none."""
+    """The provenance of a GeoPackage; empty where it has none, or the file is no GeoPackage."""
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return {}
     try:
@@ -199,7 +198,7 @@ def read_looks(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def check_no_other_layers(path: Path) -> None:
-    """Raise ``OutputError`` for a GeoPackage that holds what this program has not written.
+    """Raise ``OutputError`` for a GeoPackage with contents that this program has not written.
 
     Layers of other names or without our provenance, and projects that QGIS keeps in it.
     """

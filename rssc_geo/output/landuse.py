@@ -1,4 +1,4 @@
-"""The writer of a land-use map: cells in, a finished map out, resumable and all or nothing."""
+"""The writer of a land-use map: takes cells, makes a finished map; resumable, all or nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class ClassTotal:
-    """What the landuse layer holds of one class.
+    """Totals of one class in the landuse layer.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class ClassTotal:
 
 @dataclass(frozen=True, slots=True)
 class LandUseSummary:
-    """What was written.
+    """The result of writing.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class LandUseWriter:
     classes : of the model, in the order of its outputs; behind them ``Unknown``, where there is one
     run_key : everything that defines the cells (input, model, options), as JSON values; a part file
         of a run with the same key is resumed
-    provenance : what the result says of its making, as JSON values
+    provenance : of the result, as JSON values
     unknown : which cells are of the last class
 
     Raises ``UsageError`` for classes that the formats cannot hold, and ``OutputError`` when another
@@ -133,7 +133,7 @@ class LandUseWriter:
             raise UsageError(f"two classes are named {twice[0]!r}: give each its own name")
         target.check_classes(len(classes))
         grid = geo.grid
-        # Cells that are tiles see nothing in common with their neighbors.
+        # Cells that are tiles share no context with their neighbors.
         target = replace(target, smooth=target.smooth and grid.cell_size != grid.size)
         self._target, self._geo = target, geo
         self._classes, self._provenance = tuple(classes), provenance
@@ -277,15 +277,15 @@ class LandUseWriter:
         return embedding_layer(self._part, embedded, classes=self._classes, placement=placement)
 
     def close(self) -> None:
-        """Stop, keeping the part file so that the next identical run goes on from it."""
+        """Stop, keeping the part file so that the next identical run continues from it."""
         self._part.close()
 
     def announce(self) -> None:
-        """Note the results as they are now: something was added to them."""
+        """Record the current state of the results: something was added to them."""
         self._part.announce({path: path for path in self._target.results})
 
     def discard(self) -> None:
-        """Stop and delete the part file: there is nothing to go on from."""
+        """Stop and delete the part file: there is nothing to continue from."""
         self._part.remove()
 
     def __enter__(self) -> Self:
@@ -312,7 +312,7 @@ class LandUseWriter:
         )
 
     def _map(self) -> _Map:
-        """The map of the cells in the part file. Held whole: three numbers a cell."""
+        """The map of the cells in the part file. In memory: three numbers a cell."""
         shape = self._geo.grid.cells_shape
         class_grid = np.full(shape, _NOTHING, np.int32)
         confidence = np.zeros(shape, np.float32)

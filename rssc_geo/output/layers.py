@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GEOMETRY = "geom"
 _CHUNK = 8192
-_DECIMALS = 6  # of probabilities: beyond lies the noise of float32
+_DECIMALS = 6  # decimals of probabilities, above the noise of float32
 _AREA_DECIMALS = 4
 _TYPES = {"text": pa.string(), "integer": pa.int32(), "real": pa.float64()}
 
@@ -32,7 +32,7 @@ Kind = Literal["text", "integer", "real"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a layer: ``alias`` is what people read, ``description`` explains it."""
+    """A field of a layer: ``alias`` is its displayed name, ``description`` explains it."""
 
     name: str
     alias: str
@@ -137,7 +137,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class RegionValues:
-    """What the landuse layer says of each of n regions.
+    """Attributes of n regions of the landuse layer.
 
     Attributes
     ----------

@@ -1,11 +1,11 @@
-"""Legends that a map can be told in, and the crosswalks to them.
+"""Legends for maps, and the crosswalks to them.
 
-Some come along as files; others are one's own.
+Some are included as files; others are the user's own.
 
 A crosswalk is a JSON file: ``crosswalk`` names the class of the legend for each class of a map, or
 for each group of classes; a class of its own counts before its group. ``title``, ``source``,
-``classes`` (of each its ``name`` and ``color``, in the order of the legend) and ``unmapped`` (what
-has no class there, and why) may be left out.
+``classes`` (of each its ``name`` and ``color``, in the order of the legend) and ``unmapped``
+(classes without a counterpart, with the reason) may be left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rssc_geo.models import UNKNOWN_CLASS, SceneClass, scene_classes, unknown_cl
 log = logging.getLogger(__name__)
 
 UNMAPPED = "Unmapped"
-"""What a class without a place in the legend is called."""
+"""Name for a class without a counterpart in the legend."""
 
 _GRAY = "#8c8c8c"
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
@@ -41,11 +41,11 @@ class Legend:
 
     Attributes
     ----------
-    name : as it was asked for
-    title, source : for people; "" where the file does not say
+    name : as given
+    title, source : as text; "" where the file has none
     crosswalk : the legend's class by the name of a map's class or group
     colors : by the legend's class, in the order of the legend; may lack some
-    unmapped : why a class has no place in the legend
+    unmapped : the reason why a class has no counterpart in the legend
     """
 
     name: str
@@ -58,7 +58,7 @@ class Legend:
     def translate(self, name: str, group: str = "") -> str:
         """The legend's class for a map's class, or a name of the legend itself.
 
-        ``Unknown`` stays so; ``UNMAPPED`` for what has no place.
+        ``Unknown`` stays unchanged; ``UNMAPPED`` for a class without a counterpart.
         """
         if name == UNKNOWN_CLASS or name in self.crosswalk:
             return self.crosswalk.get(name, name)
@@ -94,13 +94,13 @@ class Legend:
 
 
 def legend_names() -> tuple[str, ...]:
-    """The legends that come along."""
+    """The included legends."""
     folder = files("rssc_geo.output") / "crosswalks"
     return tuple(sorted(file.name.removesuffix(".json") for file in folder.iterdir()))
 
 
 def read_legend(name: str) -> Legend:
-    """A legend that comes along, by its name, or that of a file.
+    """An included legend by its name, or that of a file.
 
     Raises ``UsageError`` for a name that is neither, ``InputError`` for a file that is no
     crosswalk.
@@ -133,7 +133,7 @@ def translate_classes(
     """The classes of a map in a legend, and the place of each of the map's among them, int16 (C,).
 
     ``classes``: names and groups; ``legend``: None keeps them as they are. Classes without a place
-    are told in a warning.
+    are reported in a warning.
     """
     if legend is None:
         return tuple(name for name, _ in classes), np.arange(len(classes), dtype=np.int16)

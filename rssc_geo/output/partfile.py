@@ -1,10 +1,10 @@
 """The resumable state of a run: an SQLite file ``<output>.part`` beside the target.
 
-It holds the cells classified so far and the *watermark*, an integer with which the caller finds its
-place again. Both change in one transaction, so a run killed at any moment goes on where its last
-batch ended. Once all cells are there, steps over the set of them may change them, each as a whole.
-The file says what it is (SQLite's application id and user version) and carries a digest of all that
-it holds, so that nothing damaged is gone on with and nothing else overwritten.
+It holds the cells classified so far and the *watermark*, an integer by which the caller resumes.
+Both change in one transaction, so a run killed at any moment continues where its last batch ended.
+Once all cells are there, steps over the set of them may change them, each as a whole. The file is
+identified by SQLite's application id and user version and has a digest of its contents, so that no
+damaged file is continued and no other file is overwritten.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class CellBatch:
     ----------
     rows, cols : int32 (n,)
     probabilities : float32 (n, classes)
-    familiarity : float32 (n,), in [0, 1]; NaN where the model cannot tell
+    familiarity : float32 (n,), in [0, 1]; NaN for a model without it
     captions : n texts
-    colors : float32 (n, 3), mean red, green and blue as the network saw them, 0 to 255
+    colors : float32 (n, 3), mean red, green and blue of the network's input, 0 to 255
     embeddings : float32 (n, D), unit vectors in the space of the model's texts; None where they
         were not asked for
     """
@@ -99,12 +99,12 @@ class CellBatch:
 
 
 def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row]:
-    """Cells as rows of the part file, which say what the map shows.
+    """Cells as rows of the part file, with the classes of the map.
 
-    Of equal probabilities the lower class comes first, and a class of probability 0, which cannot
-    be chosen, is no runner-up. A cell less familiar than ``unknown_below`` is of the class behind
-    all that are named, without confidence and margin; its runner-up is what it would have been.
-    ``keep``: whether the rows keep probabilities, for the layers and for steps.
+    Of equal probabilities the lower class comes first, and a class of probability 0, which is not
+    allowed, is no runner-up. A cell less familiar than ``unknown_below`` has the class after all
+    named ones, without confidence and margin; its runner-up is its class otherwise. ``keep``:
+    whether the rows keep probabilities, for the layers and for steps.
     """
     table = np.ascontiguousarray(batch.probabilities, np.float32)
     order = np.argsort(-table, axis=1, kind="stable")[:, :2]
@@ -132,7 +132,7 @@ def make_rows(batch: CellBatch, *, keep: bool, unknown_below: float) -> list[Row
 
 
 def as_unknown(rows: Sequence[Row], *, classes: int) -> list[Row]:
-    """The rows of cells that are ``Unknown``, the class behind ``classes``, whatever they were."""
+    """The rows of cells as ``Unknown``, the class after ``classes``."""
     return [
         (row, col, classes, 0.0, class_id if class_id < classes else second, 0.0, text, table, 0.0,
          color, half)
@@ -165,11 +165,11 @@ def table_of(blobs: Sequence[bytes], dtype: type[np.floating[Any]] = np.float32)
 
 
 class PartFile:
-    """The part file at ``path``, held exclusively from opening to closing; a crash lets it go.
+    """The part file at ``path``, locked from opening to closing; a crash releases it.
 
     ``run_key`` is everything that defines the result. A file left by a run with the same key is
     resumed; one of another run, of another version of this program, or a damaged one is started
-    anew, with a warning. May be used from any one thread at a time. Raises ``OutputError`` when
+    again, with a warning. May be used from any one thread at a time. Raises ``OutputError`` when
     another process works on it, it cannot be written, or something else has its name.
     """
 
@@ -192,7 +192,7 @@ class PartFile:
         return sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
 
     def _open(self) -> None:
-        """Go on with the file if it is this run's, else start it anew; refuse what is not ours."""
+        """Continue the file if it is this run's, else start it again; refuse foreign files."""
         try:
             run = self._connection.execute
             fresh, version = _identity(self._connection, self.path)
@@ -213,10 +213,10 @@ class PartFile:
             reason = f"it is damaged: {one_line(error)}"
             self._start_over()
         if reason:
-            log.warning("%s cannot be gone on with (%s): starting anew", self.path, reason)
+            log.warning("%s cannot be continued (%s): starting again", self.path, reason)
 
     def _load(self, version: int) -> str:
-        """Read where the run stands; why that is not to be gone on with, if so."""
+        """Read the state of the run; the reason why it cannot be continued, if any."""
         if version != _SCHEMA:
             return f"it is of version {version}, this program writes {_SCHEMA}"
         key, watermark, count, digest, steps, _ = _read_meta(self._connection)
@@ -281,7 +281,7 @@ class PartFile:
 
     @property
     def steps(self) -> Mapping[str, Any]:
-        """What each step over the set of cells did, by its name, as ``take_step`` was told."""
+        """The record of each step over the set of cells, by its name."""
         return self._steps
 
     def take_step(
@@ -290,12 +290,11 @@ class PartFile:
         record: Mapping[str, Any],
         change: Callable[[Iterator[list[Row]]], Iterator[list[Row]]] | None = None,
     ) -> None:
-        """Change all cells and note the step, both or neither.
+        """Change all cells and record the step, both or neither.
 
         ``record``: JSON values for ``steps``; ``change``: is given all cells as they are, in
-        row-major order, some thousand at a time, and gives each of them anew, at the same place,
-        once it was given it; None: they stay as they are. Raises ``OutputError`` when it cannot be
-        written.
+        row-major order, some thousand at a time, and returns each of them at the same place, in the
+        same order; None: they stay unchanged. Raises ``OutputError`` when it cannot be written.
         """
         before = self._steps, self._digest
         self._steps = {**self._steps, name: record}
@@ -325,10 +324,10 @@ class PartFile:
             place = rows[-1][:2]
 
     def announce(self, results: Mapping[Path, Path]) -> None:
-        """Note what is about to be put in place: of each result the file that will be it.
+        """Record the results that are about to be put in place: of each the staged file.
 
-        A run that is killed after that is known by it, see ``is_announced``. Raises ``OutputError``
-        when it cannot be written.
+        After a run that is killed then they are recognized by it, see ``is_announced``. Raises
+        ``OutputError`` when it cannot be written.
         """
         made = {result.name: content_mark(file) for result, file in results.items()}
         with self._transaction():
@@ -387,7 +386,7 @@ class PartFile:
         return self._count > 0
 
     def close(self) -> None:
-        """Close, keeping the file for the next run; one without cells is of no use and deleted."""
+        """Close, keeping the file for the next run; one without cells is deleted."""
         if self._count:
             self._connection.close()
         else:
@@ -513,7 +512,7 @@ def _digest(rows: Iterable[Sequence[object]]) -> int:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the file's content is wrong, not the disk, the folder or another process."""
+    """Whether the file's content is damaged: not the disk, the folder or another process."""
     if not isinstance(error, sqlite3.OperationalError):
         return True
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR

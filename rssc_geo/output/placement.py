@@ -1,4 +1,4 @@
-"""Where cells and polygons lie: on the ground, and in the output's CRS."""
+"""Positions of cells and polygons, in the raster's CRS and in the output's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LATTICE_POINTS = 65
 _GROWTH, _LEAP = 8, 50
 _NEARLY_ROUND = 359.999
 _POLAR_PART = 1 / 16
-"""Of a pixel, how long a piece of an edge near a pole is at least."""
+"""Shortest piece of an edge near a pole, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class Placement:
             if _jumps(lines, placed, self._to_target):
                 self._seam = _Seam.of(geo.crs, target)
         self._beyond_pole = geo.crs.is_geographic and bool(np.abs(y).max() > 90)
-        # What is straight in the raster's CRS is not in longitude and latitude, near a pole.
+        # Near a pole, straight edges in the raster's CRS are curved in longitude and latitude.
         self._poles = np.empty((0, 2))
         if self.reprojects and (target.is_geographic or self._seam is not None):
             self._poles = poles_near(geo.crs, geo.transform, geo.grid.shape)
             self._splits |= target.is_geographic and len(self._poles) > 0
         self._shortest = _POLAR_PART * min(_sides(geo))
-        # Around the world in degrees: both ends of a region may become one line, around a pole.
+        # In degrees, around the world: both ends of a region around a pole may become one line.
         self._closes = (
             self.reprojects
             and geo.crs.is_geographic
@@ -116,7 +116,7 @@ class Placement:
         return "MultiPolygon" if cut else "Polygon"
 
     def clip(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Polygons cut to the clip geometry; None where nothing is left. Unchanged without one."""
+        """Polygons cut to the clip geometry, None where nothing is left; unchanged without clip."""
         if self._clip is None:
             return polygons
         clipped = np.array(polygons, object)
@@ -191,7 +191,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class _Seam:
-    """The meridian at which a projection cuts the world open, opposite its central one.
+    """The meridian at which a projection is cut, opposite its central one.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class _Seam:
 
         turned = shapely.transform(polygons, lambda xy: relative(xy[:, 0], xy[:, 1]).T)
         if not np.isfinite(shapely.get_coordinates(turned)).all():
-            return np.asarray(turned)  # told by the caller
+            return np.asarray(turned)  # reported by the caller
         pieces = split_at_antimeridian(turned, wrapped=True)
         back = np.array([self.center, 0.0])
         return np.asarray(shapely.transform(pieces, lambda xy: xy + back))
@@ -254,10 +254,10 @@ def _moved(geometries: NDArray[np.object_], transformer: Transformer) -> NDArray
 def _jumps(
     before: NDArray[np.object_], after: NDArray[np.object_], transformer: Transformer
 ) -> bool:
-    """Whether an edge became one that lies elsewhere: across a seam, around the world.
+    """Whether an edge was moved elsewhere: across a seam, around the world.
 
-    Edges that grew far more than others are looked at: the middle of such an edge must lie, taken
-    back, about where it was.
+    Edges that grew far more than others are checked: the middle of such an edge, transformed back,
+    must be near its original place.
     """
     (old, line), new = _vertices(before), _vertices(after)[0]
     same = line[1:] == line[:-1]
@@ -275,11 +275,11 @@ def _jumps(
     wanted = ((old[1:] + old[:-1]) / 2)[same][suspect]
     off_x, off_y = x - wanted[:, 0], y - wanted[:, 1]
     if transformer.source_crs is not None and transformer.source_crs.is_geographic:
-        # Near a pole a degree of longitude is next to nothing.
+        # Near a pole a degree of longitude is very short.
         off_x = ((off_x + 180) % 360 - 180) * np.cos(np.radians(wanted[:, 1]))
     with np.errstate(invalid="ignore"):
         elsewhere = np.hypot(off_x, off_y) > length[suspect]
-        # At the rim of a projection the middle of an honest edge may lie just outside.
+        # At the rim of a projection the middle of a valid edge may lie just outside.
         lost = ~np.isfinite(off_x) & (growth[suspect] > _LEAP * np.median(growth[usable]))
     return bool((elsewhere | lost).any())
 

@@ -1,4 +1,4 @@
-"""A map made of the cells of another, without raster or model."""
+"""A map made from the cells of another, without raster or model."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NOTHING = -1
 
 @dataclass(frozen=True, slots=True)
 class RefinedCells:
-    """n cells and what is said of them, in the order in which they are written.
+    """n cells with their attributes, in the order in which they are written.
 
     Attributes
     ----------
     columns : a table with ``CELL_FIELDS`` but for class, number and group
     codes : (n,), into ``classes``
-    classes : with colors and titles; what a map calls their number is ``numbers``, None: none
+    classes : with colors and titles; ``numbers``: their numbers in the map, None: none
     polygons : (n,), in ``crs``
     """
 
@@ -49,7 +49,7 @@ def majority_filter(classes: NDArray[np.int64], times: int) -> NDArray[np.int64]
     """The class that most of each cell and its eight neighbors have.
 
     Of equals its own, else the first. ``classes``: (cell rows, cell columns), below 0 for none,
-    which stay so and have no say.
+    which stay unchanged and do not vote.
     """
     kernel = np.ones((3, 3), np.int16)
     for _ in range(times):
@@ -74,8 +74,8 @@ def write_refined(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Dissolve the cells into regions and write both layers.
 
-    ``majority``: how often the majority filter runs before small regions (``target.min_area``)
-    join a neighbor; both change regions alone, as the cells are what the model said. Returns the
+    ``majority``: how often the majority filter runs before small regions (``target.min_area``) join
+    a neighbor; both change regions alone, since the cells are the model's results. Returns the
     class, the m² and the number of cells of each region, all (regions,). Raises ``OutputError``
     where it cannot be written.
     """
@@ -155,7 +155,7 @@ def _layer(name: str, title: str, table: pa.Table, fields: Sequence[Field], crs:
 
     description = {
         "landuse": "Regions of one class, made by rssc-geo of the cells of another map.",
-        "cells": "Grid cells of a map by rssc-geo, told in another way.",
+        "cells": "Grid cells of a map by rssc-geo, with other classes.",
     }
     kind = "MultiPolygon" if multi.any() else "Polygon"
     layer = Layer(name, title, description[name], tuple(fields), kind, crs, batches)

@@ -1,14 +1,14 @@
-"""The shares of the classes in a scene, estimated from what the model says of its cells.
+"""The shares of the classes in a scene, estimated from the model's probabilities of its cells.
 
-A model that learned from as many pictures of each class expects as many cells of each. By the EM
-algorithm of Saerens, Latinne and Decaestecker ("Adjusting the Outputs of a Classifier to New a
-Priori Probabilities: A Simple Procedure", Neural Computation 14, 2002) the shares of a scene are
-found without a label: with the shares s(c) of the scene and t(c) of the training,
+A model that was trained on equally many pictures of each class expects equally many cells of each.
+By the EM algorithm of Saerens, Latinne and Decaestecker ("Adjusting the Outputs of a Classifier to
+New a Priori Probabilities: A Simple Procedure", Neural Computation 14, 2002) the shares of a scene
+are found without a label: with the shares s(c) of the scene and t(c) of the training,
 
     p'(c|x) = p(c|x) s(c)/t(c) / Σ p(k|x) s(k)/t(k)        for each cell x
     s(c)    = mean of p'(c|x) over the cells               until s stays as it is
 
-from s = t on. Every class counts alike in training here, t(c) = 1/C, and then t cancels.
+starting from s = t. All classes have the same weight in training here, t(c) = 1/C, and t cancels.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_CELLS = 50
-"""Fewer cells tell too little of shares."""
+"""With fewer cells the shares are too uncertain."""
 TOLERANCE = 1e-5
-"""The estimate stands once no share changes by more."""
+"""The iteration ends when no share changes by more."""
 _ROUNDS = 100
 _LEAST_SHARE = 1e-4
-"""Of a class that any cell may be: it can always be chosen."""
+"""Least share of an allowed class, so that it can always occur."""
 
 
 @dataclass(frozen=True, slots=True)

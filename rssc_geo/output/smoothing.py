@@ -1,4 +1,4 @@
-"""Cells told by their neighbors, less where the picture changes between them.
+"""Smoothing of cells with their neighbors, weaker where the picture changes between them.
 
 Neighboring cells mostly are of one class. With l_i the log-probabilities that the model gives cell
 i, those of the map, x_i, are near to l_i and to the x_j of the four cells beside it:
@@ -13,10 +13,11 @@ is taken towards it,
     x_i ← (l_i + λ Σ_j w_ij x_j) / (1 + λ Σ_j w_ij)
 
 the last of them half the way, since plain rounds turn a chessboard into its negative and hardly
-weaken it. A cell depends on those alone that are as many cells away. Neighbors see much of the same
-picture: their log-probabilities are averaged, not added up as in a Potts model, whose confidence
-they would drive to 1. λ, σ and the rounds were chosen on maps of fine cells by benchmarks/fine.py
-and real_scenes.py; where cells are whole tiles, which share nothing, maps would get worse.
+weaken it. A cell depends only on cells within as many cells as there are rounds. Neighbors share
+much of their context: their log-probabilities are averaged, not summed as in a Potts model, which
+would drive the confidence to 1. λ, σ and the rounds were chosen on maps of fine cells by
+benchmarks/fine.py and real_scenes.py; where cells are whole tiles, which share nothing, maps would
+get worse.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRENGTH = 12.0
-"""λ: the weight of a neighbor of the same color, where the cell itself weighs 1."""
+"""λ: the weight of a neighbor of the same color; the cell itself has weight 1."""
 CONTRAST = 12.0
-"""σ: at a color so far off, of 255 a band, a neighbor has lost 39 % of its weight."""
+"""σ: color distance, of 255 a band, at which a neighbor's weight is 39 % smaller."""
 ROUNDS = 8
 _LAST = 0.5
-"""How far the last round goes."""
+"""Step size of the last round."""
 _Places = slice | NDArray[np.intp]
 """Cells of a row."""
 _Column = NDArray[np.float32]
 """A number a cell, (n, 1)."""
 _LEAST = 1e-6
-"""No neighbor's class is less likely than that: one sure cell does not rule out all around it."""
+"""Least probability of a class, so that one confident cell does not exclude all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class GridRow:
     cols : int32 (n,), ascending
     probabilities : float32 (n, C)
     colors : float32 (n, 3), mean red, green and blue, 0 to 255; NaN where not known
-    told : bool (n,), the cells that are told by their neighbors, and tell them
+    told : bool (n,), the cells that take part in smoothing
     """
 
     number: int
@@ -64,10 +65,10 @@ class GridRow:
 
 
 def smoothed(rows: Iterable[GridRow]) -> Iterator[NDArray[np.float32]]:
-    """The probabilities (n, C) of each row of a map as its neighbors let them be.
+    """The smoothed probabilities (n, C) of each row of a map.
 
     ``rows``: all that have cells, ascending; some ten of them are held at a time. A class of
-    probability 0 in a cell keeps it; cells that are not told keep what they have.
+    probability 0 in a cell keeps it; cells that do not take part stay unchanged.
     """
     states: Iterator[_State] = ((row, row.log_p) for row in _linked(rows))
     for step in range(ROUNDS):
@@ -146,7 +147,7 @@ def _link(upper: GridRow, lower: GridRow | None) -> _Link | None:
 
 
 def _weight(one: GridRow, here: _Places, other: GridRow, there: _Places) -> _Column:
-    """λ w (k, 1) of pairs of cells; where a color is not known nothing speaks against a pair."""
+    """λ w (k, 1) of pairs of cells; an unknown color does not reduce the weight."""
     difference = np.nan_to_num(one.colors[here] - other.colors[there])
     contrast = (difference**2).sum(1, keepdims=True) / np.float32(2 * CONTRAST**2)
     both = one.told[here] & other.told[there]
@@ -154,7 +155,7 @@ def _weight(one: GridRow, here: _Places, other: GridRow, there: _Places) -> _Col
 
 
 def _round(states: Iterable[_State], *, way: float) -> Iterator[_State]:
-    """One of Jacobi's rounds, or a part of its ``way``, a row behind what it is given."""
+    """One of Jacobi's rounds, or a part ``way`` of it, one row behind its input."""
     nothing = np.zeros((0, 0), np.float32)
     above, here = nothing, None
     for following in chain(states, [None]):

@@ -1,4 +1,4 @@
-"""Outlines that follow what the picture shows, where the grid's would be cells' sides.
+"""Outlines that follow the picture instead of the sides of cells.
 
 The picture is cut into superpixels, some sixteen a cell, which end where its colors change: by SLIC
 (Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods", PAMI 2012) in
@@ -52,7 +52,7 @@ NEARNESS = 1.0
 CONTRAST = 20.0
 """σ, of 255 a band."""
 TOLERANCE = 1.0
-"""Of outlines: the root of the area, in pixels, of the corners that go."""
+"""Tolerance of outlines: root of the area, in pixels, of the corners that are removed."""
 LEAST_CELLS = 0.25
 """Of a region: less is no more than a spot of another color."""
 _REACH = 2
@@ -82,7 +82,7 @@ def pixel_grid(grid: TileGrid) -> BlockGrid:
 
 
 def snap_record(grid: TileGrid, cells: int) -> Mapping[str, object]:
-    """What provenance says of a map of so many cells that was snapped."""
+    """The record of snapping in the provenance of a map of so many cells."""
     return {
         "cells": cells,
         "done": True,
@@ -102,7 +102,7 @@ class SnappedCells:
     Attributes
     ----------
     regions : their labels say in which region the middle of each cell lies
-    confidence : (regions,), what superpixels give their own class, mean weighted by area
+    confidence : (regions,), probability of the superpixels' own class, mean weighted by area
     shape, transform : of the classes as a raster: pixels, and from (column, row) to the CRS
     """
 
@@ -301,7 +301,7 @@ class _Voters:
     start : the first of the R rows of cells that vote, of M cells each
     probabilities : float32 (R, M, C), of all classes
     colors : float32 (R, M, 3)
-    told : bool (R, M), the cells that there are
+    told : bool (R, M), the cells that exist
     """
 
     own: range
@@ -349,7 +349,7 @@ class _Voters:
             cell = rows[there], cols[there]
             middle = np.stack([cell[0] + self.start, cell[1]], 1) + 0.5
             off = ((middle - centers[there]) ** 2).sum(1) / (2 * NEARNESS**2)
-            # Where a color is not known nothing speaks against a cell.
+            # An unknown color does not reduce the weight of a cell.
             contrast = np.nan_to_num(colors[there] - self.colors[cell])
             weight[there] = -off - (contrast**2).sum(1) / (2 * CONTRAST**2)
         most = weights.max(0)
@@ -396,7 +396,7 @@ class _Superpixels:
         values = [*((place.T + 0.5) / side + [cells.start for cells in reach]).T]
         values += [*data.pixels.reshape(-1, 3)[seen].T]
         means = [np.bincount(of_pixel, value, minlength=len(count)) for value in values]
-        # One without a valid pixel is nowhere.
+        # A superpixel without a valid pixel has no place.
         table = np.stack(means, 1) / np.where(count > 0, count, np.nan)[:, None]
         shown = tuple(_rows_shown(grid, axis, cells, side=side) for axis, cells in enumerate(own))
         on_raster = np.asarray(np.logical_and.outer(*(places >= 0 for places in shown)))
@@ -460,7 +460,7 @@ def _slic(pixels: NDArray[np.uint8], side: float) -> NDArray[np.int64]:
     labels = slic(
         lab,
         n_segments=max(1, round(lab.shape[0] * lab.shape[1] / side**2)),
-        # It stretches what it is given to values from 0 to 1, whatever the block shows.
+        # It stretches its input to values from 0 to 1, whatever the block shows.
         compactness=_COMPACTNESS / max(float(np.ptp(lab)), 1.0),
         max_num_iter=_ROUNDS,
         convert2lab=False,

@@ -1,8 +1,8 @@
-"""Steps over the set of cells: what is done to all cells of a map once the last tile was looked at.
+"""Steps over the set of cells, taken after the last tile of a map was classified.
 
-A step looks at no pixel. It reads the cells of the part file, in the order of the grid whatever
-order, batch or run they came in, and gives them new probabilities. The part file keeps the cells
-and the note that they are so in one transaction, so that no step is taken twice.
+A step reads no pixels. It reads the cells of the part file, in the order of the grid whatever
+order, batch or run they came in, and gives them new probabilities. The part file stores the cells
+and the record of the step in one transaction, so that no step is taken twice.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def take_steps(
     """Take the steps that are asked for and were not taken yet.
 
     ``part``: of a run whose cells are complete, with their probabilities of ``classes``;
-    ``unknown``: as when they were made. Unknown cells tell nothing of the others. Returns
-    what each did, for provenance, by its option's name: of how many ``cells`` it is a function, and
+    ``unknown``: as when they were made. Unknown cells do not affect the others. Returns the record
+    of each step, for provenance, by its option's name: the number of ``cells`` that it used, and
     ``done``, whether they were enough. Raises ``OutputError`` when the part file cannot be written.
     """
     if unknown.raster and "judge_raster" not in part.steps:
@@ -49,9 +49,9 @@ def take_steps(
 
 
 def _judge_raster(part: PartFile, classes: int, below: float) -> None:
-    """All cells are ``Unknown`` where the raster as a whole is unlike what the model has learned.
+    """Make all cells ``Unknown`` where the raster as a whole is unlike the training pictures.
 
-    A single cell of a map or of radar may pass for a photograph; most of them do not.
+    A single cell of a map or of radar may resemble a photograph; most of them do not.
     """
     unfamiliar, gray = part.share_below(below), part.is_gray()
     strange = gray or unfamiliar > MOST
@@ -66,7 +66,7 @@ def _judge_raster(part: PartFile, classes: int, below: float) -> None:
 
     part.take_step("judge_raster", record, change)
     log.warning(
-        "%s: all cells are Unknown (--no-unknown names them all the same, expect wrong names)",
+        "%s: all cells are Unknown (--no-unknown names them nevertheless, expect wrong names)",
         "the raster has no colors, and the model has learned color photographs"
         if gray
         else f"{unfamiliar:.0%} of the raster is unlike any photograph that the model has learned",
@@ -77,7 +77,7 @@ def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: 
     cells = part.count_named()
     if cells < LEAST_CELLS:
         log.warning(
-            "--adapt-shares: %d cells are too few to tell the shares of classes by (%d are needed):"
+            "--adapt-shares: %d cells are too few to estimate shares of classes (%d are needed):"
             " probabilities stay as they are",
             cells,
             LEAST_CELLS,
@@ -130,7 +130,7 @@ def _smooth(part: PartFile, unknown_below: float) -> None:
         "rounds": ROUNDS,
     }
     part.take_step("smooth", record, change)
-    log.info("%d cells told by their neighbors", cells)
+    log.info("%d cells smoothed with their neighbors", cells)
 
 
 def _with(batch: CellBatch, probabilities: NDArray[np.float32], unknown_below: float) -> list[Row]:

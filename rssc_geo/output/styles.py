@@ -24,7 +24,7 @@ _OUTLINE_MM = {"landuse": 0.26, "change": 0.46, "hits": 0.46, "cells": 0.1}
 _OTHER = "#9e9e9e"
 _CATEGORIES = "Symbology|Fields|MapTips"
 _NAMESPACES = {"xmlns": "http://www.opengis.net/sld", "xmlns:ogc": "http://www.opengis.net/ogc"}
-# Of the review layer: bright outlines and no fill, as who labels has to see the ground.
+# Of the review layer: bright outlines and no fill, so that the ground stays visible.
 _REVIEW_LOOKS = (
     ("to label", '"label" IS NULL OR trim("label") = \'\'', "255,0,200,255"),
     ("labeled", "ELSE", "0,220,90,255"),
@@ -55,7 +55,7 @@ CONFIDENCE_STEPS = (
 )
 
 
-# Finer at the lower end: little that is unlike what was learned makes a cell Unknown.
+# Finer at the lower end, where cells become Unknown.
 FAMILIARITY_STEPS = (
     Step(0.0, 0.01, "#440154", "under 1 %"),
     Step(0.01, 0.05, "#3b528b", "1 to 5 %"),
@@ -65,7 +65,7 @@ FAMILIARITY_STEPS = (
 )
 
 
-# Of white to dark red: what did not change leaves the picture below it alone.
+# White to dark red, transparent for unchanged cells.
 CHANGE_STEPS = (
     Step(0.0, 0.1, "#fff5f0", "under 10 %"),
     Step(0.1, 0.5, "#fcbba1", "10 to 50 %"),
@@ -88,7 +88,7 @@ class LayerStyle:
 
 @dataclass(frozen=True, slots=True)
 class _Category:
-    """What is drawn in ``color`` and listed as ``label``: features with this value."""
+    """A category: features with this value, drawn in ``color`` and listed as ``label``."""
 
     value: str
     label: str
@@ -139,9 +139,9 @@ def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle,
 
 
 def change_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, ...]:
-    """Styles of changes: by what became of the ground, by what it was, by probability.
+    """Styles of changes: by the class after, the class before, and the probability.
 
-    Regions show first what they became, cells how probable their change is.
+    The default is the class after for regions, the probability for cells.
     """
     looks = _class_categories(classes)
     regions = layer.name == "change"
@@ -215,7 +215,7 @@ def _graduated_qml(
 def review_qml(fields: Sequence[Field], classes: Sequence[str]) -> str:
     """The style of cells to review, and the form in which they are labeled: a list of classes.
 
-    Outlines by whether the cell has a label, its rank in the middle, and what the model says as a
+    Outlines by whether the cell has a label, its rank in the middle, and the model's result as a
     map tip.
     """
     root = Element(
@@ -441,7 +441,7 @@ def _fill_symbol(parent: Element, name: str, values: Mapping[str, str]) -> None:
 
 
 def _marker_symbol(parent: Element, name: str, color: str) -> None:
-    """A ring around the point: who labels has to see the ground in it."""
+    """A ring around the point, so that the ground in it stays visible."""
     symbol = SubElement(parent, "symbol", type="marker", name=name, alpha="1", force_rhr="0")
     layer = SubElement(
         symbol, "layer", {"class": "SimpleMarker", "enabled": "1", "locked": "0", "pass": "0"}

@@ -1,4 +1,4 @@
-"""Where a map goes: checked once, before any work; its files are put in place together."""
+"""The output of a map: checked once, before any work; its files are put in place together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS
 from rssc_geo.output.partfile import is_announced
 
-_RASTER_CLASSES = 255  # uint8, of which 255 says nodata
+_RASTER_CLASSES = 255  # uint8, of which 255 is nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
 # QGIS opens a GeoPackage by a URI that GDAL does not escape (NOLOCK): SQLite decodes it.
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
@@ -38,7 +38,7 @@ _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 
 @dataclass(frozen=True, slots=True)
 class OutputTarget:
-    """What is written of a map and where; made and checked by ``make_target``.
+    """The files of a map; made and checked by ``make_target``.
 
     Attributes
     ----------
@@ -47,16 +47,16 @@ class OutputTarget:
     min_area : m²; smaller regions join a neighbor in the ``landuse`` layer, 0: none do
     probabilities : one ``p_<class>`` field a class in the ``cells`` layer
     adapt_shares : the probabilities are adapted to the shares of the classes among all cells
-    smooth : each cell is told by its neighbors, where cells are smaller than tiles
+    smooth : cells are smoothed with their neighbors, where cells are smaller than tiles
     snap : regions end where the picture changes, not at the sides of cells
     overwrite : whether files that are there are replaced
     clip : polygon or multipolygon in the raster's CRS to which the polygons are cut, or None
     class_raster : path of a COG of the cells' classes, or None
-    full_provenance : whether map and report tell the folders of local files
-    unknown : whether cells unlike what the model has learned are ``Unknown``
+    full_provenance : whether map and report name the folders of local files
+    unknown : whether cells unlike the training pictures are ``Unknown``
     embeds : whether the part file keeps each cell's embedding
     embeddings : path of a table of the cells with their embeddings, or None
-    date : when the scene was taken, as the user says; None: as its tags say
+    date : date of the scene given by the user; None: by its tags
     """
 
     path: Path
@@ -89,7 +89,7 @@ class OutputTarget:
     def is_announced(self) -> bool:
         """Whether the results that are there were put in place by a run killed before its end.
 
-        What was to be made beside them may be there, too, then.
+        Files beside them may exist then, too.
         """
         return is_announced(self.part_path, self.results)
 
@@ -101,17 +101,17 @@ class OutputTarget:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """All that is put in place but for what belongs to a file, ``path`` last."""
+        """All results without their sidecars, ``path`` last."""
         return (*self._beside, *self.layer_paths)
 
     @property
     def _beside(self) -> tuple[Path, ...]:
-        """What is no layer of the map."""
+        """The results that are no layers of the map."""
         return tuple(path for path in (self.class_raster, self.embeddings) if path is not None)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The results, and what is written beside them."""
+        """The results, and their sidecars."""
         return tuple(dict.fromkeys([*self.results, *self._files_of(self.results)]))
 
     def check_free(self) -> None:
@@ -173,7 +173,7 @@ def make_target(
     area: shapely.Geometry | None = None,
     inputs: Iterable[str | Path] = (),
 ) -> OutputTarget:
-    """Say what is written of a map and where; refuse at once what would fail at the end.
+    """Make the target of a map; refuse at the start what would fail at the end.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How much of each class became which: the transition matrix of two dates, as rows and as CSV."""
+"""The transition matrix of two dates, as rows and as CSV."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TransitionRow:
     Attributes
     ----------
     before, after : classes by name
-    cells, area_m2 : how much was the one and is the other
-    changed_m2 : of it what changed: all where the classes differ; where they are the same, ground
-        that was replaced by other ground of its class
+    cells, area_m2 : of ``before`` at the first date and ``after`` at the second
+    changed_m2 : changed part: all where the classes differ; where they are the same, ground that
+        was replaced by other ground of its class
     share : of the area that was compared
     """
 
@@ -55,7 +55,7 @@ def transition_name(before: str, after: str) -> str:
 
 
 def transition_table(cells: ChangedCells) -> list[TransitionRow]:
-    """The entries that occur: what became something else, the largest first, then the rest."""
+    """The entries that occur: changes, the largest first, then the rest."""
     count = len(cells.classes)
     codes = cells.before.astype(np.int64) * count + cells.after
     numbers = np.bincount(codes, minlength=count**2)

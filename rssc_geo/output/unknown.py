@@ -1,4 +1,4 @@
-"""When a cell is ``Unknown``: it, or the whole raster, is unlike what the model has learned."""
+"""Rules for ``Unknown`` cells: the cell, or the whole raster, is unlike the training pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST = 0.4
 
 @dataclass(frozen=True, slots=True)
 class UnknownRule:
-    """The least familiarity, in [0, 1], of what is named; 0: everything is named.
+    """The least familiarity, in [0, 1], of named cells; 0: everything is named.
 
     Attributes
     ----------

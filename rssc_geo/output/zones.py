@@ -11,7 +11,7 @@ from rssc_geo.output.areas import Zones
 from rssc_geo.raster import class_name, read_features
 
 _EDGE_PARTS = 200
-"""Edges are cut to this part of the zones' extent before they are reprojected: they bend."""
+"""Longest piece of an edge before reprojection, as a share of the zones' extent: edges bend."""
 
 
 def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:

@@ -1,4 +1,4 @@
-"""How right finished maps are, and how much of each class there is, by a sample of labels."""
+"""Accuracy of finished maps and areas of their classes, estimated from a sample of labels."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ log = logging.getLogger(__name__)
 _INDEX = "accuracy.json"
 _FILES = r"accuracy\.html|classes\.csv|matrix\.csv"
 _FEW = 30
-"""Labels of a stratum under which the normal interval is rough."""
+"""Number of labels of a stratum below which the normal interval is rough."""
 
 _WHOLE = 1 - 1e-3
-"""Share of a unit that is all of it, but for the rounding of coordinates."""
+"""Share of a unit that counts as all of it, because of rounded coordinates."""
 
 _OLOFSSON = (
     "Strata are the map's classes: the stratified estimator of Olofsson et al. (2013, 2014),"
@@ -76,18 +76,18 @@ class ReferenceStratum:
 
 @dataclass(frozen=True, slots=True)
 class MapAccuracy:
-    """What the sample says of one map.
+    """The estimates for one map.
 
     Attributes
     ----------
     path : the map
     classes, colors : names and colors of the C classes, of the map and of the reference
-    map_areas_m2 : (C,), what the map gives to each
+    map_areas_m2 : (C,), of each class in the map
     accuracy : error matrix, accuracies, adjusted areas
-    named : accuracy of what the map names, where it leaves some of it ``Unknown``; else None
-    estimator : which one, for people
+    named : accuracy of the named part of a map, where some of it is ``Unknown``; else None
+    estimator : its description
     strata : of the sample
-    notes : what is not as it should be, for people
+    notes : limits of the figures, as text
     """
 
     path: Path
@@ -101,7 +101,7 @@ class MapAccuracy:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data; what the sample cannot tell is None."""
+        """Plain data; values that cannot be estimated are None."""
         found = self.accuracy
         rows = zip(
             self.classes, self.colors, self.map_areas_m2, found.users, found.producers,
@@ -156,7 +156,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyAssessment:
-    """What a sample says of the maps: each by itself, and the first against each of the others."""
+    """The estimates for the maps: each by itself, and the first against each of the others."""
 
     reference: str
     maps: tuple[MapAccuracy, ...]
@@ -198,7 +198,7 @@ class AccuracyAssessment:
 
 
 def adjusted_area(entry: Mapping[str, Any]) -> dict[str, float | None]:
-    """Columns of a table for the adjusted area of a class, as ``MapAccuracy.as_dict`` tells it."""
+    """Columns of a table for the adjusted area of a class, from ``MapAccuracy.as_dict``."""
     area = entry["area_m2"]
     return {
         "adjusted_m2": area["value"],
@@ -215,9 +215,9 @@ def assess_accuracy(
 ) -> AccuracyAssessment:
     """Estimate the accuracy of maps and the areas of their classes from reference labels.
 
-    The estimator is that of the sample's design, which the file tells: see ``rssc_geo.assessment``.
-    Points take the class of the cell in which they lie; polygons that of all cells that they
-    cover, in parts by area.
+    The estimator is that of the sample's design, which the file states: see
+    ``rssc_geo.assessment``. Points take the class of the cell in which they lie; polygons that of
+    all cells that they cover, in parts by area.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def assess_accuracy(
     options : all that the command line has; its defaults
 
     Raises ``InputError`` where a map or the reference cannot be read or used, ``UsageError`` for
-    options that cannot be meant.
+    invalid options.
 
     Examples
     --------
@@ -263,7 +263,7 @@ def assess_accuracy(
 
 @dataclass(frozen=True, slots=True)
 class _Assessed:
-    """A result and the sample behind it: which features of the reference are its units."""
+    """A result and its sample: which features of the reference are its units."""
 
     result: MapAccuracy
     sample: Sample
@@ -341,7 +341,7 @@ def _colors(names: Sequence[str], legend: Legend | None) -> tuple[str, ...]:
 def _truth(
     reference: Reference, finished: FinishedMap, legend: Legend | None, notes: list[str]
 ) -> NDArray[np.object_]:
-    """The class that each unit has in truth, in the legend; "" where it has no label."""
+    """The reference class of each unit, in the legend; "" where it has no label."""
     groups = known_groups() | dict(finished.named_groups)
     known = {_key(name): name for name in [*known_names(), *(legend.names if legend else ())]}
     known |= {_key(name): name for name in finished.names}
@@ -360,7 +360,7 @@ def _truth(
 
 
 def _key(name: str) -> str:
-    """What is alike in ``DenseResidential``, ``Dense residential`` and ``dense_residential``."""
+    """The common form of ``DenseResidential``, ``Dense residential`` and ``dense_residential``."""
     words = in_words(name.replace(ARROW, "->")).casefold()
     return "".join(words.replace("_", " ").replace("-", " ").split())
 
@@ -382,7 +382,7 @@ def _moved(reference: Reference, finished: FinishedMap) -> NDArray[np.object_]:
 def _unit_areas(
     reference: Reference, geometry: NDArray[np.object_], finished: FinishedMap
 ) -> NDArray[np.float64]:
-    """How much each unit weighs within its stratum: its area, 1 for points of unknown support."""
+    """The weight of each unit within its stratum: its area, 1 for points of unknown support."""
     if reference.unit_areas_m2 is not None:
         return reference.unit_areas_m2
     if (shapely.get_type_id(geometry) == shapely.GeometryType.POINT).any():
@@ -400,8 +400,8 @@ def _strata(
     """The stratum of each feature, the area of each stratum by name, and its cells if known."""
     if reference.strata is None:
         notes.append(
-            "the reference has no column 'stratum': its features are taken for a simple random"
-            " sample of the whole map, and if they are not, no figure holds"
+            "the reference has no column 'stratum': its features are assumed to be a simple random"
+            " sample of the whole map; if they are not, no figure is valid"
         )
         return np.zeros(len(reference.labels), np.int64), {"map": finished.area_m2}, None
     names = list(dict.fromkeys(reference.strata.tolist()))
@@ -418,7 +418,7 @@ def _strata(
         areas = {name: float(sums[list(own).index(name)]) for name in names}
     else:
         raise InputError(
-            f"{reference.path}: nothing says how large the strata are: add a column 'stratum_m2' or"
+            f"{reference.path}: the sizes of the strata are unknown: add a column 'stratum_m2' or"
             " 'stratum_cells'"
         )
     missing = finished.area_m2 - sum(areas.values())
@@ -463,14 +463,12 @@ def _tell_strata(
                 " about the rest"
             )
         elif row.labeled == 1 and not (reference.of_cells and row.cells == 1):
-            notes.append(
-                f"stratum {row.name} has one label: what rests on it has no standard error"
-            )
+            notes.append(f"stratum {row.name} has one label: figures by it have no standard error")
         elif row.labeled < _FEW and row.labeled != row.cells:
             few.append(f"{row.name} {row.labeled}")
     if left_out:
         notes.append(
-            "units without a label, and those of which it cannot be told, are left out as if they"
+            "units without a label, and those that cannot be recognized, are left out as if they"
             f" were like the others of their stratum: {', '.join(left_out)}"
         )
     if few:

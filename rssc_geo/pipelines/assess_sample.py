@@ -52,7 +52,7 @@ _TRIES = 50
 class Stratum:
     """A stratum of a sample, and how many units of it were drawn.
 
-    ``expected_accuracy``: the share of it that the map was taken to have right.
+    ``expected_accuracy``: of the map in it, as assumed for the allocation.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Stratum:
 class SampleDesign:
     """A sample that was drawn.
 
-    ``standard_error``: that of the overall accuracy, if the strata are as right as expected.
+    ``standard_error``: that of the overall accuracy, if the strata are as accurate as expected.
     """
 
     output: Path
@@ -262,10 +262,10 @@ def _points_in(polygons: NDArray[np.object_], seed: int) -> NDArray[np.object_]:
 
 
 def _answers(names: tuple[str, ...], legend: Legend | None) -> list[str]:
-    """What a unit may be labeled with.
+    """The labels that a unit may have.
 
-    The whole legend, or the map's classes and, where all of these are known to the program, the
-    others that it knows: what is there may be a class that the map lacks.
+    The whole legend, or the map's classes and, where all of these are in the program's own legend,
+    its other classes: the true class may be missing from the map.
     """
     if legend is not None:
         own = [name for name in names if name not in {UNMAPPED, UNKNOWN_CLASS}]

@@ -52,7 +52,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class CaptionResult:
-    """Where the captions lie, of how many tiles, how long it took and on which device."""
+    """The path of the captions, number of tiles, time and device."""
 
     output: Path
     tiles: int
@@ -135,7 +135,7 @@ def caption(
 
 
 def _check_output(path: Path, options: CaptionOptions, plan: Plan) -> OutputTarget | None:
-    """Refuse before the work starts what could not be written; the target of a GeoPackage."""
+    """Refuse an output that could not be written at the end; the target of a GeoPackage."""
     if path.suffix.lower() != ".jsonl":
         return make_target(
             path,
@@ -154,7 +154,7 @@ def _check_output(path: Path, options: CaptionOptions, plan: Plan) -> OutputTarg
 
 
 def _results(plan: Plan, predictor: Predictor, progress: Progress) -> Iterator[TileResult]:
-    """The tiles that were looked at; ``NothingToClassifyError`` where there are none."""
+    """The tiles with valid pixels; ``NothingToClassifyError`` where there are none."""
     from rssc_geo.inference import predict_tiles
 
     tiles = plan.cells.tiles()
@@ -245,7 +245,7 @@ def _layer(
     layer = Layer(
         "captions",
         "Captions",
-        f"What rssc-geo's captioner says about each cell of {plan.scene.name}: {captioner}",
+        f"Caption of each cell of {plan.scene.name} by rssc-geo's captioner {captioner}",
         _FIELDS,
         placement.geometry_type,
         placement.target,

@@ -1,4 +1,4 @@
-"""Which cells are meant: those at points, or those of a finished map that a filter finds."""
+"""Choice of cells: those at points, or those of a finished map that a filter finds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cells_at(
 
     x is east or longitude.
 
-    Raises ``UsageError`` for a point that is no place, or lies outside the raster or the area of
+    Raises ``UsageError`` for a point that is invalid, or lies outside the raster or the area of
     interest.
     """
     scene = plan.scene
@@ -109,7 +109,7 @@ def cells_of_map(result: Path, plan: Plan, *, count: int, where: str | None) -> 
                 " --cell-size"
             )
         label = f"cell (row {row}, column {col}) of {result}"
-        # What would have been named is explained of an Unknown cell.
+        # Of an Unknown cell the runner-up is explained.
         known = None if name == UNKNOWN_CLASS else str(name)
         chosen.append(CellChoice(int(row), int(col), label, known))
     return chosen
@@ -118,9 +118,8 @@ def cells_of_map(result: Path, plan: Plan, *, count: int, where: str | None) -> 
 def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> TilingOptions:
     """The options of the run that made a GeoPackage, where others are not given.
 
-    Its tiles are to be read again as they were then. A map that tells nothing of its making
-    (another format) leaves the options as they are. Raises ``UsageError`` when it was made with
-    another model.
+    Its tiles are read again in the same way. A map without provenance (another format) leaves the
+    options unchanged. Raises ``UsageError`` when it was made with another model.
     """
     made = read_provenance(result)
     model = made.get("model", {})
@@ -137,10 +136,10 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
 
 
 def check_raster_of_map(result: Path, scene: Scene) -> None:
-    """Raise ``InputError`` where a GeoPackage says that it was made of another raster's content.
+    """Raise ``InputError`` where a GeoPackage was made from another raster's content.
 
-    By the marks of the files, whatever they are called now; files that came later, as overviews do,
-    do not count.
+    By the hashes of the files, whatever their names are now; files that were added later, such as
+    overviews, do not count.
     """
     made = read_provenance(result)
     marks: dict[str, str] = made.get("input_marks", {})
@@ -159,9 +158,9 @@ def warn_of_differences(
     result: str,
     smoothed: bool,
 ) -> None:
-    """Say so when cells got another class than the map gives them.
+    """Warn when cells got another class than in the map.
 
-    Their neighbors told their class there (``smoothed``), or something was not read as it was then.
+    There they were smoothed with their neighbors (``smoothed``), or something was read differently.
     """
     others = [
         c for c in choices if c.known_class is not None and c.known_class != found[c.row, c.col]
@@ -177,7 +176,7 @@ def warn_of_differences(
             first.col,
             first.known_class,
             found[first.row, first.col],
-            "their neighbors told too (--smooth), what is explained is what they show themselves"
+            "the map was smoothed (--smooth), the explanation is of the single cells"
             if smoothed
             else "the raster, the captioner or the options differ from that run's",
         )
@@ -220,7 +219,7 @@ def _read(result: Path, where: str | None) -> gpd.GeoDataFrame:
 def _selected(plan: Plan, row: int, col: int) -> bool:
     """Whether a cell is asked for.
 
-    One that is not in the grid is, and refused later with its reason.
+    A cell outside of the grid is accepted here, and refused later with its reason.
     """
     rows, cols = plan.grid.cells_shape
     return not (0 <= row < rows and 0 <= col < cols) or bool(plan.selected[row, col])

@@ -1,4 +1,4 @@
-"""What changed between two dates or more, of rasters or of finished maps."""
+"""Change between two dates or more, of rasters or of finished maps."""
 
 from __future__ import annotations
 
@@ -86,18 +86,18 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """What was found and written.
+    """The result of a comparison.
 
     Attributes
     ----------
     paths : the files, the main one first
     dates : labels, the earliest first
     regions : of the layer ``change``, the largest first
-    transitions : the entries of the transition matrix, what became something else first
-    cells, changed_cells : compared, and of them changed
+    transitions : the entries of the transition matrix, changes first
+    cells, changed_cells : number of cells compared, and of those changed
     compared_m2, changed_m2, uncompared_m2 : areas; the last: where a later date has no data
-    seconds : that it took
-    warnings : what the user should know
+    seconds : time of the run
+    warnings : for the user
     accuracy : of the transitions, where a reference was given, with the adjusted areas
     """
 
@@ -140,12 +140,13 @@ def change(
     model: Predictor | None = None,
     progress: Progress | bool | None = None,
 ) -> ChangeResult:
-    """Say what changed between dates: from which class to which, how probably, and when.
+    """Map changes between dates: from which class to which, with probability and date.
 
-    Rasters are brought to the grid and into the light of the first one, each is classified, and a
-    cell's change is judged by its embeddings and classes beside what is typical of the scene, so
-    that what moves the whole of it, such as light and haze, does not count. Maps are judged by
-    their classes alone. Of more than two dates each cell is split where it changed most.
+    Rasters are resampled to the grid and matched to the colors of the first one, each is
+    classified, and a cell's change is estimated from its embeddings and classes relative to those
+    typical of the scene, so that effects on all of it, such as light and haze, do not count. Maps
+    are compared by their classes alone. Of more than two dates each cell is split where it changed
+    most.
 
     Parameters
     ----------
@@ -159,8 +160,8 @@ def change(
     Raises
     ------
     RsscGeoError
-        One clear line; what was classified of rasters stays in part files beside the output, and
-        the same call goes on there.
+        One clear line; classified tiles of rasters stay in part files beside the output, and the
+        same call continues there.
 
     Examples
     --------
@@ -203,7 +204,7 @@ def change(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What was compared, of scenes or of maps; ``series``: of scenes, with their part files."""
+    """The input of a comparison; ``series``: of scenes, with their part files."""
 
     cells: ChangedCells
     uncompared_m2: float
@@ -313,7 +314,7 @@ def _of_maps(
 
 @dataclass(frozen=True, slots=True)
 class _Outlines:
-    """Where cells lie in the result, see ``ChangedCells``."""
+    """The places of cells in the result, see ``ChangedCells``."""
 
     crs: CRS
     polygons: Callable[[NDArray[np.int64]], NDArray[np.object_]]
@@ -382,7 +383,7 @@ def _notes(notes: Sequence[str], uncompared_m2: float) -> tuple[str, ...]:
 def _told(
     labels: tuple[str, ...], compared: ComparedCells, options: ChangeOptions
 ) -> dict[str, Any]:
-    """What the result says of the comparison."""
+    """The provenance of the comparison."""
     legend = options.legend
     return {
         "dates": list(labels),
@@ -427,7 +428,7 @@ def _result(
 
 
 def _check_extras(options: ChangeOptions, inputs: Sequence[str | Path], *, of_maps: bool) -> None:
-    """Refuse what could not be written at the end, or makes no sense."""
+    """Refuse results that could not be written at the end, and invalid options."""
     if of_maps and options.crs is not None:
         raise UsageError("--crs is for rasters: what is made of maps has the CRS of the first")
     if options.areas is not None:
@@ -464,7 +465,7 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
 
 
 def _assessed(path: Path, options: ChangeOptions) -> MapAccuracy:
-    """How right the transitions are, by the reference."""
+    """Accuracy of the transitions, by the reference."""
     settings = AccuracyOptions(field=options.field)
     (accuracy,) = assess_accuracy(path, str(options.reference), settings).maps
     return accuracy
@@ -478,7 +479,7 @@ def _adjusted(result: ChangeResult) -> dict[str, dict[str, float | None]]:
 
 
 def _in_words(area_m2: float | None, high_m2: float | None) -> str:
-    """``21.2 ± 6.2``, in hectares; a dash where the sample cannot tell."""
+    """``21.2 ± 6.2``, in hectares; a dash where the sample is too small."""
     if area_m2 is None:
         return "\N{EN DASH}"
     half = "?" if high_m2 is None else f"{(high_m2 - area_m2) / 1e4:,.1f}"
@@ -486,7 +487,7 @@ def _in_words(area_m2: float | None, high_m2: float | None) -> str:
 
 
 def _facts(found: _Found, options: ChangeOptions) -> dict[str, str]:
-    """What a reader of the page asks about the making."""
+    """The provenance for the page."""
     told = found.provenance
     facts = {"Least probability": f"{told['least_probability']:g}"}
     if options.legend is not None:
@@ -512,7 +513,7 @@ def _are_maps(paths: Sequence[str | Path]) -> bool:
 
 
 def _labels(paths: Sequence[str | Path], options: ChangeOptions) -> tuple[str, ...]:
-    """What the dates are called."""
+    """The labels of the dates."""
     if len(paths) < 2:
         raise UsageError("a change is between two dates: give OLD and NEW")
     if options.dates:

@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """What a run did.
+    """The result of a run.
 
-    ``summary``: files, cells, regions, areas; ``tiles`` of the scene, those that the network looked
-    at in this run, and the tile from which an interrupted run was gone on with.
+    ``summary``: files, cells, regions, areas; ``tiles`` of the scene, those that the network
+    processed in this run, and the tile from which an interrupted run was continued.
     """
 
     summary: LandUseSummary
@@ -80,14 +80,14 @@ def classify(
     output : .gpkg, .fgb, .geojson, .parquet or .shp
     options : all that the command line has; its defaults
     model : a loaded one (:func:`rssc_geo.load_model`), for many rasters; the options of model,
-        computing and captions then have no effect, but for those that restrict the classes
+        computing and captions then have no effect, except those that restrict the classes
     progress : True for a bar on stderr, or a function, called from this thread, see ``Progress``
 
     Raises
     ------
     RsscGeoError
-        One clear line; whatever was classified so far stays in ``<output>.part`` and the same call
-        goes on there.
+        One clear line; classified tiles stay in ``<output>.part`` and the same call continues
+        there.
 
     Examples
     --------
@@ -119,9 +119,9 @@ def map_scene(
     load: Callable[[Plan], Predictor],
     progress: Progress,
 ) -> ClassifyResult:
-    """Map a scene with what ``load`` gives once all is checked that can be without it.
+    """Map a scene with the predictor of ``load``, after all checks that do not need it.
 
-    ``card``: of that predictor's model, but for the classes.
+    ``card``: of that predictor's model, except for the classes.
     """
     started = time.monotonic()
     progress("open", 0, 1)

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """The table, its rows, numbers an embedding, and tiles that the network looked at."""
+    """The table, its rows, numbers an embedding, and tiles that the network processed."""
 
     path: Path
     rows: int
@@ -83,7 +83,7 @@ def embed(
     One row a cell: scene, date, class, group, confidence, caption, row, col, model, version,
     embedding and its outline in longitude and latitude. Embeddings are unit vectors in the space
     that the model's pictures and texts share, as float16: their inner products rank cells by
-    likeness.
+    similarity.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def embed(
     progress : as for :func:`rssc_geo.classify`
 
     Raises ``UsageError`` for a model without such a space, what :func:`rssc_geo.classify` raises
-    for a scene, and ``NothingToClassifyError`` where no scene has a valid cell. The same call goes
-    on where a stopped one was.
+    for a scene, and ``NothingToClassifyError`` where no scene has a valid cell. The same call
+    continues where a stopped one was.
 
     Examples
     --------
@@ -166,9 +166,9 @@ def embed(
 
 
 class _EmbeddedScene:
-    """A scene whose rows wait in its part file until all scenes are looked at.
+    """A scene whose rows wait in its part file until all scenes are classified.
 
-    ``rows``: how many, once it was looked at.
+    ``rows``: how many, once it was classified.
     """
 
     def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
@@ -176,7 +176,7 @@ class _EmbeddedScene:
         self.rows = 0
 
     def look(self, predictor: Predictor, progress: Progress) -> int:
-        """Look at its tiles, those but that an earlier run has seen; how many they were."""
+        """Classify the remaining tiles; how many the network processed."""
         with self._run() as run:
             looked = run.classify(predictor, progress)
             self.rows = len(run)
@@ -198,6 +198,6 @@ class _EmbeddedScene:
 
 
 def _provenance(scenes: Sequence[_EmbeddedScene], spec: PredictorSpec) -> dict[str, object]:
-    """What the table says of its making; scenes by their names, without folders."""
+    """The provenance of the table; scenes by their names, without folders."""
     names = [scene.plan.scene.name for scene in scenes]
     return provenance_document({"scenes": names, **spec.as_dict()})

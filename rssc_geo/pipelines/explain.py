@@ -1,4 +1,4 @@
-"""Why cells were given their class: pictures, maps of evidence, and the words that count."""
+"""Explanation of cells' classes: pictures, maps of evidence, and the words with an effect."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 INDEX = "explain.gpkg"
 _OTHERS = r"cell_\d{5,}_\d{5,}\.(tif|png)|explanation\.html"
-"""Names of a result's other files; QGIS adds the page."""
+"""Names of a result's other files; the QGIS plugin adds the page."""
 _CELLS = 20
 
 
@@ -91,8 +91,8 @@ def explain(
 ) -> ExplainResult:
     """Explain the classes of some cells.
 
-    Writes a folder with ``explain.gpkg``, and a picture and a heat map (GeoTIFF) of each cell. All
-    is computed in float32.
+    Writes a folder with ``explain.gpkg``, and a picture and a heat map (GeoTIFF) of each cell.
+    Everything is computed in float32.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def explain(
         ``where`` finds, an OGR attribute filter over the ``cells`` layer. Options that are not
         given are then those of that run, if the map is a GeoPackage
     model : a loaded one in float32, whose options of model, computing and captions then have no
-        effect, but for those that restrict the classes
+        effect, except those that restrict the classes
 
-    Raises ``UsageError`` for points or filters that mean no cell, ``NothingToClassifyError`` for a
+    Raises ``UsageError`` for points or filters that match no cell, ``NothingToClassifyError`` for a
     cell without enough valid pixels, ``InputError`` for a map of another raster, ``OutputError``
     when the folder exists or cannot be written.
 
@@ -163,7 +163,7 @@ def explain(
 def _plan_cells(
     source: Source, card: ModelCard, options: ExplainOptions
 ) -> tuple[Plan, list[CellChoice]]:
-    """The plan of the raster, and the cells of it that are meant."""
+    """The plan of the raster, and the chosen cells."""
     if options.result is None:
         plan = make_plan(source, card, options)
         choices = cells_at(options.at, plan, crs=options.at_crs)
@@ -211,7 +211,7 @@ def _choice_of(card: ModelCard, options: ExplainOptions) -> tuple[int, ...] | No
 
 
 def _check_choice(options: ExplainOptions) -> None:
-    """Refuse options that do not tell which cells are meant."""
+    """Refuse options that do not define which cells to explain."""
     if not options.at and options.result is None:
         raise UsageError(
             "say which cells to explain: points (--at X,Y), a map that classify wrote (--result"
@@ -278,14 +278,14 @@ class _ChosenCells:
                     progress("explain", done, count)
 
     def _nearest(self) -> list[int]:
-        """Indices of the tiles that the chosen cells are explained by, ascending."""
+        """Indices of the tiles by which the chosen cells are explained, ascending."""
         rows, cols = np.nonzero(self._cells.selected)
         across = self._cells.grid.tiles_shape[1]
         tiles = self._cells.near_rows[rows] * across + self._cells.near_cols[cols]
         return [int(tile) for tile in np.unique(tiles)]
 
     def _keep(self, data: TileData) -> TileData:
-        """Hold on to the tile for those chosen cells that it is the nearest of."""
+        """Keep the tile for those chosen cells that it is nearest to."""
         rows, cols = self._plan.grid.cells_of_tile(data.tile)
         for row, col in np.argwhere(self._cells.own(data.tile)).tolist():
             self._tiles[rows.start + row, cols.start + col] = data
@@ -344,10 +344,9 @@ class Explanation:
     """A cell with its class and the reasons for it.
 
     ``row``, ``col`` count cells; ``margin`` and ``confidence`` are probabilities, as ``classify``
-    writes them; ``evidence`` and the words are those of the tile whose center is nearest, looked at
-    by itself, also of a fine map.
-    ``words_read``: whether the class was found with the caption's words. ``panel`` and ``heat_map``
-    are names of files in the result's folder.
+    writes them; ``evidence`` and the words are those of the tile whose center is nearest, encoded
+    by itself, also of a fine map. ``words_read``: whether the class was found with the caption's
+    words. ``panel`` and ``heat_map`` are names of files in the result's folder.
     """
 
     row: int
@@ -474,7 +473,7 @@ def panel_of(
 
 
 def _words_note(cell: Explanation) -> str:
-    """What the words had to do with the class."""
+    """The effect of the words on the class."""
     if not cell.reasons.words:
         return "The class was found without words."
     strongest = max(abs(word.effect) for word in cell.reasons.words)

@@ -30,7 +30,7 @@ _DRIVERS = {
 
 @dataclass(frozen=True, slots=True)
 class TileExport:
-    """Folder, index file, chips written, and tiles left out: too little of them is valid."""
+    """Folder, index file, chips written, and tiles left out for too few valid pixels."""
 
     folder: Path
     index: Path
@@ -60,8 +60,8 @@ def export_tiles(
 ) -> TileExport:
     """Write ``folder/<name>_<row>_<col>.tif`` (or .png with a world file) and ``tiles.gpkg``.
 
-    Chips hold what a model would be shown: the three chosen bands in 8 bit, with the scene-wide
-    scaling, and the mask. The folder appears whole or not at all.
+    Chips hold the input of a model: the three chosen bands in 8 bit, with the scene-wide scaling,
+    and the mask. The folder appears whole or not at all.
 
     Parameters
     ----------

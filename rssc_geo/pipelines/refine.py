@@ -1,4 +1,4 @@
-"""A finished map told in another way: another legend, fewer classes, smoother or larger regions."""
+"""Another map from a finished one: another legend, fewer classes, smoother or larger regions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _KEPT = [field.name for field in CELL_FIELDS if field.name not in ("class", "cla
 
 @dataclass(frozen=True, slots=True)
 class RefineResult:
-    """What was written: the files, how many cells and regions, totals of the classes shown."""
+    """The result: files, number of cells and regions, totals of the classes shown."""
 
     paths: tuple[Path, ...]
     cells: int
@@ -71,10 +71,10 @@ def refine(
 ) -> RefineResult:
     """Make another map of the cells of a finished one, without raster or model.
 
-    First the choice of classes: a cell whose class is not among them takes its runner-up. Then the
+    First the choice of classes: a cell whose class is not among them gets its runner-up. Then the
     legend: where class and runner-up become one, their probabilities add up. Then ``majority`` and
     ``min_area``, which change the ``landuse`` layer alone. Probabilities of all classes are not
-    carried on, nor are outlines that were snapped (``--snap``): there is no picture here to follow.
+    kept, nor are outlines that were snapped (``--snap``), since the picture is not read here.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def refine(
     output : .gpkg, .fgb, .geojson, .parquet or .shp
     options : all that the command line has; its defaults
 
-    Raises ``InputError`` where the map cannot be read, or does not hold what a choice of classes
-    asks for, ``UsageError`` for options that cannot be meant, ``OutputError`` where the new map
-    cannot be written.
+    Raises ``InputError`` where the map cannot be read, or lacks what a choice of classes needs,
+    ``UsageError`` for options that cannot be meant, ``OutputError`` where the new map cannot be
+    written.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def refine(
     steps = dict(made.get("steps", {}))
     if steps.pop("snap", None) is not None:
         log.warning(
-            "%s was snapped to its picture (--snap), which is not looked at again here: the new map"
+            "%s was snapped to its picture (--snap), which is not read again here: the new map"
             " has the outlines of cells",
             finished.path.name,
         )
@@ -202,7 +202,7 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
         )
     numbers = dict(zip(names, table["class_id"].to_pylist(), strict=True))
     chosen = [runner if m else name for name, runner, m in zip(names, runners, moved, strict=True)]
-    log.info("%d cells take their runner-up", int(moved.sum()))
+    log.info("%d cells get their runner-up", int(moved.sum()))
     confidence, margin = (table[name].to_numpy() for name in ("confidence", "margin"))
     return _with(
         table,
@@ -222,7 +222,7 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
 def _translate(
     table: pa.Table, legend: Legend | None, finished: FinishedMap
 ) -> tuple[pa.Table, tuple[SceneClass, ...]]:
-    """The cells in the legend, and its classes that are met, or those of the map."""
+    """The cells in the legend, and its classes that occur, or those of the map."""
     names = table["class"].to_pylist()
     groups = known_groups() | dict(finished.named_groups)
     met = sorted(set(names))

@@ -1,4 +1,4 @@
-"""A table of how much of each class a finished map has."""
+"""A table of the areas of a finished map's classes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def tabulate_areas(
 ) -> AreaTable:
     """Write the areas of a map's classes as CSV: as a whole, in zones, adjusted for its errors.
 
-    Areas in zones are what the map shows there; the adjusted ones, by a sample of reference labels,
-    are of the whole map (see :func:`rssc_geo.assess_accuracy`), as a sample of all of it says too
-    little of its parts.
+    Areas in zones are those of the map; the adjusted ones, by a sample of reference labels, are of
+    the whole map (see :func:`rssc_geo.assess_accuracy`), since the sample is too small for its
+    parts.
 
     Parameters
     ----------

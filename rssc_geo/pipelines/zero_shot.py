@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rssc_geo.errors import InputError, UsageError
+from rssc_geo.errors import InputError, NothingToClassifyError
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import load_card
 from rssc_geo.options import (
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
     from rssc_geo.inference import Predictor
     from rssc_geo.models import Model
+    from rssc_geo.raster import TileReader
 
 log = logging.getLogger(__name__)
 
 _SAMPLE = 4096
-"""Tiles that classes are refined on, at most."""
+"""Largest number of tiles on which classes are refined."""
 _BATCH = 32
 
 
@@ -58,7 +59,8 @@ def zero_shot(
     model : a loaded one, whose options of model and computing then have no effect; it must have
         been trained with captions
 
-    Raises ``UsageError`` for classes that mean nothing to the model, and what ``classify`` does.
+    Raises ``UsageError`` for classes without a word that the model knows,
+    ``NothingToClassifyError`` where no tile has data, and what ``classify`` does.
 
     Examples
     --------
@@ -72,7 +74,7 @@ def zero_shot(
 
     def load(plan: Plan) -> Predictor:
         from rssc_geo.inference import Predictor, load_predictor
-        from rssc_geo.models import name_classes
+        from rssc_geo.models import name_classes, with_vectors
 
         loaded = model or load_predictor(
             PredictorOptions(
@@ -81,7 +83,15 @@ def zero_shot(
         )
         named = name_classes(loaded.model, classes, other=options.other)
         if options.refine:
-            named = refine_classes(named, plan)
+            tiles = sample_tiles(plan).tolist()
+            with plan.reader(tiles, out_size=named.card.input_size) as reader:
+                vectors = refined_vectors(
+                    named,
+                    reader,
+                    source=plan.scene.source,
+                    min_valid=plan.options.min_valid,
+                )
+            named = with_vectors(named, vectors)
         return Predictor(named, loaded.captioner, loaded.compute)
 
     with reporting(progress) as report:
@@ -122,52 +132,50 @@ def read_class_words(path: str | Path) -> dict[str, list[str]]:
     return {str(name): words for name, words in values.items()}
 
 
-def refine_classes(named: Model, plan: Plan) -> Model:
-    """The named classes, moved towards the clusters that the tiles of a raster form.
-
-    Up to some 4,000 tiles are looked at, spread evenly; what a tile is called then depends on that
-    raster too, but not on its batch. Raises ``UsageError`` when no tile has data.
-    """
-    import torch
-
-    from rssc_geo.models import ZeroShotHead, refine_texts
-
-    network = named.network
-    assert isinstance(network, ZeroShotHead)  # noqa: S101 -- what name_classes returns
-    pooled = _pooled_tokens(named, plan)
-    vectors = network.texts
-    if network.background is not None:
-        vectors = torch.cat([network.texts, network.background])
-    assert network.alignment is not None  # noqa: S101 -- name_classes refuses models without
-    moved = refine_texts(network.alignment, vectors, pooled)
-    count = len(network.texts)
-    background = None if network.background is None else moved[count:]
-    inner = dataclasses.replace(named, network=network.network)
-    refined = ZeroShotHead(inner, moved[:count], background)
-    # The name is part of what tells runs apart.
-    card = dataclasses.replace(named.card, name=f"{named.card.name}, refined")
-    return dataclasses.replace(named, card=card, network=refined)  # type: ignore[arg-type]
-
-
-def _pooled_tokens(model: Model, plan: Plan) -> torch.Tensor:
-    """Mean image tokens (N, I) of the selected tiles of a raster, some thousands at most."""
-    import torch
-
+def sample_tiles(plan: Plan) -> NDArray[np.int64]:
+    """Indices of the tiles that classes are refined on: some 4,000 at most, spread evenly."""
     tiles = plan.cells.tiles()
     count = min(len(tiles), _SAMPLE)
-    tiles = tiles[np.unique(np.linspace(0, len(tiles) - 1, count).astype(np.int64))]
+    return tiles[np.unique(np.linspace(0, len(tiles) - 1, count).astype(np.int64))]
+
+
+def refined_vectors(
+    named: Model, reader: TileReader, *, source: str, min_valid: float
+) -> torch.Tensor:
+    """The vectors (C, X) of named classes, moved towards the clusters that tiles form.
+
+    What a tile is called then depends on the raster too, but not on its batch.
+
+    Parameters
+    ----------
+    named : as :func:`rssc_geo.models.name_classes` makes it
+    reader : of the tiles, open, in the size that the model reads
+    source : what the tiles are of, for messages
+    min_valid : the share of valid pixels (0-1) below which a tile is not used
+
+    Raises ``NothingToClassifyError`` when no tile has data.
+    """
+    from rssc_geo.models import refine_texts, vectors_of
+
+    log.info("%s: reading tiles to refine the classes on", source)
+    pooled = _pooled_tokens(named, reader, min_valid)
+    if not len(pooled):
+        raise NothingToClassifyError(f"{source} has no tile with data to refine the classes on")
+    log.info("classes refined on %d tiles", len(pooled))
+    assert named.alignment is not None  # noqa: S101 -- name_classes refuses models without
+    return refine_texts(named.alignment, vectors_of(named), pooled)
+
+
+def _pooled_tokens(model: Model, reader: TileReader, min_valid: float) -> torch.Tensor:
+    """Mean image tokens (N, I) of the tiles that have data."""
+    import torch
+
     found: list[torch.Tensor] = []
-    with (
-        plan.reader(tiles.tolist(), out_size=model.card.input_size) as reader,
-        torch.inference_mode(),
-    ):
-        valid = (tile for tile in reader if tile.valid_fraction >= plan.options.min_valid)
+    with torch.inference_mode():
+        valid = (tile for tile in reader if tile.valid_fraction >= min_valid)
         while batch := list(itertools.islice(valid, _BATCH)):
             images = model.preprocess(
                 np.stack([tile.pixels for tile in batch]), np.stack([tile.mask for tile in batch])
             )
             found.append(model.network.encode_image(images).mean(1))
-    if not found:
-        raise UsageError(f"{plan.scene.source} has no tile with data to refine the classes on")
-    log.info("classes refined on %d tiles", sum(len(part) for part in found))
-    return torch.cat(found)
+    return torch.cat(found) if found else torch.empty(0)

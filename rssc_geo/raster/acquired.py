@@ -1,4 +1,4 @@
-"""When a scene was taken, as its file says."""
+"""The time of acquisition of a scene, by its tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rssc_geo.raster.scene import Scene
 
 
 def acquired(scene: Scene) -> datetime | None:
-    """The moment in GDAL's tags, in UTC; None where they tell none.
+    """The time in GDAL's tags, in UTC; None where they have none.
 
     First the acquisition that drivers of satellite products read (``ACQUISITIONDATETIME`` of the
     ``IMAGERY`` domain), then the TIFF's own ``DateTime``, which knows no zone.

@@ -1,4 +1,4 @@
-"""A scene on the grid and in the light of another: what two dates need to be compared."""
+"""A scene on the grid and with the colors of another, so that two dates can be compared."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.warping import Onto
 
 _SAME_PLACE = 1e-3
-"""Of a pixel: grids that differ by less are one."""
+"""Share of a pixel: grids that differ by less are the same."""
 
 _BLOCK = 8
-"""Pixels a side whose means are compared: what a shift of a pixel changes little."""
+"""Pixels a side of blocks whose means are compared, which a shift by a pixel changes little."""
 
 _ROUNDS = 10
 _FAR = 2.5 * 1.4826
-"""Of the median of the distances: a place farther off than that many has changed."""
+"""Multiple of the median distance: a block farther off than that has changed."""
 
 _LEAST_FAR = 2.0
-"""Of 255: what is nearer than that never has."""
+"""Of 255: a block nearer than that is unchanged."""
 
 _MOST_GAIN = 3.0
 
 _LEAST_PLACES = 64
-"""Of which it can be told how gain and offset grow from one side of a raster to another."""
+"""Least number of blocks for fitting how gain and offset vary across a raster."""
 
 _MOST_SLOPE = 1.0
-"""Of the gain, from side to side: half to one and a half times that of the middle."""
+"""Largest variation of the gain across the raster: half to one and a half times the middle's."""
 
 _LEAST_VEIL = 1.0
-"""Of 255: a veil that changes nearly all values by less is left alone."""
+"""Of 255: haze that changes nearly all values by less is not removed."""
 
 _VEILED = 2 / 3
-"""Of the distances without: taking a veil off brings the dates at least that near to each other."""
+"""Share of the distances without correction: removing haze has to reduce them at least to that."""
 
 
 def align_scene(scene: Scene, onto: Scene) -> Scene:
-    """The scene read through a virtual warp to the grid of another one; itself where it is on it.
+    """The scene, read through a virtual warp to the grid of another one; unchanged if on that grid.
 
     Cubic, averaged over what a pixel of the other covers where that is more. Nothing is written.
 
-    Raises ``InputError`` where the two have no ground in common, or the scene cannot be read.
+    Raises ``InputError`` where the two do not overlap, or the scene cannot be read.
 
     Examples
     --------
@@ -61,9 +61,7 @@ def align_scene(scene: Scene, onto: Scene) -> Scene:
     True
     """
     if not _overlap(scene, onto):
-        raise InputError(
-            f"{scene.source} shows nothing of what {onto.source} shows: give dates of one place"
-        )
+        raise InputError(f"{scene.source} does not overlap {onto.source}: give dates of one place")
     if _on_one_grid(scene, onto):
         return scene
     warp = Onto(onto.crs.to_wkt(), onto.transform, onto.height, onto.width, scene.opening.mask_rule)
@@ -94,14 +92,14 @@ def align_scene(scene: Scene, onto: Scene) -> Scene:
 def harmonize(
     scene: Scene, radiometry: Radiometry, like: Scene, like_radiometry: Radiometry
 ) -> Radiometry:
-    """The scaling of a scene that makes it look as another of the same ground does.
+    """The scaling of a scene that matches its colors to those of another of the same area.
 
-    One linear change of each band, so that mean and standard deviation of the places that did not
-    change are those of the other (the reduced major axis; which they are is found by turns). Where
-    the scene lies under a veil that grows from one side to another, as haze does, gain and offset
-    of the band grow with the place, too.
+    One linear change of each band, so that mean and standard deviation of the unchanged blocks are
+    those of the other (the reduced major axis; unchanged blocks and line are found by iteration).
+    Where haze increases across the scene, gain and offset of the band also vary linearly with the
+    place.
 
-    ``scene`` lies on the grid of ``like``; ``radiometry``, ``like_radiometry``: of each by itself.
+    ``scene`` is on the grid of ``like``; ``radiometry``, ``like_radiometry``: of each by itself.
     Raises ``InputError`` where they have no valid pixel in common, or one cannot be read.
     """
     own, other, places = _common_pixels(scene, like)
@@ -119,8 +117,8 @@ def harmonize(
         )
         plain.append(_line(x, y))
         veiled.append(_line(x, y, places))
-    # What changed on one side of the scene, leaves that fell there, is no veil: taking that off
-    # would bring the rest no nearer.
+    # A real change on one side of the scene, such as fallen leaves, is no haze: correcting for it
+    # would not bring the other blocks closer.
     off = sum(line.distance for line in veiled) <= _VEILED * sum(line.distance for line in plain)
     lines = veiled if off and max(line.veil for line in veiled) >= _LEAST_VEIL else plain
     lows, highs = [], []
@@ -143,11 +141,11 @@ def harmonize(
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """How values of a band become those of another date.
+    """The conversion of a band's values to those of another date.
 
     ``y = gain * x + offset``, then times ``1 + gains @ place`` and plus ``offsets @ place``, of
-    places (row, column) from -1/2 to 1/2. ``distance``: the median of the values from it; ``veil``:
-    by how much the place changes nearly all values, at most.
+    places (row, column) from -1/2 to 1/2. ``distance``: median residual of the values; ``veil``:
+    largest change of nearly all values by the place.
     """
 
     gain: float
@@ -161,7 +159,7 @@ class _Line:
 def _line(
     x: NDArray[np.float64], y: NDArray[np.float64], places: NDArray[np.float64] | None = None
 ) -> _Line:
-    """What turns most of x (n,) into y: a line, and how places (n, 2) change it where given."""
+    """Fit y to x (n,), robustly: a line, with a linear change by places (n, 2) where given."""
     kept = np.ones(len(x), bool)
     line, veil = _axis(x, y, kept), np.zeros(4)
     where = np.zeros((len(x), 2)) if places is None else places
@@ -174,7 +172,7 @@ def _line(
             veil = _veil(
                 np.concatenate([lit[:, None] * where[kept], where[kept]], 1), y[kept] - lit
             )
-        # The line of the values as they would be without the veil.
+        # The line of the values without the haze.
         line = _axis(x, (y - where @ veil[2:]) / (1 + where @ veil[:2]), kept)
         if same:
             break
@@ -247,7 +245,7 @@ def _common_pixels(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Means (n, 3) of both over blocks where all is valid, in windows spread over the raster.
 
-    And where these lie, (n, 2): row and column from -1/2 to 1/2.
+    And the places of the blocks, (n, 2): row and column from -1/2 to 1/2.
     """
     found: tuple[list[NDArray[Any]], ...] = ([], [], [])
     with like.pixel_reader() as there, scene.pixel_reader() as here:

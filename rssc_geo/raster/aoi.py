@@ -1,4 +1,4 @@
-"""Which part of a raster is asked for: polygons of a vector file, or a rectangle."""
+"""The area of interest of a raster: polygons of a vector file, or a rectangle."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from rssc_geo.raster.scene import Scene
 log = logging.getLogger(__name__)
 
 _EDGE_PARTS = 200
-"""Edges are cut to this part of the raster's extent before they are reprojected: they bend."""
+"""Longest piece of an edge before reprojection, as a share of the raster's extent: edges bend."""
 
 _CENTERS_AT_ONCE = 1 << 20
 
 _MOST_FEATURES = 1_000_000
-"""A view of a database may go on for ever."""
+"""Limit of features: a view of a database may never end."""
 
 _MOST_CROSSINGS = 200_000
-"""The repair of a polygon takes time and memory for each crossing of its outline with itself."""
+"""Limit of self-crossings: the repair takes time and memory for each."""
 
 _SAMPLED_EDGES = 200
 
@@ -155,7 +155,7 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
 
 
 def _check_crossings(polygon: BaseGeometry, path: str) -> None:
-    """Refuse a scribble, by the crossings that a sample of its edges meets."""
+    """Refuse a polygon with too many self-crossings, estimated from a sample of its edges."""
     vertices = shapely.get_coordinates(shapely.get_rings(polygon))
     edges = shapely.linestrings(np.stack([vertices[:-1], vertices[1:]], axis=1))
     sample = edges[np.linspace(0, len(edges) - 1, min(_SAMPLED_EDGES, len(edges))).astype(int)]
@@ -185,8 +185,8 @@ def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
 def _reprojected(area: BaseGeometry, crs: pyproj.CRS, scene: Scene, path: str) -> BaseGeometry:
     """Bring the area into the raster's CRS, after cutting it to the raster's surroundings.
 
-    Without the cut, a country or the whole world would be transformed to where the raster's
-    projection has no meaning.
+    Without the cut, a country or the whole world would be transformed beyond the valid range of the
+    raster's projection.
     """
     min_x, min_y, max_x, max_y = footprint(scene.transform, scene.shape).bounds
     try:
@@ -208,8 +208,8 @@ def _reprojected(area: BaseGeometry, crs: pyproj.CRS, scene: Scene, path: str) -
         raise InputError(
             f"{path} cannot be brought into the raster's CRS {scene.crs.name!r}: {one_line(error)}"
         ) from error
-    # One by one: two turns of the same place overlap now, and a repair of the whole would cut the
-    # overlap out.
+    # One by one: copies of the same place, a turn apart, overlap now, and a repair of the whole
+    # would cut the overlap out.
     return shapely.union_all(shapely.make_valid(shapely.get_parts(moved)))
 
 

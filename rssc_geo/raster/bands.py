@@ -1,4 +1,4 @@
-"""Which three bands are red, green and blue, and which one is a mask."""
+"""The bands for red, green and blue, and the mask band."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BandChoice:
     Attributes
     ----------
     bands : 1-based
-    reason : why these, in words
+    reason : of the choice, in words
     warning : what the user should know, or empty
     """
 
@@ -124,8 +124,8 @@ def choose_bands(
         shown = (usable[0], usable[0], usable[-1]) if usable else (1, 1, 1)
         raise InputError(
             f"{source} has {len(usable)} color band{'' if len(usable) == 1 else 's'}, and the model"
-            f" looks at red, green and blue: give an RGB raster, or --bands {_words(shown)}"
-            " to show it the bands there are as a picture"
+            f" needs red, green and blue: give an RGB raster, or --bands {_words(shown)}"
+            " to use the bands that it has as a picture"
         )
     first = usable[0], usable[1], usable[2]
     return BandChoice(

@@ -18,7 +18,7 @@ LAYER = "|layername="
 
 
 def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
-    """The layer of a vector file that has a column; without one, the first with places.
+    """The layer of a vector file that has a column; without a name, the first with geometries.
 
     ``path``: a file, or one of its layers as ``file.gpkg|layername=review``. Raises ``InputError``
     when the file, the layer or the column is not there, or several layers have it, and when its

@@ -1,7 +1,7 @@
-"""Gaps between the tiles of a mosaic: ground that no tile covers, which GDAL reads as 0.
+"""Gaps between the tiles of a mosaic: pixels that no tile covers, which GDAL reads as 0.
 
-A virtual raster (VRT) or tile index (GTI) that says what is nodata, or has a mask, fills its gaps
-by that. Of the others a VRT's own text tells where its tiles lie; GDAL makes a mask of an index's.
+A virtual raster (VRT) or tile index (GTI) with a nodata value or a mask marks its gaps by that. For
+other VRTs the places of tiles are read from the XML; for other indexes GDAL makes a mask.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WHOLE = (
 )
 """One pixel of 255: GDAL fills a band that has no source with its nodata value."""
 _WITH_MASK = (("MASK_BAND", "YES"),)
-_ROUNDING = 1e-3  # as GDAL has it for the pixels that a tile touches
+_ROUNDING = 1e-3  # GDAL's tolerance for the pixels that a tile touches
 
 
 def with_mask_of_gaps(
@@ -45,7 +45,7 @@ def with_mask_of_gaps(
 
     Parameters
     ----------
-    dataset, name : the mosaic, which has no mask of its own, and by which name GDAL opens it
+    dataset, name : the mosaic, which has no mask of its own, and the name by which GDAL opens it
     bands : 1-based
 
     Returns the mask, a band of what is to be opened; None where there are no gaps.
@@ -63,7 +63,7 @@ def with_mask_of_gaps(
 def _covered(
     dataset: rasterio.DatasetReader, name: str, band: int, *, depth: int
 ) -> VrtSource | None:
-    """Where tiles cover a band of a mosaic; None: everywhere, as far as is known."""
+    """The mask of a band of a mosaic by its tiles; None: no gaps are known."""
     if dataset.driver == "GTI":
         return VrtSource(name, "mask,1", options=_WITH_MASK)
     text = dataset.tags(ns="xml:VRT").get("xml:VRT") if dataset.driver == "VRT" else None
@@ -84,7 +84,7 @@ def _tiles(band: ET.Element, dataset: rasterio.DatasetReader, *, depth: int) -> 
         file = source.find("SourceFilename")
         part, place = _rectangle(source, "SrcRect"), _rectangle(source, "DstRect")
         if file is None or (part is None) != (place is None):
-            continue  # of one alone GDAL reads nothing
+            continue  # GDAL reads nothing of a single one
         path = source_file(file, dataset.name)
         if part is None or place is None:
             part = place = _whole(source, path)
@@ -108,7 +108,7 @@ def _whole(source: ET.Element, path: str) -> Rectangle:
 
 
 def _covered_within(path: str, band: int, *, depth: int) -> VrtSource | None:
-    """Where a tile has pixels, if it is a mosaic itself; None: everywhere."""
+    """The mask of a tile that is a mosaic itself; None: it has no gaps."""
     if not (may_name_others(path) or path.lower().endswith(".vrt")):
         return None
     with contextlib.suppress(RasterioError, OSError), rasterio.open(path) as tile:

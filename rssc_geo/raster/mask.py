@@ -1,4 +1,4 @@
-"""Which pixels are valid, and reading pixels together with that.
+"""Validity of pixels, and reading pixels together with their mask.
 
 The rules are those of rasterio's ``dataset_mask``, over the three bands used: an alpha band
 decides, or else the dataset's own mask (internal or a ``.msk`` file), or else nodata, where a pixel
@@ -27,7 +27,7 @@ _NOT_ASKED, _MISSING, _STORED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """What makes pixels invalid on a handle.
+    """The rule by which pixels of a handle are invalid.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class MaskRule:
         return valid
 
     def _suspects(self, colors: NDArray[Any]) -> bool:
-        # Nodata is mostly an extreme value, and the extremes cost little; most tiles end here.
+        # Nodata is mostly an extreme value, and minimum and maximum are cheap; most tiles end here.
         low, high = colors.min(), colors.max()
         if np.isnan(low):
             return True
@@ -77,7 +77,7 @@ def find_mask_rule(
     mask_band: int | None,
     nodata_beside_alpha: bool,
 ) -> MaskRule:
-    """Settle what makes pixels of an open dataset invalid.
+    """Find the rule by which pixels of an open dataset are invalid.
 
     Parameters
     ----------
@@ -172,8 +172,8 @@ class PixelReader:
         bands: tuple[int, ...] = self._indexes
         if self._rule.mask_band is not None:
             bands = (*bands, self._rule.mask_band)
-        # Band by band, as GDAL's cache holds them and as the network wants them: interleaving would
-        # cost as much again.
+        # Band by band, as in GDAL's cache and in the network's input: interleaving would cost as
+        # much again.
         dtype = self._dataset.dtypes[self._indexes[0] - 1]
         planes = np.empty((len(bands), *out_shape), dtype=dtype)
         self._dataset.read(bands, window=region, out=planes, resampling=resampling)
@@ -207,7 +207,7 @@ class PixelReader:
 
 
 class _SparseBlocks:
-    """Tells windows that lie wholly in blocks that a sparse GeoTIFF does not store.
+    """Finds windows that lie wholly in blocks that a sparse GeoTIFF does not store.
 
     A sparse raster of 100,000 × 100,000 pixels has some 150,000 tiles of 256 pixels; asking the
     file's own index costs microseconds where reading a window costs half a millisecond.

@@ -1,9 +1,9 @@
-"""How a source is opened: as it is, as a virtual raster (VRT), or warped virtually.
+"""Opening of a source: as it is, as a virtual raster (VRT), or warped virtually.
 
 Separate files, palettes and a nodata value that the file does not carry become a VRT (XML text,
 nothing is written); rasters placed by ground control points or RPCs alone are warped virtually.
-:func:`open_source` opens the source once and settles what only the open dataset can tell; an
-:class:`Opening` holds text and numbers, from which any thread or process opens the same again.
+:func:`open_source` opens the source once and reads all properties; an :class:`Opening` holds text
+and numbers, from which any thread or process opens the same again.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from rssc_geo.raster.virtual import (
 from rssc_geo.raster.warping import Onto, Warp, warp_of
 
 _REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
-# A server that takes connections and says nothing more is told, not waited for.
+# A server that accepts connections and does not respond gives an error after a while.
 _PATIENCE_ENV = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",  # bytes a second
     "GDAL_HTTP_LOW_SPEED_TIME": "15",  # seconds
 }
-# Archives on this computer are no network: their folders are listed, so that what lies beside a
-# raster (masks, world files, headers) counts there as well.
+# Folders in local archives are listed, so that files beside a raster (masks, world files, headers)
+# count there as well.
 _NETWORK = re.compile(
     r"(?<![a-z])(?:ftp|https?|s3|gs|az|oss)://"
     r"|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(?:_streaming)?[/?]"
@@ -61,7 +61,7 @@ _COUNTS = {
     ".xml": rb"<(SRS|GeoTransform|GCPList|NoDataValue|ColorTable|ColorInterp|MDI key=\"NODATA)\b",
     ".hdr": rb"^ENVI",
 }
-"""What has to stand in a file beside a raster for it to change how the raster is read."""
+"""Contents of a file beside a raster that change how the raster is read."""
 _LOOK_BYTES = 1 << 20
 _SCHEMES = {
     "file": "",
@@ -84,7 +84,7 @@ UNSCALED: Scales = ((1.0, 0.0),) * 3
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a raster is opened and its three bands are read, again and again.
+    """Everything needed to open a raster repeatedly and read its three bands.
 
     Attributes
     ----------
@@ -93,9 +93,9 @@ class Opening:
     warp : the virtual warp on top of it, if any
     indexes : 1-based bands of the handle to read as red, green, blue
     mask_rule : what makes a pixel of the handle invalid
-    overviews : reduction factors there are
+    overviews : available reduction factors
     block_shape : (rows, columns) of a block as it is stored
-    pixel_bytes : what a pixel takes of GDAL's block cache
+    pixel_bytes : bytes of a pixel in GDAL's block cache
     onto : the grid of another raster on which it is read, if any
     """
 
@@ -122,22 +122,22 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What only the open dataset can tell of a raster.
+    """Properties of a raster, read from the open dataset.
 
     Attributes
     ----------
     opening : how to open it again
     name : a short title
-    files : paths of the files that it consists of, as far as GDAL tells them
+    files : paths of the files that it consists of, as far as GDAL lists them
     shape, transform : (rows, columns), affine from (column, row) to the CRS
     crs : the raster's own, None where it has none
     bands : the source bands taken as red, green, blue
     dtype : numpy name of the pixels' type
     nodata, mask : the nodata value in force, and in words what makes a pixel invalid
     scales : (scale, offset) of each band used, by its tags
-    bits : of a pixel, where a file of bytes says that it uses fewer than 8 of them
+    bits : of a pixel, where the tags of a file of bytes declare fewer than 8
     palette : whether the pixels are the colors of a palette
-    notes : what the user should know
+    notes : warnings for the user
     """
 
     opening: Opening
@@ -165,13 +165,13 @@ class _View:
     bands : the source bands taken as red, green, blue
     indexes : 1-based bands of the view that show them
     warp, vrt : the warp, or the VRT's text, if any
-    vrt_block_shape : of the file behind a VRT, whose own blocks mean nothing
+    vrt_block_shape : of the file behind a VRT, since a VRT's own blocks are arbitrary
     mask_band : band of the VRT that holds the file's own mask
-    gaps : whether the VRT tells where the tiles of a mosaic leave gaps
+    gaps : whether the VRT masks the gaps between the tiles of a mosaic
     palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
     scales : of the bands, as ``Source`` has them
     bits : as ``Source`` has it
-    notes : what the user should know
+    notes : warnings for the user
     """
 
     bands: BandChoice
@@ -189,7 +189,7 @@ class _View:
 
     @contextlib.contextmanager
     def over(self, dataset: rasterio.DatasetReader) -> Iterator[rasterio.DatasetReader]:
-        """The view of an open dataset; a second one comes into being for a VRT or a warp alone."""
+        """The view of an open dataset; a second dataset is opened only for a VRT or a warp."""
         if self.vrt:
             with rasterio.open(self.vrt) as handle:
                 yield handle
@@ -207,7 +207,7 @@ def open_source(
     nodata: float | None,
     assume_crs: str | None,
 ) -> Source:
-    """Open a source once and settle how it is read; arguments and errors of ``open_scene``."""
+    """Open a source once and find how it is read; arguments and errors of ``open_scene``."""
     if not isinstance(source, str | Path):
         return _open_separate(
             [os.fspath(path) for path in source], bands=bands, nodata=nodata, assume_crs=assume_crs
@@ -239,7 +239,7 @@ def is_remote(path: str) -> bool:
 def gdal_env(dataset: str, *, cache_bytes: int | None = None) -> rasterio.Env:
     """GDAL's settings for a raster: no Python code of a VRT is run.
 
-    On the network folders are not listed, reads are cached, and silence is an error after a while.
+    On the network folders are not listed, reads are cached, and a missing response is an error.
 
     ``cache_bytes`` is the size of the block cache: GDAL's own grows to 5 % of the machine's memory.
     The user's ``GDAL_CACHEMAX`` and ``GDAL_HTTP_…`` are left in force.
@@ -265,13 +265,12 @@ def gdal_errors(label: str) -> Iterator[None]:
         reason = one_line(error.__cause__ or error)
         if Path(label).is_dir():
             raise InputError(
-                f"{label} is a folder, and none that is a raster as a whole: give a raster file in"
-                " it"
+                f"{label} is a folder that is not a raster as a whole: give a raster file in it"
             ) from error
         raise InputError(f"{label} cannot be read as a raster: {reason}") from error
 
 
-# What the view of a source tells.
+# Properties of the view of a source.
 
 
 def _describe_source(
@@ -283,7 +282,7 @@ def _describe_source(
     name: str,
     files: tuple[str, ...],
 ) -> Source:
-    """Note down everything that is needed of the open view of a source."""
+    """Collect all properties of the open view of a source."""
     first, indexes = view.indexes[0], view.indexes
     dtype = dtype_of(handle, first, label)
     if any(dtype_of(handle, index, label) != dtype for index in indexes):
@@ -331,7 +330,7 @@ def _describe_source(
 
 
 def _describe_mask(rule: MaskRule, view: _View, files: Sequence[str]) -> str:
-    """What makes a pixel invalid, in words."""
+    """The rule by which a pixel is invalid, in words."""
     words = []
     if view.gaps:
         words.append("gaps between its tiles")
@@ -396,7 +395,7 @@ def _view_file(
 def _masked_view(
     dataset: rasterio.DatasetReader, path: str, view: _View, *, nodata: float | None
 ) -> _View:
-    """The view with what counts beside the file's own mask: gaps of a mosaic, the user's nodata."""
+    """The view with additional masks beside the file's own: gaps of a mosaic, the user's nodata."""
     name, bands = _gdal_name(path), view.bands.bands
     masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
     gaps = None if masked else _gaps(dataset, name, bands, nodata=nodata)
@@ -431,7 +430,7 @@ def _masked_view(
 def _gaps(
     dataset: rasterio.DatasetReader, name: str, bands: Sequence[int], *, nodata: float | None
 ) -> VrtSource | None:
-    """The mask of a mosaic's gaps where neither a mask nor a nodata value tells of them."""
+    """The mask of a mosaic's gaps where neither a mask nor a nodata value marks them."""
     own = [dataset.nodatavals[band - 1] for band in bands]
     if nodata is None:
         dtypes = [np.dtype(dtype_of(dataset, band, name)) for band in bands]
@@ -462,8 +461,8 @@ def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tupl
     if value is None or dtype not in VRT_TYPES or can_hold(np.dtype(dtype), value):
         return ()
     note = (
-        f"{path} says that {value:g} is nodata, which its {dtype} pixels never are: no pixel is"
-        " taken as empty by it; --nodata names the value that is meant"
+        f"{path} has the nodata value {value:g}, which its {dtype} pixels never have: no pixel is"
+        " invalid by it; --nodata names the right value"
     )
     return (note,)
 
@@ -471,8 +470,8 @@ def _nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tupl
 def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float | None) -> _View:
     """The view of a paletted raster: its colors, through a VRT.
 
-    Masked where the file's own mask says so and, in addition, where the index is nodata or its
-    color transparent. Beside an own mask the nodata value of the file does not count.
+    Masked by the file's own mask and, in addition, where the index is nodata or its color
+    transparent. Beside an own mask the nodata value of the file does not count.
     """
     name = _gdal_name(path)
     own_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
@@ -513,13 +512,13 @@ def _check_path(path: str) -> None:
         return
     if Path(path).is_dir():
         return  # a Zarr store is one, and others
-    # GDAL's own names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
+    # GDAL's names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
     if not re.match(r"\w{2,}:", path):
         raise InputError(f"{path} does not exist")
 
 
 def _check_beside_packed(path: str) -> None:
-    """Refuse a file packed by gzip beside which lies what would count if it were not packed.
+    """Refuse a gzipped file beside which lies a sidecar that would only count if it were unpacked.
 
     GDAL looks for what is named after the packed file, and packed as well (``a.tif.gz.msk``).
     """
@@ -546,7 +545,7 @@ def _check_beside_packed(path: str) -> None:
 
 
 def _check_nodata(nodata: float, dtype: str, path: str) -> None:
-    """GDAL would bend a value that the type cannot have to the nearest one that it can."""
+    """Without this GDAL would clip a value outside of the type's range to the nearest valid one."""
     if np.dtype(dtype).kind in "iuf" and not can_hold(np.dtype(dtype), nodata):
         raise UsageError(
             f"--nodata {nodata:g}: {path} has pixels of type {dtype}, which never have that value"
@@ -633,7 +632,7 @@ def _separate_view(
 ) -> _View:
     """The view of three files, given with their names, as one raster.
 
-    A pixel is invalid where the mask of any of them says so, and where all hold nodata.
+    A pixel is invalid where the mask of any of them is 0, and where all hold nodata.
     """
     parts: list[VrtBand] = []
     masks: list[VrtSource] = []
@@ -696,14 +695,14 @@ def _check_alike(file: rasterio.DatasetReader, first: rasterio.DatasetReader) ->
             )
 
 
-# Names.
+# File names.
 
 
 def _gdal_name(path: str) -> str:
     """The name by which GDAL, in a VRT, opens what the user named, and nothing else.
 
-    The files that GDAL lists for a raster are no such name: the second picture of a file, a
-    variable, a choice of bands are in the user's words alone.
+    The files that GDAL lists for a raster do not suffice: the second picture of a file, a variable,
+    or a choice of bands are only part of the user's name.
     """
     scheme, mark, rest = path.partition("://")
     parts = scheme.split("+")

@@ -1,8 +1,8 @@
 """One linear scaling to 8 bit for the whole scene, fixed before the first tile.
 
-uint8 passes unchanged; bytes of which a file says that it uses fewer than 8 bits are widened.
-Values that a user names are those that other programs show: through the scale and offset of the
-bands' tags, where there are some.
+uint8 passes unchanged; bytes with fewer than 8 bits by the file's tags are scaled up. Values given
+by the user are those that other programs show: after the scale and offset of the bands' tags, where
+there are any.
 
 Everything else is scaled band by band from a sample that depends on the raster alone (never on the
 AOI, the tiles or their order), so that equal ground looks equal everywhere in the scene.
@@ -28,7 +28,7 @@ _DEFAULT = "2%,98%"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*(%?)\s*,\s*({_NUMBER})\s*(%?)\s*")
 _CONSTANT = 127
-"""Where a band has one value only there is nothing to stretch: mid-gray."""
+"""A band with a single value becomes mid-gray."""
 
 _SAMPLE_PIXELS = 1 << 20
 _SIDE = 256
@@ -37,7 +37,7 @@ _ROUNDS = 4
 _ENOUGH = 10_000
 
 _CATEGORIES = 32  # colors that a palette of categories shows at most
-_DARK = 0.02  # of the largest value: what is darker shows nothing
+_DARK = 0.02  # of the largest value: darker pixels show nothing
 _CORNER = 16
 
 
@@ -48,7 +48,7 @@ class Radiometry:
     Attributes
     ----------
     low, high : values of red, green and blue that become 0 and 255
-    method : in words how they were found, "none" where pixels pass unchanged
+    method : how they were found, in words; "none" where pixels pass unchanged
     """
 
     low: tuple[float, float, float]
@@ -92,10 +92,10 @@ class Radiometry:
 
 @dataclass(frozen=True, slots=True)
 class VeiledRadiometry(Radiometry):
-    """A scaling that also takes a veil off: haze, or light, that grows from one side to another.
+    """A scaling that also corrects haze or light that varies linearly across the raster.
 
-    What the scaling gives of a band is multiplied by ``1 + a y + b x`` and ``c y + d x`` is added,
-    where y and x are -1/2 and 1/2 at the first and last row and column of the raster.
+    The scaled band is multiplied by ``1 + a y + b x`` and ``c y + d x`` is added, where y and x are
+    -1/2 and 1/2 at the first and last row and column of the raster.
 
     Attributes
     ----------
@@ -184,12 +184,12 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
         elif values.size:
             low, high = np.percentile(values, [first, last])
             if low == high:
-                # Nearly all pixels have one value; what is beside it would be lost at 0 and 255.
+                # Nearly all pixels have one value; the others would be lost at 0 and 255.
                 low, high = values.min(), values.max()
             lows.append(float(low))
             highs.append(float(high))
         else:
-            # No valid pixel was met: there is nothing to scale by, and no tile will be seen either.
+            # There is no valid pixel in the sample, and no tile will be classified either.
             lows.append(0.0)
             highs.append(_type_maximum(scene.dtype))
     name = text or _DEFAULT
@@ -199,7 +199,7 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
 
 
 def _stored(value: float, scale: tuple[float, float]) -> float:
-    """What a file holds where other programs show the value."""
+    """The stored value for one that other programs show."""
     return (value - scale[1]) / scale[0]
 
 
@@ -229,10 +229,10 @@ def _sample(scene: Scene, reader: PixelReader) -> NDArray[Any]:
 
 
 def picture_warnings(scene: Scene) -> tuple[str, ...]:
-    """What a look at the pixels says against classifying them, and what to do.
+    """A warning by the pixels themselves, with advice.
 
     A palette of few colors (a map of categories), a black picture, a black collar that no mask
-    marks. Empty where the pixels cannot be read: the tiles will say so.
+    marks. Empty where the pixels cannot be read: reading the tiles gives the error.
     """
     try:
         with scene.pixel_reader() as reader:
@@ -286,7 +286,7 @@ def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -
 def sample_windows(scene: Scene, reader: PixelReader) -> Iterator[Window]:
     """Windows at the corners of blocks, in an order that covers the raster evenly from the start.
 
-    Where a sparse file tells which blocks it holds, only those are drawn from.
+    Of a sparse file only the blocks that it stores are used.
     """
     sides = [min(_SIDE, length) for length in scene.shape]
     # A strip as wide as the raster is cut; any other block larger than a window gives one window.

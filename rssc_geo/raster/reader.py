@@ -1,10 +1,10 @@
 """Tiles read ahead by threads, delivered in order.
 
-Every thread has a handle of its own (GDAL gives the interpreter lock back while it reads) and works
-on runs of consecutive tiles of one tile row. Which thread reads which run depends on the run's
-place alone: a thread meets the same columns in row after row, so that the blocks its handle has
-decoded serve the next row too. Each thread has a bounded queue of finished runs, and the consumer
-takes from the queue that the next run belongs to.
+Every thread has its own handle (GDAL releases the interpreter lock while it reads) and works on
+runs of consecutive tiles of one tile row. Which thread reads which run depends on the run's place
+alone: a thread reads the same columns in row after row, so that the blocks that its handle has
+decoded are used for the next row too. Each thread has a bounded queue of finished runs, and the
+consumer takes from the queue that the next run belongs to.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rssc_geo.raster.resampling import Taps, resampled, taps
 from rssc_geo.raster.scene import Scene
 
 _RUN_TILES = 16
-"""Tiles of a run: enough that handing runs over costs little, few enough that queues stay small."""
+"""Tiles of a run: enough that passing runs on costs little, few enough that queues stay small."""
 
 _QUEUE_RUNS = 4
 """Finished runs a thread may hold: with 2, a thread that is ahead waits too often for the other."""
@@ -45,11 +45,11 @@ _LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 128 << 20, 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class TileData:
-    """A tile, or a block with its halo, as the network sees it.
+    """A tile, or a block with its halo, as input of the network.
 
     Attributes
     ----------
-    tile : where it lies; of a block without its halo
+    tile : its window; of a block without its halo
     pixels : uint8 (H, W, 3) of the reader's out_size, 0 where invalid; may be shared and read-only.
         In memory it lies band by band: numpy stacks such tiles without interleaving them, and a
         network's (N, 3, H, W) is a view of the stack
@@ -166,7 +166,7 @@ class TileReader:
             self.close()
 
     def _work(self, number: int) -> None:
-        """A thread: its runs one after another, until done, stopped or failed."""
+        """A thread's function: its runs one after another, until done, stopped or failed."""
         queue, order = self._queues[number], self._order
         tiles: list[TileData] = []
         try:
@@ -184,7 +184,7 @@ class TileReader:
             queue.finished.put((tiles, error))
 
     def _loader(self, pixels: PixelReader) -> _TileLoader | _BlockLoader:
-        """What loads this reader's tiles, or blocks, on a handle of its own."""
+        """The loader of this reader's tiles, or blocks, on a handle of its own."""
         source, radiometry = self._scene.source, self._radiometry
         if isinstance(self._grid, BlockGrid):
             return _BlockLoader(pixels, self._grid, radiometry, source)
@@ -216,7 +216,7 @@ class _TileLoader:
     ) -> None:
         self._pixels, self._source = pixels, source
         self._grid, self._radiometry, self._out_size = grid, radiometry, out_size
-        # What all wholly valid or invalid tiles have in common is made once.
+        # Masks of wholly valid and invalid tiles are made once.
         self._nothing = _read_only(np.zeros((3, *out_size), dtype=np.uint8).transpose(1, 2, 0))
         self._masks = {value: _read_only(np.full(out_size, value)) for value in (False, True)}
         self._fractions: dict[tuple[int, int, float], NDArray[np.float32]] = {}
@@ -298,8 +298,8 @@ class _TileLoader:
 class _BlockLoader:
     """Loads one block with its halo after another, on one handle: read, scaled, on a canvas.
 
-    Each place of the raster gets the same pixel in whichever block it is seen, as far as GDAL gives
-    the same to each: reading is reduced by whole factors only, the rest is ``resampled``.
+    Each place of the raster gets the same pixel in every block that covers it, as far as GDAL reads
+    the same in each: reading is reduced by whole factors only, the rest is ``resampled``.
     """
 
     def __init__(
@@ -351,7 +351,7 @@ class _BlockLoader:
         return TileData(block, pixels, mask, whole, fractions)
 
     def _along(self, axis: int, cells: range) -> tuple[slice, Taps]:
-        """Where cells that are on the raster lie on the canvas, and the taps of their pixels."""
+        """The part of the canvas with cells on the raster, and the taps of their pixels."""
         out, scale, length = self._grid.cell_pixels, self._scales[axis], self._lengths[axis]
         start = max(0, cells.start * out)
         stop = min(cells.stop * out, self._grid.pixels_shape[axis])
@@ -359,7 +359,7 @@ class _BlockLoader:
         return slice(start - origin, stop - origin), taps(start, stop, scale=scale, length=length)
 
     def _window(self, along: Sequence[Taps]) -> tuple[Window, tuple[int, int], tuple[int, int]]:
-        """The window that taps read, its (rows, columns) reduced, and where these begin."""
+        """The window that taps read, its reduced (rows, columns), and their origin."""
         (top, bottom), (left, right) = (axis.span for axis in along)
         rows, cols = self._factors
         window = Window(
@@ -387,7 +387,7 @@ class _BlockLoader:
 
 @contextmanager
 def _reading(source: str, window: Window) -> Iterator[None]:
-    """Turns what rasterio raises in the block into an ``InputError`` that names the window."""
+    """Turns rasterio's errors in the block into an ``InputError`` that names the window."""
     try:
         yield
     except RasterioError as error:
@@ -471,8 +471,7 @@ def _reading_order(
     tile_row, tile_col = np.divmod(indices, cols)
     first_col = int(tile_col.min())
     across = int(tile_col.max()) - first_col + 1
-    # As many runs for each thread: what does not divide evenly would leave one waiting for the
-    # other in every row.
+    # The same number of runs for each thread: otherwise one would wait for the other in every row.
     sharing = 1 if in_strips else threads
     runs_across = sharing * -(-across // (sharing * run_tiles))
     run_length = -(-across // runs_across)

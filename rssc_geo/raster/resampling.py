@@ -1,6 +1,6 @@
-"""Resampling whose result at a place does not depend on the window that is read: no I/O.
+"""Resampling with the same result at a place for every window that is read: no I/O.
 
-GDAL resamples what it reads by itself, but interpolates at the edge of a window without what lies
+GDAL can resample while it reads, but interpolates at the edge of a window without the pixels
 beyond, and scales a window that is no whole number of result pixels as a whole. Blocks that share
 pixels must agree on them, so their pixels are weighted by their place on the raster alone.
 """

@@ -1,8 +1,8 @@
-"""A raster as the rest of the program sees it: three bands, a mask, a place on Earth.
+"""A raster for the rest of the program: three bands, a mask, a place on Earth.
 
-:func:`open_scene` looks at the raster once and settles everything that must be the same for every
-tile; a :class:`Scene` holds only plain values, and :meth:`Scene.open` makes the handles, one for
-each thread.
+:func:`open_scene` opens the raster once and fixes everything that must be the same for every tile;
+a :class:`Scene` holds only plain values, and :meth:`Scene.open` makes the handles, one for each
+thread.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Scene:
     bands, bands_reason : the 1-based source bands taken as red, green, blue, and why
     dtype : numpy name of the pixels' type
     nodata, mask : the nodata value in force, and in words what makes a pixel invalid
-    overviews : reduction factors there are
-    warnings : what the user should know
+    overviews : available reduction factors
+    warnings : for the user
     opening : how its pixels are read
-    scales : (scale, offset) of red, green and blue by their tags: what other programs show
-    bits : of a pixel, where a file of bytes says that it uses fewer than 8 of them
+    scales : (scale, offset) of red, green and blue by their tags, as other programs apply them
+    bits : of a pixel, where the tags of a file of bytes declare fewer than 8
     palette : whether the pixels are the colors of a palette
     """
 
@@ -114,7 +114,7 @@ class Scene:
     def content_marks(self) -> dict[str, str]:
         """The ``content_mark`` of each of its files on a disk, by name, whatever its folder.
 
-        Not of a side file of statistics, which programs write for the mere look at a raster.
+        Not of a sidecar of statistics, which programs write when they only display a raster.
         """
         places = [place for name in self.files if (place := local_file(name)) is not None]
         return {
@@ -124,7 +124,7 @@ class Scene:
         }
 
     def fingerprint(self, *, network: bool = True) -> str:
-        """SHA-256 of what identifies the content cheaply: its files and how they are read.
+        """SHA-256 that identifies the content cheaply, by its files and how they are read.
 
         ``network``: servers are asked for the marks of files that lie there.
         """
@@ -149,7 +149,7 @@ def open_scene(
     nodata: float | None = None,
     assume_crs: str | None = None,
 ) -> Scene:
-    """Look at a raster and settle bands, mask, CRS and ground sampling.
+    """Open a raster and find its bands, mask, CRS and ground sampling.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def open_scene(
     InputError, GeoreferenceError
         The raster cannot be read, has too few bands, or no usable place on Earth.
     UsageError
-        ``bands`` or ``assume_crs`` cannot be meant.
+        ``bands`` or ``assume_crs`` are invalid.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def open_scene(
 
 
 def _crs_of(found: Source, assume_crs: str | None) -> tuple[pyproj.CRS, list[str]]:
-    """The CRS in force, and what the user should know of the raster's place."""
+    """The CRS in force, and warnings about the raster's place."""
     label, warp = found.opening.label, found.opening.warp
     by_rpcs = warp is not None and warp.rpc_height_m is not None
     notes = []
@@ -219,8 +219,7 @@ def _crs_of(found: Source, assume_crs: str | None) -> tuple[pyproj.CRS, list[str
         crs = parse_crs(assume_crs, option="--assume-crs")
         if warp is None and found.crs is not None and found.crs != crs:
             notes.append(
-                f"{label} says its CRS is {found.crs.name!r}; --assume-crs {assume_crs} is used"
-                " instead"
+                f"{label} has the CRS {found.crs.name!r}; --assume-crs {assume_crs} is used instead"
             )
         return crs, notes
     if found.crs is None:
@@ -243,7 +242,7 @@ def all_files(files: Iterable[str]) -> tuple[str, ...]:
         virtual = name.lower().endswith(".vrt") if is_remote(name) else may_name_others(name)
         if not virtual:
             continue
-        # A virtual raster that cannot be opened by itself names nothing.
+        # A virtual raster that cannot be opened by itself has no sources.
         with (
             contextlib.suppress(RasterioError, OSError),
             gdal_env(name),

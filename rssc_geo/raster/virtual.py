@@ -1,8 +1,8 @@
-"""Virtual rasters (VRTs): the text of those that we make, and what others may not do.
+"""Virtual rasters (VRTs): the XML of those made here, and restrictions of foreign ones.
 
-A VRT or tile index that someone sends may name any file of this computer. Its sources must be
-rasters, which show only what is a picture anyway; raw bands and headers, which show the bytes of
-any file as pixels, and bands computed by Python code are refused, in it and in all that it names.
+A foreign VRT or tile index may name any file of this computer. Its sources must be rasters, which
+only disclose pictures; raw bands and headers, which show the bytes of any file as pixels, and bands
+computed by Python code are refused, in it and in all files that it names.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VRT_TYPES = {
     "float32": "Float32",
     "float64": "Float64",
 }
-"""GDAL's word for each type of real numbers, by numpy's."""
+"""GDAL's name of each type of real numbers, by numpy's."""
 
 _NAMES_A_SOURCE = frozenset({"SourceFilename", "SourceDataset", "Filename"})
 _HEADER_BYTES = 4096  # GDAL looks for the mark of a VRT in the first 1024
@@ -51,12 +51,12 @@ MOST_NESTED = 16
 Rectangle = tuple[float, float, float, float]
 """Column, row, columns and rows, in pixels."""
 SIDES = ("xOff", "yOff", "xSize", "ySize")
-"""How a VRT names them."""
+"""Their names in a VRT."""
 
 
 @dataclass(frozen=True, slots=True)
 class VrtSource:
-    """Where a band of a VRT takes its pixels from.
+    """A source of the pixels of a band of a VRT.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class VrtSource:
     color : which component of the band's palette is shown: 1, 2, 3 for red, green, blue
     lut : a table "from:to,…" that maps the values
     options : with which the file is opened, by GDAL's names
-    part, place : what is taken of the file, and where it lies in the VRT; None: all of it
+    part, place : the part of the file, and its place in the VRT; None: all of it
     """
 
     path: str
@@ -121,7 +121,7 @@ def source_file(element: ET.Element, name: str) -> str:
     """The file that an element of a VRT of this name tells, to be opened from anywhere."""
     file = element.text or ""
     relative = element.get("relativeToVRT", element.get("relativetoVRT", "0")) == "1"
-    # What is given as text lies in the working folder.
+    # Names in a VRT that is given as text start in the working folder.
     beside = relative and not name.lstrip().startswith("<")
     return os.path.join(os.path.dirname(name), file) if beside else file
 
@@ -161,7 +161,7 @@ def _add_source(parent: ET.Element, source: VrtSource) -> None:
         ET.SubElement(element, "LUT").text = source.lut
 
 
-# What rasters that are made of others may not do.
+# Restrictions of rasters that are made of others.
 
 _WORDS = {
     "STACTA": "which name their tiles by a pattern",
@@ -177,16 +177,16 @@ _LABELS = {
     "ISIS3": rb"\^\w+\s*=[^\r\n]*[/\\]",
     "ERS": rb"DataFile\s*=[^\r\n]*[/\\]",
 }
-"""Headers that may show the bytes of any file, by driver, and how one names a file elsewhere."""
+"""Headers that may show the bytes of any file, by driver, and the pattern of a file elsewhere."""
 
 _HINTS = (
     *(b"<VRTDataset", b"<GDALTileIndexDataset", b"<MRF_META", b"Product_Observational"),
     *(b"PDS_VERSION_ID", b"IsisCube", b"DatasetHeader Begin", b"stac_version"),
 )
-"""What stands in the beginning of files that may name others."""
+"""First bytes of files that may name others."""
 
 _INDEX = ".gti."
-"""What the names of tile indexes hold that GDAL opens as rasters (``scene.gti.gpkg``)."""
+"""Part of the names of tile indexes that GDAL opens as rasters (``scene.gti.gpkg``)."""
 
 
 def check_sources(dataset: rasterio.DatasetReader, label: str) -> None:
@@ -235,7 +235,7 @@ class _Named:
         return cls(driver, "", header, files)
 
     def check(self, label: str) -> None:
-        """Raise ``InputError`` for what may not be."""
+        """Raise ``InputError`` for what is not allowed."""
         if "VRTRawRasterBand" in self.text:
             raise InputError(
                 f"{label} has or names a VRT with a raw band (VRTRawRasterBand), which shows the"
@@ -293,7 +293,7 @@ def index_tiles(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
     for table in _tables(place, layer):
         location = next((c for c in table if c.lower() == (field or "location").lower()), None)
         for column in table.columns:
-            # GDAL may be told by the index's own metadata to read another column than this one.
+            # The index's own metadata may name another column than this one.
             for value in dict.fromkeys(v for v in table[column].tolist() if isinstance(v, str)):
                 found = next((p for p in _placed(value, folders) if os.path.exists(p)), None)
                 if found is None and column == location and not _is_no_path(value):
@@ -322,7 +322,7 @@ def _placed(name: str, folders: Sequence[str]) -> Iterator[str]:
 
 
 def _is_no_path(name: str) -> bool:
-    """Whether GDAL opens what has this name by other means than as a file on disk."""
+    """Whether GDAL opens this name by other means than as a file on disk."""
     return name.startswith(("/vsi", "<")) or ":" in name[2:]
 
 
@@ -342,7 +342,7 @@ def _opened(name: str) -> _Named | None:
         with rasterio.open(name) as dataset:
             return _Named.of(dataset)
     except (RasterioError, OSError, ValueError):
-        return None  # what cannot be opened shows nothing
+        return None  # a file that cannot be opened shows nothing
 
 
 def _beginning(name: str, count: int) -> bytes:

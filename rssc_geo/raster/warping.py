@@ -36,7 +36,7 @@ class Warp:
 
     def over(self, dataset: rasterio.DatasetReader) -> WarpedVRT:
         """The warped raster over an open dataset, which must stay open as long."""
-        # Named, since a file may also store a geotransform that says nothing.
+        # Named, since a file may also store a meaningless geotransform.
         extra = {"METHOD": "GCP_POLYNOMIAL"}
         if self.rpc_height_m is not None:
             extra = {"METHOD": "RPC", "RPC_HEIGHT": repr(self.rpc_height_m)}
@@ -71,14 +71,14 @@ class Onto:
 
     @property
     def adds_alpha(self) -> bool:
-        """Whether a band behind the raster's own tells which pixels are valid."""
+        """Whether a band after the raster's own holds the mask."""
         return self.mask_rule.mask_band is None and self._nodata is None
 
     @property
     def _nodata(self) -> float | None:
         if self.mask_rule.nodata is not None:
             return self.mask_rule.nodata[0]
-        # Else a pixel that is not a number would spoil those around it.
+        # Otherwise NaN would spread to the pixels around it.
         return math.nan if self.mask_rule.nan and not self.mask_rule.dataset_mask else None
 
     def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedVRT:
@@ -110,12 +110,12 @@ def warp_of(
     ----------
     dataset, path : the open raster, and its name in messages
     nodata : counts as nodata instead of the raster's own value, if given
-    assume_crs : CRS of control points that say none or a wrong one
+    assume_crs : CRS of control points that have none or a wrong one
 
     Raises
     ------
     GeoreferenceError
-        Where nothing says where the raster lies, or in which CRS its control points are.
+        Where the raster is not georeferenced, or its control points have no CRS.
     """
     if not dataset.transform.is_identity:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from rssc_geo.reports.page import render
 
-_SIDE, _MATRIX_LEFT, _MATRIX_TOP = 56, 190, 130  # a cell; room for names
+_SIDE, _MATRIX_LEFT, _MATRIX_TOP = 56, 190, 130  # a cell; width of names
 _PLOT_WIDTH, _PLOT_LEFT, _PLOT_ROW, _PLOT_FOOT = 760, 190, 26, 26
 _TICKS = 5
 _RIGHT, _WRONG = (34, 139, 74), (203, 60, 48)
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 def write_assessment_page(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the page of what ``AccuracyAssessment.as_dict`` tells.
+    """Write the page of the data of ``AccuracyAssessment.as_dict``.
 
     Raises ``OSError`` where it cannot be written.
     """
@@ -67,7 +67,7 @@ def _map(found: Row) -> dict[str, Any]:
 
 
 def _plot(classes: Sequence[Row]) -> dict[str, Any]:
-    """Where the marks of the area plot lie."""
+    """Positions of the marks of the area plot."""
     tops = [max(row["area_m2"]["high"] or 0, row["map_area_m2"]) for row in classes]
     step = _round_step(max([*tops, 1.0]) / 1e4 / _TICKS)
     width = _PLOT_WIDTH - _PLOT_LEFT - 20
@@ -103,7 +103,7 @@ def _plot(classes: Sequence[Row]) -> dict[str, Any]:
 
 
 def _matrix(matrix: Row, names: Sequence[str]) -> dict[str, Any]:
-    """Where the cells of the error matrix lie, and their colors."""
+    """Positions and colors of the cells of the error matrix."""
     cells = []
     for i, (counts, shares) in enumerate(zip(matrix["units"], matrix["shares"], strict=True)):
         whole = sum(counts) or 1
@@ -148,7 +148,7 @@ def _round_step(least: float) -> float:
 
 
 def _percent(estimate: Row) -> str:
-    """``88.0 ± 7.4 %``; a dash where the sample cannot tell."""
+    """``88.0 ± 7.4 %``; a dash where the sample is too small."""
     return _with_half(estimate, 100, "%", 1)
 
 

@@ -21,12 +21,12 @@ from rssc_geo.reports.report import Sheet, class_paths, jpeg
 _SIDE, _PATCH_SIDE = 1200, 220  # pixels of the pictures' longer sides
 _LARGEST = 12
 _AROUND = 0.5
-"""Of a region's longer side, shown around it; at least a tile is shown."""
+"""Share of a region's longer side that is shown around it; at least a tile is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """What the page tells.
+    """Contents of the page.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class ChangePage:
     plans : of the scenes, by date; none for maps, of which no pictures are known
     uncompared_m2 : of the first date, without data at a later one
     adjusted : by transition, the adjusted area in words; empty without a reference
-    facts : what a reader asks about the making, by label
-    warnings : what the user should know
+    facts : provenance, by label
+    warnings : for the user
     """
 
     cells: ChangedCells
@@ -106,7 +106,7 @@ def write_change_page(path: Path, page: ChangePage) -> Path:
 
 
 def _map(plan: Plan, cells: ChangedCells) -> dict[str, Any]:
-    """What the SVG map of a date needs: its picture, and the outlines of what changed."""
+    """Data of the SVG map of a date: its picture, and the outlines of changes."""
     scene = plan.scene
     sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
     overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet

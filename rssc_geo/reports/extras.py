@@ -1,6 +1,6 @@
-"""What is made beside a map once it is in place: a picture, a layer to review, a page, a table.
+"""Files made beside a finished map: a picture, a layer to review, a page, a table.
 
-None of it can harm the map.
+Their errors never affect the map.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Extras:
-    """What is asked for beside the map of a scene; checked when made, written when the map is done.
+    """The files asked for beside the map of a scene; checked when made, written after the map.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Extras:
     target : of the map
     plan : of the scene
 
-    Raises ``UsageError`` and ``OutputError`` for what could not be written at the end.
+    Raises ``UsageError`` and ``OutputError`` for files that could not be written at the end.
     """
 
     def __init__(self, options: SceneOptions, target: OutputTarget, plan: Plan) -> None:
@@ -57,7 +57,7 @@ class Extras:
                 self._check(option, Path(path))
         if options.zones is not None:
             if self._areas is None:
-                raise UsageError("--zones needs --areas, the table that tells of them")
+                raise UsageError("--zones needs --areas, the table that has them")
             read_zones(options.zones, target.crs or plan.scene.crs, field=options.zone_field)
             self._zones = options.zones, options.zone_field
         if self._review is not None:
@@ -68,11 +68,11 @@ class Extras:
             self._item = MapItem(Path(options.stac_item), target, plan)
 
     def write(self, summary: LandUseSummary, run: SceneRun) -> list[Path]:
-        """Make all that can be made of the finished map, and end its run.
+        """Write all files that can be made of the finished map, and end its run.
 
-        Returns the files that belong to the results. A run that is killed here is gone on with by
-        the same command. Raises ``OutputError`` that says what is missing, and that the map is
-        complete.
+        Returns the files that belong to the results. A run that is killed here is continued by the
+        same command. Raises ``OutputError`` that names the missing files, and states that the map
+        is complete.
         """
         files, missing = [], []
         for name, make in self._tasks(summary, run.spec).items():
@@ -87,13 +87,13 @@ class Extras:
         run.discard()
         if missing:
             raise OutputError(
-                f"{self._target.path} is complete, but {' and '.join(missing)}: mend that, then"
-                " make all anew with --overwrite"
+                f"{self._target.path} is complete, but {' and '.join(missing)}: fix that, then"
+                " run again with --overwrite"
             )
         return files
 
     def _tasks(self, summary: LandUseSummary, spec: PredictorSpec) -> dict[str, Callable[[], Path]]:
-        """What makes each, by what people call it."""
+        """The function that makes each, by its name in messages."""
         tasks: dict[str, Callable[[], Path]] = {}
         plan, target = self._plan, self._target
         if self._preview is not None:
@@ -119,12 +119,12 @@ class Extras:
             )
         if self._areas is not None:
             tasks["the table of areas"] = partial(self._write_areas, Path(self._areas))
-        if self._item is not None:  # last: it tells of the others
+        if self._item is not None:  # last: it links the others
             tasks["the STAC item"] = partial(self._item.write, summary, spec, self._beside())
         return tasks
 
     def _beside(self) -> dict[str, Path]:
-        """The files that are made beside the map, by what they are."""
+        """The files that are made beside the map, by type."""
         named = {"preview": self._preview, "report": self._report, "areas": self._areas}
         return {name: Path(path) for name, path in named.items() if path is not None}
 
@@ -149,9 +149,9 @@ class Extras:
 
 
 def _reason(error: BaseException) -> str:
-    """Why, without an ``OutputError``'s own words on how to go on.
+    """The reason, without an ``OutputError``'s advice on how to continue.
 
-    Those are about a map that is not there yet.
+    That advice is for a map that does not exist yet.
     """
     if isinstance(error, OutputError) and error.__cause__ is not None:
         error = error.__cause__

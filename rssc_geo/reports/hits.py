@@ -20,12 +20,12 @@ from rssc_geo.reports.report import jpeg
 
 _SIDE = 240  # pixels of a picture's longer side
 _AROUND = 1.0
-"""Of a cell's sides, shown on each side of it."""
+"""Multiple of a cell's sides that is shown on each side of it."""
 _MAP_WIDTH = 1000.0
 _MARGIN = 0.08
-"""Of the map's longer side, around the cells."""
+"""Share of the map's longer side around the cells."""
 _LEAST_DEGREES = 0.01
-"""Cells nearer to each other than that are shown with so much ground around them."""
+"""Least extent of the map, in degrees, for cells that are close to each other."""
 _FLATTEST, _STEEPEST = 0.25, 0.7  # height of the map, by its width
 
 
@@ -42,13 +42,13 @@ class HitPicture:
 
 @dataclass(frozen=True, slots=True)
 class HitSheet:
-    """What the sheet tells.
+    """Contents of the sheet.
 
     Attributes
     ----------
-    asked : what was looked for, by label
+    asked : the query, by label
     hits : the rows of the layer ``hits``, the best first
-    pictures : by rank; none of a cell whose raster is not there any more
+    pictures : by rank; none of a cell whose raster no longer exists
     searched : how many cells might have been found
     classes : names, titles, colors
     """
@@ -116,7 +116,7 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
 
 
 def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where the cells are, degrees of longitude as long as they are in the middle of the map."""
+    """The map of the cells, with degrees of longitude scaled as in the middle of the map."""
     lon, lat = np.array([middle_of(hit[GEOMETRY]) for hit in hits]).T
     center = (lon.min() + lon.max()) / 2, (lat.min() + lat.max()) / 2
     shrink = max(0.01, math.cos(math.radians(center[1])))

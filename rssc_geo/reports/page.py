@@ -1,7 +1,6 @@
-"""Pages of HTML from the templates, with everything in them and what people wrote escaped.
+"""HTML pages from the templates, self-contained and with all texts escaped.
 
-A content security policy forbids a page to ask any network for anything, and lets no script run but
-its own.
+A content security policy forbids all network requests of a page, and all scripts but its own.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def render(
 
 
 def check_page(path: Path, *, option: str, overwrite: bool) -> None:
-    """Refuse before the work starts a page that could not be written at its end.
+    """Refuse, before the work starts, a page that could not be written at the end.
 
     Raises ``UsageError`` for another suffix, ``OutputError`` for a file that is in the way.
     """

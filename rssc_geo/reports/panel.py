@@ -1,4 +1,4 @@
-"""The picture that explains a cell: its tile, what spoke for its class, and the words."""
+"""The picture that explains a cell: its tile, the evidence for its class, and the words."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _FAINT = (96, 104, 112)
 _SIDE, _TEXT = 440, 23
 _LINE, _WORD_HEIGHT, _WORD_PAD, _WORD_GAP = 44, 36, 8, 5
 _SWATCH = 30
-_BAR_SHARE = 0.4  # of a picture's width, at most
-# Orange and blue: told apart with any color vision.
+_BAR_SHARE = 0.4  # longest text, as a share of a picture's width
+# Orange and blue: distinguishable with any color vision.
 FOR, AGAINST, LOOK = (230, 97, 1), (33, 102, 172), (123, 50, 148)
 _OPACITY = 0.8  # where a map is strongest
 _GRAY = 0.85  # of the picture below a map, so that its colors are not taken for the map's
-_FAINTEST = 0.05  # share of the strongest word: fainter ones stay white
+_FAINTEST = 0.05  # share of the strongest word: weaker ones stay white
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """What a picture shows.
+    """Contents of a picture.
 
     Attributes
     ----------
-    pixels, mask : uint8 (H, W, 3) and bool (H, W), True = valid: the tile as the network saw it
+    pixels, mask : uint8 (H, W, 3) and bool (H, W), True = valid: the tile as input of the network
     metres_a_pixel : of it, across
     cell : (top, left, bottom, right) in these pixels, None where it is the whole tile
     evidence, attention : float (H, W); attention is None where there is none
@@ -172,7 +172,7 @@ def _outline(
     corner: tuple[int, int],
     scale: float,
 ) -> None:
-    """The cell in its tile, in white on black, seen on any ground."""
+    """The cell in its tile, in white on black, visible on any ground."""
     if cell is None:
         return
     top, left, bottom, right = (value * scale for value in cell)
@@ -203,7 +203,7 @@ def _wrapped(words: Sequence[str], room: int) -> list[list[int]]:
 def _write_words(
     draw: ImageDraw.ImageDraw, words: Sequence[tuple[str, float]], lines: list[list[int]], *, y: int
 ) -> None:
-    """The words on a ground of their effect's color, the deeper the stronger."""
+    """The words on a background of their effect's color, the darker the stronger."""
     font = page_font(_TEXT)
     strongest = max((abs(effect) for _, effect in words), default=0.0)
     room = draw.im.size[0] - 2 * MARGIN - 2 * _WORD_PAD

@@ -42,7 +42,7 @@ _COLUMN = 230, 480  # of the legend, at least and at most
 _INDENT = 20  # of a group's classes
 _MANY = 25  # classes, from which on those of a share under _SMALL are one line
 _SMALL = 0.005
-_SHARE = 80  # room for a percentage
+_SHARE = 80  # width of a percentage
 _NARROWEST = 660
 _BAR_SHARE = 0.3  # of the panel's width, at most
 
@@ -247,7 +247,7 @@ def _blocks(
 ) -> list[list[_Line]]:
     """The legend's lines: groups over their classes, the largest first, and classes alone.
 
-    Of many classes the small ones are put together.
+    Of many classes the small ones are combined.
     """
     cell_area = np.outer(np.diff(grid.row_edges()), np.diff(grid.col_edges()))
     found = class_grid >= 0
@@ -333,7 +333,7 @@ def _compose(
 
 
 def length_label(metres: float) -> str:
-    """A length for people: ``85 cm``, ``850 m``, ``8.5 km``, ``85 km``."""
+    """A length as text: ``85 cm``, ``850 m``, ``8.5 km``, ``85 km``."""
     if metres >= 1000:
         return f"{_rounded(metres / 1000)} km"
     if metres >= 1:

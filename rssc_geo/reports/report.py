@@ -1,7 +1,7 @@
 """The report of a run: one HTML page with the map, areas, confidence, patches and provenance.
 
-The page holds everything it shows. Without scripts it is still complete; they only add zooming and
-switching classes. What it says stands in ``templates/report.html``.
+The page is self-contained. Without scripts it is still complete; they only add zooming and
+switching classes. Its texts are in ``templates/report.html``.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _MAP_CELLS = 250_000  # drawn at most: of a finer grid every k-th cell is shown,
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one pass over all cells finds.
+    """Results of one pass over all cells.
 
-    ``histogram`` int (BINS,) by confidence from 0 to 1; tables of the surest cells of each class
-    and of the least certain ones.
+    ``histogram`` int (BINS,) by confidence from 0 to 1; tables of the most confident cells of each
+    class and of the least confident ones.
     """
 
     histogram: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Sheet:
     """The sheet of the map, north up.
 
     ``to_sheet`` turns (pixel column, pixel row) into its units, so that rotated and south-up
-    rasters lie right without being resampled; ``size`` (width, height) in units.
+    rasters are shown correctly without resampling; ``size`` (width, height) in units.
     """
 
     to_sheet: Affine
@@ -160,7 +160,7 @@ def write_report(
 
 
 def _facts(plan: Plan, spec: PredictorSpec, output: Path) -> dict[str, str]:
-    """What a reader asks about the making, by label."""
+    """The provenance, by label."""
     run, scene, card = describe_run(plan, spec.card), plan.scene, spec.card
     scaling = plan.radiometry
     ranges = ", ".join(
@@ -249,7 +249,7 @@ def _surest(cells: pa.Table) -> pa.Table:
 
 
 def _spread(sure: pa.Table, index: int, grid: TileGrid) -> pa.Table:
-    """Examples of a class that lie far from each other, from its surest cells; the surest first."""
+    """Distant examples of a class, from its most confident cells; the most confident first."""
     cells = sure.filter(pa.array(sure.column("class_id").to_numpy() == index))
     places = np.stack([cells.column(name).to_numpy() for name in ("row", "col")], axis=1)
     places = places * np.array(grid.cell_size, float)
@@ -284,7 +284,7 @@ def _patches(
     plan: Plan,
     sheet: Sheet,
 ) -> list[dict[str, Any]]:
-    """Cells to look at: what the model says, their pixels, their place on the sheet.
+    """Cells to look at: the model's results, their pixels, their place on the sheet.
 
     ``titles`` of the classes by their names.
     """
@@ -304,7 +304,7 @@ def _patches(
 def _map(
     plan: Plan, sheet: Sheet, shown: ShownClasses, classes: Sequence[SceneClass]
 ) -> dict[str, Any]:
-    """What the SVG map needs: the scene's picture in the raster's pixels, and one path a class.
+    """Data of the SVG map: the scene's picture in the raster's pixels, and one path a class.
 
     ``matrix`` turns pixels into the sheet's units, ``shown_matrix`` what paths are in into pixels.
     """
@@ -357,7 +357,7 @@ def _ring(ring: shapely.LinearRing) -> str:
 
 
 def _chart(histogram: NDArray[np.int64]) -> dict[str, Any]:
-    """Bars of the histogram in the colors of the confidence style, and two shares to remember."""
+    """Bars of the histogram in the colors of the confidence style, and two shares."""
     width, height, left, below = _CHART
     most, cells = max(int(histogram.max()), 1), max(int(histogram.sum()), 1)
     step, base = (width - left) / BINS, height - below

@@ -1,13 +1,12 @@
-"""Which cells a person should look at next: uncertain ones that differ from each other.
+"""The cells most worth labeling next: uncertain ones that differ from each other.
 
-The rule is of two known parts, both without chance. *Margin sampling* (Scheffer, Decomain and
-Wrobel, Active Hidden Markov Models for Information Extraction, IDA 2001) asks where the two most
-probable classes are closest. Alone it asks the same question again and again, so the cells of small
+The rule combines two known methods, both deterministic. *Margin sampling* (Scheffer, Decomain and
+Wrobel, Active Hidden Markov Models for Information Extraction, IDA 2001) takes cells whose two most
+probable classes are closest. Alone it selects similar cells repeatedly, so the cells of small
 margin are only the pool, as in Cluster-Margin (Citovsky et al., Batch Active Learning at Scale,
-NeurIPS 2021). From the pool cells are picked one by one, each the one with the most to tell: its
-uncertainty times its distance from what was picked before, the farthest-first order of k-center
-selection (Sener and Savarese, Active Learning for Convolutional Neural Networks: A Core-Set
-Approach, ICLR 2018).
+NeurIPS 2021). From the pool cells are picked one by one, each the one with the largest uncertainty
+times distance from those picked before, the farthest-first order of k-center selection (Sener and
+Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach, ICLR 2018).
 """
 
 from __future__ import annotations
@@ -59,11 +58,11 @@ REVIEW_FIELDS: tuple[Field, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """What is known of n cells.
+    """Data of n cells.
 
     Attributes
     ----------
-    first, second : (n,), the two most probable classes, as any values that tell classes apart
+    first, second : (n,), the two most probable classes, as any distinct values
     confidence : (n,), the probability of the first
     margin : (n,), how much that of the second is below it
     places : (n, 2), where they lie, in units of the scene's diagonal
@@ -132,7 +131,7 @@ def farthest_first(
 
 
 def check_review(target: OutputTarget, count: int) -> None:
-    """Refuse before the work starts what could not be written at its end."""
+    """Refuse, before the work starts, a review that could not be written at the end."""
     if count < 1:
         raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
     path = _review_path(target)
@@ -176,7 +175,7 @@ def add_review(
 def least_certain(cells: pa.Table, count: int) -> pa.Table:
     """The pool from which ``count`` cells are chosen: those of the smallest margins.
 
-    By place among equals: the order in a file, which differs between formats, has no say.
+    Of equals by place: the order in a file differs between formats.
     """
     order = np.lexsort([cells.column(name).to_numpy() for name in ("col", "row", "margin")])
     return cells.take(order[: POOL_FACTOR * count])
@@ -211,7 +210,7 @@ def _reason(cell: Mapping[str, object], titles: Mapping[str, str]) -> str:
 
 
 def _review_path(target: OutputTarget) -> Path:
-    """Where the review of a map goes: into it, or for one-layer formats to ``x_review.ext``."""
+    """The path of a map's review: the map itself, or for one-layer formats ``x_review.ext``."""
     return target.format.layer_path(target.path, "review")
 
 

@@ -1,8 +1,8 @@
 """A map as an item of a SpatioTemporal Asset Catalog (STAC 1.1, https://stacspec.org).
 
-Its classes are told by the classification extension, its making by the processing extension and its
-place by the projection extension. What these have no field for, the model with the hashes of its
-weights and all that decided about the map, stands in ``rssc_geo:`` fields.
+Its classes are described by the classification extension, its provenance by the processing
+extension and its place by the projection extension. Properties without a standard field, such as
+the model with the hashes of its weights and the options, are in ``rssc_geo:`` fields.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ _BESIDE = {
     "areas": ("text/csv", "Areas of the classes", "metadata"),
 }
 _EDGE_PARTS = 16
-"""Parts of an edge of the footprint, so that one that is bent in degrees lies where it is."""
+"""Parts of an edge of the footprint, since edges may be curved in degrees."""
 
 _DIGITS = 7
-"""Of degrees: a centimetre."""
+"""Decimals of degrees: a centimetre."""
 
 
 class MapItem:
-    """The item of a map: checked when made, written when the map is done.
+    """The item of a map: checked when made, written after the map.
 
     Parameters
     ----------
     path : .json, in the folder from which the map's files are linked
     target, plan : of the map
 
-    Raises ``UsageError`` for a scene of which nothing tells when it was taken, and for a file that
-    is not named as JSON; ``OutputError`` for a file that is in the way.
+    Raises ``UsageError`` for a scene without a date, and for a file that is not named as JSON;
+    ``OutputError`` for an existing file.
     """
 
     def __init__(self, path: Path, target: OutputTarget, plan: Plan) -> None:
@@ -79,8 +79,8 @@ class MapItem:
         date = target.date or acquired(plan.scene)
         if date is None:
             raise UsageError(
-                f"--stac-item: an item tells when its scene was taken, and the tags of"
-                f" {plan.scene.name} do not; give --date"
+                f"--stac-item: an item needs the date of its scene, and the tags of"
+                f" {plan.scene.name} have none; give --date"
             )
         self._path, self._target, self._plan, self._date = path, target, plan, date
 
@@ -89,7 +89,7 @@ class MapItem:
     ) -> Path:
         """Write it; its path.
 
-        ``beside``: what else was made of the map: ``preview``, ``report``, ``areas``. Raises
+        ``beside``: other files made of the map: ``preview``, ``report``, ``areas``. Raises
         ``InputError`` for a class raster that cannot be read, ``OutputError`` where the item cannot
         be written.
         """
@@ -139,7 +139,7 @@ class MapItem:
     def _assets(
         self, classes: Sequence[Mapping[str, Any]], beside: Mapping[str, Path]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What was made, by key."""
+        """The assets, by key."""
         target, legend = self._target, {"classification:classes": classes}
         for path in target.layer_paths:
             key = "map" if path == target.path else "cells"
@@ -151,7 +151,7 @@ class MapItem:
             kind = FORMATS[".parquet"].media_type
             yield "embeddings", self._asset(target.embeddings, kind, "Embeddings", "data")
         for key, told in _BESIDE.items():
-            if key in beside and beside[key].exists():  # else it could not be made, which is told
+            if key in beside and beside[key].exists():  # else it failed, which is reported
                 yield key, self._asset(beside[key], *told)
 
     def _asset(self, path: Path, kind: str, title: str, role: str) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class _Footprint:
         west, east = parts[:, 0], parts[:, 2]
         at_west, at_east = west <= -180, east >= 180
         if at_west.any() and at_east.any() and not (at_west & at_east).any():
-            # One ground on both sides of the antimeridian: its west lies in the east.
+            # An area on both sides of the antimeridian: its west has the larger longitude.
             west, east = west[~at_west], east[~at_east]
         _, south, _, north = shapely.total_bounds(rounded)
         return {

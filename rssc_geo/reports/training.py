@@ -1,4 +1,4 @@
-"""The page of a model that was trained on labeled polygons: how right it is, and where not."""
+"""The page of a model that was trained on labeled polygons: its accuracy and its confusions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DARK = 0.55
 
 
 def write_training_page(path: Path, card: ModelCard, values: Mapping[str, Any]) -> None:
-    """Write the page of what ``TrainOnPolygonsResult.as_dict`` tells.
+    """Write the page of the data of ``TrainOnPolygonsResult.as_dict``.
 
     Raises ``OutputError`` where it cannot be written.
     """

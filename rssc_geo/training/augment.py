@@ -1,4 +1,4 @@
-"""Changes of pictures taken from above: to learn from, and to measure what real rasters cost.
+"""Augmentation of pictures from above for training, and corruptions to measure robustness.
 
 There is no up, and ground sampling, light and processing vary.
 """
@@ -46,7 +46,7 @@ def augment(
     """Randomly turned, scaled, tinted, blurred, hazy and compressed copies of ``images``.
 
     Each is turned by any angle (half of them by a multiple of 90° only) and mirrored; a closer view
-    is taken anywhere in the picture.
+    may be taken anywhere in the picture.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ def augment(
     size : pixels a side of the copies
     zoom : smallest and largest footprint seen, as a share of the picture's side, of all or of each
         picture, ``(B,)``. Over 1 the picture is mirrored at its border
-    light : how strong the changes of light, color and haze are; 1 is strong, 0 none. Brightness
-        alone changes as much at any strength above 0: what is dark is not water by that
+    light : strength of the changes of light, color and haze; 1 is strong, 0 none. Brightness
+        changes equally at any strength above 0, so that darkness alone does not indicate water
 
     Returns the copies, float ``(B, 3, size, size)`` in [0, 1], and ``(B,)``, the share of the
     picture's area that each shows.
@@ -71,13 +71,13 @@ def stretched(
 ) -> torch.Tensor:
     """Some of the images with their values stretched, as viewers and tile servers render scenes.
 
-    The 2nd to 98th percentile of the image and three others of its kind, of each band or of all
+    The 2nd to 98th percentile of the image and three others of its class, of each band or of all
     bands alike, go to 0 and 1; the result is mixed with the image as it was.
 
     Parameters
     ----------
     images : float ``(B, 3, H, W)`` in [0, 1]
-    scenes : int64 ``(B,)``, what kind of scene each may be a part of
+    scenes : int64 ``(B,)``, the class of scene that each may be a part of
     generator : of all random choices
     share : of the images that are stretched
     """
@@ -207,7 +207,7 @@ Corruption = Callable[[Pixels], Pixels]
 
 
 def all_corruptions() -> dict[str, Corruption]:
-    """Functions of uint8 (B, H, W, 3) that give the same shape, by what they do.
+    """Functions of uint8 (B, H, W, 3) that return the same shape, by their description.
 
     A footprint of 1/2 is the picture's center enlarged; one of 2 shows the picture at half its
     size, its surroundings mirrored. "coarser" keeps the footprint and loses detail.
@@ -241,7 +241,7 @@ def _values(values: NDArray[np.floating]) -> Pixels:
 
 
 def _jpeg(picture: Pixels, quality: int) -> Pixels:
-    """A picture (H, W, 3) as it comes back from a JPEG."""
+    """A picture (H, W, 3) after JPEG compression."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
     with Image.open(file) as image:
@@ -272,7 +272,7 @@ def _noise(pixels: Pixels) -> Pixels:
 def _footprint(pixels: Pixels, share: float, *, degrees: float = 0) -> Pixels:
     angle = np.deg2rad(degrees)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    if share > 1:  # sampled from a smoothed picture, as an overview would be
+    if share > 1:  # sampled from a smoothed picture, like an overview
         images = F.interpolate(images, scale_factor=1 / share, mode="area")
     turn = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]
     theta = torch.tensor(turn).float() * share

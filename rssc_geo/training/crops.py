@@ -19,7 +19,7 @@ from rssc_geo.training.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """B crops and what is known of them.
+    """B crops with their labels.
 
     Attributes
     ----------
@@ -38,21 +38,21 @@ class Crops:
 class CropSampler:
     """Draws batches of crops from pictures and from windows in them.
 
-    Pictures of textures are seen from much closer by than others, which keep their name only as a
-    whole. Pictures of several data sets are drawn so that each label comes as often as any other.
+    Pictures of textures are cropped much closer than others, whose label holds only for the whole.
+    Pictures of several data sets are drawn so that each label is equally frequent.
 
     Parameters
     ----------
     data : all pictures
     rows : those that are drawn from
     windows : windows in them
-    recipe : how
+    recipe : the settings
     batch_size : crops a batch
     generator : of all random choices
 
     Attributes
     ----------
-    legend : what the labels of crops say: those of ``data``, then those of the windows
+    legend : of the labels of crops: those of ``data``, then those of the windows
     steps : batches an epoch
     """
 
@@ -78,9 +78,9 @@ class CropSampler:
         self._set_of = np.unique(np.array(sets), return_inverse=True)[1]
 
     def batches(self, size: int) -> Iterator[Crops]:
-        """An epoch of crops of ``size`` pixels a side; each batch is made when it is due.
+        """An epoch of crops of ``size`` pixels a side; each batch is made when it is needed.
 
-        Of one data set each picture comes once, but for those that do not fill a batch.
+        Of one data set each picture is used once, except those that do not fill a batch.
         """
         pictures = self._batch_size - self._count
         wanted = self.steps * pictures
@@ -119,7 +119,7 @@ class CropSampler:
     def _from_afar(
         self, images: torch.Tensor, texture: torch.Tensor, closest: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Some textures made as coarse as they look from far away, and each picture's zoom."""
+        """Some textures reduced as if seen from far away, and each picture's zoom."""
         recipe, generator = self._recipe, self._generator
         widest = torch.full((len(images),), recipe.widest)
         chosen = texture & (torch.rand(len(images), generator=generator) < recipe.wide)
@@ -136,7 +136,7 @@ class CropSampler:
         return images, (closest, widest)
 
     def _window_chances(self) -> torch.Tensor:
-        """``(M,)``: textures come by their shares, and the pictures' labels alike in each."""
+        """``(M,)``: textures are drawn by their shares, the pictures' labels equally in each."""
         windows, labels = self._windows, self._data.labels[self._windows.rows]
         shares = np.array([texture.share for texture in windows.textures])
         pairs = np.stack([windows.kinds, labels])

@@ -42,7 +42,7 @@ class SceneImages:
     labels : int64 ``(N,)``, places in ``legend.labels``
     names : path of each image below the data set's folder; of several sets, the set's name first
     legend : which classes each label allows
-    captions : the sentences that people wrote for each image
+    captions : the human sentences for each image
     """
 
     pixels: NDArray[np.uint8]
@@ -191,7 +191,7 @@ def data_sets(dataset: DataSets) -> list[str | Path]:
 
 
 def check_data_sets(folders: Sequence[str | Path], taxonomy: str | Path | None) -> None:
-    """Refuse data sets and a taxonomy that do not fit together, from the folders' names alone.
+    """Refuse data sets and a taxonomy that do not match, from the folders' names alone.
 
     Raises ``InputError`` as :func:`load_data_sets` does, ``UsageError`` for no folder at all.
     """
@@ -212,14 +212,14 @@ def load_data_sets(
 
     Parameters
     ----------
-    folders : each as for :func:`load_image_folder`; a data set is called as its folder
+    folders : each as for :func:`load_image_folder`; a data set has the name of its folder
     size : as for ``load_image_folder``
-    taxonomy : file that says which classes the labels of each data set allow (docs/training.md);
+    taxonomy : file that states which classes the labels of each data set allow (docs/training.md);
         None: each label is a class, and equal names of several data sets are one class
     captions : as for ``load_image_folder``, for a single folder
 
     Raises ``InputError`` as ``load_image_folder`` does, where two folders have one name, and where
-    the taxonomy is wrong or does not fit.
+    the taxonomy is invalid or does not match.
     """
     folders = list(folders)
     if taxonomy is None and len(folders) == 1:
@@ -337,7 +337,7 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
 
 
 def check_shares(val: float, test: float) -> None:
-    """Refuse with ``InputError`` shares that leave nothing to validate with or to train on."""
+    """Refuse with ``InputError`` shares that leave nothing for validation or training."""
     if val <= 0 or test < 0 or val + test >= 1:
         raise InputError(
             f"validation share {val:g} and test share {test:g} must be above 0 and leave something"
@@ -352,8 +352,8 @@ def stratified_split(
 
     ``val`` and ``test`` are shares; each part has an image of every label, at the cost of ``test``
     first where images are few. A data set is divided the same alone and beside others. Images that
-    are equal pixel by pixel always go to ``train``, so that no pair sits on both sides; they are
-    named in a warning. Raises ``InputError`` when the shares leave nothing to train on.
+    are equal pixel by pixel always go to ``train``, so that no pair is split; they are named in a
+    warning. Raises ``InputError`` when the shares leave nothing to train on.
     """
     check_shares(val, test)
     repeated = _repeated(data)

@@ -1,8 +1,8 @@
 """Train the whole network, encoders included, on pictures and captions: one processor or many GPUs.
 
 Under ``torchrun`` or ``accelerate launch`` each process takes its share of every batch. After each
-epoch the work folder holds all that is needed to go on, and the weights of the epoch best on the
-validation part. The test part is looked at once.
+epoch the work folder holds everything needed to continue, and the weights of the epoch best on the
+validation part. The test part is evaluated once.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class _EndToEndTask(Task[Batch]):
         self.steps = math.ceil(len(split["train"]) / self._batch_size)
 
     def train_mode(self) -> None:
-        """Training mode, but for parts that do not learn."""
+        """Training mode, except for frozen parts."""
         train_mode(self.parallel)
 
     def batches(self, epoch: int) -> Iterable[Batch]:
@@ -284,7 +284,7 @@ class _Batches(Dataset[Batch]):
             for row, without in zip(rows.tolist(), silent.tolist(), strict=True)
         ]
         ids, mask = self._model.tokenize(texts)
-        if recipe.compile:  # one shape, so that it is compiled once
+        if recipe.compile:  # one shape, so that the network is compiled once
             room = (0, card.max_tokens - ids.shape[1])
             ids, mask = F.pad(ids, room), F.pad(mask, room)
         labels = torch.from_numpy(data.labels[rows])
@@ -292,7 +292,7 @@ class _Batches(Dataset[Batch]):
 
 
 def _accelerator(recipe: EndToEndRecipe, device: torch.device) -> Any:
-    """Accelerate's view of the processes there are: one, or those of ``accelerate launch``."""
+    """Accelerate's view of the processes: one, or those of ``accelerate launch``."""
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs
     except ImportError:
@@ -315,8 +315,7 @@ def _check_captions(card: ModelCard, data: SceneImages) -> None:
     without = [n for n, texts in zip(data.names, data.captions, strict=True) if not any(texts)]
     if len(without) == len(data.names):
         raise InputError(
-            "no picture has a caption, and this network is there to read them: give --captions"
-            " FILE.jsonl"
+            "no picture has a caption, and this network needs them: give --captions FILE.jsonl"
         )
     if without and card.needs_captions:
         raise InputError(
@@ -340,7 +339,7 @@ def _schedule(
     return warmup_cosine(optimizer, warmup=steps, steps=recipe.epochs * steps)
 
 
-# Which layers of the encoders learn, and how their memory is kept small.
+# Trainable layers of the encoders, and saving memory.
 
 
 def _choose_layers(network: DualAttentionClassifier, recipe: EndToEndRecipe) -> None:
@@ -351,7 +350,7 @@ def _choose_layers(network: DualAttentionClassifier, recipe: EndToEndRecipe) -> 
 
 
 def train_layers(encoder: nn.Module, layers: int | None, *, what: str) -> None:
-    """Let the last ``layers`` of an encoder learn, with all behind them.
+    """Make the last ``layers`` of an encoder trainable, with everything after them.
 
     0: nothing, None: everything. Layers are the entries of its longest list of equal blocks;
     ``what`` names the encoder. Raises ``UsageError`` where it has fewer of them.
@@ -383,7 +382,7 @@ def _blocks(encoder: nn.Module) -> tuple[str, nn.ModuleList | nn.Sequential]:
 
 
 def train_mode(network: nn.Module) -> None:
-    """Training mode, but for frozen parts, whose statistics and dropout stay as in use."""
+    """Training mode, except for frozen parts, whose statistics and dropout are as in evaluation."""
     network.train()
     for module in network.modules():
         values = list(module.parameters())
@@ -392,11 +391,11 @@ def train_mode(network: nn.Module) -> None:
 
 
 def _checkpoint_activations(network: DualAttentionClassifier) -> None:
-    """Let the encoders compute activations twice instead of keeping them, where they can."""
+    """Let the encoders compute activations twice instead of keeping them, where supported."""
     how = {"use_reentrant": False}  # the other kind gives frozen layers no gradient to pass on
     for encoder in (network.image_encoder, network.text_encoder):
         backbone: Any = getattr(encoder, "backbone", None)
-        # How timm and transformers say that a model has none.
+        # Errors of timm and transformers for a model without support.
         with contextlib.suppress(AssertionError, ValueError):
             if hasattr(backbone, "activation_checkpointing_enable"):
                 # Its name from transformers 5 on.

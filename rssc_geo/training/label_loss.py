@@ -8,19 +8,19 @@ from rssc_geo.training.taxonomy import Legend
 
 
 class LabelLoss:
-    """Negative log-likelihood of what labels say, softer the less of a picture is visible.
+    """Negative log-likelihood of the labels, softer the less of a picture is visible.
 
-    A label that allows several classes without telling their shares costs −log Σ p over them (the
-    marginal likelihood of a partial label: Jin and Ghahramani, "Learning with Multiple Labels",
-    NIPS 2002); any other the cross entropy with its weights. A part ``sure`` of the loss is that,
-    the rest is the cross entropy with all classes alike: ``sure`` falls from ``1 − smoothing`` (of
-    the label's own share) for the whole picture to 0 with the square of what is missing (Liu et
-    al., "Soft Augmentation for Image Classification", CVPR 2023), since a corner of a picture
-    called Bridge may show fields only. Labels of textures hold for any part.
+    A label that allows several classes without their shares costs −log Σ p over them (the marginal
+    likelihood of a partial label: Jin and Ghahramani, "Learning with Multiple Labels", NIPS 2002);
+    any other the cross entropy with its weights. A part ``sure`` of the loss is that, the rest is
+    the cross entropy with all classes alike: ``sure`` falls from ``1 − smoothing`` (of the label's
+    own share) for the whole picture to 0 with the square of what is missing (Liu et al., "Soft
+    Augmentation for Image Classification", CVPR 2023), since a corner of a picture labeled Bridge
+    may show fields only. Labels of textures hold for any part.
 
     Parameters
     ----------
-    legend : what the labels say
+    legend : of the labels
     smoothing : share of a label's target that goes to the other classes
     """
 

@@ -1,8 +1,7 @@
 """The gradient loop of every training stage: steps, epochs, early stopping, checkpoints.
 
-A stage is a ``Task``: what it learns, from which batches, by which loss, and how it is validated.
-:func:`fit` takes its optimizer steps. Learning-rate schedules, weight averaging and mixed precision
-that stages share are here too.
+A stage is a ``Task``: its network, batches, loss and validation. :func:`fit` takes its optimizer
+steps. Learning-rate schedules, weight averaging and mixed precision that stages share are here too.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ log = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 Report = Callable[[int, Mapping[str, float]], None]
-"""Called with the number of epochs done and what was measured in the last one."""
+"""Called with the number of epochs done and the figures of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """How a stage runs.
+    """Settings of a stage's run.
 
     Attributes
     ----------
-    work : existing folder for what the stage keeps
+    work : existing folder for the stage's files
     device : where it computes
     seed : of every random choice
     report : called after each epoch
@@ -56,12 +55,12 @@ class StageRun:
 
 
 class Task(Generic[Batch]):
-    """What a stage trains; a subclass gives ``batches`` and ``loss``, and what else it needs.
+    """The training of a stage; a subclass gives ``batches`` and ``loss``, and others if need be.
 
     Attributes
     ----------
     name : of the stage, for messages
-    network : what learns; everything that a checkpoint restores
+    network : to be trained; everything that a checkpoint restores
     parallel : ``network`` as several processes share it, if it is not the network itself
     average : moving average of ``network``, updated after each step, if any
     generators : random generators besides torch's own that a checkpoint restores
@@ -78,7 +77,7 @@ class Task(Generic[Batch]):
         self.network.train()
 
     def batches(self, epoch: int) -> Iterable[Batch]:
-        """The batches of an epoch, counted from 0; each is made when its step is due."""
+        """The batches of an epoch, counted from 0; each is made when its step needs it."""
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -90,36 +89,36 @@ class Task(Generic[Batch]):
         return None
 
     def competes(self, epoch: int) -> bool:  # noqa: ARG002 -- for those that need it
-        """Whether the validation accuracy of this epoch compares with that of the others."""
+        """Whether the validation accuracy of this epoch is comparable with that of the others."""
         return True
 
     def details(self, epoch: int) -> Mapping[str, float]:  # noqa: ARG002 -- for those that need it
-        """What else is reported of an epoch."""
+        """Further figures of an epoch for the report."""
         return {}
 
     def keep(self) -> None:
-        """Keep the weights as they are now, where no file is made of them."""
+        """Keep the current weights, where no file is made of them."""
 
     def weights(self) -> Mapping[str, torch.Tensor]:
-        """What a file of the best weights holds."""
+        """The contents of the file of the best weights."""
         return self.network.state_dict()
 
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """How long a task is trained, and what is kept of it.
+    """The length of a task's training, and its files.
 
     Attributes
     ----------
     epochs : at most so many
-    clip : largest norm of the gradient of all learned parameters; None: not clipped
+    clip : largest norm of the gradient of all trained parameters; None: not clipped
     patience : epochs without a better validation accuracy before the end; None: never
     later_wins : of epochs with equal validation accuracy the last one is kept, not the first
-    checkpoint : safetensors file with all that is needed to go on, written after each epoch and
-        read at the start where it is there, undamaged, and of the same training
-    weights : file of the best epoch's weights, without which the checkpoint is of no use; None:
-        ``task.keep`` is called instead
-    made_of : what all three are made of, see ``rssc_geo.training.work.identity``
+    checkpoint : safetensors file with everything needed to continue, written after each epoch and
+        read at the start if it exists, is undamaged, and is of the same training
+    weights : file of the best epoch's weights, which the checkpoint requires; None: ``task.keep``
+        is called instead
+    made_of : identity of the inputs of all three, see ``rssc_geo.training.work.identity``
     log_epochs : log a line for each epoch
     """
 
@@ -135,7 +134,7 @@ class LoopOptions:
 
 @dataclass(slots=True)
 class LoopState:
-    """Where a loop stands.
+    """The state of a loop.
 
     Attributes
     ----------
@@ -152,7 +151,7 @@ class LoopState:
 
 
 class Processes(Protocol):
-    """What the loop needs of ``accelerate.Accelerator``."""
+    """The interface of ``accelerate.Accelerator`` that the loop uses."""
 
     @property
     def is_main_process(self) -> bool:
@@ -176,7 +175,7 @@ class Processes(Protocol):
 
 
 class _OneProcess:
-    """The same for one process without accumulation, without the accelerate package."""
+    """One process without accumulation, without the accelerate package."""
 
     is_main_process = True
     sync_gradients = True
@@ -190,7 +189,7 @@ class _OneProcess:
     def clip_grad_norm_(self, parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
 
-    def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:  # noqa: ARG002 -- one process is all
+    def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:  # noqa: ARG002 -- there is one process
         return tensor
 
 
@@ -203,7 +202,7 @@ def fit(
     report: Report | None = None,
     processes: Processes | None = None,
 ) -> LoopState:
-    """Train a task epoch by epoch, from its checkpoint if there is one; return where it ended.
+    """Train a task epoch by epoch, from its checkpoint if there is one; return the final state.
 
     Each step: loss, gradient, clipping, optimizer, schedule (per step), moving average. After each
     epoch: validation, the weights kept if it was the best, checkpoint, report.
@@ -211,9 +210,9 @@ def fit(
     Parameters
     ----------
     task : what is trained
-    optimizer : of the parameters that learn
+    optimizer : of the trained parameters
     schedule : stepped once an optimizer step
-    options : how long, and what is kept
+    options : length and files
     report : called by the first process before the first epoch (with no values) and after each
     processes : an ``accelerate.Accelerator`` whose ``prepare`` has seen network and optimizer, for
         several processes or accumulated gradients; default: this process alone
@@ -245,7 +244,7 @@ class _Loop(Generic[Batch]):
         self._state = LoopState()
 
     def run(self, report: Report | None) -> LoopState:
-        """All epochs that an earlier run has not done."""
+        """The remaining epochs."""
         options, state = self._options, self._state
         is_main = self._processes.is_main_process
         call_report = report if report is not None and is_main else _ignore
@@ -295,7 +294,7 @@ class _Loop(Generic[Batch]):
         return values
 
     def _keep(self) -> None:
-        """Keep the weights as they are now: no epoch was better on the validation part."""
+        """Keep the current weights: no epoch was better on the validation part."""
         if self._options.weights is None:
             self._task.keep()
         else:
@@ -314,7 +313,7 @@ class _Loop(Generic[Batch]):
                 if processes.sync_gradients and self._options.clip is not None:
                     processes.clip_grad_norm_(self._learned, self._options.clip)
                 self._optimizer.step()
-                # After the step: while gradients accumulate, accelerate turns both into nothing.
+                # After the step: while gradients accumulate, accelerate skips both.
                 self._optimizer.zero_grad(set_to_none=True)
                 if processes.sync_gradients:
                     self._schedule.step()
@@ -324,7 +323,7 @@ class _Loop(Generic[Batch]):
         return float(processes.reduce(torch.stack(losses).mean(), reduction="mean"))
 
     def _save(self, path: Path) -> None:
-        """Write all that is needed to go on; a crash leaves the file as it was."""
+        """Write everything needed to continue; a crash leaves the file unchanged."""
         task = self._task
         tensors = {f"network.{name}": value for name, value in task.network.state_dict().items()}
         if task.average is not None:
@@ -346,7 +345,7 @@ class _Loop(Generic[Batch]):
             save_file(plain(tensors), made, metadata={"state": json.dumps(rest)})
 
     def _load(self, path: Path) -> bool:
-        """Go on from what ``_save`` wrote, if it is there and can be gone on from."""
+        """Continue from the checkpoint of ``_save``, if it exists and is valid."""
         made_of, weights = self._options.made_of, self._options.weights
         if not is_kept(path, made_of):
             return False
@@ -382,7 +381,7 @@ class _Loop(Generic[Batch]):
 def _diverged(name: str, epoch: int, loss: float, checkpoint: Path | None) -> str:
     problem = f"training stopped in epoch {epoch} ({name}): the loss is {loss}"
     if checkpoint is None:
-        return f"{problem}; the values it learns from are too large or not finite"
+        return f"{problem}; the training data are too large or not finite"
     return (
         f"{problem}. {checkpoint.parent} holds the last good epoch; run again in another --work"
         " folder with a lower --learning-rate"
@@ -390,7 +389,7 @@ def _diverged(name: str, epoch: int, loss: float, checkpoint: Path | None) -> st
 
 
 def _ignore(_epoch: int, _values: Mapping[str, float]) -> None:
-    """The report where none is wanted."""
+    """A report that does nothing."""
 
 
 def plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -433,9 +432,9 @@ def warmup_cosine(
 
 
 def read_ahead(batches: Iterator[Batch], *, count: int = 2) -> Iterator[Batch]:
-    """The batches in their order, each made in a thread up to ``count`` before it is due.
+    """The batches in their order, each made in a thread up to ``count`` before it is needed.
 
-    What making one raises is raised where it is due.
+    An exception in making a batch is raised where it is needed.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="rssc-geo batches") as thread:
         waiting = deque(thread.submit(next, batches, None) for _ in range(count))
@@ -447,8 +446,8 @@ def read_ahead(batches: Iterator[Batch], *, count: int = 2) -> Iterator[Batch]:
 def moving_average(network: nn.Module, decay: Callable[[int], float]) -> AveragedModel:
     """Exponential moving average of a network's weights and buffers, in evaluation mode.
 
-    The network as it is now counts as the first member. ``decay``: share of the average that stays
-    in the n-th update, counted from 1. Integer buffers follow the network.
+    The network's current state is the first value. ``decay``: share of the average that stays in
+    the n-th update, counted from 1. Integer buffers follow the network.
     """
 
     def update(
@@ -467,8 +466,8 @@ def moving_average(network: nn.Module, decay: Callable[[int], float]) -> Average
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Context in bfloat16 where the machine computes in it, in float32 elsewhere."""
-    on_cpu = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 -- no other way to ask
+    """Context in bfloat16 where the hardware supports it, in float32 elsewhere."""
+    on_cpu = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 -- no public function
     return torch.autocast(
         device.type, torch.bfloat16, enabled=bool(device.type == "cuda" or on_cpu)
     )

@@ -1,6 +1,6 @@
 """Figures of merit of a classifier.
 
-scikit-learn computes what it has; calibration and McNemar's test are ours. It and SciPy are loaded
+Most are computed by scikit-learn; calibration and McNemar's test are ours. It and SciPy are loaded
 where they are first needed, so that no command waits for them.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """How well one class is found; ``support`` is its number of samples.
+    """Accuracy of one class; ``support`` is its number of samples.
 
     A share of nothing (0/0) is 0.
     """
@@ -63,14 +63,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The figures of a model on patches that it did not learn from.
+    """The figures of a model on patches that it was not trained on.
 
     Attributes
     ----------
     scores : of the patches that were tested
     interval : of the overall accuracy, with 95 %, by blocks of patches that lie together
     tested : by class, how many patches were tested, and of how many
-    by_labels_apart : on labels given for it, not by cross-validation
+    by_labels_apart : on separate test labels, not by cross-validation
     """
 
     scores: Scores
@@ -109,7 +109,7 @@ NOT_MEASURED: Mapping[str, None] = {"scores": None, "interval": None, "tested": 
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Samples that only one of two classifiers gets right, and how likely so uneven a split is."""
+    """Samples that only one of two classifiers gets right, and the p-value of their difference."""
 
     only_first: int
     only_second: int
@@ -119,7 +119,7 @@ class McNemar:
 def score(
     probabilities: NDArray[np.floating], labels: NDArray[np.integer], *, class_names: Sequence[str]
 ) -> Scores:
-    """Every figure of a classifier.
+    """All figures of a classifier.
 
     Parameters
     ----------

@@ -33,18 +33,18 @@ VAL, TEST = 0.1, 0.1
 
 @dataclass(frozen=True, slots=True)
 class CropRecipe:
-    """How crops of pictures are drawn that the image encoder learns from.
+    """Settings of the crops on which the image encoder is trained.
 
     Attributes
     ----------
     closest, widest : smallest and largest footprint seen, as a share of the picture's side
-    closest_texture : the smallest one of pictures whose label holds for any part of them
+    closest_texture : the smallest footprint of pictures whose label holds for any part of them
     wide : share of those pictures that are seen from far away, mirrored side by side
     widest_texture : the largest footprint of these
-    light : how strong the changes of light, color and haze are, see ``augment``
+    light : strength of the changes of light, color and haze, see ``augment``
     stretched : share of the pictures whose values are stretched, see ``stretched``
-    windows : share of a batch that are windows full of one texture, where there are some
-    context : share of the batches that are read in squares of two by two crops
+    windows : share of a batch that are windows of one texture, where there are any
+    context : share of the batches that are encoded in squares of two by two crops
     """
 
     closest: float = 0.6
@@ -60,17 +60,17 @@ class CropRecipe:
 
 @dataclass(frozen=True, slots=True)
 class EncoderRecipe:
-    """How the image encoder is fine-tuned.
+    """Settings of the image encoder's fine-tuning.
 
     Attributes
     ----------
     architecture : name of a timm model
     kwargs : its arguments, as for ``timm.create_model``
-    ground : stage and width of its ground look, see ``TimmImageEncoder``; None: without
-    crops : how the crops are drawn that it learns from
+    ground : stage and width of its ground features, see ``TimmImageEncoder``; None: without
+    crops : settings of the training crops
     mean, std : of its input, by channel, of pixels in [0, 1]
     schedule : (epochs, pixels a side) of each part; small pictures first, since early epochs need
-        no detail
+        little detail
     batch_size : pictures a step
     learning_rate : of the heads; the backbone takes a third of it
     weight_decay : AdamW's
@@ -118,7 +118,7 @@ class EncoderRecipe:
 
 @dataclass(frozen=True, slots=True)
 class CaptionerRecipe:
-    """How the captioner is built (width, heads, layers, ``length`` in words) and trained."""
+    """The captioner (width, heads, layers, ``length`` in words) and its training."""
 
     width: int = 176
     heads: int = 4
@@ -131,7 +131,7 @@ class CaptionerRecipe:
 
 @dataclass(frozen=True, slots=True)
 class AlignmentRecipe:
-    """How the alignment of pictures and texts is trained.
+    """Training of the alignment of pictures and texts.
 
     Attributes
     ----------
@@ -147,11 +147,11 @@ class AlignmentRecipe:
 
 @dataclass(frozen=True, slots=True)
 class FusionRecipe:
-    """How the fusion is trained.
+    """Training of the fusion.
 
-    The image encoder has overfitted to its training pictures, so that words have nothing to add to
-    them; it confuses some new pictures with those of other classes, and there the words must win.
-    So some tokens are a hard negative's, and many are missing.
+    The image encoder has overfitted to its training pictures, so that words add nothing to them;
+    new pictures it may confuse with those of other classes, and there the words have to decide.
+    Therefore some image tokens are replaced by those of a hard negative, and many are left out.
 
     Attributes
     ----------
@@ -182,7 +182,7 @@ class FusionRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndToEndRecipe:
-    """How pictures and captions train the whole network, encoders included.
+    """Training of the whole network on pictures and captions, encoders included.
 
     Attributes
     ----------
@@ -268,23 +268,23 @@ PUBLISHED = EndToEndRecipe(
     learned_queries=0,
     gate=False,
 )
-"""As the authors train (their README's command), but for two corrections: it stops by a validation
-part that is not the test part, and the network is the corrected one."""
+"""The authors' training (their README's command) with two corrections: early stopping uses a
+validation part separate from the test part, and the network is the corrected one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe(CardOptions):
-    """Everything that decides what a training makes, made from ``TrainOptions``.
+    """Everything on which the result of a training depends, made from ``TrainOptions``.
 
     Attributes
     ----------
     weights : safetensors of the timm model named in ``encoder``, instead of the start bundle's
     sentence_encoder : folder of a BERT-like sentence encoder that the text encoder is distilled
         from, and whose embeddings of the captions the image encoder learns to predict
-    whole_sentence_encoder : it becomes the text encoder as it is, instead
+    whole_sentence_encoder : it becomes the text encoder unchanged, instead
     footprint : of the pictures on the ground; None: that of the start bundle
     gsd_range_m : metres a pixel of the rasters it is for; None: those of the start bundle
-    taxonomy : file that says what the labels of each data set mean
+    taxonomy : file that states which classes the labels of each data set allow
     seed : of every random choice
     val, test : shares of the validation and the test part
     folds : of the captioners
@@ -322,7 +322,7 @@ class TrainingRecipe(CardOptions):
 
 
 def check_training(dataset: DataSets, output: str | Path, options: TrainOptions) -> None:
-    """Refuse what cannot be trained before anything slow is loaded.
+    """Refuse invalid options and inputs before anything slow is loaded.
 
     Raises ``UsageError`` for options that contradict each other, and ``InputError`` where the
     bundle exists, the data set is no image folder or a named file is missing.
@@ -342,7 +342,7 @@ def check_training(dataset: DataSets, output: str | Path, options: TrainOptions)
 
 
 def training_recipe(options: TrainOptions) -> TrainingRecipe:
-    """What the options ask for, completed by the card of the start bundle.
+    """The recipe of the options, completed by the card of the start bundle.
 
     Raises ``UsageError`` for options that contradict each other or do not suit the start bundle,
     and ``BundleError`` where that cannot be read.
@@ -404,8 +404,8 @@ def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
             mean=start.mean,
             std=start.std,
         )
-    if options.ground_look is not None:
-        stage, width = options.ground_look
+    if options.ground_features is not None:
+        stage, width = options.ground_features
         recipe = dataclasses.replace(recipe, ground={"stage": stage, "width": width})
     if options.schedule is not None:
         recipe = dataclasses.replace(recipe, schedule=options.schedule)
@@ -485,9 +485,9 @@ def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
 def training_record(
     recipe: TrainingRecipe, split: Split, *, seconds: float, device: str, command: str
 ) -> dict[str, Any]:
-    """What the card says of the training: data, parts, time, and what ``trained_with`` reads.
+    """The card's record of the training: data, parts, time, fields for ``trained_with``.
 
-    ``seconds``: what it took; ``command``: the way to reproduce it.
+    ``seconds``: its time; ``command``: the way to reproduce it.
     """
     kept = ["val", "test"]
     if recipe.end_to_end is None:
@@ -507,8 +507,8 @@ def training_record(
 def trained_with(card: ModelCard) -> TrainingRecipe:
     """Seed, split, folds, views and recipes of the training that a card records.
 
-    Defaults stand where the card records nothing. Raises ``BundleError`` where another version of
-    the program wrote what this one does not know.
+    Defaults are used where the card records nothing. Raises ``BundleError`` for fields of another
+    version that this one does not know.
     """
     recorded = dict(card.training.get("options", {}))
     try:

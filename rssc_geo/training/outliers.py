@@ -1,7 +1,7 @@
 """Pictures that are no photographs from above: noise, maps, elevation, radar and others.
 
-Made from noise and from the scene pictures themselves, so that a model can learn to tell them from
-what it knows without another data set.
+Made from noise and from the scene pictures themselves, so that a model can learn to separate them
+from photographs without another data set.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _Values = NDArray[np.float64]
 _Maker = Callable[[_Values, np.random.Generator], _Values]
 
 _LEAST_CHANGE = 0.12
-"""Mean difference from the picture that it is made of: a gray town in false color stays one."""
+"""Least mean difference from the original picture: a gray town in false color looks the same."""
 _TRIES = 20
 
 
 def make_outliers(
     pixels: NDArray[np.uint8], count: int, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """So many pictures of all kinds in turn, uint8 ``(count, S, S, 3)``.
+    """``count`` pictures of all types in turn, uint8 ``(count, S, S, 3)``.
 
     ``pixels``: scene pictures uint8 ``(N, S, S, 3)``, of which some are made.
     """
@@ -125,7 +125,7 @@ def _cloud(picture: _Values, random: np.random.Generator) -> _Values:
 
 
 def _flat(picture: _Values, random: np.random.Generator) -> _Values:
-    """One color that no ground has."""
+    """One color that does not occur on the ground."""
     color = colorsys.hsv_to_rgb(
         float(random.choice([0.0, 0.8, 0.9])),
         random.uniform(0.7, 1.0),

@@ -9,7 +9,7 @@ from rssc_geo.training.metrics import Measured, Scores
 
 
 def bundle_readme(card: ModelCard) -> str:
-    """The model card for people: what it is for, what it was trained on, how it was measured."""
+    """The model card as text: purpose, training data, evaluation."""
     (low, high), foot = card.gsd_range_m, card.footprint
     training = card.training
     rows = "\n".join(
@@ -29,8 +29,8 @@ def bundle_readme(card: ModelCard) -> str:
 - Classes: {", ".join(c.name for c in card.classes)}.
 - Data: {training["data"]}.
 - Split: {images["train"]} images for training, {images["val"]} for validation (epochs, temperature,
-  and whether the own captions are read), {images["test"]} for the test, looked at once;
-  seed {training["seed"]}.
+  and whether the own captions are read), {images["test"]} for the test, evaluated once; seed
+  {training["seed"]}.
 - Training took {training["minutes"]:g} minutes on {training["device"]}.
 - License of these weights: {card.license}.
 - To classify, the network {_reading(card)}.
@@ -88,8 +88,7 @@ def _reading(card: ModelCard) -> str:
 def polygons_readme(card: ModelCard, measured: Measured | None, warnings: Sequence[str]) -> str:
     """The README.md of a bundle trained on polygons.
 
-    What it was made from, how it was measured (None: it was not), what is weak about its labels
-    (``warnings``).
+    Its data, its evaluation (None: it has none), weaknesses of its labels (``warnings``).
     """
     patches = ", ".join(
         f"{_cell(name)} {count}" for name, count in card.training["patches"].items()

@@ -1,4 +1,4 @@
-"""The model before it is trained: pretrained encoders, and what is new between them."""
+"""The model before training: pretrained encoders, and new layers between them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Encoders = tuple[PretrainedImageEncoder, PretrainedTextEncoder]
 def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
     """State dict of the image encoder, from ``recipe.weights`` or the start bundle.
 
-    Without the ground look where the recipe has another one.
+    Without the ground features where the recipe has other ones.
 
     Raises ``UsageError`` where the start bundle has another encoder than the recipe.
     """
@@ -59,7 +59,7 @@ def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
 
 
 def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
-    """The model to train by stages: its text encoder is ready, all else as it is initialized."""
+    """The model to train by stages: its text encoder is ready, everything else is initialized."""
     text = make_text_encoder_start(recipe)
     start = load_card(recipe.model)
     encoder = recipe.encoder
@@ -104,7 +104,7 @@ def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
 def with_encoder(model: Model, trained: TrainedEncoder) -> Model:
     """The model with a trained image encoder and image head.
 
-    Its card says what fine maps need to know of an encoder that looks locally.
+    Its card has the stride and receptive field that fine maps need.
     """
     network, size = model.network, model.card.input_size[0]
     encoder, head = network.image_encoder, network.image_head
@@ -140,7 +140,7 @@ def new_end_to_end_model(
 
     Parameters
     ----------
-    recipe : names the start bundle and what the card says
+    recipe : names the start bundle and the fields of the card
     own : its part for end-to-end training
     encoders : pretrained, with a new attention; None: the start bundle's network goes on learning
     legend : of the data set: its classes and their groups

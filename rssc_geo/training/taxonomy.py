@@ -1,8 +1,8 @@
 """One legend for several data sets: which classes each of their labels allows. No torch here.
 
-Data sets name things differently, and some labels say less than others: EuroSAT's "Residential" is
-any density of houses. A taxonomy file (docs/training.md) says for each label which classes it
-allows: a *partial label* where there are several.
+Data sets use different names, and some labels are less specific than others: EuroSAT's
+"Residential" is any density of houses. A taxonomy file (docs/training.md) lists for each label the
+classes that it allows: a *partial label* where there are several.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEYS = ("about", "groups", "sets", "texture")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Legend:
-    """What each of L labels says of C classes.
+    """Which of C classes each of L labels allows.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Legend:
     labels : names of the labels; of several data sets "<set>/<label>"
     allowed : bool ``(L, C)``, the classes that a label allows
     weights : float32 ``(L, C)``, the share of each class in a label's pictures, rows summing to 1;
-        zeros where the label allows several and does not tell the shares
+        zeros where the label allows several and the shares are unknown
     texture : bool ``(L,)``, labels that hold for any part of their pictures: their classes are
         textures, those of more than half of the pictures where the shares are known
     groups : class → its group; classes of none are left out
@@ -101,14 +101,14 @@ class Legend:
 
 @dataclass(frozen=True, slots=True)
 class Taxonomy:
-    """A legend of grouped classes, and what the labels of each data set mean in it.
+    """A legend of grouped classes, and the classes in it that the labels of each data set allow.
 
     Attributes
     ----------
     groups : group → its classes, in the order of the legend
-    texture : classes that keep their name when only a part of a picture is seen
+    texture : classes whose label also holds for a part of a picture
     sets : data set → label → class → weight; weights are all 0 where the label allows several
-        classes without telling their shares
+        classes with unknown shares
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -125,7 +125,7 @@ class Taxonomy:
         return next(group for group, classes in self.groups.items() if name in classes)
 
     def legend(self, data_set: str, labels: Sequence[str]) -> Legend:
-        """What the labels (class folders) of a data set say.
+        """The legend of the labels (class folders) of a data set.
 
         A label that the taxonomy does not list has the name of its class. Raises ``InputError`` for
         one that is no class either, and for a listed label that the data set does not have.

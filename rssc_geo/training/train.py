@@ -1,6 +1,6 @@
 """Train a bundle from labeled scene images: ``rssc-geo train`` and ``rssc_geo.train``.
 
-Torch is loaded by the stages alone, after all that can be known without it has been checked.
+torch is loaded by the stages alone, after all checks that do not need it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def train(
 ) -> ModelCard:
     """Train a model on one or several folders of pictures and write its bundle.
 
-    What the stages make is kept in the work folder: the same call goes on where it stopped. The
+    The stages' results are kept in the work folder: the same call continues where it stopped. The
     folder may be removed afterwards.
 
     Parameters
@@ -118,7 +118,7 @@ def _train_by_stages(
     device: torch.device,
     command: str,
 ) -> ModelCard:
-    """All stages in their order; the test part is looked at once, by the last."""
+    """All stages in their order; the test part is evaluated once, by the last."""
     import torch
 
     from rssc_geo.models import save_bundle

@@ -1,9 +1,9 @@
-"""Windows full of one texture, found in scene pictures: plain water, lawn, sand, asphalt.
+"""Windows of one texture, found in scene pictures: plain water, lawn, sand, asphalt.
 
-A scene picture is called River though half of it is fields, so that a classifier of small windows
-never learns from it what water alone looks like. Where a label allows a picture to hold a texture
-and the pixels look like it, the window is cut out and labeled by the texture. Plants that look as
-smooth as water keep the label of their picture: else all that is smooth and gray became water.
+A scene picture is labeled River though half of it is fields, so that a classifier of small windows
+cannot learn the appearance of water from it. Where a label allows a picture to contain a texture
+and the pixels match it, the window is cut out and labeled by the texture. Plants as smooth as water
+keep the label of their picture: otherwise every smooth gray window would become water.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _is_smooth(looks: _Looks) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """A texture that fills windows.
+    """A texture of windows.
 
     Attributes
     ----------
@@ -108,15 +108,15 @@ class Texture:
     within : classes whose pictures may hold it
     means : the classes that a window of it allows, with their shares; all 0: shares not known;
         none: those of its picture
-    share : of the windows that are learned from
+    share : of the training windows
     gain : darkest and brightest factor of its pixels in training
-    sunk : up to this share of its mean color is taken off half of the windows, as a stretch of a
-        scene's values does with the darkest of it
-    ripples : up to this standard deviation of gray noise, a pixel each, is added to half of the
-        windows, as waves and glint make it
-    light : how strong the other changes of light are, beside those of pictures; where colors are
-        all that tells textures apart, they are mild
-    looks : whether windows look like it
+    sunk : up to this share of its mean color is subtracted from half of the windows, as a stretch
+        of a scene's values does with its darkest parts
+    ripples : up to this standard deviation of gray noise, pixel by pixel, is added to half of the
+        windows, like waves and glint
+    light : strength of the other changes of light, relative to those of pictures; small where
+        textures differ in color only
+    looks : function that decides which windows match it
     """
 
     name: str
@@ -334,6 +334,6 @@ def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> int:
 
 
 def without_windows(legend: Legend) -> Windows:
-    """No windows, for what is learned from pictures alone."""
+    """No windows, for a training on pictures alone."""
     nothing = np.empty(0, np.int64)
     return Windows(nothing, nothing.reshape(0, 3), nothing, nothing, (), legend)

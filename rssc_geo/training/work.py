@@ -1,4 +1,4 @@
-"""The work folder of a training: what it was made for, how long it took, and its log."""
+"""The work folder of a training: its fingerprint, time and log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PARTS = ("seed", "val", "test", "folds", "views")
 
 
 class WorkFolder:
-    """The folder where a training keeps what it has made, so that it can go on.
+    """The folder where a training keeps its results, so that it can be continued.
 
     The clock starts when it is made; nothing is written before ``open``. ``progress`` is
     called after each epoch of a stage.
@@ -44,9 +44,9 @@ class WorkFolder:
         self._log: _RunLog | None = None
 
     def open(self, data: SceneImages, recipe: TrainingRecipe) -> None:
-        """Make the folder, or go on in it; called once all else is known to be right.
+        """Make the folder, or continue in it; called after all other checks.
 
-        Raises ``InputError`` where what lies in it comes from other data or options.
+        Raises ``InputError`` for a folder of other data or options.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         made_for = {
@@ -54,7 +54,7 @@ class WorkFolder:
             "pictures": data.fingerprint(),
             **dataclasses.asdict(recipe),
         }
-        del made_for["taxonomy"]  # where it lies; what it says is in the fingerprint
+        del made_for["taxonomy"]  # paths; the contents are in the fingerprint
         text = json.dumps(made_for, default=str, indent=1)
         file = self.path / "options.json"
         if file.is_file() and file.read_bytes() != text.encode():
@@ -64,11 +64,11 @@ class WorkFolder:
             )
         with atomic_write(file) as made:
             made.write_bytes(text.encode())
-        with contextlib.suppress(OSError, ValueError):  # a time that is unknown is no reason
+        with contextlib.suppress(OSError, ValueError):  # an unknown time is no reason
             self._before = float((self.path / "seconds.txt").read_text(encoding="utf-8"))
 
     def reporter(self, stage: str, total: int) -> Report:
-        """What is called after each of the ``total`` epochs of a stage: log, clock, progress."""
+        """A function to call after each of the ``total`` epochs of a stage: log, progress."""
 
         def report(epoch: int, values: Mapping[str, float]) -> None:
             self.keep_time()
@@ -96,9 +96,9 @@ class WorkFolder:
 
 
 def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
-    """Make a work folder for what is learned on a trained encoder, or go on in its training's.
+    """Make a work folder for further training on an encoder, or continue in its training's.
 
-    Raises ``InputError`` where what lies in it was made for other parts of the data.
+    Raises ``InputError`` for a folder of other parts of the data.
     """
     work.mkdir(parents=True, exist_ok=True)
     file = work / "options.json"
@@ -122,7 +122,7 @@ def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
 
 
 def _difference(file: Path, made_for: Mapping[str, object]) -> str:
-    """In what a work folder's file of options differs, in words."""
+    """The difference of a work folder's file of options, in words."""
     try:
         told = dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError):
@@ -162,7 +162,7 @@ class _RunLog:
 log = logging.getLogger(__name__)
 
 SCHEMA = 2
-"""Of all that lies in a work folder."""
+"""Version of the files in a work folder."""
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def keeping(path: Path, made_of: str) -> Iterator[Path]:
     """``atomic_write`` of a file that ``is_kept`` recognizes; ``made_of``: see ``identity``."""
     with atomic_write(path) as made:
         yield made
-        # The mark goes first and knows both files: whichever a crash leaves is recognized.
+        # The mark is written first and covers both files: after a crash either is recognized.
         earlier = _read_mark(path)
         known = earlier["sha256"][:1] if earlier.get("made_of") == made_of else []
         mark = {"schema": SCHEMA, "made_of": made_of, "sha256": [content_hash(made), *known]}
@@ -179,7 +179,7 @@ def keeping(path: Path, made_of: str) -> Iterator[Path]:
 
 
 def is_kept(path: Path, made_of: str) -> bool:
-    """Whether a file is there, undamaged, and made of the same; a warning where only it is there.
+    """Whether a file exists, undamaged, of the same inputs; with a warning where it is unusable.
 
     ``made_of``: as it was given to ``keeping``.
     """
@@ -192,14 +192,14 @@ def is_kept(path: Path, made_of: str) -> bool:
     elif mark["made_of"] != made_of:
         reason = "it was made of other pictures, weights or options"
     if reason:
-        log.warning("%s is made anew: %s", path, reason)
+        log.warning("%s is made again: %s", path, reason)
     return not reason
 
 
 def identity(**parts: object) -> str:
-    """A hash of the content of what something is made of: arrays, weights, or what ``repr`` tells.
+    """A hash of the inputs of a file: arrays, weights, or the ``repr`` of others.
 
-    Weights count in half precision, in which bundles keep them.
+    Weights are hashed in half precision, as in bundles.
     """
     digest = hashlib.sha256()
     for name, part in parts.items():
@@ -226,7 +226,7 @@ def _mark_path(path: Path) -> Path:
 
 
 def _read_mark(path: Path) -> dict[str, Any]:
-    """What the mark of a file says; empty where it is missing, damaged or of another version."""
+    """The contents of a file's mark; empty where it is missing, damaged or of another version."""
     try:
         mark = json.loads(_mark_path(path).read_bytes())
         known = mark["schema"] == SCHEMA and isinstance(mark["made_of"], str)

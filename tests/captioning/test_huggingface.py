@@ -462,7 +462,7 @@ def test_memory_that_runs_out_halves_the_batch(
     asked._loaded.model.generate = small_device
     assert asked.caption(tiles) == whole
     assert sizes == [5, 3, 2, 2, 1]
-    assert "out of memory on cpu: going on with batches of 2" in caplog.text
+    assert "out of memory on cpu: continuing with batches of 2" in caplog.text
     asked._batches.size, most = 2, 0
     with pytest.raises(RsscGeoError, match="out of memory on cpu with a single tile"):
         asked.caption(tiles)
@@ -517,7 +517,7 @@ def test_names_that_lead_nowhere() -> None:
         == "hf:no/such/folder: there is no such folder, and it is no hub id (owner/name)"
     )
     line = refusal("nobody/nothing")
-    assert "hf:nobody/nothing: no such folder here, and the hub gave nothing" in line
+    assert "hf:nobody/nothing: no such folder, and not available from the hub" in line
     assert "'hf download nobody/nothing'" in line
     assert "'hf download nobody/nothing --revision v2'" in refusal("nobody/nothing@v2")
 
@@ -565,7 +565,7 @@ def test_a_hub_that_refuses(hub: Callable[[int, dict[str, str]], None]) -> None:
     hub(404, {"X-Error-Code": "RevisionNotFound"})
     assert refusal("owner/model@v9") == "hf:owner/model: the hub has no revision 'v9' of it"
     hub(401, {"X-Error-Code": "RepoNotFound"})
-    assert "the hub gave nothing (401" in refusal("owner/private")
+    assert "not available from the hub (401" in refusal("owner/private")
 
 
 def test_a_folder_has_no_revision(folder: Path) -> None:
@@ -670,7 +670,7 @@ def test_a_model_that_cannot_be_asked(tmp_path: Path, tiles: CaptionBatch) -> No
     tf.GitProcessor(
         tf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=SIZE), words
     ).save_pretrained(tmp_path)
-    assert "has neither a chat template nor an image token, so it cannot be asked" in refusal(
+    assert "has neither a chat template nor an image token, so it cannot be prompted" in refusal(
         tmp_path, tiles
     )
 

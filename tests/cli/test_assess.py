@@ -229,7 +229,7 @@ def test_what_is_missing_is_said(rssc: Rssc, small: Path, tmp_path: Path) -> Non
     assert "as if they were like the others of their stratum: " in notes
     assert "Unknown 4 and 0" in notes
     assert "stratum Unknown (20.0 ha) has no label: all figures are about the rest" in notes
-    assert "stratum DenseResidential has one label: what rests on it has no standard" in notes
+    assert "stratum DenseResidential has one label: figures by it have no standard" in notes
     assert "no labeled unit lies in the map's Unknown (20.0 ha)" in notes
     assert "the map has no Bog, which 1 labels name" in notes
     assert found["overall_accuracy"]["standard_error"] is None
@@ -278,7 +278,7 @@ def test_polygons_count_by_what_they_cover(rssc: Rssc, small: Path, tmp_path: Pa
     units = dict(zip([r["name"] for r in found["classes"]], found["matrix"]["units"], strict=True))
     assert sum(units["Forest"]) == pytest.approx(0.75)
     assert sum(units["Farmland"]) == pytest.approx(1.25)
-    assert any("taken for a simple random sample" in note for note in found["notes"])
+    assert any("assumed to be a simple random sample" in note for note in found["notes"])
     assert any("1 units reach beyond the map" in note for note in found["notes"])
 
 

@@ -185,7 +185,10 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert done.out == rssc(*words, tmp_path / "maps" / "{id}.gpkg").out
     values = json.loads(done.out)
     assert (values["scenes"], values["tiles"], values["cells"]) == (2, 32, 32)
-    assert values["estimated_seconds_on_cpu"] > 0
+    alone = json.loads(rssc("info", scenes / "a.tif", *whole_tiles("64px"), "--json").out)
+    assert values["estimated_seconds_on_cpu"] >= alone["estimated_seconds_on_cpu"] > 0
+    first = next(entry for entry in values["plan"] if entry["id"] == "a")
+    assert first["seconds_on_cpu"] == pytest.approx(alone["estimated_seconds_on_cpu"], abs=0.06)
     assert [entry["input"] for entry in values["failed"]] == [str(scenes / "c.tif")]
     assert not (tmp_path / "maps").exists()
 

@@ -134,8 +134,8 @@ def test_classes_by_words_are_those_of_zero_shot(rssc: Rssc, scenes: Path, tmp_p
     words.write_text(json.dumps({"water": ["lake", "river"], "houses": ["dense houses"]}))
     maps = tmp_path / "maps"
     (tmp_path / "list.csv").write_text(
-        'input,id,classes,other\nin/a.tif,a,"forest,houses",no\nin/b.tif,b,in/words.json,\n'
-        "in/a.tif,own,,\nin/a.tif,odd,日本,\n",
+        'input,id,classes,other,refine\nin/a.tif,a,"forest,houses",no,\nin/b.tif,b,in/words.json,,\n'
+        "in/a.tif,own,,,\nin/a.tif,odd,日本,,\nin/b.tif,moved,in/words.json,,yes\n",
         encoding="utf-8",
     )
     command = ("batch", "run", tmp_path / "list.csv", "-o", maps, *whole_tiles("128px"), "--json")
@@ -143,9 +143,13 @@ def test_classes_by_words_are_those_of_zero_shot(rssc: Rssc, scenes: Path, tmp_p
     assert done.code == 4, done.err
     (failed,) = json.loads(done.out)["failed"]
     assert "'日本' holds no word the text encoder knows" in failed["error"]
-    for name, classes, more in (("a", "forest,houses", ["--no-other"]), ("b", words, [])):
+    for name, scene, classes, more in (
+        ("a", "a", "forest,houses", ["--no-other"]),
+        ("b", "b", words, []),
+        ("moved", "b", words, ["--refine"]),
+    ):
         single = tmp_path / f"{name}.gpkg"
-        zero = ("zero-shot", scenes / f"{name}.tif", "-o", single, "--classes", classes, *more)
+        zero = ("zero-shot", scenes / f"{scene}.tif", "-o", single, "--classes", classes, *more)
         assert rssc(*zero, *whole_tiles("128px")).code == 0
         for layer in ("landuse", "cells"):
             assert_geodataframe_equal(
@@ -153,13 +157,15 @@ def test_classes_by_words_are_those_of_zero_shot(rssc: Rssc, scenes: Path, tmp_p
                 gpd.read_file(maps / f"{name}.gpkg", layer=layer),
                 check_less_precise=True,
             )
+    plain, moved = (gpd.read_file(maps / f"{n}.gpkg", layer="cells") for n in ("b", "moved"))
+    assert not plain["confidence"].equals(moved["confidence"])
     assert set(gpd.read_file(maps / "own.gpkg", layer="cells")["class"]).isdisjoint(
         {"forest", "houses", "water", "other"}
     )
 
     words.write_text(json.dumps({"water": ["sea"], "houses": ["dense houses"]}))
     again = json.loads(rssc(*command).out)
-    assert again["skipped"] == 2  # what the words in the file are counts, not its name
+    assert again["skipped"] == 2  # a and own; what the words in the file are counts, not its name
 
 
 def test_one_map_of_many_has_one_legend(rssc: Rssc, scenes: Path, tmp_path: Path) -> None:
@@ -175,5 +181,6 @@ def test_one_map_of_many_has_one_legend(rssc: Rssc, scenes: Path, tmp_path: Path
     ):
         told = rssc("batch", "run", inputs, "-o", tmp_path / "new.gpkg", *options, *more)
         assert (told.code, words in told.message) == (2, True), told.err
-    told = rssc("batch", "run", scenes, "-o", tmp_path / "new", "--no-other")
-    assert (told.code, "--no-other goes with --classes" in told.message) == (2, True)
+    for word in ("--no-other", "--refine"):
+        told = rssc("batch", "run", scenes, "-o", tmp_path / "new", word)
+        assert (told.code, f"{word} goes with --classes" in told.message) == (2, True)

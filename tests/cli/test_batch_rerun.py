@@ -68,7 +68,7 @@ def test_a_dry_run_counts_only_what_is_left(rssc: Rssc, home: Path, bundle: Path
     before = (home / "maps" / NAME).read_bytes()
     done = rssc(*words, "--dry-run")
     assert done.code == 5
-    assert "1 scenes to do (2 are done), 8 tiles" in done.out
+    assert "1 scenes to do (2 are done), 8 cells" in done.out
     assert "c.tif" in done.err
     assert "(failed before: --retry-failed tries again)" in done.err
     plan = json.loads(rssc(*words, "--dry-run", "--retry-failed", "--json").out)
@@ -141,7 +141,7 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
             "scene",
             "note",
         ]
-        assert table.out.splitlines()[-1] == "2 done, 1 failed, 1 of the inputs of no use"
+        assert table.out.splitlines()[-1] == "2 done, 1 failed, 1 of the inputs unusable"
     tries = {scene["id"]: scene["attempts"] for scene in read_status(home / "maps")["scenes"]}
     assert tries == {"a": 1, "b": 1, "one_band": 1}
     rssc(

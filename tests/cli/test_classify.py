@@ -263,7 +263,7 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     assert run.returncode == 130
     assert waited < 3  # one second is the promise; a shared test machine gets more
     assert errors.strip().splitlines() == [
-        "rssc-geo: error: interrupted; run the same command again to go on where it stopped"
+        "rssc-geo: error: interrupted; run the same command again to continue where it stopped"
     ]
     assert not target.exists()
 

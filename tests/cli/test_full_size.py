@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.models.test_published import CLASSES, Authors
-from tests.pretrained_folders import save_clip, save_tokenizer, save_vit
+from tests.pretrained_folders import save_clip, save_pictures, save_tokenizer, save_vit
 
 from .conftest import Outcome, whole_tiles
 
@@ -27,21 +25,8 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    root = tmp_path / "pictures"
-    random = np.random.default_rng(0)
-    lines = []
-    for name, level in {"Field": 60, "River": 200}.items():
-        (root / name).mkdir(parents=True)
-        for index in range(8):
-            pixels = random.integers(level - 20, level + 20, (32, 32, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
-            lines.append(
-                json.dumps(
-                    {"image": f"{name}/{index}.png", "captions": [f"overall a {name.lower()}."]}
-                )
-            )
-    (tmp_path / "generated.jsonl").write_text("\n".join(lines))
-    return root
+    save_pictures(tmp_path / "pictures")
+    return tmp_path / "pictures"
 
 
 def test_a_model_is_trained_at_full_size_and_maps(

@@ -48,7 +48,7 @@ def test_more_messages_tell_what_runs_where_and_how_long(
         r"256 x 256 pixels of [\d.]+ m, bands 1,2,3 .*; tiles of 64 x 64 pixels, .* 16 of them",
         rf"loading the model {bundle}",
         r"small 0 on cpu, float32, \d+ threads, batches of 16, captions by compact; [\d.]+ s",
-        rf"16 tiles to look at; part file {out}\.part",
+        rf"16 tiles to classify; part file {out}\.part",
         r"16 tiles classified in [\d.]+ s",
         rf"{out} written in [\d.]+ s",
         r"the preview made in [\d.]+ s",

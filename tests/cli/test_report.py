@@ -277,8 +277,8 @@ def test_what_cannot_be_made_beside_a_map_leaves_it_whole(
     assert (
         done.message
         == f"rssc-geo: error: {target} is complete, but the preview could not be made (No space"
-        " left on device) and the report could not be made (No space left on device): mend"
-        " that, then make all anew with --overwrite"
+        " left on device) and the report could not be made (No space left on device): fix"
+        " that, then run again with --overwrite"
     )
     assert len(gpd.read_file(target, layer="cells")) == 48
     assert len(gpd.read_file(target, layer="review")) == 3  # in the map, where there was room

@@ -17,7 +17,7 @@ from tests.programs import Program
 
 Start = Callable[..., Program]
 
-STOP = "rssc-geo: error: interrupted; run the same command again to go on where it stopped"
+STOP = "rssc-geo: error: interrupted; run the same command again to continue where it stopped"
 PLACES = 12
 """Lines at which a command is stopped, of some 1500 that its main thread runs."""
 

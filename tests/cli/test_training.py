@@ -218,7 +218,7 @@ def test_baselines_go_on_from_the_training(
     longer = rssc(*compare, "--fusion-epochs", 2)  # another recipe: nothing that is kept will do
     assert longer.err.count("info: fusion: epoch 2/2") == 16
     assert rssc(*compare, "-q", "--caption-source", "none").message.endswith(
-        "--caption-source means nothing with --baselines, which trains networks of its own"
+        "--caption-source has no effect with --baselines, which trains networks of its own"
     )
     assert (
         f"{work} was made with seed 0, not 1; choose another"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rssc_geo_cli.main import run
 
+ROOT = Path(__file__).parents[2]
+_PACKAGES = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "cli")])}
 _FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,29 +46,24 @@ def commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
-def run_block(
-    block: Block, namespace: dict[str, object], *, draw: Callable[[list[str]], None]
-) -> None:
+def run_block(block: Block, namespace: dict[str, object]) -> None:
     """Type a block.
 
     ``bash``: our program and Python scripts, in this process, which spares the loading of torch;
     ``python``: in one session for the page; blocks with a title are saved under it first; ``sh``
-    blocks are for readers who have what they need: not run. ``draw`` stands in for the drawing of
-    the demo scene.
+    blocks are for readers who have what they need: not run.
     """
     if block.title:
         Path(block.title).write_text(block.text, encoding="utf-8")
     if block.language == "bash":
         for words in commands(block.text):
-            if words[:2] == ["python", "examples/make_demo_scene.py"]:
-                draw(words)
-            else:
-                type_command(words)
+            type_command(words)
     elif block.language == "python":
         exec(compile(block.text, block.title or "<page>", "exec"), namespace)
 
 
 def type_command(words: list[str]) -> None:
+    """Run one command of a page; ``make demo`` with this Python in place of a new one."""
     program, *arguments = words
     if program == "rssc-geo":
         assert run(arguments) == 0, shlex.join(words)
@@ -74,8 +73,14 @@ def type_command(words: list[str]) -> None:
     elif program == "python":
         with _command_line(arguments):
             runpy.run_path(arguments[0], run_name="__main__")
+    elif words == ["make", "demo"]:
+        if os.name == "nt":  # its recipe is for a POSIX shell
+            return
+        here = f"BIN={Path(sys.executable).parent}"
+        made = [*words, here, "--old-file", ".venv/.dev", "--file", str(ROOT / "Makefile")]
+        subprocess.run(made, check=True, capture_output=True, env={**os.environ, **_PACKAGES})
     else:
-        raise AssertionError(f"the tests do not run {program!r}: mark its block as sh")
+        raise AssertionError(f"the tests do not run {shlex.join(words)}: mark its block as sh")
 
 
 def _written(arguments: list[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import logging
 import re
 from pathlib import Path
@@ -76,6 +78,25 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     text = (site / "api.html").read_text(encoding="utf-8")
     for name in rssc_geo.__all__:
         assert re.search(rf'id="rssc_geo\.[\w.]+\.{name}"', text), name
+
+
+def test_the_reference_names_what_can_be_imported() -> None:
+    """From the program itself, or from the package that the page names before it."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: (rssc_geo\.\S+)$", text, re.MULTILINE)
+    assert len(listed) == len(set(listed)) > 80
+    (block, *_) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    imported = {
+        f"{node.module}.{name.name}"
+        for node in ast.parse(block).body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    own = {path for path in listed if path.rsplit(".", 1)[1] not in rssc_geo.__all__}
+    for path in own - {"rssc_geo.errors"}:
+        package, name = ".".join(path.split(".")[:2]), path.rsplit(".", 1)[1]
+        assert name in importlib.import_module(package).__all__, path
+        assert f"{package}.{name}" in imported, path
 
 
 def test_docstrings_become_tables_of_parameters(site: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from pathlib import Path
 
@@ -10,23 +12,64 @@ import pytest
 
 from rssc_geo_cli.main import cli
 
-from .blocks import blocks, commands, run_block
-from .conftest import ROOT, Draw
+from .blocks import ROOT, blocks, commands
+from .newcomer import alike, follow, pages, prepare
+from .stand_ins import PAGE
 
 DOCS = ROOT / "docs"
-TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "qgis_plugin" / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-@pytest.mark.parametrize("name", TUTORIALS)
-def test_a_tutorial_works_as_written(
-    name: str, desk: Path, drawn: Draw, request: pytest.FixtureRequest
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one folder in which a newcomer works."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    with contextlib.chdir(folder):
+        prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+def test_a_page_works_as_written_after_those_before_it(
+    page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    if "rasters/" in (DOCS / "tutorials" / f"{name}.md").read_text(encoding="utf-8"):
-        (desk / "rasters").symlink_to(request.getfixturevalue("rasters"))
-    namespace: dict[str, object] = {}
-    for block in blocks(DOCS / "tutorials" / f"{name}.md"):
-        run_block(block, namespace, draw=drawn)
+    if "rasters/" in page.read_text(encoding="utf-8"):
+        request.getfixturevalue("rasters")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RSSC_GEO_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # our commands set their own
+    differences = [line for shown in follow(page) for line in shown.differences]
+    assert not differences, (
+        f"{page.name} shows / the commands print; python -m tests.docs.newcomer --update:\n"
+        + "\n".join(differences)
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("3600 cells in 64 regions, 9.6 s", "3600 cells in 64 regions, 1 min 02 s", True),
+        ("3600 cells in 64 regions, 9.6 s", "3600 cells in 70 regions, 9.6 s", False),
+        ("  Forest  219.0 ha  11.0%", "  Forest  220.1 ha  11.1%", True),
+        ("  Forest  219.0 ha  11.0%", "  Beach   219.0 ha  11.0%", False),
+        ("0.3697 ± 0.0977", "0.4697 ± 0.0977", False),
+        ("/home/me/map.gpkg", "/tmp/map.gpkg", True),
+        ("estimated seconds on cpu  5.6", "estimated seconds on cpu  12", True),
+        ("2 tiles now, 0.1 a second; reading 5%", "2 tiles now, 9 a second; reading 7%", True),
+        ("done  1/1  1  8.2  8.9 s", "done  1/1  1  40.9  1 min 08 s", True),
+        ("done  1/1  1  8.2  8.9 s", "done  2/2  1  0.2  1.1 s", False),
+    ],
+)
+def test_what_counts_as_the_same_line(shown: str, printed: str, *, same: bool) -> None:
+    assert alike(shown, printed) == same
+
+
+def test_every_tutorial_has_a_picture_and_shows_what_is_printed() -> None:
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        assert re.search(r"^!\[[^\]]+\]\(", text, re.MULTILINE), page
+        languages = {block.language for block in blocks(page)}
+        assert "text" in languages or page.stem == PAGE, page
 
 
 def test_command_lines_of_all_pages_are_understood() -> None:

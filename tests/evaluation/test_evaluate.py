@@ -178,7 +178,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
     folder: Path, bundle: Path
 ) -> None:
     pairs = [("scene.tif", "labels.gpkg")]
-    with pytest.raises(UsageError, match="--part test means nothing for polygons"):
+    with pytest.raises(UsageError, match="--part test has no effect for polygons"):
         evaluate_on_polygons(bundle, pairs, EvaluateOptions(part="test"))
     with pytest.raises(InputError, match=r"none.json is not a JSON object"):
         evaluate(bundle, folder, EvaluateOptions(class_map="none.json"))
@@ -235,7 +235,7 @@ def test_labels_on_a_raster_are_measured_by_the_patches_of_the_training(
     assert len(set(twice.blocks.tolist())) == len(set(measured.blocks.tolist()))  # type: ignore[union-attr]
 
     for more, words in (
-        ({"cell_size": "20px"}, "--cell-size means nothing here"),
+        ({"cell_size": "20px"}, "--cell-size has no effect here"),
         ({"captions": "captions.jsonl"}, "labels on a raster have no captions by people"),
         ({"caption_source": "human"}, "labels on a raster have no captions by people"),
         ({"caption_when": "uncertain", "captioner": "hf:x"}, "--caption-when is for maps"),

@@ -65,7 +65,9 @@ def test_numbers_too_large_for_the_precision_are_told(
         network.image_head.weight.mul_(1e6)
     model = dataclasses.replace(compact, network=network, decoder=None, vocabulary=None)
     half = Predictor(model, NoCaptioner(), Compute(torch.device("cpu"), torch.float16, 4))
-    with pytest.raises(RsscGeoError, match="computes in float16 is no number: run it with --dtype"):
+    with pytest.raises(
+        RsscGeoError, match="in float16 gives values that are not finite: run it with --dtype"
+    ):
         half(*tiles)
 
 

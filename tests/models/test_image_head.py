@@ -88,7 +88,7 @@ def test_a_fine_model_survives_saving(model: Model, tmp_path: object) -> None:
         ({"local_features": {"stride": 7, "receptive_field": 9}}, "no square of tokens of 7"),
         (
             {"local_features": {"stride": 32, "receptive_field": 9, "ground_stride": 12}},
-            "no multiple of the ground look's of 12",
+            "no multiple of the ground features' of 12",
         ),
         ({"input_size": [192, 160]}, "no square of tokens"),
         ({"network": None}, "read by an image head, and there is none"),
@@ -119,7 +119,7 @@ def test_a_stride_that_is_not_the_encoders_is_refused(
         load_bundle(folder)
 
 
-def test_a_ground_look_is_read_as_finely_as_the_card_says(model: Model) -> None:
+def test_ground_features_are_read_as_finely_as_the_card_says(model: Model) -> None:
     features = {"stride": 32, "receptive_field": 315}
     coarse = dataclasses.replace(
         model, card=dataclasses.replace(model.card, local_features=features)

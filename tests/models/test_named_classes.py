@@ -106,7 +106,7 @@ def test_other_is_what_is_likest_to_what_was_not_named(
     alone = dataclasses.replace(
         model, card=dataclasses.replace(model.card, classes=(SceneClass(0, "town", "#336699"),))
     )
-    with pytest.raises(UsageError, match=r"nothing is left to tell 'other' by \(--no-other\)"):
+    with pytest.raises(UsageError, match=r"nothing is left to define 'other' \(--no-other\)"):
         name_classes(alone, ["town"])
 
 

@@ -248,7 +248,7 @@ def test_another_run_does_not_go_on_with_it(
         caplog.clear()
         with case.writer(tmp_path / "map.gpkg", adapt_shares=second) as writer:
             assert len(writer) == 0
-        assert "starting anew" in caplog.text
+        assert "starting again" in caplog.text
 
 
 def test_steps_are_kept_with_the_cells(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_another_run_and_cut_files_are_started_anew_with_a_warning(
     if size == 0:
         assert not caplog.records  # nothing was lost
     else:
-        assert "starting anew" in caplog.text
+        assert "starting again" in caplog.text
         assert len(caplog.records) == 1
 
 

@@ -283,7 +283,7 @@ def test_mistakes_are_told(maps: Callable[..., Path], folder: Path, tmp_path: Pa
         ([one, two], ChangeOptions(crs="EPSG:4326"), UsageError, "--crs is for rasters"),
         ([one, two], ChangeOptions(areas="x.txt"), UsageError, "name it .csv"),
         ([one, two], ChangeOptions(report="x.pdf"), UsageError, "name it .html"),
-        ([one, far], ChangeOptions(), InputError, "shows nothing of what"),
+        ([one, far], ChangeOptions(), InputError, "does not overlap"),
         ([one, tmp_path / "none.gpkg"], ChangeOptions(), InputError, "does not exist"),
     ):
         with pytest.raises(error, match=message):

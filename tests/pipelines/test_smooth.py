@@ -99,4 +99,4 @@ def test_explain_says_that_neighbors_told(
     where = ExplainOptions(result=str(tmp_path / "map.gpkg"), where=f"row = {row} AND col = {col}")
     why = rssc_geo.explain(fine_scene, tmp_path / "why", where, model=predictor(model))
     assert why.cells[0].class_name == before.loc[(row, col), "class"]
-    assert "their neighbors told too (--smooth)" in caplog.text
+    assert "the map was smoothed (--smooth)" in caplog.text

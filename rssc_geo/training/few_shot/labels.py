@@ -1,4 +1,4 @@
-"""What people have labeled on a raster: polygons (or points) with a class each."""
+"""Labels on a raster: polygons (or points) with a class each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Labels:
     areas : polygons (P,) in pixels, x = column and y = row
     codes : int64 (P,), into ``classes``
     classes : names in alphabetical order
-    groups : names (P,) of what areas belong together in, "" for an area on its own
+    groups : names (P,) of the groups of areas, "" for an area without group
     """
 
     areas: NDArray[np.object_]
@@ -61,7 +61,7 @@ def read_labels(
     within : area of interest in the raster's CRS, to which the areas are clipped
 
     Raises ``InputError`` when the file, the layer or the column is not there, nothing usable lies
-    on the raster, or there are so many classes that the column cannot be one of classes.
+    on the raster, or there are too many different values for classes.
     """
     frame = read_features(str(path), field)
     geometry = shapely.make_valid(np.asarray(frame.to_crs(scene.crs).geometry))
@@ -113,7 +113,7 @@ def read_labels(
 
 
 def labels_mark(path: str | Path) -> str:
-    """What a file of labels, or the file that a layer lies in, is known again by."""
+    """The hash by which a file of labels, or the file of a layer, is recognized."""
     return content_hash(Path(str(path).partition(LAYER)[0]))
 
 
@@ -146,7 +146,7 @@ def tiles_over(
     ):
         first, last = int((low - size) // cell_size), int(high // cell_size)
         near = {min(max(k, 0), count - 1) for k in (first, last)}
-        # The last tile is shifted inwards, so that it may touch what its number does not tell.
+        # The last tile is shifted inwards, so that its place differs from its number.
         axes.append(np.union1d(np.arange(min(near), max(near) + 1), [count - 1]))
     indices = (axes[0][:, None] * grid.tiles_shape[1] + axes[1][None]).ravel()
     windows = [grid.tile(index).window for index in indices.tolist()]
@@ -164,7 +164,7 @@ def _pixels(geometry: Any, scene: Scene) -> Any:
 
 
 def _area(shape: Any, around_points: tuple[int, int] | None) -> Any:
-    """What of a geometry has an area; points grow to ``around_points``."""
+    """The polygons of a geometry; points become boxes of ``around_points``."""
     parts = shapely.get_parts(shapely.get_parts(shape)) if shape is not None else np.array([])
     kinds = shapely.get_type_id(parts)
     polygons = list(parts[kinds == shapely.GeometryType.POLYGON])

@@ -1,4 +1,4 @@
-"""What learns from labeled patches, and how it is measured.
+"""Training on labeled patches, and its evaluation.
 
 A linear probe on a bundle's embedding, spatially blocked cross-validation of it, and, if wanted,
 fine-tuning of the image encoder below it.
@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 64
 _VIEWS = 4
-"""Each patch is seen upright, turned by a quarter and a half, and mirrored: from above there is no
-upright."""
+"""Views of a patch: upright, turned by 90° and 180°, mirrored; from above there is no upright."""
 _FOLDS = 5
 _PROBE_SCALE = 10.0
 """Embeddings are scaled to this root mean square.
@@ -45,7 +44,7 @@ _STEPS, _STEP_BATCH = 160, 20
 _RATE, _DECAY, _SMOOTHING, _DROPOUT = 5e-4, 0.05, 0.1, 0.2
 _ZOOM = (0.7, 1.2)
 _ANCHOR = 0.5
-"""Weight of staying near the tokens of the encoder as it was, which the captioner reads."""
+"""Weight of the distance to the tokens of the original encoder, which the captioner reads."""
 
 
 class Learner:
@@ -115,7 +114,7 @@ class Learner:
             classifier.bias.copy_(torch.from_numpy(probe.bias))
         network = _with_own_parts(model.network)
         network.replace_classes(classifier)
-        # What the start bundle did not know may be just what was learned now.
+        # Classes unknown to the start bundle may be just those that were learned now.
         card = dataclasses.replace(model.card, familiarity=None)
         return dataclasses.replace(model, card=card, network=network, familiarity=None)
 
@@ -135,7 +134,7 @@ class Learner:
         return probe.logits(views[0][0])
 
     def _fit(self, rows: NDArray[np.int64]) -> tuple[Model, LinearProbe]:
-        """Encoder and probe that know the patches ``rows`` alone."""
+        """Encoder and probe trained on the patches ``rows`` alone."""
         self._report("learn", self._done, self._parts)
         self._done += 1
         labels = self._labels[rows]
@@ -197,7 +196,7 @@ def embed_views(
     models : all with the image encoder of the first
     pixels : uint8 (N, H, W, 3)
     views : at most 4
-    report : told of each batch, as the stage "look"
+    report : called after each batch, with the stage "look"
 
     Returns float32 (views, N, D) for each model.
     """
@@ -251,7 +250,7 @@ def fit_probe(
     The loss is convex: the result does not depend on a seed.
 
     Without a prior and with examples of all classes this is scikit-learn's
-    ``LogisticRegression(C=1, class_weight="balanced")`` (a test holds them together), which however
+    ``LogisticRegression(C=1, class_weight="balanced")`` (checked by a test), which however
     penalizes the distance from zero alone and takes no offset, so that words could not be a prior.
     """
     x = torch.from_numpy(np.asarray(embedding, np.float64))
@@ -297,8 +296,8 @@ def word_prior(
 ) -> LinearProbe:
     """Named classes as a probe of the embedding without attention.
 
-    Its logits are those of :class:`rssc_geo.models.ZeroShotHead` but for one thing: the lengths of
-    the pictures' vectors, which a linear probe cannot divide by, are all taken for their mean.
+    Its logits are those of :class:`rssc_geo.models.ZeroShotHead` with one exception: a linear probe
+    cannot divide by the lengths of the pictures' vectors, so their mean is used instead.
 
     Parameters
     ----------
@@ -316,7 +315,7 @@ def word_prior(
         scale = alignment.log_scale.exp() * torch.from_numpy(1 / (1 + counts)).float()[:, None]
         weight = scale * texts @ (alignment.project.weight / length)  # (C, I)
         bias = (scale * texts) @ (alignment.project.bias / length - alignment.center)  # (C,)
-    # The columns before are the learned queries', of which words know nothing.
+    # The columns before are those of the learned queries, which are independent of words.
     before = np.zeros((len(texts), embedding.shape[1] - width), np.float32)
     return LinearProbe(np.concatenate([before, weight.numpy()], axis=1), bias.numpy())
 
@@ -379,11 +378,11 @@ def fine_tune(
 ) -> Model:
     """The model with an image encoder that has learned from labeled patches, all else as it was.
 
-    Starts from a linear probe that fits the encoder as it is, so that the first steps do not tear
-    at what the encoder knows (Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR
-    2022). A fixed number of steps at any number of patches, each class drawn as often; statistics
-    of batch normalization stay, since a few patches of one scene are no sample of pictures. The
-    loss also holds the tokens near those of the encoder before.
+    Starts from a linear probe that fits the original encoder, so that the first steps do not
+    distort its features (Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022). A
+    fixed number of steps for any number of patches, with all classes equally frequent; statistics
+    of batch normalization are kept, since a few patches of one scene are no representative sample.
+    The loss also penalizes the distance of tokens from those of the original encoder.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How right a model is on labeled patches that it did not learn from."""
+"""Accuracy of a model on labeled patches that it was not trained on."""
 
 from __future__ import annotations
 

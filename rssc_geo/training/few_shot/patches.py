@@ -1,4 +1,4 @@
-"""Pictures with a class each, cut from a raster where people have labeled it."""
+"""Pictures with a class each, cut from the labeled areas of a raster."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Patches:
     names : class names (N,)
     places : float64 (N, 3), the centers in metres, geocentric, so that places of different rasters
         can be compared
-    mixed : bool (N,), whether less than the share asked for is covered by the class
+    mixed : bool (N,), whether the class covers less than the required share
     groups : names (N,) of the groups of their labels, "" for none
-    where : names (N,) of the places in their rasters, for people
+    where : names (N,) of the places in their rasters, for messages
     side_m : side of the largest patch in metres
     """
 
@@ -67,7 +67,7 @@ class Patches:
 
     @property
     def blocks(self) -> NDArray[np.int64]:
-        """Numbers (N,) of what is apart: the groups, and cubes of four patches where there is none.
+        """Block numbers (N,): one for each group, and cubes of four patches where there is none.
 
         Patches of one block are no independent examples of their classes.
         """
@@ -162,7 +162,7 @@ def _of_area(
 ) -> dict[int, bool]:
     """The patches of one labeled area: tile → mixed."""
     tiles, boxes = tiles_over(grid, tuple(area.bounds))
-    if len(tiles) > _CANDIDATES:  # a very large area: every so many of its tiles
+    if len(tiles) > _CANDIDATES:  # a very large area: every n-th of its tiles
         chosen = np.linspace(0, len(tiles) - 1, _CANDIDATES).astype(int)
         tiles, boxes = tiles[chosen], boxes[chosen]
     near = shapely.intersects(labels.areas, shapely.union_all(boxes).envelope)

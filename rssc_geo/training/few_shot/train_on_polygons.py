@@ -2,10 +2,10 @@
 
 The start bundle's encoder stays as it is, unless it is to be fine-tuned. A new classifying layer
 reads either the joint embedding, or the mean image token without attention: the attention was
-learned to tell the start bundle's classes apart and keeps little of what they do not differ in
-(benchmarks/few_shot.py), but is better for classes like those. Spatially blocked cross-validation
-decides which (learner.py), measures the layer, and fits the temperature; then it learns from all
-patches.
+trained to separate the start bundle's classes and drops most other features
+(benchmarks/few_shot.py), but is better for similar classes. Spatially blocked cross-validation
+selects one (learner.py), measures the layer, and fits the temperature; then the layer is trained on
+all patches.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _FEW = 5
 
 @dataclass(frozen=True, slots=True)
 class TrainOnPolygonsResult:
-    """The bundle that was written, and how good it is.
+    """The bundle that was written, and its accuracy.
 
     Attributes
     ----------
     bundle : its folder
     card : its card, as written
-    measured : how right it is; None where all labels lie in one place
-    warnings : what is weak about the labels
+    measured : its accuracy; None where all labels lie in one place
+    warnings : weaknesses of the labels
     """
 
     bundle: Path
@@ -113,7 +113,7 @@ def train_on_polygons(
         pairs = zip(sources, _each(options.test_labels, len(sources)), strict=True)
         tests = [_read(raster, labels, card, options) for (raster, _), labels in pairs]
 
-    # All that can be wrong without them has been told: what follows loads torch and the weights.
+    # All checks without torch and the weights are done; they are loaded from here on.
     from scipy.special import softmax
 
     from rssc_geo.inference import choose_compute
@@ -174,10 +174,10 @@ def train_on_polygons(
 
 
 def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
-    """Refuse what cannot end well."""
+    """Refuse options without effect and an existing bundle."""
     check_bundle_folder(output)
     if options.cell_size is not None:
-        raise UsageError("--cell-size means nothing here: patches are as large as tiles")
+        raise UsageError("--cell-size has no effect here: patches are as large as tiles")
     if options.report is not None:
         check_page(Path(options.report), option="--report", overwrite=False)
 
@@ -191,7 +191,7 @@ def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]]
 def _read(
     raster: Source, labels: str | Path, card: ModelCard, options: TrainOnPolygonsOptions
 ) -> tuple[Plan, Labels]:
-    """A raster as it will be cut, and its labels."""
+    """A raster's plan, and its labels."""
     plan = make_plan(raster, card, options)
     for warning in plan.warnings:
         log.warning("%s", warning)
@@ -249,7 +249,7 @@ def _cut(
 
 
 def _check_classes(classes: Sequence[str], words: Mapping[str, Sequence[str]] | None) -> None:
-    """Refuse labels that are no classification."""
+    """Refuse labels without two classes, and words that do not match them."""
     if len(classes) < 2:
         raise InputError(
             f"only the class {classes[0]!r} is labeled; label at least one other, if only as"
@@ -263,7 +263,7 @@ def _check_classes(classes: Sequence[str], words: Mapping[str, Sequence[str]] | 
 
 
 def _warnings(patches: Patches, tested: NDArray[np.int64]) -> tuple[str, ...]:
-    """What is weak about the labels."""
+    """Weaknesses of the labels."""
     found = []
     for code, name in enumerate(patches.classes):
         own = patches.labels == code

@@ -28,9 +28,9 @@ _BATCH = 256
 _STEPS = 100
 _DRAWS, _THIRDS = 20, 6
 _TEMPERATURE = 0.05
-"""Targets are the softmax of the texts' own cosines over this.
+"""Temperature of the targets, the softmax of the texts' own cosines.
 
-Texts that say nearly the same are no negatives of each other.
+Texts with nearly the same meaning are no negatives of each other.
 """
 
 
@@ -45,10 +45,10 @@ def train_alignment(
 ) -> Alignment:
     """Contrastive learning on random views of the pictures ``rows`` and random sentences of theirs.
 
-    Both encoders stay as they are, so that each sentence is embedded once. The loss is the cross
-    entropy of similarities within a batch, both ways (Radford et al., 2021), with soft targets
-    (``_TEMPERATURE``). Few epochs, and dropout of the pictures' embedding: what is learned beyond
-    that fits the classes that are there and fails on others (benchmarks/zero_shot.py).
+    Both encoders are frozen, so that each sentence is embedded once. The loss is the cross entropy
+    of similarities within a batch, both ways (Radford et al., 2021), with soft targets
+    (``_TEMPERATURE``). Few epochs, and dropout of the pictures' embedding: longer training overfits
+    to the classes of the training and fails on others (benchmarks/zero_shot.py).
 
     Parameters
     ----------
@@ -168,9 +168,10 @@ def calibrate_alignment(
     """Fit in place the scale of named classes' logits, and the shift of "other".
 
     On pictures of the model's classes and the classes' names, as far as the text encoder knows
-    their words. For the shift a third of the classes is named, a third speaks for "other" and a
-    third is unknown, ``_DRAWS`` times over: "other" is to be wrong of the named ones as often as it
-    is missed of the rest. Too few known classes or no pictures of them: nothing is fitted.
+    their words. For the shift a third of the classes is named, a third is the background of "other"
+    and a third is unknown, in ``_DRAWS`` random draws: "other" has to be false for named classes as
+    often as it is missed for the rest. With too few known classes or no pictures of them nothing is
+    fitted.
 
     Parameters
     ----------

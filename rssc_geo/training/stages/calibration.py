@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 _AWAY = 1.5
 """Factor of the temperature that fits validation pictures of the same data sets.
 
-On whole data sets that were left out of the training, confidence is nearest to the share that is
-right at 1.5 to 2 times that temperature (benchmarks/left_out.py), and rasters are such pictures.
+On whole data sets that were left out of the training, confidence is closest to accuracy at 1.5 to 2
+times that temperature (benchmarks/left_out.py), and rasters are such pictures.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Captions that are read with some pictures (empty: none), and who wrote them."""
+    """Captions that are read with some pictures (empty: none), and their source."""
 
     captions: Sequence[str]
     source: CaptionSource
@@ -39,7 +39,7 @@ class Reading:
 def readings_of(
     model: Model, features: Features, data: SceneImages, rows: NDArray[np.int64]
 ) -> dict[str, Reading]:
-    """How the pictures ``rows`` can be read: ``none``, and ``own`` and ``human`` captions.
+    """The captions with which the pictures ``rows`` can be read: ``none``, ``own`` and ``human``.
 
     The latter two only by a model with a captioner; ``human``: all that people wrote of a picture.
     """
@@ -71,8 +71,8 @@ def mean_accuracy(
 def calibrate(model: Model, features: Features, data: SceneImages, split: Split) -> Model:
     """The model with temperature, figures, and the decision whether it reads its own captions.
 
-    All are decided on the validation part. The test part is looked at once, here; a split may do
-    without one.
+    All are decided on the validation part. The test part is evaluated once, here; a split may have
+    none.
     """
     logits: dict[str, dict[str, NDArray[np.float32]]] = {}
     for part in ("val", "test") if len(split["test"]) else ("val",):

@@ -1,4 +1,4 @@
-"""Stage 3: the vocabulary and the embedded captioner, trained on sentences that people wrote.
+"""Stage 3: the vocabulary and the embedded captioner, trained on human sentences.
 
 Training pictures get out-of-fold captions: each by a captioner that has not seen that picture.
 """
@@ -72,7 +72,7 @@ def train_captioner(
     *,
     run: StageRun,
 ) -> CaptionDecoder:
-    """Teach a decoder to write the captions of those of the pictures ``rows`` that have some.
+    """Train a decoder to write the captions of the pictures ``rows``, where they have any.
 
     A view and a sentence are drawn at random each time. AdamW with cosine decay, label smoothing
     0.1; an epoch sees every picture once.
@@ -84,7 +84,7 @@ def train_captioner(
     vocabulary : of the decoder
     rows : int64, pictures to learn from
     recipe : how
-    run : where, from which seed, and what is called after each epoch
+    run : folder, device, seed, and a function that is called after each epoch
 
     Raises ``InputError`` when the loss is not finite.
     """
@@ -238,7 +238,7 @@ class OutOfFoldCaptioners:
         return texts
 
     def _made_of(self, rows: NDArray[np.int64], number: int) -> str:
-        """What a captioner, or the captions of all, are made of."""
+        """The identity of the inputs of a captioner, or of the captions of all."""
         return identity(
             features=self.features.made_of,
             captions=self.data.captions,

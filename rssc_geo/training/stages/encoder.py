@@ -1,7 +1,7 @@
 """Stage 1: fine-tune the image encoder as a scene classifier.
 
-Where it has a ground look, both looks are trained together, from crops of scene pictures, windows
-full of one texture, and crops in the context of others, as the parts of a raster are seen.
+With ground features, both parts are trained together, on crops of scene pictures, windows of one
+texture, and crops in the context of others, like the parts of a raster.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _FLOOR = 1e-3
 """Share of the learning rate that is left at the end of the cosine."""
 
 _LOOK_WEIGHT = 0.3
-"""Of the loss of each look alone, beside that of both together."""
+"""Weight of the loss of each part of the features alone, beside that of both together."""
 
 _STATISTICS = 64
-"""Batches from which the statistics of averaged weights are computed anew."""
+"""Batches from which the statistics of averaged weights are computed."""
 
 
 @dataclass(frozen=True, slots=True)
-class LookLogits:
-    """Logits of both looks, ``(B, C)`` each; those of both together are their sum.
+class FeatureLogits:
+    """Logits of scene and ground features, ``(B, C)`` each; those of both together are their sum.
 
     Attributes
     ----------
-    scene : of the scene look, over the whole crop
-    ground : of the ground look, over the whole crop; None: there is none
-    cells : ``(B, K, C)``, of the ground look over each token's ground
+    scene : of the scene features, over the whole crop
+    ground : of the ground features, over the whole crop; None: there are none
+    cells : ``(B, K, C)``, of the ground features over each token's ground
     """
 
     scene: torch.Tensor
@@ -66,15 +66,15 @@ class LookLogits:
 
     @property
     def both(self) -> torch.Tensor:
-        """Of both looks together."""
+        """Of scene and ground features together."""
         return self.scene if self.ground is None else self.scene + self.ground
 
 
 class LookClassifier(nn.Module):
     """An image encoder with a linear classifier of the mean token, and one of the captions.
 
-    The classifier is linear in each look, so that their logits add up, and a mean over windows of
-    tokens costs nothing more.
+    The classifier is linear in each part, so that their logits add up, and a mean over windows of
+    tokens costs nothing extra.
     """
 
     def __init__(self, recipe: EncoderRecipe, classes: int, embedding: int = 0) -> None:
@@ -86,26 +86,26 @@ class LookClassifier(nn.Module):
 
     def forward(
         self, images: torch.Tensor, context: int = 1
-    ) -> tuple[LookLogits, torch.Tensor | None]:
+    ) -> tuple[FeatureLogits, torch.Tensor | None]:
         """Logits of normalized images ``(B, 3, S, S)``, and the predicted caption embedding.
 
-        ``context``: the images are read in squares of ``context × context`` of them laid side by
-        side, each as a part of what the whole square shows.
+        ``context``: the images are encoded in squares of ``context × context`` of them side by
+        side, each in the context of the others.
         """
         images = laid_out(images, context)
         width = self.encoder.scene_width
         weight, bias = self.classify.weight, self.classify.bias
         if self.encoder.ground is None:
             pooled = self.encoder(images).mean(1)  # (B, N, I) → (B, I)
-            logits = LookLogits(self.classify(self.drop(pooled)))
+            logits = FeatureLogits(self.classify(self.drop(pooled)))
         else:
-            looks = self.encoder.looks(images)
+            looks = self.encoder.feature_maps(images)
             scene, ground = (taken_apart(look.float(), context) for look in looks)  # (B, ·, h, w)
             rows, cols = scene.shape[2:]
             cells = F.adaptive_avg_pool2d(ground, (rows, cols)).flatten(2).mT  # (B, K, G)
             seen = scene.mean((2, 3))  # (B, I)
             pooled = torch.cat([seen, cells.mean(1)], dim=1)
-            logits = LookLogits(
+            logits = FeatureLogits(
                 F.linear(self.drop(seen), weight[:, :width], bias),
                 F.linear(cells.mean(1), weight[:, width:]),
                 F.linear(cells, weight[:, width:]),
@@ -134,7 +134,7 @@ def taken_apart(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TrainedEncoder:
-    """State dicts of what the stage has made.
+    """State dicts of the trained modules.
 
     Attributes
     ----------
@@ -164,11 +164,11 @@ def train_encoder(
     Parameters
     ----------
     data : all pictures
-    split : its parts; ``train`` is learned, ``val`` validates
+    split : its parts; ``train`` is for training, ``val`` for validation
     recipe : how
-    initial : state dict of the image encoder; what it lacks starts at random
+    initial : state dict of the image encoder; missing weights start at random
     embeddings : float32 ``(N, D)``, unit length, of each image's captions; zeros where it has none
-    run : how the stage runs; after each epoch its folder holds all that is needed to go on
+    run : of the stage; after each epoch its folder holds everything needed to continue
 
     Raises ``InputError`` when the loss is not finite; the last good epoch is kept.
     """
@@ -268,13 +268,13 @@ class EncoderTask(Task[Crops]):
         return min(0.995, (1 + step) / (10 + step)) if averaged <= 0 else 1 - 1 / averaged
 
     def batches(self, epoch: int) -> Iterator[Crops]:
-        """An epoch of crops, drawn while the network learns from the last ones."""
+        """An epoch of crops, drawn while the network is trained on the previous ones."""
         return read_ahead(self._sampler.batches(self._recipe.size_of(epoch)))
 
     def loss(self, batch: Crops) -> torch.Tensor:
         """The loss of the labels, and the distance to the captions' embedding.
 
-        The latter is weighted by what of the picture is visible.
+        The latter is weighted by the visible share of the picture.
         """
         recipe = self._recipe
         images = normalize(batch.images, recipe.mean, recipe.std).to(self._device)
@@ -291,21 +291,21 @@ class EncoderTask(Task[Crops]):
         return loss
 
     def _draw_context(self, images: torch.Tensor) -> int:
-        """How many crops a side are read as one square: 1, or 2 for a share of the batches."""
+        """Crops a side of a square that is encoded as one: 1, or 2 for a share of the batches."""
         draw = float(torch.rand(1, generator=self._generator))
         return 2 if self._fits(images) and draw < self._recipe.crops.context else 1
 
     def _fits(self, images: torch.Tensor) -> bool:
-        """Whether a batch can be read in squares of two by two crops."""
+        """Whether a batch can be encoded in squares of two by two crops."""
         encoder = self.network.encoder
         whole = encoder.ground is not None and images.shape[-1] % encoder.stride == 0
         return whole and len(images) % 4 == 0
 
-    def _look_loss(self, logits: LookLogits, batch: Crops) -> torch.Tensor:
-        """The loss of both looks together, and of each alone.
+    def _look_loss(self, logits: FeatureLogits, batch: Crops) -> torch.Tensor:
+        """The loss of both parts together, and of each alone.
 
-        Of textures, half of them by the ground of one token instead of the whole crop's, and each
-        token's alone.
+        Of textures, half of the crops by the ground of one token instead of the whole crop's, and
+        by each token's alone.
         """
         labels, visible = batch.labels, batch.visible
         scene, ground, cells = logits.scene.float(), logits.ground, logits.cells
@@ -348,7 +348,7 @@ class EncoderTask(Task[Crops]):
         return float(np.mean([right[sets == name].mean() for name in np.unique(sets)]))
 
     def competes(self, epoch: int) -> bool:
-        """Only accuracies at the size and of the kind that will be used compare with each other."""
+        """Only accuracies at the final size and with averaged weights are comparable."""
         recipe = self._recipe
         averaged = not recipe.swa_epochs or self._is_averaged(epoch)
         return averaged and recipe.size_of(epoch) == recipe.size
@@ -357,10 +357,10 @@ class EncoderTask(Task[Crops]):
         return epoch >= self._recipe.epochs - self._recipe.swa_epochs
 
     def _renew_statistics(self, size: int) -> None:
-        """Those of batch normalization: no network with the averaged weights has seen any batch."""
+        """Compute the statistics of batch normalization, which the averaged weights lack."""
         recipe, average = self._recipe, cast("LookClassifier", self.average.module)
         drawing, *_ = self.generators
-        state = drawing.get_state()  # the training goes on as without this
+        state = drawing.get_state()  # the state of training does not change
         batches = itertools.islice(self._sampler.batches(size), _STATISTICS)
         inputs = (normalize(b.images, recipe.mean, recipe.std).to(self._device) for b in batches)
         squares = (

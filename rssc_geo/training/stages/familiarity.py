@@ -1,4 +1,4 @@
-"""How familiar a picture is: learned from augmented crops and from what is no photograph."""
+"""Familiarity of pictures: trained on augmented crops and on pictures that are no photographs."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def add_familiarity(
     *,
     seed: int,
 ) -> Model:
-    """The model with a part that says how familiar pictures are.
+    """The model with a part that estimates how familiar pictures are.
 
-    What is familiar are crops as the image encoder has learned them; what is not is made up, see
-    ``make_outliers``. A perceptron tells them apart by the mean token, as ``Familiarity`` reads it.
-    Its quantiles are those of such crops of the validation part. Where windows of the model share
-    features, all are seen in surroundings too, as the parts of a raster are: plain water there is
-    unlike plain water in a frame.
+    Positive samples are crops like those of the image encoder's training; negative ones are
+    synthetic, see ``make_outliers``. A perceptron separates them by the mean token, as in
+    ``Familiarity``. Its quantiles are those of such crops of the validation part. Where windows of
+    the model share features, all samples are also encoded in surroundings, like the parts of a
+    raster: plain water there differs from plain water in a frame.
 
     Parameters
     ----------
     model : its network is in evaluation mode, on the device where it computes
     features : image tokens of all pictures
     data : all pictures
-    split : crops come from the training part, the quantiles from the validation part; the shares
-        of the test part and of made-up pictures that are ``Unknown`` go to the card
+    split : crops come from the training part, the quantiles from the validation part; the shares of
+        the test part and of synthetic pictures that are ``Unknown`` go to the card
     recipe : how crops are drawn
     seed : of every random choice
     """
@@ -124,7 +124,7 @@ def _embed(model: Model, batches: Iterator[torch.Tensor]) -> torch.Tensor:
 
 
 def _surrounded(model: Model, inputs: torch.Tensor) -> torch.Tensor:
-    """Tokens ``(B, T, I)`` of inputs ``(B, 3, S, S)`` that lie amid their mirror images."""
+    """Tokens ``(B, T, I)`` of inputs ``(B, 3, S, S)`` surrounded by their mirror images."""
     around = inputs.shape[-1] // 2
     wide = F.pad(inputs, (around,) * 4, mode="reflect")
     tokens = model.network.encode_image(wide)  # (B, 4 T, I)
@@ -135,7 +135,7 @@ def _surrounded(model: Model, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor, seed: int) -> None:
-    """Weights of ``part`` by standardized roots; both kinds weigh alike."""
+    """Weights of ``part`` by standardized roots; both classes have the same weight."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -146,7 +146,7 @@ def _fit(part: Familiarity, known: torch.Tensor, other: torch.Tensor, seed: int)
         (_HIDDEN,), alpha=_DECAY, max_iter=_ROUNDS, random_state=seed, n_iter_no_change=_ROUNDS
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # so many rounds, whatever they reach
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of rounds
         perceptron.fit((roots - mean) / scale, np.arange(len(roots)) < len(known))
     (first, second), (shift, bias) = perceptron.coefs_, perceptron.intercepts_
     first = first / scale[:, None]

@@ -1,4 +1,4 @@
-"""What a trained image encoder sees of every picture: the cached tokens that later stages read."""
+"""Cached tokens of a trained image encoder for every picture, which later stages read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 64
 _ZOOM = (0.75, 1.3)
-"""Views stay wide enough for the captions, which speak of the whole picture, to hold."""
+"""Views stay wide enough for the captions, which describe the whole picture, to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Features:
     Attributes
     ----------
     tokens : float16 ``(V, N, T, I)``; of the other views only training pictures are filled
-    visible : float32 ``(V, N)``, the share of the picture that a view shows
+    visible : float32 ``(V, N)``, the share of the picture in a view
     made_of : hash of the pictures, the network and the views
     """
 
@@ -55,8 +55,7 @@ def cache_features(
 ) -> Features:
     """Tokens of every picture, and of ``views − 1`` augmented copies of the pictures ``rows``.
 
-    Kept in ``work``, from where they are read if they are there, of the same pictures, network and
-    views.
+    Kept in ``work``, and read from there if they are of the same pictures, network and views.
 
     Parameters
     ----------
@@ -95,7 +94,7 @@ def cache_features(
                     tokens[view, part] = network.encode_image(batch).cpu().numpy()
                 log.info("features: view %d of %d", view + 1, views)
             tokens.flush()
-            del tokens  # Windows renames no file that is mapped
+            del tokens  # Windows cannot rename a mapped file
             with keeping(visible_file, made_of) as file, file.open("wb") as stream:
                 np.save(stream, visible)
     return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file), made_of)

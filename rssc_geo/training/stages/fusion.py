@@ -34,12 +34,12 @@ _Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Ten
 
 @dataclass(frozen=True, slots=True)
 class FusionData:
-    """What the fusion learns from.
+    """Training data of the fusion.
 
     Attributes
     ----------
     features : image tokens of the pictures
-    images : their labels and what people wrote of them
+    images : their labels and human captions
     generated : one text a view and picture, by a captioner that never saw that picture; empty
         texts: none
     rows : int64, pictures to learn from
@@ -69,7 +69,7 @@ def train_fusion(
     Parameters
     ----------
     model : to be trained, on its device
-    data : what is learned from
+    data : to train on
     recipe : how
     validate : gives the validation accuracy of ``model`` as it is when called
     seed : of every random choice
@@ -90,7 +90,7 @@ def train_fusion(
 
 
 def _has_words(data: FusionData) -> bool:
-    """Whether any picture to learn from comes with a text."""
+    """Whether any training picture has a text."""
     rows = data.rows.tolist()
     generated = any(texts[row] for texts in data.generated for row in rows)
     return generated or any(data.images.captions[row] for row in rows)
@@ -145,7 +145,7 @@ class _FusionTask(Task[_Batch]):
         return state.best
 
     def train_mode(self) -> None:
-        """A text encoder that does not learn is read as it will be later, without dropout."""
+        """A frozen text encoder is run as in evaluation, without dropout."""
         self.network.train()
         if self._model.alignment is not None:
             self.network.text_encoder.eval()
@@ -193,9 +193,9 @@ class _FusionTask(Task[_Batch]):
         views: NDArray[np.int64],
         sources: Sequence[CaptionSource],
     ) -> NDArray[np.float16]:
-        """Image tokens ``(B, T, I)`` of the pictures or, with people's words, of hard negatives.
+        """Image tokens ``(B, T, I)`` of the pictures or, with human captions, of hard negatives.
 
-        Of each picture at random as many tokens as of the others.
+        A random subset of tokens of each picture, of the same size for all.
         """
         recipe, random, negatives = self._recipe, self._random, self._negatives
         shown = rows
@@ -219,11 +219,11 @@ class _FusionTask(Task[_Batch]):
         with mixed_precision(self._device):
             logits = self.network.classify(tokens, ids, mask)
         loss = self._label_loss(logits.float(), labels, visible)
-        # No word in the whole batch: the image head is not learned here, and nothing else was read.
+        # No word in the whole batch: the image head is not trained here, and nothing else was used.
         return loss if loss.requires_grad else loss + 0 * self.network.text_proj.weight.sum()
 
     def validate(self, epoch: int) -> float:  # noqa: ARG002 -- all epochs alike
-        """What ``validate`` says of the model with the averaged weights."""
+        """The result of ``validate`` for the model with the averaged weights."""
         self._model.network.load_state_dict(self.average.module.state_dict())
         self._model.network.eval()
         return self._validate()
@@ -247,7 +247,7 @@ def hard_negatives(
     Parameters
     ----------
     tokens : ``(N, T, I)``
-    images : labels of the pictures, and what they say
+    images : the pictures with their labels
     rows : int64, the pictures that have hard negatives and are some
 
     Returns rows, int64 ``(N, count)``; zeros for pictures not in ``rows``.
@@ -272,7 +272,7 @@ def logits_of(
 ) -> NDArray[np.float32]:
     """Logits float32 ``(B, C)`` of image tokens ``(B, T, I)`` with one caption each.
 
-    An empty caption is none; ``source``: who wrote them.
+    An empty caption is none; ``source``: of the captions.
     """
     device = model.network.queries.device
     parts = []

@@ -2,9 +2,10 @@
 
 The distilled one holds the word pieces of a sentence encoder as fixed vectors, after model2vec
 (Tulkens and van Dongen, 2024, "Model2Vec: Fast State-of-the-Art Static Embeddings"): each piece of
-the teacher's vocabulary is read alone, the vectors are reduced by principal components and weighted
-by how rare the piece is, here by the smooth inverse frequency of Arora et al. (2017) with Zipf's
-law over the vocabulary's order. The sentence encoder's embeddings of the captions are cached too.
+the teacher's vocabulary is encoded alone, the vectors are reduced by principal components and
+weighted by the rarity of the piece, here by the smooth inverse frequency of Arora et al. (2017)
+with Zipf's law over the vocabulary's order. The sentence encoder's embeddings of the captions are
+cached too.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def cache_caption_embeddings(
 ) -> NDArray[np.float32]:
     """``caption_embeddings`` of the pictures ``rows``, zeros elsewhere; kept in ``work``.
 
-    The words of other pictures must not even shift the center.
+    The center does not depend on the words of other pictures.
     """
     file = work / "embeddings.npy"
     weights = sorted(Path(folder).glob("*.safetensors"))
@@ -129,7 +130,7 @@ class TextEncoderStart:
 
 
 def make_text_encoder_start(recipe: TrainingRecipe) -> TextEncoderStart:
-    """The text encoder that a recipe asks for, with its weights and tokenizer.
+    """The text encoder of a recipe, with its weights and tokenizer.
 
     Raises ``InputError`` and ``BundleError`` for a sentence encoder that cannot be read.
     """
@@ -188,7 +189,7 @@ def distill_text_encoder(
     reduced *= (_RARE / (_RARE + chance))[:, None]
     marks = np.random.default_rng(seed).normal(size=(len(SPECIAL_TOKENS), width))
     marks *= np.linalg.norm(reduced, axis=1).mean() / np.linalg.norm(marks, axis=1, keepdims=True)
-    marks[:2] = 0  # padding and unknown pieces say nothing
+    marks[:2] = 0  # padding and unknown pieces have no meaning
     table = np.concatenate([marks, reduced]).astype(np.float32)
 
     encoder = StaticTextEncoder(vocab_size=len(table), hidden_size=width)

@@ -501,7 +501,7 @@ def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:
     one = write_labels(tmp_path / "one.gpkg", rows[:2])
     with pytest.raises(InputError, match="only the class 'wide' is labeled"):
         train_on_polygons([(tmp_path / "scene.tif", one)], tmp_path / "other", options)
-    with pytest.raises(UsageError, match="--cell-size means nothing here"):
+    with pytest.raises(UsageError, match="--cell-size has no effect here"):
         sized = dataclasses.replace(options, cell_size="100m")
         train_on_polygons([(tmp_path / "scene.tif", labels)], tmp_path / "other", sized)
     with pytest.raises(UsageError, match=r"--purity 0\.2 is no share"):
