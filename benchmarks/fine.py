@@ -10,7 +10,8 @@ world: a world of known truth (``synthetic_world.py``): share of area that is wr
     of dubai1m and korea10m.
 time: of maps of a picture of noise, against L, the image encoder alone over the scene's pixels as
     the network sees them, without overlap or head; against windows of the same cells one by one
-    (some of them, the rest counted up); the default map against one with cell = tile of 400 m.
+    (some of them, the rest counted up); the default map against one with cell = tile of 400 m; a
+    map with cells of a twelfth of a tile against its own L, for which there is no target.
 windows: probabilities of windows read from shared features against the same windows cut out with
     their context; and how often the class is that of the window alone, without context, by the
     window's size, on real scenes.
@@ -49,6 +50,7 @@ from rssc_geo.inference import Plan, Prediction, Predictor, block_grid, make_pla
 from rssc_geo.raster import TileData, TileReader
 
 COARSE = {"tile_size": "400m", "cell_size": "400m"}
+TWELFTH = {"cell_size": "13m"}
 MAPS = {
     "default": {},
     "not told by neighbors": {"smooth": False},
@@ -58,6 +60,8 @@ SEEDS = (1, 2)
 WINDOWS_M = (100, 160, 320, 640)
 SCENES = ("dubai1m/dubai3.tif", "dubai1m/dubai5.tif", "rasters/rd_netherlands_25cm.tif")
 CELLS = (10_000, 1_000_000)
+GROUND = np.array([60, 90, 50], np.uint8)
+"""Of the flat raster: a gray one would be ``Unknown`` as a whole."""
 
 
 def mapped(scene: Path, target: Path, model: Predictor, **options: object) -> float:
@@ -142,6 +146,7 @@ def _edges(shape: np.ndarray) -> np.ndarray:
 def timing(options: argparse.Namespace, model: Predictor) -> bool:
     scene, target = dense_scene(options.noise), options.work / "noise.gpkg"
     plan = make_plan(scene, model.card, TilingOptions())
+    finer = make_plan(scene, model.card, TilingOptions(**TWELFTH))
     seconds: dict[str, list[float]] = {}
 
     def take(name: str, value: float) -> None:
@@ -151,6 +156,8 @@ def timing(options: argparse.Namespace, model: Predictor) -> bool:
     for _ in range(options.repeats):
         take("L: the encoder alone", encoder_seconds(plan, model))
         take("default map", mapped(scene, target, model))
+        take("L of tiles of 156 m", encoder_seconds(finer, model))
+        take("cells of a twelfth of a tile", mapped(scene, target, model, **TWELFTH))
         take("not told by neighbors", mapped(scene, target, model, smooth=False))
         take("cell = tile of 400 m", mapped(scene, target, model, **COARSE))
         take("windows one by one", window_seconds(plan, model))
@@ -158,6 +165,8 @@ def timing(options: argparse.Namespace, model: Predictor) -> bool:
     for name, values in seconds.items():
         each = ", ".join(f"{value:.1f}" for value in values)
         print(f"{name}: {medians[name]:.1f} s (each repeat: {each})")
+    times = medians["cells of a twelfth of a tile"] / medians["L of tiles of 156 m"]
+    print(f"cells of a twelfth of a tile / their L: {times:.3g}")
     fine = medians["default map"]
     naive, coarse = medians["windows one by one"], medians["cell = tile of 400 m"]
     met = [
@@ -309,7 +318,7 @@ def child(cells: int) -> None:
             crs="EPSG:32632", transform=NORTH_UP @ NORTH_UP.scale(27), compress="deflate",
             tiled=True, photometric="rgb",
         ) as raster:  # fmt: skip
-            raster.write(np.full((3, side, side), 90, np.uint8))
+            raster.write(np.tile(GROUND[:, None, None], (1, side, side)))
         mapped(path, Path(folder) / "map.gpkg", model, tile_size="6px", cell_size="1px")
         seconds = time.perf_counter() - last
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)

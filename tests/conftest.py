@@ -196,7 +196,7 @@ def fine_model(small_model: Model) -> Model:
         footprint=Footprint(300, 600, 4800),
         network=network,
         captioner={**small_model.card.captioner, "image_width": 1032},  # type: ignore[dict-item]
-        local_features={"stride": 32, "receptive_field": 315},
+        local_features={"stride": 32, "receptive_field": 315, "ground_stride": 8},
         temperature=1.0,
     )
     made = DualAttentionClassifier(classes=3, **network)

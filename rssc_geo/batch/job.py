@@ -237,7 +237,7 @@ class OpenJob:
     def _figures(self, summary: LandUseSummary) -> SceneFigures:
         return SceneFigures(
             summary.cells,
-            [asdict(total) for total in summary.classes if total.cells],
+            [asdict(total) for total in summary.present],
             seconds=round(time.monotonic() - self.started, 3),
             reading_s=round(self.reading_s, 3),
             model_s=round(self.model_s, 3),

@@ -10,7 +10,7 @@ from .geodesy import lattice as lattice
 from .geodesy import lonlat_bounds as lonlat_bounds
 from .geodesy import parse_crs as parse_crs
 from .geodesy import split_at_antimeridian as split_at_antimeridian
-from .grid import FRACTIONS as FRACTIONS
+from .grid import DEFAULT_FRACTION as DEFAULT_FRACTION
 from .grid import Tile as Tile
 from .grid import TileChoice as TileChoice
 from .grid import TileGrid as TileGrid

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
 
-FRACTIONS = (1, 2, 3, 6)
+_FRACTIONS = (1, 2, 3, 6, 12)
 """Cells along a side of a tile that a model reads which shares features between windows."""
+
+DEFAULT_FRACTION = 6
+"""The finest of them that is not asked for by a cell's size."""
 
 _LEAST_SHOWN = 60
 """Least pixels of the raster a side that a tile has by default: fewer show no scene."""
@@ -285,21 +288,21 @@ def choose_sizes(
 ) -> TileChoice:
     """Choose the sizes of a tile and of a cell for a model whose windows share features.
 
-    A tile is 1, 2, 3 or 6 cells a side, as its tokens allow. A cell size that is asked for is kept
-    to the pixel, and the tile adapts; where both are asked for and do not fit, the tile size is
-    changed. By default the tile is that of :func:`choose_tile_size`, in as many cells as it can
-    have.
+    A tile is 1, 2, 3, 6 or 12 cells a side, as its tokens allow. A cell size that is asked for is
+    kept to the pixel, and the tile adapts; where both are asked for and do not fit, the tile size
+    is changed. By default the tile is that of :func:`choose_tile_size`, in six cells or as many as
+    it can have.
 
     Parameters
     ----------
     shape, gsd_m, footprint_m : as for :func:`choose_tile_size`
-    tokens : a side of a tile; cells are whole tokens
+    tokens : the finest ones, a side of a tile; cells are whole tokens
     tile, cell : sizes that are asked for, as ``choose_tile_size`` takes them
 
     Raises ``UsageError`` for an invalid size, or a cell larger than the tile.
     """
     least, preferred, most = footprint_m
-    fractions = [count for count in FRACTIONS if tokens % count == 0]
+    fractions = [count for count in _FRACTIONS if tokens % count == 0]
     notes: list[str] = []
     if cell is not None:
         size = _parse_size(cell, gsd_m, option="--cell-size")
@@ -316,7 +319,7 @@ def choose_sizes(
         if asked is not None and asked != (size[0] * fraction, size[1] * fraction):
             reason += f", the nearest to --tile-size {tile}"
     else:
-        fraction = fractions[-1]
+        fraction = max(count for count in fractions if count <= DEFAULT_FRACTION)
         if tile is not None:
             sides = _parse_size(tile, gsd_m, option="--tile-size")
             reason = f"as asked for (--tile-size {tile}), in whole cells"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,10 +17,8 @@ _BLOCK_TOKENS = 48
 
 
 def tokens_a_side(card: ModelCard) -> int:
-    """Tokens a side of a tile, where windows share features; else 1."""
-    if card.local_features is None:
-        return 1
-    return card.input_size[0] // card.local_features["stride"]
+    """Finest tokens a side of a tile, where windows share features; else 1."""
+    return 1 if card.local_features is None else card.input_size[0] // card.token_strides[1]
 
 
 def block_grid(
@@ -31,19 +29,21 @@ def block_grid(
     Parameters
     ----------
     shape, cell_size : of the raster and of a cell, in pixels
-    fraction : cells a side of a tile; the tokens of a tile's side are a multiple of it
+    fraction : cells a side of a tile; its finest tokens are a multiple of it
     """
-    stride, field = (_features(card)[name] for name in ("stride", "receptive_field"))
-    window = tokens_a_side(card)
-    tokens = window // fraction
+    (stride, _), field = card.token_strides, (card.local_features or {})["receptive_field"]
+    window = card.input_size[0]
+    cell = window // fraction
     # Half of a cell's window lies outside of the cell, and around that its tokens' receptive field.
-    outside = -(-(window - tokens) // 2) + -(-(field - stride) // 2 // stride)
+    outside = -(-(window - cell) // 2 // stride) + -(-(field - stride) // 2 // stride)
+    # Blocks and halos are whole tokens.
+    step = math.lcm(cell, stride)
     return BlockGrid(
         shape,
         cell_size,
-        cell_pixels=tokens * stride,
-        side=_BLOCK_TOKENS // tokens,
-        halo=-(-outside // tokens),
+        cell_pixels=cell,
+        side=max(1, _BLOCK_TOKENS * stride // step) * (step // cell),
+        halo=-(-outside * stride // step) * (step // cell),
     )
 
 
@@ -53,10 +53,11 @@ class BlockLayout:
 
     Attributes
     ----------
-    stride : pixels of the network's input a token
-    scene : weights of the tokens in the window around each cell, as large as a tile
-    ground : weights of each cell's own tokens
-    tiles : int64 ``(T, 3)``, top, left and side in tokens of the coarse tiles that are captioned
+    stride : pixels of the network's input a token of the scene features
+    scene : weights of its tokens in the window around each cell, as large as a tile
+    ground : weights of each cell's own tokens of the ground features
+    tiles : int64 ``(T, 3)``, top, left and side in tokens of the scene features of the coarse
+        tiles that are captioned
     caption_of : int64 ``(cell rows, cell cols)``, the coarse tile of each cell
     """
 
@@ -69,46 +70,55 @@ class BlockLayout:
     @classmethod
     def of(cls, card: ModelCard, grid: BlockGrid, block: Tile) -> Self:
         """The layout of a block."""
-        stride = _features(card)["stride"]
-        tokens, window = grid.cell_pixels // stride, tokens_a_side(card)
+        (stride, finest), window = card.token_strides, card.input_size[0]
+        cell = grid.cell_pixels
         axes = list(
             zip(grid.cells_of_tile(block), grid.reach(block), grid.cells_shape, strict=True)
         )
 
         def weights(length: int) -> WindowWeights:
+            """Of the finest tokens in windows of so many pixels."""
             rows, cols = (
-                window_weights(cells, seen, count=count, tokens=tokens, window=length)
+                window_weights(
+                    cells, seen, count=count, tokens=cell // finest, window=length // finest
+                )
                 for cells, seen, count in axes
             )
             return rows, cols
 
-        fraction = window // tokens
+        rows, cols = (_coarser(each, stride // finest) for each in weights(window))
         starts, groups = zip(
-            *(_coarse(cells, seen, count, fraction) for cells, seen, count in axes), strict=True
+            *(
+                _coarse(cells, seen, count, window // cell, step=math.lcm(cell, stride) // cell)
+                for cells, seen, count in axes
+            ),
+            strict=True,
         )
-        tiles = [(top * tokens, left * tokens, window) for top in starts[0] for left in starts[1]]
+        places = [[start * cell // stride for start in axis] for axis in starts]
+        tiles = [(top, left, window // stride) for top in places[0] for left in places[1]]
         caption_of = groups[0][:, None] * len(starts[1]) + groups[1]
-        return cls(stride, weights(window), weights(tokens), np.array(tiles), caption_of)
+        return cls(stride, (rows, cols), weights(cell), np.array(tiles), caption_of)
 
 
-def _features(card: ModelCard) -> Mapping[str, int]:
-    if card.local_features is None:
-        raise ValueError(f"windows of {card.name} share no features")
-    return card.local_features
+def _coarser(weights: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Weights (n, tokens) for tokens that are ``factor`` as wide, the last one filled up."""
+    missing = -weights.shape[1] % factor
+    filled = np.pad(weights, ((0, 0), (0, missing)))
+    return np.asarray(filled.reshape(len(weights), -1, factor).sum(2))
 
 
 def _coarse(
-    cells: range, seen: range, count: int, fraction: int
+    cells: range, seen: range, count: int, fraction: int, *, step: int
 ) -> tuple[list[int], NDArray[np.int64]]:
     """Along one axis: first cells of the coarse tiles, counted from ``seen``, and each cell's tile.
 
     Coarse tiles of ``fraction`` cells lie side by side from the raster's origin; where the last one
-    would end beyond the raster, it is moved back.
+    would end beyond the raster, it is moved back, by a multiple of ``step`` cells.
     """
     place = np.arange(cells.start, cells.stop) // fraction
     first = int(place[0])
     starts = [
-        max(min(k * fraction, count - fraction), 0) - seen.start
+        max(min(k * fraction, (count - fraction) // step * step), 0) - seen.start
         for k in range(first, int(place[-1]) + 1)
     ]
     return starts, place - first

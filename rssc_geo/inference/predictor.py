@@ -34,6 +34,7 @@ from rssc_geo.models import (
     ModelCard,
     check_embeddings,
     class_choice,
+    joined_features,
     load_bundle,
     pool_windows,
 )
@@ -226,25 +227,23 @@ class Predictor:
         """
         layout = BlockLayout.of(self.card, grid, block.tile)
         images = self.model.preprocess(block.pixels[None], block.mask[None])
-        features, scene_width = self.model.encode_block(
+        scene, ground = self.model.encode_block(
             images.to(device=self.compute.device, dtype=self.compute.dtype)
         )
-        pooled = pool_windows(
-            features[0], scene=layout.scene, ground=layout.ground, scene_width=scene_width
-        )
+        pooled = pool_windows((scene[0], ground[0]), scene=layout.scene, ground=layout.ground)
         pooled = pooled.flatten(0, 1)
         probabilities = self._probabilities(self.model.network.classify_pooled(pooled))
-        captions = self._block_captions(block, layout, features)
+        captions = self._block_captions(block, layout, scene, ground)
         embeddings = self._embeddings(pooled) if embed else None
         return Prediction(probabilities, captions, self._familiarity(pooled), embeddings)
 
     def _block_captions(
-        self, block: TileData, layout: BlockLayout, features: torch.Tensor
+        self, block: TileData, layout: BlockLayout, scene: torch.Tensor, ground: torch.Tensor
     ) -> list[str]:
         """The caption of each cell: that of the coarse tile that it lies in."""
         if isinstance(self.captioner, NoCaptioner):
             return [""] * (layout.caption_of.size)
-        stride = layout.stride
+        stride, features = layout.stride, joined_features(scene, ground)
         pixels, masks, tokens = [], [], []
         for top, left, side in layout.tiles:
             tokens.append(features[0, :, top : top + side, left : left + side].flatten(1).T)

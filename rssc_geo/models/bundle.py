@@ -113,18 +113,29 @@ class Model:
         images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
         return images.contiguous(memory_format=torch.channels_last)
 
-    def encode_block(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Normalized images (1, 3, H, W) → feature map (1, I, h, w), number of scene features.
+    def encode_block(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scene features (1, S, h, w) and ground features (1, G, h', w') of images (1, 3, H, W).
 
-        For windows that share features, see ``pool_windows``. Raises ``BundleError`` where the
-        image encoder does not support that.
+        For windows that share features, see ``pool_windows``; as fine as ``card.local_features``
+        says. Images that are not whole tokens are padded behind with the card's mean. Raises
+        ``BundleError`` where the image encoder does not support that.
         """
+        import torch.nn.functional as F
+
         from rssc_geo.models.encoders import TimmImageEncoder
 
         encoder = self.network.image_encoder
         if not isinstance(encoder, TimmImageEncoder):
             raise BundleError(f"the image encoder of {self.card.name} sees whole tiles only")
-        return encoder.feature_map(images), encoder.scene_width
+        stride, ground_stride = self.card.token_strides
+        down, across = (-side % stride for side in images.shape[2:])
+        if down or across:
+            images = F.pad(images, (0, across, 0, down))
+        scene, ground = encoder.feature_maps(images)
+        rows, cols = (side // ground_stride for side in images.shape[2:])
+        if ground.shape[1] and ground.shape[2:] != (rows, cols):
+            ground = F.adaptive_avg_pool2d(ground, (rows, cols))
+        return scene, ground
 
     def tokenize(
         self,

@@ -180,7 +180,9 @@ _CAPTIONER = MappingProxyType(
 )
 _ALIGNMENT = MappingProxyType({"image_width": _WIDTH, "text_width": _WIDTH})
 _FAMILIARITY = MappingProxyType({"image_width": _WIDTH, "hidden": (1, 4096), "levels": (2, 10_001)})
-_LOCAL = MappingProxyType({"stride": (1, 256), "receptive_field": (1, 1024)})
+_LOCAL = MappingProxyType(
+    {"stride": (1, 256), "receptive_field": (1, 1024), "ground_stride": (1, 256)}
+)
 
 
 def in_words(name: str) -> str:
@@ -273,7 +275,8 @@ class ModelCard:
     special_tokens : whether captions are put between the tokenizer's marks of begin and end
     local_features : ``stride`` and ``receptive_field`` of the image encoder's tokens in pixels of
         its input, for an encoder with a small receptive field, so that windows of a raster can
-        share its features; None: every tile is encoded by itself
+        share its features, and ``ground_stride`` of its ground features' tokens, where these are
+        finer; None: every tile is encoded by itself
     familiarity : arguments of the part that estimates how familiar a picture is; None: there is
         none
     unknown_below : a cell that is less familiar is ``Unknown``
@@ -389,8 +392,9 @@ class ModelCard:
 
     def _check_local_features(self, features: Mapping[str, int]) -> None:
         check_arguments(features, "local_features", _LOCAL)
-        if features.keys() != _LOCAL.keys():
-            raise ValueError(f"local_features has {', '.join(_LOCAL)}, not {', '.join(features)}")
+        wanted = [name for name in _LOCAL if name != "ground_stride"]
+        if not features.keys() >= set(wanted):
+            raise ValueError(f"local_features has {', '.join(wanted)}, not {', '.join(features)}")
         if not self.network.get("image_head"):
             raise ValueError("local_features are read by an image head, and there is none")
         rows, cols = self.input_size
@@ -398,10 +402,26 @@ class ModelCard:
             raise ValueError(
                 f"an input of {rows} x {cols} pixels is no square of tokens of {features['stride']}"
             )
+        if features["stride"] % features.get("ground_stride", 1):
+            raise ValueError(
+                f"tokens of {features['stride']} pixels are no multiple of the ground features' of"
+                f" {features['ground_stride']}"
+            )
 
     def names(self, ids: Sequence[int]) -> list[str]:
         """The names of classes by their ids."""
         return [self.classes[each].name for each in ids]
+
+    @property
+    def token_strides(self) -> tuple[int, int]:
+        """Pixels of the input a side of a token of the scene features, and of the ground features.
+
+        ``ValueError`` where windows share no features.
+        """
+        if self.local_features is None:
+            raise ValueError(f"windows of {self.name} share no features")
+        stride = self.local_features["stride"]
+        return stride, self.local_features.get("ground_stride", stride)
 
     @property
     def variant(self) -> str:

@@ -87,8 +87,9 @@ class TimmImageEncoder(nn.Module):
         self.scene_width: int = self.backbone.num_features
         self.width = self.scene_width
         self.ground: nn.Sequential | None = None
+        self.ground_stride: int | None = None
         if ground is not None:
-            self._stage, channels = _stage(self.backbone, architecture, ground)
+            self._stage, channels, self.ground_stride = _stage(self.backbone, architecture, ground)
             self.stride: int = self.backbone.feature_info[-1]["reduction"]
             self.ground = nn.Sequential(
                 nn.Conv2d(channels, ground["width"], 1, bias=False),
@@ -108,22 +109,27 @@ class TimmImageEncoder(nn.Module):
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """Normalized images (B, 3, H, W) → scene and ground features together, (B, width, h, w)."""
-        if self.ground is None:
-            features: torch.Tensor = self.backbone.forward_features(images)
-            return features
-        scene, ground = self.feature_maps(images)
-        rows, cols = scene.shape[2:]
-        return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
+        return joined_features(*self.feature_maps(images))
 
     def feature_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scene features (B, scene width, h, w) and ground features of normalized images.
 
-        The latter is (B, ground width, h', w'), as fine as the stage that it reads.
+        The latter is (B, ground width, h', w'), as fine as the stage that it reads; without one it
+        has no numbers.
         """
         if self.ground is None:
-            raise ValueError("this encoder has no ground features")
+            features: torch.Tensor = self.backbone.forward_features(images)
+            return features, features[:, :0]
         scene, (early,) = self.backbone.forward_intermediates(images, indices=[self._stage])
         return scene, self.ground(early)
+
+
+def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
+    """Scene features (B, ·, h, w) and ground features (B, ·, h', w') together, (B, ·, h, w)."""
+    if not ground.shape[1]:
+        return scene
+    rows, cols = scene.shape[2:]
+    return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
 
 
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:
@@ -156,8 +162,10 @@ def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, in
     return None if field > largest else (stride, field)
 
 
-def _stage(backbone: nn.Module, architecture: str, ground: Mapping[str, int]) -> tuple[int, int]:
-    """The stage of the ground features, and its channels."""
+def _stage(
+    backbone: nn.Module, architecture: str, ground: Mapping[str, int]
+) -> tuple[int, int, int]:
+    """The stage of the ground features, its channels and its stride."""
     known = ground.keys() == {"stage", "width"}
     if not known or not all(isinstance(value, int) for value in ground.values()):
         raise BundleError("ground features have a stage and a width, no more")
@@ -167,7 +175,7 @@ def _stage(backbone: nn.Module, architecture: str, ground: Mapping[str, int]) ->
         raise BundleError(f"{architecture} has no stage {stage} for ground features")
     if not 1 <= ground["width"] <= _LARGEST:
         raise BundleError(f"{ground['width']} is no width of ground features")
-    return stage, stages[stage]["num_chs"]
+    return stage, stages[stage]["num_chs"], stages[stage]["reduction"]
 
 
 class TransformersImageEncoder(nn.Module):

@@ -253,16 +253,16 @@ class DualAttentionClassifier(nn.Module):
 
 
 def pool_windows(
-    features: torch.Tensor, *, scene: WindowWeights, ground: WindowWeights, scene_width: int
+    features: tuple[torch.Tensor, torch.Tensor], *, scene: WindowWeights, ground: WindowWeights
 ) -> torch.Tensor:
-    """Mean tokens (R, M, I) of R × M windows on a feature map (I, h, w) that they share.
+    """Mean tokens (R, M, I) of R × M windows on feature maps that they share.
 
-    ``scene``: windows of the scene features, the first ``scene_width`` numbers of a token;
-    ``ground``: those of the ground features, the rest.
+    ``features``: scene features (S, h, w) and ground features (G, h', w'), I = S + G; ``scene`` and
+    ``ground``: the windows on each.
     """
     parts = []
-    for look, windows in ((features[:scene_width], scene), (features[scene_width:], ground)):
-        rows, cols = (torch.from_numpy(weights).to(features) for weights in windows)
+    for look, windows in zip(features, (scene, ground), strict=True):
+        rows, cols = (torch.from_numpy(weights).to(look) for weights in windows)
         parts.append(rows @ look @ cols.T)  # (·, h, w) → (·, R, M)
     return torch.cat(parts).permute(1, 2, 0)  # (I, R, M) → (R, M, I)
 

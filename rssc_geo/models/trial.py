@@ -82,13 +82,13 @@ def without_words() -> Iterator[None]:
 def _windows(model: Model, pixels: torch.Tensor) -> torch.Tensor:
     """Logits of a blank picture as one window of shared features."""
     card = model.card
-    features, width = model.encode_block(pixels)
-    side = card.input_size[0] // (card.local_features or {})["stride"]
-    if features.ndim != 4 or features.shape[2:] != (side, side):
+    scene, ground = model.encode_block(pixels)
+    sides = [card.input_size[0] // stride for stride in card.token_strides]
+    finest = getattr(model.network.image_encoder, "ground_stride", None) or card.token_strides[0]
+    if scene.ndim != 4 or scene.shape[2:] != (sides[0],) * 2 or finest > card.token_strides[1]:
         raise BundleError("its image encoder has other tokens than local_features says")
-    whole = np.full((1, side), 1 / side, np.float32)
-    both = (whole, whole)
-    pooled = pool_windows(features[0], scene=both, ground=both, scene_width=width)
+    whole = [(np.full((1, side), 1 / side, np.float32),) * 2 for side in sides]
+    pooled = pool_windows((scene[0], ground[0]), scene=whole[0], ground=whole[1])
     return model.network.classify_pooled(pooled.flatten(0, 1))
 
 

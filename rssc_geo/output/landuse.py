@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.closing import Closing
@@ -72,6 +73,14 @@ class LandUseSummary:
     regions: int
     classes: tuple[ClassTotal, ...]
     shown: ShownClasses = field(repr=False, compare=False)
+
+    @property
+    def present(self) -> tuple[ClassTotal, ...]:
+        """The classes that the map shows: those that have a region.
+
+        A snapped region may hold no cell's middle, and then has no cell.
+        """
+        return tuple(total for total in self.classes if total.regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,19 +363,22 @@ class LandUseWriter(Closing):
         return _Map(shown, raster, regions, values, classes)
 
     def _clipped_areas(self, regions: Regions) -> NDArray[np.float64]:
-        """The area in m² of each region, or what a clip leaves of it."""
-        areas = np.zeros(len(regions))
+        """The area in m² of each region, or what a clip leaves of it, NaN for nothing."""
+        areas = np.full(len(regions), np.nan)
         for start in range(0, len(regions), _CHUNK):
             polygons = self._placement.clip(regions.polygons(start, start + _CHUNK))
-            areas[start : start + _CHUNK] = self._placement.areas_m2(polygons)
+            left = np.flatnonzero(~shapely.is_missing(polygons))
+            areas[start + left] = self._placement.areas_m2(polygons[left])
         return areas
 
 
 def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) -> LandUseSummary:
-    regions, values, count = result.regions, result.values, len(classes)
-    cells = np.bincount(regions.class_ids, weights=values.cells, minlength=count).astype(int)
-    area = np.bincount(regions.class_ids, weights=values.area_m2, minlength=count)
-    regions_of_class = np.bincount(regions.class_ids, minlength=count)
+    values, count = result.values, len(classes)
+    there = ~np.isnan(values.area_m2)
+    class_ids = result.regions.class_ids[there]
+    cells = np.bincount(class_ids, weights=values.cells[there], minlength=count).astype(int)
+    area = np.bincount(class_ids, weights=values.area_m2[there], minlength=count)
+    regions_of_class = np.bincount(class_ids, minlength=count)
     totals = tuple(
         ClassTotal(
             c.id,
@@ -381,5 +393,5 @@ def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) 
         for i, c in enumerate(classes)
     )
     return LandUseSummary(
-        tuple(reversed(target.results)), int(cells.sum()), len(regions), totals, result.shown
+        tuple(reversed(target.results)), int(cells.sum()), len(class_ids), totals, result.shown
     )

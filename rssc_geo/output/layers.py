@@ -142,7 +142,7 @@ class RegionValues:
     Attributes
     ----------
     confidence : (n,), of each cell's own class, mean weighted by area
-    area_m2 : (n,)
+    area_m2 : (n,), NaN of a region of which a clip leaves nothing
     cells : (n,), how many
     """
 

@@ -49,7 +49,7 @@ SUPERPIXELS = 4
 """A side of a cell."""
 NEARNESS = 1.0
 """ρ, in cells."""
-CONTRAST = 12.0
+CONTRAST = 20.0
 """σ, of 255 a band."""
 TOLERANCE = 1.0
 """Tolerance of outlines: root of the area, in pixels, of the corners that are removed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -133,6 +134,9 @@ def assess_sample(
         strata, areas = (WHOLE_MAP,), np.array([finished.area_m2])
         codes = np.zeros_like(codes)
     units = np.bincount(codes, minlength=len(strata))
+    if not units.all():
+        strata, areas, codes = _with_cells(strata, areas, codes)
+        units = units[units > 0]
     sums = np.bincount(codes, weights=cells.confidence, minlength=len(strata))
     expected = np.clip(sums / units, *_EXPECTED)
     if options.expected_accuracy is not None:
@@ -182,6 +186,24 @@ def assess_sample(
             )
         ),
     )
+
+
+def _with_cells(
+    strata: Sequence[str], areas: NDArray[np.float64], codes: NDArray[np.int16]
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int16]]:
+    """Strata, their areas and the codes of cells without the strata that have no cell.
+
+    Such is a class of a snapped map whose regions hold no cell's middle.
+    """
+    there = np.bincount(codes, minlength=len(strata)) > 0
+    log.warning(
+        "no cell has its middle in a region of %s (%.4g %% of the map's area): nothing of it can be"
+        " drawn, so that figures will be about the rest",
+        ", ".join(name for name, known in zip(strata, there, strict=True) if not known),
+        100 * float(areas[~there].sum() / areas.sum()),
+    )
+    kept = tuple(name for name, known in zip(strata, there, strict=True) if known)
+    return kept, areas[there], (np.cumsum(there) - 1)[codes].astype(np.int16)
 
 
 def _target(path: Path, map_path: Path, *, overwrite: bool) -> OutputTarget:

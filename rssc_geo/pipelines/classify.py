@@ -49,7 +49,7 @@ class ClassifyResult:
             "outputs": [str(path) for path in summary.paths],
             "cells": summary.cells,
             "regions": summary.regions,
-            "classes": [asdict(total) for total in summary.classes if total.cells],
+            "classes": [asdict(total) for total in summary.present],
             "tiles": self.tiles,
             "tiles_classified": self.tiles_classified,
             "resumed_at": self.resumed_at,

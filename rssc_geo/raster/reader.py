@@ -35,6 +35,10 @@ _RUN_TILES = 16
 _QUEUE_RUNS = 4
 """Finished runs a thread may hold: with 2, a thread that is ahead waits too often for the other."""
 
+_BLOCKS_AHEAD = 1
+"""Finished blocks that a thread may hold: each takes as much memory as hundreds of tiles, and the
+network takes longer for it than reading does."""
+
 _MOST_QUEUE_RUNS = 32
 _LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 128 << 20, 512 << 20
 
@@ -426,8 +430,11 @@ def _reading_order(
 
     In tiled rasters a thread keeps its columns; a raster stored in strips is dealt out by whole
     rows, since every tile of a row decodes the same strips. ``pixel_bytes`` is what a pixel takes
-    of the block cache. Raises ``IndexError`` for a tile that the grid does not have.
+    of the block cache. Blocks are read one by one. Raises ``IndexError`` for a tile that the grid
+    does not have.
     """
+    is_blocks = isinstance(grid, BlockGrid)
+    run_tiles, queue_runs = (1, _BLOCKS_AHEAD) if is_blocks else (_RUN_TILES, _QUEUE_RUNS)
     rows, cols = grid.tiles_shape
     wanted = range(rows * cols) if tiles is None else tiles
     indices = (
@@ -455,7 +462,7 @@ def _reading_order(
     across = int(tile_col.max()) - first_col + 1
     # The same number of runs for each thread: otherwise one would wait for the other in every row.
     sharing = 1 if in_strips else threads
-    runs_across = sharing * -(-across // (sharing * _RUN_TILES))
+    runs_across = sharing * -(-across // (sharing * run_tiles))
     run_length = -(-across // runs_across)
     run_col = (tile_col - first_col) // run_length
     runs_across = -(-across // run_length)
@@ -463,13 +470,13 @@ def _reading_order(
         [[0], np.flatnonzero((np.diff(tile_row) != 0) | (np.diff(run_col) != 0)) + 1]
     )
     bounds = np.append(starts, len(indices)).astype(np.int64)
-    queue_runs = _QUEUE_RUNS
     if in_strips:
         # Rows that share a strip stay with one thread, which must hold a row for the other to read
         # the next one.
         rows_a_strip = max(1, block_shape[0] // grid.cell_size[0])
         thread_of_run = tile_row[starts] // rows_a_strip % threads
-        queue_runs = max(_QUEUE_RUNS, min(runs_across * rows_a_strip, _MOST_QUEUE_RUNS))
+        if not is_blocks:
+            queue_runs = max(_QUEUE_RUNS, min(runs_across * rows_a_strip, _MOST_QUEUE_RUNS))
     elif runs_across < threads:
         thread_of_run = (tile_row[starts] * runs_across + run_col[starts]) % threads
     else:

@@ -123,7 +123,7 @@ def write_report(
     """
     scene, classes, output = plan.scene, legend_of(spec.card), summary.paths[0]
     sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
-    largest = sorted((t for t in summary.classes if t.regions), key=lambda t: -t.area_m2)
+    largest = sorted(summary.present, key=lambda t: -t.area_m2)
     found = _search(read_cells(output), shown=[total.id for total in largest[:_CLASSES]])
     chosen = choose_cells(candidates_of(found.least_certain, plan.grid.cells_shape), _LEAST_CERTAIN)
     doubtful = found.least_certain.take(chosen)

@@ -113,10 +113,11 @@ class MapItem:
         target, plan = self._target, self._plan
         crs = target.crs or (WGS84 if target.format.wgs84 else plan.scene.crs)
         run = describe_run(plan, spec.card)
-        present = sum(total.cells > 0 for total in summary.classes)
         told = {
             "title": f"Land use of {plan.scene.name}",
-            "description": f"{summary.cells} cells of {present} classes by {run.model}",
+            "description": (
+                f"{summary.cells} cells of {len(summary.present)} classes by {run.model}"
+            ),
             "datetime": date_text(self._date),
             "created": timestamp(),
             **_projection(crs),

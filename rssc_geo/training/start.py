@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from rssc_geo.errors import UsageError
-from rssc_geo.geometry import FRACTIONS
+from rssc_geo.geometry import DEFAULT_FRACTION
 from rssc_geo.models import (
     AS_PUBLISHED,
     DualAttentionClassifier,
@@ -114,8 +114,10 @@ def with_encoder(model: Model, trained: TrainedEncoder) -> Model:
     head.load_state_dict(trained.classify)
     found = receptive_field(encoder, largest=2 * size)
     features = None
-    if found is not None and size % (found[0] * max(FRACTIONS)) == 0:
+    if found is not None and size % (found[0] * DEFAULT_FRACTION) == 0:
         features = {"stride": found[0], "receptive_field": found[1]}
+        if encoder.ground_stride is not None:
+            features["ground_stride"] = encoder.ground_stride
     return dataclasses.replace(model, card=dataclasses.replace(model.card, local_features=features))
 
 

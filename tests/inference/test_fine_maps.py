@@ -20,7 +20,7 @@ from rssc_geo.inference.layout import BlockLayout, block_grid
 from rssc_geo.models import Model, pool_windows
 from rssc_geo.options import TilingOptions
 
-STRIDE, FIELD = 32, 315
+STRIDE, FINE, FIELD = 32, 8, 315
 
 
 class _ColorCaptioner:
@@ -83,20 +83,24 @@ def test_windows_are_centered_and_stay_inside() -> None:
     [
         (None, None, (60, 60), (10, 10)),
         (None, "100m", (60, 60), (10, 10)),
-        (None, "7px", (42, 42), (7, 7)),
+        (None, "8px", (48, 48), (8, 8)),
+        (None, "7px", (84, 84), (7, 7)),
         (None, "30px", (60, 60), (30, 30)),
         (None, "200px", (200, 200), (200, 200)),
         ("1200m", None, (120, 120), (20, 20)),
         ("70px", None, (72, 72), (12, 12)),
         ("100px", "33px", (99, 99), (33, 33)),
         ("100px", "50px", (100, 100), (50, 50)),
+        (None, "50m", (60, 60), (5, 5)),
+        (None, "1px", (12, 12), (1, 1)),
+        ("70px", "6px", (72, 72), (6, 6)),
     ],
 )
 def test_a_tile_is_whole_cells(
     tile: str | None, cell: str | None, size: tuple[int, int], cell_size: tuple[int, int]
 ) -> None:
     found = choose_sizes(
-        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=6, tile=tile, cell=cell
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=24, tile=tile, cell=cell
     )
     assert (found.size, found.cell_size) == (size, cell_size)
     assert found.size[0] == found.fraction * found.cell_size[0]
@@ -112,7 +116,7 @@ def test_a_cell_is_whole_tokens(tokens: int, cell_size: int) -> None:
     assert tokens % found.fraction == 0
 
 
-@pytest.mark.parametrize(("fraction", "cell"), [(6, 10), (3, 20), (2, 30)])
+@pytest.mark.parametrize(("fraction", "cell"), [(12, 5), (6, 10), (3, 20), (2, 30)])
 def test_windows_equal_those_cut_out_with_their_context(
     fine_model: Model, fine_scene: Path, fraction: int, cell: int
 ) -> None:
@@ -121,52 +125,49 @@ def test_windows_equal_those_cut_out_with_their_context(
     )
     assert plan.blocks is not None
     assert plan.tiling.fraction == fraction
-    predictor, tokens = _predictor(fine_model), 6 // fraction
+    predictor, side = _predictor(fine_model), 192 // fraction
     whole = BlockGrid(
         plan.scene.shape,
         (cell, cell),
         cell_pixels=plan.blocks.cell_pixels,
         side=100,
-        halo=-(-8 // tokens),
+        halo=-(-8 * STRIDE // side),
     )
     with _reader(plan, whole) as reader:
         (data,) = reader
-    card = fine_model.card
     with torch.inference_mode():
         images = predictor.model.preprocess(data.pixels[None], data.mask[None])
-        features, width = predictor.model.encode_block(images)
-        rows, cols = whole.cells_shape
-        margin = whole.halo * tokens
-        layout = BlockLayout.of(card, whole, data.tile)
-        pooled = pool_windows(
-            features[0], scene=layout.scene, ground=layout.ground, scene_width=width
-        )
-        for row, col in ((rows // 2, cols // 2), (0, 0), (rows - 1, 3)):
-            weights = [
-                window_weights(range(k, k + 1), range(count), count=count,
-                               tokens=tokens, window=6)[0]
-                for k, count in ((row, rows), (col, cols))
-            ]  # fmt: skip
-            used = [np.flatnonzero(w) for w in weights]
-            # Cut out the tokens' pixels with all that they see, no more.
-            reach = -(-(FIELD - STRIDE) // 2 // STRIDE)
-            (top, bottom), (left, right) = ((u[0] + margin - reach, u[-1] + margin + 1 + reach)
-                                            for u in used)  # fmt: skip
-            cut = images[:, :, top * STRIDE : bottom * STRIDE, left * STRIDE : right * STRIDE]
-            seen, _ = predictor.model.encode_block(cut)
-            inner = seen[:, :, reach:-reach, reach:-reach]
-            block = features[
-                :, :, used[0][0] + margin : used[0][-1] + margin + 1,
-                used[1][0] + margin : used[1][-1] + margin + 1,
-            ]  # fmt: skip
-            torch.testing.assert_close(inner, block, atol=1e-4, rtol=1e-4)
-            scene_look = torch.einsum(
-                "chw,h,w->c", inner[0],
-                *(torch.from_numpy(w[u]) for w, u in zip(weights, used, strict=True)),
-            )  # fmt: skip
-            torch.testing.assert_close(
-                pooled[row, col, :width], scene_look[:width], atol=1e-4, rtol=1e-4
-            )
+        looks = predictor.model.encode_block(images)
+        count, margin = whole.cells_shape, whole.halo * side
+        layout = BlockLayout.of(fine_model.card, whole, data.tile)
+        pooled = pool_windows((looks[0][0], looks[1][0]), scene=layout.scene, ground=layout.ground)
+        for place in ((count[0] // 2, count[1] // 2), (0, 0), (count[0] - 1, 3)):
+            found = []
+            for look, stride, window in zip(looks, (STRIDE, FINE), (192, side), strict=True):
+                # In units of the finest tokens, from the raster's origin: rows and columns.
+                weights = [
+                    window_weights(range(k, k + 1), range(cells), count=cells,
+                                   tokens=side // FINE, window=window // FINE)[0]
+                    for k, cells in zip(place, count, strict=True)
+                ]  # fmt: skip
+                used = [np.flatnonzero(w) * FINE // stride for w in weights]
+                # Cut out the tokens' pixels with all that they see, no more.
+                reach = -(-(FIELD - STRIDE) // 2 // STRIDE) * STRIDE
+                starts = [(u[0] * stride + margin - reach) // STRIDE * STRIDE for u in used]
+                ends = [(u[-1] + 1) * stride + margin + reach for u in used]
+                cut = images[:, :, starts[0] : ends[0], starts[1] : ends[1]]
+                seen = predictor.model.encode_block(cut)[stride != STRIDE]
+                first = [(start - margin) // stride for start in starts]
+                tokens = [u - f for u, f in zip(used, first, strict=True)]
+                inner = seen[0][:, tokens[0]][:, :, tokens[1]]
+                block = [u + margin // stride for u in used]
+                torch.testing.assert_close(
+                    inner, look[0][:, block[0]][:, :, block[1]], atol=1e-4, rtol=1e-4
+                )
+                found.append(torch.einsum(
+                    "chw,h,w->c", inner, *(torch.from_numpy(w[w > 0]) for w in weights)
+                ))  # fmt: skip
+            torch.testing.assert_close(pooled[place], torch.cat(found), atol=1e-4, rtol=1e-4)
 
 
 def _reader(plan: object, grid: BlockGrid):
@@ -175,16 +176,24 @@ def _reader(plan: object, grid: BlockGrid):
     return TileReader(plan.scene, grid, plan.radiometry, out_size=(1, 1))  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("cell", "fraction"), [("100m", 6), ("50m", 12)])
 def test_where_blocks_end_leaves_no_trace(
-    fine_model: Model, fine_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cell: str,
+    fraction: int,
+    fine_model: Model,
+    fine_scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    large = _cells(fine_model, fine_scene, tmp_path / "large.gpkg")
+    large = _cells(fine_model, fine_scene, tmp_path / "large.gpkg", cell_size=cell)
     monkeypatch.setattr(layout_module, "_BLOCK_TOKENS", 12)
-    plan = make_plan(fine_scene, fine_model.card, TilingOptions())
+    plan = make_plan(fine_scene, fine_model.card, TilingOptions(cell_size=cell))
     assert plan.blocks is not None
+    assert plan.tiling.fraction == fraction
     assert plan.blocks.tiles_shape == (3, 3)
-    small = _cells(fine_model, fine_scene, tmp_path / "small.gpkg")
-    assert len(large) == len(small) > 750
+    small = _cells(fine_model, fine_scene, tmp_path / "small.gpkg", cell_size=cell)
+    parts = fraction**2 // 36
+    assert len(large) == len(small) > 750 * parts
     assert large["class"].nunique() > 1
     assert large["caption"].nunique() > 1
     names = [name for name in large.columns if name.startswith("p_")]
@@ -193,9 +202,10 @@ def test_where_blocks_end_leaves_no_trace(
         fine_model,
         fine_scene,
         tmp_path / "aoi.gpkg",
+        cell_size=cell,
         bounds=(500_500, 4_997_500, 501_500, 4_999_500),
     )
-    assert len(inside) == 168  # 20 x 10 cells, 4 x 8 of them without data
+    assert len(inside) == 168 * parts  # of 100 m: 20 x 10 cells, 4 x 8 of them without data
     _same(inside, small.loc[inside.index])
 
 

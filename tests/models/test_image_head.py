@@ -74,7 +74,7 @@ def test_a_fine_model_survives_saving(model: Model, tmp_path: object) -> None:
     folder = tmp_path / "fine"  # type: ignore[operator]
     save_bundle(folder, model, readme="# fine\n", half=False)
     loaded = load_bundle(folder)
-    assert loaded.card.local_features == {"stride": 32, "receptive_field": 315}
+    assert loaded.card.local_features == model.card.local_features
     images = torch.randn(2, 3, 192, 192)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.network(images), model.network(images))
@@ -86,6 +86,10 @@ def test_a_fine_model_survives_saving(model: Model, tmp_path: object) -> None:
         ({"local_features": {"stride": 32}}, "local_features has stride, receptive_field"),
         ({"local_features": {"stride": 0, "receptive_field": 9}}, "local_features.stride is 0"),
         ({"local_features": {"stride": 7, "receptive_field": 9}}, "no square of tokens of 7"),
+        (
+            {"local_features": {"stride": 32, "receptive_field": 9, "ground_stride": 12}},
+            "no multiple of the ground features' of 12",
+        ),
         ({"input_size": [192, 160]}, "no square of tokens"),
         ({"network": None}, "read by an image head, and there is none"),
     ],
@@ -103,12 +107,30 @@ def test_cards_that_do_not_fit_are_refused(
         ModelCard.from_json(json.dumps({**card, **changes}), where="card")
 
 
-def test_a_stride_that_is_not_the_encoders_is_refused(model: Model, tmp_path: object) -> None:
-    card = dataclasses.replace(model.card, local_features={"stride": 16, "receptive_field": 315})
+@pytest.mark.parametrize(("stride", "ground_stride"), [(16, 8), (32, 4)])
+def test_a_stride_that_is_not_the_encoders_is_refused(
+    stride: int, ground_stride: int, model: Model, tmp_path: object
+) -> None:
+    features = {"stride": stride, "receptive_field": 315, "ground_stride": ground_stride}
+    card = dataclasses.replace(model.card, local_features=features)
     folder = tmp_path / "odd"  # type: ignore[operator]
     with pytest.raises(BundleError, match="other tokens than local_features says"):
         save_bundle(folder, dataclasses.replace(model, card=card), readme="# odd\n")
         load_bundle(folder)
+
+
+def test_ground_features_are_read_as_finely_as_the_card_says(model: Model) -> None:
+    features = {"stride": 32, "receptive_field": 315}
+    coarse = dataclasses.replace(
+        model, card=dataclasses.replace(model.card, local_features=features)
+    )
+    images = torch.randn(1, 3, 192, 240)
+    with torch.inference_mode():
+        scene, fine = model.encode_block(images)
+        _, same = coarse.encode_block(images)
+    assert scene.shape[2:] == same.shape[2:] == (6, 8)  # 240 pixels are filled up to 8 tokens
+    assert fine.shape[2:] == (24, 32)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine, 4), same)
 
 
 def test_a_class_is_explained_by_image_and_words(model: Model) -> None:

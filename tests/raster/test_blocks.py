@@ -1,5 +1,6 @@
 """Blocks of whole cells: each cell has the same pixels in every block."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from rasterio.enums import Resampling
 
 from rssc_geo.geometry import BlockGrid
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
+from rssc_geo.raster import reader as reader_module
 from tests.factories import write_raster
 
 
@@ -91,3 +93,23 @@ def test_invalid_pixels_count_in_the_cells_where_they_lie(tmp_path: Path) -> Non
     assert not blocks[0].mask[:16].any()
     assert blocks[0].mask[16:, 16:].any()
     assert not blocks[-1].mask[-16:].any()
+
+
+def test_few_blocks_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: each takes much memory."""
+    _raster(tmp_path / "a.tif")
+    grid = BlockGrid((205, 331), (8, 8), cell_pixels=8, side=5, halo=1)
+    loaded = []
+    load = reader_module._BlockLoader.load
+
+    def counted(self: reader_module._BlockLoader, index: int) -> object:
+        loaded.append(index)
+        return load(self, index)
+
+    monkeypatch.setattr(reader_module._BlockLoader, "load", counted)
+    scene = open_scene(tmp_path / "a.tif")
+    with TileReader(scene, grid, fit_radiometry(scene), out_size=(1, 1), threads=3) as reader:
+        assert next(iter(reader)).tile.index == 0
+        time.sleep(1)  # as a network does
+        # One that was taken, and of each thread one that is waiting and one more when it is.
+        assert len(loaded) <= 1 + 2 * 3
