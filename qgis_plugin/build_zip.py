@@ -42,14 +42,18 @@ _RESERVED = ("example.org", "example.com", "example.net")  # RFC 2606: never any
 
 
 def write_options() -> Path:
-    """Write the options of each command of rssc-geo where the plugin reads them."""
+    """Write the version of rssc-geo and the options of its commands where the plugin reads them.
+
+    It is what ``rssc-geo info --json`` prints.
+    """
     # The package's own __init__ needs lazy_loader, which a plain Python has not; options/ needs
     # the standard library and errors.py alone.
     if "rssc_geo" not in sys.modules:
         package = types.ModuleType("rssc_geo")
         package.__path__ = [str(ROOT / "rssc_geo")]
         sys.modules["rssc_geo"] = package
-    described = importlib.import_module("rssc_geo.options").describe_options()
+    options = importlib.import_module("rssc_geo.options").describe_options()
+    described = {"version": _pyproject()["project"]["version"], "options": options}
     text = json.dumps(described, ensure_ascii=False, allow_nan=False, indent=1)
     OPTIONS.write_text(text + "\n", encoding="utf-8")
     return OPTIONS
@@ -60,8 +64,7 @@ def write_texts(path: Path) -> Path:
     write_options()
     sys.path.insert(0, str(PLUGIN.parent))
     options = importlib.import_module(f"{PLUGIN.name}.options")
-    commands = json.loads(OPTIONS.read_text("utf-8"))
-    found = [option for command in commands for option in options.options_of(command)]
+    found = [option for known in options.shipped().options.values() for option in known]
     shown = [option for option in found if not option.commandline_only]
     texts = {text for option in shown for text in (option.title, option.help)}
     lines = (f"tr({json.dumps(text, ensure_ascii=False)})\n" for text in sorted(texts))

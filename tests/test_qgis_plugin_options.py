@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -40,7 +41,26 @@ def options(archive: Path) -> ModuleType:
 
 def test_the_zip_carries_the_options(archive: Path) -> None:
     written = zipfile.ZipFile(archive).read("rssc_geo_qgis/options.json")
-    assert json.loads(written) == json.loads(json.dumps(describe_options()))
+    told = json.loads(written)
+    assert told == {
+        "version": version("rssc-geo"),
+        "options": json.loads(json.dumps(describe_options())),
+    }
+
+
+def test_it_is_what_the_program_says_of_itself(archive: Path) -> None:
+    written = zipfile.ZipFile(archive).read("rssc_geo_qgis/options.json")
+    ask = [sys.executable, "-m", "rssc_geo_cli.main", "info", "--json"]
+    told = subprocess.run(ask, check=True, capture_output=True).stdout
+    assert json.loads(told) == json.loads(written)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"version": "9", "options": {"classify": [{"name": "model"}]}}']
+)
+def test_a_list_that_cannot_be_read(options: ModuleType, text: str) -> None:
+    with pytest.raises(ValueError, match="KeyError|TypeError|Expecting value"):
+        options.read(text)
 
 
 def test_every_option_is_read(options: ModuleType) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import click
 
-from rssc_geo.options import InfoOptions, PrintOptions, SourceOptions
-from rssc_geo_cli.console import show_result
+from rssc_geo.options import InfoOptions, PrintOptions, SourceOptions, describe_options
+from rssc_geo_cli.console import print_json, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -17,7 +18,14 @@ from rssc_geo_cli.options import command, raster_argument, source_of
 def info_command(
     source: SourceOptions, options: InfoOptions, printing: PrintOptions, *, raster: str | None
 ) -> None:
-    """Show how the program reads RASTER and what `classify` would do with it."""
+    """Show how the program reads RASTER and what `classify` would do with it.
+
+    With --json and without RASTER: print the version and the options of all commands, for programs
+    that call this one.
+    """
+    if printing.json and not raster and not source.bands_from:
+        print_json({"version": version("rssc-geo"), "options": describe_options()})
+        return
     from rssc_geo.inference import describe_run, estimated_seconds, make_plan
     from rssc_geo.models import load_card
 

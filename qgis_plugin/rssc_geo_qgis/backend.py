@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from . import settings
 from .child import ChildError, ChildStoppedError, ask, which
 from .i18n import tr
+from .options import Described, Option, options_of, read, shipped
 from .place import program_path
 
 MINIMUM = (0, 1)
@@ -26,11 +27,15 @@ class BackendError(Exception):
 
 @dataclass(frozen=True)
 class Backend:
-    """A program that answered: where it is, its version, the names of its commands."""
+    """A program that answered: where it is, its version, the names of its commands.
+
+    ``described``: its own list of options, where it is another version than the plugin's.
+    """
 
     program: str
     version: str
     commands: frozenset[str]
+    described: Described | None = None
 
     def require(self, command: str, options: Iterable[str] = ()) -> None:
         """Raise ``BackendError`` when the program lacks the command, or these options of it."""
@@ -119,6 +124,15 @@ def check_known(command: str, options: Iterable[str] = ()) -> None:
         backend.require_known(command, options)
 
 
+def options_in_use(command: str) -> tuple[Option, ...]:
+    """The options of a command of the program in use, as far as it is known; at once."""
+    try:
+        backend = known_backend()
+    except BackendError:  # told where it is to run
+        backend = None
+    return options_of(command, backend.described if backend else None)
+
+
 def program_in_use() -> str:
     """The full name of the program, which was not asked yet.
 
@@ -174,11 +188,7 @@ def _ask(program: str) -> Backend | str:
         version = ask([program, "--version"]).strip()
         commands = _commands(ask([program, "--help"]))
     except ChildStoppedError as error:
-        raise BackendError(
-            tr("The backend {program} was not asked: {reason}").format(
-                program=program, reason=error
-            )
-        ) from error
+        raise _not_asked(program, error) from error
     except ChildError as error:
         return tr("The backend {program} does not run ({reason}). {how}").format(
             program=program, reason=error, how=how_to_get()
@@ -193,7 +203,26 @@ def _ask(program: str) -> Backend | str:
             "The backend {program} is version {version}, this plugin needs {wanted} or newer."
             " Update it: Plugins ▸ RSSC Geo ▸ Install backend."
         ).format(program=program, version=version.split()[1], wanted=".".join(map(str, MINIMUM)))
-    return Backend(program, version.split()[1], commands)
+    number = version.split()[1]
+    return Backend(program, number, commands, _described(program, number))
+
+
+def _described(program: str, version: str) -> Described | None:
+    """The program's own list of options; None of the plugin's version, or where it has no list."""
+    if version == shipped().version:
+        return None
+    try:
+        return read(ask([program, "info", "--json"]))
+    except ChildStoppedError as error:
+        raise _not_asked(program, error) from error
+    except (ChildError, ValueError):
+        return None
+
+
+def _not_asked(program: str, reason: ChildError) -> BackendError:
+    return BackendError(
+        tr("The backend {program} was not asked: {reason}").format(program=program, reason=reason)
+    )
 
 
 def _commands(help_text: str) -> frozenset[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qgis.core import QgsProcessingException, QgsProcessingFeedback
@@ -36,17 +36,19 @@ def run_command(
     feedback: QgsProcessingFeedback,
     *,
     modes: Sequence[str] | None = None,
+    reworded: Callable[[str], str] = str,
 ) -> dict[str, Any] | None:
     """Run a command of the backend, its name first in ``arguments``.
 
-    ``modes``: how it is to tell of itself; None: as its help says that it can. Returns what it
-    printed last as JSON, ``None`` when the user stopped it. Raises ``QgsProcessingException`` with
-    its own message when it failed.
+    ``modes``: how it is to tell of itself; None: as its help says that it can.
+    ``reworded``: its messages for who has called it by other names. Returns what it printed last as
+    JSON, ``None`` when the user stopped it. Raises ``QgsProcessingException`` with its own message
+    when it failed.
     """
     modes = _modes(backend, arguments[0]) if modes is None else modes
     line = [backend.program, *arguments, *modes]
     feedback.pushCommandInfo(shlex.join(line))
-    output = _Output(feedback)
+    output = _Output(feedback, reworded)
     try:
         finished = run_child(
             line,
@@ -64,7 +66,7 @@ def run_command(
     if finished.cancelled:
         return None
     if finished.code != 0:
-        raise QgsProcessingException(_failure(finished))
+        raise QgsProcessingException(reworded(_failure(finished)))
     for line in _told(output.values):
         feedback.pushInfo(line)
     return output.values
@@ -147,8 +149,9 @@ class _Output:
     Events move a percentage that never goes back, the last object is the result.
     """
 
-    def __init__(self, feedback: QgsProcessingFeedback) -> None:
+    def __init__(self, feedback: QgsProcessingFeedback, reworded: Callable[[str], str]) -> None:
         self.values: dict[str, Any] = {}
+        self._reworded = reworded
         self._feedback = feedback
         self._reached = 0.0
         self._stage = ""
@@ -169,7 +172,7 @@ class _Output:
     def log(self, text: str) -> None:
         """A line of stderr; the error is not shown here, it is raised at the end."""
         if text.startswith(_WARNING):
-            self._feedback.pushWarning(text.removeprefix(_WARNING))
+            self._feedback.pushWarning(self._reworded(text.removeprefix(_WARNING)))
         elif text and not text.startswith(_ERROR):
             self._feedback.pushConsoleInfo(text)
 

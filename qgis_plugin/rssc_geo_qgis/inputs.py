@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from qgis.core import (
+    Qgis,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
     QgsDistanceArea,
@@ -26,6 +28,8 @@ from qgis.core import (
     QgsPointXY,
     QgsProcessingException,
     QgsProcessingFeatureSource,
+    QgsRaster,
+    QgsRasterBlock,
     QgsRasterBlockFeedback,
     QgsRasterDataProvider,
     QgsRasterFileWriter,
@@ -34,23 +38,43 @@ from qgis.core import (
     QgsRectangle,
     QgsVectorFileWriter,
 )
+from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtNetwork import QNetworkReply
 
 from .i18n import tr
 
 MAX_RENDERED_PIXELS = 100_000_000
+MAX_COPIED_BYTES = 4_000_000_000
+_BYTES_DRAWN = 4  # red, green, blue, alpha
 _RENDERED = ("wms", "arcgismapserver")
+_IN_MEMORY = "/vsimem/"
+_NO_DATA = -3.4028234663852886e38
+"""Of what QGIS computes (virtual rasters), which it does not tell as nodata of their source."""
+_FIRST_BANDS = (1, 2, 3)
+_BLOCK = 512  # pixels; a multiple of the file's own tiles
+_EDGE = 1e-6  # of a pixel: an extent that was typed ends where a pixel does
 _AUTHORITIES = ("EPSG:", "ESRI:", "IGNF:", "OGC:", "IAU_2015:")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels that a layer has of its own: their extent, how many, and the bytes of each."""
+
+    extent: QgsRectangle
+    columns: int
+    rows: int
+    bytes_each: int
 
 
 @dataclass(frozen=True)
 class RasterInput:
     """A raster layer as the backend needs it; made on QGIS's main thread, used on another.
 
-    ``picture`` is a copy of the provider of a layer that has no file (WMS, WMTS, XYZ);
-    ``assume_crs`` is set when the layer's CRS was chosen in QGIS and is not that of the file,
-    ``bands`` ("4,3,2") when the layer shows others than the first three, ``nodata`` when the user
-    named a value as such.
+    ``picture`` is a copy of the provider of a layer that has no file for the backend, from which
+    QGIS writes one: of pictures of any resolution (WMS, WMTS, XYZ), or with ``pixels`` of their own
+    (virtual rasters, WCS, PostGIS, files in memory). ``assume_crs`` is set when the layer's CRS was
+    chosen in QGIS and is not that of the file, ``bands`` ("4,3,2") when the layer shows others than
+    the first three, ``nodata`` when the user named a value as such.
     """
 
     source: str
@@ -60,24 +84,26 @@ class RasterInput:
     picture: QgsRasterDataProvider | None
     bands: str = ""
     nodata: float | None = None
+    pixels: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """What QGIS writes of a layer that has no file: an extent in its CRS, and how many pixels."""
+
+    extent: QgsRectangle
+    columns: int
+    rows: int
 
 
 def read_raster(layer: QgsRasterLayer) -> RasterInput:
     """Describe a layer.
 
-    Raises ``QgsProcessingException`` when the backend cannot open such a one, or its place is
-    unknown.
+    Raises ``QgsProcessingException`` when its place is unknown, or the backend cannot have it.
     """
     kind = layer.providerType()
     if kind in _RENDERED:
         return RasterInput("", layer.name(), layer.crs(), "", layer.dataProvider().clone())
-    if kind != "gdal":
-        raise QgsProcessingException(
-            tr(
-                "The layer '{name}' comes from '{kind}', which rssc-geo cannot read. Save it"
-                " as a GeoTIFF first (Layer ▸ Save As…)."
-            ).format(name=layer.name(), kind=kind)
-        )
     if not layer.crs().isValid():
         raise QgsProcessingException(
             tr(
@@ -86,23 +112,45 @@ def read_raster(layer: QgsRasterLayer) -> RasterInput:
             ).format(name=layer.name())
         )
     source = layer.source().split("|option:")[0]
+    bands, nodata = _other_bands(layer), _user_nodata(layer)
+    if kind != "gdal" or _IN_MEMORY in source:
+        picture, pixels = _own_pixels(layer)
+        return RasterInput("", layer.name(), layer.crs(), "", picture, bands, nodata, pixels)
     if os.path.exists(source):
         source = os.path.abspath(source)
     elif source.startswith(("http://", "https://")):
         source = f"/vsicurl/{source}"
     chosen = layer.crs() != layer.dataProvider().crs()
     assumed = crs_text(layer.crs()) if chosen else ""
-    nodata = _user_nodata(layer)
-    return RasterInput(
-        source, layer.name(), layer.crs(), assumed, None, _shown_bands(layer), nodata
-    )
+    return RasterInput(source, layer.name(), layer.crs(), assumed, None, bands, nodata)
 
 
-def read_together(layers: list[QgsMapLayer]) -> list[RasterInput]:
+def _own_pixels(layer: QgsRasterLayer) -> tuple[QgsRasterDataProvider, Pixels | None]:
+    """A copy of the layer's provider, and its pixels where it says how many it has."""
+    picture = layer.dataProvider().clone()
+    if picture is None:
+        raise QgsProcessingException(
+            tr(
+                "The layer '{name}' comes from '{kind}', which QGIS cannot copy. Save it as a"
+                " GeoTIFF first (Layer ▸ Save As…)."
+            ).format(name=layer.name(), kind=layer.providerType())
+        )
+    bands = range(1, picture.bandCount() + 1)
+    for band in bands:  # the backend is told of these, and gets the pixels as they are
+        picture.setUserNoDataValue(band, [])
+    columns, rows = picture.xSize(), picture.ySize()
+    if columns < 1 or rows < 1:
+        return picture, None
+    each = sum(QgsRasterBlock.typeSize(picture.sourceDataType(band)) for band in bands)
+    return picture, Pixels(picture.extent(), columns, rows, each)
+
+
+def read_together(layers: list[QgsMapLayer], *, kept: bool = False) -> list[RasterInput]:
     """Describe layers that one run reads in the same way.
 
-    Raises ``QgsProcessingException`` where one has no file, or where bands, no data value or CRS
-    that were chosen in QGIS are not the same for all.
+    ``kept``: the backend will want to open them again. Raises ``QgsProcessingException`` where one
+    has no file that it can then open, is drawn for an extent only, or where bands, no data value or
+    CRS that were chosen in QGIS are not the same for all.
     """
     rasters = []
     for layer in layers:
@@ -111,12 +159,8 @@ def read_together(layers: list[QgsMapLayer]) -> list[RasterInput]:
                 tr("The layer '{name}' is no raster.").format(name=layer.name())
             )
         raster = read_raster(layer)
-        if raster.picture is not None:
-            raise QgsProcessingException(
-                tr(
-                    "'{title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…)."
-                ).format(title=raster.title)
-            )
+        if raster.picture is not None and (kept or raster.pixels is None):
+            raise no_file(raster)
         rasters.append(raster)
         first = rasters[0]
         same = (raster.bands, raster.nodata, raster.assume_crs)
@@ -133,13 +177,31 @@ def read_together(layers: list[QgsMapLayer]) -> list[RasterInput]:
     return rasters
 
 
-def _shown_bands(layer: QgsRasterLayer) -> str:
+def no_file(raster: RasterInput) -> QgsProcessingException:
+    """The error for a layer of which a file is needed."""
+    text = tr(
+        "'{title}' has no file for the backend. Save it as a GeoTIFF first (Export ▸ Save As…)."
+    )
+    return QgsProcessingException(text.format(title=raster.title))
+
+
+def shown_bands(layer: QgsRasterLayer) -> tuple[int, ...]:
+    """The bands that the layer shows as red, green, blue; of other styles the first three."""
+    return _colored_bands(layer) or tuple(min(band, layer.bandCount()) for band in _FIRST_BANDS)
+
+
+def _other_bands(layer: QgsRasterLayer) -> str:
     """The bands that the layer shows as red, green, blue; '' for the first three, as for gray."""
+    shown = _colored_bands(layer)
+    return "" if shown in ((), _FIRST_BANDS) else ",".join(map(str, shown))
+
+
+def _colored_bands(layer: QgsRasterLayer) -> tuple[int, ...]:
     renderer = layer.renderer()
     if not isinstance(renderer, QgsMultiBandColorRenderer):
-        return ""
+        return ()
     shown = (renderer.redBand(), renderer.greenBand(), renderer.blueBand())
-    return "" if shown == (1, 2, 3) or min(shown) < 1 else ",".join(map(str, shown))
+    return () if min(shown) < 1 else shown
 
 
 def _user_nodata(layer: QgsRasterLayer) -> float | None:
@@ -168,13 +230,55 @@ def crs_text(crs: QgsCoordinateReferenceSystem) -> str:
     return crs.toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT2_2019)
 
 
-def rendered_size(
-    raster: RasterInput, extent: QgsRectangle, resolution_m: float
-) -> tuple[int, int]:
-    """Columns and rows of an online layer's picture.
+def window_of(raster: RasterInput, extent: QgsRectangle, resolution_m: float) -> Window:
+    """What is written of a layer that has no file; of its own pixels those that the extent touches.
 
-    Raises ``QgsProcessingException`` when it has no extent or is too large.
+    ``extent``: in the layer's CRS; a null one: all, of what has pixels of its own.
+    ``resolution_m``: meters a pixel of what has none. Raises ``QgsProcessingException`` when there
+    is no extent, it lies beside, or it makes too much.
     """
+    if raster.pixels is None:
+        return _drawn_window(raster, extent, resolution_m)
+    pixels, whole = raster.pixels, raster.pixels.extent
+    if extent.isNull():
+        window = Window(whole, pixels.columns, pixels.rows)
+    else:
+        wanted = extent.intersect(whole)
+        if wanted.isEmpty():
+            raise QgsProcessingException(
+                tr("The extent lies beside '{title}'.").format(title=raster.title)
+            )
+        width, height = whole.width() / pixels.columns, whole.height() / pixels.rows
+        left = math.floor((wanted.xMinimum() - whole.xMinimum()) / width + _EDGE)
+        right = math.ceil((wanted.xMaximum() - whole.xMinimum()) / width - _EDGE)
+        top = math.floor((whole.yMaximum() - wanted.yMaximum()) / height + _EDGE)
+        bottom = math.ceil((whole.yMaximum() - wanted.yMinimum()) / height - _EDGE)
+        snapped = QgsRectangle(
+            whole.xMinimum() + left * width,
+            whole.yMaximum() - bottom * height,
+            whole.xMinimum() + right * width,
+            whole.yMaximum() - top * height,
+        )
+        window = Window(snapped, right - left, bottom - top)
+    size = window.columns * window.rows * pixels.bytes_each
+    if size > MAX_COPIED_BYTES:
+        raise QgsProcessingException(
+            tr(
+                "'{title}' has no file for the backend, and a copy of {columns} × {rows} pixels"
+                " would take {size:.1f} GB; {most:g} GB are copied at most. Choose a smaller"
+                " extent, or save it as a GeoTIFF first (Export ▸ Save As…)."
+            ).format(
+                title=raster.title,
+                columns=window.columns,
+                rows=window.rows,
+                size=size / 1e9,
+                most=MAX_COPIED_BYTES / 1e9,
+            )
+        )
+    return window
+
+
+def _drawn_window(raster: RasterInput, extent: QgsRectangle, resolution_m: float) -> Window:
     if extent.isEmpty():
         raise QgsProcessingException(
             tr("'{title}' is an online layer: choose the extent to classify (Extent).").format(
@@ -199,36 +303,43 @@ def rendered_size(
                 fitting=math.ceil(fitting * 10) / 10,
             )
         )
-    return max(columns, 1), max(rows, 1)
+    return Window(extent, max(columns, 1), max(rows, 1))
 
 
-def render(
-    raster: RasterInput, extent: QgsRectangle, resolution_m: float, path: str, feedback: QgsFeedback
-) -> None:
-    """Write an online layer's picture of an extent, in the layer's CRS, as a GeoTIFF with alpha."""
-    columns, rows = rendered_size(raster, extent, resolution_m)
-    feedback.pushWarning(
-        tr(
-            "Fetching {columns} × {rows} pixels of '{title}'. Mind the terms of its"
-            " service: many forbid bulk downloads."
-        ).format(columns=columns, rows=rows, title=raster.title)
-    )
-    pipe = QgsRasterPipe()
-    pipe.set(raster.picture)
+def write_raster(raster: RasterInput, window: Window, path: str, feedback: QgsFeedback) -> None:
+    """Write what a layer without a file shows in a window, in the layer's CRS, as a GeoTIFF.
+
+    Pictures get an alpha band; pixels of the layer's own stay as they are, with their nodata.
+    Raises ``QgsProcessingException`` where any of it did not come. Ends early, without an error,
+    when ``feedback`` is cancelled.
+    """
+    _check_space(raster, window, path)
+    size = {"columns": window.columns, "rows": window.rows, "title": raster.title}
+    progress = QgsRasterBlockFeedback()
+    # This thread may have no event loop that would take a message to it.
+    feedback.canceled.connect(progress.cancel, Qt.ConnectionType.DirectConnection)
     writer = QgsRasterFileWriter(path)
     writer.setOutputFormat("GTiff")
-    writer.setCreateOptions(["TILED=YES", "COMPRESS=DEFLATE"])
-    progress = QgsRasterBlockFeedback()
-    feedback.canceled.connect(progress.cancel)
+    options = ["TILED=YES", "COMPRESS=DEFLATE", "ZLEVEL=1", "BIGTIFF=IF_SAFER"]
     with _failed_requests() as failed:
-        result = writer.writeRaster(
-            pipe, columns, rows, extent, raster.crs, QgsCoordinateTransformContext(), progress
-        )
+        if raster.pixels is None:
+            fetching = tr(
+                "Fetching {columns} × {rows} pixels of '{title}'. Mind the terms of its"
+                " service: many forbid bulk downloads."
+            )
+            feedback.pushWarning(fetching.format(**size))
+            writer.setCreateOptions(options)
+            whole = _draw(raster, window, writer, progress)
+        else:
+            feedback.pushInfo(tr("Copying {columns} × {rows} pixels of '{title}'.").format(**size))
+            alpha = "YES" if _ends_with_alpha(raster.picture) else "NO"
+            writer.setCreateOptions([*options, f"ALPHA={alpha}"])
+            whole = _copy(raster, window, writer, progress)
     if feedback.isCanceled():
         return
     errors = [*progress.errors(), *failed.values()]
-    if errors or result != QgsRasterFileWriter.WriterError.NoError:
-        told = errors[0] if errors else f"error {result}"
+    if errors or not whole:
+        told = errors[0] if errors else tr("QGIS does not say why")
         more = tr(" (and {count} more)").format(count=len(errors) - 1) if len(errors) > 1 else ""
         raise QgsProcessingException(
             tr(
@@ -236,6 +347,94 @@ def render(
                 " another extent."
             ).format(title=raster.title, told=told, more=more)
         )
+
+
+def _check_space(raster: RasterInput, window: Window, path: str) -> None:
+    """Refuse what may not fit on the disk: what is cut off would be read as no data."""
+    folder = os.path.dirname(path)
+    each = _BYTES_DRAWN if raster.pixels is None else raster.pixels.bytes_each
+    size, free = window.columns * window.rows * each, shutil.disk_usage(folder).free
+    if size > free:
+        raise QgsProcessingException(
+            tr(
+                "A copy of '{title}' may take {size:.1f} GB, and {free:.1f} GB are free in"
+                " {folder}. Make room there, or choose a smaller extent."
+            ).format(title=raster.title, size=size / 1e9, free=free / 1e9, folder=folder)
+        )
+
+
+def _draw(
+    raster: RasterInput,
+    window: Window,
+    writer: QgsRasterFileWriter,
+    progress: QgsRasterBlockFeedback,
+) -> bool:
+    """Write a picture of any resolution; whether the file is whole."""
+    pipe = QgsRasterPipe()
+    pipe.set(raster.picture)
+    result = writer.writeRaster(
+        pipe,
+        window.columns,
+        window.rows,
+        window.extent,
+        raster.crs,
+        QgsCoordinateTransformContext(),
+        progress,
+    )
+    return result == QgsRasterFileWriter.WriterError.NoError
+
+
+def _copy(
+    raster: RasterInput,
+    window: Window,
+    writer: QgsRasterFileWriter,
+    progress: QgsRasterBlockFeedback,
+) -> bool:
+    """Write pixels as they are, in blocks that are soon done; whether the file is whole."""
+    source, bands = raster.picture, range(1, raster.picture.bandCount() + 1)
+    kinds = {source.dataType(band) for band in bands}
+    kind = kinds.pop() if len(kinds) == 1 else Qgis.DataType.Float64
+    target = writer.createMultiBandRaster(
+        kind, window.columns, window.rows, window.extent, raster.crs, len(bands)
+    )
+    if target is None or not (target.isEditable() or target.setEditable(True)):
+        return False
+    for band in bands:
+        if source.sourceHasNoDataValue(band):
+            target.setNoDataValue(band, source.sourceNoDataValue(band))
+        elif source.dataType(band) in (Qgis.DataType.Float32, Qgis.DataType.Float64):
+            target.setNoDataValue(band, _NO_DATA)
+    for part, left, top in _parts(window):
+        for band in bands:
+            block = source.block(band, part.extent, part.columns, part.rows, progress)
+            if progress.isCanceled():
+                return False
+            if not block.isValid() or block.isEmpty() or not block.convert(kind):
+                return False
+            if not target.writeBlock(block, band, left, top):
+                return False
+    return target.setEditable(False)
+
+
+def _parts(window: Window) -> Iterator[tuple[Window, int, int]]:
+    """The blocks of a window, with their first column and row."""
+    extent = window.extent
+    width, height = extent.width() / window.columns, extent.height() / window.rows
+    for top in range(0, window.rows, _BLOCK):
+        for left in range(0, window.columns, _BLOCK):
+            columns, rows = min(_BLOCK, window.columns - left), min(_BLOCK, window.rows - top)
+            place = QgsRectangle(
+                extent.xMinimum() + left * width,
+                extent.yMaximum() - (top + rows) * height,
+                extent.xMinimum() + (left + columns) * width,
+                extent.yMaximum() - top * height,
+            )
+            yield Window(place, columns, rows), left, top
+
+
+def _ends_with_alpha(provider: QgsRasterDataProvider) -> bool:
+    last = provider.colorInterpretation(provider.bandCount())
+    return last == QgsRaster.ColorInterpretation.AlphaBand
 
 
 @contextmanager

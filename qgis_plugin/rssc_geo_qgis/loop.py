@@ -29,7 +29,7 @@ from qgis.PyQt.QtCore import QObject, pyqtSignal
 from . import results, settings
 from .command import percent_of
 from .i18n import tr
-from .inputs import RasterInput, read_raster
+from .inputs import RasterInput, no_file, read_raster
 from .labels import FIELD, Labels, review_layers
 from .models import (
     EMBEDDED,
@@ -221,13 +221,8 @@ class Loop(QObject):
         if self._raster is None or _gone(self._raster):
             raise QgsProcessingException(tr("Choose a raster layer first."))
         raster = read_raster(self._raster)
-        if raster.picture is not None:
-            raise QgsProcessingException(
-                tr(
-                    "'{title}' is an online layer. Save the part that you want to label as a"
-                    " GeoTIFF first (Export ▸ Save As…), or use Classify scene."
-                ).format(title=raster.title)
-            )
+        if raster.picture is not None:  # labels are of a raster that stays
+            raise no_file(raster)
         return raster
 
     def _reading(self, raster: RasterInput) -> dict[str, Any]:

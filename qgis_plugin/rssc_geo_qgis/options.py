@@ -1,18 +1,19 @@
 """The options of ``rssc-geo``, read from what the program says of them.
 
 ``options.json`` is written by ``build_zip.py`` from the program's declarations, so that the
-plugin declares none of them again.
+plugin declares none of them again. Another version of the program says the same of itself.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-_ACRONYMS = ("aoi", "crs")
+_ACRONYMS = ("aoi", "crs", "stac")
 FILE = os.path.join(os.path.dirname(__file__), "options.json")
 
 
@@ -94,20 +95,43 @@ class Option:
         return [f"{self.flag}={text}" for text in texts if text not in ("", self.default_text)]
 
 
-def options_of(command: str) -> tuple[Option, ...]:
-    """The options of a command, in the program's order."""
-    return tuple(_read(FILE)[command])
+@dataclass(frozen=True)
+class Described:
+    """What a program says of itself: its version, and the options of each command, in its order."""
+
+    version: str
+    options: Mapping[str, tuple[Option, ...]]
+
+
+def read(text: str) -> Described:
+    """What ``rssc-geo info --json`` printed; raises ``ValueError`` where it cannot be read."""
+    names = [field.name for field in fields(Option)]
+    try:
+        told = json.loads(text)
+        options = {
+            command: tuple(Option(**{name: entry[name] for name in names}) for entry in entries)
+            for command, entries in told["options"].items()
+        }
+        return Described(told["version"], options)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(repr(error)) from error
+
+
+def shipped() -> Described:
+    """The program that this plugin was made for."""
+    return _read(FILE)
+
+
+def options_of(command: str, program: Described | None = None) -> tuple[Option, ...]:
+    """The options of a command of a program; of the plugin's own where the other has none such."""
+    own = shipped().options
+    return own[command] if program is None else program.options.get(command, own[command])
 
 
 @lru_cache(maxsize=4)
-def _read(path: str) -> dict[str, list[Option]]:
-    names = [field.name for field in fields(Option)]
+def _read(path: str) -> Described:
     with open(path, encoding="utf-8") as file:
-        described = json.load(file)
-    return {
-        command: [Option(**{name: entry[name] for name in names}) for entry in entries]
-        for command, entries in described.items()
-    }
+        return read(file.read())
 
 
 def _text(value: Any) -> str:

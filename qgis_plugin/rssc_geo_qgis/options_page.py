@@ -37,6 +37,7 @@ from .tasks import (
     look,
     remove_task,
 )
+from .widgets import DEVICES
 
 TITLE = "RSSC Geo"
 PAGE = "rssc_geo_options"
@@ -70,7 +71,7 @@ class OptionsPage(QgsOptionsPageWidget):
         self.cache = _file(settings.CACHE, tr("the user's cache folder"), is_folder=True)
         self.device = QComboBox()
         self.device.setEditable(True)
-        self.device.addItems([self._fastest, "cpu", "cuda", "mps"])
+        self.device.addItems([self._fastest, *DEVICES])
         self.device.setCurrentText(settings.get(settings.DEVICE) or self._fastest)
         self.source = _file(
             settings.INSTALL_FROM,

@@ -17,6 +17,7 @@ from .backend import BackendError, how_to_get, known_backend
 from .child import end_all, wait_for_all
 from .dock import LoopDock
 from .i18n import tr
+from .options import Described
 from .options_page import PAGE, TITLE, OptionsFactory
 from .provider import RsscGeoProvider
 from .similar import MoreLikeThis
@@ -35,6 +36,7 @@ class RsscGeoPlugin:
         self._waits_for_look = False
         self.dock: LoopDock | None = None
         self._more: MoreLikeThis | None = None
+        self._described: Described | None = None
 
     def initProcessing(self) -> None:
         self.provider = RsscGeoProvider()
@@ -63,6 +65,7 @@ class RsscGeoPlugin:
         board.closed = False
         board.started.connect(self._announce)
         board.looked.connect(self._looked)
+        board.looked.connect(self._follow_program)
         self._waits_for_look = True
         QgsApplication.instance().aboutToQuit.connect(wait_for_all)
         look()
@@ -73,6 +76,7 @@ class RsscGeoPlugin:
             BackendTask.current.cancel()
         end_all()
         board.started.disconnect(self._announce)
+        board.looked.disconnect(self._follow_program)
         if self._waits_for_look:
             board.looked.disconnect(self._looked)
         if self._more is not None:
@@ -127,6 +131,17 @@ class RsscGeoPlugin:
             button.clicked.connect(message.dismiss)
             message.layout().addWidget(button)
             self.iface.messageBar().pushWidget(message, Qgis.MessageLevel.Warning)
+
+    def _follow_program(self) -> None:
+        """Make the parameters anew where the program is of another version than before."""
+        try:
+            backend = known_backend()
+        except BackendError:
+            backend = None
+        described = backend.described if backend else None
+        if described != self._described:
+            self._described = described
+            self.provider.refreshAlgorithms()
 
     def _start(self, task: BackendTask) -> None:
         if not task.start():

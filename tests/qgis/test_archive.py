@@ -1,6 +1,8 @@
-"""Change between two dates, an archive of scenes, and what is found in it, as layers."""
+"""Change between dates, an archive of scenes, and what is found in it, as layers."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 
@@ -9,7 +11,7 @@ pytest.importorskip(
 )
 
 import processing
-from helpers import algorithm, group_of, loaded, whole_tiles
+from helpers import algorithm, classify, group_of, loaded, whole_tiles
 from qgis.core import (
     QgsMultiBandColorRenderer,
     QgsProcessingContext,
@@ -19,6 +21,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from rssc_geo_qgis import settings
+from rssc_geo_qgis.results import read_provenance
 from rssc_geo_qgis.similar import question_of
 
 TILES = whole_tiles("200px")  # 12 cells of the fixture `scene`
@@ -63,6 +66,65 @@ def test_change_is_a_styled_group(run_in_desktop, scene, later, tmp_path, feedba
         assert ">Before</th><th align='left'>After</th>" in page.read()
     assert any(" of 12 cells changed, in " in line for line in feedback.lines)
     assert feedback.percents == sorted(feedback.percents)
+
+
+def test_change_of_maps_and_of_more_dates(run_in_desktop, scene, later, tmp_path):
+    maps = []
+    for raster in (scene, later, scene):
+        maps.append(str(tmp_path / f"map{len(maps)}.gpkg"))
+        classify(INPUT=str(raster), **TILES, OUTPUT=maps[-1])
+    cells = QgsVectorLayer(f"{maps[1]}|layername=cells", "of the map")
+    QgsProject.instance().addMapLayer(cells)
+    found = run_in_desktop(
+        algorithm("change"),
+        {
+            "INPUT": maps[0],
+            "LATER": cells,
+            "MORE": [maps[2]],
+            "DATES": "may,june,july",
+            "LEAST_PROBABILITY": 0.01,
+            "OUTPUT": loaded(tmp_path / "change.gpkg"),
+        },
+    )
+    layers = [node.layer() for node in group_of("map0").findLayers()]
+    assert [layer.name() for layer in layers] == ["Change", "Cells"]
+    assert layers[1].featureCount() == 12
+    told = json.dumps(read_provenance(found["OUTPUT"].split("|")[0]))
+    assert '"dates": ["may", "june", "july"]' in told
+    assert '"change_of": ["map0.gpkg", "map1.gpkg", "map2.gpkg"]' in told
+
+
+def test_change_of_more_rasters(scene, later, tmp_path, feedback):
+    run = {"INPUT": str(scene), "LATER": str(later), "MORE": [str(scene)], **TILES}
+    found = processing.run(
+        "rsscgeo:change", {**run, "OUTPUT": str(tmp_path / "change.gpkg")}, feedback=feedback
+    )
+    assert QgsVectorLayer(found["CELLS"]).featureCount() == 12
+    (line,) = (line for line in feedback.lines if " change " in line)
+    assert f" change {scene} {later} {scene} " in line
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "'a map' is a map and 'scene' is none: choose rasters, or maps"),
+        ({"LATER": "map", "EXTENT": "0,9,0,9 [EPSG:32632]"}, "Extent: is for rasters"),
+    ],
+)
+def test_a_change_that_cannot_be_meant(scene, tmp_path, more, words):
+    memory = QgsVectorLayer("Polygon?crs=EPSG:32632&field=class:string", "memory", "memory")
+    path = str(tmp_path / "map.gpkg")
+    processing.run("native:savefeatures", {"INPUT": memory, "OUTPUT": path})
+    layer = QgsVectorLayer(path, "a map")
+    QgsProject.instance().addMapLayer(layer)
+    run = {"INPUT": layer, "LATER": str(scene), **more, "OUTPUT": str(tmp_path / "change.gpkg")}
+    if run["LATER"] == "map":
+        run["LATER"] = layer
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    good, message = algorithm("change").checkParameterValues(run, context)
+    assert not good
+    assert words in message
 
 
 def test_two_layers_that_are_read_in_different_ways(scene, later, tmp_path):

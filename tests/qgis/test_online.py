@@ -20,7 +20,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QBuffer, QByteArray
 from qgis.PyQt.QtGui import QColor, QImage, QPainter
-from rssc_geo_qgis.inputs import read_raster, rendered_size
+from rssc_geo_qgis.inputs import read_raster, window_of
 
 # 45° north, where a meter of the web map is 0.707 on the ground.
 BOX = QgsRectangle(1_113_000, 5_621_000, 1_114_000, 5_622_000)
@@ -59,7 +59,7 @@ def test_it_is_fetched_and_classified(layer, web_server, feedback):
         feedback.warnings
     )
     assert web_server.asked
-    assert not any("picture.tif" in name for name in temporary_files())
+    assert not any("Web-map.tif" in name for name in temporary_files())
 
 
 def test_on_another_thread(layer, tmp_path, feedback):
@@ -85,13 +85,13 @@ def test_cancel_while_it_is_fetched(layer, web_server, tmp_path, feedback):
     wait_for(lambda: ended)
     assert time.monotonic() - stopped < 1
     assert not output.exists()
-    assert not any("picture.tif" in name for name in temporary_files())
+    assert not any("Web-map.tif" in name for name in temporary_files())
 
 
 def test_the_resolution_is_meters_on_the_ground(layer):
-    columns, rows = rendered_size(read_raster(layer), BOX, 1.0)
-    assert 700 < columns < 715
-    assert 700 < rows < 715
+    window = window_of(read_raster(layer), BOX, 1.0)
+    assert 700 < window.columns < 715
+    assert 700 < window.rows < 715
 
 
 def test_without_an_extent(layer, web_server):
@@ -114,7 +114,8 @@ def test_too_large(layer, web_server):
 
 def test_a_layer_that_only_shows_elsewhere_s_data(layer, tmp_path):
     with pytest.raises(
-        QgsProcessingException, match="'Web map' is an online layer. Save it as a GeoTIFF first"
+        QgsProcessingException,
+        match="'Web map' has no file for the backend. Save it as a GeoTIFF first",
     ):
         processing.run(
             "rsscgeo:explain",

@@ -46,11 +46,12 @@ def declare(tmp_path, monkeypatch):
     def add(*changes, command="classify", like="review"):
         with open(options.FILE, encoding="utf-8") as file:
             described = json.load(file)
-        pattern = next(entry for entry in described[command] if entry["name"] == like)
+        entries = described["options"][command]
+        pattern = next(entry for entry in entries if entry["name"] == like)
         for change in changes:
             name = change["name"]
             new = {"flag": f"--{name.replace('_', '-')}", "group": "Novelties", **change}
-            described[command].append({**pattern, **new})
+            entries.append({**pattern, **new})
         copy = tmp_path / f"{like}-options.json"
         copy.write_text(json.dumps(described), encoding="utf-8")
         monkeypatch.setattr(options, "FILE", str(copy))
@@ -159,7 +160,7 @@ def test_a_new_option_is_a_parameter_and_reaches_the_program(declare, scene, tmp
         "SKETCH": str(tmp_path / "sketch.png"),
         "SEEN": "yes",
     }
-    with pytest.raises(QgsProcessingException, match="--sharpen-by"):  # the program has none
+    with pytest.raises(QgsProcessingException, match="'Sharpen by \\(px\\)'"):  # no such option
         processing.run("rsscgeo:classify", {**output, **given}, feedback=feedback)
     (line,) = (line for line in feedback.lines if " classify " in line)
     for argument in (

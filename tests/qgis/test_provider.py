@@ -45,7 +45,7 @@ SHOWN_OF = {
     "areas": {"REFERENCE", "ZONES"},
     "assessaccuracy": {"REFERENCE"},
     "assesssample": {"SAMPLE_SIZE"},
-    "change": {"LATER", "DATES"},
+    "change": {"LATER", "MORE", "DATES"},
     "search": {"WORDS", "LIKE", "LIKE_AREA"},
 }
 FILES = {"REPORT", "CLASS_RASTER", "PREVIEW", "AREAS", "EMBEDDINGS", "STAC_ITEM"}

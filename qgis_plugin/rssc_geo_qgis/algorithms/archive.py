@@ -22,6 +22,7 @@ from qgis.core import (
     QgsProcessingParameterPoint,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
+    QgsRectangle,
 )
 
 from .. import settings
@@ -87,10 +88,12 @@ class Index(RsscAlgorithm):
         return shared.described(folder, tr("A new folder, or an archive to add to."))
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        read_together(self.parameterAsLayerList(parameters, "INPUT", context))
+        read_together(self.parameterAsLayerList(parameters, "INPUT", context), kept=True)
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        self._rasters = read_together(self.parameterAsLayerList(parameters, "INPUT", context))
+        self._rasters = read_together(
+            self.parameterAsLayerList(parameters, "INPUT", context), kept=True
+        )
         self._raster = self._rasters[0]
 
     def input_arguments(
@@ -136,6 +139,7 @@ class Search(PolygonAlgorithm):
         super().__init__()
         self._archive, self._title = "", ""
         self._examples: dict[str, RasterInput] = {}
+        self._sources: dict[str, str] = {}
 
     def input(self) -> QgsProcessingParameterDefinition:
         archive = QgsProcessingParameterFile(
@@ -207,6 +211,11 @@ class Search(PolygonAlgorithm):
         work: str,
     ) -> list[str]:
         words = self.parameterAsString(parameters, "WORDS", context).strip().lstrip("-")
+        whole = (QgsRectangle(), 1.0)
+        self._sources = {
+            name: self.source_of(raster, whole, feedback, work)
+            for name, raster in self._examples.items()
+        }
         example = self._examples.get("LIKE")
         self._title = words or tr("like {example}").format(example=example.title)
         return [self._archive, *([words] if words else [])]
@@ -216,7 +225,7 @@ class Search(PolygonAlgorithm):
     ) -> list[str]:
         found = []
         for name, raster in self._examples.items():
-            found.append(f"--{name.lower()}={raster.source}")
+            found.append(f"--{name.lower()}={self._sources[name]}")
             place = {"LIKE": "AT", "UNLIKE": "UNLIKE_AT"}[name]
             if parameters.get(place) not in (None, ""):
                 point = self.parameterAsPoint(parameters, place, context, raster.crs)
@@ -225,6 +234,7 @@ class Search(PolygonAlgorithm):
         area = self.parameterAsSource(parameters, "LIKE_AREA", context)
         if area is not None:
             path = os.path.join(work, "example.gpkg")
+            self.titles[path] = area.sourceName()
             write_polygons(area, path, area.sourceName())
             found.append(f"--like-area={path}")
         lonlat = QgsCoordinateReferenceSystem("EPSG:4326")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -24,18 +25,29 @@ from qgis.core import (
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingUtils,
+    QgsRectangle,
 )
 from qgis.PyQt.QtGui import QIcon
 
 from .. import results, settings
-from ..backend import BackendError, check_known, find_backend
+from ..backend import BackendError, check_known, find_backend, options_in_use
 from ..command import run_command
 from ..i18n import tr
-from ..inputs import RasterInput, crs_text, read_raster, render, rendered_size, write_polygons
+from ..inputs import (
+    RasterInput,
+    crs_text,
+    no_file,
+    read_raster,
+    window_of,
+    write_polygons,
+    write_raster,
+)
+from ..labels import plain_name
 from ..metadata import help_page
-from ..options import Option, options_of
+from ..options import Option
 from . import parameters as shared
 
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _GROUPS = {"landuse": tr("Land use"), "models": tr("Models"), "archive": tr("Archive")}
 
 
@@ -72,6 +84,10 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         self._raster: RasterInput | None = None
         self.files: dict[str, str] = {}
         """The destinations of this run that are options, by parameter; those asked for alone."""
+        self.titles: dict[str, str] = {}
+        """What the files that this run writes for the backend are called in QGIS."""
+        self._offered: tuple[Option, ...] = ()
+        """The options that the parameters were made from: those of the program known then."""
 
     # What QGIS asks of an algorithm.
 
@@ -104,7 +120,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         parameters, files = [], []
-        for option in self.options():
+        self._offered = self.options()
+        for option in self._offered:
             if option.name not in shared.FROM_LAYER:
                 parameter = shared.parameter_of(option)
                 (files if parameter.isDestination() else parameters).append(parameter)
@@ -171,7 +188,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             arguments = self._arguments(parameters, context, feedback, work)
             if not feedback.isCanceled():
                 line = [*self.command_words(), *arguments, *self.output_arguments(output)]
-                values = run_command(backend, line, feedback, modes=self.modes())
+                values = run_command(
+                    backend, line, feedback, modes=self.modes(), reworded=self.reworded
+                )
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if values is None:
@@ -184,15 +203,18 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """The parameter INPUT."""
         return shared.described(
             QgsProcessingParameterRasterLayer("INPUT", tr("Raster layer")),
-            tr("A raster file or URL; a WMS, WMTS or XYZ layer with an extent."),
+            tr(
+                "A raster file, URL or virtual raster, of WCS or PostGIS too; a WMS, WMTS or XYZ"
+                " layer with an extent."
+            ),
         )
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         """Refuse an INPUT that cannot be used; raises ``QgsProcessingException``."""
         raster = self._read_raster(parameters, context)
-        window = self._window(parameters, context, raster)
+        extent, resolution_m = self._window(parameters, context, raster)
         if raster.picture is not None:
-            rendered_size(raster, *window)
+            window_of(raster, extent, resolution_m)
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         """Keep what the run needs of INPUT; on QGIS's main thread."""
@@ -205,13 +227,9 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         feedback: QgsProcessingFeedback,
         work: str,
     ) -> list[str]:
-        """INPUT on the command line; an online layer is fetched into ``work``."""
-        source = self.raster.source
-        extent, resolution_m = self._window(parameters, context, self.raster)
-        if self.raster.picture is not None:
-            source = os.path.join(work, "picture.tif")
-            render(self.raster, extent, resolution_m, source, feedback)
-        return self.raster_arguments(source)
+        """INPUT on the command line; what has no file is written into ``work``."""
+        window = self._window(parameters, context, self.raster)
+        return self.raster_arguments(self.source_of(self.raster, window, feedback, work))
 
     def input_title(self) -> str:
         """What INPUT is called, for the group of the results."""
@@ -264,6 +282,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             if area is None:
                 return None
             path = os.path.join(work, "aoi.gpkg")
+            self.titles[path] = area.sourceName()
             write_polygons(area, path, area.sourceName())
             return path
         value = self._value_by_type(option, parameters, context)
@@ -305,6 +324,36 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     # How.
 
+    def source_of(
+        self,
+        raster: RasterInput,
+        window: tuple[QgsRectangle, float],
+        feedback: QgsProcessingFeedback,
+        work: str,
+    ) -> str:
+        """The file of a raster; of what has none, one in ``work`` with the layer's name.
+
+        ``window``: the extent in the raster's CRS that is then written, a null one for all, and the
+        meters a pixel of what has no pixels of its own.
+        """
+        if raster.picture is None:
+            return raster.source
+        path = os.path.join(tempfile.mkdtemp(dir=work), f"{plain_name(raster.title)}.tif")
+        self.titles[path] = raster.title
+        write_raster(raster, window_of(raster, *window), path, feedback)
+        return path
+
+    def reworded(self, message: str) -> str:
+        """A message of the backend in the words of the dialog: its fields, and names of layers."""
+        for path, title in self.titles.items():
+            message = message.replace(path, f"'{title}'")
+        fields = {}
+        for option in self.options():
+            parameter = self.parameterDefinition(shared.parameter_name(option))
+            if parameter is not None:
+                fields[option.switch] = f"'{parameter.description()}'"
+        return _OPTION.sub(lambda found: fields.get(found[0], found[0]), message)
+
     def options(self) -> tuple[Option, ...]:
         """The options of the command that a run may set.
 
@@ -312,7 +361,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         """
         return tuple(
             option
-            for option in options_of(self.OPTIONS or self.COMMAND)
+            for option in options_in_use(self.OPTIONS or self.COMMAND)
             if option.name not in self.LEFT_OUT and not option.commandline_only
         )
 
@@ -337,13 +386,10 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
 
     def _window(
         self, parameters: dict[str, Any], context: QgsProcessingContext, raster: RasterInput
-    ) -> tuple[Any, float]:
-        if raster.picture is not None and self.parameterDefinition("EXTENT") is None:
-            raise QgsProcessingException(
-                tr(
-                    "'{title}' is an online layer. Save it as a GeoTIFF first (Layer ▸ Save As…)."
-                ).format(title=raster.title)
-            )
+    ) -> tuple[QgsRectangle, float]:
+        drawn = raster.picture is not None and raster.pixels is None
+        if drawn and self.parameterDefinition("EXTENT") is None:
+            raise no_file(raster)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, raster.crs)
         if parameters.get("EXTENT") not in (None, "") and extent.isEmpty():
             raise QgsProcessingException(
@@ -364,8 +410,13 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         source = self.input_arguments(parameters, context, feedback, work)
         self.files = {}
         arguments = []
-        for option in self.options():
-            arguments += option.arguments(self.option_value(option, parameters, context, work))
+        known = {option.switch: option for option in self.options()}
+        for option in self._offered:
+            value = self.option_value(option, parameters, context, work)
+            if option.switch in known:
+                arguments += known[option.switch].arguments(value)
+            elif option.arguments(value):
+                raise self._lacks(option)
         return [
             *source,
             *arguments,
@@ -410,6 +461,20 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             return None
         self.files[name] = path
         return os.path.abspath(path)
+
+    def _lacks(self, option: Option) -> QgsProcessingException:
+        backend = find_backend()
+        return QgsProcessingException(
+            tr(
+                "The backend at {program} is version {version} and has no '{field}': leave that"
+                " field as it was, or install the version of the plugin (Plugins ▸ RSSC Geo ▸"
+                " Install backend)."
+            ).format(
+                program=backend.program,
+                version=backend.version,
+                field=self.parameterDefinition(shared.parameter_name(option)).description(),
+            )
+        )
 
     def _suffixes(self) -> dict[str, tuple[str, ...]]:
         """What the name of each destination may end with; nothing: anything."""

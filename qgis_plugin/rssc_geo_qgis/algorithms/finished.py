@@ -21,8 +21,8 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
+from ..backend import options_in_use
 from ..i18n import tr
-from ..options import options_of
 from ..pages import shown_areas
 from . import parameters as shared
 from .base import RsscAlgorithm
@@ -70,20 +70,20 @@ class MapAlgorithm(RsscAlgorithm):
         ]
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        _file_of(self.parameterAsVectorLayer(parameters, "INPUT", context), tr("Map"))
+        map_file(self.parameterAsVectorLayer(parameters, "INPUT", context), tr("Map"))
         if parameters.get("REFERENCE"):
             layer = self.parameterAsVectorLayer(parameters, "REFERENCE", context)
-            _file_of(layer, tr("Labeled sample"))
+            map_file(layer, tr("Labeled sample"))
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         layer = self.parameterAsVectorLayer(parameters, "INPUT", context)
-        self._map = _file_of(layer, tr("Map"))
-        self._title = os.path.splitext(os.path.basename(self._map))[0]
+        self._map = map_file(layer, tr("Map"))
+        self._title = title_of(self._map)
         self._layers = {}
         for name in ("REFERENCE", "ZONES"):
             chosen = self.parameterAsVectorLayer(parameters, name, context)
             if chosen is not None:
-                source = _file_of(chosen, name.capitalize())
+                source = map_file(chosen, name.capitalize())
                 layer_name = _layer_name(chosen)
                 self._layers[name] = f"{source}|layername={layer_name}" if layer_name else source
 
@@ -103,7 +103,7 @@ class MapAlgorithm(RsscAlgorithm):
         return [self.COMMAND, self.SUBCOMMAND] if self.SUBCOMMAND else [self.COMMAND]
 
     def modes(self) -> list[str]:
-        flags = {option.flag for option in options_of(self.OPTIONS or self.COMMAND)}
+        flags = {option.flag for option in options_in_use(self.OPTIONS or self.COMMAND)}
         return ["--json", *({"--overwrite"} & flags)]
 
     def more_arguments(
@@ -218,7 +218,7 @@ class Refine(MapAlgorithm, LandUseAlgorithm):
     )
 
 
-def _file_of(layer: QgsVectorLayer | None, title: str) -> str:
+def map_file(layer: QgsVectorLayer | None, title: str) -> str:
     """The file of a layer; raises ``QgsProcessingException`` where it has none."""
     path = "" if layer is None else layer.source().split("|")[0]
     if not os.path.isfile(path):
@@ -235,6 +235,11 @@ def _file_of(layer: QgsVectorLayer | None, title: str) -> str:
             ).format(title=title, name=layer.name())
         )
     return os.path.abspath(path)
+
+
+def title_of(path: str) -> str:
+    """What a map is called: the name of its file without the ending."""
+    return os.path.splitext(os.path.basename(path))[0]
 
 
 def _layer_name(layer: QgsVectorLayer) -> str:

@@ -53,6 +53,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _PLAIN_GROUPS = frozenset({"Input"})
 """Shown at once; the options of all other groups are among the advanced parameters."""
 _OUTPUT_GROUP = "Output"
+_WIDGETS = __name__.replace("algorithms.parameters", "widgets")
 _OPTIONAL_DESTINATION = MappingProxyType({"optional": True, "createByDefault": False})
 
 
@@ -66,6 +67,7 @@ class Override:
     make : makes the parameter from its name and title
     plain : shown at once
     suffixes : what the name of a destination ends with
+    widget : the class in ``widgets`` that the dialog shows in place of a line of text
     """
 
     name: str = ""
@@ -74,6 +76,7 @@ class Override:
     make: Make | None = None
     plain: bool = False
     suffixes: tuple[str, ...] = ()
+    widget: str = ""
 
 
 def polygons(name: str, title: str, *, optional: bool = False) -> QgsProcessingParameterDefinition:
@@ -94,7 +97,12 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             plain=True,
         ),
         "cell_size": Override(plain=True),
-        "model": Override(plain=True),
+        "model": Override(plain=True, widget="ModelWidget"),
+        "captioner": Override(widget="CaptionerWidget"),
+        "bands": Override(
+            help=tr("Bands to use as red, green, blue; by default those that the layer shows."),
+            widget="BandsWidget",
+        ),
         "bounds": Override(
             name="EXTENT",
             title=tr("Extent"),
@@ -164,7 +172,8 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "device": Override(
             help=tr(
                 "cpu, cuda, cuda:1 or mps. Empty: that of the settings, else the fastest there is."
-            )
+            ),
+            widget="DeviceWidget",
         ),
     }
 )
@@ -188,6 +197,8 @@ def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
     title = override.title or tr(option.title)
     parameter = override.make(name, title) if override.make else _by_type(option, name, title)
     described(parameter, override.help or tr(option.help))
+    if override.widget:
+        parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.{override.widget}"}})
     shown = override.plain or option.required or option.group in _PLAIN_GROUPS
     return parameter if shown or parameter.isDestination() else advanced(parameter)
 

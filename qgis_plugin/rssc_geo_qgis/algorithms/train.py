@@ -51,6 +51,7 @@ class Train(RsscAlgorithm):
     ) -> list[str]:
         path = os.path.join(work, "labels.gpkg")
         labels = self.parameterAsSource(parameters, "LABELS", context)
+        self.titles[path] = labels.sourceName()
         write_polygons(
             labels, path, labels.sourceName(), self.parameterAsString(parameters, "FIELD", context)
         )
