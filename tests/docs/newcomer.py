@@ -31,8 +31,8 @@ RASTERS = ROOT.parent / "shared" / "data" / "rasters"
 LEFT_OUT = "…"
 """A line of its own in a block of what is printed: any number of lines."""
 _TOLERANCE = 0.02
-"""How far a figure may be off, in parts of itself, beside one unit of its last digit: processors
-round differently."""
+"""By how much of itself a figure may differ, since processors round differently; one with decimals
+also by one unit of the last. Counts below 50 are exact."""
 _IGNORED = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.:+Z]*"  # when a run was
     r"|\b(?:\d+ h \d\d min|\d+ min \d\d s|[\d.,]+ (?:ms|s|min|h|(?:tiles|cells|MB)/s))\b"
@@ -79,9 +79,10 @@ def alike(shown: str, printed: str) -> bool:
 
 
 def _near(shown: str, printed: str) -> bool:
-    unit = 10.0 ** -len(shown.partition(".")[2])
+    _, point, decimals = shown.partition(".")
+    slack = 1.001 * 10.0 ** -len(decimals) if point else 0.0
     ours, now = (float(text.replace(",", "")) for text in (shown, printed))
-    return abs(ours - now) <= unit * 1.001 + _TOLERANCE * abs(ours)
+    return abs(ours - now) <= slack + _TOLERANCE * abs(ours)
 
 
 def pages() -> list[Path]:
@@ -141,16 +142,15 @@ def _follow(page: Path, runnable: Callable[[Block], Block]) -> list[Shown]:
 
 
 def renew(page: Path, found: list[Shown]) -> None:
-    """Write into a page what its commands print now, where that differs."""
+    """Write into a page what its commands print now, with the times that they take here."""
     text = page.read_text(encoding="utf-8")
     start = 0
     for shown in found:
         now = "".join(f"{line}\n" for line in shown.lines)
         old, new = (f"```text\n{part}```" for part in (shown.block.text, now))
         start = text.index(old, start)
-        if shown.differences:
-            text = text[:start] + new + text[start + len(old) :]
-        start += len(new if shown.differences else old)
+        text = text[:start] + new + text[start + len(old) :]
+        start += len(new)
     page.write_text(text, encoding="utf-8")
 
 
