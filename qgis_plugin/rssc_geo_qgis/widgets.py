@@ -58,9 +58,10 @@ class _Wrapper(QgsAbstractProcessingParameterWidgetWrapper):
     def __init__(
         self, parameter: QgsProcessingParameterDefinition, dialog: Any, *_place: int
     ) -> None:
-        kinds = QgsProcessingGui.WidgetType
+        in_batch = type(dialog).__name__ == _BATCH
         super().__init__(
-            parameter, kinds.Batch if type(dialog).__name__ == _BATCH else kinds.Standard
+            parameter,
+            QgsProcessingGui.WidgetType.Batch if in_batch else QgsProcessingGui.WidgetType.Standard,
         )
 
     def createWidget(self) -> QWidget:
