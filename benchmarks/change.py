@@ -199,9 +199,9 @@ def measure(data: Path) -> None:
         reliability(found, chances)
     print("\n| pairs | unchanged cells of another class | cells of patches of another class |")
     print("|---|---|---|")
-    for kind, rows in by_kind(found).items():
+    for kind, pairs in by_kind(found).items():
         far, patches = (
-            np.concatenate([each.other[getattr(each, which)] for each in rows])
+            np.concatenate([each.other[getattr(each, which)] for each in pairs])
             for which in ("far", "changed")
         )
         print(f"| {kind} | {far.mean():.1%} | {f'{patches.mean():.1%}' if len(patches) else ''} |")
