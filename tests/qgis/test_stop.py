@@ -154,7 +154,7 @@ def test_a_device_that_is_not_there(scene, tmp_path, feedback):
     from rssc_geo_qgis import settings
 
     settings.put(settings.DEVICE, "tpu9")
-    with pytest.raises(QgsProcessingException, match="--device tpu9 cannot be used"):
+    with pytest.raises(QgsProcessingException, match="'Device' tpu9 cannot be used"):
         classify(feedback, INPUT=str(scene), OUTPUT=str(tmp_path / "a.gpkg"))
 
 
