@@ -19,9 +19,9 @@ from xml.etree import ElementTree as ET
 import pyogrio
 import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.errors import RasterioError
 
 from rssc_geo.errors import InputError, one_line
+from rssc_geo.raster.failures import GDAL_ERRORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -341,7 +341,7 @@ def _opened(name: str) -> _Named | None:
     try:
         with rasterio.open(name) as dataset:
             return _Named.of(dataset)
-    except (RasterioError, OSError, ValueError):
+    except (*GDAL_ERRORS, OSError, ValueError):
         return None  # a file that cannot be opened shows nothing
 
 
