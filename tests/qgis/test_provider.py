@@ -151,6 +151,7 @@ def test_the_help_says_what_the_embedded_model_knows():
     assert f"pictures of {finest:g} to {coarsest:g} m a pixel" in told
 
 
+@pytest.mark.cold
 def test_can_execute_with_the_backend(backend):
     look_at_backend()
     assert algorithm("classify").canExecute() == (True, "")
@@ -251,6 +252,7 @@ def test_the_backend_on_path_is_found(backend, monkeypatch):
     assert backends.find_backend().program == str(backend)
 
 
+@pytest.mark.cold
 def test_the_child_gets_nothing_of_qgis(backend, monkeypatch):
     from rssc_geo_qgis.child import ask, clean_environment
 

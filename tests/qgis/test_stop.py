@@ -23,6 +23,8 @@ from helpers import classify, script, start_classify, temporary_files, wait_for,
 from qgis.core import QgsProcessingException
 from qgis.PyQt.QtCore import QTimer
 
+pytestmark = pytest.mark.cold  # its processes are looked for, and get signals
+
 TILES = whole_tiles("50px")
 
 
