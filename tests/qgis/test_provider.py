@@ -82,6 +82,7 @@ def test_an_algorithm_describes_itself(name):
     assert found.group() in ("Land use", "Models", "Archive")
     assert found.tags()
     assert len(found.shortHelpString()) > 80
+    assert found.helpUrl().endswith("/docs/qgis.md")  # what the Help button opens
     assert not found.icon().pixmap(QSize(24, 24)).toImage().allGray()
     for definition in found.parameterDefinitions():
         assert definition.help() or definition.name() == "OUTPUT", definition.name()
