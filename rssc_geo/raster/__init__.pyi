@@ -5,6 +5,7 @@ from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
+from .failures import GDAL_ERRORS as GDAL_ERRORS
 from .features import LAYER as LAYER
 from .features import class_name as class_name
 from .features import read_features as read_features
