@@ -15,6 +15,7 @@ from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry
 from .radiometry import VeiledRadiometry as VeiledRadiometry
 from .radiometry import fit_radiometry as fit_radiometry
+from .radiometry import haze_of as haze_of
 from .radiometry import picture_warnings as picture_warnings
 from .radiometry import sample_pixels as sample_pixels
 from .reader import TileData as TileData

@@ -53,6 +53,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _PLAIN_GROUPS = frozenset({"Input"})
 """Shown at once; the options of all other groups are among the advanced parameters."""
 _OUTPUT_GROUP = "Output"
+_SIZE = "SIZE"
 _WIDGETS = __name__.replace("algorithms.parameters", "widgets")
 _OPTIONAL_DESTINATION = MappingProxyType({"optional": True, "createByDefault": False})
 
@@ -146,8 +147,8 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "review": Override(
             title=tr("Cells to review"),
             help=tr(
-                "Also a layer of the so many cells that are most worth labeling: fill in its"
-                " field 'label' and train with it."
+                "Also a layer of this number of cells, those whose labels would help a "
+                "model most: fill in its field 'label' and train with it."
             ),
         ),
         "other": Override(
@@ -155,7 +156,7 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         ),
         "no_unknown": Override(title=tr("No class 'Unknown'")),
         "adapt_shares": Override(title=tr("Adapt to the shares of the classes")),
-        "smooth": Override(title=tr("Do not let neighbors tell a cell's class")),
+        "smooth": Override(title=tr("No smoothing by neighboring cells")),
         "snap": Override(title=tr("Outlines follow the picture")),
         "areas": Override(title=tr("Table of areas")),
         "zone_field": Override(title=tr("Field of the zones' names")),
@@ -197,8 +198,8 @@ def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
     title = override.title or tr(option.title)
     parameter = override.make(name, title) if override.make else _by_type(option, name, title)
     described(parameter, override.help or tr(option.help))
-    if override.widget:
-        parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.{override.widget}"}})
+    if widget := "SizeWidget" if option.form == _SIZE else override.widget:
+        parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.{widget}"}})
     shown = override.plain or option.required or option.group in _PLAIN_GROUPS
     return parameter if shown or parameter.isDestination() else advanced(parameter)
 
