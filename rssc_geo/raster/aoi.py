@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import TileGrid
-from rssc_geo.raster.features import MOST_FEATURES, VECTOR_ERRORS, repaired, too_many
+from rssc_geo.raster.features import MOST_FEATURES, VECTOR_ERRORS, check_count, repaired
 from rssc_geo.raster.opening import is_remote
 from rssc_geo.raster.scene import Scene
 
@@ -119,8 +119,7 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
             meta, _, wkb, _ = pyogrio.raw.read(
                 path, layer=layer, columns=[], force_2d=True, max_features=MOST_FEATURES + 1
             )
-            if len(wkb) > MOST_FEATURES:
-                raise InputError(too_many(path))
+            check_count(len(wkb), path)
             parts = _parts(shapely.from_wkb(wkb))
             if len(parts) == 0:
                 continue

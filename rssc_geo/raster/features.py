@@ -54,18 +54,18 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
     frame = _read(path, field)
     if getattr(frame, "crs", None) is None:
         raise InputError(f"{path} has no places, or no CRS; write it with one")
-    if len(frame) > MOST_FEATURES:
-        raise InputError(too_many(path))
+    check_count(len(frame), path)
     places = repaired(np.asarray(frame.geometry, object), path)
     return frame.set_geometry(places, crs=frame.crs)
 
 
-def too_many(path: str) -> str:
-    """The message on a file of more than ``MOST_FEATURES``."""
-    return (
-        f"{path} has more than {MOST_FEATURES:,} features, or never ends; dissolve them, or save"
-        " those that are needed first"
-    )
+def check_count(features: int, path: str) -> None:
+    """Refuse a file of which more than ``MOST_FEATURES`` were read."""
+    if features > MOST_FEATURES:
+        raise InputError(
+            f"{path} has more than {MOST_FEATURES:,} features, or never ends; dissolve them, or"
+            " save those that are needed first"
+        )
 
 
 def repaired(geometries: NDArray[np.object_], path: str) -> NDArray[np.object_]:
