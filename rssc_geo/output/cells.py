@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyogrio
 from pyproj import CRS
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _BATCH = 8192
+_NEEDED = ("class", "from_class", "to_class", "confidence", "row", "col", GEOMETRY)
+"""Fields of cells that no cell lacks."""
+_MOST_ROWS = 100_000_000
+_ERRORS = (RuntimeError, OSError, ValueError, KeyError, TypeError, pa.ArrowException)
+"""Of damaged files too; ``RuntimeError`` is the base of pyogrio's errors."""
 _OGR_GEOMETRY = "wkb_geometry"  # GDAL's name of a geometry column without a name
 
 
@@ -47,14 +53,16 @@ def read_cells(
             for table in (
                 _parquet(path, layer.schema.names) if parquet else _ogr(path, inner, wanted, fields)
             ):
-                yield from table.select(layer.schema.names).cast(layer.schema).to_batches()
-        # RuntimeError: base of pyogrio's errors.
-        except (RuntimeError, OSError, pa.ArrowException) as error:
+                chosen = table.select(layer.schema.names).cast(layer.schema)
+                chosen.validate(full=True)  # texts that are no UTF-8
+                _check_cells(chosen, path)
+                yield from chosen.to_batches()
+        except _ERRORS as error:
             raise _unreadable(path, error) from error
 
     try:
         crs = _parquet_crs(path) if parquet else CRS(pyogrio.read_info(path, layer=inner)["crs"])
-    except (RuntimeError, OSError, pa.ArrowException) as error:
+    except _ERRORS as error:
         raise _unreadable(path, error) from error
     layer = Layer(
         "cells", "Cells", "Grid cells of a finished map.", wanted, "Unknown", crs, batches
@@ -72,7 +80,7 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
         if path.suffix.lower() == ".parquet":
             return gpd.read_parquet(path)
         return gpd.read_file(path, layer=layer if output_format.multilayer else None)
-    except (RuntimeError, OSError, pa.ArrowException) as error:
+    except _ERRORS as error:
         raise _unreadable(path, error) from error
 
 
@@ -94,13 +102,32 @@ def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
         sums = table.group_by("class").aggregate(
             [("group", "max"), ("cells", "sum"), ("cells", "count"), ("area_m2", "sum")]
         )
-    except (RuntimeError, OSError, pa.ArrowException) as error:
+    except _ERRORS as error:
         raise _unreadable(path, error) from error
     rows = (
         (r["class"], r["group_max"] or "", r["cells_sum"], r["cells_count"], r["area_m2_sum"])
         for r in sums.to_pylist()
     )
     return sorted(rows)
+
+
+def _check_cells(table: pa.Table, path: Path) -> None:
+    """Refuse cells without a class, confidence or place: others have changed the file."""
+    for name in _NEEDED:
+        if name not in table.column_names:
+            continue
+        column = table[name]
+        missing = column.null_count
+        if pa.types.is_string(column.type):
+            missing += pc.sum(pc.equal(column, "")).as_py() or 0
+        if name in ("row", "col"):
+            outside = pc.or_(pc.less(column, 0), pc.greater(column, _MOST_ROWS))
+            missing += pc.sum(outside).as_py() or 0
+        if missing:
+            raise InputError(
+                f"{path} is damaged, or was edited: {missing} cells have no valid {name}: make the"
+                " map again"
+            )
 
 
 def _parquet(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:

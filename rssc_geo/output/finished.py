@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import label_regions
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
 from rssc_geo.output.geopackage import read_provenance
@@ -79,8 +79,13 @@ class FinishedMap:
         except InputError as error:
             raise InputError(
                 f"{self.path} is no map of rssc-geo that can be read: layers landuse and cells"
-                f" with their fields are needed ({error.__cause__ or error})"
+                f" with their fields are needed ({one_line(error.__cause__ or error)})"
             ) from error
+        if self.crs.ellipsoid is None:
+            raise InputError(
+                f"{self.path}: its CRS {self.crs.name!r} has no place on Earth: assign the"
+                " right one"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,7 +136,8 @@ class FinishedMap:
 
     def _shows(self, own: MapCells) -> bool:
         """Whether the regions are those of the cells by their own classes."""
-        if "snap" in read_provenance(self.path).get("steps", {}):
+        steps = read_provenance(self.path).get("steps")
+        if isinstance(steps, dict) and "snap" in steps:
             return False
         shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
         grid = np.full(shape, _NOTHING, np.int16)
@@ -155,7 +161,7 @@ class FinishedMap:
                     batch.column("confidence").to_numpy().astype(np.float32),
                 )
             )
-        if not parts:
+        if not any(map(len, parts)):
             raise InputError(f"{self.path} has no cells")
         columns = ("rows", "cols", "codes", "confidence")
         return MapCells(

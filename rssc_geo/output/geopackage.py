@@ -167,10 +167,10 @@ def read_provenance(path: Path) -> dict[str, Any]:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
             found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
-        document: dict[str, Any] = json.loads(found[0]) if found else {}
-    except (sqlite3.Error, ValueError):
+        document = json.loads(found[0]) if found else {}
+    except (sqlite3.Error, ValueError, TypeError, RecursionError):
         return {}
-    return document
+    return document if isinstance(document, dict) else {}
 
 
 def read_looks(path: Path) -> dict[str, tuple[str, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
 from rssc_geo.errors import InputError
 from rssc_geo.output.areas import Zones
-from rssc_geo.raster import class_name, read_features
+from rssc_geo.raster import class_name, read_features, reprojected
 
 _EDGE_PARTS = 200
 """Longest piece of an edge before reprojection, as a share of the zones' extent: edges bend."""
@@ -26,15 +26,13 @@ def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:
         met = ", ".join(sorted(kinds)) or "nothing"
         raise InputError(f"{path} holds {met}; zones are polygons")
     frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
-    polygons = shapely.make_valid(np.asarray(frame.geometry))
+    if frame.empty:
+        raise InputError(f"{path} holds no polygon with an area; zones are polygons")
+    polygons = np.asarray(frame.geometry, object)
     if frame.crs != crs:
         west, south, east, north = shapely.total_bounds(polygons)
         fine = shapely.segmentize(polygons, max(east - west, north - south) / _EDGE_PARTS)
-        to_map = Transformer.from_crs(frame.crs, crs, always_xy=True)
-        polygons = shapely.transform(fine, to_map.transform, interleaved=False)
-        if not np.isfinite(shapely.get_coordinates(polygons)).all():
-            raise InputError(f"{path}: some zones have no place in {crs.name}, the map's CRS")
-        polygons = shapely.make_valid(polygons)
+        polygons = reprojected(fine, frame.crs, crs, path)
     if field is None:
         return Zones(
             tuple(str(number + 1) for number in range(len(frame))),

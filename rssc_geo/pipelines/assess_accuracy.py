@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from rssc_geo.assessment import (
     Accuracy,
@@ -41,6 +40,7 @@ from rssc_geo.output import (
     read_legend,
     translate_classes,
 )
+from rssc_geo.raster import reprojected
 from rssc_geo.reports import write_assessment_page
 
 log = logging.getLogger(__name__)
@@ -276,7 +276,7 @@ def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) 
     truth = _truth(reference, finished, legend, notes)
     names = (*own, *sorted(set(truth[truth != ""].tolist()) - set(own)))
     codes = {name: code for code, name in enumerate(names)}
-    geometry = _moved(reference, finished)
+    geometry = reprojected(reference.geometry, reference.crs, finished.crs, reference.path)
     mapped, inside = locate_units(
         finished, places[finished.cells().codes], geometry, classes=len(names)
     )
@@ -366,20 +366,6 @@ def _key(name: str) -> str:
     """The common form of ``DenseResidential``, ``Dense residential`` and ``dense_residential``."""
     words = in_words(name.replace(ARROW, "->")).casefold()
     return "".join(words.replace("_", " ").replace("-", " ").split())
-
-
-def _moved(reference: Reference, finished: FinishedMap) -> NDArray[np.object_]:
-    """The units' geometries in the map's CRS."""
-    if reference.crs == finished.crs:
-        return reference.geometry
-    to_map = Transformer.from_crs(reference.crs, finished.crs, always_xy=True)
-    moved = shapely.transform(reference.geometry, to_map.transform, interleaved=False)
-    if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise InputError(
-            f"{reference.path}: some features have no place in {finished.crs.name}, the CRS of"
-            f" {finished.path}"
-        )
-    return np.asarray(moved)
 
 
 def _unit_areas(

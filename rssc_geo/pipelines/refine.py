@@ -157,6 +157,8 @@ def _read(finished: FinishedMap) -> pa.Table:
     """All cells with all fields, by row and column."""
     layer = read_cells(finished.path)
     table = pa.Table.from_batches(layer.batches(), schema=layer.schema)
+    if not len(table):
+        raise InputError(f"{finished.path} has no cells")
     places = np.stack([table[name].to_numpy() for name in ("row", "col")])
     if len(np.unique(places, axis=1).T) != len(table):
         raise InputError(

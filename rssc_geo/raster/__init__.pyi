@@ -9,6 +9,7 @@ from .failures import GDAL_ERRORS as GDAL_ERRORS
 from .features import LAYER as LAYER
 from .features import class_name as class_name
 from .features import read_features as read_features
+from .features import reprojected as reprojected
 from .mask import PixelReader as PixelReader
 from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Sequence
@@ -14,30 +13,20 @@ import pyproj
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj.exceptions import CRSError, ProjError
+from pyproj.exceptions import ProjError
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import TileGrid
+from rssc_geo.raster.features import MOST_FEATURES, VECTOR_ERRORS, check_count, repaired
 from rssc_geo.raster.opening import is_remote
 from rssc_geo.raster.scene import Scene
-
-log = logging.getLogger(__name__)
 
 _EDGE_PARTS = 200
 """Longest piece of an edge before reprojection, as a share of the raster's extent: edges bend."""
 
 _CENTERS_AT_ONCE = 1 << 20
-
-_MOST_FEATURES = 1_000_000
-"""Limit of features: a view of a database may never end."""
-
-_MOST_CROSSINGS = 200_000
-"""Limit of self-crossings: the repair takes time and memory for each."""
-
-_SAMPLED_EDGES = 200
 
 
 def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
@@ -49,13 +38,7 @@ def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
     """
     path = os.fspath(path)
     polygons, crs = _read_polygons(path)
-    if not shapely.is_valid(polygons).all():
-        log.warning(
-            "%s: %d invalid polygon(s) repaired", path, int((~shapely.is_valid(polygons)).sum())
-        )
-        for polygon in polygons[~shapely.is_valid(polygons)]:
-            _check_crossings(polygon, path)
-        polygons = shapely.make_valid(polygons)
+    polygons = repaired(polygons, path)
     area = _polygonal(shapely.union_all(polygons))
     if area.is_empty:
         raise InputError(f"{path} has no polygon with an area")
@@ -134,13 +117,9 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
             if kind is None:
                 continue
             meta, _, wkb, _ = pyogrio.raw.read(
-                path, layer=layer, columns=[], force_2d=True, max_features=_MOST_FEATURES + 1
+                path, layer=layer, columns=[], force_2d=True, max_features=MOST_FEATURES + 1
             )
-            if len(wkb) > _MOST_FEATURES:
-                raise InputError(
-                    f"{path}: layer {layer} has more than {_MOST_FEATURES:,} features, or never"
-                    " ends; dissolve them to the area of interest first"
-                )
+            check_count(len(wkb), path)
             parts = _parts(shapely.from_wkb(wkb))
             if len(parts) == 0:
                 continue
@@ -149,23 +128,9 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
                     f"{path} has no CRS, so that its place is unknown: save it with one"
                 )
             return parts, pyproj.CRS.from_user_input(meta["crs"])
-    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError, CRSError) as error:
+    except VECTOR_ERRORS as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
     raise InputError(f"{path} has no polygons: an area of interest is one or more polygons")
-
-
-def _check_crossings(polygon: BaseGeometry, path: str) -> None:
-    """Refuse a polygon with too many self-crossings, estimated from a sample of its edges."""
-    vertices = shapely.get_coordinates(shapely.get_rings(polygon))
-    edges = shapely.linestrings(np.stack([vertices[:-1], vertices[1:]], axis=1))
-    sample = edges[np.linspace(0, len(edges) - 1, min(_SAMPLED_EDGES, len(edges))).astype(int)]
-    met = shapely.STRtree(edges).query(sample, predicate="crosses").shape[1]
-    crossings = met / len(sample) * len(edges) / 2
-    if crossings > _MOST_CROSSINGS:
-        raise InputError(
-            f"{path}: a polygon of {len(edges):,} edges crosses itself some {crossings:,.0f} times:"
-            " draw it again, or repair it (in QGIS, Fix geometries) first"
-        )
 
 
 def _parts(geometries: NDArray[np.object_]) -> NDArray[np.object_]:

@@ -508,6 +508,8 @@ def check_path(path: str) -> None:
         return
     if Path(path).is_dir():
         return  # a Zarr store is one, and others
+    if Path(path).exists():
+        raise InputError(f"{path} is no file that can be read twice (a pipe or device): save it")
     # GDAL's names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
     if not re.match(r"\w{2,}:", path):
         raise InputError(f"{path} does not exist")

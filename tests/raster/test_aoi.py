@@ -182,7 +182,8 @@ def test_scribbles_and_views_that_never_end_are_refused_soon(scene, tmp_path, mo
     started = time.process_time()  # of this process: a busy machine is no fault
     with pytest.raises(InputError, match="crosses itself"):
         read_aoi(tmp_path / "scribble.gpkg", scene)
-    monkeypatch.setattr("rssc_geo.raster.aoi._MOST_FEATURES", 1000)
+    for module in ("aoi", "features"):
+        monkeypatch.setattr(f"rssc_geo.raster.{module}.MOST_FEATURES", 1000)
     path = tmp_path / "view.gpkg"
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32632").to_file(path, layer="a")
     with contextlib.closing(sqlite3.connect(path)) as database, database:

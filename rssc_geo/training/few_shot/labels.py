@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import InputError
 from rssc_geo.files import content_hash
 from rssc_geo.geometry import TileGrid
-from rssc_geo.raster import LAYER, Scene, class_name, read_features
+from rssc_geo.raster import LAYER, Scene, class_name, read_features, reprojected
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def read_labels(
     on the raster, or there are too many different values for classes.
     """
     frame = read_features(str(path), field)
-    geometry = shapely.make_valid(np.asarray(frame.to_crs(scene.crs).geometry))
+    places = np.asarray(frame.geometry, object)
+    geometry = reprojected(places, frame.crs, scene.crs, str(path))
     areas = np.array([_area(shape, around_points) for shape in _pixels(geometry, scene)], object)
     names = np.array([class_name(value) for value in frame[field]], object)
     named = names != ""

@@ -1,0 +1,128 @@
+"""Vector files: zones, labels and reference labels that are odd, damaged or endless."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from pyproj import CRS
+
+from rssc_geo.assessment import read_reference
+from rssc_geo.errors import InputError
+from rssc_geo.output import read_zones
+from rssc_geo.raster import open_scene, read_features, reprojected
+from rssc_geo.training.few_shot.labels import read_labels
+
+UTM = CRS.from_epsg(32632)
+GOOD = shapely.box(500_000, 4_999_900, 500_100, 5_000_000)
+BOW = [(500_000, 5_000_000), (500_100, 4_999_900), (500_100, 5_000_000), (500_000, 4_999_900)]
+
+
+def save(path: Path, geometries: list[object], crs: object = "EPSG:32632") -> Path:
+    names = [f"c{number}" for number in range(len(geometries))]
+    gpd.GeoDataFrame({"class": names}, geometry=geometries, crs=crs).to_file(path)
+    return path
+
+
+def moved(x: float) -> object:
+    """A polygon with a corner that lies nowhere."""
+    corners = shapely.get_coordinates(GOOD)
+    corners[2, 0] = x
+    return shapely.set_coordinates(shapely.box(0, 0, 1, 1), corners)
+
+
+def geojson(path: Path, ring: list[object], crs: str | None = None) -> Path:
+    feature = {
+        "type": "Feature",
+        "properties": {"class": "a"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    text: dict[str, object] = {"type": "FeatureCollection", "features": [feature]}
+    if crs:
+        text["crs"] = {"type": "name", "properties": {"name": crs}}
+    path.write_text(json.dumps(text))
+    return path
+
+
+def changed(path: Path, statement: str) -> Path:
+    save(path, [GOOD])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+            database.execute(f'DROP TRIGGER "{name}"')
+        database.execute(statement)
+    return path
+
+
+SQUARE = [[9, 45.15], [9.001, 45.15], [9.001, 45.153], [9, 45.15]]
+ODD: dict[str, Callable[[Path], Path]] = {
+    "no number": lambda f: save(f / "a.gpkg", [moved(float("nan")), GOOD]),
+    "infinite": lambda f: save(f / "a.gpkg", [moved(float("inf")), GOOD]),
+    "no places": lambda f: save(f / "a.gpkg", [None, None]),
+    "empty places": lambda f: save(f / "a.gpkg", [shapely.Polygon(), shapely.Polygon()]),
+    "two points": lambda f: geojson(f / "a.geojson", SQUARE[:2]),
+    "open ring": lambda f: geojson(f / "a.geojson", SQUARE[:3]),
+    "text": lambda f: geojson(f / "a.geojson", [["x", 45], *SQUARE[1:3], ["x", 45]]),
+    "unknown CRS": lambda f: geojson(f / "a.geojson", SQUARE, "EPSG:5800"),
+    "beyond": lambda f: geojson(f / "a.geojson", [[-1e6, -1e6], [1e6, -1e6], [0, 1e6], [-1e6] * 2]),
+    "local CRS": lambda f: changed(f / "a.gpkg", "UPDATE gpkg_geometry_columns SET srs_id = -1"),
+    "junk": lambda f: changed(f / "a.gpkg", "UPDATE a SET geom = x'475000010103'"),
+    "no UTF-8": lambda f: changed(f / "a.gpkg", "UPDATE a SET class = x'ff00fe'"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of pyogrio and shapely, about the same
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_refused_in_one_line(name, write, texture, tmp_path) -> None:
+    path = ODD[name](tmp_path)
+    scene = open_scene(write(texture(64, 64)))
+    for read in (
+        lambda: read_zones(str(path), UTM, field="class"),
+        lambda: read_labels(path, scene, field="class"),
+        lambda: reprojected(
+            read_reference(str(path), "class").geometry,
+            read_reference(str(path), "class").crs,
+            UTM,
+            str(path),
+        ),
+    ):
+        with pytest.raises(InputError, match=path.name) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_invalid_polygons_are_repaired_with_a_warning(tmp_path, caplog) -> None:
+    spike = shapely.Polygon([(0, 0), (9, 0), (0, 0)])
+    path = save(tmp_path / "bow.gpkg", [shapely.Polygon(BOW), spike, GOOD, None])
+    frame = read_features(str(path), "class")
+    assert "2 invalid polygon(s) repaired" in caplog.text
+    areas = shapely.area(np.asarray(frame.geometry))
+    assert areas[[0, 2]] == pytest.approx([5000, 10_000])
+    assert np.isnan(areas[[1, 3]]).all()
+    assert read_zones(str(path), UTM, field="class").names == ("c0", "c2")
+
+
+def test_files_that_never_end_are_refused_soon(tmp_path, monkeypatch) -> None:
+    scribble = shapely.Polygon(np.random.default_rng(0).random((10_000, 2)) * 100 + 500_000)
+    started = time.process_time()  # of this process: a busy machine is no fault
+    with pytest.raises(InputError, match="crosses itself"):
+        read_features(str(save(tmp_path / "scribble.gpkg", [scribble])), "class")
+    monkeypatch.setattr("rssc_geo.raster.features.MOST_FEATURES", 1000)
+    path = changed(
+        tmp_path / "view.gpkg",
+        "CREATE VIEW endless AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+        " SELECT n.i AS fid, view.class AS class, view.geom AS geom FROM n, view",
+    )
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE gpkg_contents SET table_name = 'endless'")
+        database.execute("UPDATE gpkg_geometry_columns SET table_name = 'endless'")
+    with pytest.raises(InputError, match="never ends"):
+        read_features(f"{path}|layername=endless", "class")
+    assert time.process_time() - started < 30
