@@ -297,7 +297,7 @@ def child(cells: int) -> None:
     answer: list[Prediction] = []
     last = 0.0
 
-    def once(block: TileData, grid: BlockGrid, *, embed: bool = False) -> Prediction:  # noqa: ARG001
+    def once(block: TileData, grid: BlockGrid, **_more: object) -> Prediction:
         nonlocal last
         if not answer:
             answer.append(look(block, grid))

@@ -54,8 +54,10 @@ def write_options() -> Path:
         sys.modules["rssc_geo"] = package
     options = importlib.import_module("rssc_geo.options").describe_options()
     described = {"version": _pyproject()["project"]["version"], "options": options}
-    text = json.dumps(described, ensure_ascii=False, allow_nan=False, indent=1)
-    OPTIONS.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(described, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    # Another process may be reading it.
+    if not OPTIONS.is_file() or OPTIONS.read_text(encoding="utf-8") != text:
+        OPTIONS.write_text(text, encoding="utf-8")
     return OPTIONS
 
 

@@ -35,6 +35,7 @@ from qgis.core import (
     QgsRasterFileWriter,
     QgsRasterLayer,
     QgsRasterPipe,
+    QgsRasterRange,
     QgsRectangle,
     QgsVectorFileWriter,
 )
@@ -48,8 +49,9 @@ MAX_COPIED_BYTES = 4_000_000_000
 _BYTES_DRAWN = 4  # red, green, blue, alpha
 _RENDERED = ("wms", "arcgismapserver")
 _IN_MEMORY = "/vsimem/"
-_NO_DATA = -3.4028234663852886e38
-"""Of what QGIS computes (virtual rasters), which it does not tell as nodata of their source."""
+_COMPUTED_NO_DATA = -3.4028234663852886e38
+"""Of what older QGIS computes (virtual rasters); newer has NaN. Neither tells it as nodata."""
+_FLOATING = {Qgis.DataType.Float32, Qgis.DataType.Float64}
 _FIRST_BANDS = (1, 2, 3)
 _BLOCK = 512  # pixels; a multiple of the file's own tiles
 _EDGE = 1e-6  # of a pixel: an extent that was typed ends where a pixel does
@@ -392,18 +394,16 @@ def _copy(
 ) -> bool:
     """Write pixels as they are, in blocks that are soon done; whether the file is whole."""
     source, bands = raster.picture, range(1, raster.picture.bandCount() + 1)
-    kinds = {source.dataType(band) for band in bands}
-    kind = kinds.pop() if len(kinds) == 1 else Qgis.DataType.Float64
+    nodata = _nodata_of(source)
+    kind = _kind_of_copy(source, nodata)
     target = writer.createMultiBandRaster(
         kind, window.columns, window.rows, window.extent, raster.crs, len(bands)
     )
     if target is None or not (target.isEditable() or target.setEditable(True)):
         return False
-    for band in bands:
-        if source.sourceHasNoDataValue(band):
-            target.setNoDataValue(band, source.sourceNoDataValue(band))
-        elif source.dataType(band) in (Qgis.DataType.Float32, Qgis.DataType.Float64):
-            target.setNoDataValue(band, _NO_DATA)
+    if nodata is not None:
+        for band in bands:
+            target.setNoDataValue(band, nodata)
     for part, left, top in _parts(window):
         for band in bands:
             block = source.block(band, part.extent, part.columns, part.rows, progress)
@@ -411,9 +411,42 @@ def _copy(
                 return False
             if not block.isValid() or block.isEmpty() or not block.convert(kind):
                 return False
+            if nodata is not None and math.isnan(nodata):
+                _mark_with_nan(block)
             if not target.writeBlock(block, band, left, top):
                 return False
     return target.setEditable(False)
+
+
+def _nodata_of(source: QgsRasterDataProvider) -> float | None:
+    """The one nodata value of a copy's bands; NaN where the source has no single one.
+
+    None where all pixels are valid: whole numbers of which the source names no nodata.
+    """
+    bands = range(1, source.bandCount() + 1 - _ends_with_alpha(source))
+    values = {
+        source.sourceNoDataValue(band) if source.sourceHasNoDataValue(band) else None
+        for band in bands
+    }
+    if values == {None}:
+        return math.nan if any(source.dataType(band) in _FLOATING for band in bands) else None
+    return values.pop() if len(values) == 1 else math.nan
+
+
+def _kind_of_copy(source: QgsRasterDataProvider, nodata: float | None) -> Qgis.DataType:
+    """The type of a copy's pixels: of all bands where they have one that can hold the nodata."""
+    kinds = {source.dataType(band) for band in range(1, source.bandCount() + 1)}
+    if len(kinds) == 1 and (kinds <= _FLOATING or nodata is None or not math.isnan(nodata)):
+        return kinds.pop()
+    return Qgis.DataType.Float64
+
+
+def _mark_with_nan(block: QgsRasterBlock) -> None:
+    """Make the nodata of a block NaN: the value that it names, or that of what is computed."""
+    value = block.noDataValue() if block.hasNoDataValue() else _COMPUTED_NO_DATA
+    block.setNoDataValue(math.nan)
+    if not math.isnan(value):  # a range without bounds has all
+        block.applyNoDataValues([QgsRasterRange(value, value)])
 
 
 def _parts(window: Window) -> Iterator[tuple[Window, int, int]]:

@@ -1,4 +1,4 @@
-"""Widgets of the dialogs for what is a text on the command line: device, captioner, model, bands.
+"""Widgets of the dialogs for texts of the command line: sizes, device, captioner, model, bands.
 
 A parameter names its widget in its metadata, and Processing makes it. The values are the texts that
 the program takes, so that scripts, history and models of Processing have them too.
@@ -6,6 +6,7 @@ the program takes, so that scripts, history and models of Processing have them t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ from .models import EMBEDDED, trained_models
 DEVICES = ("cpu", "cuda", "mps")
 _HF, _OPENAI = "hf:", "openai:"
 _MODELER, _BATCH = "ModelerParametersDialog", "BatchAlgorithmDialog"
+_SIZE = re.compile(r"\s*([\d.]+(?:x[\d.]+)?)\s*(px|km|m)?\s*", re.IGNORECASE)
 _RASTERS = ("INPUT", "LIKE")
 """Parameters whose raster has the bands."""
 
@@ -111,6 +113,34 @@ class DeviceWidget(_Wrapper):
 
     def text(self) -> str:
         return _chosen(self._combo)
+
+
+class SizeWidget(_Wrapper):
+    """A length and its unit, meters on the ground or pixels; none where the program decides.
+
+    Not QGIS's own distances, which are in units of a layer's CRS, and never pixels.
+    """
+
+    def make(self) -> QWidget:
+        self._length = QLineEdit()
+        self._length.setPlaceholderText(tr("by default"))
+        self._unit = _combo([(tr("meters"), "m"), (tr("kilometers"), "km"), (tr("pixels"), "px")])
+        self._length.textChanged.connect(self.changed)
+        self._unit.currentIndexChanged.connect(self.changed)
+        return _row(self._length, self._unit)
+
+    def show_text(self, text: str) -> None:
+        found = _SIZE.fullmatch(text)
+        if found and found[2]:
+            self._unit.setCurrentIndex(self._unit.findData(found[2].lower()))
+            text = found[1]
+        self._length.setText(text)
+
+    def text(self) -> str:
+        typed = self._length.text().strip()
+        found = _SIZE.fullmatch(typed)
+        # A decimal comma, and whatever else is no size, is for the program to refuse.
+        return f"{found[1]}{self._unit.currentData()}" if found and not found[2] else typed
 
 
 class ModelWidget(_Wrapper):

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import RsscGeoError
-from rssc_geo.geometry import BlockGrid, TileGrid
+from rssc_geo.geometry import BlockGrid, CellRanges, TileGrid
 from rssc_geo.inference import CellMap, PredictorSpec, SceneRun, TileResult
 from rssc_geo.models import ClassWords
 from rssc_geo.options import PredictorOptions
@@ -429,11 +429,16 @@ class _SharedPredictor:
             return self._predictor(pixels, mask, embed=embed)
 
     def classify_block(
-        self, block: TileData, grid: BlockGrid, *, embed: bool = False
+        self,
+        block: TileData,
+        grid: BlockGrid,
+        *,
+        cells: CellRanges | None = None,
+        embed: bool = False,
     ) -> Prediction:
         """As of ``Predictor``."""
         with self._working():
-            return self._predictor.classify_block(block, grid, embed=embed)
+            return self._predictor.classify_block(block, grid, cells=cells, embed=embed)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
 from .blocks import BlockGrid as BlockGrid
+from .blocks import CellRanges as CellRanges
 from .blocks import WindowWeights as WindowWeights
 from .blocks import window_weights as window_weights
 from .geodesy import at_most_poles as at_most_poles

@@ -21,6 +21,9 @@ from rssc_geo.geometry.grid import Tile, Window
 WindowWeights = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weights of tokens, for R rows (R, h) and M columns (M, w) of windows; each row sums to 1."""
 
+CellRanges = tuple[range, range]
+"""Rows and columns of cells."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:

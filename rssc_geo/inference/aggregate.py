@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.geometry import BlockGrid, Tile, TileGrid
+from rssc_geo.geometry import BlockGrid, CellRanges, Tile, TileGrid
 from rssc_geo.output import CellBatch
 from rssc_geo.raster import TileData
 
@@ -43,26 +43,32 @@ class TileResult:
     embeddings: NDArray[np.float32] | None = None
 
 
-def cell_colors(data: TileData, grid: TileGrid | BlockGrid) -> NDArray[np.float32]:
+def cell_colors(
+    data: TileData, grid: TileGrid | BlockGrid, cells: CellRanges | None = None
+) -> NDArray[np.float32]:
     """Mean red, green and blue of the valid pixels of a tile's cells, as the network sees them.
 
-    Returns float32 ``(cell rows, cell cols, 3)``, 0 to 255, for the cells of ``cells_of_tile``; NaN
-    for a cell without a valid pixel. The result is the same in every block: the sums are whole
-    numbers.
+    ``cells``: rows and columns of those that are wanted, by default all of ``cells_of_tile``.
+    Returns float32 ``(cell rows, cell cols, 3)``, 0 to 255; NaN for a cell without a valid pixel.
+    The result is the same in every block: the sums are whole numbers.
     """
-    planes = np.where(data.mask, data.pixels.transpose(2, 0, 1), 0).astype(np.float32)
-    sums = np.concatenate([planes, data.mask[None].astype(np.float32)])
     window = (data.tile.window.row, data.tile.window.col)
-    for axis, cells in enumerate(grid.cells_of_tile(data.tile)):
-        places = np.arange(cells.start, cells.stop + 1)
+    edges: list[NDArray[np.int64]] = []
+    whole = grid.cells_of_tile(data.tile)
+    for axis, (wanted, every) in enumerate(zip(cells or whole, whole, strict=True)):
+        places = np.arange(wanted.start, wanted.stop + 1)
         if isinstance(grid, BlockGrid):
-            edges = (places - cells.start + grid.halo) * grid.cell_pixels
+            edges.append((places - every.start + grid.halo) * grid.cell_pixels)
         else:
             shown = np.minimum(places * grid.cell_size[axis], grid.shape[axis]) - window[axis]
-            edges = np.rint(shown * data.mask.shape[axis] / grid.size[axis]).astype(np.int64)
-        inside = sums.take(np.arange(edges[0], max(edges[-1], edges[0] + 1)), axis + 1)
-        starts = np.minimum(edges[:-1] - edges[0], inside.shape[axis + 1] - 1)
-        sums = np.add.reduceat(inside, starts, axis + 1)
+            edges.append(np.rint(shown * data.mask.shape[axis] / grid.size[axis]).astype(np.int64))
+    inside = tuple(slice(each[0], max(each[-1], each[0] + 1)) for each in edges)
+    mask = data.mask[inside]
+    planes = np.where(mask, data.pixels[inside].transpose(2, 0, 1), 0).astype(np.float32)
+    sums = np.concatenate([planes, mask[None].astype(np.float32)])
+    for axis, each in enumerate(edges, 1):
+        starts = np.minimum(each[:-1] - each[0], sums.shape[axis] - 1)
+        sums = np.add.reduceat(sums, starts, axis)
     with np.errstate(invalid="ignore"):
         return np.asarray((sums[:3] / sums[3]).transpose(1, 2, 0), np.float32)
 

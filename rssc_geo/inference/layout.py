@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.geometry import BlockGrid, Tile, WindowWeights, window_weights
+from rssc_geo.geometry import BlockGrid, CellRanges, Tile, WindowWeights, window_weights
 from rssc_geo.models import ModelCard
 
 _BLOCK_TOKENS = 48
@@ -49,10 +49,12 @@ def block_grid(
 
 @dataclass(frozen=True, slots=True)
 class BlockLayout:
-    """The tokens of a block that belong to each of its cells.
+    """The tokens of a block that belong to each of the cells that are wanted of it.
 
     Attributes
     ----------
+    seen : the block's pixels, along rows and columns, on which these tokens depend; the tokens are
+        counted from their first
     stride : pixels of the network's input a token of the scene features
     scene : weights of its tokens in the window around each cell, as large as a tile
     ground : weights of each cell's own tokens of the ground features
@@ -61,6 +63,7 @@ class BlockLayout:
     caption_of : int64 ``(cell rows, cell cols)``, the coarse tile of each cell
     """
 
+    seen: tuple[slice, slice]
     stride: int
     scene: WindowWeights
     ground: WindowWeights
@@ -68,13 +71,40 @@ class BlockLayout:
     caption_of: NDArray[np.int64]
 
     @classmethod
-    def of(cls, card: ModelCard, grid: BlockGrid, block: Tile) -> Self:
-        """The layout of a block."""
+    def of(
+        cls,
+        card: ModelCard,
+        grid: BlockGrid,
+        block: Tile,
+        cells: CellRanges | None = None,
+        *,
+        captions: bool = True,
+    ) -> Self:
+        """The layout of a block.
+
+        ``cells``: those of the block that are wanted, all by default; ``captions``: whether their
+        coarse tiles have to be seen whole.
+        """
         (stride, finest), window = card.token_strides, card.input_size[0]
         cell = grid.cell_pixels
-        axes = list(
-            zip(grid.cells_of_tile(block), grid.reach(block), grid.cells_shape, strict=True)
-        )
+        step = math.lcm(cell, stride) // cell
+        reach = grid.reach(block)
+        if cells is None:
+            cells, seen = grid.cells_of_tile(block), reach
+        else:
+            field = (card.local_features or {})["receptive_field"]
+            around = -(-(field - stride) // 2 // stride) * stride
+            seen_rows, seen_cols = (
+                _seen(
+                    _needed(some, count, window // cell, step=step, captions=captions),
+                    every,
+                    margin=-(-around // cell),
+                    step=step,
+                )
+                for some, every, count in zip(cells, reach, grid.cells_shape, strict=True)
+            )
+            seen = seen_rows, seen_cols
+        axes = list(zip(cells, seen, grid.cells_shape, strict=True))
 
         def weights(length: int) -> WindowWeights:
             """Of the finest tokens in windows of so many pixels."""
@@ -89,7 +119,7 @@ class BlockLayout:
         rows, cols = (_coarser(each, stride // finest) for each in weights(window))
         starts, groups = zip(
             *(
-                _coarse(cells, seen, count, window // cell, step=math.lcm(cell, stride) // cell)
+                _coarse(cells, seen, count, window // cell, step=step)
                 for cells, seen, count in axes
             ),
             strict=True,
@@ -97,7 +127,31 @@ class BlockLayout:
         places = [[start * cell // stride for start in axis] for axis in starts]
         tiles = [(top, left, window // stride) for top in places[0] for left in places[1]]
         caption_of = groups[0][:, None] * len(starts[1]) + groups[1]
-        return cls(stride, (rows, cols), weights(cell), np.array(tiles), caption_of)
+        down, across = (
+            slice((some.start - every.start) * cell, (some.stop - every.start) * cell)
+            for some, every in zip(seen, reach, strict=True)
+        )
+        return cls((down, across), stride, (rows, cols), weights(cell), np.array(tiles), caption_of)
+
+
+def _needed(cells: range, count: int, fraction: int, *, step: int, captions: bool) -> range:
+    """Along one axis: the cells that windows, and with ``captions`` coarse tiles, reach over.
+
+    ``fraction``, ``step``: as of ``_coarse``.
+    """
+    start = min(max(0, cells.start - fraction // 2), max(0, count - fraction))
+    stop = max(cells.stop + fraction // 2, start + fraction)
+    if not captions:
+        return range(start, stop)
+    starts, _ = _coarse(cells, range(0), count, fraction, step=step)
+    return range(min(start, starts[0]), max(stop, starts[-1] + fraction))
+
+
+def _seen(needed: range, reach: range, *, margin: int, step: int) -> range:
+    """Cells with a margin around, within ``reach`` and in whole steps from its start."""
+    first = (needed.start - margin - reach.start) // step * step
+    last = -(-(needed.stop + margin - reach.start) // step) * step
+    return range(reach.start + max(first, 0), min(reach.start + last, reach.stop))
 
 
 def _coarser(weights: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from rssc_geo.captioning import (
     make_captioner,
 )
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
-from rssc_geo.geometry import BlockGrid, TileGrid
+from rssc_geo.geometry import BlockGrid, CellRanges, TileGrid
 from rssc_geo.inference.aggregate import CellMap, TileResult, cell_colors
 from rssc_geo.inference.layout import BlockLayout
 from rssc_geo.inference.plan import PredictorSpec
@@ -218,27 +218,41 @@ class Predictor:
 
     @torch.inference_mode()
     def classify_block(
-        self, block: TileData, grid: BlockGrid, *, embed: bool = False
+        self,
+        block: TileData,
+        grid: BlockGrid,
+        *,
+        cells: CellRanges | None = None,
+        embed: bool = False,
     ) -> Prediction:
-        """Classify each cell of a block by its windows, see ``rssc_geo.geometry.BlockGrid``.
+        """Classify cells of a block by their windows, see ``rssc_geo.geometry.BlockGrid``.
 
         ``block``: as read with its halo, at as many pixels a cell as the model's tiles have;
-        ``embed`` as for pictures. Raises ``RsscGeoError`` as for pictures.
+        ``cells``: the rows and columns of those that are wanted, all by default: no more of the
+        block is encoded and captioned than they depend on; ``embed`` as for pictures. Raises
+        ``RsscGeoError`` as for pictures.
         """
-        layout = BlockLayout.of(self.card, grid, block.tile)
-        images = self.model.preprocess(block.pixels[None], block.mask[None])
+        captions = not isinstance(self.captioner, NoCaptioner)
+        layout = BlockLayout.of(self.card, grid, block.tile, cells, captions=captions)
+        pixels, mask = block.pixels[layout.seen], block.mask[layout.seen]
+        images = self.model.preprocess(pixels[None], mask[None])
         scene, ground = self.model.encode_block(
             images.to(device=self.compute.device, dtype=self.compute.dtype)
         )
         pooled = pool_windows((scene[0], ground[0]), scene=layout.scene, ground=layout.ground)
         pooled = pooled.flatten(0, 1)
         probabilities = self._probabilities(self.model.network.classify_pooled(pooled))
-        captions = self._block_captions(block, layout, scene, ground)
+        texts = self._block_captions(pixels, mask, layout, scene, ground)
         embeddings = self._embeddings(pooled) if embed else None
-        return Prediction(probabilities, captions, self._familiarity(pooled), embeddings)
+        return Prediction(probabilities, texts, self._familiarity(pooled), embeddings)
 
     def _block_captions(
-        self, block: TileData, layout: BlockLayout, scene: torch.Tensor, ground: torch.Tensor
+        self,
+        seen: NDArray[np.uint8],
+        valid: NDArray[np.bool_],
+        layout: BlockLayout,
+        scene: torch.Tensor,
+        ground: torch.Tensor,
     ) -> list[str]:
         """The caption of each cell: that of the coarse tile that it lies in."""
         if isinstance(self.captioner, NoCaptioner):
@@ -249,8 +263,8 @@ class Predictor:
             tokens.append(features[0, :, top : top + side, left : left + side].flatten(1).T)
             across = slice(top * stride, (top + side) * stride)
             down = slice(left * stride, (left + side) * stride)
-            pixels.append(block.pixels[across, down])
-            masks.append(block.mask[across, down])
+            pixels.append(seen[across, down])
+            masks.append(valid[across, down])
         texts = []
         for part in self._batches(
             lambda s: self.captioner.caption(
@@ -418,7 +432,12 @@ class TilePredictor(Protocol):
         """``pixels`` uint8 (B, H, W, 3), ``mask`` bool (B, H, W)."""
 
     def classify_block(
-        self, block: TileData, grid: BlockGrid, *, embed: bool = False
+        self,
+        block: TileData,
+        grid: BlockGrid,
+        *,
+        cells: CellRanges | None = None,
+        embed: bool = False,
     ) -> Prediction:
         """As of ``Predictor``."""
 
@@ -490,22 +509,42 @@ def _predict_batch(
 def _look_at_block(
     block: TileData, cells: CellMap, grid: BlockGrid, predictor: TilePredictor, *, embed: bool
 ) -> TileResult:
-    """A block's result, cell by cell, where any pixel is valid."""
+    """A block's result, cell by cell: of those that are selected and valid, others have none."""
     tile, fractions = block.tile, block.cell_fractions
-    if not cells.valid(fractions).any():
+    wanted = cells.own(tile) & cells.valid(fractions)
+    if not wanted.any():
         return TileResult(tile, block.valid_fraction, fractions, None, ("",))
-    found = predictor.classify_block(block, grid, embed=embed)
-    embeddings = found.embeddings
+    places = _span(wanted.any(1)), _span(wanted.any(0))
+    rows, cols = (
+        known[place] for known, place in zip(grid.cells_of_tile(tile), places, strict=True)
+    )
+    part = None if (len(rows), len(cols)) == fractions.shape else (rows, cols)
+    found = predictor.classify_block(block, grid, cells=part, embed=embed)
+
+    def spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Results of the cells in the rectangle as results of all; NaN outside."""
+        whole = np.full((*fractions.shape, *values.shape[1:]), np.nan, np.float32)
+        whole[places] = values.reshape(len(rows), len(cols), *values.shape[1:])
+        return whole
+
+    captions = np.full(fractions.shape, "", object)
+    captions[places] = np.array(found.captions, object).reshape(len(rows), len(cols))
     return TileResult(
         tile,
         block.valid_fraction,
         fractions,
-        found.probabilities.reshape(*fractions.shape, -1),
-        found.captions,
-        found.familiarity.reshape(fractions.shape),
-        cell_colors(block, grid),
-        None if embeddings is None else embeddings.reshape(*fractions.shape, -1),
+        spread(found.probabilities),
+        captions.ravel().tolist(),
+        spread(found.familiarity),
+        spread(cell_colors(block, grid, part).reshape(-1, 3)),
+        None if found.embeddings is None else spread(found.embeddings),
     )
+
+
+def _span(wanted: Any) -> slice:
+    """From the first to the last that is true, of one axis."""
+    places = np.flatnonzero(wanted)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _resampled(

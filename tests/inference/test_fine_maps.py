@@ -12,7 +12,7 @@ import torch
 
 import rssc_geo
 from rssc_geo import ClassifyOptions
-from rssc_geo.captioning import CaptionBatch
+from rssc_geo.captioning import CaptionBatch, Captioner, NoCaptioner
 from rssc_geo.geometry import BlockGrid, choose_sizes, window_weights
 from rssc_geo.inference import Predictor, choose_compute, make_plan
 from rssc_geo.inference import layout as layout_module
@@ -209,6 +209,54 @@ def test_where_blocks_end_leaves_no_trace(
     _same(inside, small.loc[inside.index])
 
 
+@pytest.mark.parametrize("captioner", [_ColorCaptioner(), NoCaptioner()], ids=["captions", "none"])
+@pytest.mark.parametrize(("cell", "fraction"), [("100m", 6), ("50m", 12), ("200m", 3)])
+def test_cells_are_the_same_looked_at_alone(
+    cell: str,
+    fraction: int,
+    captioner: Captioner,
+    fine_model: Model,
+    fine_scene: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a block only what the wanted cells depend on is encoded."""
+    monkeypatch.setattr(layout_module, "_BLOCK_TOKENS", 24)
+    plan = make_plan(fine_scene, fine_model.card, TilingOptions(cell_size=cell))
+    grid = plan.blocks
+    assert grid is not None
+    assert plan.tiling.fraction == fraction
+    predictor, encoded = Predictor(fine_model, captioner, choose_compute("cpu")), []
+    honest = Model.encode_block
+
+    def noted(self: Model, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded.append(images.shape[2] * images.shape[3])
+        return honest(self, images)
+
+    monkeypatch.setattr(Model, "encode_block", noted)
+    with _reader(plan, grid) as blocks:
+        for block in blocks:
+            whole = predictor.classify_block(block, grid)
+            rows, cols = grid.cells_of_tile(block.tile)
+            count = len(rows), len(cols)
+            full = encoded.pop()
+            for top, left, height, width in (
+                (0, 0, 1, 1),
+                (count[0] // 2, count[1] // 2, 1, 1),
+                (count[0] - 1, count[1] - 1, 1, 1),
+                (count[0] // 3, 0, count[0] // 2, count[1]),
+            ):
+                wanted = rows[top : top + height], cols[left : left + width]
+                found = predictor.classify_block(block, grid, cells=wanted)
+                assert encoded.pop() < full
+                same = np.arange(count[0] * count[1]).reshape(count)
+                same = same[top : top + height, left : left + width].ravel()
+                np.testing.assert_allclose(
+                    found.probabilities, whole.probabilities[same], atol=1e-5
+                )
+                np.testing.assert_allclose(found.familiarity, whole.familiarity[same], atol=1e-5)
+                assert found.captions == [whole.captions[place] for place in same]
+
+
 def test_cells_lie_where_they_belong_and_nodata_is_not_classified(
     fine_model: Model, fine_scene: Path, tmp_path: Path
 ) -> None:
@@ -249,7 +297,7 @@ def test_a_run_that_stopped_goes_on(
     looked = []
     honest = Predictor.classify_block
 
-    def failing(self: Predictor, block: object, grid: object, *, embed: bool) -> object:
+    def failing(self: Predictor, block: object, grid: object, **_more: object) -> object:
         looked.append(block)
         if len(looked) == 6:
             raise KeyboardInterrupt
@@ -265,7 +313,7 @@ def test_a_run_that_stopped_goes_on(
         patch.setattr(
             Predictor,
             "classify_block",
-            lambda self, block, grid, embed: count.append(1) or honest(self, block, grid),
+            lambda self, block, grid, **_more: count.append(1) or honest(self, block, grid),
         )
         rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options, model=predictor)
     blocks = block_grid(fine_model.card, (320, 260), (10, 10), 6).tiles_shape

@@ -49,18 +49,42 @@ def test_a_fine_cell_is_explained_by_the_tile_around_it(
         ExplainOptions(
             model=str(fine_bundle),
             device="cpu",
+            at=[(500_050, 4_999_950), (501_350, 4_998_450), (502_550, 4_996_850)],
             result=str(tmp_path / "map.gpkg"),
-            cells=1,
         ),
     )
-    (explained,) = result.cells
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
-    written = cells.loc[(explained.row, explained.col)]
-    assert explained.class_name == written["class"]
-    assert explained.caption == written["caption"] != ""
-    assert not explained.words_read  # captions of fine maps do not influence the class
-    assert explained.confidence == pytest.approx(written["confidence"], abs=1e-4)
-    assert explained.reasons.evidence.shape == (192, 192)
+    assert [(cell.row, cell.col) for cell in result.cells] == [(0, 0), (15, 13), (31, 25)]
+    for explained in result.cells:
+        written = cells.loc[(explained.row, explained.col)]
+        assert explained.class_name == written["class"]
+        assert explained.caption == written["caption"] != ""
+        assert not explained.words_read  # captions of fine maps do not influence the class
+        assert explained.confidence == pytest.approx(written["confidence"], abs=1e-5)
+        assert explained.reasons.evidence.shape == (192, 192)
+
+
+def test_one_cell_is_explained_without_its_whole_block(
+    fine_bundle: Path, fine_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, honest = [], Model.encode_block
+
+    def noted(self: Model, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded.append(images.shape[2] * images.shape[3] / 32**2)
+        return honest(self, images)
+
+    monkeypatch.setattr(Model, "encode_block", noted)
+    options = ClassifyOptions(model=str(fine_bundle), device="cpu", smooth=False)
+    rssc_geo.classify(fine_scene, tmp_path / "map.gpkg", options)
+    whole = max(encoded)
+    encoded.clear()
+    asked = ExplainOptions(model=str(fine_bundle), device="cpu", at=[(500_550, 4_999_450)])
+    result = rssc_geo.explain(fine_scene, tmp_path / "why", asked)
+    cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
+    written = cells.loc[(result.cells[0].row, result.cells[0].col)]
+    assert result.cells[0].caption == written["caption"]
+    assert result.cells[0].confidence == pytest.approx(written["confidence"], abs=1e-5)
+    assert max(encoded) < whole / 3
 
 
 def test_the_plan_tells_of_tiles_and_cells(fine_bundle: Path, fine_scene: Path) -> None:

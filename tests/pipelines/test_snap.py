@@ -26,7 +26,7 @@ from rssc_geo import (
     UsageError,
 )
 from rssc_geo.captioning import NoCaptioner
-from rssc_geo.geometry import BlockGrid
+from rssc_geo.geometry import BlockGrid, CellRanges
 from rssc_geo.inference import Prediction, choose_compute
 from rssc_geo.models import Model, load_bundle, save_bundle
 from rssc_geo.output import FinishedMap, LandUseSummary, read_provenance
@@ -130,8 +130,15 @@ def shore_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     no cell's middle.
     """
 
-    def told(_self: Predictor, block: TileData, grid: BlockGrid, **_: object) -> Prediction:
-        rows, cols = grid.cells_of_tile(block.tile)
+    def told(
+        _self: Predictor,
+        block: TileData,
+        grid: BlockGrid,
+        *,
+        cells: CellRanges | None,
+        **_: object,
+    ) -> Prediction:
+        rows, cols = cells or grid.cells_of_tile(block.tile)
         west = np.tile(np.arange(cols.start, cols.stop) < 6, len(rows))
         probabilities = np.where(west[:, None], (0.49, 0.15, 0.36), (0.15, 0.49, 0.36))
         count = len(west)

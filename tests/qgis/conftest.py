@@ -51,7 +51,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave without the interpreter's clean-up, in which QGIS's objects crash now and then."""
-    if "qgis.core" in sys.modules and _STATUS in config.stash:
+    if "qgis.core" not in sys.modules:
+        return
+    shutil.rmtree(PROFILE, ignore_errors=True)
+    if _STATUS in config.stash:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(config.stash[_STATUS])
@@ -71,7 +74,6 @@ def application() -> Iterator[object]:
     app.processingRegistry().addProvider(app.provider)
     yield app
     app.exitQgis()
-    shutil.rmtree(PROFILE, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -85,12 +87,27 @@ def program() -> Path:
     return BACKEND
 
 
+@pytest.fixture(scope="session")
+def loaded_program(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, whose libraries are loaded once for all tests; itself where another was chosen."""
+    if "RSSC_TEST_BACKEND" in os.environ:
+        yield program
+        return
+    import loaded_backend
+
+    process, found = loaded_backend.start(PYTHON, ROOT, tmp_path_factory.mktemp("loaded"))
+    yield found
+    process.communicate()
+
+
 @pytest.fixture(autouse=True)
-def backend(application: object, program: Path) -> Iterator[Path]:
-    """The project's program, chosen in the settings.
+def backend(application: object, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The project's program, chosen in the settings; with its libraries loaded, or not (``cold``).
 
     The settings and the project are fresh for each test; what the program answered is kept.
     """
+    cold = request.node.get_closest_marker("cold")
+    program = request.getfixturevalue("program" if cold else "loaded_program")
     from qgis.core import QgsProject
     from rssc_geo_qgis import settings
 

@@ -33,6 +33,7 @@ from qgis.core import (
 from qgis.PyQt.QtXml import QDomDocument
 
 UTM = "EPSG:32632"
+TILES = whole_tiles("200px")
 
 
 def cells_of(found):
@@ -127,6 +128,35 @@ def test_the_result_is_loaded_styled_and_grouped(run_in_desktop, scene, tmp_path
     assert cells.attributeAlias(cells.fields().indexOf("familiarity")) == "Familiarity"
     assert "Unknown" in values_of("class", cells)  # blocks of noise are like no picture
     assert found["CELLS"].endswith("|layername=cells")
+
+
+def test_a_run_has_a_group_of_its_own(run_in_desktop, scene, tmp_path, monkeypatch):
+    """Not inside a group that is selected, nor one of the same name, be it the user's."""
+    monkeypatch.setattr("rssc_geo_qgis.results.time.strftime", lambda _: "12:00:00")
+    root = QgsProject.instance().layerTreeRoot()
+    mine = root.addGroup("scene, compact, 12:00:00")
+    kept = QgsVectorLayer("Point?crs=EPSG:4326", "my points", "memory")
+    QgsProject.instance().addMapLayer(kept, addToLegend=False)
+    mine.addLayer(kept)
+    for name in ("first", "second"):
+        output = loaded(tmp_path / f"{name}.gpkg")
+        run_in_desktop(algorithm("classify"), {"INPUT": str(scene), "OUTPUT": output, **TILES})
+    groups = root.findGroups(recursive=True)
+    assert len(groups) == len(root.findGroups()) == 3
+    assert [len(group.findLayers()) for group in groups] == [2, 2, 1]
+    for group, name in zip(groups, ("second", "first"), strict=False):
+        assert group.findLayers()[0].layer().source().startswith(f"{tmp_path}/{name}.gpkg")
+    assert [node.name() for node in mine.findLayers()] == ["my points"]
+
+
+def test_a_geopackage_with_layers_of_others_is_refused(scene, tmp_path):
+    output = tmp_path / "mine.gpkg"
+    roads = QgsVectorLayer("LineString?crs=EPSG:32632", "roads", "memory")
+    processing.run("native:package", {"LAYERS": [roads], "OUTPUT": str(output), "OVERWRITE": True})
+    before = output.read_bytes()
+    with pytest.raises(QgsProcessingException, match="mine.gpkg.*roads"):
+        classify(INPUT=str(scene), OUTPUT=str(output))
+    assert output.read_bytes() == before
 
 
 def test_a_second_run_into_an_open_file_is_refused(scene, tmp_path):

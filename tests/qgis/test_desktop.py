@@ -62,6 +62,9 @@ def test_from_nothing_but_the_zip_to_a_styled_map(run_session, archive, wheels, 
     assert "--progress=json" in told["log"]
     assert told["cancel_s"] < 1
     assert told["status"].startswith("Backend: rssc-geo 0.1.0, installed by this plugin in ")
+    assert told["status"].endswith(
+        "It stays when the plugin is uninstalled: remove it here before."
+    )
     # A busy machine may hold up a few of them.
     assert told["gaps_s"][int(len(told["gaps_s"]) * 0.98)] < 0.1
     assert "Classify scene" in told["asked"][0]

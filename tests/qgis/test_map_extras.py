@@ -60,6 +60,11 @@ def test_all_of_them(run_in_desktop, scene, tmp_path, name, more):
     )
     assert review.labelsEnabled()
     assert review.attributeAlias(review.fields().indexOf("label")) == "Your label"
+    choice = review.editorWidgetSetup(review.fields().indexOf("label"))
+    assert choice.type() == "ValueMap"  # the classes of the model, or those that were asked for
+    offered = {title for entry in choice.config()["map"] for title in entry.values()}
+    found_classes = {region["class"] for region in nodes[1].layer().getFeatures()}
+    assert found_classes - {"Unknown", "other"} <= offered
     assert '"reason"' in review.mapTipTemplate()
 
     (classes,) = (node.layer() for node in nodes if node.name() == "Classes as raster")

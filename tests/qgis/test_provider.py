@@ -82,6 +82,7 @@ def test_an_algorithm_describes_itself(name):
     assert found.group() in ("Land use", "Models", "Archive")
     assert found.tags()
     assert len(found.shortHelpString()) > 80
+    assert found.helpUrl().endswith("/docs/qgis.md")  # what the Help button opens
     assert not found.icon().pixmap(QSize(24, 24)).toImage().allGray()
     for definition in found.parameterDefinitions():
         assert definition.help() or definition.name() == "OUTPUT", definition.name()
@@ -151,6 +152,7 @@ def test_the_help_says_what_the_embedded_model_knows():
     assert f"pictures of {finest:g} to {coarsest:g} m a pixel" in told
 
 
+@pytest.mark.cold
 def test_can_execute_with_the_backend(backend):
     look_at_backend()
     assert algorithm("classify").canExecute() == (True, "")
@@ -251,6 +253,7 @@ def test_the_backend_on_path_is_found(backend, monkeypatch):
     assert backends.find_backend().program == str(backend)
 
 
+@pytest.mark.cold
 def test_the_child_gets_nothing_of_qgis(backend, monkeypatch):
     from rssc_geo_qgis.child import ask, clean_environment
 

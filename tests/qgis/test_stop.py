@@ -46,6 +46,7 @@ class Canceller(threading.Thread):
         self.act()
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_cancel_of_a_named_output_keeps_what_was_done(large, tmp_path, feedback, children):
     output = tmp_path / "map.gpkg"
     canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
@@ -73,6 +74,7 @@ def test_a_cancelled_run_goes_on(write_raster, tmp_path, feedback):
     assert not part.exists()
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_cancel_of_a_temporary_output_leaves_nothing(large, feedback, children):
     before = temporary_files()
     canceller = Canceller(feedback, lambda: any(percent > 1 for percent in feedback.percents))
@@ -83,6 +85,7 @@ def test_cancel_of_a_temporary_output_leaves_nothing(large, feedback, children):
     assert temporary_files() == before
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_cancel_before_the_first_tile(large, tmp_path, feedback, children):
     """While the backend still loads its libraries it hears no signal."""
     canceller = Canceller(feedback, lambda: children(str(large)))
@@ -93,6 +96,7 @@ def test_cancel_before_the_first_tile(large, tmp_path, feedback, children):
     assert not (tmp_path / "map.gpkg").exists()
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(
     large, tmp_path, feedback, children
 ):
@@ -120,6 +124,7 @@ def test_a_task_of_the_desktop_leaves_qgis_responsive_and_can_be_cancelled(
     assert not (tmp_path / "map.gpkg").exists()
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_the_plugin_is_switched_off_during_a_run(large, feedback, children):
     """As when QGIS closes: its Python goes, and the thread of the run must be gone before."""
     from rssc_geo_qgis.child import end_all
@@ -196,6 +201,7 @@ def test_a_raster_that_cannot_be_read_on(large, tmp_path, feedback):
     assert not (tmp_path / "a.gpkg").exists()
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_the_backend_is_killed(large, tmp_path, feedback, children):
     """As the system does when memory runs out."""
 
@@ -251,6 +257,7 @@ exec {backend} "$@"
     assert not any("to go on" in line for line in feedback.lines)
 
 
+@pytest.mark.cold  # its processes are looked for
 def test_no_orphan_when_qgis_is_killed(large, tmp_path, backend, children):
     run = {"INPUT": str(large), **TILES, "OUTPUT": str(tmp_path / "a.gpkg")}
     session = tmp_path / "qgis_that_dies.py"

@@ -25,6 +25,8 @@ from rssc_geo_qgis import child, settings, tasks
 from rssc_geo_qgis.options_page import OptionsPage
 from rssc_geo_qgis.plugin import RsscGeoPlugin
 
+pytestmark = pytest.mark.cold  # processes are looked for, and get signals
+
 
 class Interface:
     """What the plugin uses of QGIS's window."""

@@ -1,4 +1,4 @@
-"""The widgets of the dialog in place of texts: device, captioner, model, bands."""
+"""The widgets of the dialog in place of texts: sizes, device, captioner, model, bands."""
 
 from __future__ import annotations
 
@@ -76,8 +76,9 @@ def value_of(panel, name):
 @pytest.mark.parametrize("name", ["classify", "zeroshot", "caption", "explain", "train", "change"])
 def test_the_texts_have_widgets(panel, name):
     made = panel(name)
-    texts = {"DEVICE", "CAPTIONER", "MODEL", "BANDS"} & made.wrappers.keys()
-    assert {"DEVICE", "MODEL", "BANDS"} <= texts
+    texts = {"DEVICE", "CAPTIONER", "MODEL", "BANDS", "TILE_SIZE", "CELL_SIZE"}
+    texts &= made.wrappers.keys()
+    assert {"DEVICE", "MODEL", "BANDS", "TILE_SIZE"} <= texts
     for text in texts:
         assert type(made.wrappers[text]).__module__ == "rssc_geo_qgis.widgets", text
         tip = made.wrappers[text].wrappedWidget().toolTip()
@@ -95,6 +96,38 @@ def test_a_device_is_chosen_or_typed(panel):
     assert value_of(made, "DEVICE") == "cuda:1"
     made.setParameters({"DEVICE": "mps"})
     assert combo.currentIndex() == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "unit"),
+    [
+        *(("400m", "400", "m"), ("0.5km", "0.5", "km"), ("256px", "256", "px")),
+        *(("256x128px", "256x128", "px"), ("12", "12", "m"), ("", "", "m")),
+    ],
+)
+def test_a_size_is_a_length_and_a_unit(panel, text, length, unit):
+    made = panel()
+    made.setParameters({"CELL_SIZE": text})
+    (field,) = made.wrappers["CELL_SIZE"].wrappedWidget().findChildren(QLineEdit)
+    (combo,) = parts(made, "CELL_SIZE")
+    assert (field.text(), combo.currentData()) == (length, unit)
+    assert value_of(made, "CELL_SIZE") == (f"{length}{unit}" if text else "")
+
+
+def test_a_size_is_typed_with_its_unit_or_without(panel):
+    made = panel()
+    (field,) = made.wrappers["TILE_SIZE"].wrappedWidget().findChildren(QLineEdit)
+    (combo,) = parts(made, "TILE_SIZE")
+    assert entries(combo) == ["m", "km", "px"]
+    assert (value_of(made, "TILE_SIZE"), field.placeholderText()) == ("", "by default")
+    field.setText(" 300 ")
+    assert value_of(made, "TILE_SIZE") == "300m"
+    combo.setCurrentIndex(2)
+    assert value_of(made, "TILE_SIZE") == "300px"
+    field.setText("2km")
+    assert value_of(made, "TILE_SIZE") == "2km"
+    field.setText("1,5")
+    assert value_of(made, "TILE_SIZE") == "1,5"
 
 
 def test_trained_models_are_listed_and_others_browsed_for(panel, monkeypatch, tmp_path):
@@ -193,6 +226,6 @@ def test_a_row_of_a_batch_has_no_label():
     assert made.createWrappedLabel() is None
 
 
-@pytest.mark.parametrize("name", ["DEVICE", "CAPTIONER", "MODEL", "BANDS"])
+@pytest.mark.parametrize("name", ["DEVICE", "CAPTIONER", "MODEL", "BANDS", "CELL_SIZE"])
 def test_the_values_are_texts_for_scripts(name):
     assert algorithm("classify").parameterDefinition(name).type() == "string"

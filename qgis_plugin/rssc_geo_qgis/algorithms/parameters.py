@@ -53,6 +53,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _PLAIN_GROUPS = frozenset({"Input"})
 """Shown at once; the options of all other groups are among the advanced parameters."""
 _OUTPUT_GROUP = "Output"
+_SIZE = "SIZE"
 _WIDGETS = __name__.replace("algorithms.parameters", "widgets")
 _OPTIONAL_DESTINATION = MappingProxyType({"optional": True, "createByDefault": False})
 
@@ -197,8 +198,8 @@ def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
     title = override.title or tr(option.title)
     parameter = override.make(name, title) if override.make else _by_type(option, name, title)
     described(parameter, override.help or tr(option.help))
-    if override.widget:
-        parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.{override.widget}"}})
+    if widget := "SizeWidget" if option.form == _SIZE else override.widget:
+        parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.{widget}"}})
     shown = override.plain or option.required or option.group in _PLAIN_GROUPS
     return parameter if shown or parameter.isDestination() else advanced(parameter)
 
