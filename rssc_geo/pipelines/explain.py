@@ -477,19 +477,19 @@ def panel_of(
 def _words_note(cell: Explanation) -> str:
     """The effect of the words on the class."""
     if not cell.reasons.words:
-        return "The class was found without words."
+        return "Classified without words."
     strongest = max(abs(word.effect) for word in cell.reasons.words)
     measure = (
-        f"log-odds {cell.reasons.total:+.1f} by the picture; by its strongest word {strongest:.2g}"
+        f"log-odds {cell.reasons.total:+.1f} of the picture, {strongest:.2g} of the strongest word"
     )
     if cell.words_read:
         return (
-            "Words for the class (orange) and against it (blue), read together with the picture:"
+            "Words for the class (orange) and against it (blue), classified with the picture:"
             f" {measure}"
         )
     return (
-        "Words that fit the class (orange) or not (blue). It was found without reading them; had"
-        f" they been read: {measure}"
+        "Words for the class (orange) and against it (blue). This cell was classified by the"
+        f" picture alone. With the words: {measure}"
     )
 
 

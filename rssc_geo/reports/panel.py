@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from rssc_geo.output import Rgb
 from rssc_geo.reports.preview import (
@@ -76,20 +76,23 @@ class Panel:
 
 def write_panel(path: Path, panel: Panel) -> None:
     """Write a panel as PNG; ``OSError`` when that fails."""
-    pictures = [(_ground(panel), "The tile as the network saw it")]
+    pictures = [(_ground(panel), "Tile, input of the network")]
     pictures.append((_laid_over(panel, _shades(panel.evidence)), panel.evidence_note))
     if panel.attention is not None:
         above = np.clip(panel.attention - panel.attention.min(), 0, None)
-        pictures.append((_laid_over(panel, [(_relative(above), LOOK)]), "Where the network looked"))
+        pictures.append((_laid_over(panel, [(_relative(above), LOOK)]), "Attention of the network"))
     scale = _SIDE / max(panel.mask.shape)
     size = max(1, round(scale * panel.mask.shape[1])), max(1, round(scale * panel.mask.shape[0]))
     step = _SIDE + GAP
     inner = step * len(pictures) - GAP
     rows = _wrapped([word for word, _ in panel.words], inner)
-    top = MARGIN + TITLE + 14 + _TEXT + GAP
+    notes = _lines(panel.words_note, page_font(SMALL), inner)
+    note_height = len(notes) * (SMALL + 6)
+    details = _lines(panel.detail, page_font(_TEXT), inner)
+    top = MARGIN + TITLE + 14 + len(details) * (_TEXT + 8) - 8 + GAP
     below = top + size[1] + 14 + SMALL + GAP
     page = Image.new(
-        "RGB", (inner + 2 * MARGIN, below + len(rows) * _LINE + 6 + SMALL + MARGIN), PAPER
+        "RGB", (inner + 2 * MARGIN, below + len(rows) * _LINE + note_height + MARGIN), PAPER
     )
     draw = ImageDraw.Draw(page)
     draw.rectangle((MARGIN, MARGIN, MARGIN + _SWATCH, MARGIN + _SWATCH), panel.color, _FAINT)
@@ -101,14 +104,9 @@ def write_panel(path: Path, panel: Panel) -> None:
         heading,
         anchor="lt",
     )
-    text = page_font(_TEXT)
-    draw.text(
-        (MARGIN, MARGIN + TITLE + 14),
-        fitted(panel.detail, text, inner),
-        _FAINT,
-        text,
-        anchor="lt",
-    )
+    for number, detail in enumerate(details):
+        y = MARGIN + TITLE + 14 + number * (_TEXT + 8)
+        draw.text((MARGIN, y), detail, _FAINT, page_font(_TEXT), anchor="lt")
     for index, (picture, note) in enumerate(pictures):
         left = MARGIN + index * step
         page.paste(picture.resize(size, Image.Resampling.BICUBIC), (left, top))
@@ -131,8 +129,9 @@ def write_panel(path: Path, panel: Panel) -> None:
         longest=longest,
     )
     _write_words(draw, panel.words, rows, y=below)
-    note = fitted(panel.words_note, page_font(SMALL), inner)
-    draw.text((MARGIN, below + len(rows) * _LINE + 6), note, _FAINT, page_font(SMALL), anchor="lt")
+    for number, note in enumerate(notes):
+        y = below + len(rows) * _LINE + 6 + number * (SMALL + 6)
+        draw.text((MARGIN, y), note, _FAINT, page_font(SMALL), anchor="lt")
     page.save(path, format="PNG")
 
 
@@ -183,6 +182,18 @@ def _outline(
         outline=PAPER,
         width=2,
     )
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
+    """A text in lines that fit."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and font.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [fitted(line, font, room) for line in lines]
 
 
 def _wrapped(words: Sequence[str], room: int) -> list[list[int]]:
