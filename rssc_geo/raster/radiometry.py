@@ -1,8 +1,8 @@
 """One linear scaling to 8 bit for the whole scene, fixed before the first tile.
 
-uint8 passes unchanged; bytes with fewer than 8 bits by the file's tags are scaled up. Values given
-by the user are those that other programs show: after the scale and offset of the bands' tags, where
-there are any.
+uint8 passes unchanged, or with its haze subtracted where model or user ask for it; bytes with fewer
+than 8 bits by the file's tags are scaled up. Values given by the user are those that other programs
+show: after the scale and offset of the bands' tags, where there are any.
 
 Everything else is scaled band by band from a sample that depends on the raster alone (never on the
 AOI, the tiles or their order), so that equal ground looks equal everywhere in the scene.
@@ -25,10 +25,18 @@ from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.scene import Scene
 
 _DEFAULT = "2%,98%"
+_HAZE = "dos"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*(%?)\s*,\s*({_NUMBER})\s*(%?)\s*")
 _CONSTANT = 127
 """A band with a single value becomes mid-gray."""
+
+_DARKEST = 1.0
+"""Percentile of a band that shows its darkest ground."""
+_DARK_GROUND = (18.0, 24.0, 19.0)
+"""That percentile in red, green and blue of clear pictures: the mean of 100 scenes of AID."""
+_MOST_HAZE = 64.0
+"""Most that is subtracted: a raster that is brighter everywhere shows bright ground."""
 
 _SAMPLE_PIXELS = 1 << 20
 _SIDE = 256
@@ -155,12 +163,17 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
     ----------
     stretch : ``"2%,98%"`` percentiles (the default for anything but uint8) or ``"0,3000"`` values,
         for all bands or as three pairs ``"0,3000;0,3000;0,2500"``; ``"minmax"`` of the sample;
-        ``"none"`` for values that are 0–255 already
+        ``"none"`` for values that are 0–255 already; ``"dos"`` subtracts the haze of uint8
+        (dark-object subtraction, see ``haze_of``) and is the default for other types
 
     Raises ``UsageError`` for other text, a range that is empty, or ``"none"`` for values beyond
     0–255.
     """
     text = (stretch or "").strip().lower()
+    if text == _HAZE:
+        if scene.dtype == "uint8" and scene.bits is None:
+            return _clear(scene)
+        text = ""
     if not text and scene.bits is not None:
         most = float(2**scene.bits - 1)
         return Radiometry((0.0,) * 3, (most,) * 3, f"values 0,{most:g} ({scene.bits} bits a pixel)")
@@ -313,6 +326,29 @@ def sample_windows(scene: Scene, reader: PixelReader) -> Iterator[Window]:
             return
 
 
+def _clear(scene: Scene) -> Radiometry:
+    """The scaling that subtracts haze; pixels pass unchanged where there is none."""
+    haze = haze_of(sample_pixels(scene))
+    if not any(haze):
+        return _unchanged(scene)
+    return Radiometry(haze, (255.0,) * 3, "dark-object subtraction")
+
+
+def haze_of(sample: NDArray[Any]) -> tuple[float, float, float]:
+    """The light that the air adds to red, green and blue of pixels (n, 3) uint8.
+
+    What the darkest pixels of a band are brighter than those of clear pictures (dark-object
+    subtraction: Chavez 1988, Remote Sensing of Environment 24). Air scatters short waves most, so
+    that a band of longer waves is given no more than one of shorter.
+    """
+    if not len(sample):
+        return (0.0, 0.0, 0.0)
+    darkest = np.percentile(sample, _DARKEST, axis=0)
+    red, green, blue = np.rint(darkest - _DARK_GROUND).clip(0, _MOST_HAZE).tolist()
+    green = min(green, blue)
+    return min(red, green), green, blue
+
+
 def _unchanged(scene: Scene) -> Radiometry:
     if scene.dtype != "uint8":
         sample = sample_pixels(scene)
@@ -339,7 +375,7 @@ def _parse(text: str, shown: str) -> list[tuple[float, float, bool]]:
     if len(pairs) != len(parts) or len(pairs) not in (1, 3):
         raise UsageError(
             f"--stretch {shown!r} is not understood: give LOW,HIGH in percent (2%,98%) or in values"
-            " (0,3000), three such pairs separated by ';', minmax or none"
+            " (0,3000), three such pairs separated by ';', minmax, dos or none"
         )
     for low, high, relative in pairs:
         if low >= high or (relative and not 0 <= low < high <= 100):
