@@ -9,6 +9,9 @@ sets can teach: a training label names one of their classes alone, or all classe
 training label are among theirs; and, for the comparison, those that AID alone can teach. A picture
 is right when its label allows the class.
 
+With --stretch dos the set that is left out is read as that option reads a scene: its haze is
+subtracted, by its darkest pixels (no picture of the training sets changes).
+
 Each training starts from the encoder of a bundle that learned from AID alone (--start), but where
 AID is left out: there it starts from ImageNet's weights (--weights). Logits and embeddings are kept
 in the work folder, so that calibration and `Unknown` can be chosen without training again; a run
@@ -33,6 +36,7 @@ from common import DATA_SETS
 from scipy.special import softmax
 
 from rssc_geo.models import load_bundle
+from rssc_geo.raster import Radiometry, haze_of
 from rssc_geo.training import (
     EncoderRecipe,
     Legend,
@@ -98,6 +102,16 @@ def rows_of(data: SceneImages, sets: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(np.isin(np.array(data.legend.sets)[data.labels], sets))
 
 
+def without_haze(data: SceneImages) -> SceneImages:
+    """The pictures of a set as ``--stretch dos`` reads a scene."""
+    haze = haze_of(data.pixels[:, ::8, ::8].reshape(-1, 3))
+    if not any(haze):
+        return data
+    return dataclasses.replace(
+        data, pixels=Radiometry(haze, (255.0,) * 3, "dos").apply(data.pixels)
+    )
+
+
 def schedule(pictures: int, count: int) -> tuple[tuple[int, int], ...]:
     """Whole passes over ``count`` pictures that come nearest to ``pictures``."""
     return ((max(1, round(pictures / (count // BATCH * BATCH))), SIZE),)
@@ -154,11 +168,13 @@ def run(
 ) -> Result:
     """Train on ``sets`` (or read what an earlier run kept), test on ``left_out``."""
     name = f"{left_out}-without-{'-'.join(sets)}-{pictures}"
-    kept = options.work / f"{name}.npz"
+    kept = options.work / (f"{name}.npz" if options.stretch is None else f"{name}-dos.npz")
     part = data.take(rows_of(data, sets))
     split = stratified_split(part, seed=0)
     held = part.take(split["val"])
     test = data.take(rows_of(data, [left_out]))
+    if options.stretch is not None:
+        test = without_haze(test)
     if not kept.is_file():
         start = TrainingRecipe(
             model=str(options.start), weights=None if "aid150" in sets else options.weights
@@ -186,6 +202,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet's, safetensors")
     parser.add_argument("--pictures", type=int, default=36_000, help="of each training")
     parser.add_argument("--work", type=Path, default=Path("work/left_out"))
+    parser.add_argument("--stretch", choices=["dos"], help="of the set that is left out")
     parser.add_argument("--only", choices=LEFT_OUT, nargs="+", default=LEFT_OUT)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -94,11 +94,12 @@ def _tell(values: Mapping[str, Any]) -> None:
     click.echo(f"{values['images']} pictures, overall accuracy {low:.3f} to {high:.3f} with 95 %")
     for name in ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error"):
         click.echo(f"{name.replace('_', ' '):<28} {values[name]:.4f}")
-    click.echo(f"{'class':<20} {'precision':>9} {'recall':>7} {'F1':>7} {'pictures':>8}")
+    wide = max(20, *map(len, values["per_class"]))
+    click.echo(f"{'class':<{wide}} {'precision':>9} {'recall':>7} {'F1':>7} {'pictures':>8}")
     for name, row in values["per_class"].items():
         if row["support"]:
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
-            click.echo(f"{name:<20} {figures} {row['support']:>8.0f}")
+            click.echo(f"{name:<{wide}} {figures} {row['support']:>8.0f}")
     for name, row in values.get("sets", {}).items():
         figures = f"accuracy {row['overall_accuracy']:.4f}"
         error = f"calibration error {row['expected_calibration_error']:.4f}"

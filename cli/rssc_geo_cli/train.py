@@ -104,14 +104,15 @@ def _tell_polygons(values: Mapping[str, Any]) -> None:
         click.echo("not measured: all labels lie in one place")
     else:
         tested, (low, high) = values["tested"], values["interval"]
-        click.echo(f"{'class':<24} {'precision':>9} {'recall':>7} {'F1':>7} {'tested':>12}")
+        wide = max(24, *map(len, scores["per_class"]))
+        click.echo(f"{'class':<{wide}} {'precision':>9} {'recall':>7} {'F1':>7} {'tested':>12}")
         for name, row in scores["per_class"].items():
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
             counts = tested["classes"][name]
             if not counts["tested"]:
                 figures = f"{'-':>9} {'-':>7} {'-':>7}"
             of = f"{counts['tested']} of {counts['of']}"
-            click.echo(f"{name:<24} {figures} {of:>12}")
+            click.echo(f"{name:<{wide}} {figures} {of:>12}")
         by = "on labels apart" if values["by_labels_apart"] else "by cross-validation in blocks"
         click.echo(
             f"overall accuracy {scores['overall_accuracy']:.3f} ({low:.3f} to {high:.3f} with"

@@ -164,8 +164,8 @@ def forget() -> None:
 def how_to_get() -> str:
     """What to do where there is no backend."""
     return tr(
-        "Plugins ▸ RSSC Geo ▸ Install backend gets it; Settings ▸ Options ▸ RSSC Geo names one that"
-        " is there already."
+        "Plugins ▸ RSSC Geo ▸ Install backend installs it; in Settings ▸ Options "
+        "▸ RSSC Geo an existing one can be chosen."
     )
 
 
@@ -221,7 +221,9 @@ def _described(program: str, version: str) -> Described | None:
 
 def _not_asked(program: str, reason: ChildError) -> BackendError:
     return BackendError(
-        tr("The backend {program} was not asked: {reason}").format(program=program, reason=reason)
+        tr("The backend {program} could not be queried: {reason}").format(
+            program=program, reason=reason
+        )
     )
 
 

@@ -383,7 +383,7 @@ def _run(work: _Work, title: str, arguments: list[str], share: tuple[float, floa
         environment=network.environment(),
     )
     if finished.cancelled:
-        work.log(tr("stopped; what was downloaded is kept, Install backend goes on from there"))
+        work.log(tr("stopped; downloads are kept, and Install backend continues from there"))
     elif finished.code != 0:
         # pip takes back what it could not finish, venv does not say why it failed: either sign
         # counts.

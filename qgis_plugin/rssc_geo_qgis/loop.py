@@ -46,7 +46,7 @@ _MAP_LAYERS = ("landuse", "cells")
 _STAGES = {
     "begin": tr("Loading the model"),
     "read": tr("Reading the labels"),
-    "look": tr("Looking at the labels"),
+    "look": tr("Encoding the labels"),
     "learn": tr("Learning"),
     "classify": tr("Classifying"),
     "explain": tr("Explaining"),
@@ -399,7 +399,7 @@ class Loop(QObject):
             second=html.escape(cell["runner_up"]),
         )
         if words:
-            words = "<br>" + tr("Words that count: {words}").format(words=f"<i>{words}</i>")
+            words = "<br>" + tr("Most important words: {words}").format(words=f"<i>{words}</i>")
         text = f"{told}<br>{html.escape(cell['caption'])}{words}"
         self._end(f"{cell['class']}, {cell['confidence']:.0%}.")
         self.explained.emit(text, os.path.join(output, cell["panel"]))

@@ -257,7 +257,7 @@ def _found() -> str:
     except BackendError as error:
         return str(error)
     if backend is None:
-        return tr("Looking at the backend …")
+        return tr("Checking the backend …")
     if backend.program != program_path():
         return tr("Backend: rssc-geo {version}, {program}").format(
             version=backend.version, program=backend.program

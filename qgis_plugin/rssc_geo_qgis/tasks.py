@@ -136,7 +136,7 @@ class _Look(QgsTask):
     running: ClassVar[_Look | None] = None
 
     def __init__(self) -> None:
-        super().__init__(tr("Look at the RSSC Geo backend"), QgsTask.Flag.CanCancel)
+        super().__init__(tr("Query the RSSC Geo backend"), QgsTask.Flag.CanCancel)
         self._program = _program_in_use()
 
     def run(self) -> bool:

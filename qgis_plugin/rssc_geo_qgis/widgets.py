@@ -176,7 +176,7 @@ class CaptionerWidget(_Wrapper):
         kinds = (
             (tr("by default: the model's own, where it has one"), ""),
             (tr("the model's own"), EMBEDDED),
-            (tr("nobody"), "none"),
+            (tr("no captioner"), "none"),
             (tr("a model of Hugging Face, on this computer"), _HF),
             (tr("a server with OpenAI's interface"), _OPENAI),
         )

@@ -24,6 +24,9 @@ _ASSUME = "if that CRS is wrong, name the right one with --assume-crs (for examp
 _WIDE_DEGREES = 0.5
 _PARTS = 256
 
+_FLATTEST = 0.02
+"""Smallest sine of the angle between the sides of a pixel, about 1 degree."""
+
 _LATTICE = 129
 """Points along each side that sample a whole raster."""
 
@@ -71,7 +74,8 @@ def ground_sampling(
     in CRSs whose own metres are stretched (EPSG:3857, EPSG:3395), for rotated and for non-square
     pixels.
 
-    Raises ``GeoreferenceError`` where the center has no longitude and latitude.
+    Raises ``GeoreferenceError`` where the center has no longitude and latitude, and where pixels
+    have no size.
     """
     _check_poles(crs, transform, shape, source)
     row, col = shape[0] / 2, shape[1] / 2
@@ -98,6 +102,13 @@ def ground_sampling(
         raise GeoreferenceError(
             f"{source}: its pixels have no size on the ground (transform {tuple(transform)[:6]});"
             f" {_ASSUME}"
+        )
+    sides = math.hypot(transform.a, transform.d) * math.hypot(transform.b, transform.e)
+    if abs(transform.determinant) < _FLATTEST * sides:
+        raise GeoreferenceError(
+            f"{source}: its rows and columns run in one direction (transform"
+            f" {tuple(transform)[:6]}); give it the right geotransform, with gdal_edit or a world"
+            " file"
         )
     return float(metres[0]), float(metres[1])
 

@@ -14,7 +14,6 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
-from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 from rasterio.windows import Window
 
@@ -22,6 +21,7 @@ from rssc_geo.files import write_error
 from rssc_geo.geometry import TileGrid
 from rssc_geo.output.placement import GeoGrid
 from rssc_geo.output.styles import rgb, xml_text
+from rssc_geo.raster import GDAL_ERRORS
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -150,7 +150,7 @@ def write_class_raster(
         copy(scratch, path, driver="COG", compress="DEFLATE", overview_resampling="MODE")
         scratch.unlink()
         legend_path(path).write_text(_legend(classes), encoding="utf-8")
-    except (RasterioError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
         raise write_error(path, str(error)) from error
 
 

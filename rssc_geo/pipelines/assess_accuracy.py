@@ -347,15 +347,18 @@ def _truth(
     known |= {_key(name): name for name in finished.names}
     found = np.array([known.get(_key(label), label) for label in reference.labels], object)
     if legend is not None:
+        unmapped = []
         for name in sorted(set(found.tolist()) - {""}):
             target = legend.translate(name, groups.get(name, ""))
             if target == UNMAPPED:
                 count = int((found == name).sum())
-                notes.append(
-                    f"{count} labels {name!r} have no class in the legend {legend.name}: they count"
-                    f" as {UNMAPPED}"
-                )
+                unmapped.append(f"{name} ({count})")
             found[found == name] = target
+        if unmapped:
+            notes.append(
+                f"labels without a class in the legend {legend.name}, counted as {UNMAPPED}:"
+                f" {', '.join(unmapped)}"
+            )
     return found
 
 
@@ -450,51 +453,50 @@ def _tell_strata(
     strata: NDArray[np.int64],
     notes: list[str],
 ) -> None:
-    left_out, few = [], []
+    found: dict[str, list[str]] = {
+        "units left out, which assumes that they are like the others of their stratum": [],
+        "strata without a label, which no figure covers": [],
+        "strata with one label, so that figures that use it have no standard error": [],
+        f"intervals are rough with fewer than {_FEW} labels in a stratum": [],
+    }
+    left_out, none, one, few = found.values()
     for number, row in enumerate(rows):
         here = strata == number
         unlabeled = int((here & (truth == "") & ~reference.cannot_tell).sum())
         cannot = int((here & reference.cannot_tell).sum())
-        if unlabeled or cannot:
-            left_out.append(f"{row.name} {unlabeled} and {cannot}")
+        for count, what in ((unlabeled, "without a label"), (cannot, "'cannot tell'")):
+            if count:
+                left_out.append(f"{count} {what} in {row.name}")
         if row.labeled == 0:
-            notes.append(
-                f"stratum {row.name} ({row.area_m2 / 1e4:,.1f} ha) has no label: all figures are"
-                " about the rest"
-            )
+            none.append(f"{row.name} ({row.area_m2 / 1e4:,.1f} ha)")
         elif row.labeled == 1 and not (reference.of_cells and row.cells == 1):
-            notes.append(f"stratum {row.name} has one label: figures by it have no standard error")
+            one.append(row.name)
         elif row.labeled < _FEW and row.labeled != row.cells:
             few.append(f"{row.name} {row.labeled}")
-    if left_out:
-        notes.append(
-            "units without a label, and those that cannot be recognized, are left out as if they"
-            f" were like the others of their stratum: {', '.join(left_out)}"
-        )
-    if few:
-        notes.append(
-            f"intervals are rough with fewer than {_FEW} labels in a stratum: {', '.join(few)}"
-        )
+    notes += [f"{text}: {', '.join(names)}" for text, names in found.items() if names]
 
 
 def _tell_classes(
     names: Sequence[str], areas: NDArray[np.float64], sample: Sample, notes: list[str]
 ) -> None:
+    untested, absent = [], []
     for code, name in enumerate(names):
         if areas[code] > 0 and not sample.mapped[:, code].any():
-            notes.append(
-                f"no labeled unit lies in the map's {name} ({areas[code] / 1e4:,.1f} ha): its"
-                " user's accuracy is not known"
-            )
+            untested.append(f"{name} ({areas[code] / 1e4:,.1f} ha)")
         if areas[code] == 0:
-            notes.append(
-                f"the map has no {name}, which {int((sample.reference == code).sum())} labels name"
-            )
+            absent.append(f"{name} ({int((sample.reference == code).sum())})")
         if name in (UNKNOWN_CLASS, UNMAPPED) and areas[code] > 0:
             notes.append(
                 f"the map has {areas[code] / 1e4:,.1f} ha of {name}, which count as wrong in the"
                 " overall accuracy"
             )
+    if untested:
+        notes.append(
+            "classes of the map without a labeled unit, so that their user's accuracy is not"
+            f" known: {', '.join(untested)}"
+        )
+    if absent:
+        notes.append(f"labels of classes that the map does not have: {', '.join(absent)}")
 
 
 def _compare(first: _Assessed, second: _Assessed) -> Comparison:

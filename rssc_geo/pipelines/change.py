@@ -501,7 +501,7 @@ def _facts(found: _Found, options: ChangeOptions) -> dict[str, str]:
         return {"Maps": ", ".join(told["change_of"]), **facts}
     for label, scene in zip(found.cells.dates, told["scenes"], strict=True):
         scaling = scene["scaling"]["method"]
-        facts[label] = f"{scene['input']}, light: {scaling}"
+        facts[label] = f"{scene['input']}, scaling: {scaling}"
     card = found.series.spec.card
     return {**facts, "Model": f"{card.name} {card.version}, {card.license}"}
 

@@ -5,6 +5,7 @@ from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
+from .failures import GDAL_ERRORS as GDAL_ERRORS
 from .features import LAYER as LAYER
 from .features import class_name as class_name
 from .features import read_features as read_features
@@ -13,6 +14,7 @@ from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry
 from .radiometry import VeiledRadiometry as VeiledRadiometry
 from .radiometry import fit_radiometry as fit_radiometry
+from .radiometry import haze_of as haze_of
 from .radiometry import picture_warnings as picture_warnings
 from .radiometry import sample_pixels as sample_pixels
 from .reader import TileData as TileData

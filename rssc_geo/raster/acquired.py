@@ -6,8 +6,8 @@ import contextlib
 from datetime import UTC, datetime
 
 import rasterio
-from rasterio.errors import RasterioError
 
+from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.opening import gdal_env
 from rssc_geo.raster.scene import Scene
 
@@ -19,7 +19,7 @@ def acquired(scene: Scene) -> datetime | None:
     ``IMAGERY`` domain), then the TIFF's own ``DateTime``, which knows no zone.
     """
     with (
-        contextlib.suppress(RasterioError, OSError, IndexError),
+        contextlib.suppress(*GDAL_ERRORS, OSError, IndexError),
         gdal_env(scene.opening.dataset),
         rasterio.open(scene.files[0]) as raster,
     ):

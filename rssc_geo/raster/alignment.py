@@ -126,7 +126,7 @@ def harmonize(
         wide = (high - low) or 1.0
         lows.append(float(low - line.offset / line.gain * wide / 255))
         highs.append(float(low + (255 - line.offset) / line.gain * wide / 255))
-    found = Radiometry(_triple(lows), _triple(highs), f"harmonized with {like.name}")
+    found = Radiometry(_triple(lows), _triple(highs), f"matched to {like.name}")
     if lines is plain:
         return found
     return VeiledRadiometry(

@@ -15,8 +15,8 @@ from xml.etree import ElementTree as ET
 import rasterio
 import shapely
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 
+from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.virtual import (
     MOST_NESTED,
     SIDES,
@@ -111,7 +111,7 @@ def _covered_within(path: str, band: int, *, depth: int) -> VrtSource | None:
     """The mask of a tile that is a mosaic itself; None: it has no gaps."""
     if not (may_name_others(path) or path.lower().endswith(".vrt")):
         return None
-    with contextlib.suppress(RasterioError, OSError), rasterio.open(path) as tile:
+    with contextlib.suppress(*GDAL_ERRORS, OSError), rasterio.open(path) as tile:
         if MaskFlags.per_dataset in tile.mask_flag_enums[band - 1]:
             return VrtSource(path, "mask,1")
         return _covered(tile, path, band, depth=depth)

@@ -3,8 +3,8 @@
 The rules are those of rasterio's ``dataset_mask``, over the three bands used: an alpha band
 decides, or else the dataset's own mask (internal or a ``.msk`` file), or else nodata, where a pixel
 is invalid only if *every* band holds its nodata value (a band without a nodata value is valid
-everywhere). A nodata value given by the user counts in addition to alpha and masks. NaN is nodata
-in every floating-point raster, with or without a tag. In masks True is valid.
+everywhere). A nodata value given by the user counts in addition to alpha and masks. NaN and
+infinities are nodata in every floating-point raster, with or without a tag. In masks True is valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MaskRule:
     nodata : the value of each of the three bands, all three or None
     mask_band : 1-based band whose zeros are invalid (alpha)
     dataset_mask : whether the dataset has a mask of its own
-    nan : whether NaN counts (floating point)
+    nan : whether NaN and infinities count (floating point)
     sparse_bands : 1-based bands of a GeoTIFF of which a block that none of them stores is invalid
         everywhere; empty where nothing is known of blocks that are not stored
     """
@@ -46,7 +46,7 @@ class MaskRule:
     sparse_bands: tuple[int, ...] = ()
 
     def colors_valid(self, colors: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Mask (H, W) of pixels (H, W, 3) by nodata and NaN alone; None when all are valid."""
+        """Mask (H, W) of pixels (H, W, 3) by its own values alone; None when all are valid."""
         if self.nodata is None and not self.nan:
             return None
         if not self._suspects(colors):
@@ -58,14 +58,14 @@ class MaskRule:
             if self.nodata is not None:
                 band_valid &= ~_equals(values, self.nodata[band])
             if self.nan:
-                band_valid &= ~np.isnan(values)
+                band_valid &= np.isfinite(values)
             valid |= band_valid
         return valid
 
     def _suspects(self, colors: NDArray[Any]) -> bool:
         # Nodata is mostly an extreme value, and minimum and maximum are cheap; most tiles end here.
         low, high = colors.min(), colors.max()
-        if np.isnan(low):
+        if not (np.isfinite(low) and np.isfinite(high)):
             return True
         return self.nodata is not None and any(bool(low <= value <= high) for value in self.nodata)
 

@@ -25,12 +25,13 @@ import pyproj
 import rasterio
 from affine import Affine
 from rasterio.enums import Interleaving, MaskFlags, WktVersion
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
 from rssc_geo.files import local_file
 from rssc_geo.raster.bands import BandChoice, alpha_band, choose_bands, is_paletted
+from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.gaps import with_mask_of_gaps
 from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
 from rssc_geo.raster.virtual import (
@@ -256,7 +257,7 @@ def gdal_errors(label: str) -> Iterator[None]:
     """Turn what GDAL could not read into an ``InputError`` of one line with GDAL's own reason."""
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
         # rasterio's own text is general ("Read failed. See previous exception"); the cause has
         # GDAL's reason.
         reason = one_line(error.__cause__ or error)

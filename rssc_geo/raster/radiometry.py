@@ -38,6 +38,9 @@ _DARK_GROUND = (18.0, 24.0, 19.0)
 _MOST_HAZE = 64.0
 """Most that is subtracted: a raster that is brighter everywhere shows bright ground."""
 
+_SHADOW = 0.7
+"""Most of the median gray that the darkest ground has; else there is no shadow, water or wood."""
+
 _SAMPLE_PIXELS = 1 << 20
 _SIDE = 256
 _BLOCKS = 64
@@ -339,11 +342,14 @@ def haze_of(sample: NDArray[Any]) -> tuple[float, float, float]:
 
     What the darkest pixels of a band are brighter than those of clear pictures (dark-object
     subtraction: Chavez 1988, Remote Sensing of Environment 24). Air scatters short waves most, so
-    that a band of longer waves is given no more than one of shorter.
+    that a band of longer waves is given no more than one of shorter. All 0 where nothing is dark,
+    such as in a desert.
     """
     if not len(sample):
         return (0.0, 0.0, 0.0)
-    darkest = np.percentile(sample, _DARKEST, axis=0)
+    darkest, median = np.percentile(sample, [_DARKEST, 50.0], axis=0)
+    if darkest.sum() > _SHADOW * median.sum():
+        return (0.0, 0.0, 0.0)
     red, green, blue = np.rint(darkest - _DARK_GROUND).clip(0, _MOST_HAZE).tolist()
     green = min(green, blue)
     return min(red, green), green, blue

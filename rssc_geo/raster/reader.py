@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import BlockGrid, Tile, TileGrid, Window
+from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.raster.resampling import Taps, resampled, taps
@@ -379,7 +379,7 @@ def _reading(source: str, window: Window) -> Iterator[None]:
     """Turns rasterio's errors in the block into an ``InputError`` that names the window."""
     try:
         yield
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise InputError(
             f"{source} cannot be read at rows {window.row} to {window.row + window.height - 1},"
             f" columns {window.col} to {window.col + window.width - 1}:"

@@ -17,12 +17,12 @@ from pathlib import Path
 import pyproj
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError
 from rssc_geo.files import content_mark, fingerprint, local_file
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
+from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.opening import (
     UNSCALED,
@@ -249,7 +249,7 @@ def all_files(files: Iterable[str]) -> tuple[str, ...]:
             continue
         # A virtual raster that cannot be opened by itself has no sources.
         with (
-            contextlib.suppress(RasterioError, OSError),
+            contextlib.suppress(*GDAL_ERRORS, OSError),
             gdal_env(name),
             rasterio.open(name) as one,
         ):

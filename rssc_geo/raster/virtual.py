@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pyogrio
 import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.errors import RasterioError
 
 from rssc_geo.errors import InputError, one_line
+from rssc_geo.raster.failures import GDAL_ERRORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,11 @@ def _add_band(parent: ET.Element, band: VrtBand, attributes: dict[str, str]) -> 
         parent, "VRTRasterBand", {"dataType": VRT_TYPES[band.dtype], **attributes}
     )
     if band.nodata is not None:
-        ET.SubElement(element, "NoDataValue").text = repr(float(band.nodata))
+        # Of "-9e+18" GDAL reads -9 for a band of integers.
+        whole = np.dtype(band.dtype).kind in "iu" and float(band.nodata).is_integer()
+        ET.SubElement(element, "NoDataValue").text = repr(
+            int(band.nodata) if whole else float(band.nodata)
+        )
     if product:
         # Of 255 times 255 GDAL keeps 255, the largest that a byte holds.
         ET.SubElement(element, "PixelFunctionType").text = "mul"
@@ -341,7 +346,7 @@ def _opened(name: str) -> _Named | None:
     try:
         with rasterio.open(name) as dataset:
             return _Named.of(dataset)
-    except (RasterioError, OSError, ValueError):
+    except (*GDAL_ERRORS, OSError, ValueError):
         return None  # a file that cannot be opened shows nothing
 
 

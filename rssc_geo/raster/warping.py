@@ -12,8 +12,9 @@ from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
-from rssc_geo.errors import GeoreferenceError
+from rssc_geo.errors import GeoreferenceError, one_line
 from rssc_geo.geometry import parse_crs
+from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.mask import MaskRule, held_nodata
 from rssc_geo.raster.virtual import dtype_of
 
@@ -35,22 +36,32 @@ class Warp:
     rpc_height_m: float | None = None
 
     def over(self, dataset: rasterio.DatasetReader) -> WarpedVRT:
-        """The warped raster over an open dataset, which must stay open as long."""
+        """The warped raster over an open dataset, which must stay open as long.
+
+        Raises ``GeoreferenceError`` where its control points or RPCs give no place.
+        """
         # Named, since a file may also store a meaningless geotransform.
         extra = {"METHOD": "GCP_POLYNOMIAL"}
         if self.rpc_height_m is not None:
             extra = {"METHOD": "RPC", "RPC_HEIGHT": repr(self.rpc_height_m)}
         has_mask = ColorInterp.alpha in dataset.colorinterp or self.nodata is not None
-        return WarpedVRT(
-            dataset,
-            src_crs=self.src_crs,
-            crs=self.crs,
-            resampling=Resampling.bilinear,
-            src_nodata=self.nodata,
-            nodata=self.nodata,
-            add_alpha=not has_mask,
-            **extra,
-        )
+        try:
+            return WarpedVRT(
+                dataset,
+                src_crs=self.src_crs,
+                crs=self.crs,
+                resampling=Resampling.bilinear,
+                src_nodata=self.nodata,
+                nodata=self.nodata,
+                add_alpha=not has_mask,
+                **extra,
+            )
+        except GDAL_ERRORS as error:
+            points = "control points" if self.rpc_height_m is None else "RPCs"
+            raise GeoreferenceError(
+                f"{dataset.name}: its {points} give it no place ({one_line(error)}): correct them,"
+                " or georeference it otherwise (in QGIS, or with gdalwarp)"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,18 @@ class Onto:
         )
 
 
+def _rpc_height_m(dataset: rasterio.DatasetReader, path: str) -> float | None:
+    """Mean height of the ground by a raster's RPCs in metres; None where it has none."""
+    try:
+        rpcs = dataset.rpcs
+    except (KeyError, ValueError) as error:  # rasterio parses GDAL's text
+        raise GeoreferenceError(
+            f"{path}: its RPCs cannot be read ({one_line(error)}); georeference it otherwise, or"
+            " repair them"
+        ) from error
+    return None if rpcs is None else float(rpcs.height_off)
+
+
 def warp_of(
     dataset: rasterio.DatasetReader, path: str, *, nodata: float | None, assume_crs: str | None
 ) -> Warp | None:
@@ -115,7 +138,8 @@ def warp_of(
     Raises
     ------
     GeoreferenceError
-        Where the raster is not georeferenced, or its control points have no CRS.
+        Where the raster is not georeferenced, its control points have no CRS, or its RPCs cannot
+        be read.
     """
     if not dataset.transform.is_identity:
         return None
@@ -137,8 +161,9 @@ def warp_of(
                 " EPSG:4326)"
             )
         return Warp(crs, crs, value)
-    if dataset.rpcs is not None:
-        return Warp("EPSG:4326", "EPSG:4326", value, float(dataset.rpcs.height_off))
+    height = _rpc_height_m(dataset, path)
+    if height is not None:
+        return Warp("EPSG:4326", "EPSG:4326", value, height)
     raise GeoreferenceError(
         f"{path} is not georeferenced: it has no geotransform, control points or RPCs; georeference"
         " it first (in QGIS, or put a world file beside it)"

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rssc_geo.output import AreaUnit, area_unit
+from rssc_geo.reports.matrix import matrix_picture, shortened, width_of
 from rssc_geo.reports.page import area_text, render
 
-_SIDE, _LETTER, _TURNED = 56, 7, 50  # of the matrix: a cell; a letter; degrees of upright names
 _PLOT_WIDTH, _PLOT_RIGHT, _PLOT_ROW, _PLOT_FOOT = 760, 50, 26, 26
 _PLOT_LETTER = 11  # as large as the style sheet makes it on a phone
-_LONGEST = 28  # letters of a name that are shown
 _TICKS = 5
-_RIGHT, _WRONG = (34, 139, 74), (203, 60, 48)
-_DARK = 0.55
-"""Share of a row from which the picture's text is white."""
 
 Row = Mapping[str, Any]
 
@@ -65,15 +61,21 @@ def _map(found: Row) -> dict[str, Any]:
             for row in classes
         ],
         "plot": _plot(classes, unit),
-        "matrix": _matrix(found["matrix"], [row["name"] for row in classes]),
+        "matrix": matrix_picture(
+            found["matrix"]["units"],
+            [row["name"] for row in classes],
+            rows="map",
+            cols="reference",
+            shares=found["matrix"]["shares"],
+        ),
         "strata": found["strata"],
     }
 
 
 def _plot(classes: Sequence[Row], unit: AreaUnit) -> dict[str, Any]:
     """Positions of the marks of the area plot."""
-    names = [_shortened(row["name"]) for row in classes]
-    left = _room(names, _PLOT_LETTER)
+    names = [shortened(row["name"]) for row in classes]
+    left = width_of(names, _PLOT_LETTER)
     tops = [max(row["area_m2"]["high"] or 0, row["map_area_m2"]) for row in classes]
     most = (max(tops) or 1.0) / unit.size_m2
     step = _round_step(most / _TICKS)
@@ -110,58 +112,6 @@ def _plot(classes: Sequence[Row], unit: AreaUnit) -> dict[str, Any]:
     }
 
 
-def _matrix(matrix: Row, names: Sequence[str]) -> dict[str, Any]:
-    """Positions and colors of the cells of the error matrix."""
-    short = [_shortened(name) for name in names]
-    left, turned = _room(short, _LETTER), math.radians(_TURNED)
-    top, right = (round(left * part) + 10 for part in (math.sin(turned), math.cos(turned)))
-    cells = []
-    for i, (counts, shares) in enumerate(zip(matrix["units"], matrix["shares"], strict=True)):
-        whole = sum(counts) or 1
-        for j, (count, share) in enumerate(zip(counts, shares, strict=True)):
-            part = count / whole
-            color = _RIGHT if i == j else _WRONG
-            cells.append(
-                {
-                    "x": left + _SIDE * j,
-                    "y": top + _SIDE * i,
-                    "fill": "#{:02x}{:02x}{:02x}".format(
-                        *(round(245 + (channel - 245) * part) for channel in color)
-                    ),
-                    "ink": "#fff" if part > _DARK else "#1c2024",
-                    "count": f"{count:g}" if count else "",
-                    "share": share,
-                    "title": f"map {names[i]}, reference {names[j]}: {count:g} units",
-                }
-            )
-    return {
-        "left": left,
-        "top": top,
-        "side": _SIDE,
-        "turned": _TURNED,
-        "width": left + _SIDE * len(names) + right,
-        "height": top + _SIDE * len(names) + 10,
-        "cells": cells,
-        "names": [
-            {
-                "text": name,
-                "row": top + _SIDE * number + _SIDE // 2 + 4,
-                "col": left + _SIDE * number + _SIDE // 2,
-            }
-            for number, name in enumerate(short)
-        ],
-    }
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _room(names: Sequence[str], letter: int) -> int:
-    """What the longest of the names takes, and a gap behind it."""
-    return letter * max(map(len, names)) + 12
-
-
 def _round_step(least: float) -> float:
     """1, 2 or 5 times a power of ten, no less than ``least``."""
     power = 10.0 ** math.floor(math.log10(least))
@@ -174,7 +124,7 @@ def _percent(estimate: Row) -> str:
     if value is None:
         return "\N{EN DASH}"
     if estimate["standard_error"] is None:
-        return f"{100 * value:.1f} %, error unknown"
+        return f"{100 * value:.1f} ± ? %"
     return f"{100 * value:.1f} ± {100 * (estimate['high'] - value):.1f} %"
 
 
@@ -184,5 +134,5 @@ def _area(estimate: Row, unit: AreaUnit) -> str:
     if value is None:
         return "\N{EN DASH}"
     if estimate["standard_error"] is None:
-        return f"{area_text(value, unit)}, error unknown"
+        return f"{area_text(value, unit)} ± ?"
     return f"{area_text(value, unit)} ± {area_text(estimate['high'] - value, unit)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import Window
@@ -27,6 +28,8 @@ _MARGIN = 0.08
 _LEAST_DEGREES = 0.01
 """Least extent of the map, in degrees, for cells that are close to each other."""
 _FLATTEST, _STEEPEST = 0.25, 0.7  # height of the map, by its width
+_MARKER = 10.0  # radius of a marker and its rim, in units of the map
+_REACH = 12  # markers that would overlap move so many of their widths at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,14 @@ def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     width, height = (side + 2 * _MARGIN * max(width, height) for side in (width, height))
     width, height = max(width, height / _STEEPEST), max(height, width * _FLATTEST)
     scale = _MAP_WIDTH / width
+    places = np.stack(
+        [
+            ((lon - center[0]) * shrink + width / 2) * scale,
+            (center[1] + height / 2 - lat) * scale,
+        ],
+        axis=1,
+    )
+    places = _apart(places, (_MAP_WIDTH, height * scale))
     return {
         "width": f"{_MAP_WIDTH:.0f}",
         "height": f"{height * scale:.0f}",
@@ -142,12 +153,32 @@ def _map(hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "south": f"{center[1] - height / 2:.3f}°",
         "points": [
             {
-                "x": f"{((x - center[0]) * shrink + width / 2) * scale:.1f}",
-                "y": f"{(center[1] + height / 2 - y) * scale:.1f}",
+                "x": f"{x:.1f}",
+                "y": f"{y:.1f}",
                 "rank": hit["rank"],
                 "color": hit["color"],
                 "title": f"{hit['rank']}: {hit['title']}, {hit['scene']}",
             }
-            for x, y, hit in reversed(list(zip(lon.tolist(), lat.tolist(), hits, strict=True)))
+            for (x, y), hit in reversed(list(zip(places.tolist(), hits, strict=True)))
         ],
     }
+
+
+def _apart(places: NDArray[np.float64], size: tuple[float, float]) -> NDArray[np.float64]:
+    """Places (N, 2) of markers on a sheet, moved so that they do not cover an earlier one.
+
+    Each goes to the nearest free place of a lattice around its own. Where none is free within
+    reach, it stays.
+    """
+    steps = np.arange(-_REACH, _REACH + 1) * 2 * _MARKER
+    offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    offsets = offsets[np.argsort(np.hypot(*offsets.T), kind="stable")]
+    found = np.empty_like(places)
+    for number, place in enumerate(places):
+        tried = place + offsets
+        inside = ((tried >= _MARKER) & (tried <= np.array(size) - _MARKER)).all(1)
+        tried = tried[inside | (offsets == 0).all(1)]
+        gaps = np.abs(tried[:, None] - found[None, :number]).max(2)
+        free = (gaps >= 2 * _MARKER - 1e-6).all(1)
+        found[number] = tried[free.argmax()] if free.any() else place
+    return found

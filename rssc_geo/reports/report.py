@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
 
 BINS = 20  # of the confidence histogram: the borders of the confidence style fall on theirs
-_CHART = 640, 190, 44, 24  # width, height, room on the left, room below
+_CHART = 640, 190, 24  # width, height, height of the axis
+_CHART_LETTER = 13  # width of a letter, as large as the style sheet makes it on a phone
 _SIDE, _PATCH_SIDE = 1600, 176  # pixels of the map's and the patches' longer sides
 _QUALITY = 82
 _CLASSES = 40  # shown with examples, the largest first: a phone cannot hold thousands
@@ -361,8 +362,9 @@ def _ring(ring: shapely.LinearRing) -> str:
 
 def _chart(histogram: NDArray[np.int64]) -> dict[str, Any]:
     """Bars of the histogram in the colors of the confidence style, and two shares."""
-    width, height, left, below = _CHART
+    width, height, below = _CHART
     most, cells = max(int(histogram.max()), 1), max(int(histogram.sum()), 1)
+    left = 12 + _CHART_LETTER * len(f"{most:,}")
     step, base = (width - left) / BINS, height - below
     bars = []
     for index, count in enumerate(histogram.tolist()):

@@ -18,7 +18,6 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import CRS
-from rasterio.errors import RasterioError
 
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.files import relative_link
@@ -43,7 +42,7 @@ from rssc_geo.output import (
     date_text,
     timestamp,
 )
-from rssc_geo.raster import acquired
+from rssc_geo.raster import GDAL_ERRORS, acquired
 
 _EXTENSIONS = tuple(
     f"https://stac-extensions.github.io/{name}/schema.json"
@@ -223,7 +222,7 @@ def _raster_grid(path: Path, plan: Plan) -> dict[str, Any]:
     try:
         with rasterio.open(path) as raster:
             shape, transform = raster.shape, raster.transform
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise InputError(f"{path} cannot be read ({one_line(error)})") from error
     return {
         **_projection(plan.scene.crs),

@@ -226,12 +226,12 @@ def test_what_is_missing_is_said(rssc: Rssc, small: Path, tmp_path: Path) -> Non
     assert done.code == 0
     (found,) = json.loads(done.out)["maps"]
     notes = "\n".join(found["notes"])
-    assert "as if they were like the others of their stratum: " in notes
-    assert "Unknown 4 and 0" in notes
-    assert "stratum Unknown (20.0 ha) has no label: all figures are about the rest" in notes
-    assert "stratum DenseResidential has one label: figures by it have no standard" in notes
-    assert "no labeled unit lies in the map's Unknown (20.0 ha)" in notes
-    assert "the map has no Bog, which 1 labels name" in notes
+    assert "units left out, which assumes that they are like the others" in notes
+    assert "4 without a label in Unknown" in notes
+    assert "strata without a label, which no figure covers: Unknown (20.0 ha)" in notes
+    assert "figures that use it have no standard error: DenseResidential" in notes
+    assert "user's accuracy is not known: Unknown (20.0 ha)" in notes
+    assert "labels of classes that the map does not have: Bog (1)" in notes
     assert found["overall_accuracy"]["standard_error"] is None
     assert found["area_m2"] == pytest.approx(1179 * 1e4, rel=1e-3)
     assert all(line.startswith("warning: ") for line in done.err.strip().splitlines())

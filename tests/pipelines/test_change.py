@@ -166,7 +166,7 @@ def test_the_geopackage_is_styled_and_knows_how_it_was_made(found: ChangeResult)
     told = read_provenance(found.paths[0])
     assert [scene["input"] for scene in told["scenes"]] == ["old_2019.tif", "new_2023.tif"]
     assert told["dates"] == ["2019", "2023"]
-    assert "harmonized with old_2019" in told["scenes"][1]["scaling"]["method"]
+    assert "matched to old_2019" in told["scenes"][1]["scaling"]["method"]
 
 
 def test_nothing_remains_but_what_was_asked_for(found: ChangeResult) -> None:

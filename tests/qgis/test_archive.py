@@ -107,8 +107,8 @@ def test_change_of_more_rasters(scene, later, tmp_path, feedback):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({}, "'a map' is a map and 'scene' is none: choose rasters, or maps"),
-        ({"LATER": "map", "EXTENT": "0,9,0,9 [EPSG:32632]"}, "Extent: is for rasters"),
+        ({}, "'a map' is a map and 'scene' is not: choose only rasters, or"),
+        ({"LATER": "map", "EXTENT": "0,9,0,9 [EPSG:32632]"}, "Extent: for rasters only"),
     ],
 )
 def test_a_change_that_cannot_be_meant(scene, tmp_path, more, words):
@@ -178,8 +178,8 @@ def test_from_rasters_to_hits_and_more_like_one(run_in_desktop, scene, later, tm
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({}, "'.*' is none. Choose the folder that Make an archive"),
-        ({"card": True}, "Say what to look for: Words, an Example, or both"),
+        ({}, "'.*' is no archive. Choose a folder that Make an archive"),
+        ({"card": True}, "Enter what to look for: Words, an Example, or both"),
         (
             {"card": True, "WORDS": "sea", "AT": "1,1 [EPSG:4326]"},
             "Point of the example: choose the raster",

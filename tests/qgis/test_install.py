@@ -542,7 +542,7 @@ def test_cancel(private, wheel, stub_wheels):
     timer = threading.Timer(1.0, feedback.cancel)
     timer.start()
     run(lines, feedback, rssc_geo=wheel, wheels=stub_wheels)
-    assert any("Install backend goes on from there" in line for line in lines)
+    assert any("Install backend continues from there" in line for line in lines)
     assert not Path(place.program_path()).exists()
 
 

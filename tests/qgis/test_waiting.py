@@ -173,7 +173,7 @@ def test_what_is_not_known_yet_may_run_and_is_told_when_it_is_known(
     plugin.initGui()
     assert algorithm("classify").canExecute() == (True, "")
     page = OptionsPage(None)
-    assert page.status.text() == "Looking at the backend …"
+    assert page.status.text() == "Checking the backend …"
     other = script(tmp_path / "other", "echo GNU nano 7.2")
     settings.put(settings.PROGRAM, str(other))
     end_look(hanging, children)
@@ -254,7 +254,7 @@ def test_stop_ends_also_what_is_only_asked(hanging, children):
     wait_for(lambda: tasks.BackendTask.current is None)
     assert time.monotonic() - began < 1.5
     end_look(hanging, children)
-    assert "was not asked: it was stopped" in tasks.BackendTask.last.error
+    assert "could not be queried: it was stopped" in tasks.BackendTask.last.error
     assert backends.known_backend() is None
 
 

@@ -435,3 +435,85 @@ def test_a_header_shows_no_bytes_of_files_elsewhere(tmp_path, write, texture) ->
             open_scene(tmp_path / name, bands=(1, 1, 1))
     copy(write(texture(8, 8)), tmp_path / "own.mrf", driver="MRF")
     assert open_scene(tmp_path / "own.mrf", assume_crs="EPSG:32632").shape == (8, 8)
+
+
+# --- places
+
+
+def placed_by(points: str = "", rpcs: str = "", place: str = "") -> str:
+    """A VRT of no pixels that lies where the text says."""
+    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{n}"/>' for n in (1, 2, 3))
+    return (
+        f'<VRTDataset rasterXSize="64" rasterYSize="64">{place}{points}{rpcs}{bands}</VRTDataset>'
+    )
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        pytest.param([(0, 0, 10, 50)], id="one"),
+        pytest.param([(0, 0, 10, 50)] * 4, id="one place"),
+        pytest.param([(n, 0, 10 + n, 50) for n in range(4)], id="a line"),
+        pytest.param([(0, 0, "nan", "nan"), (64, 0, 11, 50), (0, 64, 10, 49)], id="no number"),
+        pytest.param([(0, 0, 1e300, 1e300), (64, 0, 11, 50), (0, 64, 10, 49)], id="far away"),
+    ],
+)
+def test_control_points_that_give_no_place_are_one_line(corners, tmp_path) -> None:
+    points = "".join(
+        f'<GCP Id="{n}" Pixel="{col}" Line="{row}" X="{x}" Y="{y}"/>'
+        for n, (col, row, x, y) in enumerate(corners)
+    )
+    path = tmp_path / "points.vrt"
+    path.write_text(placed_by(f'<GCPList Projection="EPSG:4326">{points}</GCPList>'))
+    with pytest.raises(
+        GeoreferenceError, match=r"points\.vrt: its (control points give it|center .* lies outside)"
+    ):
+        open_scene(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"LAT_OFF": "nan"}, "give it no place"),
+        ({"LAT_SCALE": "0", "LONG_SCALE": "0"}, "give it no place"),
+        ({"LINE_NUM_COEFF": "1 2"}, "give it no place"),
+        ({"LAT_OFF": "x"}, "cannot be read"),
+        ({"HEIGHT_OFF": ""}, "cannot be read"),
+        ({"LAT_OFF": None}, "cannot be read"),
+    ],
+)
+def test_rpcs_that_give_no_place_are_one_line(change, words, tmp_path) -> None:
+    offsets = {"LINE_OFF": 32, "SAMP_OFF": 32, "LAT_OFF": 50, "LONG_OFF": 10, "HEIGHT_OFF": 100}
+    scales = {f"{key.removesuffix('OFF')}SCALE": 0.01 for key in offsets}
+    factors = {
+        "LINE_NUM_COEFF": "0 0 -1" + " 0" * 17,
+        "LINE_DEN_COEFF": "1" + " 0" * 19,
+        "SAMP_NUM_COEFF": "0 1" + " 0" * 18,
+        "SAMP_DEN_COEFF": "1" + " 0" * 19,
+    }
+    told = {**offsets, **scales, "LINE_SCALE": 32, "SAMP_SCALE": 32, **factors, **change}
+    items = "".join(f'<MDI key="{k}">{v}</MDI>' for k, v in told.items() if v is not None)
+    path = tmp_path / "rpcs.vrt"
+    path.write_text(placed_by(rpcs=f'<Metadata domain="RPC">{items}</Metadata>'))
+    with pytest.raises(GeoreferenceError, match=rf"rpcs\.vrt: its RPCs {words}"):
+        open_scene(path)
+
+
+def test_a_crs_that_needs_a_missing_grid_is_one_line(tmp_path) -> None:
+    place = (
+        "<SRS>+proj=longlat +ellps=clrk66 +nadgrids=missing.gsb</SRS>"
+        "<GeoTransform>10, 0.001, 0, 50, 0, -0.001</GeoTransform>"
+    )
+    path = tmp_path / "grid.vrt"
+    path.write_text(placed_by(place=place))
+    with pytest.raises(InputError, match=r"grid\.vrt"):
+        open_scene(path)
+
+
+@pytest.mark.parametrize(
+    "place", [Affine(1, 1, 500_000, 1, 1, 5e6), Affine(1, 0.9999, 500_000, 0.9999, 1, 5e6)]
+)
+def test_rows_and_columns_in_one_direction_are_no_place(write, texture, place) -> None:
+    with pytest.raises(GeoreferenceError, match="run in one direction"):
+        open_scene(write(texture(16, 16), transform=place))
+    assert open_scene(write(texture(16, 16), transform=Affine(1, 0.9, 500_000, 0.9, 1, 5e6))).crs

@@ -181,6 +181,23 @@ def test_nan_is_nodata_with_and_without_a_tag(write, nodata) -> None:
     assert valid.tolist() == [[True, True, nodata != -9999.0], [True, False, True]]
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_is_nodata(write, value) -> None:
+    pixels = np.ones((3, 2, 3), np.float32)
+    pixels[:, 1, 1] = value
+    pixels[0, 0, 0] = value
+    valid = mask(open_scene(write(pixels)))
+    assert valid.tolist() == [[True, True, True], [True, False, True]]
+
+
+def test_the_lowest_integers_are_nodata_as_they_are_given(write, texture) -> None:
+    pixels = texture(32, 32).astype(np.int64)
+    pixels[:, :, :16] = np.iinfo(np.int64).min
+    scene = open_scene(write(pixels), nodata=float(np.iinfo(np.int64).min))
+    assert scene.nodata == np.iinfo(np.int64).min
+    assert mask(scene).mean() == 0.5
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_alpha_band(write, texture, dtype) -> None:
     pixels = texture(6, 6, bands=4, dtype=dtype)

@@ -55,7 +55,7 @@ class Embed(RsscAlgorithm):
         table = QgsProcessingParameterFileDestination(
             "OUTPUT", tr("Embeddings"), tr("GeoParquet files (*.parquet)")
         )
-        return shared.described(table, tr("A row a cell."))
+        return shared.described(table, tr("One row per cell."))
 
 
 class Index(RsscAlgorithm):
@@ -69,9 +69,10 @@ class Index(RsscAlgorithm):
     # Of clusters and of lists of files, which the command line is for; bounds are of one raster.
     LEFT_OUT = frozenset({"asset", "scheduler", "attempts", "retry_failed", "threads", "bounds"})
     HELP = tr(
-        "Classifies and describes rasters and keeps their cells in an archive, a folder in which"
-        " <b>Search archive</b> finds what fits words or an example.<br><br>Choose the same folder"
-        " again to add rasters: only what is new or has changed is looked at."
+        "Classifies and describes rasters and keeps their cells in an archive, a "
+        "folder in which <b>Search archive</b> finds what fits words or an "
+        "example.<br><br>Choose the same folder again to add rasters: only new "
+        "or changed rasters are read."
     )
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class Index(RsscAlgorithm):
     def input(self) -> QgsProcessingParameterDefinition:
         kind = QgsProcessing.SourceType.TypeRaster
         layers = QgsProcessingParameterMultipleLayers("INPUT", tr("Raster layers"), kind)
-        return shared.described(layers, tr("Raster files or URLs; a scene each."))
+        return shared.described(layers, tr("Raster files or URLs. Each is one scene."))
 
     def destination(self) -> QgsProcessingParameterDefinition:
         folder = QgsProcessingParameterFolderDestination("OUTPUT", tr("Archive"))
@@ -170,7 +171,7 @@ class Search(PolygonAlgorithm):
             shared.advanced(
                 shared.described(
                     raster("UNLIKE", tr("Counterexample")),
-                    tr("A raster that shows no such thing."),
+                    tr("A raster that shows what is not looked for."),
                 )
             ),
             shared.advanced(
@@ -183,14 +184,14 @@ class Search(PolygonAlgorithm):
         if not os.path.isfile(os.path.join(archive, _CARD)):
             raise QgsProcessingException(
                 tr(
-                    "Archive: '{archive}' is none. Choose the folder that Make an archive to search"
-                    " wrote."
+                    "Archive: '{archive}' is no archive. Choose a folder that Make an archive to "
+                    "search wrote."
                 ).format(archive=archive)
             )
         examples = self._read_examples(parameters, context)
         words = self.parameterAsString(parameters, "WORDS", context).strip()
         if not words and "LIKE" not in examples:
-            raise QgsProcessingException(tr("Say what to look for: Words, an Example, or both."))
+            raise QgsProcessingException(tr("Enter what to look for: Words, an Example, or both."))
         for place, example in (("AT", "LIKE"), ("LIKE_AREA", "LIKE"), ("UNLIKE_AT", "UNLIKE")):
             if parameters.get(place) not in (None, "") and example not in examples:
                 raise QgsProcessingException(

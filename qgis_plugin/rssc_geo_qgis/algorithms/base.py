@@ -394,8 +394,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         if parameters.get("EXTENT") not in (None, "") and extent.isEmpty():
             raise QgsProcessingException(
                 tr(
-                    "The extent is empty, as that of a map canvas is that shows nothing yet."
-                    " Choose one again, or leave it out."
+                    "The extent is empty; that of a map canvas is empty until a layer is "
+                    "shown. Choose another one, or leave the field empty."
                 )
             )
         return extent, self.parameterAsDouble(parameters, "RESOLUTION", context)
@@ -505,6 +505,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             else:
                 feedback.pushInfo(
                     tr(
-                        "What was done is kept in {path}: run again with the same output to go on."
+                        "The finished part is kept in {path}. Run again with the same output to "
+                        "continue."
                     ).format(path=path)
                 )

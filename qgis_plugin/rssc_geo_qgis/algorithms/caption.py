@@ -19,9 +19,9 @@ class Caption(PolygonAlgorithm):
     LAYERS = MappingProxyType({"OUTPUT": "captions"})
     OUTPUT_HELP = tr("A GeoPackage.")
     HELP = tr(
-        "Describes each cell of a satellite or aerial picture in a sentence: one"
-        " polygon a cell with its caption.<br><br>The captioner that comes with the"
-        " backend is small and quick. A vision-language model on this computer"
-        " (hf:<i>model</i>) or on a server (openai:<i>url</i>#<i>model</i>) says more"
-        " and takes longer."
+        "Describes each cell of a satellite or aerial picture in a sentence: one "
+        "polygon a cell with its caption.<br><br>The captioner that comes with "
+        "the backend is small and quick. A vision-language model on this "
+        "computer (hf:<i>model</i>) or on a server "
+        "(openai:<i>url</i>#<i>model</i>) writes more and takes longer."
     )

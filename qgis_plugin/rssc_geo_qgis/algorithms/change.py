@@ -44,13 +44,15 @@ class Change(PolygonAlgorithm):
     LAYERS = MappingProxyType({"OUTPUT": "change", "CELLS": "cells"})
     OUTPUT_HELP = tr("A GeoPackage with both layers and their styles.")
     HELP = tr(
-        "Says where the land use changed between pictures of one place, and from what to what."
-        " They need not share grid, CRS or resolution; pictures of one season serve best. Maps that"
-        " Classify scene made may stand for them: they are compared by their classes alone."
-        "<br><br><b>Change</b>: one polygon for each region of one change, in the color of what it"
-        " became; also by what it was, and by how probable the change is.<br><b>Cells</b>: each"
-        " cell that all have, by how probable its change is.<br><br>Of more than two dates each"
-        " cell is told by when it changed most."
+        "Shows where the land use changed between pictures of one place, and "
+        "from which class to which. Grid, CRS and resolution may differ; "
+        "pictures of the same season work best. Maps that Classify scene made "
+        "can be used instead; only their classes are "
+        "compared.<br><br><b>Change</b>: one polygon for each region of one "
+        "change, in the color of the new class; more styles show the old class "
+        "and the probability.<br><b>Cells</b>: each cell with data at all dates, "
+        "by the probability of its change.<br><br>With more than two dates, the "
+        "change of a cell is the one with the highest probability."
     )
 
     def __init__(self) -> None:
@@ -71,14 +73,14 @@ class Change(PolygonAlgorithm):
         )
         return [
             _layer("LATER", tr("Later layer"), tr("The same place at a later date.")),
-            shared.described(more, tr("Of a longer series, the earliest first.")),
+            shared.described(more, tr("Further dates, the earliest first.")),
         ]
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         self.read_input(parameters, context)
         if self._maps and parameters.get("EXTENT") not in (None, ""):
             raise QgsProcessingException(
-                tr("Extent: is for rasters; of maps all is compared. Leave it out.")
+                tr("Extent: for rasters only; maps are compared as a whole. Leave it empty.")
             )
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
@@ -89,8 +91,8 @@ class Change(PolygonAlgorithm):
             raster = next(layer for layer in layers if layer not in maps)
             raise QgsProcessingException(
                 tr(
-                    "'{map}' is a map and '{raster}' is none: choose rasters, or maps that Classify"
-                    " scene made of them."
+                    "'{map}' is a map and '{raster}' is not: choose only rasters, or only "
+                    "maps that Classify scene made."
                 ).format(map=maps[0].name(), raster=raster.name())
             )
         if maps:

@@ -35,10 +35,11 @@ class Explain(RsscAlgorithm):
     # The cell is chosen by one point, in the raster's CRS.
     LEFT_OUT = frozenset({"at_crs", "result", "cells", "where", "aoi", "bounds"})
     HELP = tr(
-        "Shows what in the tile at a point spoke for its class and what against it: a"
-        " heat map over the raster (orange: for, blue: against), and a page with the"
-        " tile, the class, and the words of its caption.<br><br>Use the options of the"
-        " classification that you want explained."
+        "Shows which parts of the tile at a point are evidence for its class and "
+        "which against it: a heat map over the raster (orange: for, blue: "
+        "against), and a page with the tile, the class, and the words of its "
+        "caption.<br><br>Use the options of the classification that you want "
+        "explained."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:

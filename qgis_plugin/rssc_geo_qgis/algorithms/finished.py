@@ -126,11 +126,11 @@ class AssessSample(MapAlgorithm, PolygonAlgorithm):
     LAYERS = MappingProxyType({"OUTPUT": "sample"})
     OUTPUT_HELP = tr("A GeoPackage with the form in which the units are labeled.")
     HELP = tr(
-        "Draws cells of a map, by chance, to be labeled by you: the basis of an honest"
-        " figure of its accuracy.<br><br>Open the form of each unit (Identify, or the"
-        " attribute table in form view) and choose what is there without looking at the"
-        " map; <i>cannot tell</i> is an answer too. Then run <b>Assess a map by a"
-        " labeled sample</b>."
+        "Draws a random sample of the cells of a map for you to label, to "
+        "estimate its accuracy.<br><br>Open the form of each unit (Identify, or "
+        "the attribute table in form view) and choose what is there without "
+        "looking at the map; <i>cannot tell</i> is a valid label too. Then run "
+        "<b>Assess a map by a labeled sample</b>."
     )
 
     def model_title(self, values: Mapping[str, Any]) -> str:
@@ -146,9 +146,10 @@ class AssessAccuracy(MapAlgorithm):
     TAGS = tr("accuracy assessment validation error matrix confusion area adjusted")
     REFERENCE = tr("The sample that was labeled, or other points or polygons with a class.")
     HELP = tr(
-        "Says how right a map is by labels of a sample, and how much of each class"
-        " there is: a page with the accuracies and their errors, the areas adjusted for"
-        " the map's mistakes, and the error matrix; tables beside it."
+        "Estimates the accuracy of a map and the area of each class from the "
+        "labels of a sample: a page with the accuracies and their errors, the "
+        "areas adjusted for the map's errors, and the error matrix; tables "
+        "beside it."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
@@ -173,12 +174,12 @@ class Areas(MapAlgorithm):
     TITLE = tr("Areas of the classes of a map")
     TAGS = tr("area statistics table zones hectares")
     SUFFIXES = MappingProxyType({"OUTPUT": (".csv",)})
-    REFERENCE = tr("A labeled sample of the map: the areas adjusted for its mistakes, too.")
+    REFERENCE = tr("A labeled sample of the map: also areas adjusted for the map's errors.")
     REFERENCE_OPTIONAL = True
     HELP = tr(
-        "Writes how much of each class a map has, as a whole and in zones, to a table"
-        " (CSV) and shows it in the results viewer. A cell that a zone cuts counts in"
-        " part, by its area."
+        "Writes the area of each class of a map, as a whole and in zones, to a "
+        "table (CSV) and shows it in the results viewer. A cell that a zone cuts "
+        "counts in part, by its area."
     )
 
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
@@ -188,7 +189,7 @@ class Areas(MapAlgorithm):
     def parameters(self) -> shared.Parameters:
         zones = QgsProcessingParameterVectorLayer("ZONES", tr("Zones"), _POLYGONS, optional=True)
         return [
-            shared.described(zones, tr("Polygons: the areas of the classes in each too.")),
+            shared.described(zones, tr("Polygons: also the areas of the classes in each.")),
             *super().parameters(),
         ]
 
@@ -213,8 +214,8 @@ class Refine(MapAlgorithm, LandUseAlgorithm):
     LAYERS = MappingProxyType({"OUTPUT": "landuse", "CELLS": "cells"})
     TAGS = tr("legend crosswalk corine anderson generalize smooth majority filter")
     HELP = tr(
-        "Makes another map of a map's cells, without raster or model: told in another"
-        " legend, with fewer classes, smoother, or without small regions."
+        "Makes a new map from the cells of a map, without raster or model: in "
+        "another legend, with fewer classes, smoothed, or without small regions."
     )
 
 

@@ -23,9 +23,8 @@ class Info(RsscAlgorithm):
     GROUP = "landuse"
     TAGS = tr("information bands mask crs resolution tiles plan")
     HELP = tr(
-        "Shows what Classify scene sees in a raster and would do with it: bands, mask,"
-        " CRS, meters a pixel, scaling, tiles, and about how long it would take."
-        " Nothing is classified."
+        "Shows how Classify scene would read a raster: bands, mask, CRS, meters "
+        "a pixel, scaling, tiles, and the estimated time. Nothing is classified."
     )
     SUFFIXES = MappingProxyType({"OUTPUT": shared.HTML})
 

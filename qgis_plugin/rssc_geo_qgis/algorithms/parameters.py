@@ -147,8 +147,8 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         "review": Override(
             title=tr("Cells to review"),
             help=tr(
-                "Also a layer of the so many cells that are most worth labeling: fill in its"
-                " field 'label' and train with it."
+                "Also a layer of this number of cells, those whose labels would help a "
+                "model most: fill in its field 'label' and train with it."
             ),
         ),
         "other": Override(
@@ -156,7 +156,7 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
         ),
         "no_unknown": Override(title=tr("No class 'Unknown'")),
         "adapt_shares": Override(title=tr("Adapt to the shares of the classes")),
-        "smooth": Override(title=tr("Do not let neighbors tell a cell's class")),
+        "smooth": Override(title=tr("No smoothing by neighboring cells")),
         "snap": Override(title=tr("Outlines follow the picture")),
         "areas": Override(title=tr("Table of areas")),
         "zone_field": Override(title=tr("Field of the zones' names")),

@@ -30,9 +30,10 @@ class Train(RsscAlgorithm):
     LEFT_OUT = frozenset({"aoi", "bounds", "cell_size"})
     NEEDS = ("--raster", "--labels", "--field", "--class-words")
     HELP = tr(
-        "Makes a model of your own classes from polygons that you have drawn over the"
-        " raster and labeled.<br><br>Its folder is then the Model of Classify scene."
-        " Draw at least some twenty tiles of each class, in several places."
+        "Makes a model of your own classes from polygons that you have drawn "
+        "over the raster and labeled.<br><br>Its folder is then the Model of "
+        "Classify scene. Label at least about twenty tiles of each class, in "
+        "several places."
     )
 
     def parameters(self) -> shared.Parameters:

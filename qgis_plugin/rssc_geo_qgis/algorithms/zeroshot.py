@@ -25,11 +25,11 @@ class ZeroShot(LandUseAlgorithm):
     # What is like no named class is `other`; familiarity is of the model's own classes.
     LEFT_OUT = frozenset({"no_unknown"})
     HELP = tr(
-        "Makes a land-use map with classes of your own words, without training, such"
-        " as <i>vineyard, olive grove, greenhouse</i>.<br><br>Every tile gets the class"
-        " whose words are most like it, or <i>other</i> where it is more like something"
-        " that was not named. Name what there is, not only what you look for. The"
-        " results are those of Classify scene."
+        "Makes a land-use map with classes of your own words, without training, "
+        "such as <i>vineyard, olive grove, greenhouse</i>.<br><br>Every tile "
+        "gets the class whose words fit it best, or <i>other</i> where something "
+        "that was not named fits better. Name what there is, not only what you "
+        "look for. The results are those of Classify scene."
     )
 
     def parameters(self) -> shared.Parameters:

@@ -250,23 +250,29 @@ def _check_classes(classes: Sequence[str], words: Mapping[str, Sequence[str]] | 
 
 
 def _warnings(patches: Patches, tested: NDArray[np.int64]) -> tuple[str, ...]:
-    """Weaknesses of the labels."""
-    found = []
+    """Weaknesses of the labels, each with the classes that have it."""
+    few, mixed, untested = [], [], []
     for code, name in enumerate(patches.classes):
         own = patches.labels == code
         if own.sum() < _FEW:
-            found.append(f"class {name!r} has {own.sum()} patch(es); label at least {_FEW}")
+            few.append(f"{name!r} {own.sum()}")
         if patches.mixed[own].mean() > 0.5:
-            found.append(
-                f"class {name!r}: {patches.mixed[own].sum()} of {own.sum()} patches show mostly"
-                " something else, since the polygons are smaller than a tile; draw larger ones or"
-                " use smaller tiles (--tile-size)"
-            )
+            mixed.append(f"{name!r} {patches.mixed[own].sum()} of {own.sum()}")
         if not own[tested].any():
-            found.append(
-                f"class {name!r} is labeled in one place only, so that it could not be measured;"
-                " label it elsewhere too"
-            )
+            untested.append(repr(name))
+    found = []
+    if few:
+        found.append(f"classes with fewer than {_FEW} patches, label more: {', '.join(few)}")
+    if mixed:
+        found.append(
+            "patches that show mostly something else, since the polygons are smaller than a tile"
+            f" (draw larger ones or use smaller tiles, --tile-size): {', '.join(mixed)}"
+        )
+    if untested:
+        found.append(
+            "classes that could not be tested, since all of their patches are neighbors (label"
+            f" them elsewhere too): {', '.join(untested)}"
+        )
     return tuple(found)
 
 

@@ -495,9 +495,9 @@ def test_weak_labels_are_named(tmp_path: Path, bundle: Path) -> None:
     options = TrainOnPolygonsOptions(model=str(bundle), tile_size="200m", device="cpu")
     result = train_on_polygons([(tmp_path / "scene.tif", labels)], tmp_path / "mine", options)
     told = " | ".join(result.warnings)
-    assert "class 'spot' has 1 patch(es); label at least 5" in told
-    assert "class 'spot': 1 of 1 patches show mostly something else" in told
-    assert "class 'spot' is labeled in one place only" in told
+    assert "classes with fewer than 5 patches, label more: 'spot' 1" in told
+    assert "patches that show mostly something else" in told
+    assert "all of their patches are neighbors (label them elsewhere too): 'spot'" in told
     one = write_labels(tmp_path / "one.gpkg", rows[:2])
     with pytest.raises(InputError, match="only the class 'wide' is labeled"):
         train_on_polygons([(tmp_path / "scene.tif", one)], tmp_path / "other", options)
