@@ -61,7 +61,7 @@ def test_cancel_of_a_named_output_keeps_what_was_done(large, tmp_path, feedback,
 
 
 def test_a_cancelled_run_goes_on(write_raster, tmp_path, feedback):
-    raster = write_raster(tmp_path / "scene.tif", columns=800, rows=800)
+    raster = write_raster(tmp_path / "scene.tif", columns=600, rows=600)
     run = {"INPUT": str(raster), **TILES, "OUTPUT": str(tmp_path / "map.gpkg")}
     Canceller(feedback, lambda: any(percent > 5 for percent in feedback.percents)).start()
     classify(feedback, **run)
@@ -179,12 +179,13 @@ def test_a_raster_that_was_deleted(scene, tmp_path):
     assert not (tmp_path / "a.gpkg.part").exists()
 
 
-def test_a_raster_that_is_deleted_during_the_run(large, tmp_path, feedback):
+def test_a_raster_that_is_deleted_during_the_run(scene, tmp_path, feedback):
+    """Told at the end: what is open can be read on."""
     Canceller(
-        feedback, lambda: any(percent > 2 for percent in feedback.percents), act=large.unlink
+        feedback, lambda: any(percent > 2 for percent in feedback.percents), act=scene.unlink
     ).start()
-    with pytest.raises(QgsProcessingException, match=r"large\.tif changed while it was being read"):
-        classify(feedback, INPUT=str(large), **TILES, OUTPUT=str(tmp_path / "a.gpkg"))
+    with pytest.raises(QgsProcessingException, match=r"scene\.tif changed while it was being read"):
+        classify(feedback, INPUT=str(scene), **TILES, OUTPUT=str(tmp_path / "a.gpkg"))
     assert list(tmp_path.iterdir()) == []
 
 
