@@ -24,7 +24,7 @@ from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_lay
 from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
 from rssc_geo.output.placement import GeoGrid, Placement
 from rssc_geo.output.snapping import Pixels, snap_cells, snap_record
-from rssc_geo.output.steps import take_steps
+from rssc_geo.output.steps import step_warnings, take_steps
 from rssc_geo.output.target import OutputTarget
 from rssc_geo.output.unknown import NAME_ALL, UnknownRule
 
@@ -66,12 +66,14 @@ class LandUseSummary:
     cells, regions : how many features the layers hold
     classes : totals of every class of the model, in its order
     shown : the landuse layer's classes, cell by cell, of a map that is snapped finer
+    warnings : of the steps over the set of cells
     """
 
     paths: tuple[Path, ...]
     cells: int
     regions: int
     classes: tuple[ClassTotal, ...]
+    warnings: tuple[str, ...]
     shown: ShownClasses = field(repr=False, compare=False)
 
     @property
@@ -246,7 +248,7 @@ class LandUseWriter(Closing):
                 table = self._embedding_layer(embedded)
                 write_geoparquet(table, staging.place(target.embeddings), provenance)
             self._part.announce({path: staging.place(path) for path in target.results})
-        return _summary(target, result, self._classes)
+        return _summary(target, result, self._classes, tuple(step_warnings(steps)))
 
     def embeddings(self, embedded: EmbeddingSource) -> EmbeddingLayer:
         """The rows of the cells with their embeddings, once all cells were appended.
@@ -372,7 +374,9 @@ class LandUseWriter(Closing):
         return areas
 
 
-def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) -> LandUseSummary:
+def _summary(
+    target: OutputTarget, result: _Map, classes: Sequence[SceneClass], warnings: tuple[str, ...]
+) -> LandUseSummary:
     values, count = result.values, len(classes)
     there = ~np.isnan(values.area_m2)
     class_ids = result.regions.class_ids[there]
@@ -393,5 +397,10 @@ def _summary(target: OutputTarget, result: _Map, classes: Sequence[SceneClass]) 
         for i, c in enumerate(classes)
     )
     return LandUseSummary(
-        tuple(reversed(target.results)), int(cells.sum()), len(class_ids), totals, result.shown
+        tuple(reversed(target.results)),
+        int(cells.sum()),
+        len(class_ids),
+        totals,
+        warnings,
+        result.shown,
     )

@@ -48,6 +48,36 @@ def take_steps(
     return part.steps
 
 
+def step_warnings(steps: Mapping[str, object]) -> list[str]:
+    """What the record of the steps warns of, in their order."""
+    found = []
+    for name, record in steps.items():
+        if not isinstance(record, Mapping):
+            continue
+        if name == "judge_raster" and record["done"]:
+            reason = (
+                "the raster has no colors, and the model has learned color photographs"
+                if record["gray"]
+                else f"{record['unfamiliar']:.0%} of the raster is unlike any photograph that the"
+                " model has learned"
+            )
+            found.append(
+                f"{reason}: all cells are Unknown (--no-unknown names them nevertheless, expect"
+                " wrong names)"
+            )
+        if name == "adapt_shares" and not record["done"]:
+            found.append(
+                f"--adapt-shares: {record['cells']} cells are too few to estimate shares of classes"
+                f" ({LEAST_CELLS} are needed): probabilities stay as they are"
+            )
+    return found
+
+
+def _warn(part: PartFile) -> None:
+    """Log what the last step warns of."""
+    log.warning("%s", step_warnings(part.steps)[-1])
+
+
 def _judge_raster(part: PartFile, classes: int, below: float) -> None:
     """Make all cells ``Unknown`` where the raster as a whole is unlike the training pictures.
 
@@ -65,24 +95,14 @@ def _judge_raster(part: PartFile, classes: int, below: float) -> None:
             yield as_unknown(rows, classes=classes)
 
     part.take_step("judge_raster", record, change)
-    log.warning(
-        "%s: all cells are Unknown (--no-unknown names them nevertheless, expect wrong names)",
-        "the raster has no colors, and the model has learned color photographs"
-        if gray
-        else f"{unfamiliar:.0%} of the raster is unlike any photograph that the model has learned",
-    )
+    _warn(part)
 
 
 def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: float) -> None:
     cells = part.count_named()
     if cells < LEAST_CELLS:
-        log.warning(
-            "--adapt-shares: %d cells are too few to estimate shares of classes (%d are needed):"
-            " probabilities stay as they are",
-            cells,
-            LEAST_CELLS,
-        )
         part.take_step("adapt_shares", {"cells": cells, "done": False})
+        _warn(part)
         return
     shares = estimate_shares(part.probabilities, classes=len(classes))
 

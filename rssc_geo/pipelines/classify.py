@@ -150,5 +150,5 @@ def map_scene(
         seconds=time.monotonic() - started,
         device=str(predictor.compute.device),
         dtype=predictor.spec.dtype,
-        warnings=plan.warnings,
+        warnings=(*plan.warnings, *summary.warnings),
     )

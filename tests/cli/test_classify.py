@@ -100,9 +100,10 @@ def test_a_raster_that_is_no_color_photograph_is_unknown(
     if kind == "gray":
         pixels = texture(400, 400).mean(0).astype(np.uint8)[None].repeat(3, 0)
     raster = write_raster(tmp_path / "odd.tif", pixels, photometric="rgb")
-    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg")
+    done = rssc("classify", raster, "-o", tmp_path / "map.gpkg", "--json")
     assert done.code == 0, done.err
     assert "all cells are Unknown" in done.err
+    assert "all cells are Unknown" in json.loads(done.out)["warnings"][-1]
     assert set(gpd.read_file(tmp_path / "map.gpkg", layer="cells")["class"]) == {"Unknown"}
     named = rssc("classify", raster, "-o", tmp_path / "named.gpkg", "--no-unknown")
     assert named.code == 0, named.err
