@@ -71,8 +71,11 @@ def only_in_qt5(source: str) -> Iterator[str]:
 def _unscoped(node: ast.Attribute, parent: ast.AST, qt: set[str]) -> bool:
     """``Qt.AlignLeft``.
 
-    A class of QGIS or Qt, then one name in camel case that is neither called nor itself a scope.
+    A class of QGIS or Qt, then one name in camel case that is neither called, nor itself a scope,
+    nor the type of a function's result.
     """
+    if isinstance(parent, ast.FunctionDef) and parent.returns is node:
+        return False
     is_scope = isinstance(parent, ast.Attribute)
     is_class = isinstance(parent, ast.Call) and parent.func is node
     owned = isinstance(node.value, ast.Name) and node.value.id in qt
