@@ -31,6 +31,7 @@ def installed_before(monkeypatch):
     Path(place.log_path()).unlink()
 
 
+@pytest.mark.cold  # versions are those of the Python beside the program
 def test_what_it_tells(installed_before, backend):
     text = "\n".join(diagnostics.describe())
     for part in (

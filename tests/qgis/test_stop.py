@@ -57,7 +57,7 @@ def test_cancel_of_a_named_output_keeps_what_was_done(large, tmp_path, feedback,
     assert children(str(output)) == []
     assert (tmp_path / "map.gpkg.part").is_file()
     assert not output.exists()
-    assert any("run again with the same output to go on" in line for line in feedback.lines)
+    assert any("Run again with the same output to" in line for line in feedback.lines)
 
 
 def test_a_cancelled_run_goes_on(write_raster, tmp_path, feedback):
@@ -198,7 +198,7 @@ def test_a_raster_that_cannot_be_read_on(large, tmp_path, feedback):
     ).start()
     with pytest.raises(QgsProcessingException, match=r"large\.tif cannot be read at rows"):
         classify(feedback, INPUT=str(large), **TILES, OUTPUT=str(tmp_path / "a.gpkg"))
-    assert any("run again with the same output to go on" in line for line in feedback.lines)
+    assert any("Run again with the same output to" in line for line in feedback.lines)
     assert not (tmp_path / "a.gpkg").exists()
 
 
