@@ -48,9 +48,8 @@ def take_steps(
     return part.steps
 
 
-def step_warnings(steps: Mapping[str, object]) -> list[str]:
+def step_warnings(steps: Mapping[str, object]) -> Iterator[str]:
     """What the record of the steps warns of, in their order."""
-    found = []
     for name, record in steps.items():
         if not isinstance(record, Mapping):
             continue
@@ -61,21 +60,21 @@ def step_warnings(steps: Mapping[str, object]) -> list[str]:
                 else f"{record['unfamiliar']:.0%} of the raster is unlike any photograph that the"
                 " model has learned"
             )
-            found.append(
+            yield (
                 f"{reason}: all cells are Unknown (--no-unknown names them nevertheless, expect"
                 " wrong names)"
             )
         if name == "adapt_shares" and not record["done"]:
-            found.append(
+            yield (
                 f"--adapt-shares: {record['cells']} cells are too few to estimate shares of classes"
                 f" ({LEAST_CELLS} are needed): probabilities stay as they are"
             )
-    return found
 
 
 def _warn(part: PartFile) -> None:
     """Log what the last step warns of."""
-    log.warning("%s", step_warnings(part.steps)[-1])
+    *_, last = step_warnings(part.steps)
+    log.warning("%s", last)
 
 
 def _judge_raster(part: PartFile, classes: int, below: float) -> None:

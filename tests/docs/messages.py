@@ -18,7 +18,8 @@ def messages() -> dict[str, list[str]]:
     """Each message with "…" for what varies, and where in the source it stands.
 
     Errors are the calls of a class below ``RsscGeoError`` with text as their first argument,
-    warnings the calls of ``log.warning``. Those that only pass on a text have none of their own.
+    warnings the calls of ``log.warning`` and what functions named ``…_warnings`` yield. Those that
+    only pass on a text have none of their own.
     """
     trees = {
         path: ast.parse(path.read_text(encoding="utf-8"))
@@ -28,13 +29,22 @@ def messages() -> dict[str, list[str]]:
     errors = _error_classes(trees)
     found: dict[str, list[str]] = {}
     for path, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and node.args and _tells(node.func, errors):
-                for text in _texts(node.args[0]):
-                    if _WORD.search(text):
-                        place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                        found.setdefault(text, []).append(place)
+        for told in _told(tree, errors):
+            for text in _texts(told):
+                if _WORD.search(text):
+                    place = f"{path.relative_to(ROOT)}:{told.lineno}"
+                    found.setdefault(text, []).append(place)
     return found
+
+
+def _told(tree: ast.Module, errors: set[str]) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and _tells(node.func, errors):
+            yield node.args[0]
+        elif isinstance(node, ast.FunctionDef) and node.name.endswith("_warnings"):
+            for each in ast.walk(node):
+                if isinstance(each, ast.Yield) and each.value is not None:
+                    yield each.value
 
 
 def _error_classes(trees: dict[Path, ast.Module]) -> set[str]:
