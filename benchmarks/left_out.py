@@ -36,7 +36,7 @@ from common import DATA_SETS
 from scipy.special import softmax
 
 from rssc_geo.models import load_bundle
-from rssc_geo.raster import Radiometry, haze_of
+from rssc_geo.raster import without_haze
 from rssc_geo.training import (
     EncoderRecipe,
     Legend,
@@ -102,16 +102,6 @@ def rows_of(data: SceneImages, sets: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(np.isin(np.array(data.legend.sets)[data.labels], sets))
 
 
-def without_haze(data: SceneImages) -> SceneImages:
-    """The pictures of a set as ``--stretch dos`` reads a scene."""
-    haze = haze_of(data.pixels[:, ::8, ::8].reshape(-1, 3))
-    if not any(haze):
-        return data
-    return dataclasses.replace(
-        data, pixels=Radiometry(haze, (255.0,) * 3, "dos").apply(data.pixels)
-    )
-
-
 def schedule(pictures: int, count: int) -> tuple[tuple[int, int], ...]:
     """Whole passes over ``count`` pictures that come nearest to ``pictures``."""
     return ((max(1, round(pictures / (count // BATCH * BATCH))), SIZE),)
@@ -174,7 +164,8 @@ def run(
     held = part.take(split["val"])
     test = data.take(rows_of(data, [left_out]))
     if options.stretch is not None:
-        test = without_haze(test)
+        scaling = without_haze(test.pixels[:, ::8, ::8].reshape(-1, 3))
+        test = dataclasses.replace(test, pixels=scaling.apply(test.pixels))
     if not kept.is_file():
         start = TrainingRecipe(
             model=str(options.start), weights=None if "aid150" in sets else options.weights

@@ -71,10 +71,10 @@ def step_warnings(steps: Mapping[str, object]) -> Iterator[str]:
             )
 
 
-def _warn(part: PartFile) -> None:
-    """Log what the last step warns of."""
-    *_, last = step_warnings(part.steps)
-    log.warning("%s", last)
+def _warn(name: str, record: Mapping[str, object]) -> None:
+    """Log what a step warns of."""
+    for text in step_warnings({name: record}):
+        log.warning("%s", text)
 
 
 def _judge_raster(part: PartFile, classes: int, below: float) -> None:
@@ -94,14 +94,15 @@ def _judge_raster(part: PartFile, classes: int, below: float) -> None:
             yield as_unknown(rows, classes=classes)
 
     part.take_step("judge_raster", record, change)
-    _warn(part)
+    _warn("judge_raster", record)
 
 
 def _adapt_shares(part: PartFile, classes: Sequence[SceneClass], unknown_below: float) -> None:
     cells = part.count_named()
     if cells < LEAST_CELLS:
-        part.take_step("adapt_shares", {"cells": cells, "done": False})
-        _warn(part)
+        record: dict[str, object] = {"cells": cells, "done": False}
+        part.take_step("adapt_shares", record)
+        _warn("adapt_shares", record)
         return
     shares = estimate_shares(part.probabilities, classes=len(classes))
 

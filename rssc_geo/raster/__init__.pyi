@@ -15,9 +15,9 @@ from .opening import is_remote as is_remote
 from .radiometry import Radiometry as Radiometry
 from .radiometry import VeiledRadiometry as VeiledRadiometry
 from .radiometry import fit_radiometry as fit_radiometry
-from .radiometry import haze_of as haze_of
 from .radiometry import picture_warnings as picture_warnings
 from .radiometry import sample_pixels as sample_pixels
+from .radiometry import without_haze as without_haze
 from .reader import TileData as TileData
 from .reader import TileReader as TileReader
 from .scene import Scene as Scene

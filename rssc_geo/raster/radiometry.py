@@ -140,6 +140,9 @@ class VeiledRadiometry(Radiometry):
         return scaled
 
 
+_UNCHANGED = Radiometry((0.0,) * 3, (255.0,) * 3, "none")
+
+
 def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Scale a band in double precision to uint8, rounded to the nearest."""
     if high == low:
@@ -167,7 +170,7 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
     stretch : ``"2%,98%"`` percentiles (the default for anything but uint8) or ``"0,3000"`` values,
         for all bands or as three pairs ``"0,3000;0,3000;0,2500"``; ``"minmax"`` of the sample;
         ``"none"`` for values that are 0–255 already; ``"dos"`` subtracts the haze of uint8
-        (dark-object subtraction, see ``haze_of``) and is the default for other types
+        (dark-object subtraction, see ``_haze``) and is the default for other types
 
     Raises ``UsageError`` for other text, a range that is empty, or ``"none"`` for values beyond
     0–255.
@@ -175,7 +178,7 @@ def fit_radiometry(scene: Scene, *, stretch: str | None = None) -> Radiometry:
     text = (stretch or "").strip().lower()
     if text == _HAZE:
         if scene.dtype == "uint8" and scene.bits is None:
-            return _clear(scene)
+            return without_haze(sample_pixels(scene))
         text = ""
     if not text and scene.bits is not None:
         most = float(2**scene.bits - 1)
@@ -329,15 +332,16 @@ def sample_windows(scene: Scene, reader: PixelReader) -> Iterator[Window]:
             return
 
 
-def _clear(scene: Scene) -> Radiometry:
-    """The scaling that subtracts haze; pixels pass unchanged where there is none."""
-    haze = haze_of(sample_pixels(scene))
-    if not any(haze):
-        return _unchanged(scene)
-    return Radiometry(haze, (255.0,) * 3, "dark-object subtraction")
+def without_haze(sample: NDArray[np.uint8]) -> Radiometry:
+    """The scaling that subtracts the haze of a scene or set of pictures, by sampled pixels (n, 3).
+
+    Pixels pass unchanged where there is none.
+    """
+    haze = _haze(sample)
+    return Radiometry(haze, (255.0,) * 3, "dark-object subtraction") if any(haze) else _UNCHANGED
 
 
-def haze_of(sample: NDArray[Any]) -> tuple[float, float, float]:
+def _haze(sample: NDArray[np.uint8]) -> tuple[float, float, float]:
     """The light that the air adds to red, green and blue of pixels (n, 3) uint8.
 
     What the darkest pixels of a band are brighter than those of clear pictures (dark-object
@@ -366,7 +370,7 @@ def _unchanged(scene: Scene) -> Radiometry:
                 f" as {_DEFAULT}"
             )
         return Radiometry((0.0,) * 3, (255.0,) * 3, "values 0,255")
-    return Radiometry((0.0,) * 3, (255.0,) * 3, "none")
+    return _UNCHANGED
 
 
 def _parse(text: str, shown: str) -> list[tuple[float, float, bool]]:
