@@ -201,6 +201,12 @@ def search(
         [path for path in results if path is not None],
         [*(file for file in read if file is not None), *files_read(options)],
     )
+    for path in results:
+        if path is not None and path.resolve().is_relative_to(Path(archive).resolve()):
+            raise UsageError(
+                f"{path} lies in the archive, which keeps its own files there: choose another"
+                " folder"
+            )
     check_installed()
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)

@@ -57,6 +57,13 @@ class ArchiveCard:
     cell_size: str | None = None
     indexed_rows: int = 0
 
+    def __post_init__(self) -> None:
+        texts = (self.model, self.version, self.tile_size or "", self.cell_size or "")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("model, version and sizes are texts")
+        if type(self.width) is not int or type(self.indexed_rows) is not int or self.width < 1:
+            raise TypeError("width and indexed_rows are whole numbers")
+
 
 @dataclass(frozen=True, slots=True)
 class SceneEntry:
@@ -129,21 +136,21 @@ class ArchiveStore:
                 for name, schema in ((_CELLS, _cell_schema(card.width)), (_SCENES, _SCENE_SCHEMA))
             )
         except _ERRORS as error:
-            raise InputError(
-                f"{folder / _DATABASE} cannot be opened ({one_line(error)}): delete it where it is"
-                " damaged, then index again; the maps are kept"
-            ) from error
+            raise _damaged(folder, error) from error
 
     def __len__(self) -> int:
-        return int(self._cells.count_rows())
+        with _Reading(self.folder):
+            return int(self._cells.count_rows())
 
     def count(self, cells: CellFilter) -> int:
         """How many cells may be found."""
-        return int(self._cells.count_rows(cells.sql() or None))
+        with _Reading(self.folder):
+            return int(self._cells.count_rows(cells.sql() or None))
 
     def scenes(self) -> dict[str, dict[str, Any]]:
         """The scenes by their names, each with ``source``, ``mark`` and ``cells``."""
-        rows = self._scenes.to_arrow().to_pylist()
+        with _Reading(self.folder):
+            rows = self._scenes.to_arrow().to_pylist()
         return {row.pop("scene"): row for row in rows}
 
     def put(self, entries: Sequence[SceneEntry]) -> int:
@@ -161,6 +168,9 @@ class ArchiveStore:
         self.forget([entry.scene for entry in entries])
         counts = dict.fromkeys((entry.scene for entry in entries), 0)
         schema = self._cells.schema
+
+        for entry in entries:
+            _check_table(entry, schema)
 
         def batches() -> Iterator[pa.RecordBatch]:
             for entry in entries:
@@ -223,16 +233,18 @@ class ArchiveStore:
         ``exact``: compare all cells, however many they are.
         """
         where = cells.sql()
-        query: Any = self._cells.search(vector, vector_column_name=EMBEDDING)
-        query = query.distance_type("dot")
-        if where:
-            query = query.where(where, prefilter=True)
-        if exact or self.count(cells) < APPROXIMATE_FROM:
-            query = query.bypass_vector_index()
-        else:
-            query = query.minimum_nprobes(_PROBES).maximum_nprobes(0)
-        names = [name for name in self._cells.schema.names if name != EMBEDDING]
-        found = query.select([*names, _DISTANCE]).limit(count).to_arrow()
+        count = min(count, len(self))
+        with _Reading(self.folder):
+            query: Any = self._cells.search(vector, vector_column_name=EMBEDDING)
+            query = query.distance_type("dot")
+            if where:
+                query = query.where(where, prefilter=True)
+            if exact or self.count(cells) < APPROXIMATE_FROM:
+                query = query.bypass_vector_index()
+            else:
+                query = query.minimum_nprobes(_PROBES).maximum_nprobes(0)
+            names = [name for name in self._cells.schema.names if name != EMBEDDING]
+            found = query.select([*names, _DISTANCE]).limit(count).to_arrow()
         scores = 1.0 - found[_DISTANCE].to_numpy().astype(np.float64)  # Lance's distance is 1 - dot
         return found.drop_columns([_DISTANCE]).append_column("score", pa.array(scores))
 
@@ -315,7 +327,40 @@ def _read_table(entry: SceneEntry, schema: pa.Schema) -> Iterator[pa.RecordBatch
             for batch in file.iter_batches(_CHUNK):
                 yield _with_box(batch, entry.scene, schema)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{entry.table} cannot be read ({one_line(error)})") from error
+        raise _unreadable(entry, error) from error
+
+
+def _check_table(entry: SceneEntry, schema: pa.Schema) -> None:
+    """Refuse with ``InputError`` a table that is none, or of others.
+
+    Before the database takes it, which turns errors of its input into its own.
+    """
+    try:
+        own = pq.read_schema(entry.table)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(entry, error) from error
+    made_here = {*_BOX, "scene"}
+    wrong = [
+        field.name
+        for field in schema
+        if field.name not in made_here
+        and (field.name not in own.names or own.field(field.name).type != field.type)
+    ]
+    if wrong:
+        raise _unreadable(entry, f"it has no column {wrong[0]!r} of ours")
+
+
+def _unreadable(entry: SceneEntry, reason: Exception | str) -> InputError:
+    return InputError(
+        f"{entry.table} cannot be read ({one_line(reason)}): delete it, then index again"
+    )
+
+
+def _damaged(folder: Path, error: BaseException) -> InputError:
+    return InputError(
+        f"{folder / _DATABASE} cannot be opened ({one_line(error)}): delete it where it is"
+        " damaged, then index again; the maps are kept"
+    )
 
 
 def _with_box(batch: pa.RecordBatch, scene: str, schema: pa.Schema) -> pa.RecordBatch:
@@ -332,6 +377,20 @@ def _with_box(batch: pa.RecordBatch, scene: str, schema: pa.Schema) -> pa.Record
 def _texts(values: Iterable[str]) -> str:
     """Texts as SQL literals with commas between them."""
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+class _Reading:
+    """Turns the database's errors into ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _ERRORS):
+            raise _damaged(self._folder, error) from error
 
 
 class _Writing:

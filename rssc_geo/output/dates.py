@@ -23,4 +23,5 @@ def parse_date(text: str, option: str) -> datetime:
 
 def date_text(moment: datetime) -> str:
     """A time in UTC, as in STAC and RFC 3339."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime, which on some systems writes years before 1000 with fewer digits.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"

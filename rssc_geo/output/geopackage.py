@@ -26,6 +26,8 @@ _OWN_LAYERS = frozenset(
     {"landuse", "change", "cells", "captions", "hits", "review", "sample", "layer_styles"}
 )
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
+_OBJECTS = ("model", "options", "steps", "input_marks")
+"""Parts of a provenance that have parts themselves."""
 _QGIS_URI = "http://mrcc.com/qgis.dtd"
 
 # The columns that QGIS writes itself.
@@ -159,7 +161,10 @@ def provenance_document(*parts: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """The provenance of a GeoPackage; empty where it has none, or the file is no GeoPackage."""
+    """The provenance of a GeoPackage; empty where it has none, or the file is no GeoPackage.
+
+    Parts that others have written in another form than ours are left out.
+    """
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return {}
     try:
@@ -170,7 +175,13 @@ def read_provenance(path: Path) -> dict[str, Any]:
         document = json.loads(found[0]) if found else {}
     except (sqlite3.Error, ValueError, TypeError, RecursionError):
         return {}
-    return document if isinstance(document, dict) else {}
+    if not isinstance(document, dict):
+        return {}
+    return {
+        name: value
+        for name, value in document.items()
+        if name not in _OBJECTS or isinstance(value, dict)
+    }
 
 
 def read_looks(path: Path) -> dict[str, tuple[str, str]]:

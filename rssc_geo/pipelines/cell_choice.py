@@ -18,7 +18,7 @@ from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.inference import Plan
 from rssc_geo.models import UNKNOWN_CLASS, ModelCard
-from rssc_geo.options import TilingOptions, given_of
+from rssc_geo.options import TilingOptions, given_of, options_of
 from rssc_geo.output import format_of, read_provenance
 from rssc_geo.raster import Scene, footprint
 
@@ -124,14 +124,19 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
     made = read_provenance(result)
     model = made.get("model", {})
     names = [c.name for c in card.classes]
-    if model and (dict(model["sha256"]) != dict(card.sha256) or list(model["classes"]) != names):
+    classes = model.get("classes")
+    told = list(classes) if isinstance(classes, dict | list) else []
+    if model and (model.get("sha256") != dict(card.sha256) or told != names):
         raise UsageError(
-            f"{result} was made with the model {model['name']} {model['version']}, not {card.name}"
-            f" {card.version}: give that one with --model"
+            f"{result} was made with the model {model.get('name')} {model.get('version')}, not"
+            f" {card.name} {card.version}: give that one with --model"
         )
-    recorded = {k: v for k, v in made.get("options", {}).items() if k in _READING}
-    if recorded.get("bands") is not None:
-        recorded["bands"] = tuple(recorded["bands"])
+    known = {option.name: option for option in options_of(TilingOptions)}
+    recorded = {
+        name: known[name].from_plain(value)
+        for name, value in made.get("options", {}).items()
+        if name in _READING and value is not None
+    }
     return TilingOptions(**{**recorded, **given_of(options, TilingOptions)})
 
 
@@ -142,12 +147,12 @@ def check_raster_of_map(result: Path, scene: Scene) -> None:
     overviews, do not count.
     """
     made = read_provenance(result)
-    marks: dict[str, str] = made.get("input_marks", {})
-    lacking = set(marks.values()) - set(scene.content_marks().values())
+    marks = scene.content_marks().values()
+    lacking = any(mark not in marks for mark in made.get("input_marks", {}).values())
     if lacking:
         raise InputError(
-            f"{scene.source} is not the raster that {result} was made of, {made['input']}, or has"
-            " changed since: give that one"
+            f"{scene.source} is not the raster that {result} was made of, {made.get('input')}, or"
+            " has changed since: give that one"
         )
 
 

@@ -16,7 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rssc_geo.captioning import check_captioner
-from rssc_geo.errors import NothingToClassifyError, UsageError
+from rssc_geo.errors import InputError, NothingToClassifyError, UsageError, one_line
 from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.geometry import TileGrid, Window, cell_polygons
 from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
@@ -128,7 +128,9 @@ def explain(
     made = {} if options.result is None else read_provenance(Path(options.result))
     shares = None
     if not given_of(options, ClassChoiceOptions):  # as for the map, which is of the same model
-        options = replace(options, only_classes=tuple(made.get("class_choice") or ()))
+        allowed = made.get("class_choice") or ()
+        names = tuple(map(str, allowed)) if isinstance(allowed, list) else ()
+        options = replace(options, only_classes=names)
         shares = _shares_of_map(made, card)
     choice = _choice_of(card, options)
     check_not_input([Path(output)], [*plan.inputs(), *_given(options.result), *files_read(options)])
@@ -184,10 +186,16 @@ def _plan_cells(
 def _shares_of_map(made: Mapping[str, Any], card: ModelCard) -> Shares | None:
     """The shares that the cells of a map were adapted to, by its provenance, if they were."""
     record = made.get("steps", {}).get("adapt_shares", {"done": False})
-    if not record["done"]:
-        return None
-    values = [record["shares"].get(known.name, 0.0) for known in card.classes]
-    return Shares(np.array(values, np.float64), record["rounds"])
+    try:
+        if not record["done"]:
+            return None
+        values = [record["shares"].get(known.name, 0.0) for known in card.classes]
+        return Shares(np.array(values, np.float64), int(record["rounds"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the map is damaged, or was edited: its provenance ({one_line(error)}): make the map"
+            " again"
+        ) from error
 
 
 def _predictor_options(options: ExplainOptions) -> PredictorOptions:

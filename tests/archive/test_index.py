@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import rssc_geo
@@ -292,6 +295,33 @@ def test_a_damaged_database_is_made_anew_from_the_maps(tmp_path: Path) -> None:
     shutil.rmtree(archive / "cells.lancedb")
     again = rssc_geo.index([source], archive, OPTIONS)
     assert (again.added, again.batch.tiles) == (1, 0)
+    assert held(archive) == {"s": 12}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"width": "192"}, {"model": 5}, {"version": []}, {"indexed_rows": "x"}, {"tile_size": 5}],
+)
+def test_a_description_of_other_types_is_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
+    card = {"format": 1, "model": "compact", "version": "1", "width": 192, **values}
+    (tmp_path / "archive.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"archive\.json cannot be read"):
+        open_store(tmp_path)
+
+
+def test_damaged_cells_and_tables_of_others_are_one_line(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    for data in (archive / "cells.lancedb").rglob("data/*.lance"):
+        data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(InputError, match="cannot be opened"):
+        rssc_geo.search(archive, "a river")
+    shutil.rmtree(archive / "cells.lancedb")
+    pq.write_table(pa.table({"a": [1]}), archive / "scenes" / "s.parquet")
+    with pytest.raises(InputError, match=r"s\.parquet cannot be read .*: delete it"):
+        rssc_geo.index([source], archive, OPTIONS)
+    (archive / "scenes" / "s.parquet").unlink()
+    rssc_geo.index([source], archive, OPTIONS)
     assert held(archive) == {"s": 12}
 
 

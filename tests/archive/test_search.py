@@ -333,3 +333,20 @@ def write_table(path: Path, vectors: np.ndarray) -> Path:
     table = pa.table([arrays[name] for name in schema.names], schema=schema)
     pq.write_table(table, path)
     return path
+
+
+def test_odd_but_valid_limits(archive: Path, model: Predictor) -> None:
+    for since, hits in (("0001-01-01", 1), ("2023-01-01", 10**30)):
+        found = rssc_geo.search(
+            archive, WORDS, options=SearchOptions(since=since, hits=hits), model=model
+        )
+        assert {hit.scene for hit in found.hits} == {"first"}
+
+
+def test_files_of_the_archive_are_never_replaced(archive: Path, model: Predictor) -> None:
+    options = SearchOptions(overwrite=True)
+    before = (archive / "scenes" / "first.gpkg").read_bytes()
+    for output in (archive / "scenes" / "first.gpkg", archive / "new.gpkg"):
+        with pytest.raises(UsageError, match="lies in the archive"):
+            rssc_geo.search(archive, WORDS, output, options, model=model)
+    assert (archive / "scenes" / "first.gpkg").read_bytes() == before
