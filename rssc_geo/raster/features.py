@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ _MOST_CROSSINGS = 200_000
 
 _SAMPLED_EDGES = 200
 
+_LOOK_BYTES = 4096
+"""GDAL looks for the mark of a view in the first 1024 bytes."""
+
 LAYER = "|layername="
 """How QGIS writes a layer of a file."""
 
@@ -57,6 +61,18 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
     check_count(len(frame), path)
     places = repaired(np.asarray(frame.geometry, object), path)
     return frame.set_geometry(places, crs=frame.crs)
+
+
+def check_no_view(path: str) -> None:
+    """Refuse a view of other files (OGR VRT), whose columns and places it would show."""
+    head = path.encode("utf-8", "replace")
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+        head = file.read(_LOOK_BYTES)
+    if b"<OGRVRTDataSource" in head:
+        raise InputError(
+            f"{path} is a view of other files (OGR VRT), which are not read through it: save what"
+            " it shows as a GeoPackage"
+        )
 
 
 def check_count(features: int, path: str) -> None:
@@ -141,6 +157,7 @@ def _check_crossings(polygon: BaseGeometry, path: str) -> None:
 
 def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
     file, _, layer = path.partition(LAYER)
+    check_no_view(file)
     try:
         names = [str(name) for name in pyogrio.list_layers(file)[:, 0]]
         if layer and layer not in names:

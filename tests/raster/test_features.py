@@ -126,3 +126,18 @@ def test_files_that_never_end_are_refused_soon(tmp_path, monkeypatch) -> None:
     with pytest.raises(InputError, match="never ends"):
         read_features(f"{path}|layername=endless", "class")
     assert time.process_time() - started < 30
+
+
+def test_a_view_shows_nothing_of_other_files(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("password,x,y\nhunter2,1,2\n")
+    view = (
+        '<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource relativeToVRT="1">secret.csv'
+        "</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    for name in ("zones.vrt", "zones.geojson"):
+        path = tmp_path / name
+        path.write_text(view)
+        for look in (str(path), view):
+            with pytest.raises(InputError, match="is a view of other files") as caught:
+                read_features(look, "class")
+            assert "password" not in str(caught.value)
