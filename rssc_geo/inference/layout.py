@@ -44,6 +44,7 @@ def block_grid(
         cell_pixels=cell,
         side=max(1, _BLOCK_TOKENS * stride // step) * (step // cell),
         halo=-(-outside * stride // step) * (step // cell),
+        window=fraction,
     )
 
 

@@ -73,7 +73,7 @@ class TileReader(Closing):
 
     Parameters
     ----------
-    grid : tiles, or blocks that are read with their halo, invalid where no raster is
+    grid : tiles, or blocks that are read with their halo
     radiometry : the scene's scaling to 8 bit
     out_size : (rows, columns) of the pixels delivered for a tile, averaged from overviews where
         there are some and the raster is finer; blocks have their own
@@ -342,10 +342,9 @@ class _BlockLoader:
     def _along(self, axis: int, cells: range) -> tuple[slice, Taps]:
         """The part of the canvas with cells on the raster, and the taps of their pixels."""
         out, scale, length = self._grid.cell_pixels, self._scales[axis], self._lengths[axis]
-        start = max(0, cells.start * out)
+        start = cells.start * out
         stop = min(cells.stop * out, self._grid.pixels_shape[axis])
-        origin = cells.start * out
-        return slice(start - origin, stop - origin), taps(start, stop, scale=scale, length=length)
+        return slice(stop - start), taps(start, stop, scale=scale, length=length)
 
     def _window(self, along: Sequence[Taps]) -> tuple[Window, tuple[int, int], tuple[int, int]]:
         """The window that taps read, its reduced (rows, columns), and their origin."""
