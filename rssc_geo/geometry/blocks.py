@@ -2,7 +2,7 @@
 
 A fine map has cells smaller than tiles. The image encoder runs over *blocks*: fixed, aligned
 rectangles of whole cells, each with a halo of cells around it, so wide that results inside do not
-depend on where the block ends; at the raster's edge it ends with the raster. A cell's class is read from a *window*, as large as a tile, of whole
+depend on where the block ends. A cell's class is read from a *window*, as large as a tile, of whole
 feature tokens: the one centered on the cell; where two are equally near, the mean of both; at the
 raster's edge the nearest one inside.
 """
@@ -35,10 +35,11 @@ class BlockGrid:
     cell_size : (rows, cols) of a cell, in pixels
     cell_pixels : pixels a side that a network sees of a cell
     side : cells a side of a block; those at the far edges are clipped
-    halo : cells around a block that are read with it, as far as the raster has them
+    halo : cells around a block that are read with it
+    margin : most cells of the halo that lie beyond the raster, without data
     window : cells a side of a window; so many are read even where the raster has fewer
 
-    Raises ``ValueError`` when a size is below 1, or the halo below 0.
+    Raises ``ValueError`` when a size is below 1, or the halo or margin below 0.
     """
 
     shape: tuple[int, int]
@@ -46,13 +47,12 @@ class BlockGrid:
     cell_pixels: int
     side: int
     halo: int
+    margin: int = 0
     window: int = 1
 
     def __post_init__(self) -> None:
-        if (
-            min(*self.shape, *self.cell_size, self.cell_pixels, self.side, self.window) < 1
-            or self.halo < 0
-        ):
+        sizes = (*self.shape, *self.cell_size, self.cell_pixels, self.side, self.window)
+        if min(sizes) < 1 or min(self.halo, self.margin) < 0:
             raise ValueError(f"no blocks: {self}")
 
     @property
@@ -130,12 +130,12 @@ class BlockGrid:
     def reach(self, block: Tile) -> tuple[range, range]:
         """Rows and columns of cells of a block with its halo.
 
-        On the raster, but where it has fewer cells than a window.
+        Beyond the raster no more than the margin, but where it has fewer cells than a window.
         """
         rows, cols = (
             range(
-                max(cells.start - self.halo, 0),
-                min(cells.stop + self.halo, max(count, self.window)),
+                max(cells.start - self.halo, -self.margin),
+                min(cells.stop + self.halo, max(count, self.window) + self.margin),
             )
             for cells, count in zip(self.cells_of_tile(block), self.cells_shape, strict=True)
         )

@@ -265,7 +265,7 @@ def pool_windows(
         rows, cols = (torch.from_numpy(weights).to(look) for weights in windows)
         # A feature map whose channels lie together in memory is not copied.
         tokens = look.permute(1, 2, 0)  # (·, h, w) → (h, w, ·)
-        found = (rows @ tokens.flatten(1)).unflatten(1, tokens.shape[1:])  # (R, w, ·)
+        found = (rows @ tokens.flatten(1)).view(-1, *tokens.shape[1:])  # (R, w, ·)
         parts.append(cols @ found)  # (R, M, ·)
     return torch.cat(parts, dim=2)  # (R, M, I)
 

@@ -342,9 +342,10 @@ class _BlockLoader:
     def _along(self, axis: int, cells: range) -> tuple[slice, Taps]:
         """The part of the canvas with cells on the raster, and the taps of their pixels."""
         out, scale, length = self._grid.cell_pixels, self._scales[axis], self._lengths[axis]
-        start = cells.start * out
+        start = max(0, cells.start * out)
         stop = min(cells.stop * out, self._grid.pixels_shape[axis])
-        return slice(stop - start), taps(start, stop, scale=scale, length=length)
+        origin = cells.start * out
+        return slice(start - origin, stop - origin), taps(start, stop, scale=scale, length=length)
 
     def _window(self, along: Sequence[Taps]) -> tuple[Window, tuple[int, int], tuple[int, int]]:
         """The window that taps read, its reduced (rows, columns), and their origin."""

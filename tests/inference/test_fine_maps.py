@@ -132,13 +132,14 @@ def test_windows_equal_those_cut_out_with_their_context(
         cell_pixels=plan.blocks.cell_pixels,
         side=100,
         halo=-(-8 * STRIDE // side),
+        margin=plan.blocks.margin,
     )
     with _reader(plan, whole) as reader:
         (data,) = reader
     with torch.inference_mode():
         images = predictor.model.preprocess(data.pixels[None], data.mask[None])
         looks = predictor.model.encode_block(images)
-        count = whole.cells_shape
+        count, margin = whole.cells_shape, whole.margin * side
         layout = BlockLayout.of(fine_model.card, whole, data.tile)
         pooled = pool_windows((looks[0][0], looks[1][0]), scene=layout.scene, ground=layout.ground)
         for place in ((count[0] // 2, count[1] // 2), (0, 0), (count[0] - 1, 3)):
@@ -153,15 +154,16 @@ def test_windows_equal_those_cut_out_with_their_context(
                 used = [np.flatnonzero(w) * FINE // stride for w in weights]
                 # Cut out the tokens' pixels with all that they see, no more.
                 reach = -(-(FIELD - STRIDE) // 2 // STRIDE) * STRIDE
-                starts = [max(0, (u[0] * stride - reach) // STRIDE * STRIDE) for u in used]
-                ends = [(u[-1] + 1) * stride + reach for u in used]
+                starts = [(u[0] * stride + margin - reach) // STRIDE * STRIDE for u in used]
+                ends = [(u[-1] + 1) * stride + margin + reach for u in used]
                 cut = images[:, :, starts[0] : ends[0], starts[1] : ends[1]]
                 seen = predictor.model.encode_block(cut)[stride != STRIDE]
-                first = [start // stride for start in starts]
+                first = [(start - margin) // stride for start in starts]
                 tokens = [u - f for u, f in zip(used, first, strict=True)]
                 inner = seen[0][:, tokens[0]][:, :, tokens[1]]
+                block = [u + margin // stride for u in used]
                 torch.testing.assert_close(
-                    inner, look[0][:, used[0]][:, :, used[1]], atol=1e-4, rtol=1e-4
+                    inner, look[0][:, block[0]][:, :, block[1]], atol=1e-4, rtol=1e-4
                 )
                 found.append(torch.einsum(
                     "chw,h,w->c", inner, *(torch.from_numpy(w[w > 0]) for w in weights)
