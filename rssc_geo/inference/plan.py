@@ -38,10 +38,10 @@ from rssc_geo.raster import (
     align_scene,
     bounds_polygon,
     cells_inside,
+    check_picture,
     fit_radiometry,
     harmonize,
     open_scene,
-    picture_warnings,
     read_aoi,
 )
 
@@ -68,6 +68,8 @@ class Plan:
     out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than in
         the training that results mean nothing
     like : the plan of an earlier date of the same area, to which the scene's colors are matched
+    sample : valid pixels (n, 3) of the scene, as ``sample_pixels`` gives them, where the check of
+        the picture has read them
     """
 
     scene: Scene
@@ -80,6 +82,7 @@ class Plan:
     warnings: tuple[str, ...]
     out_of_range: bool = False
     like: Plan | None = None
+    sample: NDArray[np.uint8] | None = None
 
     @functools.cached_property
     def cells(self) -> CellMap:
@@ -104,7 +107,7 @@ class Plan:
 
         Raises ``InputError`` when the raster cannot be read, ``UsageError`` for an odd --stretch.
         """
-        own = fit_radiometry(self.scene, stretch=self.options.stretch)
+        own = fit_radiometry(self.scene, stretch=self.options.stretch, sample=self.sample)
         if self.like is None:
             return own
         return harmonize(self.scene, own, self.like.scene, self.like.radiometry)
@@ -164,9 +167,10 @@ def make_plan(
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
+    picture = check_picture(scene)
     warnings = (
         *scene.warnings,
-        *picture_warnings(scene),
+        *picture.warnings,
         *tiling.warnings,
         *_resolution_warnings(scene, tiling, card),
     )
@@ -186,7 +190,18 @@ def make_plan(
         selected.sum(),
         time.monotonic() - started,
     )
-    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, bool(problem))
+    return Plan(
+        scene,
+        options,
+        tiling,
+        grid,
+        blocks,
+        selected,
+        area,
+        warnings,
+        out_of_range=bool(problem),
+        sample=picture.sample,
+    )
 
 
 def plan_later_date(source: Source, plan: Plan) -> Plan:
@@ -199,8 +214,16 @@ def plan_later_date(source: Source, plan: Plan) -> Plan:
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    warnings = (*scene.warnings, *picture_warnings(scene))
-    return replace(plan, scene=align_scene(scene, plan.scene), warnings=warnings, like=plan)
+    picture = check_picture(scene)
+    aligned = align_scene(scene, plan.scene)
+    return replace(
+        plan,
+        scene=aligned,
+        warnings=(*scene.warnings, *picture.warnings),
+        like=plan,
+        # On another grid it shows another extent.
+        sample=picture.sample if aligned is scene else None,
+    )
 
 
 def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:
