@@ -101,6 +101,11 @@ class Plan:
         """The units of processing: blocks of a fine map, else tiles."""
         return self.grid if self.blocks is None else self.blocks
 
+    @property
+    def units_called(self) -> str:
+        """The word for them in messages."""
+        return "tiles" if self.blocks is None else "blocks"
+
     @functools.cached_property
     def radiometry(self) -> Radiometry:
         """The scene-wide scaling to 8 bit; reads a bounded sample when it is first asked for.
@@ -357,7 +362,8 @@ class PredictorSpec:
 class RunDescription:
     """Description of a run: `info` prints it, provenance keeps it, the report shows it.
 
-    ``options``: those given, defaults left out; ``tiles`` and ``cells``: how many are asked for.
+    ``options``: those given, defaults left out; ``tiles`` or, of a fine map, ``blocks``, and
+    ``cells``: how many are asked for.
     """
 
     input: str
@@ -375,7 +381,8 @@ class RunDescription:
     tile_size_m: tuple[float, float]
     tile_size_by: str
     cell_size_px: tuple[int, int]
-    tiles: int
+    tiles: int | None
+    blocks: int | None
     cells: int
     model: str
     license: str
@@ -383,8 +390,10 @@ class RunDescription:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, the most important first."""
-        return asdict(self)
+        """Plain data, the most important first; ``tiles`` or ``blocks``, not both."""
+        values = asdict(self)
+        del values["tiles" if self.tiles is None else "blocks"]
+        return values
 
 
 def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[str, Any]:
@@ -424,6 +433,7 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
     authority = scene.crs.to_authority()
     west, south, east, north = (round(value, 6) for value in scene.bounds_lonlat())
     rows_m, cols_m = (size * gsd for size, gsd in zip(grid.size, scene.gsd_m, strict=True))
+    units = len(plan.unit_cells.tiles())
     return RunDescription(
         input=scene.source,
         size_px=scene.shape,
@@ -440,7 +450,8 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
         tile_size_m=(round(rows_m, 3), round(cols_m, 3)),
         tile_size_by=plan.tiling.reason,
         cell_size_px=grid.cell_size,
-        tiles=len(plan.unit_cells.tiles()),
+        tiles=units if plan.blocks is None else None,
+        blocks=None if plan.blocks is None else units,
         cells=int(plan.selected.sum()),
         model=f"{card.name} {card.version}",
         license=card.license,
