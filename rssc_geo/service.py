@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssc_geo.errors import RsscGeoError, UsageError, escaped, one_line
+from rssc_geo.errors import RsscGeoError, UsageError, escaped, limit_reached, one_line
 from rssc_geo.options import (
     ClassifyOptions,
     DescribingOptions,
@@ -118,7 +118,11 @@ class Service:
         """Take a line: a request waits for its turn, a cancellation counts at once."""
         try:
             found = json.loads(line)
-        except ValueError as error:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # "\\ud800" is JSON, and no text
+            self._fail(None, UsageError("a text of the request holds half of a character"))
+            return
+        except (ValueError, RecursionError) as error:
             self._fail(None, UsageError(f"no JSON: {one_line(error)}"))
             return
         wanted = found.get("cancel") if isinstance(found, dict) else None
@@ -174,7 +178,9 @@ class Service:
     def _fail(self, known: Id | None, error: Exception) -> None:
         """Answer with an error, in the form of ``--progress json``."""
         name, code = type(error).__name__, 1
-        message = f"internal error, please report it: {name}: {one_line(error)}"
+        message = limit_reached(error) or (
+            f"internal error, please report it: {name}: {one_line(error)}"
+        )
         if isinstance(error, RsscGeoError):
             message, code = escaped(" ".join(str(error).split())), error.exit_code
         answer = {"event": "error", "message": message, "exit_code": code, "type": name}

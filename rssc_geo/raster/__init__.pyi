@@ -12,10 +12,11 @@ from .features import read_features as read_features
 from .features import reprojected as reprojected
 from .mask import PixelReader as PixelReader
 from .opening import is_remote as is_remote
+from .radiometry import PictureCheck as PictureCheck
 from .radiometry import Radiometry as Radiometry
 from .radiometry import VeiledRadiometry as VeiledRadiometry
+from .radiometry import check_picture as check_picture
 from .radiometry import fit_radiometry as fit_radiometry
-from .radiometry import picture_warnings as picture_warnings
 from .radiometry import sample_pixels as sample_pixels
 from .radiometry import without_haze as without_haze
 from .reader import TileData as TileData
