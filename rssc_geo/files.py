@@ -93,11 +93,17 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
         if path.is_dir():
             folder = path.resolve()
             for place in places:
-                if Path(place).resolve().is_relative_to(folder):
+                if _is_inside(place, folder):
                     raise UsageError(
                         f"{place} lies in {path}, which is to hold the result alone: choose another"
                         " folder"
                     )
+
+
+def _is_inside(place: str, folder: Path) -> bool:
+    with suppress(OSError, ValueError):  # a name that no file can have
+        return Path(place).resolve().is_relative_to(folder)
+    return False
 
 
 def local_file(name: str | Path) -> str | None:
@@ -467,12 +473,12 @@ def _file_keys(path: str | Path) -> set[object]:
 
     Its path without links, and its number in the file system, which covers hard links and case.
     """
-    keys: set[object] = {os.path.realpath(path)}
-    try:
+    keys: set[object] = {os.fspath(path)}
+    with suppress(OSError, ValueError):  # no file, or a name that no file can have
+        keys.add(os.path.realpath(path))
         found = os.stat(path)
-    except (OSError, ValueError):
-        return keys
-    return {*keys, (found.st_dev, found.st_ino)}
+        keys.add((found.st_dev, found.st_ino))
+    return keys
 
 
 def _move(made: Path, path: Path) -> None:

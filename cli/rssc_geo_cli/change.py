@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ChangeOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, say, set_up_logging, show_result
 from rssc_geo_cli.options import command
 
 _SHOWN = 12
@@ -44,15 +44,15 @@ def _tell(values: Mapping[str, Any]) -> None:
 
     share = values["changed_m2"] / (values["compared_m2"] or 1.0)
     regions = f"{values['regions']} region{'' if values['regions'] == 1 else 's'}"
-    click.echo(
+    say(
         f"{values['changed_cells']} of {values['cells']} cells changed in {regions},"
         f" {words(values['changed_m2'])} ({share:.1%}), {values['seconds']:.1f} s"
     )
     moved = [row for row in values["transitions"] if row["before"] != row["after"]]
     width = max((len(row["name"]) for row in moved[:_SHOWN]), default=0)
     for row in moved[:_SHOWN]:
-        click.echo(f"  {row['name']:<{width}} {words(row['area_m2']):>12} {row['share']:>6.1%}")
+        say(f"  {row['name']:<{width}} {words(row['area_m2']):>12} {row['share']:>6.1%}")
     if len(moved) > _SHOWN:
-        click.echo(f"  and {len(moved) - _SHOWN} more")
+        say(f"  and {len(moved) - _SHOWN} more")
     for path in values["outputs"]:
         click.echo(path)

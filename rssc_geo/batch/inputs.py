@@ -20,6 +20,7 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
+from rssc_geo.files import check_name
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
 from rssc_geo.pipelines import read_classes
@@ -33,6 +34,8 @@ _INDEX_SUFFIXES = (".gpkg", ".shp", ".fgb", ".geojson")
 _LOCATION = "location"  # the column that gdaltindex writes
 _COLUMNS = ("input", "id", "output")  # of a manifest, beside the options
 _UNSAFE = re.compile(r"[^\w.\-]+")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names that Windows keeps for devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,10 @@ def _make_job(
     own = _changed(own, {key: _fill(templates[key], stem=stem, id=name) for key in templates})
     output = Path(entry.output or _fill(template, stem=stem, id=name))
     words = None if own.classes is None else words_of(own.classes, own.other)
-    return Job(id=name, source=entry.source, output=output, options=own, words=words)
+    job = Job(id=name, source=entry.source, output=output, options=own, words=words)
+    for path in job.results:
+        check_name(path)
+    return job
 
 
 def _class_words(classes: str, other: bool) -> ClassWords:  # noqa: FBT001 -- a key of a cache
@@ -246,6 +252,7 @@ def _fill(template: str, *, stem: str, id: str) -> str:  # noqa: A002 -- the tem
     """
     values = {"stem": stem, "id": id}
     plain = {name: _UNSAFE.sub("_", value).lstrip(".") or "scene" for name, value in values.items()}
+    plain = {name: f"_{text}" if _DEVICE.match(text) else text for name, text in plain.items()}
     try:
         return template.format(**plain)
     except (KeyError, IndexError, ValueError, AttributeError):

@@ -110,7 +110,7 @@ def footprint(transform: Affine, shape: tuple[int, int]) -> BaseGeometry:
 
 def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     """Polygons of the first layer that has some, and the layer's CRS."""
-    if not is_remote(path) and not Path(path).exists():
+    if not is_remote(path) and not os.path.exists(path):
         raise InputError(f"--aoi {path} does not exist")
     try:
         for layer, kind in pyogrio.list_layers(path):

@@ -504,11 +504,12 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
 
 def check_path(path: str) -> None:
     """Refuse with ``InputError`` a path on disk where nothing is."""
-    if is_remote(path) or path.lstrip().startswith("<") or Path(path).is_file():
+    # By ``os.path``: pathlib raises for names that no file can have.
+    if is_remote(path) or path.lstrip().startswith("<") or os.path.isfile(path):
         return
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return  # a Zarr store is one, and others
-    if Path(path).exists():
+    if os.path.exists(path):
         raise InputError(f"{path} is no file that can be read twice (a pipe or device): save it")
     # GDAL's names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
     if not re.match(r"\w{2,}:", path):
