@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -40,7 +39,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import torch
-from common import NORTH_UP, dense_scene, verdict
+from common import NORTH_UP, dense_scene, own_peak_mb, verdict
 from rasterio.features import rasterize
 from scipy.ndimage import distance_transform_edt
 from synthetic_world import World, make_world, score
@@ -322,7 +321,7 @@ def child(cells: int) -> None:
             raster.write(np.tile(GROUND[:, None, None], (1, side, side)))
         mapped(path, Path(folder) / "map.gpkg", model, tile_size="6px", cell_size="1px")
         seconds = time.perf_counter() - last
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)
+    print(own_peak_mb(), seconds)
 
 
 PARTS = {"world": world, "time": timing, "windows": windows, "memory": memory}

@@ -23,6 +23,7 @@ from rssc_geo.geometry import (
     BlockGrid,
     TileChoice,
     TileGrid,
+    Window,
     choose_sizes,
     choose_tile_size,
     parse_cell_size,
@@ -124,6 +125,20 @@ class Plan:
     def unit_reader(self, units: Iterable[int], *, input_size: tuple[int, int]) -> TileReader:
         """The same for ``units``; ``input_size``: of the tiles that the network wants."""
         return TileReader(self.scene, self.units, self.radiometry, out_size=input_size, tiles=units)
+
+    def picture(
+        self, window: Window, shape: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """A window of the scene, scaled to 8 bit as the network sees it.
+
+        ``shape``: rows and columns (H, W) to which it is reduced or enlarged. Returns pixels
+        (H, W, 3), 0 where they are invalid, and their mask (H, W). Raises ``InputError`` where the
+        raster cannot be read.
+        """
+        with self.scene.pixel_reader() as reader:
+            colors, valid = reader.read(window, shape)
+        mask = np.ones(shape, bool) if valid is None else valid
+        return self.radiometry.apply(colors, mask, window), mask
 
     def inputs(self) -> tuple[str, ...]:
         """The files that are read and must not be replaced."""

@@ -5,13 +5,13 @@ from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
-from .failures import GDAL_ERRORS as GDAL_ERRORS
 from .features import LAYER as LAYER
 from .features import class_name as class_name
 from .features import read_features as read_features
 from .features import reprojected as reprojected
+from .gdal import GDAL_ERRORS as GDAL_ERRORS
+from .gdal import is_remote as is_remote
 from .mask import PixelReader as PixelReader
-from .opening import is_remote as is_remote
 from .radiometry import PictureCheck as PictureCheck
 from .radiometry import Radiometry as Radiometry
 from .radiometry import VeiledRadiometry as VeiledRadiometry

@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import TileGrid
 from rssc_geo.raster.features import MOST_FEATURES, VECTOR_ERRORS, check_count, repaired
-from rssc_geo.raster.opening import is_remote
+from rssc_geo.raster.gdal import is_remote
 from rssc_geo.raster.scene import Scene
 
 _EDGE_PARTS = 200

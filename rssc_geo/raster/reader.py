@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import BlockGrid, Tile, TileGrid, Window
-from rssc_geo.raster.failures import GDAL_ERRORS
+from rssc_geo.raster.gdal import GDAL_ERRORS
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.raster.resampling import Taps, resampled, taps

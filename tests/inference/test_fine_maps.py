@@ -14,7 +14,7 @@ import rssc_geo
 from rssc_geo import ClassifyOptions
 from rssc_geo.captioning import CaptionBatch, Captioner, NoCaptioner
 from rssc_geo.geometry import BlockGrid, choose_sizes, window_weights
-from rssc_geo.inference import Predictor, choose_compute, make_plan
+from rssc_geo.inference import Prediction, Predictor, choose_compute, make_plan, predict_tiles
 from rssc_geo.inference import layout as layout_module
 from rssc_geo.inference.layout import BlockLayout, block_grid
 from rssc_geo.models import Model, pool_windows
@@ -208,6 +208,32 @@ def test_where_blocks_end_leaves_no_trace(
     )
     assert len(inside) == 168 * parts  # of 100 m: 20 x 10 cells, 4 x 8 of them without data
     _same(inside, small.loc[inside.index])
+
+
+def test_results_of_a_whole_block_are_not_copied(
+    fine_model: Model, fine_scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, made = Predictor.classify_block, []
+
+    def noting(self: Predictor, *arguments: object, **more: object) -> Prediction:
+        made.append(inner(self, *arguments, **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(Predictor, "classify_block", noting)
+    whole = make_plan(fine_scene, fine_model.card, TilingOptions(cell_size="100m"))
+    bounds = (500_500, 4_997_500, 501_500, 4_999_500)
+    part = make_plan(fine_scene, fine_model.card, dataclasses.replace(whole.options, bounds=bounds))
+    for plan, shared in ((whole, True), (part, False)):
+        with _reader(plan, plan.blocks) as reader:
+            batches = predict_tiles(reader, plan.unit_cells, _predictor(fine_model))
+            results = [result for batch in batches for result in batch]
+        for result in results:
+            found = made.pop(0)
+            for name in ("probabilities", "familiarity"):
+                value, own = getattr(result, name), getattr(found, name)
+                assert value.shape[:2] == result.cell_fractions.shape
+                assert np.shares_memory(value, own) == shared
+        assert not made
 
 
 @pytest.mark.parametrize("captioner", [_ColorCaptioner(), NoCaptioner()], ids=["captions", "none"])
