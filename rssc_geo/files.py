@@ -8,6 +8,7 @@ replaced, the link stays.
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import http.client
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 import unicodedata
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ _BLOCKS, _BLOCK_BYTES = 64, 4096
 _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # time limit of a request to a server; bytes read at a time
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 _TOKEN = re.compile("[0-9a-f]{16}")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARKER = "staging.rssc-geo"
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
@@ -183,6 +185,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         made.unlink(missing_ok=True)
     _tidy(target)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a table as CSV (UTF-8), whole or not at all.
+
+    ``columns``: of each row those are written. A text that a spreadsheet would take for a formula
+    has an apostrophe put before it, which is how spreadsheets mark texts. Raises ``OutputError``
+    where it cannot be written.
+    """
+    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(map(_no_formula, columns))
+        for row in rows:
+            table.writerow([_no_formula(row.get(name, "")) for name in columns])
+
+
+def _no_formula(value: object) -> object:
+    """See https://owasp.org/www-community/attacks/CSV_Injection; numbers stay as they are."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    with suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Files, globs, folders, manifests, STAC and tile indexes become a list of jobs.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import glob
@@ -13,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pyogrio
@@ -253,12 +255,12 @@ def _fill(template: str, *, stem: str, id: str) -> str:  # noqa: A002 -- the tem
     values = {"stem": stem, "id": id}
     plain = {name: _UNSAFE.sub("_", value).lstrip(".") or "scene" for name, value in values.items()}
     plain = {name: f"_{text}" if _DEVICE.match(text) else text for name, text in plain.items()}
-    try:
-        return template.format(**plain)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise UsageError(
-            f"{template!r} is no template: use {{stem}} and {{id}}, and {{{{ for a brace"
-        ) from None
+    with contextlib.suppress(ValueError):
+        parts = [found[1:] for found in Formatter().parse(template) if found[1] is not None]
+        # No form of a value either: its width may exceed the memory.
+        if all(name in plain and not form and kind is None for name, form, kind in parts):
+            return template.format(**plain)
+    raise UsageError(f"{template!r} is no template: use {{stem}} and {{id}}, and {{{{ for a brace")
 
 
 # Manifests: a text file of one raster a line, or a CSV file with columns for what differs.
@@ -282,8 +284,14 @@ def _read_csv(path: str) -> list[_Entry]:
     Three single-band rasters (red, green, blue) are separated by ``;``. Raises ``InputError`` that
     names the columns that are missing, unknown or there twice, or the line that is not right.
     """
-    table = csv.reader(_read_text(path).splitlines())
-    header = [name.strip().removeprefix("--") for name in next(table, [])]
+    table = csv.reader(_read_text(path).splitlines(), strict=True)
+    try:
+        lines = [(table.line_num, values) for values in table]
+    except csv.Error as error:
+        raise InputError(
+            f"{path} cannot be read as a manifest: line {table.line_num}: {one_line(error)}"
+        ) from error
+    header = [name.strip().removeprefix("--") for name in (lines[0][1] if lines else [])]
     options = row_options()
     if "input" not in header:
         raise InputError(f"{path}: no column 'input' (there is: {', '.join(header) or 'nothing'})")
@@ -295,16 +303,16 @@ def _read_csv(path: str) -> list[_Entry]:
             f"{path}: unknown column(s) {', '.join(map(repr, unknown))}; known: {known}"
         )
     entries = []
-    for values in table:
+    for number, values in lines[1:]:
         if not any(value.strip() for value in values):
             continue
         if len(values) != len(header):
             raise InputError(
-                f"{path}, line {table.line_num}: {len(values)} values for {len(header)} columns"
+                f"{path}, line {number}: {len(values)} values for {len(header)} columns"
             )
         row = {name: value.strip() for name, value in zip(header, values, strict=True)}
         if not row["input"]:
-            raise InputError(f"{path}, line {table.line_num}: no input")
+            raise InputError(f"{path}, line {number}: no input")
         entries.append(_row_entry(row, options, Path(path).parent))
     if not entries:
         raise InputError(f"{path}: no line names a raster")

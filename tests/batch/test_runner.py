@@ -364,3 +364,18 @@ def test_a_client_needs_no_torch() -> None:
 
     code = "import sys, rssc_geo.batch.batch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["{x}", "{id", "{0}", "{id!r}", "{id.__class__}", "{id:>999999999}"]
+)
+def test_templates_hold_stem_and_id_alone(tmp_path: Path, name: str) -> None:
+    jobs = collect_jobs(["a.tif"], f"{tmp_path}/{name}.gpkg", BatchOptions())
+    assert "is no template" in jobs.problems[0].message
+
+
+@pytest.mark.parametrize("row", ["x" * 200_000, '"a.tif'])
+def test_a_manifest_that_is_no_table_is_one_line(tmp_path: Path, row: str) -> None:
+    (tmp_path / "list.csv").write_text(f"input\n{row}\n")
+    jobs = collect_jobs([f"{tmp_path}/list.csv"], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert "list.csv cannot be read as a manifest: line 2" in jobs.problems[0].message
