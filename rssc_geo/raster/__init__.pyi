@@ -16,6 +16,7 @@ from .radiometry import PictureCheck as PictureCheck
 from .radiometry import Radiometry as Radiometry
 from .radiometry import VeiledRadiometry as VeiledRadiometry
 from .radiometry import check_picture as check_picture
+from .radiometry import check_stretch as check_stretch
 from .radiometry import fit_radiometry as fit_radiometry
 from .radiometry import sample_pixels as sample_pixels
 from .radiometry import without_haze as without_haze

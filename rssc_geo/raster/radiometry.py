@@ -420,6 +420,13 @@ def _unchanged(scene: Scene, sample: NDArray[Any] | None) -> Radiometry:
     return _UNCHANGED
 
 
+def check_stretch(stretch: str) -> None:
+    """Refuse with ``UsageError`` a text that names no scaling, see ``fit_radiometry``."""
+    text = stretch.strip().lower()
+    if text not in ("", _HAZE, "none"):
+        _parse(text, stretch)
+
+
 def _parse(text: str, shown: str) -> list[tuple[float, float, bool]]:
     """(low, high, whether percentiles) of each band."""
     if text == "minmax":
