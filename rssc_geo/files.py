@@ -12,6 +12,7 @@ import csv
 import errno
 import hashlib
 import http.client
+import json
 import os
 import platform
 import re
@@ -25,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from rssc_geo.errors import OutputError, UsageError, one_line
@@ -185,6 +186,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         made.unlink(missing_ok=True)
     _tidy(target)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text of others.
+
+    Raises ``ValueError`` also for deep nesting, and for halves of characters, which no file can
+    hold.
+    """
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a character") from None
+    return found
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:

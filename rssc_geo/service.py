@@ -10,7 +10,6 @@ client that cannot wait for the next step ends the process: files appear whole o
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssc_geo.errors import RsscGeoError, UsageError, escaped, limit_reached, one_line
+from rssc_geo.files import parse_json
 from rssc_geo.options import (
     ClassifyOptions,
     DescribingOptions,
@@ -117,12 +117,8 @@ class Service:
     def receive(self, line: str) -> None:
         """Take a line: a request waits for its turn, a cancellation counts at once."""
         try:
-            found = json.loads(line)
-            json.dumps(found, ensure_ascii=False).encode()
-        except UnicodeEncodeError:  # "\\ud800" is JSON, and no text
-            self._fail(None, UsageError("a text of the request holds half of a character"))
-            return
-        except (ValueError, RecursionError) as error:
+            found = parse_json(line)
+        except ValueError as error:
             self._fail(None, UsageError(f"no JSON: {one_line(error)}"))
             return
         wanted = found.get("cancel") if isinstance(found, dict) else None

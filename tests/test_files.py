@@ -20,6 +20,7 @@ from rssc_geo.files import (
     check_not_input,
     check_writable,
     fingerprint,
+    parse_json,
     write_csv,
 )
 
@@ -353,3 +354,9 @@ def test_a_table_holds_no_formula(tmp_path: Path) -> None:
     assert head == ["'=head", "n"]
     shown = ["'=1+1", "'@a", "'-a", "-1.5", "a=1", "'\t=1", "5", ""]
     assert rows == [[text, ""] for text in shown]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '"\\ud800"', "{", b"\xff", "9" * 6000])
+def test_json_that_is_a_trap(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match="."):
+        parse_json(text)
