@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -249,7 +250,7 @@ def _agreement(plan: Plan, model: Predictor) -> tuple[np.ndarray, float]:
     """
     shape, size = plan.scene.shape, plan.grid.size
     large = block_grid(model.card, shape, size, 1)
-    small = BlockGrid(shape, size, cell_pixels=large.cell_pixels, side=1, halo=large.halo)
+    small = replace(large, side=1)
     found = {}
     for name, grid in (("large", large), ("small", small)):
         classes = np.zeros((*grid.cells_shape, len(model.card.classes)), np.float32)

@@ -73,7 +73,7 @@ class TileReader(Closing):
 
     Parameters
     ----------
-    grid : tiles, or blocks that are read with their halo, invalid where no raster is
+    grid : tiles, or blocks that are read with their halo
     radiometry : the scene's scaling to 8 bit
     out_size : (rows, columns) of the pixels delivered for a tile, averaged from overviews where
         there are some and the raster is finer; blocks have their own
