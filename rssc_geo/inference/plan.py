@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -319,7 +319,7 @@ def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
     return parts[0] if parts else None
 
 
-def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
+def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> Iterator[str]:
     """A warning when the network's input is coarser or finer than in the training.
 
     A raster finer than the card's range is fine by itself: its tiles are read reduced.
@@ -328,15 +328,15 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
     coarse = max(scene.gsd_m)
     trained = f"{card.name} was trained on {low:g}–{high:g} m a pixel"
     if coarse > high * 1.01:  # a difference by rounding to a pixel is within the range
-        return [f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"]
+        yield f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"
+        return
     read = min(
         gsd * max(1.0, size / wanted)
         for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True)
     )
     if read < low and not tiling.warnings:  # else the tile's own warning has the reason
         hint = "expect less certain classes (larger tiles: --tile-size)"
-        return [f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"]
-    return []
+        yield f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,36 +283,35 @@ def check_picture(scene: Scene) -> PictureCheck:
             sample = _sample(scene, reader) if scene.dtype == "uint8" else None
     except InputError:
         return PictureCheck()
-    return PictureCheck(_picture_warnings(scene, sample, black_corners=black_corners), sample)
+    found = _picture_warnings(scene, sample, black_corners=black_corners)
+    return PictureCheck(tuple(found), sample)
 
 
 def _picture_warnings(
     scene: Scene, sample: NDArray[np.uint8] | None, *, black_corners: bool
-) -> tuple[str, ...]:
-    notes = []
+) -> Iterator[str]:
     if sample is not None and len(sample):
         most = 255 if scene.bits is None else 2**scene.bits - 1
         if scene.palette:
             colors = len(np.unique(sample.reshape(-1, 3), axis=0))
             if colors <= _CATEGORIES:
-                notes.append(
+                yield (
                     f"{scene.source} has a palette and shows {colors} colors: if they are"
                     " categories, such as those of a land-cover map, and no picture, the classes"
                     " mean nothing; give the satellite or aerial picture itself"
                 )
         if np.quantile(sample.max(axis=1), 0.98) <= most * _DARK:
-            notes.append(
+            yield (
                 f"{scene.source} is black: 98% of its pixels are at most {most * _DARK:.0f} of"
                 f" {most} in every band; check the bands (--bands), or brighten it with --stretch"
                 " 2%,98%"
             )
-            return tuple(notes)
+            return
     if black_corners and scene.nodata != 0:
-        notes.append(
+        yield (
             f"{scene.source} has corners of zeros that no mask marks as empty, probably a collar"
             " around the picture: --nodata 0 leaves it out"
         )
-    return tuple(notes)
 
 
 def _black_corners(scene: Scene, reader: PixelReader) -> bool:
