@@ -96,7 +96,7 @@ def status_command(printing: PrintOptions, *, folder: str) -> None:
 def _tell_status(values: Mapping[str, Any]) -> None:
     from rssc_geo.output import area_in_words
 
-    rows = [("state", "tiles", "tries", "work s", "took", "area", "scene", "note")]
+    rows = [("state", "progress", "tries", "work s", "took", "area", "scene", "note")]
     for scene in values["scenes"]:
         done, tiles = scene["tiles_done"] or 0, scene["tiles"]
         share = "" if tiles is None else f"{done}/{tiles}"
@@ -216,7 +216,7 @@ def _tell(values: Mapping[str, Any]) -> None:
     if values["tiles"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in values["time_share"].items())
         rate = f"{values['tiles_per_s']:.1f} a second"
-        say(f"{values['tiles']} tiles now, {rate}; time: {shares}")
+        say(f"{values['tiles']} tiles or blocks now, {rate}; time: {shares}")
     echo_areas(values["area_m2"])
     for path in values.get("outputs", []):
         click.echo(path)

@@ -11,7 +11,7 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
@@ -101,6 +101,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
     """
     template = output_template(output, options)
     every = _every_scene(options)
+    words_of = functools.cache(_class_words)  # a file of classes is read once, not for each scene
     jobs: list[Job] = []
     problems: list[Problem] = []
     taken: dict[Path, str] = {}
@@ -108,7 +109,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
         try:
             for entry in _entries(name, options.asset):
                 try:
-                    job = _make_job(entry, template, every)
+                    job = _make_job(entry, template, every, words_of)
                 except RsscGeoError as error:
                     label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
@@ -190,7 +191,12 @@ def _beside(path: str, folder: Path) -> str:
 # From an entry to its job.
 
 
-def _make_job(entry: _Entry, template: str, every: BatchSceneOptions) -> Job:
+def _make_job(
+    entry: _Entry,
+    template: str,
+    every: BatchSceneOptions,
+    words_of: Callable[[str, bool], ClassWords],
+) -> Job:
     if entry.error:
         raise InputError(entry.error)
     stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
@@ -199,13 +205,15 @@ def _make_job(entry: _Entry, template: str, every: BatchSceneOptions) -> Job:
     templates = {key: template_of for key in WRITTEN if (template_of := getattr(own, key))}
     own = _changed(own, {key: _fill(templates[key], stem=stem, id=name) for key in templates})
     output = Path(entry.output or _fill(template, stem=stem, id=name))
-    words = None
-    if own.classes is not None:
-        words = ClassWords.of(read_classes(own.classes), other=own.other)
+    words = None if own.classes is None else words_of(own.classes, own.other)
     job = Job(id=name, source=entry.source, output=output, options=own, words=words)
     for path in job.results:
         check_name(path)
     return job
+
+
+def _class_words(classes: str, other: bool) -> ClassWords:  # noqa: FBT001 -- a key of a cache
+    return ClassWords.of(read_classes(classes), other=other)
 
 
 @functools.cache

@@ -38,8 +38,7 @@ PRESETS = tuple(_PRESETS)
 (arXiv 2412.02531), ``closed`` for one of the classifier's classes, ``free`` only for a description.
 """
 
-# Marks that reasoning models put around text that is not their answer.
-# The marks of models' reasoning; the slash tells an end from a beginning.
+# Marks that reasoning models put around text that is not their answer; a slash tells an end.
 _THOUGHT_MARK = re.compile(
     r"<(/?)(?:think|thinking|thought|reasoning)>|\[(/?)think\]|◁(/?)think▷", re.IGNORECASE
 )

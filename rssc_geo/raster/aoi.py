@@ -26,7 +26,7 @@ from rssc_geo.raster.features import (
     check_no_view,
     repaired,
 )
-from rssc_geo.raster.opening import is_remote
+from rssc_geo.raster.gdal import is_remote
 from rssc_geo.raster.scene import Scene
 
 _EDGE_PARTS = 200

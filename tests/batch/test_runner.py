@@ -275,6 +275,29 @@ GRIDS = (
 )
 
 
+def test_a_file_of_classes_is_read_once_for_all_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two.txt").write_text("water\nforest\n")
+    (tmp_path / "three.json").write_text('{"water": [], "forest": [], "field": ["corn"]}')
+    (tmp_path / "scenes.csv").write_text(
+        "input,classes\na.tif,\nb.tif,three.json\nc.tif,\nd.tif,three.json\ne.tif,two.txt\n"
+    )
+    read, files = Path.read_text, []
+
+    def noting(self: Path, *args: Any, **kwargs: Any) -> str:
+        files.append(self.name)
+        return read(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", noting)
+    options = BatchOptions(classes=str(tmp_path / "two.txt"))
+    jobs = collect_jobs([str(tmp_path / "scenes.csv")], str(tmp_path / "{id}.gpkg"), options).jobs
+    assert sorted(files) == ["three.json", "two.txt"]
+    named = [[name for name, _ in job.words.words] for job in jobs if job.words is not None]
+    two, three = ["water", "forest"], ["water", "forest", "field"]
+    assert named == [two, three, two, three, two]
+
+
 @pytest.mark.parametrize("embed", [False, True])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid, embed: bool) -> None:
