@@ -253,6 +253,8 @@ def atomic_folder(
             for name in names:
                 sync(Path(folder, name))
             sync_folder(Path(folder))
+        # Again: another process may have written the same folder meanwhile.
+        _check_replaceable(target, index, others, overwrite=overwrite)
         _exchange(made, place)
     except OSError as error:
         raise write_error(target, error) from error

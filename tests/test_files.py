@@ -360,3 +360,18 @@ def test_a_table_holds_no_formula(tmp_path: Path) -> None:
 def test_json_that_is_a_trap(text: str | bytes) -> None:
     with pytest.raises(ValueError, match="."):
         parse_json(text)
+
+
+def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    target = tmp_path / "chips"
+
+    def make(content: str) -> None:
+        with atomic_folder(target, index="index.csv", overwrite=False) as made:
+            (made / "index.csv").write_text(content)
+            if content == "first":
+                make("second")
+
+    with pytest.raises(OutputError, match="exists"):
+        make("first")
+    assert (target / "index.csv").read_text() == "second"
+    assert os.listdir(tmp_path) == ["chips"]
