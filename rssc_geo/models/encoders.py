@@ -3,6 +3,9 @@
 All are built from their configuration alone; nothing is downloaded here, so that a bundle loads
 offline. A configuration is foreign: only networks that are named below are built, with arguments of
 their size, never with ones that name a file, a repository or code.
+
+timm and transformers are loaded when an encoder of theirs is built: the embedded models need
+neither.
 """
 
 from __future__ import annotations
@@ -12,13 +15,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
 
 from rssc_geo.errors import BundleError
+from rssc_geo.models.mobilenet import MobileNetV1, is_mobilenet
 
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")  # with a tag or without; no scheme
 _TIMM_ARGUMENTS = frozenset(
@@ -82,8 +84,7 @@ class TimmImageEncoder(nn.Module):
         ground: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        _check_timm(architecture, kwargs)
-        self.backbone = timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
+        self.backbone = _timm_model(architecture, kwargs)
         self.scene_width: int = self.backbone.num_features
         self.width = self.scene_width
         self.ground: nn.Sequential | None = None
@@ -186,6 +187,8 @@ class TransformersImageEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
+        from transformers import AutoModel
+
         settings = _as_config(config, _IMAGE_TYPES)
         self.backbone = AutoModel.from_config(settings, trust_remote_code=False)
         if getattr(self.backbone, "pooler", None) is not None:
@@ -273,8 +276,20 @@ class TransformersTextEncoder(nn.Module):
         return F.normalize(states.sum(1), dim=1)
 
 
+def _timm_model(architecture: str, kwargs: Mapping[str, Any]) -> Any:
+    """A model by timm's name and arguments, without weights and without a classifier."""
+    if is_mobilenet(architecture, kwargs):
+        return MobileNetV1(**kwargs)
+    import timm
+
+    _check_timm(architecture, kwargs)
+    return timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
+
+
 def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
     """Refuse arguments that ``timm.create_model`` would take for a path or anything but a form."""
+    import timm
+
     if (
         not isinstance(architecture, str)
         or not _TIMM_NAME.fullmatch(architecture)
@@ -307,6 +322,8 @@ def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
         raise BundleError(f"an encoder of the type {kind!r} is none that a bundle may have")
     if "auto_map" in config:
         raise BundleError("auto_map names code of the bundle, which is never run")
+    from transformers import CONFIG_MAPPING
+
     family = CONFIG_MAPPING[kind]
     fields = {name for name in family().to_dict() if not name.startswith("_")}
     fields |= family.attribute_map.keys()
@@ -318,6 +335,8 @@ def text_class(config: Any) -> Any:
 
     Of an encoder–decoder such as T5 the encoder alone is built.
     """
+    from transformers import AutoModel, AutoModelForTextEncoding
+
     return AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
 
 
