@@ -16,6 +16,7 @@ from qgis.core import (
     QgsPointXY,
     QgsProject,
     QgsRasterLayer,
+    QgsRectangle,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QCoreApplication, QPoint, Qt, QTimer
@@ -208,8 +209,11 @@ def session():
     told["classified"] = dock.status.text()
     picture("fine")
 
-    # A small extent: from the click to the map in the legend, and what of it the backend took.
-    canvas.zoomByFactor(0.1)
+    # 2 × 2 km: from the click to the map in the legend, and what of it the backend took.
+    middle, half = layer.extent().center(), 1000 / loop.tiling.meters
+    canvas.setExtent(QgsRectangle.fromCenterAndSize(middle, 2 * half, 2 * half))
+    shown = canvas.extent().intersect(layer.extent())
+    told["shown_m"] = [side * loop.tiling.meters for side in (shown.width(), shown.height())]
     seen.clear()
     inside = []
     dock.server._take = lambda event: (inside.append(event.get("seconds", 0.0)), take(event))

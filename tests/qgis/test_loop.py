@@ -101,6 +101,7 @@ def test_the_loop_takes_less_than_a_minute_and_a_half(told):
 
 
 def test_a_loaded_model_answers_soon_and_is_cancelled_within_a_second(told):
+    assert min(told["shown_m"]) > 1999
     assert told["added_s"] < MORE_THAN_THE_MODEL_S
     assert told["cancelled"] == "Cancelled."
     assert told["cancel_s"] < CANCEL_S
