@@ -9,16 +9,13 @@ python benchmarks/assessment.py large
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 from affine import Affine
-from common import CACHE
+from common import CACHE, measured
 from pyproj import CRS
 
 from rssc_geo.assessment import Sample, allocate, draw_stratified, estimate_accuracy
@@ -75,18 +72,22 @@ def large() -> None:
     if not path.exists():
         make_map(path)
     points, labeled = CACHE / "assessed_points.gpkg", CACHE / "assessed_labels.gpkg"
-    sampled = timed("assess", "sample", path, "-o", points, "--overwrite")
+    sampled = measured("assess", "sample", path, "-o", points, "--overwrite")
     frame = gpd.read_file(points, layer="sample")
     right = np.random.default_rng(0).random(len(frame)) < 0.8
     frame["class"] = np.where(right, frame["stratum"], "Forest")
     frame.to_file(labeled, layer="sample", driver="GPKG")
-    assessed = timed(
+    assessed = measured(
         "assess", "accuracy", path, "--reference", labeled, "-o", CACHE / "assessed_report"
     )
     print("| step | time, s | of it on the processor, s | memory, MB |")
     print("|---|---|---|---|")
-    for name, (wall, processor, memory) in (("sample", sampled), ("accuracy", assessed)):
-        print(f"| {name}, {SIDE * SIDE:,} cells | {wall:.1f} | {processor:.1f} | {memory:.0f} |")
+    for name, found in (("sample", sampled), ("accuracy", assessed)):
+        assert found.code == 0, found.errors
+        print(
+            f"| {name}, {SIDE * SIDE:,} cells | {found.seconds:.1f} | {found.processor_s:.1f} |"
+            f" {found.memory_mb:.0f} |"
+        )
 
 
 def make_map(path: Path) -> None:
@@ -112,18 +113,6 @@ def make_map(path: Path) -> None:
         colors = np.zeros((len(rows), 3), np.float32)
         writer.append(CellBatch(rows, cols, probabilities, unknown, captions, colors), 1)
         writer.finish()
-
-
-def timed(*arguments: object) -> tuple[float, float, float]:
-    """Seconds on the clock and on the processor, and megabytes, of a command line."""
-    program = [sys.executable, "-m", "rssc_geo_cli.main", *map(str, arguments)]
-    started = time.monotonic()
-    child = subprocess.Popen(program, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0
-    seconds = time.monotonic() - started
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ import numpy as np
 import psutil
 import rasterio
 from affine import Affine
-from common import CACHE, median_rates, noise, sparse_scene, verdict
+from common import CACHE, median_rates, noise, own_peak_mb, sparse_scene, verdict
 from counted import Counted
 from distributed import Client, LocalCluster
 
@@ -309,7 +308,7 @@ def sparse(arguments: argparse.Namespace) -> bool:
                 # A worker whose scheduler goes may wait for another, whatever it is asked.
                 process.kill()
                 process.wait()
-    client_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    client_mb = own_peak_mb()
     print(
         f"{arguments.sparse_side}², {result.tiles} tiles, {result.cells} cells written,"
         f" {seconds:.0f} s"

@@ -1,12 +1,16 @@
-"""Rasters and statistics that the benchmarks share."""
+"""Rasters, statistics and measurements that the benchmarks share."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,15 @@ from rasterio.windows import Window
 DATA_SETS = ("aid150", "ucm256", "nwpu160", "eurosat64")
 """Folders of the training pictures of the embedded model."""
 CACHE = Path(tempfile.gettempdir()) / "rssc-geo-benchmarks"
+_MEASURED = """
+import json, os, subprocess, sys, time
+started = time.monotonic()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+seconds = time.monotonic() - started
+processor = usage.ru_utime + usage.ru_stime
+print(json.dumps([seconds, processor, usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status)]))
+"""
 NORTH_UP = Affine(1.0, 0, 500_000, 0, -1.0, 5_000_000)
 
 
@@ -103,6 +116,36 @@ def write_rgb(path: Path, bands: np.ndarray, resolution: float) -> Path:
     ) as file:
         file.write(bands)
     return path
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run of the command line: seconds on the clock and on the processor, MB, exit code."""
+
+    seconds: float
+    processor_s: float
+    memory_mb: float
+    code: int
+    errors: str
+
+
+def measured(*arguments: object) -> Measured:
+    """Run the command line with some arguments, and measure it (POSIX).
+
+    A small process of its own starts it: what the system counts as the peak of a program includes
+    the memory of the one that started it.
+    """
+    program = [sys.executable, "-m", "rssc_geo_cli.main", *map(str, arguments)]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *program], capture_output=True, text=True, check=True
+    )
+    return Measured(*json.loads(done.stdout), errors=done.stderr)
+
+
+def own_peak_mb() -> float:
+    """Peak memory of this process since its program began (Linux), without that of its parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def rate_options(doc: str | None) -> argparse.Namespace:

@@ -24,13 +24,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -39,7 +39,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import torch
-from common import NORTH_UP, dense_scene, verdict
+from common import NORTH_UP, dense_scene, own_peak_mb, verdict
 from rasterio.features import rasterize
 from scipy.ndimage import distance_transform_edt
 from synthetic_world import World, make_world, score
@@ -250,7 +250,7 @@ def _agreement(plan: Plan, model: Predictor) -> tuple[np.ndarray, float]:
     """
     shape, size = plan.scene.shape, plan.grid.size
     large = block_grid(model.card, shape, size, 1)
-    small = BlockGrid(shape, size, cell_pixels=large.cell_pixels, side=1, halo=large.halo)
+    small = replace(large, side=1)
     found = {}
     for name, grid in (("large", large), ("small", small)):
         classes = np.zeros((*grid.cells_shape, len(model.card.classes)), np.float32)
@@ -321,7 +321,7 @@ def child(cells: int) -> None:
             raster.write(np.tile(GROUND[:, None, None], (1, side, side)))
         mapped(path, Path(folder) / "map.gpkg", model, tile_size="6px", cell_size="1px")
         seconds = time.perf_counter() - last
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)
+    print(own_peak_mb(), seconds)
 
 
 PARTS = {"world": world, "time": timing, "windows": windows, "memory": memory}

@@ -22,11 +22,10 @@ from PIL import Image
 from pyproj import CRS
 from rasterio.features import rasterize
 
-from rssc_geo import load_card
+from rssc_geo import TilingOptions, load_card, make_plan
 from rssc_geo.geometry import Window
 from rssc_geo.models import legend_of
 from rssc_geo.output import rgb
-from rssc_geo.raster import fit_radiometry, open_scene
 
 WIDTH, GAP = 1200, 8
 GRAY = 0.45  # share of the scene's gray under the classes
@@ -47,12 +46,10 @@ def mapped(raster: Path, target: Path, root: Path) -> Path:
 
 def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, Affine, CRS]:
     """Pixels (H, W, 3) of ``side`` columns, what is valid of them, transform and CRS."""
-    scene = open_scene(str(raster))
+    plan = make_plan(raster, load_card("compact"), TilingOptions())
+    scene = plan.scene
     shape = round(scene.height * side / scene.width), side
-    with scene.pixel_reader() as reader:
-        values, valid = reader.read(Window(0, 0, *scene.shape), shape)
-    valid = np.ones(shape, bool) if valid is None else valid
-    pixels = fit_radiometry(scene).apply(values)
+    pixels, valid = plan.picture(Window(0, 0, *scene.shape), shape)
     scale = scene.width / shape[1], scene.height / shape[0]
     return pixels, valid, scene.transform * scene.transform.scale(*scale), scene.crs
 

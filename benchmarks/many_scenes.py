@@ -242,14 +242,14 @@ def covered_m2(count: int) -> float:
 
 
 _PLAN_STAC = """
-import json, resource, sys, time
+import json, sys, time
+from common import own_peak_mb
 from rssc_geo.batch import collect_jobs
 from rssc_geo.options import BatchOptions
 started = time.perf_counter()
 jobs = collect_jobs([sys.argv[1]], "maps/{id}.gpkg", BatchOptions())
 seconds = time.perf_counter() - started
-kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([len(jobs.jobs), len(jobs.problems), seconds, kilobytes / 1024]))
+print(json.dumps([len(jobs.jobs), len(jobs.problems), seconds, own_peak_mb()]))
 """
 
 
@@ -292,7 +292,10 @@ def stac(arguments: argparse.Namespace) -> bool:
                 out.write(("," if number else "") + item)
             out.write("]}")
         done = subprocess.run(
-            [sys.executable, "-c", _PLAN_STAC, str(file)], check=True, capture_output=True
+            [sys.executable, "-c", _PLAN_STAC, str(file)],
+            check=True,
+            capture_output=True,
+            cwd=Path(__file__).parent,  # to import what the benchmarks share
         )
         size = file.stat().st_size / 1e6
     jobs, problems, seconds, megabytes = json.loads(done.stdout)

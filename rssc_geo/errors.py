@@ -7,9 +7,27 @@ job failed, 2 for wrong usage, 3 when there was nothing to classify.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 _LENGTH = 200
+_LIMITS = {
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has no more open files",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOMEM: "close other programs or use smaller batches (--batch-size)",
+    errno.ENOSPC: "free disk space and run the same command again",
+}
+"""Limits of the operating system, and what to do about each."""
+_NO_MEMORY = re.compile(
+    r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
+    r"|can't start new thread|error return without exception set",
+    re.IGNORECASE,
+)
+"""Messages of libraries about memory that is used up, where they raise no ``MemoryError``."""
+_NO_HANDLES = re.compile(os.strerror(errno.EMFILE), re.IGNORECASE)
 
 
 def one_line(error: BaseException | str) -> str:
@@ -46,6 +64,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def limit_reached(error: BaseException) -> str:
+    """The message where a limit of the system was reached, in any library; "" where none was."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+            return f"out of memory: {_LIMITS[errno.ENOMEM]}"
+        if isinstance(cause, OSError) and cause.errno in _LIMITS:
+            return f"{one_line(cause)}: {_LIMITS[cause.errno]}"
+        if _NO_HANDLES.search(str(cause)):
+            return f"{one_line(cause)}: {_LIMITS[errno.EMFILE]}"
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 class RsscGeoError(Exception):

@@ -8,9 +8,11 @@ replaced, the link stays.
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import http.client
+import json
 import os
 import platform
 import re
@@ -19,12 +21,12 @@ import shutil
 import tempfile
 import unicodedata
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from rssc_geo.errors import OutputError, UsageError, one_line
@@ -35,6 +37,7 @@ _BLOCKS, _BLOCK_BYTES = 64, 4096
 _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # time limit of a request to a server; bytes read at a time
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 _TOKEN = re.compile("[0-9a-f]{16}")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARKER = "staging.rssc-geo"
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
@@ -93,11 +96,17 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
         if path.is_dir():
             folder = path.resolve()
             for place in places:
-                if Path(place).resolve().is_relative_to(folder):
+                if _is_inside(place, folder):
                     raise UsageError(
                         f"{place} lies in {path}, which is to hold the result alone: choose another"
                         " folder"
                     )
+
+
+def _is_inside(place: str, folder: Path) -> bool:
+    with suppress(OSError, ValueError):  # a name that no file can have
+        return Path(place).resolve().is_relative_to(folder)
+    return False
 
 
 def local_file(name: str | Path) -> str | None:
@@ -177,6 +186,46 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         made.unlink(missing_ok=True)
     _tidy(target)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text of others.
+
+    Raises ``ValueError`` also for deep nesting, and for halves of characters, which no file can
+    hold.
+    """
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a character") from None
+    return found
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a table as CSV (UTF-8), whole or not at all.
+
+    ``columns``: of each row those are written. A text that a spreadsheet would take for a formula
+    has an apostrophe put before it, which is how spreadsheets mark texts. Raises ``OutputError``
+    where it cannot be written.
+    """
+    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(map(_no_formula, columns))
+        for row in rows:
+            table.writerow([_no_formula(row.get(name, "")) for name in columns])
+
+
+def _no_formula(value: object) -> object:
+    """See https://owasp.org/www-community/attacks/CSV_Injection; numbers stay as they are."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    with suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
 
 
 @contextmanager
@@ -467,12 +516,12 @@ def _file_keys(path: str | Path) -> set[object]:
 
     Its path without links, and its number in the file system, which covers hard links and case.
     """
-    keys: set[object] = {os.path.realpath(path)}
-    try:
+    keys: set[object] = {os.fspath(path)}
+    with suppress(OSError, ValueError):  # no file, or a name that no file can have
+        keys.add(os.path.realpath(path))
         found = os.stat(path)
-    except (OSError, ValueError):
-        return keys
-    return {*keys, (found.st_dev, found.st_ino)}
+        keys.add((found.st_dev, found.st_ino))
+    return keys
 
 
 def _move(made: Path, path: Path) -> None:

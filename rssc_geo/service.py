@@ -10,7 +10,6 @@ client that cannot wait for the next step ends the process: files appear whole o
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 from collections import OrderedDict
@@ -20,7 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssc_geo.errors import RsscGeoError, UsageError, escaped, one_line
+from rssc_geo.errors import RsscGeoError, UsageError, escaped, limit_reached, one_line
+from rssc_geo.files import parse_json
 from rssc_geo.options import (
     ClassifyOptions,
     DescribingOptions,
@@ -117,7 +117,7 @@ class Service:
     def receive(self, line: str) -> None:
         """Take a line: a request waits for its turn, a cancellation counts at once."""
         try:
-            found = json.loads(line)
+            found = parse_json(line)
         except ValueError as error:
             self._fail(None, UsageError(f"no JSON: {one_line(error)}"))
             return
@@ -174,7 +174,9 @@ class Service:
     def _fail(self, known: Id | None, error: Exception) -> None:
         """Answer with an error, in the form of ``--progress json``."""
         name, code = type(error).__name__, 1
-        message = f"internal error, please report it: {name}: {one_line(error)}"
+        message = limit_reached(error) or (
+            f"internal error, please report it: {name}: {one_line(error)}"
+        )
         if isinstance(error, RsscGeoError):
             message, code = escaped(" ".join(str(error).split())), error.exit_code
         answer = {"event": "error", "message": message, "exit_code": code, "type": name}

@@ -97,7 +97,10 @@ def test_the_result_is_that_of_the_command_itself(ask: Ask, scene: Path, tmp_pat
     ("line", "message"),
     [
         ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
         ("[1]", "a request is a JSON object"),
+        ({"id": "\ud800", "command": "info"}, "no JSON: it holds half"),
+        ({"id": 1, "command": "load", "options": {"model": "x" * 300}}, "give a shorter name"),
         ({"id": 1, "command": "rm"}, "there is no command 'rm'"),
         ({"id": 1, "command": "info", "shell": "x"}, "a request has no 'shell'"),
         ({"command": "info"}, "a request needs an id"),
@@ -191,6 +194,32 @@ def test_the_process_ends_with_its_parent_and_after_a_while_without_work(scene: 
         assert process.wait(30) == 0
     with _start("--idle", "1") as process:
         assert process.wait(60) == 0
+
+
+def test_a_line_without_end_costs_one_answer(scene: Path) -> None:
+    with _start() as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write('{"id": 1, "command": "info", "raster": "' + "x" * 50_000_000 + '"}\n')
+        process.stdin.write(json.dumps({"id": 2, "command": "info", "raster": str(scene)}) + "\n")
+        process.stdin.flush()
+        events = [json.loads(process.stdout.readline()) for _ in range(4)]
+        assert [event["event"] for event in events] == ["ready", "error", "progress", "result"]
+        assert "no JSON" in events[1]["message"]
+        process.stdin.close()
+
+
+def test_the_process_ends_where_nobody_reads_its_answers() -> None:
+    with _start() as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write("x\n")
+        process.stdin.flush()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == ""
 
 
 def test_a_cancellation_reaches_a_request_at_work(scene: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import AreasOptions, PrintOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, show_result
+from rssc_geo_cli.console import echo_areas, say, show_result
 from rssc_geo_cli.options import command
 
 
@@ -33,7 +33,7 @@ def _tell(values: Mapping[str, Any]) -> None:
         zones.setdefault(row["zone"], {})[row["name"]] = row["area_m2"]
     for zone, areas in zones.items():
         if len(zones) > 1:
-            click.echo(zone)
+            say(zone)
         echo_areas(areas)
     for path in values["outputs"]:
         click.echo(path)

@@ -16,7 +16,7 @@ from rssc_geo.options import (
     SampleOptions,
     TargetOptions,
 )
-from rssc_geo_cli.console import show_result
+from rssc_geo_cli.console import say, show_result
 from rssc_geo_cli.options import command
 
 _ROOM = (16, 19, 14, 24)
@@ -44,15 +44,15 @@ def sample_command(
 
 
 def _tell_sample(values: Mapping[str, Any]) -> None:
-    click.echo(
+    say(
         f"{values['units']} units ({values['unit']}s, {values['design']}); expected standard error"
         f" of the overall accuracy {values['expected_standard_error']:.3f}"
     )
     width = max(len(stratum["name"]) for stratum in values["strata"])
-    click.echo(f"  {'stratum':<{width}} {'cells':>10} {'expected':>9} {'drawn':>7}")
+    say(f"  {'stratum':<{width}} {'cells':>10} {'expected':>9} {'drawn':>7}")
     for stratum in values["strata"]:
         counts = f"{stratum['cells']:>10,} {stratum['expected_accuracy']:>9.0%}"
-        click.echo(f"  {stratum['name']:<{width}} {counts} {stratum['drawn']:>7}")
+        say(f"  {stratum['name']:<{width}} {counts} {stratum['drawn']:>7}")
     for path in values["outputs"]:
         click.echo(path)
 
@@ -85,15 +85,15 @@ def _tell_accuracy(values: Mapping[str, Any]) -> None:
 
     for found in values["maps"]:
         unit = area_unit(found["area_m2"])
-        click.echo(f"{found['map']}: {found['labeled']} labeled units. {found['estimator']}")
-        click.echo(f"overall accuracy {_share(found['overall_accuracy'])}")
+        say(f"{found['map']}: {found['labeled']} labeled units. {found['estimator']}")
+        say(f"overall accuracy {_share(found['overall_accuracy'])}")
         if found["named_accuracy"]:
-            click.echo(f"accuracy of what is named {_share(found['named_accuracy'])}")
+            say(f"accuracy of what is named {_share(found['named_accuracy'])}")
         width = max(len(row["name"]) for row in found["classes"])
         areas = (f"map, {unit.sign}", f"adjusted area, {unit.sign}")
         names = ("user's accuracy", "producer's accuracy", *areas)
         head = " ".join(f"{name:>{room}}" for name, room in zip(names, _ROOM, strict=True))
-        click.echo(f"  {'class':<{width}} {head}")
+        say(f"  {'class':<{width}} {head}")
         for row in found["classes"]:
             figures = (
                 _share(row["users_accuracy"]),
@@ -102,11 +102,11 @@ def _tell_accuracy(values: Mapping[str, Any]) -> None:
                 _with_half(row["area_m2"], 1 / unit.size_m2, ",.1f"),
             )
             line = " ".join(f"{text:>{room}}" for text, room in zip(figures, _ROOM, strict=True))
-            click.echo(f"  {row['name']:<{width}} {line}")
+            say(f"  {row['name']:<{width}} {line}")
     for row in values["comparisons"]:
         p_value = "?" if row["p_value"] is None else f"{row['p_value']:.3g}"
         difference = f"{_share(row['difference'])} (p = {p_value})"
-        click.echo(f"{row['map']} less {row['other']}: {difference}, {row['units']} units")
+        say(f"{row['map']} less {row['other']}: {difference}, {row['units']} units")
     for path in values.get("outputs", []):
         click.echo(path)
 

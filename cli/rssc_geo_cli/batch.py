@@ -27,6 +27,7 @@ from rssc_geo_cli.console import (
     echo_areas,
     end_with_parent,
     print_json,
+    say,
     show_result,
     wants_bar,
 )
@@ -95,7 +96,7 @@ def status_command(printing: PrintOptions, *, folder: str) -> None:
 def _tell_status(values: Mapping[str, Any]) -> None:
     from rssc_geo.output import area_in_words
 
-    rows = [("state", "tiles", "tries", "work s", "took", "area", "scene", "note")]
+    rows = [("state", "progress", "tries", "work s", "took", "area", "scene", "note")]
     for scene in values["scenes"]:
         done, tiles = scene["tiles_done"] or 0, scene["tiles"]
         share = "" if tiles is None else f"{done}/{tiles}"
@@ -114,7 +115,7 @@ def _tell_status(values: Mapping[str, Any]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         columns = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*columns, row[-1]]).rstrip())
+        say("  ".join([*columns, row[-1]]).rstrip())
     counts = [f"{count} {state}" for state, count in values["counts"].items() if count]
     if values["problems"]:
         counts.append(f"{len(values['problems'])} of the inputs unusable")
@@ -123,8 +124,8 @@ def _tell_status(values: Mapping[str, Any]) -> None:
         areas.update({entry["name"]: entry["area_m2"] for entry in scene["classes"] or []})
     echo_areas(areas)
     for run in values["runs"]:
-        click.echo(f"run of {run['started']} to {run['ended'] or '…'}: {run['outcome'] or 'open'}")
-    click.echo(", ".join(counts) or "no scenes")
+        say(f"run of {run['started']} to {run['ended'] or '…'}: {run['outcome'] or 'open'}")
+    say(", ".join(counts) or "no scenes")
 
 
 @command("areas", TargetOptions, BatchAreasOptions, PrintOptions)
@@ -171,7 +172,7 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
         if entry["size_px"] is not None:
             rows, cols = entry["size_px"]
             size = f"{entry['cells']:>9} cells  {rows} x {cols} px"
-            click.echo(f"{size}  {entry['input']} -> {entry['output']}")
+            say(f"{size}  {entry['input']} -> {entry['output']}")
     seconds = values["estimated_seconds_on_cpu"]
     over = [
         f"{values[state]} are {words}"
@@ -184,7 +185,7 @@ def _tell_plan(values: Mapping[str, Any]) -> None:
         if seconds is None
         else f"about {duration(seconds)} on this processor"
     )
-    click.echo(
+    say(
         f"{values['scenes']} scenes to do{before}, {values['cells']} cells,"
         f" {values['bytes_in'] / 1e6:.1f} MB in,"
         f" about {values['estimated_bytes_out'] / 1e6:.1f} MB out, {time}"
@@ -208,14 +209,14 @@ def exit_code(values: Mapping[str, Any], run: ScenesRunOptions, *, scenes: int) 
 def _tell(values: Mapping[str, Any]) -> None:
     """A few lines for people."""
     empty = f", {values['empty']} with nothing to classify" if values["empty"] else ""
-    click.echo(
+    say(
         f"{values['done']} of {values['scenes']} scenes done ({values['skipped']} before){empty},"
         f" {duration(values['seconds'])}"
     )
     if values["tiles"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in values["time_share"].items())
         rate = f"{values['tiles_per_s']:.1f} a second"
-        click.echo(f"{values['tiles']} tiles now, {rate}; time: {shares}")
+        say(f"{values['tiles']} tiles or blocks now, {rate}; time: {shares}")
     echo_areas(values["area_m2"])
     for path in values.get("outputs", []):
         click.echo(path)

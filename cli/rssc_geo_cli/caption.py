@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import CaptionOptions, CaptionSourceOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, show_result
+from rssc_geo_cli.console import running, say, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -42,5 +42,5 @@ def caption_command(
 
 
 def _tell(values: Mapping[str, Any]) -> None:
-    click.echo(f"{values['tiles']} tiles captioned, {values['seconds']:.1f} s")
+    say(f"{values['tiles']} tiles captioned, {values['seconds']:.1f} s")
     click.echo(values["outputs"][0])

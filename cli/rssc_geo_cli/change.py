@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ChangeOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, say, set_up_logging, show_result
 from rssc_geo_cli.options import command
 
 _SHOWN = 12
@@ -49,7 +49,7 @@ def _tell(values: Mapping[str, Any]) -> None:
     regions = f"{found['regions']} region{'' if found['regions'] == 1 else 's'}"
     within = found["within_group_m2"]
     part = f", {words(within)} of it within a group" if within else ""
-    click.echo(
+    say(
         f"{found['cells']} of {values['cells']} cells changed their class, in {regions},"
         f" {words(found['area_m2'])} ({share(found['area_m2']):.1%}){part};"
         f" {values['seconds']:.1f} s"
@@ -60,8 +60,8 @@ def _tell(values: Mapping[str, Any]) -> None:
         lines.append(("other ground of its class", values["changed_m2"] - found["area_m2"]))
     width = max((len(name) for name, _ in lines), default=0)
     for name, area_m2 in lines:
-        click.echo(f"  {name:<{width}} {words(area_m2):>12} {share(area_m2):>6.1%}")
+        say(f"  {name:<{width}} {words(area_m2):>12} {share(area_m2):>6.1%}")
     if len(moved) > _SHOWN:
-        click.echo(f"  and {len(moved) - _SHOWN} more changes of class")
+        say(f"  and {len(moved) - _SHOWN} more changes of class")
     for path in values["outputs"]:
         click.echo(path)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ClassifyOptions, RunOptions, SourceOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, running, show_result
+from rssc_geo_cli.console import echo_areas, running, say, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -39,7 +39,7 @@ def classify_command(
 
 def tell_map(values: Mapping[str, Any]) -> None:
     """A short summary: the largest classes, and where the results are."""
-    click.echo(f"{values['cells']} cells in {values['regions']} regions, {values['seconds']:.1f} s")
+    say(f"{values['cells']} cells in {values['regions']} regions, {values['seconds']:.1f} s")
     echo_areas({entry["name"]: entry["area_m2"] for entry in values["classes"]})
     for path in values["outputs"]:
         click.echo(path)

@@ -193,6 +193,11 @@ def show_result(
         tell(values)
 
 
+def say(line: str) -> None:
+    """A line for people on stdout; control characters of foreign names are written out."""
+    click.echo(escaped(line))
+
+
 def echo_areas(areas_m2: Mapping[str, float]) -> None:
     """Every class, the largest first, a line each, in the unit that fits."""
     from rssc_geo.output import area_in_words
@@ -201,4 +206,4 @@ def echo_areas(areas_m2: Mapping[str, float]) -> None:
     width = max(map(len, areas_m2), default=0)
     for name, area_m2 in sorted(areas_m2.items(), key=lambda item: -item[1]):
         area, unit = area_in_words(area_m2)
-        click.echo(f"  {name:<{width}} {area:>12,.1f} {unit:<3} {area_m2 / total:>6.1%}")
+        say(f"  {name:<{width}} {area:>12,.1f} {unit:<3} {area_m2 / total:>6.1%}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import EmbedOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, set_up_logging, show_result
+from rssc_geo_cli.console import running, say, set_up_logging, show_result
 from rssc_geo_cli.options import command
 
 
@@ -38,7 +38,7 @@ def embed_command(
 
 def _tell(values: Mapping[str, Any]) -> None:
     scenes = values["scenes"]
-    click.echo(
+    say(
         f"{values['rows']} cells of {scenes} scene{'s' * (scenes != 1)},"
         f" {values['width']} numbers each, {values['seconds']:.1f} s"
     )

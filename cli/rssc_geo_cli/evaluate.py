@@ -15,7 +15,7 @@ from rssc_geo.options import (
     PolygonSourceOptions,
     PrintOptions,
 )
-from rssc_geo_cli.console import print_json, show_result, tell_more
+from rssc_geo_cli.console import print_json, say, show_result, tell_more
 from rssc_geo_cli.options import Alternatives, Chosen, command
 
 _EITHER = Alternatives(
@@ -91,21 +91,21 @@ def _compare(
 
 def _tell(values: Mapping[str, Any]) -> None:
     low, high = values["interval"]
-    click.echo(f"{values['images']} pictures, overall accuracy {low:.3f} to {high:.3f} with 95 %")
+    say(f"{values['images']} pictures, overall accuracy {low:.3f} to {high:.3f} with 95 %")
     for name in ("overall_accuracy", "average_accuracy", "kappa", "expected_calibration_error"):
-        click.echo(f"{name.replace('_', ' '):<28} {values[name]:.4f}")
+        say(f"{name.replace('_', ' '):<28} {values[name]:.4f}")
     wide = max(20, *map(len, values["per_class"]))
-    click.echo(f"{'class':<{wide}} {'precision':>9} {'recall':>7} {'F1':>7} {'pictures':>8}")
+    say(f"{'class':<{wide}} {'precision':>9} {'recall':>7} {'F1':>7} {'pictures':>8}")
     for name, row in values["per_class"].items():
         if row["support"]:
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
-            click.echo(f"{name:<{wide}} {figures} {row['support']:>8.0f}")
+            say(f"{name:<{wide}} {figures} {row['support']:>8.0f}")
     for name, row in values.get("sets", {}).items():
         figures = f"accuracy {row['overall_accuracy']:.4f}"
         error = f"calibration error {row['expected_calibration_error']:.4f}"
-        click.echo(f"{name:<20} {figures}, {error}, {row['images']} pictures")
+        say(f"{name:<20} {figures}, {error}, {row['images']} pictures")
     for title in ("captions", "robustness"):
         for name, value in values.get(title, {}).items():
-            click.echo(f"{name:<32} {value:.4f}")
+            say(f"{name:<32} {value:.4f}")
     for path in values.get("files", []):
         click.echo(path)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ExplainOptions, RunOptions, SourceOptions, TargetOptions
-from rssc_geo_cli.console import running, show_result
+from rssc_geo_cli.console import running, say, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -42,5 +42,5 @@ def _tell(values: Mapping[str, Any]) -> None:
     for cell in values["cells"]:
         words = f"  {cell['top_words']}" if cell["top_words"] else ""
         then = f"{cell['class']} {cell['confidence']:.0%}, then {cell['runner_up']}"
-        click.echo(f"{cell['panel']}  {then}{words}")
+        say(f"{cell['panel']}  {then}{words}")
     click.echo(values["index"])

@@ -10,7 +10,7 @@ import click
 from rssc_geo.options import IndexOptions, ScenesRunOptions, TargetOptions
 from rssc_geo.progress import duration
 from rssc_geo_cli.batch import exit_code, print_progress, silence_dask
-from rssc_geo_cli.console import end_with_parent, show_result, wants_bar
+from rssc_geo_cli.console import end_with_parent, say, show_result, wants_bar
 from rssc_geo_cli.options import command
 
 
@@ -43,10 +43,10 @@ def index_command(
 
 def _tell(values: Mapping[str, Any]) -> None:
     held = values["archive"]
-    click.echo(
+    say(
         f"{values['done']} of {values['scenes']} scenes done ({values['skipped']} before),"
         f" {held['added']} added now, {duration(values['seconds'])}"
     )
-    click.echo(f"the archive holds {held['cells']} cells of {held['scenes']} scenes")
+    say(f"the archive holds {held['cells']} cells of {held['scenes']} scenes")
     for path in values["outputs"]:
         click.echo(path)

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import click
-
 from rssc_geo.options import InfoOptions, PrintOptions, SourceOptions, describe_options
-from rssc_geo_cli.console import print_json, show_result
+from rssc_geo_cli.console import print_json, say, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -41,7 +39,7 @@ def _tell(values: Mapping[str, Any]) -> None:
     width = max(len(key) for key in values)
     for key, value in values.items():
         for line in value if key == "warnings" else [value]:
-            click.echo(f"{key.replace('_', ' '):<{width}}  {_text(line)}")
+            say(f"{key.replace('_', ' '):<{width}}  {_text(line)}")
 
 
 def _text(value: Any) -> str:

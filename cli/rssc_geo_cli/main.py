@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import errno
 import importlib
 import io
 import itertools
@@ -12,7 +11,6 @@ import json
 import logging
 import math
 import os
-import re
 import signal
 import sys
 import threading
@@ -49,21 +47,6 @@ _HIDDEN = ("serve",)
 """Called by programs only."""
 INTERRUPTED = 130
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-_LIMITS = {
-    errno.EMFILE: "allow more open files (ulimit -n)",
-    errno.ENFILE: "close other programs: the system has no more open files",
-    errno.ENAMETOOLONG: "give a shorter name",
-    errno.ENOMEM: "close other programs or use smaller batches (--batch-size)",
-    errno.ENOSPC: "free disk space and run the same command again",
-}
-"""Limits of the operating system, and what to do about each."""
-_NO_MEMORY = re.compile(
-    r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
-    r"|can't start new thread|error return without exception set",
-    re.IGNORECASE,
-)
-"""Messages of libraries about memory that is used up, where they raise no ``MemoryError``."""
-_NO_HANDLES = re.compile(os.strerror(errno.EMFILE), re.IGNORECASE)
 _TRUE = ("1", "true", "t", "yes", "y", "on")
 _GRACE_S = 5
 """Seconds after an interruption within which another one is ignored."""
@@ -223,7 +206,7 @@ def run(arguments: list[str]) -> int:
 
 def _tell_error(arguments: list[str], error: Exception) -> int:
     """Report in one line what failed; the exit code."""
-    from rssc_geo.errors import RsscGeoError
+    from rssc_geo.errors import RsscGeoError, limit_reached
 
     if isinstance(error, click.ClickException):
         usage = isinstance(error, click.UsageError)
@@ -235,23 +218,9 @@ def _tell_error(arguments: list[str], error: Exception) -> int:
         return 1
     # A traceback is for -vv, never for a user.
     logging.getLogger("rssc_geo").debug("traceback", exc_info=error)
-    if limit := _limit(error):
+    if limit := limit_reached(error):
         return _tell(arguments, limit, kind=type(error).__name__)
     return internal_error(arguments, error)
-
-
-def _limit(error: BaseException) -> str:
-    """The message where a limit of the system was reached, in any library; else None."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
-            return f"out of memory: {_LIMITS[errno.ENOMEM]}"
-        if isinstance(cause, OSError) and cause.errno in _LIMITS:
-            return f"{cause}: {_LIMITS[cause.errno]}"
-        if _NO_HANDLES.search(str(cause)):
-            return f"{cause}: {_LIMITS[errno.EMFILE]}"
-        cause = cause.__cause__ or cause.__context__
-    return ""
 
 
 def _tell_interruption(arguments: list[str], error: BaseException) -> int:

@@ -16,7 +16,7 @@ from rssc_geo.options import (
     PrintOptions,
     TargetOptions,
 )
-from rssc_geo_cli.console import print_json, show_result
+from rssc_geo_cli.console import print_json, say, show_result
 from rssc_geo_cli.options import command
 
 
@@ -47,7 +47,7 @@ def list_command(printing: PrintOptions) -> None:
         print_json(rows)
         return
     for card in cards:
-        click.echo(f"{card.name} {card.version}: {card.description}")
+        say(f"{card.name} {card.version}: {card.description}")
 
 
 @command("info", ModelInfoOptions, PrintOptions)
@@ -72,20 +72,20 @@ def _tell_card(card: Mapping[str, Any]) -> None:
     rows, cols = card["input_size"]
     footprint = card["footprint"]
     low, high = card["gsd_range_m"]
-    click.echo(f"{card['name']} {card['version']} ({card['license']}): {card['description']}")
-    click.echo(f"input      {rows} x {cols} pixels, bands {', '.join(card['bands'])}")
-    click.echo(
+    say(f"{card['name']} {card['version']} ({card['license']}): {card['description']}")
+    say(f"input      {rows} x {cols} pixels, bands {', '.join(card['bands'])}")
+    say(
         f"footprint  {footprint['minimum_m']:g} to {footprint['maximum_m']:g} m, preferred"
         f" {footprint['preferred_m']:g} m; rasters of {low:g} to {high:g} m a pixel"
     )
     if card["network"].get("variant") == AS_PUBLISHED:
-        click.echo(
+        say(
             "variant    as published by the authors, with its defects: for comparison, not for maps"
         )
     for part, values in card["accuracy"].items():
         told = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in values.items())
-        click.echo(f"{part:<10} {told}")
-    click.echo("classes    " + ", ".join(entry["name"] for entry in card["classes"]))
+        say(f"{part:<10} {told}")
+    say("classes    " + ", ".join(entry["name"] for entry in card["classes"]))
 
 
 @command("cache", PrintOptions)
@@ -108,10 +108,10 @@ def cache_command(printing: PrintOptions, *, action: str) -> None:
 
 def _tell_cache(values: Mapping[str, Any]) -> None:
     if "cleared" in values:
-        click.echo(f"{values['cleared']} captions cleared")
-    click.echo(f"{values['path']}: {values['captions']} captions, {values['bytes'] / 1e6:.1f} MB")
+        say(f"{values['cleared']} captions cleared")
+    say(f"{values['path']}: {values['captions']} captions, {values['bytes'] / 1e6:.1f} MB")
     for name, count in values["captioners"].items():
-        click.echo(f"  {count:>8} {name}")
+        say(f"  {count:>8} {name}")
 
 
 @command("import", TargetOptions, ClassNamesOptions, ImportOptions, PrintOptions)

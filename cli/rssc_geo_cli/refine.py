@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import PrintOptions, RefineOptions, TargetOptions
-from rssc_geo_cli.console import echo_areas, show_result
+from rssc_geo_cli.console import echo_areas, say, show_result
 from rssc_geo_cli.options import command
 
 
@@ -28,7 +28,7 @@ def refine_command(
 
 
 def _tell(values: Mapping[str, Any]) -> None:
-    click.echo(f"{values['cells']} cells in {values['regions']} regions")
+    say(f"{values['cells']} cells in {values['regions']} regions")
     echo_areas({entry["name"]: entry["area_m2"] for entry in values["classes"]})
     for path in values["outputs"]:
         click.echo(path)

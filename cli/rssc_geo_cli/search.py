@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from rssc_geo.errors import escaped
 from rssc_geo.options import PrintOptions, SearchOptions, SearchTargetOptions
-from rssc_geo_cli.console import set_up_logging, show_result
+from rssc_geo_cli.console import say, set_up_logging, show_result
 from rssc_geo_cli.options import command
 
 _SHOWN = 10
@@ -43,9 +42,9 @@ def _tell(values: Mapping[str, Any]) -> None:
         about = " ".join(filter(None, (hit["class"], (hit["date"] or "")[:10])))
         place = f"{hit['lat']:.5f},{hit['lon']:.5f}"
         line = f"{hit['rank']:>3} {hit['score']:6.3f} {place} {hit['scene']}: {about}"
-        click.echo(escaped(f"{line}. {hit['caption']}" if hit["caption"] else line))
+        say(f"{line}. {hit['caption']}" if hit["caption"] else line)
     if len(values["hits"]) > _SHOWN:
-        click.echo(f"and {len(values['hits']) - _SHOWN} more")
-    click.echo(f"among {values['searched']} cells, {values['search_s'] * 1000:.0f} ms")
+        say(f"and {len(values['hits']) - _SHOWN} more")
+    say(f"among {values['searched']} cells, {values['search_s'] * 1000:.0f} ms")
     for path in values["outputs"]:
         click.echo(path)

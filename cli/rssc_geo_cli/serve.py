@@ -15,6 +15,8 @@ from rssc_geo_cli.options import command
 
 _GRACE_S = 2.0
 """Seconds that a request may continue after the parent has gone."""
+_LONGEST_LINE = 1 << 20
+"""Bytes of a request; what follows is left out, so that a longer one is no JSON."""
 
 
 @command("serve", ServeOptions)
@@ -31,8 +33,11 @@ def serve_command(options: ServeOptions) -> None:
     def send(event: Mapping[str, Any]) -> None:
         text = json.dumps(event, ensure_ascii=False, allow_nan=False)
         with lock:
-            lines.write(text + "\n")
-            lines.flush()
+            try:
+                lines.write(text + "\n")
+                lines.flush()
+            except OSError:  # nobody reads the answers
+                os._exit(1)
 
     from rssc_geo.service import Service
 
@@ -43,8 +48,9 @@ def serve_command(options: ServeOptions) -> None:
         rest = b""
         while piece := os.read(0, 65536):
             *whole, rest = (rest + piece).split(b"\n")
+            rest = rest[: _LONGEST_LINE + 1]
             for line in filter(None, map(bytes.strip, whole)):
-                service.receive(line.decode("utf-8", "replace"))
+                service.receive(line[:_LONGEST_LINE].decode("utf-8", "replace"))
         service.close()
         threading.Event().wait(_GRACE_S)
         os._exit(0)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import RunOptions, SourceOptions, TargetOptions, TileOptions
-from rssc_geo_cli.console import running, show_result
+from rssc_geo_cli.console import running, say, show_result
 from rssc_geo_cli.options import command, raster_argument, source_of
 
 
@@ -37,5 +37,5 @@ def tile_command(
 
 def _tell(values: Mapping[str, Any]) -> None:
     left_out = f"{values['left_out']} tiles left out: too few valid pixels"
-    click.echo(f"{values['chips']} chips ({left_out})")
+    say(f"{values['chips']} chips ({left_out})")
     click.echo(values["index"])

@@ -19,7 +19,7 @@ from rssc_geo.options import (
     TrainOnPolygonsOptions,
     TrainOptions,
 )
-from rssc_geo_cli.console import running, show_result, tell_more
+from rssc_geo_cli.console import running, say, show_result, tell_more
 from rssc_geo_cli.options import Alternatives, Chosen, command
 
 _EITHER = Alternatives(
@@ -94,27 +94,27 @@ def pairs_of(dataset: tuple[str, ...], polygons: PolygonSourceOptions) -> list[t
 def _tell(values: Mapping[str, Any]) -> None:
     for part, figures in values["accuracy"].items():
         told = ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in figures.items())
-        click.echo(f"{part.replace('_', ' '):<20} {told}")
+        say(f"{part.replace('_', ' '):<20} {told}")
     click.echo(values["bundle"])
 
 
 def _tell_polygons(values: Mapping[str, Any]) -> None:
     scores = values["scores"]
     if scores is None:
-        click.echo("not measured: all labels lie in one place")
+        say("not measured: all labels lie in one place")
     else:
         tested, (low, high) = values["tested"], values["interval"]
         wide = max(24, *map(len, scores["per_class"]))
-        click.echo(f"{'class':<{wide}} {'precision':>9} {'recall':>7} {'F1':>7} {'tested':>12}")
+        say(f"{'class':<{wide}} {'precision':>9} {'recall':>7} {'F1':>7} {'tested':>12}")
         for name, row in scores["per_class"].items():
             figures = f"{row['precision']:>9.3f} {row['recall']:>7.3f} {row['f1']:>7.3f}"
             counts = tested["classes"][name]
             if not counts["tested"]:
                 figures = f"{'-':>9} {'-':>7} {'-':>7}"
             of = f"{counts['tested']} of {counts['of']}"
-            click.echo(f"{name:<{wide}} {figures} {of:>12}")
+            say(f"{name:<{wide}} {figures} {of:>12}")
         by = "on labels apart" if values["by_labels_apart"] else "by cross-validation in blocks"
-        click.echo(
+        say(
             f"overall accuracy {scores['overall_accuracy']:.3f} ({low:.3f} to {high:.3f} with"
             f" 95 %), {by}, {tested['patches']} of {tested['of']} patches tested"
         )

@@ -22,7 +22,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, OutputError, UsageError, one_line
-from rssc_geo.files import atomic_write
+from rssc_geo.files import atomic_write, parse_json
 from rssc_geo.output import EMBEDDING, GEOMETRY, date_text, embedding_schema
 
 NAME = "archive.json"
@@ -272,7 +272,7 @@ def read_card(folder: Path) -> ArchiveCard:
     if not path.is_file():
         raise InputError(f"{folder} holds no {NAME}: give a folder that rssc-geo index made")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         if values.pop("format") != _FORMAT:
             raise InputError(f"{path} is of another version of rssc-geo: index into a new folder")
         return ArchiveCard(**values)

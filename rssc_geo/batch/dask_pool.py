@@ -35,7 +35,7 @@ from rssc_geo.batch.worker import (
     spec_hash,
 )
 from rssc_geo.environment import prepare_torch
-from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError, one_line
+from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ClassWords, ModelCard, load_card
 from rssc_geo.options import PredictorOptions, narrowed
@@ -92,16 +92,23 @@ def _loaded(plugin: str) -> Worker:
 class _Failure:
     """An error as it is sent.
 
-    Dask's own handling fails where an exception or its traceback cannot be unpickled. ``empty``:
-    there is nothing to classify.
+    Dask's own handling fails where an exception or its traceback cannot be unpickled. ``kind``: its
+    class, ``RsscGeoError`` for one that is none of ours.
     """
 
+    kind: type[RsscGeoError]
     message: str
-    empty: bool = False
+
+    def error(self) -> RsscGeoError:
+        return self.kind(self.message)
 
 
 def _describe(plugin: str) -> tuple[PredictorSpec, int] | _Failure:
-    return _caught(lambda: (_loaded(plugin).spec, _loaded(plugin).batch_size))
+    found = _caught(lambda: (_loaded(plugin).spec, _loaded(plugin).batch_size))
+    if isinstance(found, _Failure):
+        where = f"worker {get_worker().address} cannot load the model"
+        return _Failure(found.kind, f"{where}: {found.message}")
+    return found
 
 
 def _describe_named(plugin: str, words: ClassWords) -> PredictorSpec | _Failure:
@@ -120,9 +127,9 @@ def _caught(work: Callable[[], T]) -> T | _Failure:
     try:
         return work()
     except RsscGeoError as error:
-        return _Failure(str(error), isinstance(error, NothingToClassifyError))
+        return _Failure(type(error), str(error))
     except Exception as error:  # noqa: BLE001 -- sent as its message
-        return _Failure(f"{type(error).__name__}: {one_line(error)}")
+        return _Failure(RsscGeoError, f"{type(error).__name__}: {one_line(error)}")
 
 
 class DaskPool:
@@ -238,7 +245,7 @@ class DaskPool:
 
         def ask() -> PredictorSpec:
             task = self._client.submit(_describe_named, self._plugin, words, pure=False)
-            return _answer("of the cluster", task, "name the classes")
+            return _answer("of the cluster", task)
 
         return self._answered(ask)
 
@@ -247,7 +254,7 @@ class DaskPool:
 
         def ask() -> ClassWords:
             task = self._client.submit(_refine, self._plugin, block, pure=False)
-            return _answer("of the cluster", task, "refine the classes")
+            return _answer("of the cluster", task)
 
         return self._answered(ask)
 
@@ -275,9 +282,7 @@ class DaskPool:
         """
         try:
             result = future.result()
-            self._hand_over(
-                number, RsscGeoError(result.message) if isinstance(result, _Failure) else result
-            )
+            self._hand_over(number, result.error() if isinstance(result, _Failure) else result)
         except KilledWorker:
             self._hand_over(
                 number,
@@ -312,7 +317,8 @@ class DaskPool:
             _begun(lambda: self._client.close(timeout=1)).result(_PATIENCE_S)
 
 
-def _answer(worker: str, task: Future[T | _Failure], doing: str = "load the model") -> T:
+def _answer(worker: str, task: Future[T | _Failure]) -> T:
+    """What a worker returns; raises its error with that one's class."""
     try:
         answer: T | _Failure = task.result()
     except (KilledWorker, CancelledError) as error:
@@ -320,9 +326,7 @@ def _answer(worker: str, task: Future[T | _Failure], doing: str = "load the mode
             f"worker {worker} died while it loaded the model: is there enough memory?"
         ) from error
     if isinstance(answer, _Failure):
-        if answer.empty:
-            raise NothingToClassifyError(answer.message)
-        raise RsscGeoError(f"worker {worker} cannot {doing}: {answer.message}")
+        raise answer.error()
     return answer
 
 

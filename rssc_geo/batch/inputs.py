@@ -5,14 +5,16 @@ Files, globs, folders, manifests, STAC and tile indexes become a list of jobs.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pyogrio
@@ -20,6 +22,7 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
+from rssc_geo.files import check_name
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
 from rssc_geo.pipelines import read_classes
@@ -33,6 +36,8 @@ _INDEX_SUFFIXES = (".gpkg", ".shp", ".fgb", ".geojson")
 _LOCATION = "location"  # the column that gdaltindex writes
 _COLUMNS = ("input", "id", "output")  # of a manifest, beside the options
 _UNSAFE = re.compile(r"[^\w.\-]+")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names that Windows keeps for devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
     """
     template = output_template(output, options)
     every = _every_scene(options)
+    words_of = functools.cache(_class_words)  # a file of classes is read once, not for each scene
     jobs: list[Job] = []
     problems: list[Problem] = []
     taken: dict[Path, str] = {}
@@ -103,7 +109,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
         try:
             for entry in _entries(name, options.asset):
                 try:
-                    job = _make_job(entry, template, every)
+                    job = _make_job(entry, template, every, words_of)
                 except RsscGeoError as error:
                     label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
@@ -185,7 +191,12 @@ def _beside(path: str, folder: Path) -> str:
 # From an entry to its job.
 
 
-def _make_job(entry: _Entry, template: str, every: BatchSceneOptions) -> Job:
+def _make_job(
+    entry: _Entry,
+    template: str,
+    every: BatchSceneOptions,
+    words_of: Callable[[str, bool], ClassWords],
+) -> Job:
     if entry.error:
         raise InputError(entry.error)
     stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
@@ -194,10 +205,15 @@ def _make_job(entry: _Entry, template: str, every: BatchSceneOptions) -> Job:
     templates = {key: template_of for key in WRITTEN if (template_of := getattr(own, key))}
     own = _changed(own, {key: _fill(templates[key], stem=stem, id=name) for key in templates})
     output = Path(entry.output or _fill(template, stem=stem, id=name))
-    words = None
-    if own.classes is not None:
-        words = ClassWords.of(read_classes(own.classes), other=own.other)
-    return Job(id=name, source=entry.source, output=output, options=own, words=words)
+    words = None if own.classes is None else words_of(own.classes, own.other)
+    job = Job(id=name, source=entry.source, output=output, options=own, words=words)
+    for path in job.results:
+        check_name(path)
+    return job
+
+
+def _class_words(classes: str, other: bool) -> ClassWords:  # noqa: FBT001 -- a key of a cache
+    return ClassWords.of(read_classes(classes), other=other)
 
 
 @functools.cache
@@ -238,12 +254,13 @@ def _fill(template: str, *, stem: str, id: str) -> str:  # noqa: A002 -- the tem
     """
     values = {"stem": stem, "id": id}
     plain = {name: _UNSAFE.sub("_", value).lstrip(".") or "scene" for name, value in values.items()}
-    try:
-        return template.format(**plain)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise UsageError(
-            f"{template!r} is no template: use {{stem}} and {{id}}, and {{{{ for a brace"
-        ) from None
+    plain = {name: f"_{text}" if _DEVICE.match(text) else text for name, text in plain.items()}
+    with contextlib.suppress(ValueError):
+        parts = [found[1:] for found in Formatter().parse(template) if found[1] is not None]
+        # No form of a value either: its width may exceed the memory.
+        if all(name in plain and not form and kind is None for name, form, kind in parts):
+            return template.format(**plain)
+    raise UsageError(f"{template!r} is no template: use {{stem}} and {{id}}, and {{{{ for a brace")
 
 
 # Manifests: a text file of one raster a line, or a CSV file with columns for what differs.
@@ -267,8 +284,14 @@ def _read_csv(path: str) -> list[_Entry]:
     Three single-band rasters (red, green, blue) are separated by ``;``. Raises ``InputError`` that
     names the columns that are missing, unknown or there twice, or the line that is not right.
     """
-    table = csv.reader(_read_text(path).splitlines())
-    header = [name.strip().removeprefix("--") for name in next(table, [])]
+    table = csv.reader(_read_text(path).splitlines(), strict=True)
+    try:
+        lines = [(table.line_num, values) for values in table]
+    except csv.Error as error:
+        raise InputError(
+            f"{path} cannot be read as a manifest: line {table.line_num}: {one_line(error)}"
+        ) from error
+    header = [name.strip().removeprefix("--") for name in (lines[0][1] if lines else [])]
     options = row_options()
     if "input" not in header:
         raise InputError(f"{path}: no column 'input' (there is: {', '.join(header) or 'nothing'})")
@@ -280,16 +303,16 @@ def _read_csv(path: str) -> list[_Entry]:
             f"{path}: unknown column(s) {', '.join(map(repr, unknown))}; known: {known}"
         )
     entries = []
-    for values in table:
+    for number, values in lines[1:]:
         if not any(value.strip() for value in values):
             continue
         if len(values) != len(header):
             raise InputError(
-                f"{path}, line {table.line_num}: {len(values)} values for {len(header)} columns"
+                f"{path}, line {number}: {len(values)} values for {len(header)} columns"
             )
         row = {name: value.strip() for name, value in zip(header, values, strict=True)}
         if not row["input"]:
-            raise InputError(f"{path}, line {table.line_num}: no input")
+            raise InputError(f"{path}, line {number}: no input")
         entries.append(_row_entry(row, options, Path(path).parent))
     if not entries:
         raise InputError(f"{path}: no line names a raster")

@@ -159,8 +159,8 @@ class OpenJob:
     busy : a thread writes to its part file or makes its map
     over : it has failed; results that still arrive are dropped
     reading_s, model_s, writing_s : seconds of work so far
-    written, looked : tiles of this run that are written, and those of them that the network
-        processed
+    written, looked : tiles (of a fine map: blocks) of this run that are written, and those of them
+        that the network processed
     """
 
     job: Job

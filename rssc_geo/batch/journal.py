@@ -136,7 +136,7 @@ def _state(file: str, *, content: bool) -> list[Any]:
     try:
         found = os.stat(file)
         mark = content_mark(Path(file)) if content and os.path.isfile(file) else None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return [None, None, None, None]
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark]
 

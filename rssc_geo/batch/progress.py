@@ -42,8 +42,9 @@ class SceneEstimate:
     """A scene of a plan, or the reason why there is none.
 
     ``state``: "done" or "empty" by an earlier run, "failed" now or (``known``) then, "waiting";
-    ``bytes_in``: None where that is not known without reading (a URL); ``seconds_on_cpu``: on this
-    machine's processor, None where the model's card gives no rate.
+    ``tiles``: of a fine map blocks; ``bytes_in``: None where that is not known without reading (a
+    URL); ``seconds_on_cpu``: on this machine's processor, None where the model's card gives no
+    rate.
     """
 
     id: str
@@ -168,8 +169,8 @@ class BatchProgress:
     """Progress of a batch.
 
     ``done`` scenes include those of earlier runs; ``done_share`` (0–1) also counts what is done of
-    scenes in progress; ``tiles`` are those of this run; ``seconds_left`` is None before anything is
-    known of them.
+    scenes in progress; ``tiles``, of fine maps blocks, are those of this run; ``seconds_left`` is
+    None before anything is known of them.
     """
 
     scenes: int
@@ -337,7 +338,7 @@ class _Bar:
         left = "" if now.seconds_left is None else f", {duration(now.seconds_left)} left"
         failed = f", {now.failed} failed" if now.failed else ""
         text = (
-            f"{now.done}/{now.scenes} scenes{failed}, {now.tiles} tiles,"
+            f"{now.done}/{now.scenes} scenes{failed}, {now.tiles} tiles or blocks,"
             f" {now.tiles_per_s:.1f}/s{left}"
         )
         self._bar.n = now.done_share
@@ -366,7 +367,8 @@ class BatchResult:
     skipped : those of the latter that earlier runs have done
     empty : how many have nothing to classify
     failed : every other input that gave no map, why, and whether it was known
-    tiles, tiles_classified : of this run, and those of them that the network processed
+    tiles, tiles_classified : of this run (of fine maps: blocks), and those of them that the network
+        processed
     tiles_per_s, seconds : of this run
     cells, area_m2 : of all maps, or of the merged one; m² of each class, the largest first
     workers, dtype : devices or addresses that classified, and in which precision

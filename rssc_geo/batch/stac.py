@@ -15,7 +15,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.parse import urljoin
@@ -28,6 +28,8 @@ _LIST = "features"
 _CHUNK = 1 << 16  # characters
 _PATIENCE_S = 30  # for a server
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+"""What decides on depth: brackets, and texts, so that brackets in them do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def read_items(name: str, asset: str | None) -> Iterator[StacItem]:
         try:
             for found in _read(place, asset):
                 if isinstance(found, StacItem):
-                    yield found
+                    yield _whole_characters(found)
                 elif found not in known:
                     known.add(found)
                     waiting.append(found)
@@ -65,7 +67,15 @@ def read_items(name: str, asset: str | None) -> Iterator[StacItem]:
             message = f"{place} cannot be read as STAC: {one_line(error)}"
             if place == name:
                 raise InputError(message) from error
-            yield StacItem(place, error=message)
+            yield _whole_characters(StacItem(place, error=message))
+
+
+def _whole_characters(item: StacItem) -> StacItem:
+    """The item with question marks for halves of characters, which JSON can hold and no file."""
+    id_, error, *files = (
+        text.encode("utf-8", "replace").decode() for text in (item.id, item.error, *item.files)
+    )
+    return replace(item, id=id_, files=tuple(files), error=error)
 
 
 def _read(place: str, asset: str | None) -> Iterator[StacItem | str]:
@@ -83,7 +93,12 @@ def _read(place: str, asset: str | None) -> Iterator[StacItem | str]:
         yield _item(document, place, place, asset)
     elif document.get("type") in ("Catalog", "Collection"):
         for rel in ("item", "child"):
-            yield from (_resolved(href, place) for href in _links(document, rel))
+            for href in _links(document, rel):
+                try:
+                    yield _resolved(href, place)
+                except ValueError as error:
+                    message = f"{href} cannot be read as STAC: {one_line(error)}"
+                    yield StacItem(href, error=message)
     elif document.get("type") != "FeatureCollection":
         raise ValueError(f"its type is {json.dumps(document.get('type'))}, no STAC item or catalog")
 
@@ -103,15 +118,21 @@ def _item(values: object, label: str, place: str, asset: str | None) -> StacItem
     if not hrefs or not all(
         isinstance(href, str) and href and not href.lstrip().startswith("<") for href in hrefs
     ):
-        there = ", ".join(
-            f"{key} ({'/'.join(_roles(entry)) or 'no role'})" for key, entry in entries.items()
+        there = one_line(
+            ", ".join(
+                f"{key} ({'/'.join(_roles(entry)) or 'no role'})" for key, entry in entries.items()
+            )
+            or "none"
         )
         wanted = asset or "/".join(_USUAL_ASSETS)
-        error = f"no asset with key or role {wanted}; it has: {there or 'none'}"
+        error = f"no asset with key or role {wanted}; it has: {there}"
         return StacItem(str(name), error=f"STAC item {name}: {error}")
     own = next(_links(values, "self"), None)
-    base = place if own is None else _resolved(own, place)
-    files = tuple(_resolved(str(href), base) for href in hrefs)
+    try:
+        base = place if own is None else _resolved(own, place)
+        files = tuple(_resolved(str(href), base) for href in hrefs)
+    except ValueError as error:
+        return StacItem(str(name), error=f"STAC item {name}: {one_line(error)}")
     return StacItem(str(name), files, date=_date(values.get("properties")))
 
 
@@ -208,7 +229,7 @@ class _JsonReader:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._text, self._at = "", 0
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(parse_int=_integer)
 
     def next_sign(self) -> str:
         """The next character that is no space, which is not consumed; "" at the end."""
@@ -241,10 +262,23 @@ class _JsonReader:
                 if self._read_on():
                     continue
                 raise ValueError(f"no JSON: {error.msg}") from error
+            except RecursionError:
+                value, end = None, self._end_of_nested()
             if end == len(self._text) and self._read_on():  # a number may continue
                 continue
             self._at = end
             return value
+
+    def _end_of_nested(self) -> int:
+        """Where a value ends that is too deep to be read, so that it costs one item alone."""
+        while True:
+            depth = 0
+            for part in _BRACKETS.finditer(self._text, self._at):
+                depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(part.group(), 0)
+                if depth == 0:
+                    return part.end()
+            if not self._read_on():
+                raise ValueError("no JSON: it ends within a list or object")
 
     def _read_on(self) -> bool:
         """Read at least as much again as is held; whether there was more."""
@@ -252,3 +286,11 @@ class _JsonReader:
         more = self._stream.read(max(_CHUNK, len(self._text)))
         self._text += more
         return bool(more)
+
+
+def _integer(digits: str) -> int | float:
+    """A whole number; one with more digits than Python takes is infinite."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)

@@ -374,9 +374,17 @@ def _read_caption(body: bytes, hide: Callable[[str], str]) -> str:
         text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _TransientError("the answer is not a chat completion") from error
+    if isinstance(text, list):
+        text = "".join(map(_part, text))
     if text is not None and not isinstance(text, str):
         raise _TransientError("the answer is not text")
     return tidy_answer(hide(text or ""), cut=cut)
+
+
+def _part(part: object) -> str:
+    """The text of a part, as some servers cut an answer; "" for one of thoughts."""
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    return text if isinstance(text, str) else ""
 
 
 def _message(body: bytes) -> str:

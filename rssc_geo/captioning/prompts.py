@@ -38,12 +38,10 @@ PRESETS = tuple(_PRESETS)
 (arXiv 2412.02531), ``closed`` for one of the classifier's classes, ``free`` only for a description.
 """
 
-# Marks that reasoning models put around text that is not their answer.
-_THOUGHT = re.compile(
-    r"(?:<think(?:ing)?>|◁think▷).*?(?:</think(?:ing)?>|◁/think▷)", re.DOTALL | re.IGNORECASE
+# Marks that reasoning models put around text that is not their answer; a slash tells an end.
+_THOUGHT_MARK = re.compile(
+    r"<(/?)(?:think|thinking|thought|reasoning)>|\[(/?)think\]|◁(/?)think▷", re.IGNORECASE
 )
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
-_THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
 
 # The end of a sentence: a stop that is not a list's "1.", at the end or before a blank and no small
 # letter.
@@ -115,6 +113,22 @@ def tidy_answer(answer: str, *, cut: bool = False) -> str:
 
 
 def _without_thoughts(answer: str) -> str:
-    """The answer outside the marks; the first mark may stand in the prompt, the last be cut off."""
-    said = _THOUGHT_ENDS.split(_THOUGHT.sub(" ", answer))[-1]
-    return _THOUGHT_BEGINS.split(said)[0]
+    """The answer outside the marks; the first mark may stand in the prompt, the last be cut off.
+
+    In one pass: a server may answer with marks alone.
+    """
+    said: list[str] = []
+    thinking, at = False, 0
+    for mark in _THOUGHT_MARK.finditer(answer):
+        if any(mark.groups()):
+            if thinking:
+                said.append(" ")
+            else:
+                said.clear()
+            thinking, at = False, mark.end()
+        elif not thinking:
+            said.append(answer[at : mark.start()])
+            thinking = True
+    if not thinking:
+        said.append(answer[at:])
+    return "".join(said)

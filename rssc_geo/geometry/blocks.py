@@ -36,8 +36,10 @@ class BlockGrid:
     cell_pixels : pixels a side that a network sees of a cell
     side : cells a side of a block; those at the far edges are clipped
     halo : cells around a block that are read with it
+    margin : most cells of the halo that lie beyond the raster, without data
+    window : cells a side of a window; so many are read even where the raster has fewer
 
-    Raises ``ValueError`` when a size is below 1, or the halo below 0.
+    Raises ``ValueError`` when a size is below 1, or the halo or margin below 0.
     """
 
     shape: tuple[int, int]
@@ -45,9 +47,12 @@ class BlockGrid:
     cell_pixels: int
     side: int
     halo: int
+    margin: int = 0
+    window: int = 1
 
     def __post_init__(self) -> None:
-        if min(*self.shape, *self.cell_size, self.cell_pixels, self.side) < 1 or self.halo < 0:
+        sizes = (*self.shape, *self.cell_size, self.cell_pixels, self.side, self.window)
+        if min(sizes) < 1 or min(self.halo, self.margin) < 0:
             raise ValueError(f"no blocks: {self}")
 
     @property
@@ -123,10 +128,16 @@ class BlockGrid:
         return rows, cols
 
     def reach(self, block: Tile) -> tuple[range, range]:
-        """Rows and columns of cells of a block with its halo, also where no raster is."""
+        """Rows and columns of cells of a block with its halo.
+
+        Beyond the raster no more than the margin, but where it has fewer cells than a window.
+        """
         rows, cols = (
-            range(cells.start - self.halo, cells.stop + self.halo)
-            for cells in self.cells_of_tile(block)
+            range(
+                max(cells.start - self.halo, -self.margin),
+                min(cells.stop + self.halo, max(count, self.window) + self.margin),
+            )
+            for cells, count in zip(self.cells_of_tile(block), self.cells_shape, strict=True)
         )
         return rows, cols
 

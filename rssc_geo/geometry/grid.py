@@ -329,7 +329,7 @@ def choose_sizes(
         size = max(1, round(sides[0] / fraction)), max(1, round(sides[1] / fraction))
     whole = size[0] * fraction, size[1] * fraction
     covered = whole[0] * gsd_m[0], whole[1] * gsd_m[1]
-    notes = [*(notes or _outside_range(covered, least, most)), *_larger_than_raster(whole, shape)]
+    notes = [*(notes or _range_warnings(covered, least, most)), *_padding_warnings(whole, shape)]
     return TileChoice(whole, size, covered, reason, tuple(notes))
 
 
@@ -360,14 +360,15 @@ def choose_tile_size(
         size = _parse_size(requested, gsd_m, option="--tile-size")
         choice = _choice(size, gsd_m, f"as asked for (--tile-size {requested})")
         notes = [
-            *_outside_range(choice.footprint_m, least, most),
-            *_larger_than_raster(size, shape),
+            *_range_warnings(choice.footprint_m, least, most),
+            *_padding_warnings(size, shape),
         ]
         return _choice(size, gsd_m, choice.reason, *notes)
     side, reason, notes = _default_side(shape, gsd_m, footprint_m)
     choice = _choice(_to_pixels((side, side), gsd_m), gsd_m, reason)
-    notes = notes or _outside_range(choice.footprint_m, least, most)
-    return _choice(choice.size, gsd_m, reason, *notes, *_larger_than_raster(choice.size, shape))
+    size = choice.size
+    own = notes or _range_warnings(choice.footprint_m, least, most)
+    return _choice(size, gsd_m, reason, *own, *_padding_warnings(size, shape))
 
 
 def parse_cell_size(
@@ -399,22 +400,23 @@ def _default_side(
     A tile stays within the model's footprints as long as the raster is that large.
     """
     least, preferred, most = footprint_m
+    notes: list[str] = []
     extent = tuple(length * gsd for length, gsd in zip(shape, gsd_m, strict=True))
     if max(extent) < least:
         side = max(extent)
-        note = (
+        notes.append(
             f"the raster covers {_meters(extent[0])} × {_meters(extent[1])}, less than the"
             f" {_range(least, most)} a tile that the model learned: expect less certain classes"
         )
-        return side, f"{_meters(side)}, the raster's longer side", [note]
+        return side, f"{_meters(side)}, the raster's longer side", notes
     shown = _LEAST_SHOWN * max(gsd_m)
     wanted = max(preferred, shown)
     side = min(wanted, max(min(extent), least))
     if side < wanted:
-        return side, f"{_meters(side)}, to suit the size of the raster", []
+        return side, f"{_meters(side)}, to suit the size of the raster", notes
     if side == preferred:
-        return side, f"{_meters(side)}, the side that the model prefers", []
-    return side, f"{_meters(side)}, {_LEAST_SHOWN} px of this raster", []
+        return side, f"{_meters(side)}, the side that the model prefers", notes
+    return side, f"{_meters(side)}, {_LEAST_SHOWN} px of this raster", notes
 
 
 def _to_pixels(side_m: tuple[float, float], gsd_m: tuple[float, float]) -> tuple[int, int]:
@@ -452,20 +454,22 @@ def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[
     return _to_pixels((sides_m[0], sides_m[1]), gsd_m)
 
 
-def _outside_range(footprint_m: tuple[float, float], least: float, most: float) -> list[str]:
+def _range_warnings(footprint_m: tuple[float, float], least: float, most: float) -> Iterator[str]:
     # A difference by rounding to a pixel is within the range.
-    if min(footprint_m) >= least * 0.99 and max(footprint_m) <= most * 1.01:
-        return []
-    covered = " × ".join(_meters(side) for side in footprint_m)
-    note = f"a tile covers {covered}, outside the {_range(least, most)} the model was trained on"
-    return [note + ": expect less certain classes"]
+    if min(footprint_m) < least * 0.99 or max(footprint_m) > most * 1.01:
+        covered = " × ".join(_meters(side) for side in footprint_m)
+        yield (
+            f"a tile covers {covered}, outside the {_range(least, most)} the model was trained on:"
+            " expect less certain classes"
+        )
 
 
-def _larger_than_raster(size: tuple[int, int], shape: tuple[int, int]) -> list[str]:
-    if size[0] <= shape[0] and size[1] <= shape[1]:
-        return []
-    note = f"a tile of {_pixels(size)} is larger than the raster of {_pixels(shape)}"
-    return [note + ": the rest is filled by reflection"]
+def _padding_warnings(size: tuple[int, int], shape: tuple[int, int]) -> Iterator[str]:
+    if size[0] > shape[0] or size[1] > shape[1]:
+        yield (
+            f"a tile of {_pixels(size)} is larger than the raster of {_pixels(shape)}: the rest is"
+            " filled by reflection"
+        )
 
 
 def _pixels(size: tuple[int, int]) -> str:

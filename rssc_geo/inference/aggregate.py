@@ -54,11 +54,10 @@ def cell_colors(
     """
     window = (data.tile.window.row, data.tile.window.col)
     edges: list[NDArray[np.int64]] = []
-    whole = grid.cells_of_tile(data.tile)
-    for axis, (wanted, every) in enumerate(zip(cells or whole, whole, strict=True)):
+    for axis, wanted in enumerate(cells or grid.cells_of_tile(data.tile)):
         places = np.arange(wanted.start, wanted.stop + 1)
         if isinstance(grid, BlockGrid):
-            edges.append((places - every.start + grid.halo) * grid.cell_pixels)
+            edges.append((places - grid.reach(data.tile)[axis].start) * grid.cell_pixels)
         else:
             shown = np.minimum(places * grid.cell_size[axis], grid.shape[axis]) - window[axis]
             edges.append(np.rint(shown * data.mask.shape[axis] / grid.size[axis]).astype(np.int64))

@@ -35,7 +35,8 @@ def block_grid(
     window = card.input_size[0]
     cell = window // fraction
     # Half of a cell's window lies outside of the cell, and around that its tokens' receptive field.
-    outside = -(-(window - cell) // 2 // stride) + -(-(field - stride) // 2 // stride)
+    around = -(-(field - stride) // 2 // stride)
+    outside = -(-(window - cell) // 2 // stride) + around
     # Blocks and halos are whole tokens.
     step = math.lcm(cell, stride)
     return BlockGrid(
@@ -44,6 +45,8 @@ def block_grid(
         cell_pixels=cell,
         side=max(1, _BLOCK_TOKENS * stride // step) * (step // cell),
         halo=-(-outside * stride // step) * (step // cell),
+        margin=-(-around * stride // step) * (step // cell),
+        window=fraction,
     )
 
 

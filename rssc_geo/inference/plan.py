@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from rssc_geo.geometry import (
     BlockGrid,
     TileChoice,
     TileGrid,
+    Window,
     choose_sizes,
     choose_tile_size,
     parse_cell_size,
@@ -38,10 +39,10 @@ from rssc_geo.raster import (
     align_scene,
     bounds_polygon,
     cells_inside,
+    check_picture,
     fit_radiometry,
     harmonize,
     open_scene,
-    picture_warnings,
     read_aoi,
 )
 
@@ -68,6 +69,8 @@ class Plan:
     out_of_range : whether pixels are so much coarser, or tiles so much larger or smaller, than in
         the training that results mean nothing
     like : the plan of an earlier date of the same area, to which the scene's colors are matched
+    sample : valid pixels (n, 3) of the scene, as ``sample_pixels`` gives them, where the check of
+        the picture has read them
     """
 
     scene: Scene
@@ -80,6 +83,7 @@ class Plan:
     warnings: tuple[str, ...]
     out_of_range: bool = False
     like: Plan | None = None
+    sample: NDArray[np.uint8] | None = None
 
     @functools.cached_property
     def cells(self) -> CellMap:
@@ -98,13 +102,18 @@ class Plan:
         """The units of processing: blocks of a fine map, else tiles."""
         return self.grid if self.blocks is None else self.blocks
 
+    @property
+    def units_called(self) -> str:
+        """The word for them in messages."""
+        return "tiles" if self.blocks is None else "blocks"
+
     @functools.cached_property
     def radiometry(self) -> Radiometry:
         """The scene-wide scaling to 8 bit; reads a bounded sample when it is first asked for.
 
         Raises ``InputError`` when the raster cannot be read, ``UsageError`` for an odd --stretch.
         """
-        own = fit_radiometry(self.scene, stretch=self.options.stretch)
+        own = fit_radiometry(self.scene, stretch=self.options.stretch, sample=self.sample)
         if self.like is None:
             return own
         return harmonize(self.scene, own, self.like.scene, self.like.radiometry)
@@ -116,6 +125,20 @@ class Plan:
     def unit_reader(self, units: Iterable[int], *, input_size: tuple[int, int]) -> TileReader:
         """The same for ``units``; ``input_size``: of the tiles that the network wants."""
         return TileReader(self.scene, self.units, self.radiometry, out_size=input_size, tiles=units)
+
+    def picture(
+        self, window: Window, shape: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """A window of the scene, scaled to 8 bit as the network sees it.
+
+        ``shape``: rows and columns (H, W) to which it is reduced or enlarged. Returns pixels
+        (H, W, 3), 0 where they are invalid, and their mask (H, W). Raises ``InputError`` where the
+        raster cannot be read.
+        """
+        with self.scene.pixel_reader() as reader:
+            colors, valid = reader.read(window, shape)
+        mask = np.ones(shape, bool) if valid is None else valid
+        return self.radiometry.apply(colors, mask, window), mask
 
     def inputs(self) -> tuple[str, ...]:
         """The files that are read and must not be replaced."""
@@ -164,9 +187,10 @@ def make_plan(
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
+    picture = check_picture(scene)
     warnings = (
         *scene.warnings,
-        *picture_warnings(scene),
+        *picture.warnings,
         *tiling.warnings,
         *_resolution_warnings(scene, tiling, card),
     )
@@ -186,7 +210,18 @@ def make_plan(
         selected.sum(),
         time.monotonic() - started,
     )
-    return Plan(scene, options, tiling, grid, blocks, selected, area, warnings, bool(problem))
+    return Plan(
+        scene,
+        options,
+        tiling,
+        grid,
+        blocks,
+        selected,
+        area,
+        warnings,
+        out_of_range=bool(problem),
+        sample=picture.sample,
+    )
 
 
 def plan_later_date(source: Source, plan: Plan) -> Plan:
@@ -199,8 +234,16 @@ def plan_later_date(source: Source, plan: Plan) -> Plan:
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
-    warnings = (*scene.warnings, *picture_warnings(scene))
-    return replace(plan, scene=align_scene(scene, plan.scene), warnings=warnings, like=plan)
+    picture = check_picture(scene)
+    aligned = align_scene(scene, plan.scene)
+    return replace(
+        plan,
+        scene=aligned,
+        warnings=(*scene.warnings, *picture.warnings),
+        like=plan,
+        # On another grid it shows another extent.
+        sample=picture.sample if aligned is scene else None,
+    )
 
 
 def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:
@@ -276,7 +319,7 @@ def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:
     return parts[0] if parts else None
 
 
-def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> list[str]:
+def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> Iterator[str]:
     """A warning when the network's input is coarser or finer than in the training.
 
     A raster finer than the card's range is fine by itself: its tiles are read reduced.
@@ -285,15 +328,15 @@ def _resolution_warnings(scene: Scene, tiling: TileChoice, card: ModelCard) -> l
     coarse = max(scene.gsd_m)
     trained = f"{card.name} was trained on {low:g}–{high:g} m a pixel"
     if coarse > high * 1.01:  # a difference by rounding to a pixel is within the range
-        return [f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"]
+        yield f"the raster has {coarse:.3g} m a pixel, {trained}: expect less certain classes"
+        return
     read = min(
         gsd * max(1.0, size / wanted)
         for gsd, size, wanted in zip(scene.gsd_m, tiling.size, card.input_size, strict=True)
     )
     if read < low and not tiling.warnings:  # else the tile's own warning has the reason
         hint = "expect less certain classes (larger tiles: --tile-size)"
-        return [f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"]
-    return []
+        yield f"tiles are read at {read:.3g} m a pixel, {trained}: {hint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +377,8 @@ class PredictorSpec:
 class RunDescription:
     """Description of a run: `info` prints it, provenance keeps it, the report shows it.
 
-    ``options``: those given, defaults left out; ``tiles`` and ``cells``: how many are asked for.
+    ``options``: those given, defaults left out; ``tiles`` or, of a fine map, ``blocks``, and
+    ``cells``: how many are asked for.
     """
 
     input: str
@@ -352,7 +396,8 @@ class RunDescription:
     tile_size_m: tuple[float, float]
     tile_size_by: str
     cell_size_px: tuple[int, int]
-    tiles: int
+    tiles: int | None
+    blocks: int | None
     cells: int
     model: str
     license: str
@@ -360,8 +405,10 @@ class RunDescription:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, the most important first."""
-        return asdict(self)
+        """Plain data, the most important first; ``tiles`` or ``blocks``, not both."""
+        values = asdict(self)
+        del values["tiles" if self.tiles is None else "blocks"]
+        return values
 
 
 def without_folders(values: Mapping[str, Any], plan: Plan, *more: str) -> dict[str, Any]:
@@ -401,6 +448,7 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
     authority = scene.crs.to_authority()
     west, south, east, north = (round(value, 6) for value in scene.bounds_lonlat())
     rows_m, cols_m = (size * gsd for size, gsd in zip(grid.size, scene.gsd_m, strict=True))
+    units = len(plan.unit_cells.tiles())
     return RunDescription(
         input=scene.source,
         size_px=scene.shape,
@@ -417,7 +465,8 @@ def describe_run(plan: Plan, card: ModelCard) -> RunDescription:
         tile_size_m=(round(rows_m, 3), round(cols_m, 3)),
         tile_size_by=plan.tiling.reason,
         cell_size_px=grid.cell_size,
-        tiles=len(plan.unit_cells.tiles()),
+        tiles=units if plan.blocks is None else None,
+        blocks=None if plan.blocks is None else units,
         cells=int(plan.selected.sum()),
         model=f"{card.name} {card.version}",
         license=card.license,

@@ -523,18 +523,23 @@ def _look_at_block(
 
     def spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Results of the cells in the rectangle as results of all; NaN outside."""
+        if part is None:
+            return values.reshape(*fractions.shape, *values.shape[1:])
         whole = np.full((*fractions.shape, *values.shape[1:]), np.nan, np.float32)
         whole[places] = values.reshape(len(rows), len(cols), *values.shape[1:])
         return whole
 
-    captions = np.full(fractions.shape, "", object)
-    captions[places] = np.array(found.captions, object).reshape(len(rows), len(cols))
+    captions = found.captions
+    if part is not None:
+        texts = np.full(fractions.shape, "", object)
+        texts[places] = np.array(captions, object).reshape(len(rows), len(cols))
+        captions = texts.ravel().tolist()
     return TileResult(
         tile,
         block.valid_fraction,
         fractions,
         spread(found.probabilities),
-        captions.ravel().tolist(),
+        captions,
         spread(found.familiarity),
         spread(cell_colors(block, grid, part).reshape(-1, 3)),
         None if found.embeddings is None else spread(found.embeddings),

@@ -58,9 +58,9 @@ class SceneRun(Closing):
     Attributes
     ----------
     plan, target, spec : the scene and its cells, the output, the model
-    tiles, remaining : int64, ascending: indices of all tiles with selected cells, and of those that
-        an earlier run has left
-    watermark : the tile before which the earlier run was done; 0 for a fresh one
+    tiles, remaining : int64, ascending: indices of all tiles (of a fine map: blocks) with selected
+        cells, and of those that an earlier run has left
+    watermark : the one before which the earlier run was done; 0 for a fresh one
 
     Raises ``OutputError`` when another process writes the same target.
     """
@@ -84,13 +84,14 @@ class SceneRun(Closing):
             if target.unknown and card.tells_unknown
             else NAME_ALL,
         )
-        log.info("%d tiles to classify; part file %s", len(self.tiles), target.part_path)
+        called = plan.units_called
+        log.info("%d %s to classify; part file %s", len(self.tiles), called, target.part_path)
         self.watermark = self._writer.watermark
         self.remaining = self.tiles
         if self.watermark:
             self.remaining = self.tiles[self.tiles >= plan.unit_cells.restart(self.watermark)]
             done = int((self.tiles < self.watermark).sum())
-            log.info("continuing after %d of %d tiles", done, len(self.tiles))
+            log.info("continuing after %d of %d %s", done, len(self.tiles), called)
         self._aggregator = CellAggregator(
             plan.unit_cells, classes=len(card.classes), done=self.watermark
         )
@@ -119,7 +120,8 @@ class SceneRun(Closing):
                 done += len(results)
                 looked += sum(result.probabilities is not None for result in results)
                 progress("classify", done, len(self.tiles))
-        log.info("%d tiles classified in %.1f s", looked, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        log.info("%d %s classified in %.1f s", looked, self.plan.units_called, seconds)
         return looked
 
     def take(self, results: Sequence[TileResult]) -> None:

@@ -95,8 +95,8 @@ def check_name(value: object, name: str) -> None:
 
 
 def check_encodable(text: str, name: str) -> None:
-    """Refuse lone surrogates, which no file can hold; other characters are escaped when written."""
-    if any(unicodedata.category(sign) == "Cs" for sign in text):
+    """Refuse NUL and lone surrogates; other characters are escaped when written."""
+    if any(sign == "\0" or unicodedata.category(sign) == "Cs" for sign in text):
         raise ValueError(f"{name} {text!r} is no text that a file can hold")
 
 

@@ -264,8 +264,11 @@ def pool_windows(
     parts = []
     for look, windows in zip(features, (scene, ground), strict=True):
         rows, cols = (torch.from_numpy(weights).to(look) for weights in windows)
-        parts.append(rows @ look @ cols.T)  # (·, h, w) → (·, R, M)
-    return torch.cat(parts).permute(1, 2, 0)  # (I, R, M) → (R, M, I)
+        # A feature map whose channels lie together in memory is not copied.
+        tokens = look.permute(1, 2, 0)  # (·, h, w) → (h, w, ·)
+        found = (rows @ tokens.flatten(1)).view(-1, *tokens.shape[1:])  # (R, w, ·)
+        parts.append(cols @ found)  # (R, M, ·)
+    return torch.cat(parts, dim=2)  # (R, M, I)
 
 
 def masked_mean(text: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from rssc_geo.errors import BundleError, one_line
+from rssc_geo.files import parse_json
 from rssc_geo.hub import fetch_file
 from rssc_geo.models.encoders import (
     fit_keys,
@@ -315,7 +316,7 @@ def _fill(encoder: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> dict
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(found, dict):

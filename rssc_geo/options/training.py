@@ -28,6 +28,7 @@ from rssc_geo.options.kinds import (
     LAYERS,
     NAME,
     POSITIVE,
+    RANGE,
     SCHEDULE,
     SHARE,
     Kind,
@@ -279,6 +280,12 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         numbers(float, "MIN,MAX"),
         default=None,
         unit="m a pixel",
+    )
+    stretch: str | None = option(
+        "Scaling of 8-bit rasters that it is for, such as 'dos'. Default: as of --model.",
+        CARD,
+        RANGE,
+        default=None,
     )
     recipe: str | None = option(
         "stages: encoder, captioner, fusion (default); full: the whole network end to end (default"

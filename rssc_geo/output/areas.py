@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import atomic_write, check_writable
+from rssc_geo.files import check_writable, write_csv
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.output.finished import FinishedMap
 from rssc_geo.output.legends import Legend, translate_classes
@@ -157,23 +156,22 @@ def write_area_table(
     more = list(next(iter(adjusted.values()), {}))
     zoned = any(row.zone != ALL for row in rows)
     names = [*([of] if zoned else []), "class", "group", "cells", "area_m2", "area", "unit"]
-    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, [*names, "share", *more], extrasaction="ignore")
-        table.writeheader()
-        for row in rows:
-            area, unit = area_in_words(row.area_m2)
-            values = {
-                of: row.zone,
-                "class": row.name,
-                "group": row.group,
-                "cells": f"{row.cells:.10g}",
-                "area_m2": f"{row.area_m2:.12g}",
-                "area": f"{area:.6g}",
-                "unit": unit,
-                "share": f"{row.share:.8g}",
-            }
-            own = adjusted.get(row.name, {}) if row.zone == ALL else {}
-            table.writerow({**values, **own})
+    entries = []
+    for row in rows:
+        area, unit = area_in_words(row.area_m2)
+        values = {
+            of: row.zone,
+            "class": row.name,
+            "group": row.group,
+            "cells": f"{row.cells:.10g}",
+            "area_m2": f"{row.area_m2:.12g}",
+            "area": f"{area:.6g}",
+            "unit": unit,
+            "share": f"{row.share:.8g}",
+        }
+        own = adjusted.get(row.name, {}) if row.zone == ALL else {}
+        entries.append({**values, **own})
+    write_csv(path, [*names, "share", *more], entries)
 
 
 def _gathered(values: NDArray[np.float64], places: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import write_error
+from rssc_geo.files import write_csv, write_error
 from rssc_geo.output.embeddings import EmbeddingLayer
 from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 
@@ -142,16 +141,12 @@ def _write_shapefile(layer: Layer, path: Path, _provenance: Mapping[str, object]
 
 
 def _write_field_table(path: Path, fields: Sequence[Field], names: Sequence[str]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["shapefile_name", "name", "alias", "description"])
-            table.writerows(
-                [name, field.name, field.alias, field.description]
-                for name, field in zip(names, fields, strict=True)
-            )
-    except OSError as error:
-        raise write_error(path, error) from error
+    columns = ("shapefile_name", "name", "alias", "description")
+    rows = [
+        dict(zip(columns, (name, field.name, field.alias, field.description), strict=True))
+        for name, field in zip(names, fields, strict=True)
+    ]
+    write_csv(path, columns, rows)
 
 
 def _cut(texts: pa.Array) -> pa.Array:

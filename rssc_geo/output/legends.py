@@ -10,7 +10,6 @@ for each group of classes; a class of its own counts before its group. ``title``
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError, one_line
+from rssc_geo.files import parse_json
 from rssc_geo.models import UNKNOWN_CLASS, SceneClass, scene_classes, unknown_class
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def read_legend(name: str) -> Legend:
     else:
         raise UsageError(f"--legend {name} is no file, nor one of {', '.join(known)}")
     try:
-        return _parse(name, json.loads(text))
+        return _parse(name, parse_json(text))
     except (ValueError, TypeError) as error:
         raise InputError(f"--legend {name} is no crosswalk: {one_line(error)}") from error
 

@@ -78,6 +78,7 @@ def pixel_grid(grid: TileGrid) -> BlockGrid:
         cell_pixels=round(finest / factor),
         side=_BLOCK_CELLS,
         halo=1,
+        margin=1,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rssc_geo.files import atomic_write
+from rssc_geo.files import write_csv
 from rssc_geo.output.areas import area_in_words
 from rssc_geo.output.change import ChangedCells
 
@@ -106,23 +105,22 @@ def write_transition_table(
         *("from_class", "to_class", "from_group", "to_group", "cells", "area_m2", "area", "unit"),
         *("changed_m2", "changed", "share"),
     ]
-    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, [*names, *more])
-        table.writeheader()
-        for row in rows:
-            area, unit = area_in_words(row.area_m2)
-            changed = area * row.changed_m2 / row.area_m2 if row.area_m2 else 0.0
-            values = {
-                "from_class": row.before,
-                "to_class": row.after,
-                "from_group": row.before_group,
-                "to_group": row.after_group,
-                "cells": row.cells,
-                "area_m2": f"{row.area_m2:.12g}",
-                "area": f"{area:.6g}",
-                "unit": unit,
-                "changed_m2": f"{row.changed_m2:.12g}",
-                "changed": f"{changed:.6g}",
-                "share": f"{row.share:.8g}",
-            }
-            table.writerow({**values, **adjusted.get(row.name, {})})
+    entries = []
+    for row in rows:
+        area, unit = area_in_words(row.area_m2)
+        changed = area * row.changed_m2 / row.area_m2 if row.area_m2 else 0.0
+        values = {
+            "from_class": row.before,
+            "to_class": row.after,
+            "from_group": row.before_group,
+            "to_group": row.after_group,
+            "cells": row.cells,
+            "area_m2": f"{row.area_m2:.12g}",
+            "area": f"{area:.6g}",
+            "unit": unit,
+            "changed_m2": f"{row.changed_m2:.12g}",
+            "changed": f"{changed:.6g}",
+            "share": f"{row.share:.8g}",
+        }
+        entries.append({**values, **adjusted.get(row.name, {})})
+    write_csv(path, [*names, *more], entries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -27,7 +26,7 @@ from rssc_geo.assessment import (
     read_reference,
 )
 from rssc_geo.errors import InputError
-from rssc_geo.files import atomic_folder, check_not_input
+from rssc_geo.files import atomic_folder, check_not_input, write_csv
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions
@@ -191,8 +190,8 @@ class AccuracyAssessment:
             text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
             (made / _INDEX).write_text(text + "\n", encoding="utf-8")
             write_assessment_page(made / "accuracy.html", values)
-            _write_table(made / "classes.csv", _class_rows(values))
-            _write_table(made / "matrix.csv", _matrix_rows(values))
+            for name, rows in (("classes", _class_rows(values)), ("matrix", _matrix_rows(values))):
+                write_csv(made / f"{name}.csv", list(rows[0]), rows)
         names = (_INDEX, "accuracy.html", "classes.csv", "matrix.csv")
         return [target / name for name in names]
 
@@ -518,13 +517,6 @@ def _plain(estimate: Estimate) -> dict[str, float | None]:
         "low": _number(estimate.low),
         "high": _number(estimate.high),
     }
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _class_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class ClassifyResult:
     """The result of a run.
 
-    ``summary``: files, cells, regions, areas; ``tiles`` of the scene, those that the network
-    processed in this run, and the tile from which an interrupted run was continued.
+    ``summary``: files, cells, regions, areas; ``tiles`` (of a fine map: blocks) of the scene, those
+    that the network processed in this run, and the one from which an interrupted run was continued.
     """
 
     summary: LandUseSummary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
+from rssc_geo.files import parse_json
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import load_card
 from rssc_geo.options import (
@@ -121,7 +121,7 @@ def read_class_words(path: str | Path) -> dict[str, list[str]]:
     Raises ``InputError`` for a file that is no such thing.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = parse_json(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict) or not all(

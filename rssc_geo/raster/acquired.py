@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import rasterio
 
-from rssc_geo.raster.failures import GDAL_ERRORS
-from rssc_geo.raster.opening import gdal_env
+from rssc_geo.raster.gdal import GDAL_ERRORS, gdal_env
 from rssc_geo.raster.scene import Scene
 
 

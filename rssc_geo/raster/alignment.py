@@ -11,8 +11,8 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError
+from rssc_geo.raster.gdal import gdal_env, gdal_errors
 from rssc_geo.raster.mask import find_mask_rule
-from rssc_geo.raster.opening import gdal_env, gdal_errors
 from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, sample_windows
 from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.warping import Onto

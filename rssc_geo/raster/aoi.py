@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import TileGrid
 from rssc_geo.raster.features import MOST_FEATURES, VECTOR_ERRORS, check_count, repaired
-from rssc_geo.raster.opening import is_remote
+from rssc_geo.raster.gdal import is_remote
 from rssc_geo.raster.scene import Scene
 
 _EDGE_PARTS = 200
@@ -110,7 +110,7 @@ def footprint(transform: Affine, shape: tuple[int, int]) -> BaseGeometry:
 
 def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     """Polygons of the first layer that has some, and the layer's CRS."""
-    if not is_remote(path) and not Path(path).exists():
+    if not is_remote(path) and not os.path.exists(path):
         raise InputError(f"--aoi {path} does not exist")
     try:
         for layer, kind in pyogrio.list_layers(path):

@@ -16,7 +16,7 @@ import rasterio
 import shapely
 from rasterio.enums import MaskFlags
 
-from rssc_geo.raster.failures import GDAL_ERRORS
+from rssc_geo.raster.gdal import GDAL_ERRORS
 from rssc_geo.raster.virtual import (
     MOST_NESTED,
     SIDES,

@@ -10,12 +10,8 @@ numbers, from which any thread or process opens the same again. Several files as
 from __future__ import annotations
 
 import contextlib
-import gzip
 import math
 import os
-import re
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,14 +21,19 @@ import pyproj
 import rasterio
 from affine import Affine
 from rasterio.enums import Interleaving, MaskFlags, WktVersion
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 
-from rssc_geo.errors import GeoreferenceError, InputError, UsageError, one_line
-from rssc_geo.files import local_file
+from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.raster.bands import BandChoice, alpha_band, choose_bands, is_paletted
-from rssc_geo.raster.failures import GDAL_ERRORS
 from rssc_geo.raster.gaps import with_mask_of_gaps
+from rssc_geo.raster.gdal import (
+    check_beside_packed,
+    check_path,
+    gdal_env,
+    gdal_errors,
+    gdal_name,
+    unplaced_is_silent,
+)
 from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
 from rssc_geo.raster.virtual import (
     NO_OVERVIEWS,
@@ -45,40 +46,6 @@ from rssc_geo.raster.virtual import (
     vrt_text,
 )
 from rssc_geo.raster.warping import Onto, Warp, warp_of
-
-_REMOTE_ENV = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE"}
-# A server that accepts connections and does not respond gives an error after a while.
-_PATIENCE_ENV = {
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",  # bytes a second
-    "GDAL_HTTP_LOW_SPEED_TIME": "15",  # seconds
-}
-# Folders in local archives are listed, so that files beside a raster (masks, world files, headers)
-# count there as well.
-_NETWORK = re.compile(
-    r"(?<![a-z])(?:ftp|https?|s3|gs|az|oss)://"
-    r"|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(?:_streaming)?[/?]"
-)
-_COUNTS = {
-    ".xml": rb"<(SRS|GeoTransform|GCPList|NoDataValue|ColorTable|ColorInterp|MDI key=\"NODATA)\b",
-    ".hdr": rb"^ENVI",
-}
-"""Contents of a file beside a raster that change how the raster is read."""
-_LOOK_BYTES = 1 << 20
-_SCHEMES = {
-    "file": "",
-    "zip": "/vsizip",
-    "tar": "/vsitar",
-    "gzip": "/vsigzip",
-    "ftp": "/vsicurl",
-    "http": "/vsicurl",
-    "https": "/vsicurl",
-    "s3": "/vsis3",
-    "gs": "/vsigs",
-    "az": "/vsiaz",
-    "oss": "/vsioss",
-}
-"""rasterio's schemes of URLs, and GDAL's names of the file systems."""
 
 Scales = tuple[tuple[float, float], ...]
 UNSCALED: Scales = ((1.0, 0.0),) * 3
@@ -227,45 +194,6 @@ def open_source(
             return describe_source(
                 handle, view, dataset=view.vrt or path, label=path, name=name, files=files
             )
-
-
-def is_remote(path: str) -> bool:
-    """Whether the path is a URL or one of GDAL's virtual file systems."""
-    return "://" in path or path.startswith("/vsi")
-
-
-def gdal_env(dataset: str, *, cache_bytes: int | None = None) -> rasterio.Env:
-    """GDAL's settings for a raster: no Python code of a VRT is run.
-
-    On the network folders are not listed, reads are cached, and a missing response is an error.
-
-    ``cache_bytes`` is the size of the block cache: GDAL's own grows to 5 % of the machine's memory.
-    The user's ``GDAL_CACHEMAX`` and ``GDAL_HTTP_…`` are left in force.
-    """
-    options: dict[str, str | int] = {"GDAL_VRT_ENABLE_PYTHON": "NO"}
-    if _NETWORK.search(dataset[:4096]):
-        options.update(_REMOTE_ENV)
-        own = {name: value for name, value in _PATIENCE_ENV.items() if name not in os.environ}
-        options.update(own)
-    if cache_bytes is not None and "GDAL_CACHEMAX" not in os.environ:
-        options["GDAL_CACHEMAX"] = cache_bytes
-    return rasterio.Env(**options)
-
-
-@contextlib.contextmanager
-def gdal_errors(label: str) -> Iterator[None]:
-    """Turn what GDAL could not read into an ``InputError`` of one line with GDAL's own reason."""
-    try:
-        yield
-    except (*GDAL_ERRORS, OSError) as error:
-        # rasterio's own text is general ("Read failed. See previous exception"); the cause has
-        # GDAL's reason.
-        reason = one_line(error.__cause__ or error)
-        if Path(label).is_dir():
-            raise InputError(
-                f"{label} is a folder that is not a raster as a whole: give a raster file in it"
-            ) from error
-        raise InputError(f"{label} cannot be read as a raster: {reason}") from error
 
 
 # Properties of the view of a source.
@@ -502,74 +430,9 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
     )
 
 
-def check_path(path: str) -> None:
-    """Refuse with ``InputError`` a path on disk where nothing is."""
-    if is_remote(path) or path.lstrip().startswith("<") or Path(path).is_file():
-        return
-    if Path(path).is_dir():
-        return  # a Zarr store is one, and others
-    if Path(path).exists():
-        raise InputError(f"{path} is no file that can be read twice (a pipe or device): save it")
-    # GDAL's names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
-    if not re.match(r"\w{2,}:", path):
-        raise InputError(f"{path} does not exist")
-
-
-def check_beside_packed(path: str) -> None:
-    """Refuse a gzipped file beside which lies a sidecar that would only count if it were unpacked.
-
-    GDAL looks for what is named after the packed file, and packed as well (``a.tif.gz.msk``).
-    """
-    name = gdal_name(path)
-    packed = local_file(name) if name.startswith("/vsigzip/") else None
-    if packed is None or not packed.endswith(".gz"):
-        return
-    whole = Path(packed).with_suffix("")
-    for beside in (
-        f"{whole}.msk",
-        f"{whole}.aux.xml",
-        f"{whole}.hdr",
-        str(whole.with_suffix(".hdr")),
-    ):
-        for file, opener in ((beside, open), (f"{beside}.gz", gzip.open)):
-            counts = _COUNTS.get(Path(beside).suffix, b"")
-            with contextlib.suppress(OSError, EOFError, zlib.error), opener(file, "rb") as stream:
-                if re.search(counts, stream.read(_LOOK_BYTES)):
-                    raise InputError(
-                        f"{os.path.basename(file)} lies beside {path}, and would not count, since"
-                        f" that is packed: unpack {os.path.basename(packed)} (gunzip -k), or put"
-                        " both into a .zip (/vsizip/)"
-                    )
-
-
 def check_nodata(nodata: float, dtype: str, path: str) -> None:
     """Without this GDAL would clip a value outside of the type's range to the nearest valid one."""
     if np.dtype(dtype).kind in "iuf" and not can_hold(np.dtype(dtype), nodata):
         raise UsageError(
             f"--nodata {nodata:g}: {path} has pixels of type {dtype}, which never have that value"
         )
-
-
-@contextlib.contextmanager
-def unplaced_is_silent() -> Iterator[None]:
-    """Keep rasterio silent where a geotransform is missing: an error or a warp of our own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
-def gdal_name(path: str) -> str:
-    """The name by which GDAL, in a VRT, opens what the user named, and nothing else.
-
-    The files that GDAL lists for a raster do not suffice: the second picture of a file, a variable,
-    or a choice of bands are only part of the user's name.
-    """
-    scheme, mark, rest = path.partition("://")
-    parts = scheme.split("+")
-    if mark and all(part in _SCHEMES for part in parts):
-        systems = "".join(_SCHEMES[part] for part in parts)
-        archive, _, inside = rest.rpartition("!")
-        address = f"{parts[-1]}://" if parts[-1] in ("ftp", "http", "https") else ""
-        name = f"{archive}/{inside.lstrip('/')}" if archive else rest
-        return f"{systems}/{address}{name}" if systems else name
-    return os.path.abspath(path) if os.path.exists(path) else path

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import BlockGrid, Tile, TileGrid, Window
-from rssc_geo.raster.failures import GDAL_ERRORS
+from rssc_geo.raster.gdal import GDAL_ERRORS
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.radiometry import Radiometry
 from rssc_geo.raster.resampling import Taps, resampled, taps
@@ -73,7 +73,7 @@ class TileReader(Closing):
 
     Parameters
     ----------
-    grid : tiles, or blocks that are read with their halo, invalid where no raster is
+    grid : tiles, or blocks that are read with their halo
     radiometry : the scene's scaling to 8 bit
     out_size : (rows, columns) of the pixels delivered for a tile, averaged from overviews where
         there are some and the raster is finer; blocks have their own

@@ -22,16 +22,13 @@ from rasterio.vrt import WarpedVRT
 from rssc_geo.errors import GeoreferenceError
 from rssc_geo.files import content_mark, fingerprint, local_file
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
-from rssc_geo.raster.failures import GDAL_ERRORS
+from rssc_geo.raster.gdal import GDAL_ERRORS, gdal_env, gdal_errors, is_remote
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.opening import (
     UNSCALED,
     Opening,
     Scales,
     Source,
-    gdal_env,
-    gdal_errors,
-    is_remote,
     open_source,
 )
 from rssc_geo.raster.separate import open_separate

@@ -13,22 +13,24 @@ from rasterio.enums import MaskFlags
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.raster.bands import BandChoice, check_bands, is_paletted
+from rssc_geo.raster.gdal import (
+    check_beside_packed,
+    check_path,
+    gdal_env,
+    gdal_errors,
+    gdal_name,
+    unplaced_is_silent,
+)
 from rssc_geo.raster.mask import held, held_nodata
 from rssc_geo.raster.opening import (
     Source,
     View,
     bits_of,
-    check_beside_packed,
     check_nodata,
-    check_path,
     describe_source,
     gaps_of,
-    gdal_env,
-    gdal_errors,
-    gdal_name,
     nodata_notes,
     scale_of,
-    unplaced_is_silent,
 )
 from rssc_geo.raster.virtual import (
     NO_OVERVIEWS,

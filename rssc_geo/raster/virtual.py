@@ -22,7 +22,7 @@ import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from rssc_geo.errors import InputError, one_line
-from rssc_geo.raster.failures import GDAL_ERRORS
+from rssc_geo.raster.gdal import GDAL_ERRORS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, one_line
 from rssc_geo.geometry import parse_crs
-from rssc_geo.raster.failures import GDAL_ERRORS
+from rssc_geo.raster.gdal import GDAL_ERRORS
 from rssc_geo.raster.mask import MaskRule, held_nodata
 from rssc_geo.raster.virtual import dtype_of
 

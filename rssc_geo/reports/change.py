@@ -154,11 +154,7 @@ def _pictures(
     pictures = []
     for date in (region.last_seen, region.changed_by):
         plan = plans[dates.index(date)]
-        with plan.scene.pixel_reader() as reader:
-            colors, valid = reader.read(window, shape)
-        mask = np.ones(shape, bool) if valid is None else valid
-        picture = jpeg(plan.radiometry.apply(colors, mask, window), mask)
-        pictures.append({"date": date, "picture": picture})
+        pictures.append({"date": date, "picture": jpeg(*plan.picture(window, shape))})
     return pictures
 
 

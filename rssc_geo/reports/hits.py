@@ -106,10 +106,7 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
     )
     longest = max(height, width)
     shape = max(1, round(_SIDE * height / longest)), max(1, round(_SIDE * width / longest))
-    with plan.scene.pixel_reader() as reader:
-        window = Window(*first, height, width)
-        colors, valid = reader.read(window, shape)
-    mask = np.ones(shape, bool) if valid is None else valid
+    picture = jpeg(*plan.picture(Window(*first, height, width), shape))
     shares = (
         (left - first[1]) / width,
         (top - first[0]) / height,
@@ -117,7 +114,7 @@ def hit_picture(plan: Plan, row: int, col: int) -> HitPicture:
         (bottom - top) / height,
     )
     box = tuple(round(100 * share, 2) for share in shares)
-    return HitPicture(jpeg(plan.radiometry.apply(colors, mask, window), mask), box)
+    return HitPicture(picture, box)
 
 
 def _within_circle(longitude: float) -> float:

@@ -84,11 +84,10 @@ def read_overview(plan: Plan, *, side: int) -> Overview:
     reduction = max(1.0, max(scene.shape) / side)
     rows, cols = (max(1, round(length / reduction)) for length in scene.shape)
     whole = Window(0, 0, scene.height, scene.width)
-    with scene.pixel_reader() as reader:
-        colors, valid = reader.read(whole, (rows, cols))
+    pixels, mask = plan.picture(whole, (rows, cols))
     return Overview(
-        plan.radiometry.apply(colors, valid, whole),
-        np.ones((rows, cols), bool) if valid is None else valid,
+        pixels,
+        mask,
         scene.transform @ Affine.scale(scene.width / cols, scene.height / rows),
         (scene.gsd_m[0] * scene.height / rows, scene.gsd_m[1] * scene.width / cols),
     )

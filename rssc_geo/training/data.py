@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from rssc_geo.captioning import check_captioner
-from rssc_geo.errors import InputError, UsageError
-from rssc_geo.files import atomic_write, check_not_input, check_writable
+from rssc_geo.errors import InputError, UsageError, one_line
+from rssc_geo.files import atomic_write, check_not_input, check_writable, parse_json
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions, DescribingOptions, PredictorOptions, values_of
 from rssc_geo.pipelines import CaptionResult
@@ -305,10 +305,14 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
     if not path.is_file():
         return ((),) * len(names)
     written: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text: {one_line(error)}") from error
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 written[str(entry["image"])] = tuple(
                     " ".join(str(text).split()) for text in entry["captions"]
                 )

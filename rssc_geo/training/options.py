@@ -284,6 +284,8 @@ class TrainingRecipe(CardOptions):
     whole_sentence_encoder : it becomes the text encoder unchanged, instead
     footprint : of the pictures on the ground; None: that of the start bundle
     gsd_range_m : metres a pixel of the rasters it is for; None: those of the start bundle
+    stretch : scaling of these rasters to 8 bit, see ``fit_radiometry``; None: as of the start
+        bundle
     taxonomy : file that states which classes the labels of each data set allow
     seed : of every random choice
     val, test : shares of the validation and the test part
@@ -301,6 +303,7 @@ class TrainingRecipe(CardOptions):
     whole_sentence_encoder: bool = False
     footprint: Footprint | None = None
     gsd_range_m: tuple[float, float] | None = None
+    stretch: str | None = None
     taxonomy: Path | None = None
     seed: int = 0
     val: float = VAL
@@ -333,6 +336,10 @@ def check_training(dataset: DataSets, output: str | Path, options: TrainOptions)
             "--image-encoder and --weights go together: the name of the timm model and its weights"
         )
     _footprint(options)
+    if options.stretch is not None:
+        from rssc_geo.raster import check_stretch
+
+        check_stretch(options.stretch)
     check_shares(*_shares(options))
     check_bundle_folder(output)
     for file in (options.weights, options.captions, options.taxonomy):
@@ -357,6 +364,7 @@ def training_recipe(options: TrainOptions) -> TrainingRecipe:
         whole_sentence_encoder=options.whole_sentence_encoder,
         footprint=_footprint(options),
         gsd_range_m=_pair(options.gsd_range),
+        stretch=options.stretch,
         taxonomy=None if options.taxonomy is None else Path(options.taxonomy),
         seed=options.seed or 0,
         val=val,

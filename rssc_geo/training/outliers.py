@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from rssc_geo.raster import without_haze
+
 _Values = NDArray[np.float64]
 _Maker = Callable[[_Values, np.random.Generator], _Values]
 
@@ -23,7 +25,9 @@ _TRIES = 20
 def make_outliers(
     pixels: NDArray[np.uint8], count: int, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """``count`` pictures of all types in turn, uint8 ``(count, S, S, 3)``.
+    """``count`` pictures of all types in turn, half of them without haze.
+
+    uint8 ``(count, S, S, 3)``.
 
     ``pixels``: scene pictures uint8 ``(N, S, S, 3)``, of which some are made.
     """
@@ -35,6 +39,8 @@ def make_outliers(
             if np.abs(values - picture).mean() >= _LEAST_CHANGE:
                 break
         made[place] = np.rint(values * 255).astype(np.uint8)
+        if place // len(_KINDS) % 2:  # every other round as --stretch dos would show it
+            made[place] = without_haze(made[place].reshape(-1, 3)).apply(made[place])
     return made
 
 

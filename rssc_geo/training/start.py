@@ -76,6 +76,7 @@ def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:
         bands=("red", "green", "blue"),
         gsd_range_m=recipe.gsd_range_m or start.gsd_range_m,
         footprint=recipe.footprint or start.footprint,
+        stretch=recipe.stretch or start.stretch,
         network={
             "image_encoder": {
                 "architecture": encoder.architecture,
@@ -158,6 +159,7 @@ def new_end_to_end_model(
         "classes": scene_classes(classes, legend.groups),
         "gsd_range_m": recipe.gsd_range_m or start.gsd_range_m,
         "footprint": recipe.footprint or start.footprint,
+        "stretch": recipe.stretch or start.stretch,
         "captioner": None,
         "alignment": None,
         "familiarity": None,

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rssc_geo.output import read_provenance
+from tests.factories import write_raster
 from tests.programs import Program
 
 from .conftest import begun, content, load_json, states, status, write_scene
@@ -237,3 +239,40 @@ def test_choice_and_steps_are_those_of_one_machine(
     assert {step["cells"] for step in told["steps"].values()} == {64}
     assert set(told["steps"]) == {"adapt_shares", "snap"}
     assert told["steps"] == read_provenance(whole / "scene.gpkg")["steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_classes_are_refined_on_a_cluster_as_on_one_machine(
+    start: Start, cluster: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Failures of the workers have the class and the words that they have without a cluster."""
+    write_scene(tmp_path / "scene.tif")
+    write_scene(tmp_path / "odd.tif")
+    write_raster(tmp_path / "empty.tif", np.zeros((3, 256, 256), np.uint8), nodata=0)
+    table = "input,id,classes\nscene.tif,scene,\nempty.tif,empty,\nodd.tif,odd,\u65e5\u672c\n"
+    (tmp_path / "list.csv").write_text(table, encoding="utf-8")
+    options = ("--classes", "water,forest,houses", "--refine", "--force")
+    whole, spread = tmp_path / "whole", tmp_path / "spread"
+    inputs = tmp_path / "list.csv"
+    code, _, err = start(*command(inputs, whole, "compact", *options)).finish()
+    assert code == 4, err
+    address = cluster("", workers=2).scheduler_address
+    on_cluster = command(inputs, spread, "compact", *options, "--scheduler", address)
+    code, _, err = start(*on_cluster).finish()
+    assert code == 4, err
+    assert content(spread / "scene.gpkg") == content(whole / "scene.gpkg")
+    told, expected = (
+        {scene["id"]: (scene["state"], scene["error"]) for scene in status(folder)["scenes"]}
+        for folder in (spread, whole)
+    )
+    assert told == expected
+    assert {name: state for name, (state, _) in told.items()} == {
+        "scene": "done",
+        "empty": "empty",
+        "odd": "failed",
+    }
+    assert "holds no word the text encoder knows" in told["odd"][1]

@@ -275,6 +275,29 @@ GRIDS = (
 )
 
 
+def test_a_file_of_classes_is_read_once_for_all_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two.txt").write_text("water\nforest\n")
+    (tmp_path / "three.json").write_text('{"water": [], "forest": [], "field": ["corn"]}')
+    (tmp_path / "scenes.csv").write_text(
+        "input,classes\na.tif,\nb.tif,three.json\nc.tif,\nd.tif,three.json\ne.tif,two.txt\n"
+    )
+    read, files = Path.read_text, []
+
+    def noting(self: Path, *args: Any, **kwargs: Any) -> str:
+        files.append(self.name)
+        return read(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", noting)
+    options = BatchOptions(classes=str(tmp_path / "two.txt"))
+    jobs = collect_jobs([str(tmp_path / "scenes.csv")], str(tmp_path / "{id}.gpkg"), options).jobs
+    assert sorted(files) == ["three.json", "two.txt"]
+    named = [[name for name, _ in job.words.words] for job in jobs if job.words is not None]
+    two, three = ["water", "forest"], ["water", "forest", "field"]
+    assert named == [two, three, two, three, two]
+
+
 @pytest.mark.parametrize("embed", [False, True])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_results_survive_the_way_as_arrays(grid: TileGrid | BlockGrid, embed: bool) -> None:
@@ -341,3 +364,18 @@ def test_a_client_needs_no_torch() -> None:
 
     code = "import sys, rssc_geo.batch.batch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["{x}", "{id", "{0}", "{id!r}", "{id.__class__}", "{id:>999999999}"]
+)
+def test_templates_hold_stem_and_id_alone(tmp_path: Path, name: str) -> None:
+    jobs = collect_jobs(["a.tif"], f"{tmp_path}/{name}.gpkg", BatchOptions())
+    assert "is no template" in jobs.problems[0].message
+
+
+@pytest.mark.parametrize("row", ["x" * 200_000, '"a.tif'])
+def test_a_manifest_that_is_no_table_is_one_line(tmp_path: Path, row: str) -> None:
+    (tmp_path / "list.csv").write_text(f"input\n{row}\n")
+    jobs = collect_jobs([f"{tmp_path}/list.csv"], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert "list.csv cannot be read as a manifest: line 2" in jobs.problems[0].message

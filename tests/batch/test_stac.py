@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rssc_geo.batch import collect_jobs, stac
+from rssc_geo.batch import collect_jobs, read_status, run_batch, stac
 from rssc_geo.batch.stac import StacItem, read_items
 from rssc_geo.errors import InputError
 from rssc_geo.options import BatchOptions
@@ -43,6 +43,7 @@ BAD = [
     item("no href", assets={"visual": {}}),
     item("href", 5),
     item("xml", "<VRTDataset/>"),
+    item("own place", links=[{"rel": "self", "href": "http://["}]),
     item("roles", assets={"b": {"href": "b.tif", "roles": {"data": 1}}}),
     "text",
     None,
@@ -58,6 +59,33 @@ def test_a_bad_item_costs_itself_alone(tmp_path: Path, bad: object) -> None:
     assert [job.id for job in jobs.jobs] == ["first", "last"]
     assert len(jobs.problems) == 1
     assert "STAC item" in jobs.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "odd", ["9" * 6000, "[" * 5000 + "]" * 5000, '["]", ' + "[" * 5000 + "]" * 5001]
+)
+def test_values_that_are_too_long_or_too_deep_cost_nothing(tmp_path: Path, odd: str) -> None:
+    text = json.dumps(collection(item("first", properties={"a": 5}), item("last")))
+    file = written(tmp_path, text.replace('"a": 5', f'"a": {odd}'))
+    found = list(read_items(file, None))
+    assert [each.id for each in found if not each.error][-1] == "last"
+    assert len(found) == 2
+
+
+def test_names_that_no_file_can_have_cost_themselves_alone(tmp_path: Path) -> None:
+    hrefs = ["x" * 5000 + ".tif", "a\0b.tif", "\ud800.tif", "no.tif"]
+    file = written(tmp_path, collection(*(item(str(n), href) for n, href in enumerate(hrefs))))
+    run_batch([file], f"{tmp_path}/maps/{{id}}.gpkg", BatchOptions(captioner="none", device="cpu"))
+    states = read_status(tmp_path / "maps")["scenes"]
+    assert len(states) == 4
+    assert all("does not exist" in scene["error"] for scene in states)
+
+
+def test_ids_that_no_map_can_have_as_its_name(tmp_path: Path) -> None:
+    file = written(tmp_path, collection(item("x" * 300), item("nul.1"), item("\ud800")))
+    jobs = collect_jobs([file], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert [job.output.name for job in jobs.jobs] == ["_nul.1.gpkg", "_.gpkg"]
+    assert "has 305 bytes" in jobs.problems[0].message
 
 
 def test_ids_that_are_numbers(tmp_path: Path) -> None:

@@ -157,11 +157,25 @@ def test_refused_limits_are_asked_for_otherwise_and_remembered(server: ChatServe
         "<think>Is it\na pond?</think> A lake.",
         "Is it a pond?</think>A lake.",
         "A lake. <think>Or a pond",
+        "<think>Is it <think>a pond</think> or</think>A lake.",
+        "[THINK]A pond.[/THINK] A lake.",
+        [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "A pond."}]},
+            {"type": "text", "text": "A "},
+            {"type": "text", "text": "lake."},
+        ],
     ],
 )
-def test_thoughts_are_no_caption(server: ChatServer, said: str) -> None:
+def test_thoughts_are_no_caption(server: ChatServer, said: object) -> None:
     server.faults.append(completion(said))
     assert outcome(server.address) == "A lake."
+
+
+def test_an_answer_of_marks_alone_is_read_in_one_pass(server: ChatServer) -> None:
+    server.faults.append(completion("<think>" * 100_000))
+    began = time.monotonic()
+    assert outcome(server.address).startswith("A field")  # of the next attempt
+    assert time.monotonic() - began < 5
 
 
 def test_mutated_answers_end_in_a_caption_or_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_status_tells_areas_and_times(
     lines = rssc("batch", "status", maps).out.splitlines()
     assert lines[0].split() == [
         "state",
-        "tiles",
+        "progress",
         "tries",
         "work",
         "s",

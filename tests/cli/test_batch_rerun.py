@@ -132,7 +132,7 @@ def test_the_table_names_all_that_is_wrong(rssc: Rssc, home: Path, bundle: Path)
         table = rssc("batch", "status", place)
         assert table.out.splitlines()[0].split() == [
             "state",
-            "tiles",
+            "progress",
             "tries",
             "work",
             "s",

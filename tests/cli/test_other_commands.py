@@ -38,7 +38,8 @@ def test_info_tells_what_classify_does(rssc: Rssc, tmp_path: Path) -> None:
         rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--json", "--captioner", "none").out
     )
     assert classified["cells"] == values["cells"]
-    assert classified["tiles"] == values["tiles"]
+    assert classified["tiles"] == values["blocks"]
+    assert "tiles" not in values
     text = rssc("info", scene)
     assert "tile size px" in text.out
     assert text.code == 0

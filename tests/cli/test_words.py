@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rssc_geo.options import PrintOptions
-from rssc_geo_cli.console import set_up_logging
+from rssc_geo_cli.console import echo_areas, set_up_logging
 from tests.factories import texture, write_raster
 
 from .conftest import Outcome, whole_tiles
@@ -251,3 +251,10 @@ def test_an_unknown_command_is_told_the_nearest(rssc: Rssc) -> None:
         "rssc-geo: error: there is no command 'clasify': did you mean classify?",
     )
     assert "rssc-geo --help lists them" in rssc("xyz").message
+
+
+def test_names_in_results_forge_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    echo_areas({"Field\n  Town  1.0 ha\x1b[2J": 1.0})
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert "\x1b" not in out

@@ -18,8 +18,9 @@ def messages() -> dict[str, list[str]]:
     """Each message with "…" for what varies, and where in the source it stands.
 
     Errors are the calls of a class below ``RsscGeoError`` with text as their first argument,
-    warnings the calls of ``log.warning`` and what functions named ``…_warnings`` yield. Those that
-    only pass on a text have none of their own.
+    warnings the calls of ``log.warning``, what functions named ``…_warnings`` yield, what is
+    appended to a list ``notes``, and the third argument of ``BandChoice``. Those that only pass
+    on a text have none of their own.
     """
     trees = {
         path: ast.parse(path.read_text(encoding="utf-8"))
@@ -41,6 +42,8 @@ def _told(tree: ast.Module, errors: set[str]) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args and _tells(node.func, errors):
             yield node.args[0]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield from node.args[2:] if node.func.id == "BandChoice" else ()
         elif isinstance(node, ast.FunctionDef) and node.name.endswith("_warnings"):
             for each in ast.walk(node):
                 if isinstance(each, ast.Yield) and each.value is not None:
@@ -65,9 +68,8 @@ def _tells(function: ast.expr, errors: set[str]) -> bool:
         return function.id in errors
     return (
         isinstance(function, ast.Attribute)
-        and function.attr == "warning"
         and isinstance(function.value, ast.Name)
-        and function.value.id == "log"
+        and (function.value.id, function.attr) in {("log", "warning"), ("notes", "append")}
     )
 
 

@@ -55,7 +55,11 @@ def test_a_page_works_as_written_after_those_before_it(
         ("0.3697 ± 0.0977", "0.4697 ± 0.0977", False),
         ("/home/me/map.gpkg", "/tmp/map.gpkg", True),
         ("estimated seconds on cpu  5.6", "estimated seconds on cpu  12", True),
-        ("2 tiles now, 0.1 a second; reading 5%", "2 tiles now, 9 a second; reading 7%", True),
+        (
+            "2 tiles or blocks now, 0.1 a second; reading 5%",
+            "2 tiles or blocks now, 9 a second; reading 7%",
+            True,
+        ),
         ("done  1/1  1  8.2  8.9 s", "done  1/1  1  40.9  1 min 08 s", True),
         ("done  1/1  1  8.2  8.9 s", "done  2/2  1  0.2  1.1 s", False),
     ],

@@ -14,7 +14,7 @@ import rssc_geo
 from rssc_geo import ClassifyOptions
 from rssc_geo.captioning import CaptionBatch, Captioner, NoCaptioner
 from rssc_geo.geometry import BlockGrid, choose_sizes, window_weights
-from rssc_geo.inference import Predictor, choose_compute, make_plan
+from rssc_geo.inference import Prediction, Predictor, choose_compute, make_plan, predict_tiles
 from rssc_geo.inference import layout as layout_module
 from rssc_geo.inference.layout import BlockLayout, block_grid
 from rssc_geo.models import Model, pool_windows
@@ -132,13 +132,14 @@ def test_windows_equal_those_cut_out_with_their_context(
         cell_pixels=plan.blocks.cell_pixels,
         side=100,
         halo=-(-8 * STRIDE // side),
+        margin=plan.blocks.margin,
     )
     with _reader(plan, whole) as reader:
         (data,) = reader
     with torch.inference_mode():
         images = predictor.model.preprocess(data.pixels[None], data.mask[None])
         looks = predictor.model.encode_block(images)
-        count, margin = whole.cells_shape, whole.halo * side
+        count, margin = whole.cells_shape, whole.margin * side
         layout = BlockLayout.of(fine_model.card, whole, data.tile)
         pooled = pool_windows((looks[0][0], looks[1][0]), scene=layout.scene, ground=layout.ground)
         for place in ((count[0] // 2, count[1] // 2), (0, 0), (count[0] - 1, 3)):
@@ -209,6 +210,32 @@ def test_where_blocks_end_leaves_no_trace(
     _same(inside, small.loc[inside.index])
 
 
+def test_results_of_a_whole_block_are_not_copied(
+    fine_model: Model, fine_scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, made = Predictor.classify_block, []
+
+    def noting(self: Predictor, *arguments: object, **more: object) -> Prediction:
+        made.append(inner(self, *arguments, **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(Predictor, "classify_block", noting)
+    whole = make_plan(fine_scene, fine_model.card, TilingOptions(cell_size="100m"))
+    bounds = (500_500, 4_997_500, 501_500, 4_999_500)
+    part = make_plan(fine_scene, fine_model.card, dataclasses.replace(whole.options, bounds=bounds))
+    for plan, shared in ((whole, True), (part, False)):
+        with _reader(plan, plan.blocks) as reader:
+            batches = predict_tiles(reader, plan.unit_cells, _predictor(fine_model))
+            results = [result for batch in batches for result in batch]
+        for result in results:
+            found = made.pop(0)
+            for name in ("probabilities", "familiarity"):
+                value, own = getattr(result, name), getattr(found, name)
+                assert value.shape[:2] == result.cell_fractions.shape
+                assert np.shares_memory(value, own) == shared
+        assert not made
+
+
 @pytest.mark.parametrize("captioner", [_ColorCaptioner(), NoCaptioner()], ids=["captions", "none"])
 @pytest.mark.parametrize(("cell", "fraction"), [("100m", 6), ("50m", 12), ("200m", 3)])
 def test_cells_are_the_same_looked_at_alone(
@@ -233,6 +260,7 @@ def test_cells_are_the_same_looked_at_alone(
         return honest(self, images)
 
     monkeypatch.setattr(Model, "encode_block", noted)
+    smaller = 0
     with _reader(plan, grid) as blocks:
         for block in blocks:
             whole = predictor.classify_block(block, grid)
@@ -247,7 +275,9 @@ def test_cells_are_the_same_looked_at_alone(
             ):
                 wanted = rows[top : top + height], cols[left : left + width]
                 found = predictor.classify_block(block, grid, cells=wanted)
-                assert encoded.pop() < full
+                part = encoded.pop()
+                assert part <= full
+                smaller += part < full
                 same = np.arange(count[0] * count[1]).reshape(count)
                 same = same[top : top + height, left : left + width].ravel()
                 np.testing.assert_allclose(
@@ -255,6 +285,7 @@ def test_cells_are_the_same_looked_at_alone(
                 )
                 np.testing.assert_allclose(found.familiarity, whole.familiarity[same], atol=1e-5)
                 assert found.captions == [whole.captions[place] for place in same]
+    assert smaller > 8
 
 
 def test_cells_lie_where_they_belong_and_nodata_is_not_classified(

@@ -145,6 +145,7 @@ ODD = {
     "bands of numbers": (top(bands=[1, 2, 3]), "not a text"),
     "no flag": (top(reads_own_captions="no"), "neither true nor false"),
     "classes by name": (top(classes={"a": 1}), "not a list"),
+    "a class with NUL": (lambda card: card["classes"][0].update(name="\0"), "no text that a file"),
     "classes of numbers": (top(classes=[1]), "not an object"),
     "footprint of texts": (
         top(footprint={"minimum_m": "1", "preferred_m": 2, "maximum_m": 3}),

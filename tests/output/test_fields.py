@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rssc_geo.models import SceneClass
 from rssc_geo.output import CELL_FIELDS, probability_fields, short_names
 
-names = st.lists(st.text(min_size=1, max_size=80), min_size=1, max_size=40, unique=True)
+signs = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+names = st.lists(st.text(signs, min_size=1, max_size=80), min_size=1, max_size=40, unique=True)
 
 
 @given(names)

@@ -71,6 +71,8 @@ def test_a_file_of_one_s_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     [
         ("[]", "a JSON object"),
         ("{", "is no crosswalk"),
+        ("[" * 100_000, "is no crosswalk: it is nested too deeply"),
+        ('{"crosswalk": {"A": "\\ud800"}}', "is no crosswalk: it holds half"),
         ('{"crosswalk": {}}', "at least one"),
         ('{"crosswalk": {"A": 1}}', "are texts"),
         ('{"crosswalk": {"A": "Unknown"}}', "is no name for a class"),

@@ -94,3 +94,11 @@ def test_the_plan_tells_of_tiles_and_cells(fine_bundle: Path, fine_scene: Path) 
     assert described.tile_size_px == (60, 60)
     assert described.cell_size_px == (10, 10)
     assert described.cells == 832
+    assert (described.tiles, described.blocks) == (None, len(plan.unit_cells.tiles()))
+    coarse = rssc_geo.describe_run(
+        rssc_geo.make_plan(fine_scene, card, TilingOptions(tile_size="60px", cell_size="60px")),
+        card,
+    )
+    assert coarse.blocks is None
+    assert coarse.as_dict()["tiles"] == coarse.tiles
+    assert "blocks" not in coarse.as_dict()

@@ -40,17 +40,19 @@ def _scene_wide(blocks: list, grid: BlockGrid) -> tuple[np.ndarray, list[np.ndar
     out = grid.cell_pixels
     rows, cols = grid.cells_shape
     whole = np.zeros((rows * out, cols * out, 3), np.uint8)
-    core = grid.halo * out
     for data in blocks:
         across, down = grid.cells_of_tile(data.tile)
-        inner = data.pixels[core : core + len(across) * out, core : core + len(down) * out]
+        top, left = (
+            (own.start - seen.start) * out
+            for own, seen in zip((across, down), grid.reach(data.tile), strict=True)
+        )
+        inner = data.pixels[top : top + len(across) * out, left : left + len(down) * out]
         whole[across.start * out : across.stop * out, down.start * out : down.stop * out] = inner
-    halo = grid.halo * out
-    padded = np.pad(whole, ((halo, halo), (halo, halo), (0, 0)))
+    beyond = grid.margin * out
+    padded = np.pad(whole, ((beyond, beyond), (beyond, beyond), (0, 0)))
     differences = []
     for data in blocks:
-        reach = grid.reach(data.tile)
-        top, left = ((cells.start + grid.halo) * out for cells in reach)
+        top, left = ((cells.start + grid.margin) * out for cells in grid.reach(data.tile))
         view = padded[top : top + data.pixels.shape[0], left : left + data.pixels.shape[1]]
         differences.append(np.abs(view.astype(int) - data.pixels.astype(int)))
     return whole, differences
@@ -62,7 +64,7 @@ def test_a_cell_has_the_same_pixels_in_every_block(
     tmp_path: Path, cell: int, out: int, overviews: bool
 ) -> None:
     _raster(tmp_path / "a.tif", overviews=overviews)
-    grid = BlockGrid((205, 331), (cell, cell), cell_pixels=out, side=5, halo=2)
+    grid = BlockGrid((205, 331), (cell, cell), cell_pixels=out, side=5, halo=2, margin=1)
     blocks = _blocks(tmp_path / "a.tif", grid)
     assert [data.tile.index for data in blocks] == list(range(len(list(grid.tiles()))))
     _, differences = _scene_wide(blocks, grid)
@@ -89,10 +91,33 @@ def test_invalid_pixels_count_in_the_cells_where_they_lie(tmp_path: Path) -> Non
                 assert data.cell_fractions[i, j] == pytest.approx(cell.mean())
         window = data.tile.window
         assert data.valid_fraction == pytest.approx(valid[window.slices].mean())
-    # Around the raster nothing is valid.
+
+
+def test_blocks_end_at_the_margin_around_the_raster_unless_a_window_is_larger(
+    tmp_path: Path,
+) -> None:
+    _raster(tmp_path / "a.tif")
+    grid = BlockGrid((205, 331), (20, 30), cell_pixels=16, side=3, halo=1)
+    blocks = _blocks(tmp_path / "a.tif", grid)
+    assert [data.mask.shape for data in blocks] == [
+        (16 * rows, 16 * cols) for rows in (4, 5, 5, 3) for cols in (4, 5, 5, 4)
+    ]
+    assert blocks[0].mask.all()
+    around = BlockGrid((205, 331), (20, 30), cell_pixels=16, side=3, halo=2, margin=1)
+    blocks = _blocks(tmp_path / "a.tif", around)
+    assert {data.mask.shape for data in blocks[5:7]} == {(16 * 7, 16 * 7)}
+    assert blocks[0].mask.shape == (16 * 6, 16 * 6)
     assert not blocks[0].mask[:16].any()
-    assert blocks[0].mask[16:, 16:].any()
+    assert not blocks[0].mask[:, :16].any()
+    assert blocks[0].mask[16:, 16:].all()
     assert not blocks[-1].mask[-16:].any()
+    larger = BlockGrid((205, 331), (20, 30), cell_pixels=16, side=12, halo=3, window=14)
+    (whole,) = _blocks(tmp_path / "a.tif", larger)
+    assert whole.mask.shape == (14 * 16, 14 * 16)
+    rows, cols = larger.pixels_shape
+    assert whole.mask[:rows, :cols].all()
+    assert whole.mask.sum() == rows * cols  # beyond the raster nothing is valid
+    assert not whole.pixels[~whole.mask].any()
 
 
 def test_few_blocks_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError
-from rssc_geo.raster import fit_radiometry, open_scene, picture_warnings
+from rssc_geo.raster import check_picture, fit_radiometry, open_scene
 from tests.factories import colors, mask, write_raster
 
 
@@ -297,15 +297,15 @@ def test_categories_black_pictures_and_collars_are_told(write, texture) -> None:
     path = write(texture(64, 64)[:1] // 32)
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {i: (i * 30, 255 - i * 30, 0, 255) for i in range(8)})
-    assert "categories" in picture_warnings(open_scene(path))[0]
-    black = picture_warnings(open_scene(write(texture(64, 64) // 120, "black.tif")))
+    assert "categories" in check_picture(open_scene(path)).warnings[0]
+    black = check_picture(open_scene(write(texture(64, 64) // 120, "black.tif"))).warnings
     assert "--stretch" in black[0]
     pixels = texture(64, 64)
     pixels[:, :20, :20] = 0
     collared = write(pixels, "collar.tif")
-    assert "--nodata 0" in picture_warnings(open_scene(collared))[0]
-    assert picture_warnings(open_scene(collared, nodata=0)) == ()
-    assert picture_warnings(open_scene(write(texture(64, 64), "fine.tif"))) == ()
+    assert "--nodata 0" in check_picture(open_scene(collared)).warnings[0]
+    assert check_picture(open_scene(collared, nodata=0)).warnings == ()
+    assert check_picture(open_scene(write(texture(64, 64), "fine.tif"))).warnings == ()
 
 
 # --- virtual rasters of others

@@ -10,7 +10,14 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from rssc_geo.errors import UsageError
-from rssc_geo.raster import PixelReader, Radiometry, fit_radiometry, open_scene, sample_pixels
+from rssc_geo.raster import (
+    PixelReader,
+    Radiometry,
+    fit_radiometry,
+    open_scene,
+    sample_pixels,
+    without_haze,
+)
 
 
 def test_uint8_passes_unchanged(write, texture) -> None:
@@ -248,3 +255,14 @@ def test_nothing_is_subtracted_without_dark_objects_or_from_other_types(write, t
     assert fit_radiometry(open_scene(write(sand, "sand.tif")), stretch="dos").method == "none"
     empty = open_scene(write(np.zeros((3, 20, 20), np.uint8), "empty.tif", nodata=0))
     assert fit_radiometry(empty, stretch="dos").method == "none"
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 400), st.just(3))))
+def test_the_haze_is_by_the_percentiles_of_the_sample(sample: np.ndarray) -> None:
+    darkest, median = np.percentile(sample, [1.0, 50.0], axis=0)
+    low = np.rint(darkest - [18, 24, 19]).clip(0, 64)
+    low[1] = min(low[1:])
+    low[0] = min(low[:2])
+    if darkest.sum() > 0.7 * median.sum():
+        low[:] = 0
+    assert without_haze(sample).low == tuple(low)

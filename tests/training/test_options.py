@@ -27,6 +27,7 @@ def test_options_that_are_given_change_the_recipes_and_the_others_do_not() -> No
             fusion_epochs=4,
             footprint=(300, 400, 600),
             gsd_range=(0.5, 2),
+            stretch="dos",
             seed=7,
             test=0,
         )
@@ -34,6 +35,7 @@ def test_options_that_are_given_change_the_recipes_and_the_others_do_not() -> No
     assert (chosen.encoder.size, chosen.encoder.learning_rate) == (96, 1e-4)
     assert (chosen.captioner.epochs, chosen.fusion.epochs) == (3, 4)
     assert chosen.footprint == Footprint(300, 400, 600)
+    assert (plain.stretch, chosen.stretch) == (None, "dos")
     assert (chosen.gsd_range_m, chosen.seed, chosen.test) == ((0.5, 2), 7, 0)
 
 
@@ -59,6 +61,7 @@ def test_recipes_of_end_to_end_training() -> None:
         (TrainOptions(train_text_layers=0), "--train-text-layers: only for training end to end"),
         (TrainOptions(image_encoder="resnet18"), "--image-encoder and --weights go together"),
         (TrainOptions(footprint=(600, 400, 300)), "smallest, preferred and largest side"),
+        (TrainOptions(stretch="2%"), "--stretch '2%' is not understood"),
         (TrainOptions(val=0.7, test=0.4), "leave something to train on"),
         (TrainOptions(image_encoder="resnet18", weights="none.safetensors"), "no such file"),
     ],

@@ -138,12 +138,15 @@ def test_folders_that_cannot_be_learned_from_are_refused(
         load_image_folder(root, size=8)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"image": "a/0.png"}'])
+@pytest.mark.parametrize("line", ["{", "[]", '{"image": "a/0.png"}', "[" * 100_000])
 def test_captions_that_are_no_captions_are_refused(tmp_path: Path, line: str) -> None:
     for file in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
         _picture(tmp_path / file, np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "captions.jsonl").write_text(line)
     with pytest.raises(InputError, match="captions.jsonl, line 1: expected"):
+        load_image_folder(tmp_path, size=8)
+    (tmp_path / "captions.jsonl").write_bytes(b"\xe9")
+    with pytest.raises(InputError, match="captions.jsonl cannot be read as text"):
         load_image_folder(tmp_path, size=8)
 
 

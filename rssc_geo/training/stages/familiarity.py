@@ -27,7 +27,7 @@ from rssc_geo.training.windows import find_windows
 log = logging.getLogger(__name__)
 
 _CROPS = 6144
-"""At most; outliers are half as many."""
+"""At most, and as many outliers."""
 _HELD = 4096
 """Crops of the validation part, at most."""
 _BATCH = 64
@@ -78,7 +78,7 @@ def add_familiarity(
         return (batch.images for batch in itertools.islice(batches, most // _BATCH))
 
     known = _embed(model, crops(rows, most=_CROPS, epochs=1))
-    made = make_outliers(data.pixels[rows], min(_CROPS, len(rows)) // 2, random)
+    made = make_outliers(data.pixels[rows], min(_CROPS, len(rows)), random)
     parts = np.array_split(made, math.ceil(len(made) / _BATCH))
     other = _embed(model, (to_input(part) for part in parts))
     held = _embed(model, crops(split["val"], most=_HELD, epochs=2))
