@@ -90,7 +90,7 @@ def test_every_dependency_has_a_lowest_version() -> None:
     rest = [text for text in every if text not in exact and not text.startswith("rssc-geo")]
     bare = {text for text in rest if ">=" not in text}
     # Used by others of the extra alone, or given by the dependency of the same name.
-    assert bare <= {"num2words", "transformers[serving]"}
+    assert bare <= {"transformers[serving]"}
 
 
 def instructions(path: str) -> list[tuple[str, str]]:

@@ -42,17 +42,26 @@ def _tell(values: Mapping[str, Any]) -> None:
         area, unit = area_in_words(area_m2)
         return f"{area:,.1f} {unit}"
 
-    share = values["changed_m2"] / (values["compared_m2"] or 1.0)
-    regions = f"{values['regions']} region{'' if values['regions'] == 1 else 's'}"
+    def share(area_m2: float) -> float:
+        return area_m2 / float(values["compared_m2"] or 1.0)
+
+    found = values["class_change"]
+    regions = f"{found['regions']} region{'' if found['regions'] == 1 else 's'}"
+    within = found["within_group_m2"]
+    part = f", {words(within)} of it within a group" if within else ""
     say(
-        f"{values['changed_cells']} of {values['cells']} cells changed in {regions},"
-        f" {words(values['changed_m2'])} ({share:.1%}), {values['seconds']:.1f} s"
+        f"{found['cells']} of {values['cells']} cells changed their class, in {regions},"
+        f" {words(found['area_m2'])} ({share(found['area_m2']):.1%}){part};"
+        f" {values['seconds']:.1f} s"
     )
     moved = [row for row in values["transitions"] if row["before"] != row["after"]]
-    width = max((len(row["name"]) for row in moved[:_SHOWN]), default=0)
-    for row in moved[:_SHOWN]:
-        say(f"  {row['name']:<{width}} {words(row['area_m2']):>12} {row['share']:>6.1%}")
+    lines = [(row["name"], row["area_m2"]) for row in moved[:_SHOWN]]
+    if values["changed_cells"] > found["cells"]:
+        lines.append(("other ground of its class", values["changed_m2"] - found["area_m2"]))
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, area_m2 in lines:
+        say(f"  {name:<{width}} {words(area_m2):>12} {share(area_m2):>6.1%}")
     if len(moved) > _SHOWN:
-        say(f"  and {len(moved) - _SHOWN} more")
+        say(f"  and {len(moved) - _SHOWN} more changes of class")
     for path in values["outputs"]:
         click.echo(path)

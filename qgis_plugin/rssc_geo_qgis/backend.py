@@ -150,7 +150,9 @@ def program_in_use() -> str:
     program = program or (installed if os.path.isfile(installed) else which("rssc-geo"))
     if not program:
         raise BackendError(
-            tr("The backend rssc-geo is not installed. {how}").format(how=how_to_get())
+            tr(
+                "The backend (the program rssc-geo, which does the work) is not installed. {how}"
+            ).format(how=how_to_get())
         )
     return os.path.abspath(program)
 

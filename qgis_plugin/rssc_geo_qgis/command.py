@@ -87,13 +87,20 @@ def _told(values: Mapping[str, Any]) -> list[str]:
             ),
         ]
     if "transitions" in values:
-        told = tr("{changed} of {cells} cells changed, in {regions} regions: {area:,.1f} ha")
+        found = values["class_change"]
+        told = tr(
+            "{changed} of {cells} cells changed their class, in {regions} regions: {area:,.1f} ha,"
+            " {within:,.1f} ha of it within a group of classes. {kept:,.1f} ha changed to other"
+            " ground of the same class."
+        )
         return [
             told.format(
-                changed=values["changed_cells"],
+                changed=found["cells"],
                 cells=values["cells"],
-                regions=values["regions"],
-                area=values["changed_m2"] / 1e4,
+                regions=found["regions"],
+                area=found["area_m2"] / 1e4,
+                within=found["within_group_m2"] / 1e4,
+                kept=(values["changed_m2"] - found["area_m2"]) / 1e4,
             )
         ]
     if "hits" in values:

@@ -17,6 +17,9 @@ _HEADINGS = {
     "group": tr("Group"),
     "from_class": tr("Before"),
     "to_class": tr("After"),
+    "from_group": tr("Group before"),
+    "to_group": tr("Group after"),
+    "changed": tr("Changed"),
     "cells": tr("Cells"),
     "area": tr("Area"),
     "share": tr("Share"),
@@ -66,7 +69,7 @@ def _cells(row: Mapping[str, str], names: Iterable[str]) -> str:
             number = float(text)
         if number is not None and name == "share":
             text = f"{number:.1%}"
-        elif number is not None and name == "area":
+        elif number is not None and name in ("area", "changed"):
             text = f"{number:,.2f} {row['unit']}"
         elif number is not None:
             text = f"{number:,.6g}"

@@ -7,6 +7,7 @@ their size, never with ones that name a file, a repository or code.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
 
 from rssc_geo.errors import BundleError
@@ -30,6 +32,7 @@ _TIMM_ARGUMENTS = frozenset(
     }
 )
 _LARGEST = 65536  # largest value of an argument of timm
+_FOLDED = 1e-4  # largest relative difference of features by rounding
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
 _IMAGE_TYPES = frozenset(
     {
@@ -130,6 +133,41 @@ def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
         return scene
     rows, cols = scene.shape[2:]
     return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
+
+
+@torch.no_grad()
+def fold_batch_norms(encoder: nn.Module, size: tuple[int, int]) -> None:
+    """Fold batch normalizations into the convolutions before them, for inference only.
+
+    Its results are the same within rounding. Where they would differ, because layers run in another
+    order than they are listed in, the encoder is left as it was.
+
+    ``encoder``: of images (B, 3, H, W), in evaluation mode; it is changed. ``size``: (H, W) of its
+    input.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
+        return
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = images.to(next(encoder.parameters()))
+    expected = encoder(images)
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    for module in list(encoder.modules()):
+        for (name, layer), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+            if (
+                isinstance(layer, nn.Conv2d)
+                and isinstance(norm, nn.BatchNorm2d)
+                and layer.out_channels == norm.num_features
+            ):
+                replaced += [(module, name, layer), (module, norm_name, norm)]
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                # timm's have the activation in them.
+                setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
+    found = encoder(images)
+    if not torch.allclose(
+        found, expected, rtol=_FOLDED, atol=_FOLDED * float(expected.abs().max())
+    ):
+        for module, name, layer in replaced:
+            setattr(module, name, layer)
 
 
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:

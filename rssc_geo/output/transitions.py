@@ -22,6 +22,7 @@ class TransitionRow:
     Attributes
     ----------
     before, after : classes by name
+    before_group, after_group : of the classes; empty where they have none
     cells, area_m2 : of ``before`` at the first date and ``after`` at the second
     changed_m2 : changed part: all where the classes differ; where they are the same, ground that
         was replaced by other ground of its class
@@ -30,6 +31,8 @@ class TransitionRow:
 
     before: str
     after: str
+    before_group: str
+    after_group: str
     cells: int
     area_m2: float
     changed_m2: float
@@ -39,6 +42,16 @@ class TransitionRow:
     def name(self) -> str:
         """The transition in words: ``Forest → Farmland``, or what stayed: ``Forest``."""
         return transition_name(self.before, self.after)
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the class is another one."""
+        return self.before != self.after
+
+    @property
+    def is_within_group(self) -> bool:
+        """Whether the class is another one of the same group."""
+        return self.is_change and self.before_group == self.after_group != ""
 
 
 def transition_name(before: str, after: str) -> str:
@@ -65,6 +78,8 @@ def transition_table(cells: ChangedCells) -> list[TransitionRow]:
         TransitionRow(
             cells.classes[code // count].name,
             cells.classes[code % count].name,
+            cells.classes[code // count].group,
+            cells.classes[code % count].group,
             int(numbers[code]),
             float(areas[code]),
             float(changed[code]),
@@ -72,7 +87,7 @@ def transition_table(cells: ChangedCells) -> list[TransitionRow]:
         )
         for code in np.flatnonzero(numbers).tolist()
     ]
-    return sorted(rows, key=lambda row: (row.before == row.after, -row.area_m2, row.name))
+    return sorted(rows, key=lambda row: (not row.is_change, -row.area_m2, row.name))
 
 
 def write_transition_table(
@@ -86,18 +101,25 @@ def write_transition_table(
     where it cannot be written.
     """
     more = list(next(iter(adjusted.values()), {}))
-    names = ["from_class", "to_class", "cells", "area_m2", "area", "unit", "changed_m2", "share"]
+    names = [
+        *("from_class", "to_class", "from_group", "to_group", "cells", "area_m2", "area", "unit"),
+        *("changed_m2", "changed", "share"),
+    ]
     entries = []
     for row in rows:
         area, unit = area_in_words(row.area_m2)
+        changed = area * row.changed_m2 / row.area_m2 if row.area_m2 else 0.0
         values = {
             "from_class": row.before,
             "to_class": row.after,
+            "from_group": row.before_group,
+            "to_group": row.after_group,
             "cells": row.cells,
             "area_m2": f"{row.area_m2:.12g}",
             "area": f"{area:.6g}",
             "unit": unit,
             "changed_m2": f"{row.changed_m2:.12g}",
+            "changed": f"{changed:.6g}",
             "share": f"{row.share:.8g}",
         }
         entries.append({**values, **adjusted.get(row.name, {})})

@@ -4,6 +4,7 @@ from .assess_sample import Stratum as Stratum
 from .caption import CaptionResult as CaptionResult
 from .cell_choice import cells_at as cells_at
 from .cell_choice import options_of_map as options_of_map
+from .change import ClassChange as ClassChange
 from .zero_shot import read_class_words as read_class_words
 from .zero_shot import read_classes as read_classes
 from .zero_shot import refined_vectors as refined_vectors

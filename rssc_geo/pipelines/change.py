@@ -88,6 +88,23 @@ _CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True)
+class ClassChange:
+    """What became another class: the change of land use, without ground that kept its class.
+
+    Attributes
+    ----------
+    cells, regions : number
+    area_m2 : their area
+    within_group_m2 : the part of it where the new class has the group of the old one
+    """
+
+    cells: int
+    regions: int
+    area_m2: float
+    within_group_m2: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeResult:
     """The result of a comparison.
 
@@ -97,8 +114,10 @@ class ChangeResult:
     dates : labels, the earliest first
     regions : of the layer ``change``, the largest first
     transitions : the entries of the transition matrix, changes first
-    cells, changed_cells : number of cells compared, and of those changed
+    cells, changed_cells : number of cells compared, and of those whose ground changed, also to
+        other ground of the same class
     compared_m2, changed_m2, uncompared_m2 : areas; the last: where a later date has no data
+    class_change : the part of the change that is one of the class
     seconds : time of the run
     warnings : for the user
     accuracy : of the transitions, where a reference was given, with the adjusted areas
@@ -113,6 +132,7 @@ class ChangeResult:
     compared_m2: float
     changed_m2: float
     uncompared_m2: float
+    class_change: ClassChange
     seconds: float
     warnings: tuple[str, ...]
     accuracy: MapAccuracy | None = None
@@ -128,6 +148,7 @@ class ChangeResult:
             "compared_m2": self.compared_m2,
             "changed_m2": self.changed_m2,
             "uncompared_m2": self.uncompared_m2,
+            "class_change": asdict(self.class_change),
             "transitions": [{"name": row.name, **asdict(row)} for row in self.transitions],
             "seconds": round(self.seconds, 3),
             "warnings": list(self.warnings),
@@ -415,17 +436,24 @@ def _provenance(
 def _result(
     found: _Found, target: OutputTarget, regions: Sequence[ChangeRegion], started: float
 ) -> ChangeResult:
-    cells = found.cells
+    cells, transitions = found.cells, transition_table(found.cells)
+    moved = [row for row in transitions if row.is_change]
     return ChangeResult(
         paths=tuple(reversed(target.results)),
         dates=cells.dates,
         regions=tuple(regions),
-        transitions=tuple(transition_table(cells)),
+        transitions=tuple(transitions),
         cells=len(cells),
         changed_cells=int(cells.changed.sum()),
         compared_m2=float(cells.areas_m2.sum()),
         changed_m2=float(cells.areas_m2[cells.changed].sum()),
         uncompared_m2=found.uncompared_m2,
+        class_change=ClassChange(
+            cells=sum(row.cells for row in moved),
+            regions=sum(region.before != region.after for region in regions),
+            area_m2=sum(row.area_m2 for row in moved),
+            within_group_m2=sum(row.area_m2 for row in moved if row.is_within_group),
+        ),
         seconds=time.monotonic() - started,
         warnings=found.warnings,
     )

@@ -57,16 +57,20 @@ def write_change_page(path: Path, page: ChangePage) -> Path:
     colors = {known.name: known.color for known in cells.classes}
     titles = {known.name: known.title for known in cells.classes}
     compared = float(cells.areas_m2.sum())
-    changed = float(cells.areas_m2[cells.changed].sum())
+    moved = [row for row in page.transitions if row.is_change]
+    became_m2 = sum(row.area_m2 for row in moved)
+    largest = sorted(page.regions, key=lambda region: region.before == region.after)
     ends = (0, len(cells.dates) - 1)
     values: dict[str, Any] = {
         "dates": cells.dates,
         "compared_m2": compared,
         "unit": area_unit(compared),
-        "changed_m2": changed,
-        "share": changed / (compared or 1.0),
+        "became_m2": became_m2,
+        "share": became_m2 / (compared or 1.0),
+        "within_group_m2": sum(row.area_m2 for row in moved if row.is_within_group),
+        "kept_m2": float(cells.areas_m2[cells.changed].sum()) - became_m2,
         "uncompared_m2": page.uncompared_m2,
-        "regions": len(page.regions),
+        "regions": sum(region.before != region.after for region in page.regions),
         "warnings": page.warnings,
         "maps": [
             {"date": cells.dates[number], **_map(page.plans[number], cells)}
@@ -76,6 +80,7 @@ def write_change_page(path: Path, page: ChangePage) -> Path:
             {
                 "before": titles[row.before],
                 "after": titles[row.after],
+                "within_group": row.is_within_group,
                 "before_color": colors[row.before],
                 "after_color": colors[row.after],
                 "area_m2": row.area_m2,
@@ -96,7 +101,7 @@ def write_change_page(path: Path, page: ChangePage) -> Path:
                 "area_m2": region.area_m2,
                 "pictures": _pictures(region, page.plans, cells.dates),
             }
-            for region in page.regions[:_LARGEST]
+            for region in largest[:_LARGEST]
         ],
         "facts": {**page.facts, "Made": timestamp()},
     }

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 from rssc_geo.captioning import CaptionBatch, HuggingFaceCaptioner, ServerCaptioner
 from rssc_geo.errors import RsscGeoError
@@ -27,6 +29,10 @@ pytestmark = [
     pytest.mark.skipif(
         not all(importlib.util.find_spec(name) for name in _NEEDED),
         reason=f"transformers serve needs {', '.join(_NEEDED)}",
+    ),
+    pytest.mark.skipif(
+        Version(version("transformers")) < Version("5.5"),
+        reason="transformers serve takes a folder as its model since 5.5",
     ),
 ]
 

@@ -31,9 +31,30 @@ def test_people_read_what_became_what(rssc: Rssc, dates: tuple[Path, Path], tmp_
     done = rssc("change", *dates, "-o", out)
     assert done.code == 0
     first, *lines = done.out.splitlines()
-    assert first.startswith("6 of 12 cells changed in 1 region, 6.0 ha (50.0%)")
+    assert first.startswith("6 of 12 cells changed their class, in 1 region, 6.0 ha (50.0%); ")
     assert lines[0].split() == ["Farmland", "→", "Town", "<b>", "6.0", "ha", "50.0%"]
     assert lines[1:] == [str(out)]
+
+
+def test_a_change_within_a_group_is_told_apart(rssc: Rssc, tmp_path: Path) -> None:
+    names = ("Lake", "Pond", "Forest")
+    before = write_map(tmp_path / "m_2019.gpkg", np.array([[0, 0, 0, 2]] * 3), names)
+    after = write_map(tmp_path / "m_2024.gpkg", np.array([[0, 1, 2, 2]] * 3), names)
+    table, page = tmp_path / "t.csv", tmp_path / "p.html"
+    more = ("--areas", table, "--report", page)
+    done = rssc("change", before, after, "-o", tmp_path / "c.gpkg", *more)
+    first = done.out.splitlines()[0]
+    assert "6 of 12 cells changed their class, in 2 regions, 6.0 ha (50.0%)" in first
+    assert ", 3.0 ha of it within a group; " in first
+    rows = table.read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("from_class,to_class,from_group,to_group,cells,area_m2,area,unit")
+    assert {tuple(row.split(",")[:5]) for row in rows[1:3]} == {
+        ("Lake", "Pond", "Water", "Water", "3"),
+        ("Lake", "Forest", "Water", "Forest", "3"),
+    }
+    text = page.read_text(encoding="utf-8")
+    assert "ha of it within a group of classes" in text
+    assert text.count("same group") == 1
 
 
 def test_programs_read_json(rssc: Rssc, dates: tuple[Path, Path], tmp_path: Path) -> None:
@@ -44,6 +65,9 @@ def test_programs_read_json(rssc: Rssc, dates: tuple[Path, Path], tmp_path: Path
     assert told["dates"] == ["2019", "2024"]
     assert told["transitions"][0]["name"] == "Farmland → Town <b>"
     assert (told["changed_cells"], told["regions"], told["accuracy"]) == (6, 1, None)
+    found = told["class_change"]
+    assert (found["cells"], found["regions"], found["within_group_m2"]) == (6, 1, 0)
+    assert found["area_m2"] == pytest.approx(told["changed_m2"])
 
 
 def test_the_page_is_escaped(rssc: Rssc, dates: tuple[Path, Path], tmp_path: Path) -> None:

@@ -121,6 +121,10 @@ def test_regions_are_connected_cells_of_one_change(found: ChangeResult) -> None:
     changed = cells[cells["changed"] == 1]
     assert regions["cells"].sum() == len(changed) == found.changed_cells
     assert regions["area_m2"].sum() == pytest.approx(found.changed_m2, rel=1e-6)
+    moved = regions[regions["from_class"] != regions["to_class"]]
+    assert len(moved) == found.class_change.regions < len(regions)
+    assert moved["cells"].sum() == found.class_change.cells
+    assert moved["area_m2"].sum() == pytest.approx(found.class_change.area_m2, rel=1e-6)
     assert shapely.is_valid(regions.geometry).all()
     assert regions.crs == "EPSG:32632"
     for region in regions.itertuples():
@@ -147,6 +151,13 @@ def test_the_table_sums_to_what_was_compared(found: ChangeResult) -> None:
     assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=1e-6)
     assert all(
         row["area_m2"] == row["changed_m2"] for row in rows if row["from_class"] != row["to_class"]
+    )
+    assert all(
+        float(row["changed"])
+        == pytest.approx(
+            float(row["area"]) * float(row["changed_m2"]) / float(row["area_m2"]), rel=1e-5
+        )
+        for row in rows
     )
 
 

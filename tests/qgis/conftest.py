@@ -137,8 +137,9 @@ def display() -> Iterator[str]:
 def run_session(display: str) -> Callable[..., dict[str, Any]]:
     """Run a script of this folder in a QGIS desktop whose user has the folder ``home``.
 
-    The demo scene lies there; the profile has the plugin already. What the script told, and its
-    pictures where RSSC_SCREENSHOTS wants them (``pictures``: how their names begin).
+    The example scene is drawn there as scene.tif, unless it is there already; the profile has the
+    plugin. What the script told, and its pictures where RSSC_SCREENSHOTS wants them (``pictures``:
+    how their names begin).
     """
 
     def run(
@@ -150,8 +151,10 @@ def run_session(display: str) -> Callable[..., dict[str, Any]]:
             "[PythonPlugins]\nrssc_geo_qgis=true\nprocessing=true\n"
             f"[rssc_geo]\n{settings}\n[qgis]\nenableMacros=0\n"
         )
-        draw = [PYTHON, ROOT / "examples" / "make_demo_scene.py", home / "scene.tif", "--gsd", "3"]
-        subprocess.run(draw, check=True)
+        scene = home / "scene.tif"
+        if not scene.exists():
+            draw = [PYTHON, ROOT / "examples" / "make_demo_scene.py", scene, "--gsd", "3"]
+            subprocess.run(draw, check=True)
         environment = {
             **os.environ,
             "DISPLAY": display,

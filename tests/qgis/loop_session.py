@@ -1,6 +1,7 @@
 """Runs inside a QGIS desktop (--code): label, train, classify, look again, as a user clicks it.
 
-test_loop.py starts it. Each picture shows what a user sees then.
+test_loop.py starts it and says by RSSC_TASK what is clicked where. Each picture shows what a user
+sees then.
 """
 
 import json
@@ -11,12 +12,12 @@ import traceback
 from types import FunctionType
 
 from qgis.core import (
-    QgsCoordinateReferenceSystem,
     QgsCoordinateTransform,
-    QgsGeometry,
     QgsPointXY,
     QgsProject,
     QgsRasterLayer,
+    QgsRectangle,
+    QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QCoreApplication, QPoint, Qt, QTimer
 from qgis.PyQt.QtTest import QTest
@@ -28,7 +29,7 @@ from rssc_geo_qgis.loop import Loop
 from rssc_geo_qgis.maptools import LabelTool
 from rssc_geo_qgis.server import Server
 
-FOLDER, LABELS = os.environ["RSSC_SESSION"], os.environ["RSSC_LABELS"]
+FOLDER, TASK = os.environ["RSSC_SESSION"], json.loads(os.environ["RSSC_TASK"])
 told = {"longest": ["", 0.0], "most_work": ["", 0.0]}
 depth = [0]
 
@@ -62,6 +63,27 @@ def watch():
                 setattr(owner, name, timed(owner, name, function))
 
 
+def clocks():
+    """Seconds since any time, and processor seconds of QGIS and its backend, to be subtracted."""
+    ticks = 0
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat", encoding="utf-8") as file:
+                values = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if os.getpid() in (int(entry), int(values[1])):
+            ticks += sum(map(int, values[11:15]))
+    return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK")
+
+
+def took(name, before):
+    """Note what a part of the loop took."""
+    told.setdefault("took", {})[name] = [
+        now - then for now, then in zip(clocks(), before, strict=True)
+    ]
+
+
 def wait(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
@@ -81,22 +103,18 @@ def picture(name):
     settle()
     shown = QApplication.primaryScreen().grabWindow(0)
     shown.scaledToWidth(1200, Qt.TransformationMode.SmoothTransformation).save(
-        f"{FOLDER}/{name}.png"
+        f"{FOLDER}/{TASK['pictures']}-{name}.png"
     )
 
 
 def places(name):
-    """The middles of the areas of a class, in the canvas's CRS."""
-    with open(LABELS, encoding="utf-8") as file:
-        features = json.load(file)["features"]
-    lonlat = QgsCoordinateReferenceSystem("EPSG:4326")
+    """A point in each of the areas of a class, in the canvas's CRS."""
+    areas = QgsVectorLayer(TASK["labels"], "areas")
     crs = iface.mapCanvas().mapSettings().destinationCrs()
-    move = QgsCoordinateTransform(lonlat, crs, QgsProject.instance())
-    for feature in features:
-        if feature["properties"]["label"] == name:
-            (ring,) = feature["geometry"]["coordinates"]
-            shape = QgsGeometry.fromPolygonXY([[QgsPointXY(*place) for place in ring]])
-            yield move.transform(shape.centroid().asPoint())
+    move = QgsCoordinateTransform(areas.crs(), crs, QgsProject.instance())
+    for area in areas.getFeatures():
+        if area[TASK["field"]] == name:
+            yield move.transform(area.geometry().pointOnSurface().asPoint())
 
 
 def on_screen(point):
@@ -149,20 +167,22 @@ def session():
     told["side_m"] = dock.side.value()
 
     # Twenty clicks.
-    for name, count in (("woodland", 4), ("fields", 6), ("housing", 6), ("coast", 4)):
+    for name, count in TASK["clicks"].items():
         dock.add_class(name)
         if not dock.label_button.isChecked():
             dock.label_button.click()
         for point in list(places(name))[:count]:
             click(point)
     told["labels"] = dict(loop.labels.counts())
-    picture("loop-labels")
+    picture("labels")
 
-    dock.train_button.click()
     stages, percents = [], []
     loop.busy.connect(stages.append)
     loop.progress.connect(percents.append)
+    before = clocks()
+    dock.train_button.click()
     wait(lambda: not loop.working)
+    took("train", before)
     settle(0.2)
     told["trained"] = dock.status.text()
     told["model"] = os.path.isfile(os.path.join(loop.model, "config.json"))
@@ -171,23 +191,29 @@ def session():
     told["page_file"] = dock._page
     told["stages"] = list(dict.fromkeys(stages))
     told["percents"] = list(percents)
-    picture("loop-trained")
+    picture("trained")
 
     wait(lambda: loop.tiling is not None)
     seen = []
     loop.mapped.connect(seen.append)
+    before = clocks()
     dock.classify_button.click()
     wait(lambda: len(seen) == 1)
+    took("coarse", before)
     told["coarse"], told["cells"] = tree(), [cells_shown()]
-    picture("loop-coarse")
+    picture("coarse")
     wait(lambda: len(seen) == 2 and not loop.working)
+    took("classify", before)
     told["fine"] = tree()
     told["cells"].append(cells_shown())
     told["classified"] = dock.status.text()
-    picture("loop-fine")
+    picture("fine")
 
-    # A small extent: from the click to the map in the legend, and what of it the backend took.
-    canvas.zoomByFactor(0.1)
+    # 2 × 2 km: from the click to the map in the legend, and what of it the backend took.
+    middle, half = layer.extent().center(), 1000 / loop.tiling.meters
+    canvas.setExtent(QgsRectangle.fromCenterAndSize(middle, 2 * half, 2 * half))
+    shown = canvas.extent().intersect(layer.extent())
+    told["shown_m"] = [side * loop.tiling.meters for side in (shown.width(), shown.height())]
     seen.clear()
     inside = []
     dock.server._take = lambda event: (inside.append(event.get("seconds", 0.0)), take(event))
@@ -203,14 +229,13 @@ def session():
     answers = []
     loop.explained.connect(lambda text, file: answers.append([text, os.path.isfile(file)]))
     dock.explain_button.click()
-    told["explain_s"] = []
-    for point in list(places("housing"))[:3]:
-        started = time.monotonic()
+    before = clocks()
+    for point in list(places(TASK["explain"]))[:3]:
         click(point)
         wait(lambda: not loop.working)
-        told["explain_s"].append(time.monotonic() - started)
+    took("explain", before)
     told["explained"] = answers
-    picture("loop-explained")
+    picture("explained")
 
     # Cancel, then go on: another process answers.
     dock.model.setCurrentIndex(0)

@@ -64,7 +64,7 @@ def test_change_is_a_styled_group(run_in_desktop, scene, later, tmp_path, feedba
     assert cells.featureCount() == 12
     with open(found["AREAS_PAGE"], encoding="utf-8") as page:
         assert ">Before</th><th align='left'>After</th>" in page.read()
-    assert any(" of 12 cells changed, in " in line for line in feedback.lines)
+    assert any(" of 12 cells changed their class, in " in line for line in feedback.lines)
     assert feedback.percents == sorted(feedback.percents)
 
 

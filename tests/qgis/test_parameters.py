@@ -12,7 +12,11 @@ pytest.importorskip(
 
 import processing
 from helpers import algorithm
-from qgis.core import QgsProcessingException, QgsProcessingParameterNumber
+from qgis.core import (
+    QgsProcessingException,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterNumber,
+)
 from rssc_geo_qgis import options
 
 ALGORITHMS = {
@@ -57,6 +61,24 @@ def declare(tmp_path, monkeypatch):
         monkeypatch.setattr(options, "FILE", str(copy))
 
     return add
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("classify", ["INPUT", "EXTENT", "AOI", "CELL_SIZE", "MODEL", "OUTPUT"]),
+        ("zeroshot", ["INPUT", "CLASSES", "EXTENT", "AOI", "CELL_SIZE", "MODEL", "OUTPUT"]),
+        ("explain", ["INPUT", "AT", "CELL_SIZE", "MODEL"]),
+    ],
+)
+def test_what_matters_comes_first(name, first):
+    advanced, found = QgsProcessingParameterDefinition.Flag.FlagAdvanced, algorithm(name)
+    shown = [
+        parameter.name()
+        for parameter in found.parameterDefinitions()
+        if not parameter.flags() & advanced
+    ]
+    assert shown[: len(first)] == first
 
 
 @pytest.mark.parametrize(("name", "command"), ALGORITHMS.items())

@@ -125,7 +125,10 @@ def test_a_translation_is_shown(template, tmp_path, monkeypatch):
         pytest.skip("lrelease is not installed (Debian: qttools5-dev-tools)")
     tree = ET.parse(template)
     for message in tree.iter("message"):
-        if message.findtext("source") == "The backend rssc-geo is not installed. {how}":
+        if (
+            message.findtext("source")
+            == "The backend (the program rssc-geo, which does the work) is not installed. {how}"
+        ):
             translation = message.find("translation")
             translation.text = "Das Programm rssc-geo ist nicht installiert. {how}"
             del translation.attrib["type"]

@@ -121,7 +121,7 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
     def initAlgorithm(self, configuration: Mapping[str, Any] | None = None) -> None:
         parameters, files = [], []
         self._offered = self.options()
-        for option in self._offered:
+        for option in shared.in_order(self._offered):
             if option.name not in shared.FROM_LAYER:
                 parameter = shared.parameter_of(option)
                 (files if parameter.isDestination() else parameters).append(parameter)

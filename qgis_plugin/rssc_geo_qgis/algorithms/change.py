@@ -50,7 +50,8 @@ class Change(PolygonAlgorithm):
         "can be used instead; only their classes are "
         "compared.<br><br><b>Change</b>: one polygon for each region of one "
         "change, in the color of the new class; more styles show the old class "
-        "and the probability.<br><b>Cells</b>: each cell with data at all dates, "
+        "and the probability. Where both classes are the same, the ground was replaced "
+        "by other ground of its class.<br><b>Cells</b>: each cell with data at all dates, "
         "by the probability of its change.<br><br>With more than two dates, the "
         "change of a cell is the one with the highest probability."
     )

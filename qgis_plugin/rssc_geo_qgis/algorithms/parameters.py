@@ -7,7 +7,7 @@ extent, a point or a destination instead of the text of the option.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -54,6 +54,7 @@ _PLAIN_GROUPS = frozenset({"Input"})
 """Shown at once; the options of all other groups are among the advanced parameters."""
 _OUTPUT_GROUP = "Output"
 _SIZE = "SIZE"
+_LAST_OF_SHOWN = ("bounds", "aoi", "cell_size", "model")
 _WIDGETS = __name__.replace("algorithms.parameters", "widgets")
 _OPTIONAL_DESTINATION = MappingProxyType({"optional": True, "createByDefault": False})
 
@@ -200,8 +201,28 @@ def parameter_of(option: Option) -> QgsProcessingParameterDefinition:
     described(parameter, override.help or tr(option.help))
     if widget := "SizeWidget" if option.form == _SIZE else override.widget:
         parameter.setMetadata({"widget_wrapper": {"class": f"{_WIDGETS}.{widget}"}})
-    shown = override.plain or option.required or option.group in _PLAIN_GROUPS
-    return parameter if shown or parameter.isDestination() else advanced(parameter)
+    shown = _is_shown(option) or parameter.isDestination()
+    return parameter if shown else advanced(parameter)
+
+
+def in_order(options: Iterable[Option]) -> list[Option]:
+    """As the dialog lists them.
+
+    What an algorithm alone asks for; where, how finely and by which model; then the advanced ones.
+    """
+
+    def place(option: Option) -> int:
+        if option.name in _LAST_OF_SHOWN:
+            return _LAST_OF_SHOWN.index(option.name)
+        return -1 if _is_shown(option) else len(_LAST_OF_SHOWN)
+
+    return sorted(options, key=place)
+
+
+def _is_shown(option: Option) -> bool:
+    """Whether the dialog shows it at once, not among the advanced parameters."""
+    plain = OVERRIDES.get(option.name, _NONE).plain
+    return plain or option.required or option.group in _PLAIN_GROUPS
 
 
 def described(
