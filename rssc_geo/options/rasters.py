@@ -58,7 +58,8 @@ class ReadingOptions:
         "The raster's CRS, where it says none or a wrong one.", RASTER, CRS, default=None, row=True
     )
     stretch: str | None = option(
-        "Scaling to 8 bit: '2%,98%' (default beyond 8 bit), '0,3000', 'minmax', 'dos' (no haze).",
+        "Scaling to 8 bit: '2%,98%' (default beyond 8 bit), '0,3000', 'minmax', 'none', 'dos'"
+        " (without haze; the embedded model's default for 8 bit).",
         RASTER,
         RANGE,
         default=None,
