@@ -38,6 +38,7 @@ from rssc_geo.models import (
     load_bundle,
     pool_windows,
 )
+from rssc_geo.models.encoders import fold_batch_norms
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import TileData
 
@@ -120,6 +121,7 @@ class Predictor:
         dtype = str(compute.dtype).removeprefix("torch.")
         self.spec = PredictorSpec(model.card, describe_captioner(captioner), dtype, model.choice)
         self._batches = ShrinkingBatches(compute.batch_size, device=compute.device)
+        fold_batch_norms(model.network.image_encoder, model.card.input_size)
         model.network.to(device=compute.device, dtype=compute.dtype)
         if compute.device.type == "cpu":
             model.network.to(memory_format=torch.channels_last)

@@ -281,7 +281,7 @@ def _build(
 
     from rssc_geo.models.caption_decoder import CaptionDecoder
     from rssc_geo.models.network import Alignment, Familiarity
-    from rssc_geo.models.trial import Unfilled, no_larger_than
+    from rssc_geo.models.trial import no_larger_than
 
     def build() -> tuple[
         DualAttentionClassifier, CaptionDecoder | None, Alignment | None, Familiarity | None
@@ -296,7 +296,7 @@ def _build(
     try:
         try:
             # First on the meta device, without memory. Not all versions of timm can do that.
-            with no_larger_than(weights), torch.device("meta"), Unfilled():
+            with no_larger_than(weights), torch.device("meta"):
                 build()
         except (NotImplementedError, RuntimeError):
             pass

@@ -3,24 +3,24 @@
 All are built from their configuration alone; nothing is downloaded here, so that a bundle loads
 offline. A configuration is foreign: only networks that are named below are built, with arguments of
 their size, never with ones that name a file, a repository or code.
-
-timm and transformers are loaded when an encoder of theirs is built: the embedded models need
-neither.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
 
 from rssc_geo.errors import BundleError
-from rssc_geo.models.mobilenet import MobileNetV1, is_mobilenet
 
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")  # with a tag or without; no scheme
 _TIMM_ARGUMENTS = frozenset(
@@ -32,6 +32,7 @@ _TIMM_ARGUMENTS = frozenset(
     }
 )
 _LARGEST = 65536  # largest value of an argument of timm
+_FOLDED = 1e-4  # largest relative difference of features by rounding
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
 _IMAGE_TYPES = frozenset(
     {
@@ -84,7 +85,8 @@ class TimmImageEncoder(nn.Module):
         ground: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = _timm_model(architecture, kwargs)
+        _check_timm(architecture, kwargs)
+        self.backbone = timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
         self.scene_width: int = self.backbone.num_features
         self.width = self.scene_width
         self.ground: nn.Sequential | None = None
@@ -131,6 +133,41 @@ def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
         return scene
     rows, cols = scene.shape[2:]
     return torch.cat([scene, F.adaptive_avg_pool2d(ground, (rows, cols))], dim=1)
+
+
+@torch.no_grad()
+def fold_batch_norms(encoder: nn.Module, size: tuple[int, int]) -> None:
+    """Fold batch normalizations into the convolutions before them, for inference only.
+
+    Its results are the same within rounding. Where they would differ, because layers run in another
+    order than they are listed in, the encoder is left as it was.
+
+    ``encoder``: of images (B, 3, H, W), in evaluation mode; it is changed. ``size``: (H, W) of its
+    input.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
+        return
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = images.to(next(encoder.parameters()))
+    expected = encoder(images)
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    for module in list(encoder.modules()):
+        for (name, layer), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
+            if (
+                isinstance(layer, nn.Conv2d)
+                and isinstance(norm, nn.BatchNorm2d)
+                and layer.out_channels == norm.num_features
+            ):
+                replaced += [(module, name, layer), (module, norm_name, norm)]
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                # timm's have the activation in them.
+                setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
+    found = encoder(images)
+    if not torch.allclose(
+        found, expected, rtol=_FOLDED, atol=_FOLDED * float(expected.abs().max())
+    ):
+        for module, name, layer in replaced:
+            setattr(module, name, layer)
 
 
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:
@@ -187,8 +224,6 @@ class TransformersImageEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        from transformers import AutoModel
-
         settings = _as_config(config, _IMAGE_TYPES)
         self.backbone = AutoModel.from_config(settings, trust_remote_code=False)
         if getattr(self.backbone, "pooler", None) is not None:
@@ -276,20 +311,8 @@ class TransformersTextEncoder(nn.Module):
         return F.normalize(states.sum(1), dim=1)
 
 
-def _timm_model(architecture: str, kwargs: Mapping[str, Any]) -> Any:
-    """A model by timm's name and arguments, without weights and without a classifier."""
-    if is_mobilenet(architecture, kwargs):
-        return MobileNetV1(**kwargs)
-    import timm
-
-    _check_timm(architecture, kwargs)
-    return timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
-
-
 def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
     """Refuse arguments that ``timm.create_model`` would take for a path or anything but a form."""
-    import timm
-
     if (
         not isinstance(architecture, str)
         or not _TIMM_NAME.fullmatch(architecture)
@@ -322,8 +345,6 @@ def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
         raise BundleError(f"an encoder of the type {kind!r} is none that a bundle may have")
     if "auto_map" in config:
         raise BundleError("auto_map names code of the bundle, which is never run")
-    from transformers import CONFIG_MAPPING
-
     family = CONFIG_MAPPING[kind]
     fields = {name for name in family().to_dict() if not name.startswith("_")}
     fields |= family.attribute_map.keys()
@@ -335,8 +356,6 @@ def text_class(config: Any) -> Any:
 
     Of an encoder–decoder such as T5 the encoder alone is built.
     """
-    from transformers import AutoModel, AutoModelForTextEncoding
-
     return AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
 
 

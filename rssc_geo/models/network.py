@@ -118,8 +118,7 @@ class DualAttentionClassifier(nn.Module):
         self.image_encoder = make_image_encoder(image_encoder)
         self.text_encoder = make_text_encoder(text_encoder)
         self.text_proj = nn.Linear(self.text_encoder.width, width)
-        self.queries = nn.Parameter(torch.empty(learned_queries, width))
-        nn.init.normal_(self.queries, std=width**-0.5)
+        self.queries = nn.Parameter(torch.randn(learned_queries, width) * width**-0.5)
         self.gate = nn.Linear(width + self.image_encoder.width, 1) if gate else None
         self.level = DualAttentionLevel(
             image_width=self.image_encoder.width, width=width, heads=heads, dropout=dropout

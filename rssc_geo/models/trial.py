@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
-from torch.overrides import TorchFunctionMode
 
 from rssc_geo.errors import BundleError
 from rssc_geo.models.network import pool_windows
@@ -58,25 +56,6 @@ def no_larger_than(weights: dict[str, torch.Tensor]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-class Unfilled(TorchFunctionMode):
-    """In the block, initializing weights with normal random numbers leaves them as they are.
-
-    For the meta device, whose tensors have no values: torch loads its compiler to fill them.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        if func in (nn.init.normal_, torch.Tensor.normal_):
-            return args[0] if args else named["tensor"]
-        return func(*args, **named)
 
 
 @contextmanager

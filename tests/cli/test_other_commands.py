@@ -58,22 +58,6 @@ def test_info_does_not_import_torch(scene: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["classify", "caption"])
-def test_the_embedded_model_loads_no_compiler(command: str, scene: Path, tmp_path: Path) -> None:
-    """Nor the libraries of other models: together they take as long as a small map."""
-    unwanted = ("timm", "torchvision", "torch._dynamo", "transformers")
-    program = (
-        "import sys; from rssc_geo_cli.main import run; code = run(sys.argv[1:]);"
-        f" print(*(name for name in {unwanted} if name in sys.modules)); sys.exit(code)"
-    )
-    arguments = [command, str(scene), "-o", str(tmp_path / "map.gpkg"), "-q"]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
-
-
 def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: Path) -> None:
     pixels = texture(300, 200)
     pixels[:, 100:200, :100] = 0
