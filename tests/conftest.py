@@ -258,12 +258,12 @@ def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "é",
         *"bcdefghij",
     ]
-    (path / "vocab.txt").write_text(
-        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])
-    )
-    BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    (path / "vocab.txt").write_text("\n".join(words))
+    vocabulary = {word: place for place, word in enumerate(words)}
+    BertTokenizerFast(vocab=vocabulary).save_pretrained(path)
     config = BertConfig(
-        vocab_size=len(pieces) + 5,
+        vocab_size=len(words),
         hidden_size=24,
         num_hidden_layers=1,
         num_attention_heads=2,
