@@ -34,11 +34,11 @@ from rssc_geo.models import (
     ModelCard,
     check_embeddings,
     class_choice,
+    fold_batch_norms,
     joined_features,
     load_bundle,
     pool_windows,
 )
-from rssc_geo.models.encoders import fold_batch_norms
 from rssc_geo.options import PredictorOptions
 from rssc_geo.raster import TileData
 
@@ -117,11 +117,16 @@ class Predictor:
     """
 
     def __init__(self, model: Model, captioner: Captioner, compute: Compute) -> None:
+        encoder = fold_batch_norms(model.network.image_encoder, model.card.input_size)
+        if encoder is not model.network.image_encoder:
+            # A copy: the model itself can still be saved, or trained.
+            network = copy.deepcopy(model.network)
+            network.image_encoder = encoder
+            model = replace(model, network=network)
         self.model, self.captioner, self.compute = model, captioner, compute
         dtype = str(compute.dtype).removeprefix("torch.")
         self.spec = PredictorSpec(model.card, describe_captioner(captioner), dtype, model.choice)
         self._batches = ShrinkingBatches(compute.batch_size, device=compute.device)
-        fold_batch_norms(model.network.image_encoder, model.card.input_size)
         model.network.to(device=compute.device, dtype=compute.dtype)
         if compute.device.type == "cpu":
             model.network.to(memory_format=torch.channels_last)

@@ -31,6 +31,7 @@ from .class_choice import class_choice as class_choice
 from .class_words import ClassWords as ClassWords
 from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
+from .encoders import fold_batch_norms as fold_batch_norms
 from .encoders import joined_features as joined_features
 from .encoders import make_image_encoder as make_image_encoder
 from .encoders import make_text_encoder as make_text_encoder

@@ -7,11 +7,12 @@ their size, never with ones that name a file, a repository or code.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -32,6 +33,7 @@ _TIMM_ARGUMENTS = frozenset(
     }
 )
 _LARGEST = 65536  # largest value of an argument of timm
+_Encoder = TypeVar("_Encoder", bound=nn.Module)
 _FOLDED = 1e-4  # largest relative difference of features by rounding
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
 _IMAGE_TYPES = frozenset(
@@ -136,38 +138,33 @@ def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def fold_batch_norms(encoder: nn.Module, size: tuple[int, int]) -> None:
-    """Fold batch normalizations into the convolutions before them, for inference only.
+def fold_batch_norms(encoder: _Encoder, size: tuple[int, int]) -> _Encoder:
+    """An encoder with its batch normalizations folded into the convolutions before them.
 
-    Its results are the same within rounding. Where they would differ, because layers run in another
-    order than they are listed in, the encoder is left as it was.
+    For inference only: its results are the same within rounding. Where they would differ, because
+    layers run in another order than they are listed in, and where there is nothing to fold, it is
+    the encoder itself; else a copy.
 
-    ``encoder``: of images (B, 3, H, W), in evaluation mode; it is changed. ``size``: (H, W) of its
-    input.
+    ``encoder``: of images (B, 3, H, W), in evaluation mode; ``size``: (H, W) of its input.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
-        return
-    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    images = images.to(next(encoder.parameters()))
-    expected = encoder(images)
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
-    for module in list(encoder.modules()):
+        return encoder
+    folded = copy.deepcopy(encoder)
+    for module in list(folded.modules()):
         for (name, layer), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
             if (
                 isinstance(layer, nn.Conv2d)
                 and isinstance(norm, nn.BatchNorm2d)
                 and layer.out_channels == norm.num_features
             ):
-                replaced += [(module, name, layer), (module, norm_name, norm)]
                 setattr(module, name, fuse_conv_bn_eval(layer, norm))
                 # timm's have the activation in them.
                 setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
-    found = encoder(images)
-    if not torch.allclose(
-        found, expected, rtol=_FOLDED, atol=_FOLDED * float(expected.abs().max())
-    ):
-        for module, name, layer in replaced:
-            setattr(module, name, layer)
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = images.to(next(encoder.parameters()))
+    expected, found = encoder(images), folded(images)
+    limit = _FOLDED * float(expected.abs().max())
+    return folded if torch.allclose(found, expected, rtol=_FOLDED, atol=limit) else encoder
 
 
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:

@@ -38,6 +38,8 @@ _DARK_GROUND = (18.0, 24.0, 19.0)
 _MOST_HAZE = 64.0
 """Most that is subtracted: a raster that is brighter everywhere shows bright ground."""
 
+_GRAY = 1.0
+"""Mean difference of the bands of a picture without colors, at most."""
 _SHADOW = 0.7
 """Most of the median gray that the darkest ground has; else there is no shadow, water or wood."""
 
@@ -378,9 +380,9 @@ def _haze(sample: NDArray[np.uint8]) -> tuple[float, float, float]:
     What the darkest pixels of a band are brighter than those of clear pictures (dark-object
     subtraction: Chavez 1988, Remote Sensing of Environment 24). Air scatters short waves most, so
     that a band of longer waves is given no more than one of shorter. All 0 where nothing is dark,
-    such as in a desert.
+    such as in a desert, and for a gray picture, which would be given a color.
     """
-    if not len(sample):
+    if not len(sample) or np.ptp(sample, axis=1).mean() < _GRAY:
         return (0.0, 0.0, 0.0)
     darkest, median = np.transpose([_percentiles(sample[:, band]) for band in range(3)])
     if darkest.sum() > _SHADOW * median.sum():

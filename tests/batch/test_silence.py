@@ -17,7 +17,7 @@ from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import load_card
 from rssc_geo.options import BatchOptions, PredictorOptions
-from rssc_geo.raster import open_scene, opening
+from rssc_geo.raster import gdal, open_scene
 
 distributed = pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
 
@@ -77,7 +77,7 @@ def hole() -> Iterator[int]:
 def test_a_web_server_that_says_nothing_is_told(
     monkeypatch: pytest.MonkeyPatch, hole: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(opening._PATIENCE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "2")
+    monkeypatch.setitem(gdal._PATIENCE_ENV, "GDAL_HTTP_LOW_SPEED_TIME", "2")
     monkeypatch.setattr(stac, "_PATIENCE_S", 2)
     with pytest.raises(InputError, match="cannot be read as a raster: CURL error"):
         open_scene(f"http://127.0.0.1:{hole}/a.tif")

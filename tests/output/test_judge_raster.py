@@ -64,7 +64,7 @@ def test_all_is_unknown_where_most_of_it_is_unfamiliar(
 def test_little_of_it_is_judged_cell_by_cell(
     make_case: Callable[..., Case], tmp_path: Path
 ) -> None:
-    case = _case(make_case, 0.35)
+    case = _case(make_case, 0.15)
     case.write(tmp_path / "map.gpkg")
     cells = read_cells(tmp_path / "map.gpkg")
     assert (cells["class"] == "Unknown").tolist() == [True] + [False] * (len(cells) - 1)

@@ -266,3 +266,10 @@ def test_the_haze_is_by_the_percentiles_of_the_sample(sample: np.ndarray) -> Non
     if darkest.sum() > 0.7 * median.sum():
         low[:] = 0
     assert without_haze(sample).low == tuple(low)
+
+
+def test_a_gray_picture_stays_gray_without_haze() -> None:
+    gray = np.random.default_rng(0).integers(60, 200, (5000, 1)).astype(np.uint8).repeat(3, 1)
+    assert without_haze(gray).method == "none"
+    tinted = gray + np.array([0, 0, 9], np.uint8)
+    assert without_haze(tinted).method == "dark-object subtraction"
