@@ -283,16 +283,17 @@ def test_a_file_of_classes_is_read_once_for_all_scenes(
     (tmp_path / "scenes.csv").write_text(
         "input,classes\na.tif,\nb.tif,three.json\nc.tif,\nd.tif,three.json\ne.tif,two.txt\n"
     )
-    read, files = Path.read_text, []
+    opened, files = Path.open, []
 
-    def noting(self: Path, *args: Any, **kwargs: Any) -> str:
+    def noting(self: Path, *args: Any, **kwargs: Any) -> Any:
         files.append(self.name)
-        return read(self, *args, **kwargs)
+        return opened(self, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "read_text", noting)
+    monkeypatch.setattr(Path, "open", noting)
     options = BatchOptions(classes=str(tmp_path / "two.txt"))
     jobs = collect_jobs([str(tmp_path / "scenes.csv")], str(tmp_path / "{id}.gpkg"), options).jobs
-    assert sorted(files) == ["three.json", "two.txt"]
+    assert sorted(set(files) - {"scenes.csv"}) == ["three.json", "two.txt"]
+    assert (files.count("three.json"), files.count("two.txt")) == (1, 1)
     named = [[name for name, _ in job.words.words] for job in jobs if job.words is not None]
     two, three = ["water", "forest"], ["water", "forest", "field"]
     assert named == [two, three, two, three, two]
