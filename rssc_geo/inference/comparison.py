@@ -166,6 +166,9 @@ def decide_classes(before: DateCells, after: DateCells, changed: NDArray[np.bool
     """
     p, q = before.probabilities, after.probabilities
     unknown = p.shape[1]
+    if not unknown:  # two maps that name nothing
+        ids, confidence = np.zeros(len(p), np.int16), np.zeros(len(p), np.float32)
+        return CellClasses(ids, ids, confidence, confidence)
     own = (
         np.where(before.unknown, unknown, p.argmax(1)),
         np.where(after.unknown, unknown, q.argmax(1)),

@@ -138,3 +138,12 @@ def test_dates_that_do_not_know_a_cell_have_no_say() -> None:
     assert mean_date([known, unknown]).probabilities.tolist() == [[1.0, 0.0]]
     assert not mean_date([known, unknown]).unknown[0]
     assert mean_date([unknown, unknown]).unknown[0]
+
+
+def test_dates_that_name_nothing_are_unknown_at_both() -> None:
+    """As two maps that are Unknown as a whole, whose classes are none."""
+    nothing = DateCells(np.zeros((3, 0), np.float32), None, np.ones(3, bool))
+    found = decide_classes(nothing, nothing, np.array([False, True, False]))
+    assert found.before.tolist() == found.after.tolist() == [0, 0, 0]
+    assert not found.before_confidence.any()
+    assert not found.after_confidence.any()
