@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -139,17 +140,17 @@ class ArchiveStore:
             raise _damaged(folder, error) from error
 
     def __len__(self) -> int:
-        with _Reading(self.folder):
+        with _translated(self.folder, _damaged):
             return int(self._cells.count_rows())
 
     def count(self, cells: CellFilter) -> int:
         """How many cells may be found."""
-        with _Reading(self.folder):
+        with _translated(self.folder, _damaged):
             return int(self._cells.count_rows(cells.sql() or None))
 
     def scenes(self) -> dict[str, dict[str, Any]]:
         """The scenes by their names, each with ``source``, ``mark`` and ``cells``."""
-        with _Reading(self.folder):
+        with _translated(self.folder, _damaged):
             rows = self._scenes.to_arrow().to_pylist()
         return {row.pop("scene"): row for row in rows}
 
@@ -182,7 +183,7 @@ class ArchiveStore:
             {"scene": entry.scene, "source": entry.source, "mark": entry.mark, "cells": 0}
             for entry in entries
         ]
-        with _Writing(self.folder):
+        with _translated(self.folder, _unwritable):
             self._cells.add(pa.RecordBatchReader.from_batches(schema, batches()))
             for row in rows:
                 row["cells"] = counts[str(row["scene"])]
@@ -193,7 +194,7 @@ class ArchiveStore:
         """Remove scenes, first from the table of scenes. Raises ``OutputError``."""
         if scenes:
             which = f"`scene` IN ({_texts(scenes)})"
-            with _Writing(self.folder):
+            with _translated(self.folder, _unwritable):
                 self._scenes.delete(which)
                 self._cells.delete(which)
 
@@ -206,7 +207,7 @@ class ArchiveStore:
         from lancedb.index import IvfFlat
 
         count = len(self)
-        with _Writing(self.folder):
+        with _translated(self.folder, _unwritable):
             self._cells.optimize()
             self._scenes.optimize()
             if count >= max(APPROXIMATE_FROM, 2 * self.card.indexed_rows):
@@ -234,7 +235,7 @@ class ArchiveStore:
         """
         where = cells.sql()
         count = min(count, len(self))
-        with _Reading(self.folder):
+        with _translated(self.folder, _damaged):
             query: Any = self._cells.search(vector, vector_column_name=EMBEDDING)
             query = query.distance_type("dot")
             if where:
@@ -363,6 +364,13 @@ def _damaged(folder: Path, error: BaseException) -> InputError:
     )
 
 
+def _unwritable(folder: Path, error: BaseException) -> OutputError:
+    return OutputError(
+        f"cannot write {folder / _DATABASE} ({one_line(error)}): make room or make the folder"
+        " writable, then run the same command again"
+    )
+
+
 def _with_box(batch: pa.RecordBatch, scene: str, schema: pa.Schema) -> pa.RecordBatch:
     outlines = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
     sides = shapely.bounds(outlines)
@@ -379,32 +387,12 @@ def _texts(values: Iterable[str]) -> str:
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
-class _Reading:
-    """Turns the database's errors into ours."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _ERRORS):
-            raise _damaged(self._folder, error) from error
-
-
-class _Writing:
-    """Turns the database's errors into ours."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _ERRORS):
-            raise OutputError(
-                f"cannot write {self._folder / _DATABASE} ({one_line(error)}): make room or make"
-                " the folder writable, then run the same command again"
-            ) from error
+@contextmanager
+def _translated(
+    folder: Path, as_ours: Callable[[Path, BaseException], Exception]
+) -> Iterator[None]:
+    """Turns the database's errors in the block into ours."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise as_ours(folder, error) from error

@@ -120,9 +120,8 @@ class Predictor:
         encoder = fold_batch_norms(model.network.image_encoder, model.card.input_size)
         if encoder is not model.network.image_encoder:
             # A copy: the model itself can still be saved, or trained.
-            network = copy.deepcopy(model.network)
-            network.image_encoder = encoder
-            model = replace(model, network=network)
+            known = {id(model.network.image_encoder): encoder}
+            model = replace(model, network=copy.deepcopy(model.network, known))
         self.model, self.captioner, self.compute = model, captioner, compute
         dtype = str(compute.dtype).removeprefix("torch.")
         self.spec = PredictorSpec(model.card, describe_captioner(captioner), dtype, model.choice)

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import timm
@@ -147,24 +147,32 @@ def fold_batch_norms(encoder: _Encoder, size: tuple[int, int]) -> _Encoder:
 
     ``encoder``: of images (B, 3, H, W), in evaluation mode; ``size``: (H, W) of its input.
     """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
+    if not any(_foldable(encoder)):
         return encoder
     folded = copy.deepcopy(encoder)
-    for module in list(folded.modules()):
-        for (name, layer), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
-            if (
-                isinstance(layer, nn.Conv2d)
-                and isinstance(norm, nn.BatchNorm2d)
-                and layer.out_channels == norm.num_features
-            ):
-                setattr(module, name, fuse_conv_bn_eval(layer, norm))
-                # timm's have the activation in them.
-                setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
+    for module, (name, layer), (norm_name, norm) in list(_foldable(folded)):
+        setattr(module, name, fuse_conv_bn_eval(layer, norm))
+        # timm's have the activation in them.
+        setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     images = images.to(next(encoder.parameters()))
     expected, found = encoder(images), folded(images)
     limit = _FOLDED * float(expected.abs().max())
     return folded if torch.allclose(found, expected, rtol=_FOLDED, atol=limit) else encoder
+
+
+def _foldable(
+    encoder: nn.Module,
+) -> Iterator[tuple[nn.Module, tuple[str, nn.Conv2d], tuple[str, nn.BatchNorm2d]]]:
+    """Modules with a convolution and the batch normalization listed behind it, by their names."""
+    for module in encoder.modules():
+        for (name, layer), (norm_name, norm) in itertools.pairwise(module.named_children()):
+            if (
+                isinstance(layer, nn.Conv2d)
+                and isinstance(norm, nn.BatchNorm2d)
+                and layer.out_channels == norm.num_features
+            ):
+                yield module, (name, layer), (norm_name, norm)
 
 
 def receptive_field(encoder: TimmImageEncoder, *, largest: int) -> tuple[int, int] | None:
