@@ -39,6 +39,9 @@ _VARIES = re.compile(
     r"|(?<![\w.])/[\w./-]+"  # absolute paths
 )
 """What may differ between two runs: times, rates, sizes in memory and absolute paths."""
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_LARGE, _ROUNDING = 50, 0.005
+"""From which figure on another processor may change it, and by which share of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +61,34 @@ class Shown:
         head = shown.index(LEFT_OUT)
         return [*printed[:head], LEFT_OUT, *printed[len(printed) - (len(shown) - head - 1) :]]
 
-    @property
-    def differences(self) -> list[str]:
-        """The lines that differ, as "shown / printed"."""
+    def differences(self, *, rounded: bool) -> list[str]:
+        """The lines that differ, as "shown / printed"; ``rounded`` as in :func:`alike`."""
         pairs = itertools.zip_longest(self.block.text.splitlines(), self.lines, fillvalue="")
-        return [f"{shown} / {printed}" for shown, printed in pairs if not alike(shown, printed)]
+        return [f"{one} / {now}" for one, now in pairs if not alike(one, now, rounded=rounded)]
 
 
-def alike(shown: str, printed: str) -> bool:
-    """Whether two lines say the same, but for what varies and for the width of columns."""
+def alike(shown: str, printed: str, *, rounded: bool) -> bool:
+    """Whether two lines say the same, but for what varies and for the width of columns.
+
+    ``rounded``: figures from 50 up and those with decimals may also differ by what another
+    processor's rounding does to a cell or two.
+    """
     shown, printed = (
         _VARIES.sub("~", line.replace("\\", "/")) for line in (shown, printed)
     )  # paths as Windows has them
-    return shown.split() == printed.split()
+    if not rounded:
+        return shown.split() == printed.split()
+    if _NUMBER.sub("#", shown).split() != _NUMBER.sub("#", printed).split():
+        return False
+    pairs = zip(_NUMBER.findall(shown), _NUMBER.findall(printed), strict=True)
+    return all(_near(ours, now) for ours, now in pairs)
+
+
+def _near(shown: str, printed: str) -> bool:
+    _, point, decimals = shown.partition(".")
+    ours, now = (float(text.replace(",", "")) for text in (shown, printed))
+    unit = 1.001 * 10.0 ** -len(decimals) if point else float(ours >= _LARGE)
+    return abs(ours - now) <= max(unit, _ROUNDING * abs(ours) if ours >= _LARGE else 0.0)
 
 
 def pages() -> list[Path]:
@@ -183,7 +201,7 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001 -- whatever a page's code raises
                 differences = traceback.format_exception(error, limit=-3)
             else:
-                differences = [line for shown in found for line in shown.differences]
+                differences = [line for shown in found for line in shown.differences(rounded=False)]
                 if arguments.update:
                     renew(page, found)
             wrong += bool(differences)
