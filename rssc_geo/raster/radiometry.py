@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import Window
-from rssc_geo.raster.mask import PixelReader
+from rssc_geo.raster.mask import PixelReader, is_measured
 from rssc_geo.raster.scene import Scene
 
 _DEFAULT = "2%,98%"
@@ -210,7 +210,7 @@ def _limits(
     """Lowest and highest value of each band, by pairs of values or percentiles."""
     lows, highs = [], []
     for band, (first, last, relative) in enumerate(pairs):
-        values = sample[:, band][np.isfinite(sample[:, band])]
+        values = sample[:, band][is_measured(sample[:, band])]
         if not relative:
             lows.append(_stored(first, scene.scales[band]))
             highs.append(_stored(last, scene.scales[band]))
@@ -265,34 +265,42 @@ class PictureCheck:
     Attributes
     ----------
     warnings : with advice, about a palette of few colors (a map of categories), a black picture, a
-        black collar that no mask marks
-    sample : of uint8 what ``sample_pixels`` gives, (n, 3); None for other types, of which it is not
-        read
+        black collar that no mask marks, a fill value that is no nodata value
+    sample : of uint8 and floats what ``sample_pixels`` gives, (n, 3); None for other types, of
+        which it is not read
     """
 
     warnings: tuple[str, ...] = ()
-    sample: NDArray[np.uint8] | None = None
+    sample: NDArray[Any] | None = None
 
 
 def check_picture(scene: Scene) -> PictureCheck:
-    """Look at the corners of a scene, and of uint8 at a sample of its pixels.
+    """Look at the corners of a scene, and of uint8 and floats at a sample of its pixels.
 
     Empty where the pixels cannot be read: reading the tiles gives the error.
     """
     try:
         with scene.pixel_reader() as reader:
             black_corners = _black_corners(scene, reader)
-            sample = _sample(scene, reader) if scene.dtype == "uint8" else None
+            looks = scene.dtype == "uint8" or scene.opening.mask_rule.nan
+            sample = _sample(scene, reader) if looks else None
+            fill = reader.fill
     except InputError:
         return PictureCheck()
-    found = _picture_warnings(scene, sample, black_corners=black_corners)
+    found = [*_picture_warnings(scene, sample, black_corners=black_corners)]
+    if fill is not None:
+        found.append(
+            f"{scene.source} has values such as {fill:.8g} that nothing on the ground has, and that"
+            f" no nodata tag names: they count as nodata; --nodata {fill:.8g} keeps them out of the"
+            " pixels at its border, too"
+        )
     return PictureCheck(tuple(found), sample)
 
 
 def _picture_warnings(
-    scene: Scene, sample: NDArray[np.uint8] | None, *, black_corners: bool
+    scene: Scene, sample: NDArray[Any] | None, *, black_corners: bool
 ) -> Iterator[str]:
-    if sample is not None and len(sample):
+    if sample is not None and len(sample) and scene.dtype == "uint8":
         most = 255 if scene.bits is None else 2**scene.bits - 1
         if scene.palette:
             colors = len(np.unique(sample.reshape(-1, 3), axis=0))
@@ -410,7 +418,7 @@ def _unchanged(scene: Scene, sample: NDArray[Any] | None) -> Radiometry:
     if scene.dtype != "uint8":
         if sample is None:
             sample = sample_pixels(scene)
-        sample = sample[np.isfinite(sample).all(axis=1)]
+        sample = sample[is_measured(sample).all(axis=1)]
         if sample.size and (sample.min() < 0 or sample.max() > 255):
             raise UsageError(
                 f"--stretch none is for values of 0 to 255, but {scene.source} ({scene.dtype}) has"
