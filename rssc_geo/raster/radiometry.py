@@ -52,6 +52,7 @@ _ENOUGH = 10_000
 _CATEGORIES = 32  # colors that a palette of categories shows at most
 _DARK = 0.02  # of the largest value: darker pixels show nothing
 _CORNER = 16
+_LINE = 2  # pixels that a collar is wide at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,20 +321,32 @@ def _picture_warnings(
     if black_corners and scene.nodata != 0:
         yield (
             f"{scene.source} has corners of zeros that no mask marks as empty, probably a collar"
-            " around the picture: --nodata 0 leaves it out"
+            " around the picture: --nodata 0 leaves it out, or warp it with gdalwarp -dstalpha"
         )
 
 
 def _black_corners(scene: Scene, reader: PixelReader) -> bool:
-    """Whether all pixels of a corner are valid and 0, and not those of all four and the middle."""
+    """Whether a corner has a line of valid zeros on its outside, and the middle is not all 0.
+
+    The collar of a picture that was turned a little is a thin wedge.
+    """
     side = (min(_CORNER, scene.height), min(_CORNER, scene.width))
     ends = (scene.height - side[0], scene.width - side[1])
     places = [(0, 0), (0, ends[1]), (ends[0], 0), ends, (ends[0] // 2, ends[1] // 2)]
-    black = []
+    black: list[NDArray[np.bool_]] = []
     for row, col in places:
         colors, valid = reader.read(Window(row, col, *side), side)
-        black.append(valid is None and not colors.any())
-    return any(black[:4]) and not black[4]
+        zero = np.asarray(~colors.any(axis=2))
+        black.append(zero if valid is None else zero & valid)
+    outside = [
+        line
+        for (row, col), zero in zip(places[:4], black[:4], strict=True)
+        for line in (
+            zero[:_LINE] if row == 0 else zero[-_LINE:],
+            zero[:, :_LINE] if col == 0 else zero[:, -_LINE:],
+        )
+    ]
+    return any(line.all() for line in outside) and not black[4].all()
 
 
 def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -> NDArray[Any]:

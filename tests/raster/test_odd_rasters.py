@@ -18,6 +18,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.geometry import Window
@@ -366,6 +367,29 @@ def test_categories_black_pictures_and_collars_are_told(write, texture) -> None:
     assert "--nodata 0" in check_picture(open_scene(collared)).warnings[0]
     assert check_picture(open_scene(collared, nodata=0)).warnings == ()
     assert check_picture(open_scene(write(texture(64, 64), "fine.tif"))).warnings == ()
+
+
+@pytest.mark.parametrize("angle", [20, 2])
+def test_what_a_warp_adds_around_a_picture_is_told(write, texture, tmp_path, angle) -> None:
+    turned = Affine(2, 0, 500_000, 0, -2, 5_000_000) @ Affine.rotation(angle)
+    source = write(texture(300, 300), transform=turned)
+    for alpha in (False, True):
+        path = tmp_path / f"warped{alpha}.vrt"
+        with (
+            rasterio.open(source) as dataset,
+            WarpedVRT(dataset, crs="EPSG:32632", add_alpha=alpha) as warped,
+        ):
+            copy(warped, path, driver="VRT")
+        named = 'relativeToVRT="0">' + str(source)
+        text = path.read_text().replace('relativeToVRT="1">' + source.name, named)
+        copy(path, tmp_path / f"warped{alpha}.tif", driver="GTiff")
+        names = (path, text, f"vrt://{path}?bands=1,2,3{',4' if alpha else ''}")
+        for name in (*names, tmp_path / f"warped{alpha}.tif"):
+            told = check_picture(open_scene(name)).warnings
+            assert bool(told) != alpha
+            assert (
+                alpha or "--nodata 0 leaves it out, or warp it with gdalwarp -dstalpha" in told[0]
+            )
 
 
 # --- virtual rasters of others
