@@ -33,6 +33,7 @@ from rssc_geo.inference.layout import block_grid, tokens_a_side
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
+    PictureCheck,
     Radiometry,
     Scene,
     TileReader,
@@ -147,12 +148,18 @@ class Plan:
 
 
 def make_plan(
-    source: Source, card: ModelCard, options: TilingOptions, *, fine: bool = True
+    source: Source,
+    card: ModelCard,
+    options: TilingOptions,
+    *,
+    fine: bool = True,
+    looks: bool = True,
 ) -> Plan:
     """Open the raster and decide on tiles and cells.
 
     ``fine``: whether cells are smaller than tiles where the model supports it; else tiles lie side
     by side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap.
+    ``looks``: whether pixels are read, for the warnings about them.
 
     Raises an ``RsscGeoError`` for whatever cannot be used: the raster, its place on Earth, the
     options; without ``options.force`` also pixels or tiles far outside the model's range.
@@ -187,7 +194,7 @@ def make_plan(
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
-    picture = check_picture(scene)
+    picture = check_picture(scene) if looks else PictureCheck()
     warnings = (
         *scene.warnings,
         *picture.warnings,
