@@ -57,8 +57,6 @@ from rssc_geo.training import (
 
 LEFT_OUT = ("ucm256", "nwpu160", "eurosat64", "aid150")
 SIZE, BATCH = 160, 64
-AVERAGED = 2
-"""Last epochs over whose steps the weights are averaged."""
 CPU = torch.device("cpu")
 AWAY = 1.5
 """Factor of the fitted temperature, as for the embedded model (docs/benchmarks.md)."""
@@ -138,7 +136,6 @@ def trained(
     recipe = dataclasses.replace(
         EncoderRecipe(ground={"stage": 2, "width": 256}, learning_rate=1e-3),
         schedule=schedule(pictures, len(split["train"])),
-        swa_epochs=AVERAGED,
     )
     work.mkdir(parents=True, exist_ok=True)
     initial = initial_weights(dataclasses.replace(start, encoder=recipe))

@@ -83,7 +83,7 @@ class Plan:
     warnings: tuple[str, ...]
     out_of_range: bool = False
     like: Plan | None = None
-    sample: NDArray[np.uint8] | None = None
+    sample: NDArray[Any] | None = None
 
     @functools.cached_property
     def cells(self) -> CellMap:

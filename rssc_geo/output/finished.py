@@ -117,6 +117,14 @@ class FinishedMap:
             yield start, polygons
             start += len(polygons)
 
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Of all cells, in the map's CRS: min x, min y, max x, max y."""
+        each = [shapely.total_bounds(polygons) for _, polygons in self.outlines()]
+        if not each:
+            raise InputError(f"{self.path} has no cells")
+        low, high = np.min(each, 0)[:2].tolist(), np.max(each, 0)[2:].tolist()
+        return low[0], low[1], high[0], high[1]
+
     def outlines_of(self, indices: NDArray[np.int64]) -> NDArray[np.object_]:
         """The polygons of some cells, (k,)."""
         found = np.empty(len(indices), object)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import InputError
 from rssc_geo.output.areas import Zones
 from rssc_geo.raster import class_name, read_features, reprojected
 
-_EDGE_PARTS = 200
-"""Longest piece of an edge before reprojection, as a share of the zones' extent: edges bend."""
 
+def read_zones(
+    path: str, crs: CRS, near: tuple[float, float, float, float], *, field: str | None
+) -> Zones:
+    """Read polygons in any CRS as zones in ``crs``, as far as they lie near ``near``.
 
-def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:
-    """Read polygons in any CRS as zones in ``crs``.
-
-    ``field``: column of their names, features of one name being one zone; None: each feature is one
-    and has its number, from 1. Raises ``InputError`` for a file that cannot be used.
+    ``near``: min x, min y, max x, max y of the map, in ``crs``; ``field``: column of their names,
+    features of one name being one zone; None: each feature is one and has its number, from 1.
+    Raises ``InputError`` for a file that cannot be used.
     """
     frame = read_features(path, field)
     kinds = set(frame.geom_type.dropna())
@@ -28,15 +27,11 @@ def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:
     frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
     if frame.empty:
         raise InputError(f"{path} holds no polygon with an area; zones are polygons")
-    polygons = np.asarray(frame.geometry, object)
-    if frame.crs != crs:
-        west, south, east, north = shapely.total_bounds(polygons)
-        fine = shapely.segmentize(polygons, max(east - west, north - south) / _EDGE_PARTS)
-        polygons = reprojected(fine, frame.crs, crs, path)
+    polygons = reprojected(np.asarray(frame.geometry, object), frame.crs, crs, path, near=near)
     if field is None:
         return Zones(
             tuple(str(number + 1) for number in range(len(frame))),
-            np.asarray(polygons),
+            polygons,
             np.arange(len(frame)),
         )
     labels = [class_name(value) for value in frame[field]]
@@ -44,4 +39,4 @@ def read_zones(path: str, crs: CRS, *, field: str | None) -> Zones:
         raise InputError(f"{path}: {labels.count('')} zones have no name in column {field!r}")
     names = tuple(dict.fromkeys(labels))
     places = {name: place for place, name in enumerate(names)}
-    return Zones(names, np.asarray(polygons), np.array([places[label] for label in labels]))
+    return Zones(names, polygons, np.array([places[label] for label in labels]))

@@ -275,7 +275,9 @@ def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) 
     truth = _truth(reference, finished, legend, notes)
     names = (*own, *sorted(set(truth[truth != ""].tolist()) - set(own)))
     codes = {name: code for code, name in enumerate(names)}
-    geometry = reprojected(reference.geometry, reference.crs, finished.crs, reference.path)
+    geometry = reprojected(
+        reference.geometry, reference.crs, finished.crs, reference.path, near=finished.bounds()
+    )
     mapped, inside = locate_units(
         finished, places[finished.cells().codes], geometry, classes=len(names)
     )

@@ -78,7 +78,7 @@ def tabulate_areas(
     finished = FinishedMap(map_path)
     zones = None
     if options.zones is not None:
-        zones = read_zones(options.zones, finished.crs, field=options.zone_field)
+        zones = read_zones(options.zones, finished.crs, finished.bounds(), field=options.zone_field)
     rows = area_table(finished, legend=legend, zones=zones)
     accuracy, adjusted = None, {}
     if options.reference is not None:

@@ -7,6 +7,7 @@ from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
 from .features import LAYER as LAYER
 from .features import class_name as class_name
+from .features import moved_bounds as moved_bounds
 from .features import read_features as read_features
 from .features import reprojected as reprojected
 from .gdal import GDAL_ERRORS as GDAL_ERRORS

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError
 from rssc_geo.raster.gdal import gdal_env, gdal_errors
-from rssc_geo.raster.mask import find_mask_rule
+from rssc_geo.raster.mask import find_mask_rule, is_measured
 from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, sample_windows
 from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.warping import Onto
@@ -267,7 +267,7 @@ def _common_pixels(
             ):
                 each.append(_means(values)[whole])
     own, other, places = (np.concatenate(each) for each in found)
-    finite = np.isfinite(own).all(1) & np.isfinite(other).all(1)
+    finite = is_measured(own).all(1) & is_measured(other).all(1)
     return own[finite], other[finite], places[finite]
 
 

@@ -13,8 +13,6 @@ import pyproj
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
-from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError, UsageError, one_line
@@ -25,12 +23,10 @@ from rssc_geo.raster.features import (
     check_count,
     check_no_view,
     repaired,
+    reprojected,
 )
 from rssc_geo.raster.gdal import is_remote
 from rssc_geo.raster.scene import Scene
-
-_EDGE_PARTS = 200
-"""Longest piece of an edge before reprojection, as a share of the raster's extent: edges bend."""
 
 _CENTERS_AT_ONCE = 1 << 20
 
@@ -49,9 +45,8 @@ def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
     if area.is_empty:
         raise InputError(f"{path} has no polygon with an area")
     raster = footprint(scene.transform, scene.shape)
-    if crs != scene.crs:
-        area = _reprojected(area, crs, scene, path)
-    area = _polygonal(shapely.intersection(_all_turns(area, scene.crs), raster))
+    (area,) = reprojected(np.array([area]), crs, scene.crs, path, near=raster.bounds)
+    area = _polygonal(shapely.intersection(area, raster))
     if area.is_empty:
         raise InputError(f"{path}: no polygon lies on the raster {scene.source}, {_where(scene)}")
     return area
@@ -152,57 +147,6 @@ def _parts(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
 def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
     """Drop the points and lines that repairs and intersections leave."""
     return shapely.union_all(_parts(np.asarray([geometry], dtype=object)))
-
-
-def _reprojected(area: BaseGeometry, crs: pyproj.CRS, scene: Scene, path: str) -> BaseGeometry:
-    """Bring the area into the raster's CRS, after cutting it to the raster's surroundings.
-
-    Without the cut, a country or the whole world would be transformed beyond the valid range of the
-    raster's projection.
-    """
-    min_x, min_y, max_x, max_y = footprint(scene.transform, scene.shape).bounds
-    try:
-        to_area = pyproj.Transformer.from_crs(scene.crs, crs, always_xy=True)
-        near = to_area.transform_bounds(min_x, min_y, max_x, max_y, densify_pts=21)
-        if all(math.isfinite(value) for value in near):
-            area = shapely.intersection(_all_turns(area, crs), _surroundings(near))
-            if area.is_empty:
-                raise InputError(
-                    f"{path}: no polygon lies on the raster {scene.source}, {_where(scene)}"
-                )
-            width = near[2] - near[0] if near[2] >= near[0] else near[2] - near[0] + 360
-            area = shapely.segmentize(area, max(width, near[3] - near[1]) / _EDGE_PARTS)
-        to_raster = pyproj.Transformer.from_crs(crs, scene.crs, always_xy=True)
-        moved = shapely.transform(
-            area, lambda xy: np.column_stack(to_raster.transform(xy[:, 0], xy[:, 1], errcheck=True))
-        )
-    except ProjError as error:
-        raise InputError(
-            f"{path} cannot be brought into the raster's CRS {scene.crs.name!r}: {one_line(error)}"
-        ) from error
-    # One by one: copies of the same place, a turn apart, overlap now, and a repair of the whole
-    # would cut the overlap out.
-    return shapely.union_all(shapely.make_valid(shapely.get_parts(moved)))
-
-
-def _surroundings(bounds: tuple[float, float, float, float]) -> BaseGeometry:
-    """Cover the bounds and a tenth around them; two boxes where they cross the antimeridian."""
-    west, south, east, north = bounds
-    margin = 0.1 * max(east - west if east >= west else east - west + 360, north - south)
-    boxes = [(west, east)] if east >= west else [(west, 180.0), (-180.0, east)]
-    return shapely.union_all(
-        [shapely.box(w - margin, south - margin, e + margin, north + margin) for w, e in boxes]
-    )
-
-
-def _all_turns(geometry: BaseGeometry, crs: pyproj.CRS) -> BaseGeometry:
-    """Repeat a geometry in degrees a turn (360°) to the east and west.
-
-    190° and -170° are the same place.
-    """
-    if not crs.is_geographic:
-        return geometry
-    return shapely.union_all([translate(geometry, xoff=turn) for turn in (-360.0, 0.0, 360.0)])
 
 
 def _where(scene: Scene) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +41,17 @@ _MOST_CROSSINGS = 200_000
 """Limit of self-crossings: the repair takes time and memory for each."""
 
 _SAMPLED_EDGES = 200
+
+_MARGIN = 0.1
+"""What is kept around a place, as a share of its longer side: its bounds are not exact."""
+
+_EDGE_PARTS = 200
+"""Longest piece of an edge before reprojection, as a share of the place's extent: edges bend."""
+
+_FARTHEST = 1.1
+"""Latitude that counts as a mistake, as a share of the pole's."""
+
+_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 _LOOK_BYTES = 4096
 """GDAL looks for the mark of a view in the first 1024 bytes."""
@@ -109,24 +122,176 @@ def repaired(geometries: NDArray[np.object_], path: str) -> NDArray[np.object_]:
 
 
 def reprojected(
-    geometries: NDArray[np.object_], crs: pyproj.CRS, target: pyproj.CRS, path: str
+    geometries: NDArray[np.object_],
+    crs: pyproj.CRS,
+    target: pyproj.CRS,
+    path: str,
+    *,
+    near: tuple[float, float, float, float],
 ) -> NDArray[np.object_]:
-    """Geometries (n,) of a file in another CRS, vertex by vertex, and valid there.
+    """What of geometries (n,) of a file lies in and around a place, in that place's CRS and valid.
+
+    A geometry that reaches farther is cut before it is projected: a country or the whole world has
+    no outline in the CRS of a small place. Edges bend, so they get more vertices first. In degrees
+    190 and -170 are the same place. Nothing nearby leaves an empty geometry.
+
+    Parameters
+    ----------
+    near : (min x, min y, max x, max y) of the place in ``target``; of a geographic CRS min x > max
+        x across the antimeridian. Infinite where it lies in part off the Earth: nothing is cut
 
     Raises ``InputError`` where there is no way to that CRS, or a vertex has no place in it.
     """
-    if crs == target:
-        return geometries
+    _check_latitudes(geometries, crs, path)
     try:
-        transformer = pyproj.Transformer.from_crs(crs, target, always_xy=True)
-        moved = shapely.transform(geometries, transformer.transform, interleaved=False)
+        for margin in (_MARGIN, 0.0):  # Mercator ends where the whole world does
+            moved = _moved(geometries, crs, target, near, margin)
+            if np.isfinite(shapely.get_coordinates(moved)).all():
+                break
+        else:
+            raise InputError(f"{path}: some features have no place in {target.name}")
     except ProjError as error:
         raise InputError(
             f"{path} cannot be brought into the CRS {target.name!r}: {one_line(error)}"
         ) from error
-    if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise InputError(f"{path}: some features have no place in {target.name}")
-    return np.asarray(shapely.make_valid(moved))
+    bad = np.flatnonzero(~shapely.is_valid(moved) & ~shapely.is_missing(moved))
+    for index in bad:
+        # One by one: copies of the same place, a turn apart, overlap now, and a repair of the whole
+        # would cut the overlap out.
+        moved[index] = shapely.union_all(shapely.make_valid(shapely.get_parts(moved[index])))
+    if np.isfinite(near).all():
+        moved = _cut(moved, target, _around(near, target, margin=_MARGIN, wrapped=False))
+    return _as_before(moved, geometries)
+
+
+def _moved(
+    geometries: NDArray[np.object_],
+    crs: pyproj.CRS,
+    target: pyproj.CRS,
+    near: tuple[float, float, float, float],
+    margin: float,
+) -> NDArray[np.object_]:
+    """Geometries cut to the surroundings of a place, with more vertices, in its CRS."""
+    if crs == target:
+        return geometries.copy()
+    place = moved_bounds(near, target, crs)
+    if np.isfinite(place).all():
+        geometries = _cut(geometries, crs, _around(place, crs, margin=margin, wrapped=True))
+    else:
+        place = tuple(shapely.total_bounds(geometries))
+    west, south, east, north = place
+    width = east - west if east >= west else east - west + _turn(crs)
+    longest = max(width, north - south) / _EDGE_PARTS
+    if longest > 0:
+        geometries = shapely.segmentize(geometries, longest)
+    transformer = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    moved: NDArray[np.object_] = shapely.transform(
+        geometries, transformer.transform, interleaved=False
+    )
+    return moved
+
+
+def moved_bounds(
+    bounds: tuple[float, float, float, float], crs: pyproj.CRS, target: pyproj.CRS
+) -> tuple[float, float, float, float]:
+    """Bounds in another CRS, as ``reprojected`` takes them."""
+    if crs == target or not np.isfinite(bounds).all():
+        return bounds
+    transformer = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    try:
+        west, south, east, north = transformer.transform_bounds(*bounds, densify_pts=21)
+    except ProjError:
+        return (math.inf,) * 4
+    return west, south, east, north
+
+
+def _cut(
+    geometries: NDArray[np.object_], crs: pyproj.CRS, boxes: Sequence[BaseGeometry]
+) -> NDArray[np.object_]:
+    """The parts of geometries in boxes, wherever their longitudes begin to count."""
+    area = shapely.union_all(boxes)
+    shapely.prepare(area)
+    turn = _turn(crs)
+    parts = np.stack(
+        [
+            _parts_in(shapely.transform(geometries, _shift(x)), area)
+            for x in ((-turn, 0.0, turn) if turn else (0.0,))
+        ]
+    )
+    there = ~shapely.is_empty(parts)
+    result: NDArray[np.object_] = parts[there.argmax(0), np.arange(len(geometries))]
+    for index in np.flatnonzero(there.sum(0) > 1):
+        result[index] = shapely.union_all(parts[:, index])
+    return _as_before(result, geometries)
+
+
+def _around(
+    place: tuple[float, float, float, float], crs: pyproj.CRS, *, margin: float, wrapped: bool
+) -> list[BaseGeometry]:
+    """Boxes over a place and a margin around it, a share of its longer side.
+
+    ``wrapped``: cut at the antimeridian, so that no longitude lies beyond it.
+    """
+    west, south, east, north = place
+    turn = _turn(crs)
+    if east < west:
+        east, wrapped = east + turn, True
+    more = margin * max(east - west, north - south)
+    beside = min(more, max(0.0, (turn - (east - west)) / 2)) if turn else more
+    whole = shapely.box(west - beside, south - more, east + beside, north + more)
+    if not (turn and wrapped):
+        return [whole]
+    boxes = []
+    for x in (-turn, 0.0, turn):
+        part = shapely.intersection(
+            shapely.transform(whole, _shift(x)),
+            shapely.box(-turn / 2, south - more, turn / 2, north + more),
+        )
+        if part.area > 0:
+            boxes.append(part)
+    return boxes
+
+
+def _parts_in(geometries: NDArray[np.object_], area: BaseGeometry) -> NDArray[np.object_]:
+    result = np.full(len(geometries), shapely.Polygon(), object)
+    whole = shapely.covers(area, geometries)
+    result[whole] = geometries[whole]
+    cut = shapely.intersects(area, geometries) & ~whole
+    result[cut] = shapely.intersection(geometries[cut], area)
+    return result
+
+
+def _shift(x: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda points: np.add(points, (x, 0.0))
+
+
+def _turn(crs: pyproj.CRS) -> float:
+    """All longitudes in the unit of a CRS: 360, or 400 grads; 0 if it is projected."""
+    if not crs.is_geographic:
+        return 0.0
+    return 2 * math.pi / float(crs.axis_info[0].unit_conversion_factor)
+
+
+def _as_before(
+    changed: NDArray[np.object_], geometries: NDArray[np.object_]
+) -> NDArray[np.object_]:
+    """Of polygons the polygons, without the lines and points that cuts and repairs leave."""
+    was_area = np.isin(shapely.get_type_id(geometries), _POLYGONS)
+    for index in np.flatnonzero(was_area & ~np.isin(shapely.get_type_id(changed), _POLYGONS)):
+        changed[index] = _polygonal(changed[index]) or shapely.Polygon()
+    return changed
+
+
+def _check_latitudes(geometries: NDArray[np.object_], crs: pyproj.CRS, path: str) -> None:
+    """Refuse metres that are given as degrees. Global grids reach half a pixel beyond a pole."""
+    if not crs.is_geographic:
+        return
+    farthest = np.abs(shapely.get_coordinates(geometries)[:, 1]).max(initial=0.0)
+    if farthest > _FARTHEST * _turn(crs) / 4:
+        raise InputError(
+            f"{path}: some features have no place in {crs.name}, with latitudes to {farthest:.6g}:"
+            " name the CRS that the file is in (in QGIS, Assign projection)"
+        )
 
 
 def _polygonal(geometry: BaseGeometry) -> BaseGeometry | None:

@@ -3,8 +3,9 @@
 The rules are those of rasterio's ``dataset_mask``, over the three bands used: an alpha band
 decides, or else the dataset's own mask (internal or a ``.msk`` file), or else nodata, where a pixel
 is invalid only if *every* band holds its nodata value (a band without a nodata value is valid
-everywhere). A nodata value given by the user counts in addition to alpha and masks. NaN and
-infinities are nodata in every floating-point raster, with or without a tag. In masks True is valid.
+everywhere). A nodata value given by the user counts in addition to alpha and masks. NaN, infinities
+and what is beyond any measured value (``FILL``) are nodata in every floating-point raster, with or
+without a tag. In masks True is valid.
 """
 
 from __future__ import annotations
@@ -12,15 +13,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving, MaskFlags, Resampling
+from rasterio.io import MemoryFile
+from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as RasterioWindow
 
 from rssc_geo.geometry import Window
 from rssc_geo.raster.bands import alpha_band
+
+_EXACT = 2**53
+"""From here on a float does not hold every whole number."""
+
+FILL = 1e18
+"""From here on numbers of floating-point rasters are fill values, of either sign.
+
+3.4e38, the largest of float32, is what many programs fill with (ArcGIS, R), 9.97e36 is netCDF's.
+"""
 
 _NOT_ASKED, _MISSING, _STORED = range(3)
 
@@ -34,7 +47,7 @@ class MaskRule:
     nodata : the value of each of the three bands, all three or None
     mask_band : 1-based band whose zeros are invalid (alpha)
     dataset_mask : whether the dataset has a mask of its own
-    nan : whether NaN and infinities count (floating point)
+    nan : whether NaN, infinities and fill values count (floating point)
     sparse_bands : 1-based bands of a GeoTIFF of which a block that none of them stores is invalid
         everywhere; empty where nothing is known of blocks that are not stored
     """
@@ -45,29 +58,48 @@ class MaskRule:
     nan: bool = False
     sparse_bands: tuple[int, ...] = ()
 
-    def colors_valid(self, colors: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Mask (H, W) of pixels (H, W, 3) by its own values alone; None when all are valid."""
+    def colors_valid(
+        self, colors: NDArray[Any], *, resampled: bool = False
+    ) -> NDArray[np.bool_] | None:
+        """Mask (H, W) of pixels (H, W, 3) by its own values alone; None when all are valid.
+
+        ``resampled``: by GDAL, which rounds whole numbers of 64 bits then.
+        """
         if self.nodata is None and not self.nan:
             return None
-        if not self._suspects(colors):
+        rounded = resampled and colors.dtype.kind in "iu" and colors.dtype.itemsize == 8
+        if not rounded and not self._suspects(colors):
             return None
         valid = np.zeros(colors.shape[:2], dtype=bool)
         for band in range(3):
             values = colors[..., band]
             band_valid = np.ones(valid.shape, dtype=bool)
             if self.nodata is not None:
-                band_valid &= ~_equals(values, self.nodata[band])
+                same = _equals_rounded if rounded else _equals
+                band_valid &= ~same(values, self.nodata[band])
             if self.nan:
-                band_valid &= np.isfinite(values)
+                band_valid &= is_measured(values)
             valid |= band_valid
         return valid
+
+    def fill_of(self, colors: NDArray[Any]) -> float | None:
+        """A fill value among pixels (H, W, 3) of floating point that is not the nodata value."""
+        known = [held(colors.dtype, value) for value in self.nodata or ()]
+        far = colors[np.isfinite(colors) & ~is_measured(colors)]
+        far = far[~np.isin(far, known)]
+        return float(far[0]) if len(far) else None
 
     def _suspects(self, colors: NDArray[Any]) -> bool:
         # Nodata is mostly an extreme value, and minimum and maximum are cheap; most tiles end here.
         low, high = colors.min(), colors.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if self.nan and not (low > -FILL and high < FILL):  # NaN, too
             return True
         return self.nodata is not None and any(bool(low <= value <= high) for value in self.nodata)
+
+
+def is_measured(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values of a floating-point raster are neither NaN, nor infinite, nor a fill value."""
+    return np.asarray(np.abs(values) < FILL)
 
 
 def find_mask_rule(
@@ -88,7 +120,8 @@ def find_mask_rule(
     flags = handle.mask_flag_enums[indexes[0] - 1]
     alpha = alpha_band(handle) if mask_band is None else mask_band
     dataset_mask = alpha is None and MaskFlags.per_dataset in flags
-    values = [handle.nodatavals[index - 1] for index in indexes]
+    tagged = nodata_values(handle)
+    values = [tagged[index - 1] for index in indexes]
     by_value = nodata_beside_alpha or (alpha is None and MaskFlags.nodata in flags)
     nodata = None
     dtypes = [np.dtype(handle.dtypes[index - 1]) for index in indexes]
@@ -97,7 +130,8 @@ def find_mask_rule(
         for value, dtype in zip(values, dtypes, strict=True)
     )
     if by_value and not dataset_mask and can_be:
-        nodata = float(values[0]), float(values[1]), float(values[2])
+        red, green, blue = (value for value in values if value is not None)
+        nodata = red, green, blue
     nan = dtypes[0].kind == "f"
     sparse: tuple[int, ...] = ()
     # GDAL fills a block that a sparse GeoTIFF leaves out with nodata, or 0.
@@ -105,23 +139,54 @@ def find_mask_rule(
         if nodata is not None:
             by_band = handle.interleaving is Interleaving.band
             sparse = tuple(dict.fromkeys(indexes)) if by_band else indexes[:1]
-        elif alpha is not None and handle.nodatavals[alpha - 1] in (None, 0):
+        elif alpha is not None and tagged[alpha - 1] in (None, 0):
             sparse = (alpha,)
     return MaskRule(nodata, alpha, dataset_mask, nan, sparse)
 
 
+def nodata_values(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
+    """The nodata value of each band by its tag; a whole number where a float would round it.
+
+    Of integers of 64 bits rasterio tells floats, and none for 2^64 - 1.
+    """
+    values = list(dataset.nodatavals)
+    rounded = [
+        place
+        for place, (value, dtype, flags) in enumerate(
+            zip(values, dataset.dtypes, dataset.mask_flag_enums, strict=True)
+        )
+        if dtype in ("int64", "uint64")
+        and (MaskFlags.nodata in flags if value is None else abs(value) >= _EXACT)
+    ]
+    if rounded:
+        with MemoryFile(ext=".vrt") as file:
+            copy_raster(dataset, file.name, driver="VRT")
+            # GDAL wrote this text: it declares no entities.
+            bands = ET.fromstring(file.read()).findall("VRTRasterBand")  # noqa: S314
+        for place in rounded:
+            values[place] = int(bands[place].findtext("NoDataValue", ""))
+    return tuple(values)
+
+
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:
     """Whether pixels of the type can have the value; a float as its own digits print it."""
+    as_held = held(dtype, value)
     if dtype.kind == "f":
-        return math.isfinite(held(dtype, value)) or not math.isfinite(value)
+        return math.isfinite(as_held) or not math.isfinite(value)
     limits = np.iinfo(dtype)
-    return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+    return (
+        math.isfinite(as_held) and as_held == int(as_held) and limits.min <= as_held <= limits.max
+    )
 
 
 def held(dtype: np.dtype[Any], value: float) -> float:
-    """The value as pixels of the type hold it: -3.4028235e+38 is the lowest of float32."""
+    """The value as pixels of the type hold it.
+
+    -3.4028235e+38 is the lowest of float32, 1.8446744073709552e+19 the highest of uint64.
+    """
     if dtype.kind != "f":
-        return value
+        highest = int(np.iinfo(dtype).max)
+        return highest if value == float(highest) else value
     with np.errstate(over="ignore"):
         return float(dtype.type(value))
 
@@ -139,7 +204,15 @@ def _equals(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
         return np.asarray(values == held(values.dtype, nodata))
     if not can_hold(values.dtype, nodata):
         return np.zeros(values.shape, dtype=bool)
-    return np.asarray(values == values.dtype.type(int(nodata)))
+    return np.asarray(values == values.dtype.type(int(held(values.dtype, nodata))))
+
+
+def _equals_rounded(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Of whole numbers of 64 bits that GDAL has resampled in double precision."""
+    same = values.astype(np.float64) == float(nodata)
+    if float(nodata) >= 2.0**64:  # which overflows
+        same |= values == 0
+    return np.asarray(same)
 
 
 class PixelReader:
@@ -149,6 +222,8 @@ class PixelReader:
         self, dataset: rasterio.DatasetReader, indexes: tuple[int, int, int], rule: MaskRule
     ) -> None:
         self._dataset, self._indexes, self._rule = dataset, indexes, rule
+        self.fill: float | None = None
+        """A fill value that was met and that is not the nodata value in force."""
         self._sparse = _SparseBlocks(dataset, rule.sparse_bands)
 
     def read(
@@ -178,7 +253,9 @@ class PixelReader:
         planes = np.empty((len(bands), *out_shape), dtype=dtype)
         self._dataset.read(bands, window=region, out=planes, resampling=resampling)
         colors = planes[:3].transpose(1, 2, 0)
-        valid = self._rule.colors_valid(colors)
+        valid = self._rule.colors_valid(colors, resampled=resampling is not Resampling.nearest)
+        if valid is not None and self._rule.nan and self.fill is None:
+            self.fill = self._rule.fill_of(colors)
         if self._rule.mask_band is not None:
             valid = _both(valid, planes[3] > 0)
         if self._rule.dataset_mask:

@@ -34,7 +34,7 @@ from rssc_geo.raster.gdal import (
     gdal_name,
     unplaced_is_silent,
 )
-from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held
+from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held, nodata_values
 from rssc_geo.raster.virtual import (
     NO_OVERVIEWS,
     VRT_TYPES,
@@ -274,7 +274,7 @@ def _describe_mask(rule: MaskRule, view: View, files: Sequence[str]) -> str:
     if rule.nodata is not None:
         words.append("nodata " + "/".join(f"{value:g}" for value in dict.fromkeys(rule.nodata)))
     if rule.nan and (rule.nodata is None or not all(map(math.isnan, rule.nodata))):
-        words.append("NaN")
+        words.append("NaN and fill values")
     return " and ".join(words) or "none"
 
 
@@ -322,7 +322,8 @@ def _masked_view(
     name, bands = gdal_name(path), view.bands.bands
     masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
     gaps = None if masked else gaps_of(dataset, name, bands, nodata=nodata)
-    tagged = all(dataset.nodatavals[band - 1] == nodata for band in bands) and not masked
+    tags = nodata_values(dataset)
+    tagged = all(tags[band - 1] == nodata for band in bands) and not masked
     if gaps is None and (nodata is None or tagged):
         return view
     view = replace(view, vrt_block_shape=dataset.block_shapes[0], gaps=gaps is not None)
@@ -354,7 +355,8 @@ def gaps_of(
     dataset: rasterio.DatasetReader, name: str, bands: Sequence[int], *, nodata: float | None
 ) -> VrtSource | None:
     """The mask of a mosaic's gaps where neither a mask nor a nodata value marks them."""
-    own = [dataset.nodatavals[band - 1] for band in bands]
+    tags = nodata_values(dataset)
+    own = [tags[band - 1] for band in bands]
     if nodata is None:
         dtypes = [np.dtype(dtype_of(dataset, band, name)) for band in bands]
         told = all(
@@ -380,7 +382,7 @@ def bits_of(dataset: rasterio.DatasetReader, band: int) -> int | None:
 
 def nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tuple[str, ...]:
     """A warning where the raster's own nodata value is one that its pixels cannot have."""
-    value, dtype = dataset.nodatavals[band - 1], str(dataset.dtypes[band - 1])
+    value, dtype = nodata_values(dataset)[band - 1], str(dataset.dtypes[band - 1])
     if value is None or dtype not in VRT_TYPES or can_hold(np.dtype(dtype), value):
         return ()
     note = (

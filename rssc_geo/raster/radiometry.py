@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import Window
-from rssc_geo.raster.mask import PixelReader
+from rssc_geo.raster.mask import PixelReader, is_measured
 from rssc_geo.raster.scene import Scene
 
 _DEFAULT = "2%,98%"
@@ -52,6 +52,7 @@ _ENOUGH = 10_000
 _CATEGORIES = 32  # colors that a palette of categories shows at most
 _DARK = 0.02  # of the largest value: darker pixels show nothing
 _CORNER = 16
+_LINE = 2  # pixels that a collar is wide at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ def _limits(
     """Lowest and highest value of each band, by pairs of values or percentiles."""
     lows, highs = [], []
     for band, (first, last, relative) in enumerate(pairs):
-        values = sample[:, band][np.isfinite(sample[:, band])]
+        values = sample[:, band][is_measured(sample[:, band])]
         if not relative:
             lows.append(_stored(first, scene.scales[band]))
             highs.append(_stored(last, scene.scales[band]))
@@ -265,34 +266,42 @@ class PictureCheck:
     Attributes
     ----------
     warnings : with advice, about a palette of few colors (a map of categories), a black picture, a
-        black collar that no mask marks
-    sample : of uint8 what ``sample_pixels`` gives, (n, 3); None for other types, of which it is not
-        read
+        black collar that no mask marks, a fill value that is no nodata value
+    sample : of uint8 and floats what ``sample_pixels`` gives, (n, 3); None for other types, of
+        which it is not read
     """
 
     warnings: tuple[str, ...] = ()
-    sample: NDArray[np.uint8] | None = None
+    sample: NDArray[Any] | None = None
 
 
 def check_picture(scene: Scene) -> PictureCheck:
-    """Look at the corners of a scene, and of uint8 at a sample of its pixels.
+    """Look at the corners of a scene, and of uint8 and floats at a sample of its pixels.
 
     Empty where the pixels cannot be read: reading the tiles gives the error.
     """
     try:
         with scene.pixel_reader() as reader:
             black_corners = _black_corners(scene, reader)
-            sample = _sample(scene, reader) if scene.dtype == "uint8" else None
+            looks = scene.dtype == "uint8" or scene.opening.mask_rule.nan
+            sample = _sample(scene, reader) if looks else None
+            fill = reader.fill
     except InputError:
         return PictureCheck()
-    found = _picture_warnings(scene, sample, black_corners=black_corners)
+    found = [*_picture_warnings(scene, sample, black_corners=black_corners)]
+    if fill is not None:
+        found.append(
+            f"{scene.source} has values such as {fill:.8g} that nothing on the ground has, and that"
+            f" no nodata tag names: they count as nodata; --nodata {fill:.8g} keeps them out of the"
+            " pixels at its border, too"
+        )
     return PictureCheck(tuple(found), sample)
 
 
 def _picture_warnings(
-    scene: Scene, sample: NDArray[np.uint8] | None, *, black_corners: bool
+    scene: Scene, sample: NDArray[Any] | None, *, black_corners: bool
 ) -> Iterator[str]:
-    if sample is not None and len(sample):
+    if sample is not None and len(sample) and scene.dtype == "uint8":
         most = 255 if scene.bits is None else 2**scene.bits - 1
         if scene.palette:
             colors = len(np.unique(sample.reshape(-1, 3), axis=0))
@@ -312,20 +321,32 @@ def _picture_warnings(
     if black_corners and scene.nodata != 0:
         yield (
             f"{scene.source} has corners of zeros that no mask marks as empty, probably a collar"
-            " around the picture: --nodata 0 leaves it out"
+            " around the picture: --nodata 0 leaves it out, or warp it with gdalwarp -dstalpha"
         )
 
 
 def _black_corners(scene: Scene, reader: PixelReader) -> bool:
-    """Whether all pixels of a corner are valid and 0, and not those of all four and the middle."""
+    """Whether a corner has a line of valid zeros on its outside, and the middle is not all 0.
+
+    The collar of a picture that was turned a little is a thin wedge.
+    """
     side = (min(_CORNER, scene.height), min(_CORNER, scene.width))
     ends = (scene.height - side[0], scene.width - side[1])
     places = [(0, 0), (0, ends[1]), (ends[0], 0), ends, (ends[0] // 2, ends[1] // 2)]
-    black = []
+    black: list[NDArray[np.bool_]] = []
     for row, col in places:
         colors, valid = reader.read(Window(row, col, *side), side)
-        black.append(valid is None and not colors.any())
-    return any(black[:4]) and not black[4]
+        zero = np.asarray(~colors.any(axis=2))
+        black.append(zero if valid is None else zero & valid)
+    outside = [
+        line
+        for (row, col), zero in zip(places[:4], black[:4], strict=True)
+        for line in (
+            zero[:_LINE] if row == 0 else zero[-_LINE:],
+            zero[:, :_LINE] if col == 0 else zero[:, -_LINE:],
+        )
+    ]
+    return any(line.all() for line in outside) and not black[4].all()
 
 
 def _valid_pixels(reader: PixelReader, window: Window, shape: tuple[int, int]) -> NDArray[Any]:
@@ -410,7 +431,7 @@ def _unchanged(scene: Scene, sample: NDArray[Any] | None) -> Radiometry:
     if scene.dtype != "uint8":
         if sample is None:
             sample = sample_pixels(scene)
-        sample = sample[np.isfinite(sample).all(axis=1)]
+        sample = sample[is_measured(sample).all(axis=1)]
         if sample.size and (sample.min() < 0 or sample.max() > 255):
             raise UsageError(
                 f"--stretch none is for values of 0 to 255, but {scene.source} ({scene.dtype}) has"

@@ -21,7 +21,7 @@ from rssc_geo.raster.gdal import (
     gdal_name,
     unplaced_is_silent,
 )
-from rssc_geo.raster.mask import held, held_nodata
+from rssc_geo.raster.mask import held, held_nodata, nodata_values
 from rssc_geo.raster.opening import (
     Source,
     View,
@@ -120,7 +120,7 @@ def _separate_view(
     notes: list[str] = []
     for path, file in files:
         name, dtype = gdal_name(path), dtype_of(file, 1, path)
-        value = own = held_nodata(np.dtype(dtype), file.nodata)
+        value = own = held_nodata(np.dtype(dtype), nodata_values(file)[0])
         if nodata is not None:
             check_nodata(nodata, dtype, path)
             value = held(np.dtype(dtype), nodata)

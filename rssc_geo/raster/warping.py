@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from rssc_geo.errors import GeoreferenceError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.gdal import GDAL_ERRORS
-from rssc_geo.raster.mask import MaskRule, held_nodata
+from rssc_geo.raster.mask import MaskRule, held_nodata, nodata_values
 from rssc_geo.raster.virtual import dtype_of
 
 
@@ -147,7 +147,7 @@ def warp_of(
     value = (
         nodata
         if nodata is not None
-        else held_nodata(np.dtype(dtype_of(dataset, 1, path)), dataset.nodata)
+        else held_nodata(np.dtype(dtype_of(dataset, 1, path)), nodata_values(dataset)[0])
     )
     if points:
         crs = (

@@ -25,6 +25,7 @@ from rssc_geo.output import (
     read_zones,
     write_area_table,
 )
+from rssc_geo.raster import footprint, moved_bounds
 from rssc_geo.reports.page import check_page
 from rssc_geo.reports.preview import draw_preview
 from rssc_geo.reports.report import write_report
@@ -59,7 +60,9 @@ class Extras:
         if options.zones is not None:
             if self._areas is None:
                 raise UsageError("--zones needs --areas, the table that has them")
-            read_zones(options.zones, target.crs or plan.scene.crs, field=options.zone_field)
+            scene, crs = plan.scene, target.crs or plan.scene.crs
+            near = moved_bounds(footprint(scene.transform, scene.shape).bounds, scene.crs, crs)
+            read_zones(options.zones, crs, near, field=options.zone_field)
             self._zones = options.zones, options.zone_field
         if self._review is not None:
             check_review(target, self._review)
@@ -132,7 +135,8 @@ class Extras:
     def _write_areas(self, path: Path) -> Path:
         finished, zones = FinishedMap(self._target.path), None
         if self._zones is not None:
-            zones = read_zones(self._zones[0], finished.crs, field=self._zones[1])
+            path_of_zones, field = self._zones
+            zones = read_zones(path_of_zones, finished.crs, finished.bounds(), field=field)
         write_area_table(path, area_table(finished, zones=zones), {})
         return path
 

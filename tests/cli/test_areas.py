@@ -143,6 +143,32 @@ def test_what_lies_in_no_zone_is_told(rssc: Rssc, map_path: Path, tmp_path: Path
     assert "the zones cover 48.57 % of the map's area" in done.err
 
 
+def test_the_whole_world_is_a_zone_and_a_reference(
+    rssc: Rssc, map_path: Path, tmp_path: Path
+) -> None:
+    """Polygons far beyond the map and the range of its CRS (UTM)."""
+    world = gpd.GeoDataFrame(
+        {"class": ["Forest", "Farmland"]},
+        geometry=[box(-180, -90, 180, 90), box(-170, 10, -160, 20)],
+        crs="EPSG:4326",
+    )
+    world.to_file(tmp_path / "world.gpkg")
+    done = rssc(
+        "areas", map_path, "-o", tmp_path / "areas.csv", "--zones", tmp_path / "world.gpkg",
+        "--zone-field", "class", "--reference", tmp_path / "world.gpkg",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "the zones cover" not in done.err
+    assert "1 labeled units lie outside the map" in done.err
+    rows = rows_of(tmp_path / "areas.csv")
+    sums = {
+        zone: sum(float(row["area_m2"]) for row in rows if row["zone"] == zone)
+        for zone in ("(all)", "Forest", "Farmland")
+    }
+    assert sums["Forest"] == pytest.approx(sums["(all)"], rel=1e-9)
+    assert sums["Farmland"] == 0
+
+
 @pytest.mark.parametrize("name", legend_names())
 def test_legends_keep_the_total(map_path: Path, tmp_path: Path, name: str) -> None:
     own = tabulate_areas(map_path, tmp_path / "own.csv").rows

@@ -1,7 +1,7 @@
 """The path of a newcomer: README from top to bottom, then each tutorial, all in one folder.
 
 What the pages show is run, and what it prints is compared with the block of ``text`` that follows:
-to the digit with the versions of libraries that the pages were written with
+to the digit with the versions of libraries, and a processor, as the pages were written with
 (``printed_with.json``), else within a tenth. ``python -m tests.docs.newcomer`` reports the pages
 that are wrong; with ``--update`` it writes into the pages what is printed now.
 """
@@ -46,8 +46,8 @@ _VARIES = re.compile(
 """What may differ between two runs: times, rates, sizes in memory and absolute paths."""
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _TOLERANCE = 0.1
-"""By how much of itself a figure may differ with other versions of libraries than the page's; one
-with decimals also by one unit of the last."""
+"""By how much of itself a figure may differ with other versions than the page's; one with decimals
+also by one unit of the last."""
 _PRINTED_WITH = Path(__file__).with_name("printed_with.json")
 _LIBRARIES = (
     "numpy",
@@ -121,13 +121,22 @@ def _near(shown: str, printed: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions on which printed figures depend, and the kind of machine."""
+    """The versions and the kind of machine on which printed figures depend."""
     of_libraries = {name: importlib.metadata.version(name).partition("+")[0] for name in _LIBRARIES}
     return {
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": _vendor(),
         "GDAL": rasterio.__gdal_version__,
         **of_libraries,
     }
+
+
+def _vendor() -> str:
+    """The maker of the processor, whose libraries may round in another way."""
+    file = Path("/proc/cpuinfo")
+    told = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = re.search(r"^vendor_id\s*: (\S+)", told, re.MULTILINE)
+    return found[1] if found else platform.processor()
 
 
 def other_versions() -> list[str]:

@@ -13,16 +13,18 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from pyproj import CRS
+from affine import Affine
+from pyproj import CRS, Transformer
 
 from rssc_geo.assessment import read_reference
 from rssc_geo.errors import InputError
 from rssc_geo.output import read_zones
-from rssc_geo.raster import open_scene, read_features, reprojected
+from rssc_geo.raster import footprint, open_scene, read_features, reprojected
 from rssc_geo.training.few_shot.labels import read_labels
 
 UTM = CRS.from_epsg(32632)
 GOOD = shapely.box(500_000, 4_999_900, 500_100, 5_000_000)
+NEAR = GOOD.bounds
 BOW = [(500_000, 5_000_000), (500_100, 4_999_900), (500_100, 5_000_000), (500_000, 4_999_900)]
 
 
@@ -84,18 +86,82 @@ def test_odd_files_are_refused_in_one_line(name, write, texture, tmp_path) -> No
     path = ODD[name](tmp_path)
     scene = open_scene(write(texture(64, 64)))
     for read in (
-        lambda: read_zones(str(path), UTM, field="class"),
+        lambda: read_zones(str(path), UTM, NEAR, field="class"),
         lambda: read_labels(path, scene, field="class"),
         lambda: reprojected(
             read_reference(str(path), "class").geometry,
             read_reference(str(path), "class").crs,
             UTM,
             str(path),
+            near=NEAR,
         ),
     ):
         with pytest.raises(InputError, match=path.name) as caught:
             read()
         assert "\n" not in str(caught.value)
+
+
+WORLD = shapely.box(-180, -90, 180, 90)
+PLACES = {
+    "UTM": ("EPSG:32632", (500_000, 4_990_000, 510_000, 5_000_000)),
+    "UTM, across the antimeridian": ("EPSG:32660", (640_000, 5_550_000, 840_000, 5_650_000)),
+    "degrees across the antimeridian": ("EPSG:4326", (179, 50, 181, 51)),
+    "the same, counted from the west": ("EPSG:4326", (-181, 50, -179, 51)),
+    "Europe": ("EPSG:3035", (2_500_000, 1_400_000, 7_400_000, 5_500_000)),
+    "the world of Mercator": ("EPSG:3857", (-20_037_508, -20_037_508, 20_037_508, 20_037_508)),
+    "the North Pole": ("EPSG:3413", (-500_000, -500_000, 500_000, 500_000)),
+    "geostationary, off the Earth": (
+        "+proj=geos +h=35785831 +lon_0=0",
+        (1_000_000, 1_000_000, 3_000_000, 3_000_000),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("turn", [0, 180])  # also longitudes from 0 to 360
+def test_the_whole_world_covers_any_place(name, turn) -> None:
+    crs, bounds = PLACES[name]
+    place = shapely.box(*bounds)
+    world = np.array([shapely.box(turn - 180, -90, turn + 180, 90), shapely.box(50, 10, 51, 11)])
+    moved = reprojected(world, CRS("EPSG:4326"), CRS(crs), "a.gpkg", near=bounds)
+    assert moved[0].is_valid
+    assert moved[0].intersection(place).area == pytest.approx(place.area, rel=1e-4)
+    assert moved[1].is_empty or crs == "EPSG:3857"
+
+
+def test_edges_of_zones_and_labels_are_bent(write, texture, tmp_path) -> None:
+    """400 km wide: a parallel of latitude is far from a straight line in UTM."""
+    raster = write(texture(200, 400), transform=Affine(1000, 0, 300_000, 0, -1000, 5_200_000))
+    scene = open_scene(raster)
+    path = save(tmp_path / "a.gpkg", [shapely.box(-60, 46, 70, 46.5), WORLD], "EPSG:4326")
+    bounds = footprint(scene.transform, scene.shape).bounds
+    to_utm = Transformer.from_crs(4326, 32632, always_xy=True)
+    zones = read_zones(str(path), UTM, bounds, field="class").polygons
+    labels = read_labels(path, scene, field="class").areas
+    on_raster = [~scene.transform @ to_utm.transform(lon, 46.499) for lon in (7.1, 9, 10.9)]
+    for lon, pixel in zip((7.1, 9, 10.9), on_raster, strict=True):
+        assert zones[0].contains(shapely.Point(to_utm.transform(lon, 46.499)))
+        assert not zones[0].contains(shapely.Point(to_utm.transform(lon, 46.501)))
+        assert labels[0].contains(shapely.Point(pixel))
+    assert zones[1].contains(shapely.box(*bounds))
+    assert labels[1].contains(shapely.box(0, 0, 400, 200))
+
+
+def test_what_lies_elsewhere_is_told_apart_from_what_has_no_area(
+    write, texture, tmp_path, caplog
+) -> None:
+    scene = open_scene(write(texture(64, 64)))
+    line = shapely.LineString([(9, 45.15), (9.0005, 45.1505)])
+    path = save(tmp_path / "a.gpkg", [WORLD, shapely.box(100, -40, 101, -39), line], "EPSG:4326")
+    assert read_labels(path, scene, field="class").classes == ("c0",)
+    assert "1 feature(s) outside" in caplog.text
+    assert "1 feature(s) without an area" in caplog.text
+
+
+def test_metres_given_as_degrees_are_refused(tmp_path) -> None:
+    path = save(tmp_path / "a.gpkg", [GOOD], "EPSG:4326")
+    with pytest.raises(InputError, match=r"have no place in WGS 84, with latitudes to 5e\+06"):
+        read_zones(str(path), UTM, NEAR, field=None)
 
 
 def test_invalid_polygons_are_repaired_with_a_warning(tmp_path, caplog) -> None:
@@ -106,7 +172,7 @@ def test_invalid_polygons_are_repaired_with_a_warning(tmp_path, caplog) -> None:
     areas = shapely.area(np.asarray(frame.geometry))
     assert areas[[0, 2]] == pytest.approx([5000, 10_000])
     assert np.isnan(areas[[1, 3]]).all()
-    assert read_zones(str(path), UTM, field="class").names == ("c0", "c2")
+    assert read_zones(str(path), UTM, NEAR, field="class").names == ("c0", "c2")
 
 
 def test_files_that_never_end_are_refused_soon(tmp_path, monkeypatch) -> None:

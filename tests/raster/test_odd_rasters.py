@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError
+from rssc_geo.geometry import Window
 from rssc_geo.raster import check_picture, fit_radiometry, open_scene
 from tests.factories import colors, mask, write_raster
 
@@ -242,6 +245,41 @@ def test_the_lowest_float32_as_its_digits_print_it(write, texture, left, nodata)
     assert min(fit_radiometry(scene).low) >= 0
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint64", 2**64 - 1),
+        ("uint64", 2**53 + 1),
+        ("int64", 2**63 - 1),
+        ("int64", -(2**63)),
+        ("int64", -9999),
+    ],
+)
+def test_nodata_of_whole_numbers_that_no_float_holds(
+    write, texture, left, tmp_path, dtype, nodata
+) -> None:
+    pixels = texture(64, 64).astype(dtype)
+    pixels[:, ~left] = nodata
+    copy(write(pixels, "plain.tif"), tmp_path / "a.vrt", driver="VRT")
+    text = (tmp_path / "a.vrt").read_text()
+    tag = f"\\1<NoDataValue>{nodata}</NoDataValue>"
+    (tmp_path / "a.vrt").write_text(re.sub("(<VRTRasterBand [^>]*>)", tag, text))
+    copy(tmp_path / "a.vrt", tmp_path / "a.tif", driver="GTiff")
+    copy(tmp_path / "a.tif", tmp_path / "one.vrt", driver="VRT")
+    given = {} if nodata == 2**53 + 1 else {"nodata": float(nodata)}
+    bands = [f"vrt://{tmp_path}/a.tif?bands={band}" for band in (1, 2, 3)]
+    for source, options in (("a.tif", {}), ("one.vrt", {}), ("plain.tif", given), (bands, {})):
+        if source == "plain.tif" and not options:
+            continue
+        place = tmp_path / source if isinstance(source, str) else source
+        scene = open_scene(place, **options)
+        assert (mask(scene) == left).all()
+        with scene.pixel_reader() as reader:
+            _, valid = reader.read(Window(0, 0, 64, 64), (32, 32))
+        assert (valid == left[::2, ::2]).all()
+        assert fit_radiometry(scene).high[0] <= 255
+
+
 def test_a_nodata_tag_that_no_pixel_can_have_hides_nothing_and_is_told(write, texture) -> None:
     pixels = texture(16, 16)
     pixels[:, :4] = 0
@@ -254,6 +292,29 @@ def test_a_nodata_tag_that_no_pixel_can_have_hides_nothing_and_is_told(write, te
     vrt.write_text(text)
     scene = open_scene([vrt, *files[1:]])
     assert mask(scene).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fill", [3.4028235e38, -3.4028235e38, 9.96921e36, 1e20])
+def test_fill_values_without_a_tag_are_nodata_and_told(write, texture, left, dtype, fill) -> None:
+    """The default of ArcGIS, R, netCDF and others; the stretch made everything else black."""
+    pixels = texture(64, 64).astype(dtype)
+    pixels[:, ~left] = fill
+    path = write(pixels)
+    plain = fit_radiometry(open_scene(write(texture(64, 64)[:, :, 32:].astype(dtype), "b.tif")))
+    for nodata in (None, fill):
+        scene = open_scene(path, nodata=nodata)
+        assert (mask(scene) == left).all()
+        fitted = fit_radiometry(scene, sample=check_picture(scene).sample)
+        assert fitted.high == pytest.approx(plain.high)
+        assert fitted.low == pytest.approx(plain.low)
+        told = check_picture(scene).warnings
+        assert bool(told) == (nodata is None)
+        assert nodata is not None or "they count as nodata; --nodata" in told[0]
+    with scene.pixel_reader() as reader:
+        colors_there, valid = reader.read(Window(0, 16, 64, 48), (32, 24))
+    assert (valid == left[::2, 16::2]).all()
+    assert colors_there[valid].max() <= 255
 
 
 # --- values and bands
@@ -306,6 +367,29 @@ def test_categories_black_pictures_and_collars_are_told(write, texture) -> None:
     assert "--nodata 0" in check_picture(open_scene(collared)).warnings[0]
     assert check_picture(open_scene(collared, nodata=0)).warnings == ()
     assert check_picture(open_scene(write(texture(64, 64), "fine.tif"))).warnings == ()
+
+
+@pytest.mark.parametrize("angle", [20, 2])
+def test_what_a_warp_adds_around_a_picture_is_told(write, texture, tmp_path, angle) -> None:
+    turned = Affine(2, 0, 500_000, 0, -2, 5_000_000) @ Affine.rotation(angle)
+    source = write(texture(300, 300), transform=turned)
+    for alpha in (False, True):
+        path = tmp_path / f"warped{alpha}.vrt"
+        with (
+            rasterio.open(source) as dataset,
+            WarpedVRT(dataset, crs="EPSG:32632", add_alpha=alpha) as warped,
+        ):
+            copy(warped, path, driver="VRT")
+        named = 'relativeToVRT="0">' + str(source)
+        text = path.read_text().replace('relativeToVRT="1">' + source.name, named)
+        copy(path, tmp_path / f"warped{alpha}.tif", driver="GTiff")
+        names = (path, text, f"vrt://{path}?bands=1,2,3{',4' if alpha else ''}")
+        for name in (*names, tmp_path / f"warped{alpha}.tif"):
+            told = check_picture(open_scene(name)).warnings
+            assert bool(told) != alpha
+            assert (
+                alpha or "--nodata 0 leaves it out, or warp it with gdalwarp -dstalpha" in told[0]
+            )
 
 
 # --- virtual rasters of others

@@ -28,7 +28,7 @@ OPENED = {
     "drone_1.8cm_nodata0.tif": ((1, 2, 3), "nodata 0", (0.018, 0.018)),
     "m_3607717_sw_18_1_20160620_subset.tif": ((1, 2, 3), "none", (0.9995, 0.9995)),
     "mosaic_cog1.tif": ((1, 2, 3), "nodata 0", (300.15, 300.15)),
-    "ms1.tif": ((1, 2, 3), "NaN", (1.0, 1.0)),
+    "ms1.tif": ((1, 2, 3), "NaN and fill values", (1.0, 1.0)),
     "pix4d_alpha_nodata.tif": ((1, 2, 3), "alpha band", (0.3527, 0.3527)),
     "rd_netherlands_25cm.tif": ((1, 2, 3), "none", (0.25, 0.25)),
     "river_town_10cm_3395.tif": ((1, 2, 3), "none", (0.0968, 0.0969)),

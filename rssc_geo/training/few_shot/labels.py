@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import InputError
 from rssc_geo.files import content_hash
 from rssc_geo.geometry import TileGrid
-from rssc_geo.raster import LAYER, Scene, class_name, read_features, reprojected
+from rssc_geo.raster import LAYER, Scene, class_name, footprint, read_features, reprojected
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ def read_labels(
     """
     frame = read_features(str(path), field)
     places = np.asarray(frame.geometry, object)
-    geometry = reprojected(places, frame.crs, scene.crs, str(path))
+    raster = footprint(scene.transform, scene.shape)
+    geometry = reprojected(places, frame.crs, scene.crs, str(path), near=raster.bounds)
     areas = np.array([_area(shape, around_points) for shape in _pixels(geometry, scene)], object)
     names = np.array([class_name(value) for value in frame[field]], object)
     named = names != ""
@@ -79,7 +80,9 @@ def read_labels(
             columns = ", ".join(repr(name) for name in frame.columns if name != "geometry")
             raise InputError(f"{path} has no column {group_field!r}; there are {columns}")
         groups = np.array([class_name(value) for value in frame[group_field]], object)
-    flat = shapely.is_empty(areas)
+    usable = (2,) if around_points is None else (0, 2)  # dimensions: polygons, points
+    elsewhere = np.isin(shapely.get_dimensions(places), usable) & ~shapely.is_empty(places)
+    flat = shapely.is_empty(areas) & ~elsewhere
     if flat[named].all():
         kinds = ", ".join(sorted(set(frame.geom_type[named].dropna())))
         raise InputError(
