@@ -18,6 +18,7 @@ import platform
 import re
 import secrets
 import shutil
+import sqlite3
 import tempfile
 import unicodedata
 import urllib.request
@@ -38,7 +39,8 @@ _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # time limit of a request to a server; b
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 _TOKEN = re.compile("[0-9a-f]{16}")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_MARKER = "staging.rssc-geo"
+_MARKER, _LOCK = "staging.rssc-geo", "lock.rssc-geo"
+_LOCK_FILES = (_LOCK, f"{_LOCK}-journal")
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
 
@@ -164,10 +166,11 @@ def relative_link(path: Path, folder: Path) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what is written there becomes ``path`` at the end.
 
-    Nothing is left when the block raises. Raises ``OutputError`` for errors of the file system.
+    Nothing is left when the block raises. Raises ``OutputError`` for errors of the file system, and
+    without ``overwrite`` for a file that is there at the end: another process has made it.
     """
     target = followed(path)
     made = _hidden(target)
@@ -179,7 +182,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield made
         sync(made)
-        made.replace(target)
+        _put(made, target, overwrite=overwrite)
         sync_folder(target.parent)
     except OSError as error:
         raise write_error(path, error) from error
@@ -204,14 +207,23 @@ def parse_json(text: str | bytes) -> Any:
     return found
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+def write_csv(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, object]],
+    *,
+    overwrite: bool = True,
+) -> None:
     """Write a table as CSV (UTF-8), whole or not at all.
 
-    ``columns``: of each row those are written. A text that a spreadsheet would take for a formula
-    has an apostrophe put before it, which is how spreadsheets mark texts. Raises ``OutputError``
-    where it cannot be written.
+    ``columns``: of each row those are written; ``overwrite``: as of ``atomic_write``. A text that a
+    spreadsheet would take for a formula has an apostrophe put before it, which is how spreadsheets
+    mark texts. Raises ``OutputError`` where it cannot be written.
     """
-    with atomic_write(path) as made, made.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(path, overwrite=overwrite) as made,
+        made.open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(map(_no_formula, columns))
         for row in rows:
@@ -255,7 +267,7 @@ def atomic_folder(
             sync_folder(Path(folder))
         # Again: another process may have written the same folder meanwhile.
         _check_replaceable(target, index, others, overwrite=overwrite)
-        _exchange(made, place)
+        _exchange(made, place, overwrite=overwrite)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
@@ -280,10 +292,12 @@ def _check_replaceable(target: Path, index: str, others: str, *, overwrite: bool
         )
 
 
-def _exchange(made: Path, place: Path) -> None:
+def _exchange(made: Path, place: Path, *, overwrite: bool) -> None:
     """Put a folder in place of an earlier one, which comes back where that fails."""
     earlier = _hidden(place)
-    if place.exists():
+    if place.exists() and not overwrite:
+        place.rmdir()  # an empty one; another process may have filled it meanwhile
+    elif place.exists():
         place.replace(earlier)
     try:
         made.replace(place)
@@ -306,44 +320,50 @@ class StagingFolder:
     """A hidden folder beside ``target`` where files are made that appear together.
 
     A context manager; the folder is gone when the block ends. One that a killed run left behind
-    is known by a marker inside and replaced: only one process may write a target at a time. Raises
-    ``OutputError`` when the folder cannot be made, or something else has its name.
+    is known by a marker inside and emptied. Only one process may write a target at a time, which
+    holds a lock in it. Raises ``OutputError`` when the folder cannot be made, something else has
+    its name, or another process is writing the target.
     """
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self.folder = target.with_name(f".{target.name}{_SUFFIX}")
+        self._lock: sqlite3.Connection | None = None
 
     def place(self, result: Path) -> Path:
         """The path for the file that becomes ``result``; the names of results differ."""
         return self.folder / result.name
 
-    def publish(self, results: Sequence[Path], *, obsolete: Iterable[Path] = ()) -> None:
+    def publish(
+        self, results: Sequence[Path], *, overwrite: bool, obsolete: Iterable[Path] = ()
+    ) -> None:
         """Sync the files made and move them to their places, the main one last.
 
         ``obsolete`` files are deleted just before. A result may lie on another file system. Raises
-        ``OutputError`` naming the file that could not be put in place.
+        ``OutputError`` naming the file that could not be put in place, or is there now without
+        ``overwrite``.
         """
         path = results[-1]
         try:
             for path in results:
                 sync(self.place(path))
+            for path in () if overwrite else results:  # before one of several is put in place
+                if path.exists():
+                    raise _made_meanwhile(path)
             for path in obsolete:
                 path.unlink(missing_ok=True)
             for path in results:
-                _move(self.place(path), followed(path))
+                _move(self.place(path), followed(path), overwrite=overwrite)
             for folder in dict.fromkeys(followed(path).parent for path in results):
                 sync_folder(folder)
         except OSError as error:
             raise write_error(path, error) from error
 
     def __enter__(self) -> Self:
-        self._remove()
         try:
-            self.folder.mkdir()
-            (self.folder / _MARKER).write_text(_MARK, encoding="utf-8")
+            self._take()
         except OSError as error:
-            self._remove()
+            self._give_back()
             raise write_error(self._target, error) from error
         return self
 
@@ -353,33 +373,76 @@ class StagingFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(OutputError):  # the rest is recognized by the next run
-            self._remove()
+        self._give_back()
 
-    def _remove(self) -> None:
-        """Delete the folder if it is one of ours, or empty; the marker goes last."""
-        if not os.path.lexists(self.folder):
-            return
-        try:
-            if self._is_ours():
-                for entry in self.folder.iterdir():
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    elif entry.name != _MARKER:
-                        entry.unlink()
-                (self.folder / _MARKER).unlink()
-            self.folder.rmdir()
-        except OSError as error:
+    def _take(self) -> None:
+        """Make the folder, or empty one that a killed run left, once its lock is held."""
+        if os.path.lexists(self.folder) and not self._is_ours():
             raise OutputError(
-                f"{self.folder} is in the way ({error.strerror or one_line(error)}): rename or"
-                " delete it, or choose another output"
-            ) from error
+                f"{self.folder} is in the way (rssc-geo did not make it): rename or delete it, or"
+                " choose another output"
+            )
+        self.folder.mkdir(exist_ok=True)
+        self._lock = lock_file(self.folder / _LOCK, taken=self._target)
+        self._empty()
+        (self.folder / _MARKER).write_text(_MARK, encoding="utf-8")
+
+    def _empty(self) -> None:
+        """Delete what was made in the folder; the marker goes last."""
+        for entry in self.folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != _MARKER and entry.name not in _LOCK_FILES:
+                entry.unlink()
+        (self.folder / _MARKER).unlink(missing_ok=True)
+
+    def _give_back(self) -> None:
+        """Delete the folder and release its lock; what stays is recognized by the next run."""
+        if self._lock is None:
+            return
+        with suppress(OSError):
+            self._empty()
+        self._lock.close()
+        self._lock = None
+        with suppress(OSError):
+            (self.folder / _LOCK).unlink()
+            self.folder.rmdir()
 
     def _is_ours(self) -> bool:
-        marker = self.folder / _MARKER
-        if self.folder.is_symlink() or not marker.is_file():
+        if self.folder.is_symlink() or not self.folder.is_dir():
             return False
+        marker = self.folder / _MARKER
+        if not marker.is_file():  # killed before it was there
+            return set(os.listdir(self.folder)) <= set(_LOCK_FILES)
         return marker.read_bytes() in (_MARK.encode(), b"")  # empty: killed while it was written
+
+
+def lock_file(path: Path, *, taken: Path) -> sqlite3.Connection:
+    """A lock that is held as long as the connection is open, and released by a crash.
+
+    ``taken``: what the lock is about, for messages. Raises ``OutputError`` where another process
+    holds it, or the folder cannot be written.
+    """
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if connection is not None:
+            connection.close()
+        if "locked" in str(error):
+            raise OutputError(
+                f"{taken} is in use by another rssc-geo process: wait for it to end, or choose"
+                " another output"
+            ) from error
+        folder = taken if taken.is_dir() else taken.parent
+        raise OutputError(
+            f"cannot write in {folder} ({error}): choose a folder that is writable"
+        ) from error
+    if not path.exists():  # its last holder has deleted it meanwhile
+        connection.close()
+        raise write_error(path, "another process was at work")
+    return connection
 
 
 def write_error(path: Path, reason: object) -> OutputError:
@@ -526,12 +589,43 @@ def _file_keys(path: str | Path) -> set[object]:
     return keys
 
 
-def _move(made: Path, path: Path) -> None:
+def _move(made: Path, path: Path, *, overwrite: bool) -> None:
     """Rename; across file systems copy beside the target first."""
     try:
-        made.replace(path)
+        _put(made, path, overwrite=overwrite)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with atomic_write(path) as beside:
+        with atomic_write(path, overwrite=overwrite) as beside:
             shutil.copyfile(made, beside)
+
+
+def _put(made: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename; without ``overwrite`` one of several processes at most does it.
+
+    Raises ``OutputError`` where another was first.
+    """
+    if overwrite:
+        made.replace(path)
+        return
+    try:
+        try:
+            os.link(made, path)
+            made.unlink()
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise
+            # A file system without hard links: an empty file takes the name.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            made.replace(path)
+    except FileExistsError:
+        raise _made_meanwhile(path) from None
+
+
+def _made_meanwhile(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} was made by another process meanwhile: choose another name, or replace it with"
+        " --overwrite"
+    )

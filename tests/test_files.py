@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import os
 import signal
 import stat
@@ -137,7 +139,7 @@ def test_staged_files_appear_together_and_the_main_one_last(
         for path in (main, side):
             staging.place(path).write_text(path.name)
         assert names(tmp_path) == [".map.shp.rssc-geo", "map.qix"]
-        staging.publish([side, main], obsolete=[gone, tmp_path / "never.there"])
+        staging.publish([side, main], obsolete=[gone, tmp_path / "never.there"], overwrite=True)
     assert moved == [side, main]
     assert names(tmp_path) == ["map.dbf", "map.shp"]
     assert main.read_text() == "map.shp"
@@ -147,7 +149,7 @@ def test_a_file_that_was_not_made_is_named(tmp_path: Path) -> None:
     with StagingFolder(tmp_path / "map.shp") as staging:
         staging.place(tmp_path / "map.shp").touch()
         with pytest.raises(OutputError, match=r"cannot write map\.dbf in ") as caught:
-            staging.publish([tmp_path / "map.dbf", tmp_path / "map.shp"])
+            staging.publish([tmp_path / "map.dbf", tmp_path / "map.shp"], overwrite=False)
     assert one_line(caught)
     assert names(tmp_path) == []
 
@@ -158,14 +160,14 @@ def test_a_result_may_lie_on_another_file_system(tmp_path: Path, small_disk: Pat
     with StagingFolder(main) as staging:
         for path in (raster, main):
             staging.place(path).write_text(path.name)
-        staging.publish([raster, main])
+        staging.publish([raster, main], overwrite=True)
     assert raster.read_text() == "classes.tif"
     assert names(small_disk) == ["classes.tif"]
     with StagingFolder(main) as staging:
         staging.place(raster).write_bytes(b"x" * 3_000_000)  # more than there is room for
         staging.place(main).write_text("new")
         with pytest.raises(OutputError, match=r"cannot write classes\.tif in .*No space left"):
-            staging.publish([raster, main])
+            staging.publish([raster, main], overwrite=True)
     assert (raster.read_text(), main.read_text()) == ("classes.tif", "map.gpkg")
     assert names(small_disk) == ["classes.tif"]
 
@@ -195,8 +197,66 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
         assert not staging.place(target).exists()
     assert names(tmp_path) == []
     (tmp_path / ".map.gpkg.rssc-geo").mkdir()  # killed before the marker was there
+    (tmp_path / ".map.gpkg.rssc-geo" / "lock.rssc-geo-journal").touch()
     with StagingFolder(target):
         pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("links", [True, False])  # not every file system has hard links
+def test_what_another_process_made_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refused)
+    for name in ("a.csv", "a.gpkg"):
+        path = tmp_path / name
+        for other in (None, "theirs"):
+            path.unlink(missing_ok=True)
+            refuses = pytest.raises(OutputError, match="made by another process meanwhile")
+            with refuses if other else contextlib.nullcontext():
+                if name == "a.csv":
+                    with atomic_write(path, overwrite=False) as made:
+                        made.write_text("ours")
+                        if other:
+                            path.write_text(other)
+                else:
+                    with StagingFolder(path) as staging:
+                        staging.place(path).write_text("ours")
+                        if other:
+                            path.write_text(other)
+                        staging.publish([path], overwrite=False)
+            assert path.read_text() == (other or "ours")
+    folder = tmp_path / "tiles"
+    with (
+        pytest.raises(OutputError, match="exists"),
+        atomic_folder(folder, index="i", overwrite=False) as made,
+    ):
+        (made / "i").write_text("ours")
+        folder.mkdir()
+        (folder / "i").write_text("theirs")
+    assert (folder / "i").read_text() == "theirs"
+    assert names(tmp_path) == ["a.csv", "a.gpkg", "tiles"]
+
+
+def test_only_one_process_writes_a_target_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "map.gpkg"
+    with subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(target)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "here\n"
+        with pytest.raises(OutputError, match="is in use by another rssc-geo process") as caught:
+            StagingFolder(target).__enter__()
+        assert str(target) in one_line(caught)
+        assert (tmp_path / ".map.gpkg.rssc-geo" / "map.gpkg").read_text() == "half"
+        child.terminate()
+    with StagingFolder(target) as staging:
+        assert not staging.place(target).exists()
     assert names(tmp_path) == []
 
 

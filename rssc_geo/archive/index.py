@@ -20,9 +20,9 @@ from rssc_geo.archive.store import (
     read_card,
 )
 from rssc_geo.batch import NAME as JOURNAL
-from rssc_geo.batch import BatchResult, OnProgress, collect_jobs, lock_file, read_status, run_batch
+from rssc_geo.batch import BatchResult, OnProgress, collect_jobs, read_status, run_batch
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import write_error
+from rssc_geo.files import lock_file, write_error
 from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
 from rssc_geo.raster import is_remote
@@ -102,7 +102,8 @@ def index(
     """
     options, folder = options or IndexOptions(), Path(archive)
     check_installed()
-    card = _archive_card(load_card(options.model, revision=options.revision), folder, options)
+    model = load_card(options.model, revision=options.revision)
+    _archive_card(model, folder, options)
     scenes = folder / SCENES
     values = values_of(options, IndexOptions)
     prune = values.pop("prune")
@@ -118,7 +119,8 @@ def index(
         scenes.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(scenes, error) from error
-    with contextlib.closing(lock_file(folder / _LOCK, "rssc-geo index")):
+    with contextlib.closing(lock_file(folder / _LOCK, taken=folder)):
+        card = _archive_card(model, folder, options)
         store = ArchiveStore(folder, card) if (folder / NAME).exists() else make_store(folder, card)
         known = store.scenes()
         _check_sources(sources, known)
@@ -149,7 +151,8 @@ def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> Arch
                 " model, or index into another folder"
             )
         return replace(card, tile_size=options.tile_size, cell_size=options.cell_size)
-    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {SCENES, _LOCK}):
+    own = {SCENES, _LOCK, f"{_LOCK}-journal"}
+    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - own):
         raise OutputError(f"{folder} holds something else than an archive: choose another folder")
     return ArchiveCard(model.name, model.version, width, options.tile_size, options.cell_size)
 

@@ -235,7 +235,8 @@ def search(
         paths.append(target.path)
     if sheet is not None:
         pictures = _pictures(store.folder, hits, card)
-        write_hit_sheet(sheet, HitSheet(asked_for, rows, pictures, searched, legend_of(card)))
+        found = HitSheet(asked_for, rows, pictures, searched, legend_of(card))
+        write_hit_sheet(sheet, found, overwrite=options.overwrite)
         paths.append(sheet)
     return SearchResult(hits, searched, tuple(paths), time.monotonic() - started, search_s)
 

@@ -9,7 +9,6 @@ from .journal import LOCK as LOCK
 from .journal import NAME as NAME
 from .journal import Journal as Journal
 from .journal import SceneFigures as SceneFigures
-from .journal import lock_file as lock_file
 from .journal import read_journal as read_journal
 from .journal import signatures as signatures
 from .journal import unchanged as unchanged

@@ -214,7 +214,7 @@ def tabulate_batch(
     rows = areas_of(ALL, every)
     for scene in done:
         rows += areas_of(scene["id"], scene["classes"])
-    write_area_table(path, rows, {}, of="scene")
+    write_area_table(path, rows, {}, overwrite=options.overwrite, of="scene")
     return BatchAreas(path, tuple(rows))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,16 @@ class Job:
         beside = (getattr(self.options, name) for name in WRITTEN)
         return (self.output, *(Path(name) for name in beside if name is not None))
 
-    def plan(self, card: ModelCard) -> Plan:
-        """Open the raster; raises what ``make_plan`` does."""
+    def plan(self, card: ModelCard, *, looks: bool = True) -> Plan:
+        """Open the raster; raises what ``make_plan`` does. ``looks``: as there."""
         source = self.source[0] if len(self.source) == 1 else self.source
-        return make_plan(source, card, self.options)
+        return make_plan(source, card, self.options, looks=looks)
+
+    @property
+    def planned_by(self) -> tuple[tuple[str, ...], BatchSceneOptions]:
+        """What its plan depends on."""
+        no_matter: dict[str, Any] = dict.fromkeys((*WRITTEN, "date"))
+        return self.source, replace(self.options, **no_matter)
 
     def options_hash(self, made_by: Mapping[str, object], folder: Path) -> str:
         """A short hash of everything on which the map depends, except the content of its files.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import content_mark
+from rssc_geo.files import content_mark, lock_file
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote
 
@@ -192,7 +192,7 @@ class Journal(Closing):
             raise OutputError(
                 f"cannot make the folder {folder} ({error.strerror}): choose another --output"
             ) from error
-        self._lock = lock_file(folder / LOCK, "rssc-geo batch")
+        self._lock = lock_file(folder / LOCK, taken=folder)
         try:
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
             with _writing(self.path):
@@ -513,30 +513,6 @@ def _row_mark(*values: object) -> str:
 def _versions() -> dict[str, str]:
     """The versions of program and libraries."""
     return {name: version(name) for name in ("rssc-geo", "torch", "rasterio", "pyogrio", "shapely")}
-
-
-def lock_file(path: Path, who: str) -> sqlite3.Connection:
-    """A lock that is held as long as the connection is open, and released by a crash.
-
-    The file stays, empty: removing it could race. Raises ``OutputError`` where another process
-    (``who``: "rssc-geo batch") holds it, or the folder cannot be written.
-    """
-    connection = None
-    try:
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if connection is not None:
-            connection.close()
-        if "locked" in str(error):
-            raise OutputError(
-                f"another {who} is at work in {path.parent}: wait for it to end, or choose"
-                " another folder"
-            ) from error
-        raise OutputError(
-            f"cannot write in {path.parent} ({error}): choose a folder that is writable"
-        ) from error
-    return connection
 
 
 def _rows(

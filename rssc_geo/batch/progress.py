@@ -110,18 +110,20 @@ def estimate_batch(
 ) -> BatchPlan:
     """Open every scene that is left to do, several at once, and sum up their sizes and times.
 
-    ``states``: of the jobs, in their order; ``known``: inputs that gave none in an earlier run.
+    A raster that several of them name is opened once, and no pixel is read. ``states``: of the
+    jobs, in their order; ``known``: inputs that gave none in an earlier run.
     """
     told = list(zip(jobs.jobs, states, strict=True))
+    waiting = {job.planned_by: job for job, state in told if state.name == "waiting"}
     with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:
-        opened = threads.map(
-            lambda job: _estimate(job, card),
-            [job for job, state in told if state.name == "waiting"],
-        )
-        scenes = [
-            next(opened) if state.name == "waiting" else _known_estimate(job, state)
-            for job, state in told
-        ]
+        estimates = threads.map(lambda job: _estimate(job, card), waiting.values())
+        opened = dict(zip(waiting, estimates, strict=True))
+    scenes = [
+        replace(opened[job.planned_by], id=job.id, output=str(job.output))
+        if state.name == "waiting"
+        else _known_estimate(job, state)
+        for job, state in told
+    ]
     none = [
         SceneEstimate(
             problem.label,
@@ -144,7 +146,7 @@ def _known_estimate(job: Job, state: JobState) -> SceneEstimate:
 def _estimate(job: Job, card: ModelCard) -> SceneEstimate:
     output = str(job.output)
     try:
-        plan = job.plan(card)
+        plan = job.plan(card, looks=False)
     except RsscGeoError as error:
         return SceneEstimate(job.id, job.label, output, "failed", error=str(error))
     local = [os.path.getsize(file) for file in plan.scene.files if os.path.isfile(file)]

@@ -20,7 +20,7 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
-from rssc_geo.files import atomic_write, parse_json
+from rssc_geo.files import StagingFolder, parse_json
 from rssc_geo.inference import Source
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of
@@ -174,26 +174,37 @@ class Evaluation:
         mistakes, ``mistakes.png``. Raises ``OutputError`` where they cannot be written.
         """
         target = _make_folder(folder)
-        figures, confusion, embedding, mistakes = (target / name for name in _FILES)
-        with atomic_write(figures) as made:
-            made.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        files = [target / name for name in _FILES]
+        figures, confusion, embedding, mistakes = files
         data, found = self.data, self.predictions
         titles = tuple(known.title for known in self.card.classes)
-        confusion_png(self.scores.confusion, titles, path=confusion)
         colors = [c.color for c in self.card.classes]
-        tsne_png(found.embedding, self.truth, names=titles, colors=colors, path=embedding)
         predicted, confidence = found.classes, found.probabilities.max(1)
         wrong = np.flatnonzero(predicted != self.truth)
         worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
-        if not len(worst):
-            return [figures, confusion, embedding]
         told = [
             f"{data.legend.labels[data.labels[k]]} → {titles[predicted[k]]}, {confidence[k]:.2f}"
             for k in worst.tolist()
         ]
         captions = [found.captions[k] for k in worst.tolist()]
-        mistakes_png(data.pixels[worst], told, captions=captions, path=mistakes)
-        return [figures, confusion, embedding, mistakes]
+        with StagingFolder(figures) as staging:
+            text = json.dumps(self.as_dict(), indent=2) + "\n"
+            staging.place(figures).write_text(text, encoding="utf-8")
+            confusion_png(self.scores.confusion, titles, path=staging.place(confusion))
+            tsne_png(
+                found.embedding,
+                self.truth,
+                names=titles,
+                colors=colors,
+                path=staging.place(embedding),
+            )
+            if len(worst):
+                place = staging.place(mistakes)
+                mistakes_png(data.pixels[worst], told, captions=captions, path=place)
+            else:
+                files.remove(mistakes)
+            staging.publish(files[::-1], overwrite=True, obsolete=[mistakes])
+        return files
 
 
 def evaluate(

@@ -33,6 +33,7 @@ from rssc_geo.inference.layout import block_grid, tokens_a_side
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
+    PictureCheck,
     Radiometry,
     Scene,
     TileReader,
@@ -147,7 +148,12 @@ class Plan:
 
 
 def make_plan(
-    source: Source, card: ModelCard, options: TilingOptions, *, fine: bool = True
+    source: Source,
+    card: ModelCard,
+    options: TilingOptions,
+    *,
+    fine: bool = True,
+    looks: bool = True,
 ) -> Plan:
     """Open the raster and decide on tiles and cells.
 
@@ -158,6 +164,7 @@ def make_plan(
     options : bands, scaling, sizes of tiles and cells, area of interest
     fine : whether cells are smaller than tiles where the model supports it; else tiles lie side by
         side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap
+    looks : whether pixels are read, for the warnings about them
 
     Raises
     ------
@@ -199,7 +206,7 @@ def make_plan(
                 "the area of interest contains no cell's center; make it larger or the tiles"
                 " smaller (--tile-size)"
             )
-    picture = check_picture(scene)
+    picture = check_picture(scene) if looks else PictureCheck()
     warnings = (
         *scene.warnings,
         *picture.warnings,

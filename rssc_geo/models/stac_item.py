@@ -100,13 +100,13 @@ def write_model_item(
     check_stac_path(path, overwrite=overwrite)
     folder = find_bundle(model, revision)
     item = _item(read_card(folder), folder, path.parent)
-    return write_stac_item(path, item)
+    return write_stac_item(path, item, overwrite=overwrite)
 
 
-def write_stac_item(path: Path, item: Mapping[str, Any]) -> Path:
+def write_stac_item(path: Path, item: Mapping[str, Any], *, overwrite: bool) -> Path:
     """Write an item to ``path``, which is returned; ``OutputError`` where it cannot be written."""
     text = json.dumps(item, ensure_ascii=False, indent=2)
-    with atomic_write(path) as made:
+    with atomic_write(path, overwrite=overwrite) as made:
         # File names that are not UTF-8 come as lone surrogates, which no text can hold.
         made.write_bytes(text.encode("utf-8", "replace") + b"\n")
     return path

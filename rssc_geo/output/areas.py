@@ -146,6 +146,7 @@ def write_area_table(
     rows: Sequence[AreaRow],
     adjusted: Mapping[str, Mapping[str, float | None]],
     *,
+    overwrite: bool,
     of: str = "zone",
 ) -> None:
     """Write rows as CSV (UTF-8).
@@ -171,7 +172,7 @@ def write_area_table(
         }
         own = adjusted.get(row.name, {}) if row.zone == ALL else {}
         entries.append({**values, **own})
-    write_csv(path, [*names, "share", *more], entries)
+    write_csv(path, [*names, "share", *more], entries, overwrite=overwrite)
 
 
 def _gathered(values: NDArray[np.float64], places: NDArray[np.int16]) -> NDArray[np.float64]:

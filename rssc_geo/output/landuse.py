@@ -156,6 +156,7 @@ class LandUseWriter(Closing):
             "smooth": target.smooth,
             "snap": target.snap,
         }
+        self._replaces = target.overwrite or target.is_announced
         self._part = PartFile(target.part_path, key)
         if not len(self._part):  # a map that is there was not made by this very run
             try:
@@ -234,7 +235,7 @@ class LandUseWriter(Closing):
         told = {"steps": steps} if steps else {}
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         layers = self._layers(result)
-        with target.staged() as staging:
+        with target.staged(overwrite=self._replaces) as staging:
             for layer in layers:
                 path = staging.place(target.format.layer_path(target.path, layer.name))
                 target.format.write(layer, path, provenance)

@@ -136,13 +136,17 @@ class OutputTarget:
             )
 
     @contextmanager
-    def staged(self, results: Sequence[Path] | None = None) -> Iterator[StagingFolder]:
+    def staged(
+        self, results: Sequence[Path] | None = None, *, overwrite: bool | None = None
+    ) -> Iterator[StagingFolder]:
         """Yield a folder to make files in; they replace the results when the block ends well.
 
         ``results``: those that are made, the main one last; by default all. Files that belong to
-        one go with it. Raises ``OutputError`` when they cannot be written, or
-        a GeoPackage was opened elsewhere meanwhile; nothing is replaced then.
+        one go with it. ``overwrite``: by default the target's. Raises ``OutputError`` when they
+        cannot be written, a GeoPackage was opened elsewhere meanwhile, another process is writing
+        them, or has made them and they must not be replaced; nothing is replaced then.
         """
+        overwrite = self.overwrite if overwrite is None else overwrite
         results = self.results if results is None else results
         layers = [path for path in results if path not in self._beside]
         with StagingFolder(self.path) as staging:
@@ -150,7 +154,7 @@ class OutputTarget:
             for path in layers:
                 check_closed(path)
             remains = [file for path in layers for file in self.format.remains_of(path)]
-            staging.publish(self._files_of(results), obsolete=remains)
+            staging.publish(self._files_of(results), overwrite=overwrite, obsolete=remains)
 
     def _files_of(self, results: Sequence[Path]) -> list[Path]:
         """The results, each after the files that belong to it."""

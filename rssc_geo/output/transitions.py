@@ -94,6 +94,8 @@ def write_transition_table(
     path: Path,
     rows: Sequence[TransitionRow],
     adjusted: Mapping[str, Mapping[str, float | None]],
+    *,
+    overwrite: bool,
 ) -> None:
     """Write the transition matrix as CSV (UTF-8), an entry a row.
 
@@ -123,4 +125,4 @@ def write_transition_table(
             "share": f"{row.share:.8g}",
         }
         entries.append({**values, **adjusted.get(row.name, {})})
-    write_csv(path, [*names, *more], entries)
+    write_csv(path, [*names, *more], entries, overwrite=overwrite)

@@ -127,7 +127,7 @@ def caption(
     with reporting(progress) as report:
         results = _results(plan, predictor, report)
         if target is None:
-            count = _write_lines(path, plan, results)
+            count = _write_lines(path, plan, results, overwrite=options.overwrite)
         else:
             count = _write_layer(target, plan, results, predictor.spec.captioner)
     return CaptionResult(
@@ -173,11 +173,14 @@ def _results(plan: Plan, predictor: Predictor, progress: Progress) -> Iterator[T
         raise nothing_to_classify(plan)
 
 
-def _write_lines(path: Path, plan: Plan, results: Iterator[TileResult]) -> int:
+def _write_lines(path: Path, plan: Plan, results: Iterator[TileResult], *, overwrite: bool) -> int:
     """Write a line a tile; the number of tiles."""
     crs = ":".join(plan.scene.crs.to_authority() or ()) or plan.scene.crs.to_wkt()
     count = 0
-    with atomic_write(path) as made, made.open("w", encoding="utf-8") as file:
+    with (
+        atomic_write(path, overwrite=overwrite) as made,
+        made.open("w", encoding="utf-8") as file,
+    ):
         for result in results:
             tile, bounds = result.tile, _bounds(plan, result.tile)
             values = {"row": tile.row, "col": tile.col, "bounds": bounds, "crs": crs}

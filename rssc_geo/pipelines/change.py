@@ -475,7 +475,9 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
     """The table and the page, where they are asked for."""
     files = []
     if options.areas is not None:
-        write_transition_table(Path(options.areas), result.transitions, _adjusted(result))
+        write_transition_table(
+            Path(options.areas), result.transitions, _adjusted(result), overwrite=options.overwrite
+        )
         files.append(Path(options.areas))
     if options.report is not None:
         plans = () if found.series is None else found.series.plans
@@ -493,7 +495,8 @@ def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -
             facts=_facts(found, options),
             warnings=found.warnings,
         )
-        files.append(write_change_page(Path(options.report), page))
+        path = write_change_page(Path(options.report), page, overwrite=options.overwrite)
+        files.append(path)
     return files
 
 

@@ -151,7 +151,7 @@ def embed(
         layer = EmbeddingLayer(
             embedding_schema(width), WGS84, lambda: (b for scene in full for b in scene.batches())
         )
-        with atomic_write(path) as made:
+        with atomic_write(path, overwrite=options.overwrite) as made:
             write_geoparquet(layer, made, _provenance(full, predictor.spec))
         for scene in scenes:
             scene.forget()

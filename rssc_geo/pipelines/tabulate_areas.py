@@ -85,5 +85,5 @@ def tabulate_areas(
         settings = AccuracyOptions(legend=options.legend, field=options.field)
         (accuracy,) = assess_accuracy(map_path, options.reference, settings).maps
         adjusted = {entry["name"]: adjusted_area(entry) for entry in accuracy.as_dict()["classes"]}
-    write_area_table(path, rows, adjusted)
+    write_area_table(path, rows, adjusted, overwrite=options.overwrite)
     return AreaTable(path, tuple(rows), accuracy)

@@ -288,19 +288,19 @@ def check_picture(scene: Scene) -> PictureCheck:
             fill = reader.fill
     except InputError:
         return PictureCheck()
-    found = [*_picture_warnings(scene, sample, black_corners=black_corners)]
-    if fill is not None:
-        found.append(
-            f"{scene.source} has values such as {fill:.8g} that nothing on the ground has, and that"
-            f" no nodata tag names: they count as nodata; --nodata {fill:.8g} keeps them out of the"
-            " pixels at its border, too"
-        )
+    found = _picture_warnings(scene, sample, fill=fill, black_corners=black_corners)
     return PictureCheck(tuple(found), sample)
 
 
 def _picture_warnings(
-    scene: Scene, sample: NDArray[Any] | None, *, black_corners: bool
+    scene: Scene, sample: NDArray[Any] | None, *, fill: float | None, black_corners: bool
 ) -> Iterator[str]:
+    if fill is not None:
+        yield (
+            f"{scene.source} has values such as {fill:.8g}, which nothing on the ground has and no"
+            f" nodata tag names: they count as nodata; --nodata {fill:.8g} keeps them out of the"
+            " pixels at their border, too"
+        )
     if sample is not None and len(sample) and scene.dtype == "uint8":
         most = 255 if scene.bits is None else 2**scene.bits - 1
         if scene.palette:

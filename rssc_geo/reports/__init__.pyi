@@ -12,8 +12,8 @@ from .panel import Panel as Panel
 from .panel import write_panel as write_panel
 from .preview import Overview as Overview
 from .preview import length_label as length_label
+from .preview import preview_picture as preview_picture
 from .preview import round_length as round_length
-from .preview import write_preview as write_preview
 from .review import Candidates as Candidates
 from .review import add_review as add_review
 from .review import check_review as check_review

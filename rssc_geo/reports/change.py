@@ -56,7 +56,7 @@ class ChangePage:
     warnings: Sequence[str]
 
 
-def write_change_page(path: Path, page: ChangePage) -> Path:
+def write_change_page(path: Path, page: ChangePage, *, overwrite: bool) -> Path:
     """Write the page to ``path``, which is returned.
 
     Raises ``InputError`` when a raster cannot be read, ``OutputError`` when it cannot be written.
@@ -114,7 +114,7 @@ def write_change_page(path: Path, page: ChangePage) -> Path:
         "facts": {**page.facts, "Made": timestamp()},
     }
     text = render("change.html", values, distance=length_label)
-    with atomic_write(path) as made:
+    with atomic_write(path, overwrite=overwrite) as made:
         made.write_text(text, encoding="utf-8")
     return path
 

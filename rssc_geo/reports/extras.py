@@ -49,6 +49,7 @@ class Extras:
 
     def __init__(self, options: SceneOptions, target: OutputTarget, plan: Plan) -> None:
         self._target, self._plan = target, plan
+        self._overwrite = target.overwrite or target.is_announced
         self._read = [*plan.inputs(), *files_read(options)]
         self._preview, self._report = options.preview, options.report
         self._review, self._areas = options.review, options.areas
@@ -102,7 +103,12 @@ class Extras:
         plan, target = self._plan, self._target
         if self._preview is not None:
             tasks["the preview"] = partial(
-                draw_preview, Path(self._preview), plan, summary, legend_of(spec.card)
+                draw_preview,
+                Path(self._preview),
+                plan,
+                summary,
+                legend_of(spec.card),
+                overwrite=self._overwrite,
             )
         if self._review is not None:
             tasks["the review"] = partial(
@@ -120,6 +126,7 @@ class Extras:
                 summary,
                 spec,
                 full_provenance=target.full_provenance,
+                overwrite=self._overwrite,
             )
         if self._areas is not None:
             tasks["the table of areas"] = partial(self._write_areas, Path(self._areas))
@@ -137,12 +144,13 @@ class Extras:
         if self._zones is not None:
             path_of_zones, field = self._zones
             zones = read_zones(path_of_zones, finished.crs, finished.bounds(), field=field)
-        write_area_table(path, area_table(finished, zones=zones), {})
+        table = area_table(finished, zones=zones)
+        write_area_table(path, table, {}, overwrite=self._overwrite)
         return path
 
     def _check(self, option: str, path: Path) -> None:
         check_not_input([path], self._read)
-        overwrite = self._target.overwrite or self._target.is_announced
+        overwrite = self._overwrite
         if option == "--report":
             check_page(path, option=option, overwrite=overwrite)
         elif option == "--areas":

@@ -63,7 +63,7 @@ class HitSheet:
     classes: Sequence[SceneClass]
 
 
-def write_hit_sheet(path: Path, sheet: HitSheet) -> None:
+def write_hit_sheet(path: Path, sheet: HitSheet, *, overwrite: bool) -> None:
     """Write the sheet; raises ``OutputError`` where it cannot be written."""
     colors = {known.name: known.color for known in sheet.classes}
     titles = {known.name: known.title for known in sheet.classes}
@@ -85,7 +85,7 @@ def write_hit_sheet(path: Path, sheet: HitSheet) -> None:
         "made": timestamp(),
     }
     text = render("hits.html", values)
-    with atomic_write(path) as made:
+    with atomic_write(path, overwrite=overwrite) as made:
         made.write_text(text, encoding="utf-8")
 
 

@@ -94,42 +94,45 @@ def read_overview(plan: Plan, *, side: int) -> Overview:
 
 
 def draw_preview(
-    path: Path, plan: Plan, summary: LandUseSummary, classes: Sequence[SceneClass]
+    path: Path,
+    plan: Plan,
+    summary: LandUseSummary,
+    classes: Sequence[SceneClass],
+    *,
+    overwrite: bool,
 ) -> Path:
     """Write the picture of a finished map to ``path``, which is returned.
 
     Raises ``InputError`` when the raster cannot be read, ``OutputError`` when the file cannot be
     written.
     """
-    write_preview(
-        path,
+    picture = preview_picture(
         read_overview(plan, side=_SIDE),
         summary.shown,
         cells=summary.cells,
         classes=classes,
         title=plan.scene.name,
     )
+    with atomic_write(path, overwrite=overwrite) as made:
+        picture.save(made, format="PNG")
     return path
 
 
-def write_preview(
-    path: Path,
+def preview_picture(
     overview: Overview,
     shown: ShownClasses,
     *,
     cells: int,
     classes: Sequence[SceneClass],
     title: str,
-) -> None:
-    """Write a PNG: the scene beside (wide scenes: above) the scene with its classes.
+) -> Image.Image:
+    """Draw the scene beside (wide scenes: above) the scene with its classes.
 
     Parameters
     ----------
     overview : best at about 1000 pixels a side; rasters that are not north-up are turned to be so
     shown : the map's classes, in the CRS of the overview
     cells : how many the map has
-
-    Raises ``OutputError`` when the file cannot be written.
     """
     scene, to_scene, pixel_m = _north_up(overview)
     ground_m = scene.height * pixel_m[0], scene.width * pixel_m[1]
@@ -149,15 +152,13 @@ def write_preview(
         f"{length_label(ground_m[1])} by {length_label(ground_m[0])}  ·  {cells:,}"
         f" {'cell' if cells == 1 else 'cells'}"
     )
-    picture = _compose(
+    return _compose(
         (left, right),
         stacked=stacked,
         metres_a_pixel=ground_m[1] / size[0],
         blocks=_blocks(class_grid, grid, classes),
         heading=(title, subtitle),
     )
-    with atomic_write(path) as made:
-        picture.save(made, format="PNG")
 
 
 def _north_up(overview: Overview) -> tuple[Image.Image, Affine, tuple[float, float]]:

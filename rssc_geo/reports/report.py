@@ -115,6 +115,7 @@ def write_report(
     spec: PredictorSpec,
     *,
     full_provenance: bool = False,
+    overwrite: bool,
 ) -> Path:
     """Write the report of a finished map to ``path``, which is returned.
 
@@ -158,7 +159,7 @@ def write_report(
         "facts": told["facts"],
     }
     page = render("report.html", values, script="report.js", distance=length_label)
-    with atomic_write(path) as made:
+    with atomic_write(path, overwrite=overwrite) as made:
         made.write_text(page, encoding="utf-8")
     return path
 

@@ -233,7 +233,7 @@ def _write_review(
         batches,
     )
     path = _review_path(target)
-    with target.staged([path]) as staging:
+    with target.staged([path], overwrite=True) as staging:
         made = staging.place(path)
         if target.format.multilayer:
             try:

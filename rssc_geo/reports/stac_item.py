@@ -74,7 +74,8 @@ class MapItem:
     """
 
     def __init__(self, path: Path, target: OutputTarget, plan: Plan) -> None:
-        check_stac_path(path, overwrite=target.overwrite or target.is_announced)
+        self._overwrite = target.overwrite or target.is_announced
+        check_stac_path(path, overwrite=self._overwrite)
         date = target.date or acquired(plan.scene)
         if date is None:
             raise UsageError(
@@ -104,7 +105,7 @@ class MapItem:
             "links": [],
             "assets": dict(self._assets(_classes(summary, legend_of(spec.card)), beside)),
         }
-        return write_stac_item(self._path, item)
+        return write_stac_item(self._path, item, overwrite=self._overwrite)
 
     def _properties(
         self, summary: LandUseSummary, spec: PredictorSpec, footprint: _Footprint

@@ -12,7 +12,9 @@ from rssc_geo.reports.matrix import matrix_picture
 from rssc_geo.reports.page import render
 
 
-def write_training_page(path: Path, card: ModelCard, values: Mapping[str, Any]) -> None:
+def write_training_page(
+    path: Path, card: ModelCard, values: Mapping[str, Any], *, overwrite: bool
+) -> None:
     """Write the page of the data of ``TrainOnPolygonsResult.as_dict``.
 
     Raises ``OutputError`` where it cannot be written.
@@ -46,5 +48,5 @@ def write_training_page(path: Path, card: ModelCard, values: Mapping[str, Any]) 
         if scores is None
         else matrix_picture(scores["confusion"], names, rows="label", cols="model"),
     }
-    with atomic_write(path) as made:
+    with atomic_write(path, overwrite=overwrite) as made:
         made.write_text(render("training.html", page), encoding="utf-8")

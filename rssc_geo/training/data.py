@@ -459,7 +459,7 @@ def caption_pictures(
         raise UsageError("the model brings no captioner of its own; name one with --captioner")
     count = len(data.names)
     with (
-        atomic_write(target) as made,
+        atomic_write(target, overwrite=options.overwrite) as made,
         made.open("w", encoding="utf-8") as file,
         reporting(progress) as report,
     ):

@@ -338,11 +338,14 @@ def test_without_the_database_one_line_says_what_to_install(
 
 
 def test_one_indexing_at_a_time(tmp_path: Path) -> None:
-    from rssc_geo.batch import lock_file
+    from rssc_geo.files import lock_file
 
     source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
     rssc_geo.index([source], archive, OPTIONS)
-    lock = lock_file(archive / ".rssc-geo-index.lock", "rssc-geo index")
-    with pytest.raises(OutputError, match="another rssc-geo index is at work"):
+    lock = lock_file(archive / ".rssc-geo-index.lock", taken=archive)
+    with pytest.raises(OutputError, match="is in use by another rssc-geo process"):
         rssc_geo.index([source], archive, OPTIONS)
     lock.close()
+    (tmp_path / "new").mkdir()  # what a run that was killed at its start leaves
+    (tmp_path / "new" / ".rssc-geo-index.lock-journal").touch()
+    assert rssc_geo.index([source], tmp_path / "new", OPTIONS).added == 1

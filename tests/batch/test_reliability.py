@@ -96,7 +96,7 @@ def test_an_interrupted_batch_says_so_and_goes_on(
         time.sleep(0.05)
     code, _, err = start(*command(scenes, maps, bundle)).finish()
     assert code == 1
-    assert "another rssc-geo batch is at work in" in err
+    assert "is in use by another rssc-geo process" in err
     os.kill(first.process.pid, signal.SIGTERM)
     code, _, err = first.finish()
     assert code == 130, err

@@ -14,6 +14,7 @@ import shapely
 from geopandas.testing import assert_geodataframe_equal
 
 from rssc_geo.batch import LOCK, NAME
+from rssc_geo.raster import open_scene
 from tests.factories import NORTH_UP, texture, write_raster
 
 from .conftest import Outcome, whole_tiles
@@ -191,6 +192,40 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert first["seconds_on_cpu"] == pytest.approx(alone["estimated_seconds_on_cpu"], abs=0.06)
     assert [entry["input"] for entry in values["failed"]] == [str(scenes / "c.tif")]
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_dry_run_opens_a_raster_once_however_many_items_name_it(
+    rssc: Rssc, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hrefs = ["a.tif", "b.tif", "a.tif", "none.tif", "a.tif", "none.tif"]
+    items = [
+        {
+            "type": "Feature",
+            "id": f"item{number}",
+            "properties": {"datetime": f"2024-01-0{number + 1}T00:00:00Z"},
+            "assets": {"visual": {"href": href}},
+        }
+        for number, href in enumerate(hrefs)
+    ]
+    catalog = scenes / "items.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    opened = []
+    monkeypatch.setattr(
+        "rssc_geo.inference.plan.open_scene",
+        lambda source, **options: opened.append(Path(source).name) or open_scene(source, **options),
+    )
+    monkeypatch.setattr(
+        "rssc_geo.inference.plan.check_picture", lambda _: pytest.fail("pixels were read")
+    )
+    command = ("batch", "run", catalog, "-o", tmp_path / "maps", *whole_tiles("64px"))
+    done = rssc(*command, "--dry-run", "--json")
+    assert done.code == 4, done.err
+    assert sorted(opened) == ["a.tif", "b.tif", "none.tif"]
+    values = json.loads(done.out)
+    assert (values["scenes"], values["cells"], len(values["failed"])) == (4, 64, 2)
+    assert [entry["id"] for entry in values["plan"]] == [item["id"] for item in items]
+    outputs = [Path(entry["output"]).stem for entry in values["plan"]]
+    assert outputs == [item["id"] for item in items]
 
 
 def test_logs_and_progress_for_programs(

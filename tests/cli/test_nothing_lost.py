@@ -27,6 +27,7 @@ from rssc_geo import (
     UsageError,
     change,
     classify,
+    files,
     refine,
     tabulate_areas,
 )
@@ -89,6 +90,56 @@ def test_files_of_words_and_options_are_inputs(rssc: Rssc, scene: Path, tmp_path
     assert done.code == 2
     assert "is the input itself" in done.message
     assert words.read_text() == "water\nland\n"
+
+
+VERBS = {
+    "classify": ("classify", "{scene}", *TILES, "-o", "{made}.gpkg"),
+    "class raster": ("classify", "{scene}", *TILES, "-o", "m.gpkg", "--class-raster", "{made}.tif"),
+    "preview": ("classify", "{scene}", *TILES, "-o", "m.gpkg", "--preview", "{made}.png"),
+    "report": ("classify", "{scene}", *TILES, "-o", "m.gpkg", "--report", "{made}.html"),
+    "zones": ("classify", "{scene}", *TILES, "-o", "m.gpkg", "--areas", "{made}.csv"),
+    "caption": ("caption", "{scene}", "--tile-size", "300px", "-q", "-o", "{made}.jsonl"),
+    "caption layer": ("caption", "{scene}", "--tile-size", "300px", "-q", "-o", "{made}.gpkg"),
+    "embed": ("embed", "{scene}", *TILES, "-o", "{made}.parquet"),
+    "areas": ("areas", "one.gpkg", "-q", "-o", "{made}.csv"),
+    "refine": ("refine", "one.gpkg", "-q", "-o", "{made}.gpkg"),
+    "change": ("change", "one.gpkg", "two.gpkg", "-q", "-o", "{made}.gpkg"),
+    "matrix": ("change", "one.gpkg", "two.gpkg", "-q", "-o", "m.gpkg", "--areas", "{made}.csv"),
+    "sample": ("assess", "sample", "one.gpkg", "--sample-size", "4", "-q", "-o", "{made}.gpkg"),
+    "tiles": ("tile", "{scene}", "--tile-size", "300px", "-q", "-o", "{made}"),
+    "item": ("models", "info", "compact", "--stac-item", "{made}.json"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_another_process_made_in_the_meantime_is_kept(
+    rssc: Rssc, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Of two processes that make one result at the same time the second says so."""
+    for number, name in enumerate(("one", "two")):
+        write_map(tmp_path / f"{name}.gpkg", np.eye(3, dtype=int) * number, ("a", "b"))
+    monkeypatch.chdir(tmp_path)
+    line = [part.format(scene=scene.name, made="made") for part in VERBS[verb]]
+    place = Path(next(part for part in line if Path(part).stem == "made"))
+    synced = files.sync
+
+    def slowly(made: Path) -> None:
+        synced(made)
+        if not place.exists():
+            if not place.suffix:
+                place.mkdir()
+            (place if place.suffix else place / "tiles.gpkg").write_text("theirs")
+
+    monkeypatch.setattr(files, "sync", slowly)
+    done = rssc(*line)
+    assert done.code == 1, done.err
+    assert "was made by another process meanwhile" in done.err or "made exists" in done.err
+    assert (place if place.suffix else place / "tiles.gpkg").read_text() == "theirs"
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".part"} - {"m.gpkg"}
+    assert left == {"scene.tif", "one.gpkg", "two.gpkg", place.name}, done.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert rssc(*line, "--overwrite").code == 0
 
 
 @pytest.mark.parametrize("verb", ["change", "refine", "areas", "classify"])

@@ -77,7 +77,7 @@ def test_a_training_page(tmp_path: Path, apart: bool) -> None:
         "by_labels_apart": apart,
         "warnings": ["<b>weak</b>"],
     }
-    write_training_page(tmp_path / "page.html", card, values)
+    write_training_page(tmp_path / "page.html", card, values, overwrite=False)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<h1>Training of mine</h1>" in page
     assert "75.0 %</b> (95 % interval: 50.0 % to 90.0 %)" in page
@@ -88,7 +88,7 @@ def test_a_training_page(tmp_path: Path, apart: bool) -> None:
     assert [row.count("–</td>") for row in rows] == [0, 0, 3]
     assert page.count("<rect") == 9
     nothing = values | {"scores": None, "interval": None, "tested": None}
-    write_training_page(tmp_path / "none.html", card, nothing)
+    write_training_page(tmp_path / "none.html", card, nothing, overwrite=False)
     page = (tmp_path / "none.html").read_text(encoding="utf-8")
     assert "accuracy is not known" in page
     assert "<rect" not in page

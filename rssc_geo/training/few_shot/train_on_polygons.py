@@ -174,7 +174,7 @@ def train_on_polygons(
     )
     result = TrainOnPolygonsResult(Path(output), written, measured, warnings)
     if options.report is not None:
-        write_training_page(Path(options.report), written, result.as_dict())
+        write_training_page(Path(options.report), written, result.as_dict(), overwrite=False)
     return result
 
 
