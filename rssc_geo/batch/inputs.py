@@ -26,7 +26,7 @@ from rssc_geo.files import check_name
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
 from rssc_geo.pipelines import read_classes
-from rssc_geo.raster import is_remote
+from rssc_geo.raster import check_no_view, is_remote
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 """Suffixes of files that are scenes of a folder."""
@@ -362,6 +362,7 @@ def _read_index(name: str) -> list[str]:
     """
     if not Path(name).is_file():
         raise InputError(f"{name} does not exist")
+    check_no_view(name)
     try:
         layers = pyogrio.list_layers(name)
         for layer in layers[:, 0].tolist() if len(layers) else []:

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
-from rssc_geo.files import atomic_write, check_name, content_hash
+from rssc_geo.files import atomic_write, check_name, content_hash, lock_file, write_error
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
 
@@ -33,6 +34,7 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 VOCABULARY = "captioner.json"
 _SAVING = ".bundle.rssc-geo"  # there while a bundle is being saved
+_LOCK = ".lock.rssc-geo"
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
 _LARGEST_TOKENIZER = 128_000_000  # bytes; those of a million tokens have 40,000,000
 _LARGEST_GROWTH = 10_000  # factor by which a normalizer may lengthen a text
@@ -339,18 +341,34 @@ def check_bundle_folder(folder: str | Path) -> None:
         )
 
 
-def save_bundle(folder: str | Path, model: Model, *, readme: str, half: bool = True) -> ModelCard:
+def save_bundle(
+    folder: str | Path, model: Model, *, readme: str, half: bool = True, overwrite: bool = True
+) -> ModelCard:
     """Write weights, tokenizers, README and card into a folder, which is made if need be.
 
     Each file appears whole or not at all; the card comes last, with the checksums of the others.
-    ``half``: weights in float16; False keeps them as they are. Returns the card as written. Raises
-    ``OutputError`` for errors of the file system.
+    One process at a time writes a folder. ``half``: weights in float16; False keeps them as they
+    are; ``overwrite``: whether a bundle that is there is replaced. Returns the card as written.
+    Raises ``OutputError`` for errors of the file system and a folder in use, ``InputError`` for a
+    bundle that another process has made meanwhile.
     """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(target, error) from error
+    with closing(lock_file(target / _LOCK, taken=target)):
+        if not overwrite:
+            check_bundle_folder(target)
+        card = _write_bundle(target, model, readme=readme, half=half)
+    (target / _LOCK).unlink(missing_ok=True)
+    return card
+
+
+def _write_bundle(target: Path, model: Model, *, readme: str, half: bool) -> ModelCard:
     import torch
     from safetensors.torch import save
 
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     with atomic_write(target / _SAVING) as made:
         made.write_text("rssc-geo saves a bundle here\n", encoding="utf-8")
     states = {

@@ -133,6 +133,7 @@ def import_checkpoint(
         Model(card, network.eval(), words.tokenizer),
         readme=_readme(card, Path(path)),
         half=False,
+        overwrite=False,
     )
 
 

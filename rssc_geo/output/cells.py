@@ -20,6 +20,7 @@ from pyproj import CRS
 from rssc_geo.errors import InputError
 from rssc_geo.output.formats import format_of
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field, Layer, short_names
+from rssc_geo.raster import check_no_view
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -44,6 +45,7 @@ def read_cells(
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "cells")
+    check_no_view(str(path))
     parquet = path.suffix.lower() == ".parquet"
     inner = "cells" if output_format.multilayer else None
     wanted = tuple(field for field in fields if names is None or field.name in names)
@@ -76,6 +78,7 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
 
     output_format = format_of(output)
     path = output_format.layer_path(output, layer)
+    check_no_view(str(path))
     try:
         if path.suffix.lower() == ".parquet":
             return gpd.read_parquet(path)
@@ -92,6 +95,7 @@ def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "landuse")
+    check_no_view(str(path))
     names = ["class", "group", "cells", "area_m2"]
     try:
         if path.suffix.lower() == ".parquet":

@@ -6,6 +6,7 @@ from .aoi import cells_inside as cells_inside
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
 from .features import LAYER as LAYER
+from .features import check_no_view as check_no_view
 from .features import class_name as class_name
 from .features import moved_bounds as moved_bounds
 from .features import read_features as read_features

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ _POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 _LOOK_BYTES = 4096
 """GDAL looks for the mark of a view in the first 1024 bytes."""
 
+_VIEWS = ("OGR_VRT", "GDALG")
+_VIEW_MARKS = (b"<OGRVRTDataSource", b"gdal_streamed_alg")
+
 LAYER = "|layername="
 """How QGIS writes a layer of a file."""
 
@@ -77,15 +81,32 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
 
 
 def check_no_view(path: str) -> None:
-    """Refuse a view of other files (OGR VRT), whose columns and places it would show."""
+    """Refuse a view of other files (OGR VRT, GDALG), whose columns and places it would show.
+
+    In an archive and on the network, too.
+    """
     head = path.encode("utf-8", "replace")
     with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
         head = file.read(_LOOK_BYTES)
-    if b"<OGRVRTDataSource" in head:
+    plain = os.path.isfile(path) and not path.lower().endswith(".zip")  # which pyogrio looks into
+    if any(mark in head for mark in _VIEW_MARKS) or (not plain and _driver(path) in _VIEWS):
         raise InputError(
-            f"{path} is a view of other files (OGR VRT), which are not read through it: save what"
-            " it shows as a GeoPackage"
+            f"{path} is a view of other files (OGR VRT or GDALG), which are not read through it:"
+            " save what it shows as a GeoPackage"
         )
+
+
+def _driver(path: str) -> str:
+    """GDAL's driver for a vector file; "" for a database, and for one that cannot be opened."""
+    with contextlib.suppress(*VECTOR_ERRORS):
+        # ``read_info`` counts features, which may not end in a database. That takes SQLite's words.
+        pyogrio.raw.read(path, sql="SELECT sqlite_version()", read_geometry=False)
+        return ""
+    with contextlib.suppress(*VECTOR_ERRORS):
+        for layer in pyogrio.list_layers(path)[:, 0]:
+            with contextlib.suppress(*VECTOR_ERRORS):
+                return str(pyogrio.read_info(path, layer=str(layer))["driver"])
+    return ""
 
 
 def check_count(features: int, path: str) -> None:

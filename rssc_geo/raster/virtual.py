@@ -22,6 +22,7 @@ import rasterio
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from rssc_geo.errors import InputError, one_line
+from rssc_geo.raster.features import check_no_view
 from rssc_geo.raster.gdal import GDAL_ERRORS
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ _LABELS = {
 _HINTS = (
     *(b"<VRTDataset", b"<GDALTileIndexDataset", b"<MRF_META", b"Product_Observational"),
     *(b"PDS_VERSION_ID", b"IsisCube", b"DatasetHeader Begin", b"stac_version"),
+    b"gdal_streamed_alg",
 )
 """First bytes of files that may name others."""
 
@@ -252,6 +254,11 @@ class _Named:
                 f"{label} has or names a VRT that computes a band by Python code, which is not run:"
                 " convert it with gdal_translate to a GeoTIFF, if you trust it"
             )
+        if self.driver == "GDALG":  # since GDAL 3.11
+            raise InputError(
+                f"{label} is or names a pipeline of GDAL (GDALG), which may read any file: run it"
+                " with gdal, if you trust it, and give its result"
+            )
         if self.driver in _WORDS:
             raise InputError(
                 f"{label} is or names tiled assets of STAC ({self.driver}), {_WORDS[self.driver]}:"
@@ -313,6 +320,7 @@ def index_tiles(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
 
 def _tables(path: str, layer: str | None) -> Iterator[pd.DataFrame]:
     """The layers of a vector file, or one of them."""
+    check_no_view(path)
     try:
         for name in [layer] if layer else [str(one) for one in pyogrio.list_layers(path)[:, 0]]:
             yield pyogrio.read_dataframe(path, layer=name, read_geometry=False)

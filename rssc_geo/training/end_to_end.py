@@ -84,7 +84,7 @@ def train_end_to_end(
             " larger --batch-size or a smaller --accumulate"
         )
     with accelerator.main_process_first():
-        work.open(data, recipe)
+        work.open(data, recipe, locks=accelerator.is_main_process)
 
     run = StageRun(
         work.path,
@@ -125,7 +125,7 @@ def train_end_to_end(
     card = dataclasses.replace(card, training=record)
     if accelerator.is_main_process:
         trained = dataclasses.replace(model, card=card, network=model.network.cpu())
-        card = save_bundle(output, trained, readme=bundle_readme(card))
+        card = save_bundle(output, trained, readme=bundle_readme(card), overwrite=False)
     accelerator.wait_for_everyone()
     return card
 

@@ -203,4 +203,4 @@ def _train_by_stages(
     )
     card = dataclasses.replace(model.card, training=record)
     model = dataclasses.replace(model, card=card, network=model.network.cpu())
-    return save_bundle(output, model, readme=bundle_readme(card))
+    return save_bundle(output, model, readme=bundle_readme(card), overwrite=False)

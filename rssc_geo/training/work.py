@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssc_geo.errors import InputError
-from rssc_geo.files import atomic_write, content_hash
+from rssc_geo.files import atomic_write, content_hash, lock_file, write_error
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import TrainingRecipe
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from rssc_geo.training.loop import Report
 
+_LOCK = "lock.rssc-geo"
 _PARTS = ("seed", "val", "test", "folds", "views")
 
 
@@ -42,13 +44,21 @@ class WorkFolder:
         self._progress = progress
         self._started, self._before = time.monotonic(), 0.0
         self._log: _RunLog | None = None
+        self._lock: sqlite3.Connection | None = None
 
-    def open(self, data: SceneImages, recipe: TrainingRecipe) -> None:
+    def open(self, data: SceneImages, recipe: TrainingRecipe, *, locks: bool = True) -> None:
         """Make the folder, or continue in it; called after all other checks.
 
-        Raises ``InputError`` for a folder of other data or options.
+        ``locks``: whether the folder is closed to other processes, as one of those that train
+        together does for all. Raises ``InputError`` for a folder of other data or options,
+        ``OutputError`` for one in use, and where it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        if locks:
+            self._lock = lock_file(self.path / _LOCK, taken=self.path)
         made_for = {
             "schema": SCHEMA,
             "pictures": data.fingerprint(),
@@ -89,10 +99,13 @@ class WorkFolder:
         return seconds
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log, and open the folder to other processes."""
         if self._log is not None:
             self._log.close()
             self._log = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def share_work(work: Path, *, recipe: TrainingRecipe) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import rasterio
+import torch
 
 from .blocks import ROOT, Block, blocks, run_block, type_command
 from .stand_ins import PAGE, stand_ins
@@ -125,18 +126,23 @@ def versions() -> dict[str, str]:
     of_libraries = {name: importlib.metadata.version(name).partition("+")[0] for name in _LIBRARIES}
     return {
         "machine": f"{platform.system()} {platform.machine()}",
-        "processor": _vendor(),
+        "processor": _processor(),
         "GDAL": rasterio.__gdal_version__,
         **of_libraries,
     }
 
 
-def _vendor() -> str:
-    """The maker of the processor, whose libraries may round in another way."""
+def _processor() -> str:
+    """Family, model and number of the processors: others round, or divide the work, differently."""
     file = Path("/proc/cpuinfo")
     told = file.read_text(encoding="utf-8") if file.is_file() else ""
-    found = re.search(r"^vendor_id\s*: (\S+)", told, re.MULTILINE)
-    return found[1] if found else platform.processor()
+    found = [
+        match[1]
+        for name in ("vendor_id", "cpu family", "model")
+        if (match := re.search(rf"^{name}\s*: (\S+)", told, re.MULTILINE))
+    ]
+    kind = " ".join(found) or platform.processor()
+    return f"{os.cpu_count()} × {kind}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def other_versions() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rssc_geo.errors import BundleError
+from rssc_geo.errors import BundleError, InputError, OutputError
+from rssc_geo.files import lock_file
 from rssc_geo.models import (
     EMBEDDED,
     Model,
@@ -48,6 +50,22 @@ def test_a_bundle_may_be_written_over_and_beside_other_files(
     loaded = load_bundle(bundle).network.state_dict()
     for key, value in small_model.network.state_dict().items():
         assert torch.equal(value, loaded[key])
+
+
+def test_a_bundle_that_another_process_has_made_meanwhile_is_kept(
+    bundle: Path, small_model: Model
+) -> None:
+    """Two trainings with one output: files of both would be mixed."""
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    with pytest.raises(InputError, match="holds a bundle already"):
+        save_bundle(bundle, small_model, readme="# mine\n", overwrite=False)
+    with (
+        contextlib.closing(lock_file(bundle / ".lock.rssc-geo", taken=bundle)),
+        pytest.raises(OutputError, match="is in use by another rssc-geo process"),
+    ):
+        save_bundle(bundle, small_model, readme="# mine\n")
+    (bundle / ".lock.rssc-geo").unlink()
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
 def test_card_survives_json(small_model: Model) -> None:

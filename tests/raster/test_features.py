@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gzip
 import json
 import sqlite3
+import tarfile
+import threading
 import time
+import zipfile
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -17,9 +24,18 @@ from affine import Affine
 from pyproj import CRS, Transformer
 
 from rssc_geo.assessment import read_reference
+from rssc_geo.batch import collect_jobs
 from rssc_geo.errors import InputError
-from rssc_geo.output import read_zones
-from rssc_geo.raster import footprint, open_scene, read_features, reprojected
+from rssc_geo.options import BatchOptions
+from rssc_geo.output import FinishedMap, read_zones
+from rssc_geo.raster import (
+    check_no_view,
+    footprint,
+    open_scene,
+    read_features,
+    reprojected,
+)
+from rssc_geo.raster.virtual import check_sources
 from rssc_geo.training.few_shot.labels import read_labels
 
 UTM = CRS.from_epsg(32632)
@@ -207,3 +223,83 @@ def test_a_view_shows_nothing_of_other_files(tmp_path: Path) -> None:
             with pytest.raises(InputError, match="is a view of other files") as caught:
                 read_features(look, "class")
             assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gzip", "network", "database"])
+def test_a_view_is_refused_wherever_it_lies(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "secret.csv").write_text("password,x,y\nhunter2,1,2\n")
+    source = f'<SrcDataSource relativeToVRT="0">{tmp_path}/secret.csv</SrcDataSource>'
+    layer = f'<OGRVRTLayer name="secret">{source}<GeometryType>wkbNone</GeometryType></OGRVRTLayer>'
+    text = f"<!-- a,b -->\n<OGRVRTDataSource>{layer}</OGRVRTDataSource>"
+    view = tmp_path / "view.vrt"
+    view.write_text(text)
+    names = []
+    server = contextlib.nullcontext()
+    if kind == "zip":
+        for name in ("one", "two"):
+            with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.write(view, "view.vrt")
+                if name == "two":
+                    archive.writestr("more.txt", "")
+        names = [f"{tmp_path}/one.zip", f"/vsizip/{tmp_path}/two.zip/view.vrt"]
+        names.append(f"zip://{tmp_path}/two.zip!view.vrt")
+    elif kind == "tar":
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            archive.add(view, "view.vrt")
+        names = [f"/vsitar/{tmp_path}/a.tar/view.vrt"]
+    elif kind == "gzip":
+        with gzip.open(tmp_path / "view.vrt.gz", "wb") as packed:
+            packed.write(text.encode())
+        names = [f"/vsigzip/{tmp_path}/view.vrt.gz"]
+    elif kind == "database":
+        # What never ends is not counted.
+        path = changed(
+            tmp_path / "view.gpkg",
+            "CREATE VIEW endless AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT n.i AS fid, view.class AS class, view.geom AS geom FROM n, view",
+        )
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE gpkg_contents SET table_name = 'endless'")
+            database.execute("UPDATE gpkg_geometry_columns SET table_name = 'endless'")
+        with zipfile.ZipFile(tmp_path / "db.zip", "w") as archive:
+            archive.write(path, "view.gpkg")
+        check_no_view(f"/vsizip/{tmp_path}/db.zip/view.gpkg")
+    else:
+        handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/view.vrt"
+        names = [address, f"/vsicurl/{address}"]
+    with server:
+        for name in names:
+            with pytest.raises(InputError, match="is a view of other files") as caught:
+                read_features(name, "class")
+            assert "password" not in str(caught.value)
+            with pytest.raises(InputError, match="is a view of other files"):
+                check_no_view(name)
+        if kind == "network":
+            server.shutdown()
+
+
+def test_views_are_no_pipelines_indexes_or_maps_either(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("password,x,y\nhunter2,1,2\n")
+    command = f"gdal vector pipeline ! read {tmp_path}/secret.csv"
+    pipeline = tmp_path / "a.gdalg.json"
+    pipeline.write_text(json.dumps({"type": "gdal_streamed_alg", "command_line": command}))
+    with pytest.raises(InputError, match="is a view of other files"):
+        read_features(str(pipeline), "class")
+    column = '<Field name="location" src="password"/>'
+    view = (
+        f'<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource>{tmp_path}/secret.csv'
+        f"</SrcDataSource>{column}</OGRVRTLayer></OGRVRTDataSource>"
+    )
+    index = tmp_path / "index.gpkg"
+    index.write_text(view)
+    jobs = collect_jobs([str(index)], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert not jobs.jobs
+    assert "is a view of other files" in jobs.problems[0].message
+    with pytest.raises(InputError, match="is a view of other files"):
+        FinishedMap(index)
+    named = SimpleNamespace(name=str(pipeline), driver="GDALG", files=())
+    with pytest.raises(InputError, match="is or names a pipeline of GDAL"):
+        check_sources(named, "scene.vrt")

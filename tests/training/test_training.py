@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, OutputError
 from rssc_geo.models import (
     Model,
     ModelCard,
@@ -638,17 +639,40 @@ def test_a_work_folder_of_other_pictures_is_refused(
     data: SceneImages, start: Path, sentence_encoder: Path, tmp_path: Path
 ) -> None:
     recipe = _options(start, sentence_encoder)
-    WorkFolder(tmp_path / "w").open(data, recipe)
-    WorkFolder(tmp_path / "w").open(data, recipe)
+
+    def open_for(data: SceneImages) -> None:
+        with contextlib.closing(WorkFolder(tmp_path / "w")) as work:
+            work.open(data, recipe)
+
+    open_for(data)
+    open_for(data)
     for changed in (
         dataclasses.replace(data, labels=data.labels[::-1].copy()),
         dataclasses.replace(data, pixels=data.pixels[::-1].copy()),
         dataclasses.replace(data, captions=data.captions[::-1]),
     ):
         with pytest.raises(InputError, match="a run of other pictures, labels or captions"):
-            WorkFolder(tmp_path / "w").open(changed, recipe)
+            open_for(changed)
     (tmp_path / "w" / "seconds.txt").write_bytes(b"\xff\0")
-    WorkFolder(tmp_path / "w").open(data, recipe)
+    open_for(data)
     (tmp_path / "w" / "options.json").write_bytes(b"\xff\0")
     with pytest.raises(InputError, match=r"its options\.json is damaged"):
-        WorkFolder(tmp_path / "w").open(data, recipe)
+        open_for(data)
+
+
+def test_two_trainings_at_once_in_one_work_folder(
+    data: SceneImages, start: Path, sentence_encoder: Path, tmp_path: Path
+) -> None:
+    recipe = _options(start, sentence_encoder)
+    first, second = WorkFolder(tmp_path / "w"), WorkFolder(tmp_path / "w")
+    with contextlib.closing(first):
+        first.open(data, recipe)
+        with pytest.raises(OutputError, match="is in use by another rssc-geo process") as caught:
+            second.open(data, recipe)
+        assert "\n" not in str(caught.value)
+        second.open(data, recipe, locks=False)  # one that trains together with the first
+    with contextlib.closing(second):
+        second.open(data, recipe)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        WorkFolder(tmp_path / "file").open(data, recipe)

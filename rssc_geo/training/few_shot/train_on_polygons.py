@@ -171,6 +171,7 @@ def train_on_polygons(
         output,
         dataclasses.replace(model, card=card),
         readme=polygons_readme(card, measured, warnings),
+        overwrite=False,
     )
     result = TrainOnPolygonsResult(Path(output), written, measured, warnings)
     if options.report is not None:
