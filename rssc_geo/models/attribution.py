@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.bundle import Model
+from rssc_geo.models.bundle import Model, encode_text
 from rssc_geo.models.caption_decoder import CaptionSource
 from rssc_geo.models.network import DualAttentionClassifier, DualAttentionLevel
 
@@ -269,7 +269,7 @@ def _shares(
     ``max_tokens``).
     """
     text = " ".join(words)
-    pieces = model.tokenizer.encode(text, add_special_tokens=False)
+    pieces = encode_text(model.tokenizer, text)
     starts = [
         at
         for at in range(len(ids) - len(pieces.ids) + 1)

@@ -24,7 +24,7 @@ from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from rssc_geo.models.caption_decoder import CaptionDecoder, CaptionSource
     from rssc_geo.models.network import Alignment, DualAttentionClassifier, Familiarity
@@ -33,6 +33,7 @@ EMBEDDED = Path(__file__).with_name("bundles")
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 VOCABULARY = "captioner.json"
+_PARTS = ("network", "captioner", "alignment", "familiarity")
 _SAVING = ".bundle.rssc-geo"  # there while a bundle is being saved
 _LOCK = ".lock.rssc-geo"
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
@@ -180,6 +181,18 @@ class Model:
         return ids, mask
 
 
+def encode_text(tokenizer: Tokenizer, text: str, *, special_tokens: bool = False) -> Encoding:
+    """A text in tokens; ``BundleError`` for a tokenizer that cannot read it."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=special_tokens)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # panics of the tokenizers library are no Exception
+        raise BundleError(
+            f"the model's tokenizer cannot read the text {one_line(text)!r}: {one_line(error)}"
+        ) from error
+
+
 def caption_ids(
     tokenizer: Tokenizer,
     text: str,
@@ -204,7 +217,7 @@ def caption_ids(
         return []
 
     def encode(chosen: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(chosen, add_special_tokens=special_tokens).ids
+        ids: list[int] = encode_text(tokenizer, chosen, special_tokens=special_tokens).ids
         return ids
 
     def without(dropped: int) -> str:
@@ -442,13 +455,16 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             key: value.float() if value.is_floating_point() else value
             for key, value in load_file(path).items()
         }
+        damaged = [key for key, value in weights.items() if not bool(value.isfinite().all())]
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise BundleError(
             f"{path} is not a readable safetensors file: {one_line(error)}"
         ) from error
-    for key, value in weights.items():
-        if not bool(value.isfinite().all()):
-            raise BundleError(f"{path}: {one_line(key)} holds values that are no numbers")
+    if damaged:
+        raise BundleError(f"{path}: {one_line(damaged[0])} holds values that are no numbers")
+    for key in weights:
+        if key.partition(".")[0] not in _PARTS or not key.isprintable():
+            raise BundleError(f"{path} holds {one_line(key)!r}, which no part of a model has")
     return weights
 
 
@@ -504,8 +520,17 @@ def _fill(
     own = {
         key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
     }
+    state = module.state_dict()
+    own = fit_keys(own, state)
+    for key, value in own.items():
+        # Whole numbers of quantized weights are meaningless without their scale.
+        if key in state and state[key].is_floating_point() and not value.is_floating_point():
+            raise BundleError(
+                f"{folder}: {WEIGHTS} does not fit config.json: {one_line(prefix + key)} is of type"
+                f" {value.dtype}, not {state[key].dtype}"
+            )
     try:
-        module.load_state_dict(fit_keys(own, module.state_dict()))
+        module.load_state_dict(own)
     except RuntimeError as error:
         first = one_line(str(error).strip().splitlines()[-1])
         raise BundleError(f"{folder}: {WEIGHTS} does not fit config.json: {first}") from error

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.bundle import Model
+from rssc_geo.models.bundle import Model, encode_text
 from rssc_geo.models.card import in_words
 from rssc_geo.models.class_words import ClassWords
 from rssc_geo.models.network import Alignment
@@ -204,6 +204,6 @@ def _embed(model: Model, phrases: Sequence[str]) -> torch.Tensor:
         )
         vectors = encoder.embed(ids, mask).cpu()
     unknown = model.tokenizer.token_to_id("[UNK]")
-    pieces = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in plain]
+    pieces = [encode_text(model.tokenizer, text).ids for text in plain]
     known = [any(piece != unknown for piece in found) for found in pieces]
     return vectors * torch.tensor(known)[:, None]

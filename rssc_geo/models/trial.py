@@ -21,6 +21,10 @@ from rssc_geo.models.network import pool_windows
 if TYPE_CHECKING:
     from rssc_geo.models.bundle import Model
 
+_TRICKY = (
+    f"{'a' * 200}{' field' * 50}; 12.5 % of Ĳssel-Ærø, 森林 \N{DECIDUOUS TREE} (e.g. {'x ' * 50}"
+)
+"""A text at which patterns of a tokenizer fail that try very many ways to read it."""
 _TIMES = 10  # factor by which a network may be larger than its weights
 _SMALL = 1_000_000  # parameters that are always allowed, and a thousandth of it tensors
 
@@ -105,7 +109,7 @@ def try_model(model: Model) -> None:
             f"its tokenizer knows {known} tokens, its text encoder"
             f" {network.text_encoder.vocabulary}: they do not belong together"
         )
-    model.tokenize(["A green field, near a river."])
+    model.tokenize(["A green field, near a river.", _TRICKY])
     pixels = torch.zeros(1, 3, *card.input_size)
     words = torch.zeros(1, card.max_tokens, dtype=torch.long)
     with torch.inference_mode():

@@ -226,6 +226,80 @@ def test_weights_that_give_no_numbers(bundle: Path, value: float, message: str) 
 
 
 WEIGHTS = "model.safetensors"
+
+
+def header(**entry: object) -> Callable[[Path], object]:
+    """Another tensor in the header: of no bytes, or with other fields."""
+
+    def change(path: Path) -> None:
+        content = path.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        names, body = json.loads(content[8:end]), content[end:]
+        last = len(body)
+        extra = {"dtype": "F32", "shape": [0], "data_offsets": [last, last]}
+        names[str(entry.get("name", "network.more"))] = {**extra, **entry}
+        text = json.dumps(names).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+    return change
+
+
+def tensors(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Callable[[Path], object]:
+    return lambda path: save_file({k: change(k, v) for k, v in load_file(path).items()}, path)
+
+
+WEIGHT_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an endless header": (lambda p: p.write_bytes(b"\xff" * 8 + p.read_bytes()[8:]), "too large"),
+    "a header of others": (lambda p: p.write_bytes(b"\2" + b"\0" * 7 + b"[]"), "invalid JSON"),
+    "no file at all": (lambda p: p.write_bytes(b""), "too small"),
+    "a shape without end": (header(shape=[0, 2**62, 2**62]), "not a readable safetensors file"),
+    "a negative shape": (header(shape=[-1]), "invalid JSON"),
+    "bytes of others": (header(shape=[1], data_offsets=[0, 4]), "invalid offset"),
+    "bytes beyond the end": (header(data_offsets=[10**18, 10**18]), "invalid offset"),
+    "an unknown type": (header(dtype="F13"), "unknown variant"),
+    "a name of two lines": (header(name="network.a\nb"), "which no part of a model has"),
+    "weights of no part": (header(name="evil.weight"), "which no part of a model has"),
+    "one weight more": (header(), "does not fit config.json"),
+    "whole numbers": (tensors(lambda _, v: v.long()), "is of type torch.int64, not torch.float32"),
+    "complex numbers": (
+        tensors(lambda k, v: v.to(torch.complex64) if "classifier" in k else v),
+        "is of type torch.complex64, not torch.float32",
+    ),
+    "another shape": (tensors(lambda k, v: v.T.contiguous() if v.ndim == 2 else v), "does not fit"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHT_FILES)
+def test_odd_files_of_weights(name: str, bundle: Path) -> None:
+    change, message = WEIGHT_FILES[name]
+    change(bundle / WEIGHTS)
+    edit(bundle, lambda _: None)
+    assert message in refusal(bundle)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_precision_are_read(bundle: Path, dtype: torch.dtype) -> None:
+    tensors(lambda _, v: v.to(dtype) if v.is_floating_point() else v)(bundle / WEIGHTS)
+    edit(bundle, lambda _: None)
+    assert load_bundle(bundle).network.classifier[1].weight.dtype == torch.float32
+
+
+def test_a_tokenizer_that_panics_at_some_texts_alone_is_one_line(bundle: Path) -> None:
+    path = bundle / "tokenizer.json"
+    split = {"type": "Split", "behavior": "Isolated", "invert": False}
+    for pattern, loads in (("^(([a-z ])+.)+[A-Z]([a-z ])+$", False), ("q(([a-z ])+.)+[A-Z]", True)):
+        odd = {"pre_tokenizer": {**split, "pattern": {"Regex": pattern}}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+        edit(bundle, lambda _: None)
+        if not loads:
+            assert "tokenizer cannot read the text" in refusal(bundle)
+            continue
+        model = load_bundle(bundle)
+        with pytest.raises(BundleError, match="tokenizer cannot read the text 'qaaaa") as caught:
+            model.tokenize([f"q{'a' * 100} b"])
+        assert "\n" not in str(caught.value)
+
+
 TOKENIZERS = {
     "a panic": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
     "texts without end": {
