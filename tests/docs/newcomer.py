@@ -283,7 +283,9 @@ def main() -> None:
         if not arguments.keep:
             shutil.rmtree(folder)
     if arguments.update:
-        _PRINTED_WITH.write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
+        _PRINTED_WITH.write_text(
+            json.dumps(versions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     sys.exit(wrong > 0)
 
 

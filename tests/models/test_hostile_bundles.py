@@ -248,22 +248,23 @@ def tensors(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Callable[[Pa
     return lambda path: save_file({k: change(k, v) for k, v in load_file(path).items()}, path)
 
 
+UNREADABLE = "not a readable safetensors file"
 WEIGHT_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "an endless header": (lambda p: p.write_bytes(b"\xff" * 8 + p.read_bytes()[8:]), "too large"),
-    "a header of others": (lambda p: p.write_bytes(b"\2" + b"\0" * 7 + b"[]"), "invalid JSON"),
-    "no file at all": (lambda p: p.write_bytes(b""), "too small"),
-    "a shape without end": (header(shape=[0, 2**62, 2**62]), "not a readable safetensors file"),
-    "a negative shape": (header(shape=[-1]), "invalid JSON"),
-    "bytes of others": (header(shape=[1], data_offsets=[0, 4]), "invalid offset"),
-    "bytes beyond the end": (header(data_offsets=[10**18, 10**18]), "invalid offset"),
-    "an unknown type": (header(dtype="F13"), "unknown variant"),
+    "an endless header": (lambda p: p.write_bytes(b"\xff" * 8 + p.read_bytes()[8:]), UNREADABLE),
+    "a header of others": (lambda p: p.write_bytes(b"\2" + b"\0" * 7 + b"[]"), UNREADABLE),
+    "no file at all": (lambda p: p.write_bytes(b""), UNREADABLE),
+    "a shape without end": (header(shape=[0, 2**62, 2**62]), UNREADABLE),
+    "a negative shape": (header(shape=[-1]), UNREADABLE),
+    "bytes of others": (header(shape=[1], data_offsets=[0, 4]), UNREADABLE),
+    "bytes beyond the end": (header(data_offsets=[10**18, 10**18]), UNREADABLE),
+    "an unknown type": (header(dtype="F13"), UNREADABLE),
     "a name of two lines": (header(name="network.a\nb"), "which no part of a model has"),
     "weights of no part": (header(name="evil.weight"), "which no part of a model has"),
     "one weight more": (header(), "does not fit config.json"),
     "whole numbers": (tensors(lambda _, v: v.long()), "is of type torch.int64, not torch.float32"),
-    "complex numbers": (
-        tensors(lambda k, v: v.to(torch.complex64) if "classifier" in k else v),
-        "is of type torch.complex64, not torch.float32",
+    "truth values": (
+        tensors(lambda k, v: v.bool() if "classifier" in k else v),
+        "is of type torch.bool, not torch.float32",
     ),
     "another shape": (tensors(lambda k, v: v.T.contiguous() if v.ndim == 2 else v), "does not fit"),
 }
