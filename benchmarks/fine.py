@@ -5,7 +5,7 @@
 Without captions, start-up taken off, on as many processors as are free. The parts:
 
 world: a world of known truth (``synthetic_world.py``): share of area that is wrong and mean
-    distance of boundaries, of the default map, of one whose cells are not told by their neighbors,
+    distance of boundaries, of the default map, of one without smoothing,
     and of one with cell = tile of 400 m; and how far water's boundary lies from that of the masks
     of dubai1m and korea10m.
 time: of maps of a picture of noise, against L, the image encoder alone over the scene's pixels as
@@ -53,7 +53,7 @@ COARSE = {"tile_size": "400m", "cell_size": "400m"}
 TWELFTH = {"cell_size": "13m"}
 MAPS = {
     "default": {},
-    "not told by neighbors": {"smooth": False},
+    "without smoothing": {"smooth": False},
     "cell = tile of 400 m": COARSE,
 }
 SEEDS = (1, 2)
@@ -158,7 +158,7 @@ def timing(options: argparse.Namespace, model: Predictor) -> bool:
         take("default map", mapped(scene, target, model))
         take("L of tiles of 156 m", encoder_seconds(finer, model))
         take("cells of a twelfth of a tile", mapped(scene, target, model, **TWELFTH))
-        take("not told by neighbors", mapped(scene, target, model, smooth=False))
+        take("without smoothing", mapped(scene, target, model, smooth=False))
         take("cell = tile of 400 m", mapped(scene, target, model, **COARSE))
         take("windows one by one", window_seconds(plan, model))
     medians = {name: statistics.median(values) for name, values in seconds.items()}

@@ -115,8 +115,7 @@ def plan_batch(
 ) -> BatchPlan:
     """What ``run_batch`` with the same arguments would do; nothing is written.
 
-    Opens every scene that is left to do. Raises ``RsscGeoError`` for a model or journal that cannot
-    be used.
+    Opens every scene that is left to do. Arguments and errors are those of ``run_batch``.
     """
     options = options or BatchOptions()
     _check(options)

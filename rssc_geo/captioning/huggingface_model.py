@@ -24,7 +24,7 @@ import torch
 
 from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
-from rssc_geo.files import content_hash, content_mark
+from rssc_geo.files import content_hash, content_mark, parse_json
 from rssc_geo.hub import check_inside, fetch, is_hub_id
 
 Quantize = Literal["4bit", "8bit"]
@@ -105,10 +105,10 @@ def check_files(files: ModelFiles, *, trust_remote_code: bool = False) -> tuple[
 
     where = files.folder / "config.json"
     try:
-        found = json.loads(where.read_text(encoding="utf-8"))
+        found = parse_json(where.read_bytes())
         kind, remote = str(found.get("model_type", "")), bool(found.get("auto_map"))
         kernel = _names_kernel(found)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise BundleError(
             f"hf:{files.name}: {where} cannot be read ({one_line(error)}); {fetch_hint(files)}"
         ) from error
@@ -183,9 +183,9 @@ def _weight_files(files: ModelFiles) -> list[Path]:
         return [folder / _WEIGHTS]
     if (folder / _INDEX).is_file():
         try:
-            index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+            index = parse_json((folder / _INDEX).read_bytes())
             names = sorted({str(name) for name in index["weight_map"].values()})
-        except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, LookupError, AttributeError) as error:
             raise BundleError(
                 f"hf:{files.name}: {_INDEX} cannot be read ({one_line(error)}); {fetch_hint(files)}"
             ) from error

@@ -11,7 +11,6 @@ import base64
 import contextlib
 import io
 import ipaddress
-import json
 import logging
 import os
 import random
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
 from rssc_geo.captioning.prompts import tidy_answer
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
+from rssc_geo.files import parse_json
 from rssc_geo.options import CaptionerOptions
 
 if TYPE_CHECKING:
@@ -370,9 +370,9 @@ def _data_url(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
 def _read_caption(body: bytes, hide: Callable[[str], str]) -> str:
     """The caption in a chat completion; ``_TransientError`` where there is none."""
     try:
-        choice = json.loads(body)["choices"][0]
+        choice = parse_json(body)["choices"][0]
         text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _TransientError("the answer is not a chat completion") from error
     if isinstance(text, list):
         text = "".join(map(_part, text))
@@ -390,8 +390,8 @@ def _part(part: object) -> str:
 def _message(body: bytes) -> str:
     """The message of a refusal, in any of the usual forms; empty where it is not JSON."""
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
+        found = parse_json(body)
+    except ValueError:
         return ""
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:

@@ -181,7 +181,7 @@ class ArmData:
     generated: Sequence[Sequence[str]]
 
     def captions(self, rows: NDArray[np.int64], kind: Captions) -> list[str]:
-        """The captions of pictures that are read at the test."""
+        """The captions of the pictures ``rows``, int64 ``(n,)``, that are read at the test."""
         if kind == "own":
             return [self.generated[0][row] for row in rows.tolist()]
         if kind == "human":

@@ -134,7 +134,7 @@ def _pole(crs: pyproj.CRS) -> float:
 
 
 def at_most_poles(polygons: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.object_]:
-    """Polygons of a geographic CRS with the vertices beyond a pole moved onto it.
+    """Polygons (n,) of a geographic CRS with the vertices beyond a pole moved onto it.
 
     Global grids whose pixels' centers lie at the poles reach half a pixel beyond them.
     """

@@ -53,7 +53,7 @@ class Regions:
         return len(self.class_ids)
 
     def polygons(self, start: int = 0, stop: int | None = None) -> NDArray[np.object_]:
-        """Polygons, with holes, of the regions from ``start`` up to ``stop``.
+        """Polygons (n,), with holes, of the n regions from ``start`` up to ``stop``.
 
         Exteriors run counter-clockwise.
         """
@@ -113,6 +113,8 @@ def dissolve(
     classes : integers (cell rows, cell columns); ``nothing`` marks cells that belong to no region
     keep_corners : keep every cell corner along an outline, not only those where it turns. For
         outlines that are reprojected: neighbors then go on sharing their vertices.
+
+    Raises ``ValueError`` where ``classes`` does not have the shape of the grid's cells.
     """
     if classes.shape != grid.cells_shape:
         raise ValueError(f"classes of shape {classes.shape} for a grid of {grid.cells_shape} cells")
@@ -370,7 +372,7 @@ def unite(
 
 
 def as_multipolygons(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Polygons and multipolygons (n,) as multipolygons alone; the input is not changed."""
+    """Polygons and multipolygons (n,) as multipolygons (n,); the input is not changed."""
     single = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
     made = polygons.copy()
     made[single] = shapely.multipolygons(polygons[single], indices=np.arange(single.sum()))

@@ -94,7 +94,7 @@ class CellMap:
         self.span_rows, self.span_cols = grid.tile_spans()
 
     def tiles(self) -> NDArray[np.int64]:
-        """Indices, ascending, of the tiles that contain a selected cell: int64."""
+        """Indices, int64 (n,) and ascending, of the tiles that contain a selected cell."""
         rows, cols = self.grid.tiles_shape
         needed = np.zeros((rows, cols), bool)
         for row, (first, last) in enumerate(self.span_rows):
@@ -116,7 +116,7 @@ class CellMap:
         return np.asarray(own_rows[:, None] & own_cols)
 
     def own(self, tile: Tile) -> NDArray[np.bool_]:
-        """Which of the tile's cells are selected and have it as their nearest, as ``near``."""
+        """Which of the tile's cells, bool (rows, cols), are selected and nearest to it."""
         rows, cols = self.grid.cells_of_tile(tile)
         selected = self.selected[rows.start : rows.stop, cols.start : cols.stop]
         return np.asarray(self.near(tile) & selected)
@@ -124,13 +124,16 @@ class CellMap:
     def wanted(
         self, tile: Tile, valid_fraction: float, cell_fractions: NDArray[np.float32]
     ) -> bool:
-        """Whether the network has to classify the tile."""
+        """Whether the network has to classify the tile.
+
+        ``valid_fraction``: valid share of the tile; ``cell_fractions``: of its cells, (rows, cols).
+        """
         if valid_fraction >= self.min_valid and valid_fraction > 0:
             return True
         return bool((self.near(tile) & self.valid(cell_fractions)).any())
 
     def valid(self, fractions: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which valid shares suffice for a cell to be written."""
+        """Which cells are written, bool, by their valid shares, of the same shape."""
         return np.asarray((fractions >= self.min_valid) & (fractions > 0))
 
     def restart(self, watermark: int) -> int:

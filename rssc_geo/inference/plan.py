@@ -157,12 +157,24 @@ def make_plan(
 ) -> Plan:
     """Open the raster and decide on tiles and cells.
 
-    ``fine``: whether cells are smaller than tiles where the model supports it; else tiles lie side
-    by side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap.
-    ``looks``: whether pixels are read, for the warnings about them.
+    Parameters
+    ----------
+    source : path or URL of the raster, or three single-band ones
+    card : the model's, which gives the sizes of tiles that are not in the options
+    options : bands, scaling, sizes of tiles and cells, area of interest
+    fine : whether cells are smaller than tiles where the model supports it; else tiles lie side by
+        side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap
+    looks : whether pixels are read, for the warnings about them
 
-    Raises an ``RsscGeoError`` for whatever cannot be used: the raster, its place on Earth, the
-    options; without ``options.force`` also pixels or tiles far outside the model's range.
+    Raises
+    ------
+    UsageError
+        for options that do not fit the raster, and for pixels or tiles far outside the model's
+        range, unless ``options.force`` is set
+    InputError
+        for a raster that cannot be read
+    GeoreferenceError
+        for a raster without a place on Earth
 
     Examples
     --------

@@ -197,7 +197,7 @@ class SceneSeries(Closing):
             ]
 
     def places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Rows and columns of all cells of the first date."""
+        """Rows and columns, int32 (n,) each, of all cells of the first date."""
         found = [np.array(chunk, np.int32).T for chunk in self._parts[0].read("row, col")]
         rows, cols = np.concatenate(found, 1)
         return rows, cols

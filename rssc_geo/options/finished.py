@@ -32,15 +32,15 @@ class RefineOptions(LegendOptions, ClassChoiceOptions, OverwriteOptions):
     """Options of ``refine``."""
 
     min_area: float = option(
-        "Smaller regions join a neighbor.",
+        "Regions smaller than this join a neighbor.",
         OUTPUT,
         AREA,
         default=0.0,
         unit="m²",
     )
     majority: int | None = option(
-        "Majority filter: so many times, each cell takes the class that most of it and its eight"
-        " neighbors have.",
+        "Passes of a majority filter: each cell takes the most frequent class of itself and its"
+        " eight neighbors.",
         OUTPUT,
         COUNT,
         default=None,
@@ -65,7 +65,7 @@ class SampleOptions(LegendOptions, OverwriteOptions):
         default="cell",
     )
     sample_size: int | None = option(
-        "So many units. Default: by --standard-error.", SAMPLE, COUNT, default=None
+        "Number of units. Default: by --standard-error.", SAMPLE, COUNT, default=None
     )
     standard_error: float = option(
         "Standard error of the overall accuracy to aim at, above 0.", SAMPLE, SHARE, default=0.02
@@ -79,7 +79,7 @@ class SampleOptions(LegendOptions, OverwriteOptions):
     min_per_class: int = option(
         "Units of each class at least, with stratified.", SAMPLE, COUNT, default=50
     )
-    seed: int = option("Of every random choice.", SAMPLE, INTEGER, default=0)
+    seed: int = option("Seed of all random choices.", SAMPLE, INTEGER, default=0)
 
     def __post_init__(self) -> None:
         if not self.standard_error:
@@ -158,8 +158,8 @@ class ChangeOptions(
         path=True,
     )
     least_probability: float | None = option(
-        "Probability from which on a cell counts as changed. Default: what let 1.5 % of unchanged"
-        " cells pass where it was fitted.",
+        "Probability from which on a cell counts as changed. Default: by the calibration, one value"
+        " for rasters and one for maps.",
         OUTPUT,
         SHARE,
         default=None,

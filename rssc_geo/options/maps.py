@@ -54,7 +54,7 @@ class OutputOptions:
         "Also clip the polygons to the area of interest.", OUTPUT, FLAG, default=False, row=True
     )
     min_area: float = option(
-        "Smaller regions join a neighbor.",
+        "Regions smaller than this join a neighbor.",
         OUTPUT,
         AREA,
         default=0.0,
@@ -62,7 +62,11 @@ class OutputOptions:
         row=True,
     )
     probabilities: bool = option(
-        "One p_<class> column each in the cells layer.", OUTPUT, FLAG, default=False, row=True
+        "A column p_<class> for each class in the cells layer.",
+        OUTPUT,
+        FLAG,
+        default=False,
+        row=True,
     )
     adapt_shares: bool = option(
         "Estimate each class's share of the scene from all cells and weigh their probabilities by"
@@ -73,8 +77,8 @@ class OutputOptions:
         row=True,
     )
     smooth: bool = option(
-        "Where cells are smaller than tiles: let neighbors tell a cell's class too, less where the"
-        " picture changes between them.",
+        "Where cells are smaller than tiles: smooth each cell's probabilities with those of its"
+        " neighbors, less where the picture changes between them.",
         OUTPUT,
         FLAG,
         default=True,
@@ -82,8 +86,8 @@ class OutputOptions:
         row=True,
     )
     snap: bool = option(
-        "Let the outlines of landuse and class raster follow what the picture shows, not the sides"
-        " of cells (reads it a second time).",
+        "Outlines of landuse and class raster follow edges in the picture, not the sides of cells"
+        " (reads the raster a second time).",
         OUTPUT,
         FLAG,
         default=False,
@@ -98,7 +102,7 @@ class OutputOptions:
         path=True,
     )
     embeddings: str | None = option(
-        "Also a table of the cells with their embeddings, in the space of words.",
+        "Also a table of the cells with their embeddings, as GeoParquet.",
         OUTPUT,
         Kind("PARQUET", str),
         default=None,
@@ -121,7 +125,7 @@ class OutputOptions:
         row=True,
     )
     no_unknown: bool = option(
-        "Name every cell, also those unlike anything that the model has learned.",
+        "Give every cell one of the classes, also those unlike all of the training data.",
         OUTPUT,
         FLAG,
         default=False,
@@ -136,7 +140,7 @@ class ZoneOptions:
     """The zones of a table of areas."""
 
     zones: str | None = option(
-        "Vector file of polygons: the areas of each too.",
+        "Vector file of polygons: the table has the areas in each of them, too.",
         TILES,
         FILE,
         default=None,
@@ -242,10 +246,13 @@ class ExplainOptions(
         path=True,
     )
     cells: int | None = option(
-        "So many cells of it, the least certain ones. Default: 20.", CHOICE, COUNT, default=None
+        "Number of cells of --result, the least certain first. Default: 20.",
+        CHOICE,
+        COUNT,
+        default=None,
     )
     where: str | None = option(
-        "Only cells that fit, such as \"confidence < 0.5 AND class = 'Port'\".",
+        "Only cells of --result that match, such as \"confidence < 0.5 AND class = 'Port'\".",
         CHOICE,
         Kind("FILTER", str),
         default=None,

@@ -82,18 +82,23 @@ class CaptionerOptions:
         default=None,
     )
     caption_when: str = option(
-        "always, or uncertain[:0.9]: only tiles whose class is less likely than that without.",
+        "always, or uncertain[:0.9]: only tiles whose confidence without a caption is lower than"
+        " that.",
         CAPTIONS,
         Kind("WHEN", str),
         default="always",
     )
-    caption_beam: int = option("compact: sentences followed at a time.", CAPTIONS, COUNT, default=1)
+    caption_beam: int = option(
+        "compact: width of the beam search; 1 is greedy search.", CAPTIONS, COUNT, default=1
+    )
     prompt: str = option(
-        "What hf: and openai: are asked: published, closed, free, or text.",
+        "Prompt of hf: and openai: captioners: published, closed, free, or a text of your own.",
         CAPTIONS,
         default="published",
     )
-    caption_tokens: int = option("Longest answer.", CAPTIONS, COUNT, default=192, unit="tokens")
+    caption_tokens: int = option(
+        "Length of an answer at most.", CAPTIONS, COUNT, default=192, unit="tokens"
+    )
     share_captions: bool = option(
         "Tiles that look the same get one caption.", CAPTIONS, FLAG, default=False
     )
@@ -131,7 +136,7 @@ class NamedClassOptions:
     """How classes that are named by words are used."""
 
     other: bool = option(
-        "Also a class for what is none of these.",
+        "Also a class 'other' for what is none of these.",
         MODEL,
         FLAG,
         default=True,
@@ -184,7 +189,7 @@ class ImportOptions:
     )
     heads: int = option("Heads of the dual attention.", MODEL, COUNT, default=4)
     variant: str = option(
-        "Their network with its defects, or ours with their weights, to train on.",
+        "The published network with its defects, or the corrected one with its weights, to train.",
         MODEL,
         choice("as-published", "corrected"),
         default="as-published",

@@ -55,7 +55,7 @@ class ReadingOptions:
         row=True,
     )
     assume_crs: str | None = option(
-        "The raster's CRS, where it says none or a wrong one.", RASTER, CRS, default=None, row=True
+        "CRS of a raster that has none, or a wrong one.", RASTER, CRS, default=None, row=True
     )
     stretch: str | None = option(
         "Scaling to 8 bit: '2%,98%' (default beyond 8 bit), '0,3000', 'minmax', 'none', 'dos'"
@@ -79,8 +79,8 @@ class TilingOptions(ReadingOptions):
         row=True,
     )
     cell_size: str | None = option(
-        "Side of a cell, at most the tile's. Default: a sixth of it, of models that map fine cells;"
-        " else the tile's.",
+        "Side of a cell, at most the tile's. Default: a sixth of the tile where the model maps fine"
+        " cells, else the tile.",
         TILES,
         SIZE,
         default=None,
@@ -98,14 +98,14 @@ class TilingOptions(ReadingOptions):
         path=True,
     )
     bounds: tuple[float, ...] | None = option(
-        "The same, a box in the raster's CRS.",
+        "Box in the raster's CRS: only cells with their center inside.",
         TILES,
         numbers(float, "MINX,MINY,MAXX,MAXY"),
         default=None,
         row=True,
     )
     force: bool = option(
-        "Go on where pixels or tiles are far outside what the model was trained on.",
+        "Continue although pixels or tiles are far outside what the model was trained on.",
         TILES,
         FLAG,
         default=False,

@@ -50,7 +50,10 @@ class RunOptions(PrintOptions):
         default="auto",
     )
     exit_on_stdin_eof: bool = option(
-        "Stop when standard input closes (for parents).", RUN, FLAG, default=False
+        "Stop when standard input closes; for programs that start this one.",
+        RUN,
+        FLAG,
+        default=False,
     )
 
 
@@ -58,7 +61,7 @@ class RunOptions(PrintOptions):
 class ServeOptions(PrintOptions):
     """How long ``serve`` waits for work."""
 
-    idle: int = option("End after so long without a request.", RUN, COUNT, default=900, unit="s")
+    idle: int = option("End after this time without a request.", RUN, COUNT, default=900, unit="s")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,35 +99,35 @@ class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
     """Options of ``search``."""
 
     like: str | None = option(
-        "A raster that shows what is looked for, at --at, in --like-area, or as a whole.",
+        "A raster with an example of what to find: at --at, in --like-area, or all of it.",
         SEARCH,
         FILE,
         default=None,
         path=True,
     )
     at: tuple[tuple[float, float], ...] = option(
-        "What is looked for is at this point of --like; may be repeated.",
+        "Point in --like where the example is; may be repeated.",
         SEARCH,
         numbers(float, "X,Y"),
         default=(),
         multiple=True,
     )
     like_area: str | None = option(
-        "Vector file of polygons: what is looked for is there in --like.",
+        "Vector file of polygons in --like that hold the example.",
         SEARCH,
         FILE,
         default=None,
         path=True,
     )
     unlike: str | None = option(
-        "A raster that shows what is not looked for, at --unlike-at, or as a whole.",
+        "A raster with an example of what not to find: at --unlike-at, or all of it.",
         SEARCH,
         FILE,
         default=None,
         path=True,
     )
     unlike_at: tuple[tuple[float, float], ...] = option(
-        "What is not looked for is at this point of --unlike; may be repeated.",
+        "Point in --unlike where that example is; may be repeated.",
         SEARCH,
         numbers(float, "X,Y"),
         default=(),
@@ -139,8 +139,10 @@ class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
         CRS,
         default=None,
     )
-    hits: int = option("So many cells, the best first.", SEARCH, COUNT, default=50, short="n")
-    per_scene: int | None = option("At most so many of one scene.", SEARCH, COUNT, default=None)
+    hits: int = option("Number of cells, the best first.", SEARCH, COUNT, default=50, short="n")
+    per_scene: int | None = option(
+        "Number of cells of one scene at most.", SEARCH, COUNT, default=None
+    )
     only_classes: tuple[str, ...] = option(
         "Only cells of these classes or groups.", SEARCH, NAMES, default=()
     )
@@ -154,7 +156,7 @@ class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
         default=None,
     )
     until: str | None = option(
-        "Only scenes before this date; those without one are left out.",
+        "Only scenes before this date; those without a date are left out.",
         SEARCH,
         Kind("DATE", str),
         default=None,

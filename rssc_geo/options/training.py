@@ -80,7 +80,7 @@ class SplitOptions:
     """How a data set is cut into parts for training, validation and test."""
 
     seed: int | None = option(
-        "Of every random choice. Default: 0; that of MODEL.", SPLIT, INTEGER, default=None
+        "Seed of all random choices. Default: 0; that of MODEL.", SPLIT, INTEGER, default=None
     )
     val: float | None = option(
         "Share of the validation part. Default: 0.1; that of MODEL's training.",
@@ -143,7 +143,7 @@ class EvaluateOptions(
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
     captions: str | None = option(
-        "What people wrote of the pictures, JSON Lines. Default: the data set's captions.jsonl.",
+        "Captions of the pictures by people, JSON Lines. Default: the data set's captions.jsonl.",
         CAPTIONS,
         FILE,
         default=None,
@@ -180,7 +180,7 @@ class BaselineOptions(SplitOptions, TaxonomyOptions, DeviceOptions):
 
     revision: str | None = option("Revision of a hub id.", MODEL, NAME, default=None)
     baselines: int | None = option(
-        "Train the paper's baselines beside it, so many times.", LEARNING, COUNT, default=None
+        "Train the paper's baselines too, N times each.", LEARNING, COUNT, default=None
     )
     work: str | None = option(
         "The work folder of the training.", LEARNING, FOLDER, default=None, path=True
@@ -195,10 +195,10 @@ class CardOptions:
     """The description of a new bundle in its card."""
 
     model: str = option("Bundle to start from.", MODEL, NAME, default="compact")
-    name: str = option("Of the bundle.", CARD, NAME, default="trained")
-    bundle_version: str = option("Of the bundle.", CARD, NAME, default="1")
+    name: str = option("Name of the bundle.", CARD, NAME, default="trained")
+    bundle_version: str = option("Version of the bundle.", CARD, NAME, default="1")
     description: str = option("One line for the card.", CARD, default="")
-    license: str = option("Of the weights.", CARD, NAME, default="unspecified")
+    license: str = option("License of the weights.", CARD, NAME, default="unspecified")
     data: str = option("What the data set is, and its license.", CARD, default="")
 
 
@@ -207,7 +207,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     """Options of ``train`` on pictures."""
 
     work: str | None = option(
-        "Where the stages keep what they made. Default: OUTPUT.work.",
+        "Folder of intermediate results, with which a stopped run continues. Default: OUTPUT.work.",
         LEARNING,
         FOLDER,
         default=None,
@@ -220,7 +220,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         default=None,
     )
     weights: str | None = option(
-        "Its weights, safetensors.", LEARNING, FILE, default=None, path=True
+        "Weights of --image-encoder, safetensors.", LEARNING, FILE, default=None, path=True
     )
     pad_type: str = option(
         "Padding of timm models that come from TensorFlow.",
@@ -230,7 +230,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     )
     ground_features: tuple[int, ...] | None = option(
         "Early stage of the image encoder (from 0) that describes each cell's own ground, and the"
-        " number of its features. Default: as of --model.",
+        " number of its features. Default: those of --model.",
         LEARNING,
         numbers(int, "STAGE,WIDTH"),
         default=None,
@@ -255,7 +255,10 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         default=None,
     )
     learning_rate: float | None = option(
-        "Of the image encoder's heads; end to end: of all.", LEARNING, POSITIVE, default=None
+        "Learning rate of the image encoder's heads; end to end: of all layers.",
+        LEARNING,
+        POSITIVE,
+        default=None,
     )
     swa_epochs: int | None = option(
         "Last epochs of the image encoder, over which its weights are averaged (SWA).",
@@ -265,8 +268,13 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     )
     caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
     fusion_epochs: int | None = option("Epochs of the fusion.", LEARNING, COUNT, default=None)
-    folds: int = option("Of the captioners, at least 2.", LEARNING, COUNT, default=2)
-    views: int = option("Copies of each picture, the first as it is.", LEARNING, COUNT, default=4)
+    folds: int = option("Folds of the captioners, at least 2.", LEARNING, COUNT, default=2)
+    views: int = option(
+        "Copies of each picture: the first as it is, the others augmented.",
+        LEARNING,
+        COUNT,
+        default=4,
+    )
     footprint: tuple[float, ...] | None = option(
         "Ground that a picture covers.",
         CARD,
@@ -275,14 +283,14 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         unit="m",
     )
     gsd_range: tuple[float, ...] | None = option(
-        "Ground sampling of the rasters it is for.",
+        "Ground sampling of the rasters that the model is for.",
         CARD,
         numbers(float, "MIN,MAX"),
         default=None,
         unit="m a pixel",
     )
     stretch: str | None = option(
-        "Scaling of 8-bit rasters that it is for, such as 'dos'. Default: as of --model.",
+        "Default scaling of 8-bit rasters, such as 'dos'. Default: that of --model.",
         CARD,
         RANGE,
         default=None,
@@ -301,12 +309,12 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         "JSON Lines of captions.", FULL_SIZE, FILE, default=None, path=True
     )
     train_image_layers: int | None = option(
-        "Which layers of the image encoder learn.", FULL_SIZE, LAYERS, default=None
+        "Layers of the image encoder that are trained.", FULL_SIZE, LAYERS, default=None
     )
     train_text_layers: int | None = option(
-        "Which layers of the text encoder learn.", FULL_SIZE, LAYERS, default=None
+        "Layers of the text encoder that are trained.", FULL_SIZE, LAYERS, default=None
     )
-    epochs: int | None = option("At most so many.", FULL_SIZE, COUNT, default=None)
+    epochs: int | None = option("Epochs at most.", FULL_SIZE, COUNT, default=None)
     batch_size: int | None = option(
         "Pictures a step, over all GPUs.", FULL_SIZE, COUNT, default=None
     )
@@ -323,8 +331,8 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     silent: float | None = option(
         "Share of pictures shown without their caption.", FULL_SIZE, SHARE, default=None
     )
-    levels: int | None = option("Of the dual attention.", FULL_SIZE, COUNT, default=None)
-    width: int | None = option("Of the dual attention.", FULL_SIZE, COUNT, default=None)
+    levels: int | None = option("Levels of the dual attention.", FULL_SIZE, COUNT, default=None)
+    width: int | None = option("Width of the dual attention.", FULL_SIZE, COUNT, default=None)
     checkpointing: bool = option(
         "Compute activations twice to save memory.", FULL_SIZE, FLAG, default=False
     )
@@ -347,8 +355,8 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
     """Options of ``train --raster``."""
 
     group_field: str | None = option(
-        "Column of what labels belong together in (a field, a site): the cross-validation never"
-        " learns from one and tests on another of a group.",
+        "Column of groups of labels (a field, a site): the cross-validation trains or tests on all"
+        " labels of a group, never both.",
         POLYGONS,
         NAME,
         default=None,
@@ -363,17 +371,17 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
         path=True,
     )
     fine_tune: bool = option(
-        "The image encoder learns too: minutes instead of seconds.", POLYGONS, FLAG, default=False
+        "Train the image encoder, too: minutes instead of seconds.", POLYGONS, FLAG, default=False
     )
     report: str | None = option(
-        "Also a page: accuracy of each class, which are taken for which, what is weak.",
+        "Also a page: accuracy of each class, confusion matrix, weaknesses of the labels.",
         OUTPUT,
         Kind("HTML", str),
         default=None,
         path=True,
     )
     class_words: Mapping[str, Sequence[str]] | str | None = option(
-        "JSON {class: [words, …]}: what to go by where a class has few patches.",
+        "JSON {class: [words, …]}: phrases that describe classes with few patches.",
         POLYGONS,
         FILE,
         default=None,

@@ -75,6 +75,8 @@ from .smoothing import ROUNDS as ROUNDS
 from .smoothing import GridRow as GridRow
 from .smoothing import smoothed as smoothed
 from .styles import CONFIDENCE_STEPS as CONFIDENCE_STEPS
+from .styles import KEPT as KEPT
+from .styles import KEPT_COLOR as KEPT_COLOR
 from .styles import LayerStyle as LayerStyle
 from .styles import Rgb as Rgb
 from .styles import class_qml as class_qml

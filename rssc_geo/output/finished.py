@@ -110,7 +110,7 @@ class FinishedMap:
         return MapCells(own.rows, own.cols, self._shown_classes(len(own)), own.confidence)
 
     def outlines(self) -> Iterator[tuple[int, NDArray[np.object_]]]:
-        """The polygons of the cells in the order of ``cells``, in chunks with their first index."""
+        """Polygons (n,) of the cells, in chunks with the place of their first in ``cells``."""
         start = 0
         for batch in read_cells(self.path, ("row",), fields=self._fields).batches():
             polygons = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 from rssc_geo.errors import OutputError
-from rssc_geo.files import write_error
+from rssc_geo.files import parse_json, write_error
 from rssc_geo.output.layers import GEOMETRY, Layer
 from rssc_geo.output.styles import LayerStyle, change_styles, map_styles, xml_text
 
@@ -172,8 +172,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
             found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
-        document = json.loads(found[0]) if found else {}
-    except (sqlite3.Error, ValueError, TypeError, RecursionError):
+        document = parse_json(found[0]) if found else {}
+    except (sqlite3.Error, ValueError, TypeError):
         return {}
     if not isinstance(document, dict):
         return {}

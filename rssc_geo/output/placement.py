@@ -116,7 +116,7 @@ class Placement:
         return "MultiPolygon" if cut else "Polygon"
 
     def clip(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Polygons cut to the clip geometry, None where nothing is left; unchanged without clip."""
+        """Polygons (n,) cut to the clip geometry, None where nothing is left."""
         if self._clip is None:
             return polygons
         clipped = np.array(polygons, object)
@@ -127,11 +127,11 @@ class Placement:
         return clipped
 
     def areas_m2(self, clipped: NDArray[np.object_]) -> NDArray[np.float64]:
-        """Geodesic areas of polygons given in the raster's CRS."""
+        """Geodesic areas, in m², (n,), of polygons in the raster's CRS, (n,)."""
         return geodesic_area_m2(clipped, self.geo.crs)
 
     def place(self, clipped: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Clipped polygons in the output's CRS, of the layer's geometry type.
+        """Clipped polygons (n,) in the output's CRS, of the layer's geometry type.
 
         Raises ``OutputError`` where a corner has no position there, or an edge would run around the
         world.

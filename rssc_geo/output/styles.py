@@ -75,6 +75,11 @@ CHANGE_STEPS = (
 )
 
 
+_REST = "other"
+KEPT, KEPT_COLOR = "other ground of the same class", _OTHER
+"""Label and color of what changed and kept its class."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerStyle:
     """A style that a GeoPackage keeps for one of its layers; ``sld`` may be empty."""
@@ -141,16 +146,18 @@ def map_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle,
 def change_styles(layer: Layer, classes: Sequence[SceneClass]) -> tuple[LayerStyle, ...]:
     """Styles of changes: by the class after, the class before, and the probability.
 
-    The default is the class after for regions, the probability for cells.
+    The default is the class after for regions, the probability for cells. Regions that kept their
+    class are gray.
     """
     looks = _class_categories(classes)
     regions = layer.name == "change"
+    unless = ("from_class", "to_class") if regions else None
     by_class = [
         LayerStyle(
             name,
             description,
-            _categorized_qml(layer.name, layer.fields, name, looks),
-            _categorized_sld(layer.name, description, name, looks),
+            _categorized_qml(layer.name, layer.fields, name, looks, unless_equal=unless),
+            _categorized_sld(layer.name, description, name, looks, unless_equal=unless),
             default=regions and name == "to_class",
         )
         for name, description in (
@@ -360,20 +367,30 @@ def _group_categories(classes: Sequence[SceneClass]) -> list[_Category]:
 
 
 def _categorized_qml(
-    layer: str, fields: Sequence[Field], attribute: str, categories: Sequence[_Category]
+    layer: str,
+    fields: Sequence[Field],
+    attribute: str,
+    categories: Sequence[_Category],
+    *,
+    unless_equal: tuple[str, str] | None = None,
 ) -> str:
+    """Features whose fields ``unless_equal`` are equal belong to the last category."""
+    value, rest = attribute, _REST
+    if unless_equal is not None:
+        one, other = unless_equal
+        value, rest = f'CASE WHEN "{one}" <> "{other}" THEN "{attribute}" ELSE \'\' END', KEPT
     root = Element("qgis", version="3.22.0", styleCategories=_CATEGORIES)
     renderer = SubElement(
         root,
         "renderer-v2",
         type="categorizedSymbol",
-        attr=attribute,
+        attr=value,
         enableorderby="0",
         forceraster="0",
     )
     renderer.set("symbollevels", "0")
     entries, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
-    for index, category in enumerate([*categories, _Category("", "other", _OTHER)]):
+    for index, category in enumerate([*categories, _Category("", rest, _OTHER)]):
         SubElement(
             entries,
             "category",
@@ -389,13 +406,24 @@ def _categorized_qml(
 
 
 def _categorized_sld(
-    layer: str, title: str, attribute: str, categories: Sequence[_Category]
+    layer: str,
+    title: str,
+    attribute: str,
+    categories: Sequence[_Category],
+    *,
+    unless_equal: tuple[str, str] | None = None,
 ) -> str:
+    """As in :func:`_categorized_qml`."""
     root, rules = _sld(layer, title)
     for category in categories:
         condition = _rule(rules, xml_text(category.label), category.color)
+        if unless_equal is not None:
+            condition = SubElement(condition, "ogc:And")
+            differ = SubElement(condition, "ogc:PropertyIsNotEqualTo")
+            for name in unless_equal:
+                SubElement(differ, "ogc:PropertyName").text = name
         _compare(condition, "PropertyIsEqualTo", attribute, xml_text(category.value))
-    _rule(rules, "other", _OTHER).tag = "ElseFilter"
+    _rule(rules, _REST if unless_equal is None else KEPT, _OTHER).tag = "ElseFilter"
     return tostring(root, encoding="unicode")
 
 

@@ -133,7 +133,7 @@ def read_class_words(path: str | Path) -> dict[str, list[str]]:
 
 
 def sample_tiles(plan: Plan) -> NDArray[np.int64]:
-    """Indices of the tiles that classes are refined on: some 4,000 at most, spread evenly."""
+    """Indices (n,) of the tiles that classes are refined on: some 4,000, spread evenly."""
     tiles = plan.cells.tiles()
     count = min(len(tiles), _SAMPLE)
     return tiles[np.unique(np.linspace(0, len(tiles) - 1, count).astype(np.int64))]

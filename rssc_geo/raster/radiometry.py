@@ -176,8 +176,8 @@ def fit_radiometry(
         for all bands or as three pairs ``"0,3000;0,3000;0,2500"``; ``"minmax"`` of the sample;
         ``"none"`` for values that are 0–255 already; ``"dos"`` subtracts the haze of uint8
         (dark-object subtraction, see ``_haze``) and is the default for other types
-    sample : what ``sample_pixels`` gives for the scene, where it is there already; None: it is read
-        where the scaling depends on it
+    sample : pixels (n, 3) that ``sample_pixels`` gives for the scene, if they are read already;
+        None: they are read where the scaling depends on them
 
     Raises ``UsageError`` for other text, a range that is empty, or ``"none"`` for values beyond
     0–255.

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from rssc_geo.files import atomic_write
 from rssc_geo.geometry import Window
 from rssc_geo.inference import Plan
-from rssc_geo.output import ChangedCells, ChangeRegion, TransitionRow, area_unit, timestamp
+from rssc_geo.output import (
+    KEPT,
+    KEPT_COLOR,
+    ChangedCells,
+    ChangeRegion,
+    TransitionRow,
+    area_unit,
+    timestamp,
+)
 from rssc_geo.reports.page import render
 from rssc_geo.reports.preview import length_label, read_overview
 from rssc_geo.reports.report import Sheet, class_paths, jpeg
@@ -117,6 +125,8 @@ def _map(plan: Plan, cells: ChangedCells) -> dict[str, Any]:
     sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
     overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet
     numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
+    looks = [{"color": known.color, "name": known.title} for known in cells.classes]
+    looks.append({"color": KEPT_COLOR, "name": KEPT})
     return {
         "width": f"{sheet.size[0]:.2f}",
         "height": f"{sheet.size[1]:.2f}",
@@ -125,17 +135,21 @@ def _map(plan: Plan, cells: ChangedCells) -> dict[str, Any]:
         "cols": scene.width,
         "picture": jpeg(overview.pixels, overview.mask),
         "shapes": [
-            {"path": path, "color": cells.classes[code].color, "name": cells.classes[code].title}
+            {"path": path, **looks[code]}
             for code, path in class_paths(_became(plan, cells), plan.grid)
         ],
     }
 
 
 def _became(plan: Plan, cells: ChangedCells) -> NDArray[np.int32]:
-    """The class that changed cells became, -1 elsewhere, (cell rows, cell columns)."""
+    """The class that changed cells became, -1 where none changed, (cell rows, cell columns).
+
+    The number of classes where a changed cell kept its class.
+    """
     grid = np.full(plan.grid.cells_shape, -1, np.int32)
     changed = cells.changed
-    grid[cells.rows[changed], cells.cols[changed]] = cells.after[changed]
+    became = np.where(cells.before == cells.after, len(cells.classes), cells.after)
+    grid[cells.rows[changed], cells.cols[changed]] = became[changed]
     return grid
 
 

@@ -131,7 +131,7 @@ def farthest_first(
 
 
 def check_review(target: OutputTarget, count: int) -> None:
-    """Refuse, before the work starts, a review that could not be written at the end."""
+    """Refuse a review that could not be written: ``UsageError``, before the work starts."""
     if count < 1:
         raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
     path = _review_path(target)

@@ -77,7 +77,7 @@ class SceneImages:
         return digest.hexdigest()
 
     def take(self, rows: NDArray[np.int64]) -> SceneImages:
-        """These rows of it, with all classes."""
+        """The pictures ``rows``, int64 (n,), with all classes."""
         chosen = rows.tolist()
         return SceneImages(
             self.pixels[rows],
@@ -352,7 +352,7 @@ def check_shares(val: float, test: float) -> None:
 def stratified_split(
     data: SceneImages, *, seed: int, val: float = 0.1, test: float = 0.1
 ) -> dict[str, NDArray[np.int64]]:
-    """Rows of ``train``, ``val`` and ``test``, each label divided alike.
+    """Rows, int64 (n,), of ``train``, ``val`` and ``test``, each label divided alike.
 
     ``val`` and ``test`` are shares; each part has an image of every label, at the cost of ``test``
     first where images are few. A data set is divided the same alone and beside others. Images that
@@ -398,7 +398,7 @@ def _repeated(data: SceneImages) -> NDArray[np.bool_]:
 def deal_folds(
     data: SceneImages, rows: NDArray[np.int64], *, folds: int, seed: int
 ) -> list[NDArray[np.int64]]:
-    """``rows`` dealt to ``folds`` parts at random, label by label.
+    """``rows``, int64 (n,), dealt to ``folds`` parts of about equal size at random, by label.
 
     Raises ``InputError`` when a label has fewer images than folds.
     """

@@ -160,7 +160,7 @@ def score(
 
 
 def overall_accuracy(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
-    """Share of samples (N,) whose class is right."""
+    """Share of samples whose class is right; ``predicted``, ``labels``: (N,)."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(labels, predicted))
@@ -205,7 +205,7 @@ def accuracy_interval(right: NDArray[np.bool_], blocks: NDArray[np.integer]) -> 
 def confusion_matrix(
     predicted: NDArray[np.integer], labels: NDArray[np.integer], *, classes: int
 ) -> NDArray[np.int64]:
-    """Counts int64 (C, C): rows are the truth, columns the prediction.
+    """Counts int64 (C, C) of samples (N,): rows are the truth, columns the prediction.
 
     Raises ``ValueError`` when the two differ in length or hold a value outside 0 to ``classes`` −
     1, which scikit-learn would leave out silently.
@@ -228,7 +228,7 @@ def confusion_matrix(
 def class_scores(
     predicted: NDArray[np.integer], labels: NDArray[np.integer], *, classes: int
 ) -> tuple[ClassScore, ...]:
-    """Precision, recall, F1 and support of every class, of samples (N,).
+    """Precision, recall, F1 and support of every class; ``predicted``, ``labels``: (N,).
 
     A share of nothing (0/0) is 0: the precision of a class never predicted, the recall of one
     without samples.

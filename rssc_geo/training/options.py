@@ -108,7 +108,7 @@ class EncoderRecipe:
         return self.schedule[-1][1]
 
     def size_of(self, epoch: int) -> int:
-        """Pixels a side in an epoch, counted from 0."""
+        """Pixels a side in an epoch, counted from 0; ``IndexError`` beyond the last."""
         for epochs, size in self.schedule:
             if epoch < epochs:
                 return size

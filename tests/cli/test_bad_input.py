@@ -47,9 +47,10 @@ def _corrupt(folder: Path) -> Path:
         blockxsize=128,
         blockysize=128,
     )
+    with rasterio.open(path) as raster:
+        start = int(raster.get_tag_item("BLOCK_OFFSET_3_3", "TIFF", bidx=1))
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 4000] = b"\xff" * 4000
+    data[start : start + 4000] = b"\xff" * 4000
     path.write_bytes(data)
     return path
 

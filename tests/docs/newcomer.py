@@ -1,8 +1,9 @@
 """The path of a newcomer: README from top to bottom, then each tutorial, all in one folder.
 
-What the pages show is run, and what it prints is compared with the block of ``text`` that follows.
-``python -m tests.docs.newcomer`` reports the pages that are wrong; with ``--update`` it writes into
-the pages what is printed now.
+What the pages show is run, and what it prints is compared with the block of ``text`` that follows:
+to the digit with the versions of libraries, and a processor, as the pages were written with
+(``printed_with.json``), else within a tenth. ``python -m tests.docs.newcomer`` reports the pages
+that are wrong; with ``--update`` it writes into the pages what is printed now.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib.metadata
 import io
 import itertools
+import json
 import os
+import platform
 import re
 import shutil
 import sys
@@ -23,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
+import rasterio
+import torch
 
 from .blocks import ROOT, Block, blocks, run_block, type_command
 from .stand_ins import PAGE, stand_ins
@@ -30,17 +36,31 @@ from .stand_ins import PAGE, stand_ins
 RASTERS = ROOT.parent / "shared" / "data" / "rasters"
 LEFT_OUT = "…"
 """A line of its own in a block of what is printed: any number of lines."""
-_TOLERANCE = 0.02
-"""By how much of itself a figure may differ, since processors round differently; one with decimals
-also by one unit of the last. Counts below 50 are exact."""
-_IGNORED = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.:+Z]*"  # when a run was
-    r"|\b(?:\d+ h \d\d min|\d+ min \d\d s|[\d.,]+ (?:ms|s|min|h|(?:tiles|cells|MB)/s))\b"
+_VARIES = re.compile(
+    r"(?<=\brun of )\S+ to \S+"  # when a run was
+    r"|\b(?:\d+ h \d\d min|\d+ min \d\d s|[\d.,]+ (?:ms|s|min|h|[kMG]B|(?:tiles|cells|MB)/s))\b"
     r"|(?<=seconds on cpu)\s+[\d.]+"
-    r"|[\d.]+ a second|(?:reading|model|writing) \d+%|[\d.]+\s+(?=(?:\d+ (?:h|min)|[\d.]+ s)\b)"
+    r"|[\d.]+ a second|(?:reading|model|writing) \d+%"
+    r"|(?<=\s\s)[\d.]+\s{2,}(?=(?:\d+ (?:h|min)|[\d.]+ s)\b)"  # seconds of work, before "took"
     r"|(?<![\w.])/[\w./-]+"  # absolute paths
 )
+"""What may differ between two runs: times, rates, sizes in memory and absolute paths."""
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_TOLERANCE = 0.1
+"""By how much of itself a figure may differ with other versions than the page's; one with decimals
+also by one unit of the last."""
+_PRINTED_WITH = Path(__file__).with_name("printed_with.json")
+_LIBRARIES = (
+    "numpy",
+    "pandas",
+    "pyproj",
+    "scikit-image",
+    "scikit-learn",
+    "scipy",
+    "shapely",
+    "torch",
+)
+"""Those on whose versions the printed figures depend, beside GDAL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +80,79 @@ class Shown:
         head = shown.index(LEFT_OUT)
         return [*printed[:head], LEFT_OUT, *printed[len(printed) - (len(shown) - head - 1) :]]
 
-    @property
-    def differences(self) -> list[str]:
-        """The lines that differ, as "shown / printed"."""
-        pairs = itertools.zip_longest(self.block.text.splitlines(), self.lines, fillvalue="")
-        return [f"{shown} / {printed}" for shown, printed in pairs if not alike(shown, printed)]
+    def differences(self, *, exact: bool) -> list[str]:
+        """The lines that differ, as "shown / printed".
+
+        Not ``exact``: lines may be in another order, and figures differ a little.
+        """
+        shown, printed = self.block.text.splitlines(), self.lines
+        if not exact:
+            shown, printed = (sorted(lines, key=_without_figures) for lines in (shown, printed))
+        pairs = itertools.zip_longest(shown, printed, fillvalue="")
+        return [f"{old} / {new}" for old, new in pairs if not alike(old, new, exact=exact)]
 
 
-def alike(shown: str, printed: str) -> bool:
-    """Whether two lines say the same, but for times, rates and absolute paths."""
-    shown, printed = (
-        _IGNORED.sub("~", line.replace("\\", "/")) for line in (shown, printed)
-    )  # paths as Windows has them
-    if _NUMBER.sub("#", shown).split() != _NUMBER.sub("#", printed).split():
+def alike(shown: str, printed: str, *, exact: bool) -> bool:
+    """Whether two lines say the same, but for what varies and for the width of columns.
+
+    Not ``exact``: but for small differences of figures, too.
+    """
+    if exact:
+        return _fixed(shown) == _fixed(printed)
+    if _without_figures(shown) != _without_figures(printed):
         return False
-    pairs = zip(_NUMBER.findall(shown), _NUMBER.findall(printed), strict=True)
-    return all(_near(ours, now) for ours, now in pairs)
+    figures = (_NUMBER.findall(" ".join(_fixed(line))) for line in (shown, printed))
+    return all(_near(old, new) for old, new in zip(*figures, strict=True))
+
+
+def _fixed(line: str) -> list[str]:
+    """The words of a line, ``~`` for what varies; paths of Windows as others."""
+    return _VARIES.sub("~", line.replace("\\", "/")).split()
+
+
+def _without_figures(line: str) -> str:
+    return _NUMBER.sub("#", " ".join(_fixed(line)))
 
 
 def _near(shown: str, printed: str) -> bool:
     _, point, decimals = shown.partition(".")
     slack = 1.001 * 10.0 ** -len(decimals) if point else 0.0
-    ours, now = (float(text.replace(",", "")) for text in (shown, printed))
-    return abs(ours - now) <= slack + _TOLERANCE * abs(ours)
+    old, new = (float(text.replace(",", "")) for text in (shown, printed))
+    return abs(old - new) <= slack + _TOLERANCE * abs(old)
+
+
+def versions() -> dict[str, str]:
+    """The versions and the kind of machine on which printed figures depend."""
+    of_libraries = {name: importlib.metadata.version(name).partition("+")[0] for name in _LIBRARIES}
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "GDAL": rasterio.__gdal_version__,
+        **of_libraries,
+    }
+
+
+def _processor() -> str:
+    """Family, model and number of the processors: others round, or divide the work, differently."""
+    file = Path("/proc/cpuinfo")
+    told = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = [
+        match[1]
+        for name in ("vendor_id", "cpu family", "model")
+        if (match := re.search(rf"^{name}\s*: (\S+)", told, re.MULTILINE))
+    ]
+    kind = " ".join(found) or platform.processor()
+    return f"{os.cpu_count()} × {kind}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def other_versions() -> list[str]:
+    """What differs from the versions that the pages were written with, as "name old, here new"."""
+    written = json.loads(_PRINTED_WITH.read_text(encoding="utf-8"))
+    return [
+        f"{name} {written.get(name)}, here {here}"
+        for name, here in versions().items()
+        if written.get(name) != here
+    ]
 
 
 def pages() -> list[Path]:
@@ -178,6 +248,11 @@ def main() -> None:
     parser.add_argument("--update", action="store_true", help="write the outputs into the pages")
     parser.add_argument("--keep", type=Path, help="folder to work in, new, that stays")
     arguments = parser.parse_args()
+    others = other_versions()
+    if others and arguments.update and arguments.pages:
+        parser.error(f"update all pages: they were written with {'; '.join(others)}")
+    if others:
+        sys.stdout.write(f"figures within {_TOLERANCE:.0%}: written with {'; '.join(others)}\n")
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="rssc-geo-newcomer-"))
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["RSSC_GEO_CACHE"] = str(folder / "cache")
@@ -195,7 +270,9 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001 -- whatever a page's code raises
                 differences = traceback.format_exception(error, limit=-3)
             else:
-                differences = [line for shown in found for line in shown.differences]
+                differences = [
+                    line for shown in found for line in shown.differences(exact=not others)
+                ]
                 if arguments.update:
                     renew(page, found)
             wrong += bool(differences)
@@ -205,6 +282,8 @@ def main() -> None:
     finally:
         if not arguments.keep:
             shutil.rmtree(folder)
+    if arguments.update:
+        _PRINTED_WITH.write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
     sys.exit(wrong > 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sqlite3
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,18 @@ def test_the_geopackage_is_styled_and_knows_how_it_was_made(found: ChangeResult)
             "SELECT f_table_name, styleName FROM layer_styles WHERE useAsDefault"
         ).fetchall()
     assert sorted(styles) == [("cells", "probability"), ("change", "to_class")]
+    with sqlite3.connect(found.paths[0]) as connection:
+        ((qml, sld),) = connection.execute(
+            "SELECT styleQML, styleSLD FROM layer_styles WHERE f_table_name = 'change'"
+            " AND styleName = 'to_class'"
+        ).fetchall()
+    # Ground that kept its class does not look like ground that became it.
+    attribute = """CASE WHEN "from_class" <> "to_class" THEN "to_class" ELSE '' END"""
+    assert ET.fromstring(qml).find("renderer-v2").get("attr") == attribute
+    assert "other ground of the same class" in qml
+    space = {"ogc": "http://www.opengis.net/ogc"}
+    filters = ET.fromstring(sld).findall(".//ogc:And/ogc:PropertyIsNotEqualTo", space)
+    assert [name.text for name in filters[0]] == ["from_class", "to_class"]
     told = read_provenance(found.paths[0])
     assert [scene["input"] for scene in told["scenes"]] == ["old_2019.tif", "new_2023.tif"]
     assert told["dates"] == ["2019", "2023"]

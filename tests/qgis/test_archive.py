@@ -13,11 +13,13 @@ pytest.importorskip(
 import processing
 from helpers import algorithm, classify, group_of, loaded, whole_tiles
 from qgis.core import (
+    QgsExpressionContextUtils,
     QgsMultiBandColorRenderer,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProject,
     QgsRasterLayer,
+    QgsRenderContext,
     QgsVectorLayer,
 )
 from rssc_geo_qgis import settings
@@ -57,9 +59,22 @@ def test_change_is_a_styled_group(run_in_desktop, scene, later, tmp_path, feedba
     regions, cells = (node.layer() for node in group_of("scene").findLayers())
     assert (regions.name(), cells.name()) == ("Change", "Cells")
     assert regions.featureCount() > 0
-    assert regions.renderer().classAttribute() == "to_class"
+    # Regions that became another class have its color; those that kept theirs are gray.
+    assert 'THEN "to_class"' in regions.renderer().classAttribute()
     shown = {entry.value() for entry in regions.renderer().categories()} - {""}
     assert shown == regions.uniqueValues(regions.fields().indexOf("to_class"))
+    context = QgsRenderContext()
+    context.expressionContext().appendScope(QgsExpressionContextUtils.layerScope(regions))
+    renderer = regions.renderer().clone()
+    renderer.startRender(context, regions.fields())
+    labels = {entry.value(): entry.label() for entry in renderer.categories()}
+    for region in regions.getFeatures():
+        context.expressionContext().setFeature(region)
+        value = region["to_class"] if region["from_class"] != region["to_class"] else ""
+        (key,) = renderer.legendKeysForFeature(region, context)
+        (drawn,) = [one.label() for one in renderer.legendSymbolItems() if one.ruleKey() == key]
+        assert drawn == labels[value]
+    renderer.stopRender(context)
     assert cells.renderer().type() == "graduatedSymbol"
     assert cells.featureCount() == 12
     with open(found["AREAS_PAGE"], encoding="utf-8") as page:

@@ -2,7 +2,8 @@
 
 On the example scene, and on an aerial picture of the real rasters where they lie beside the
 checkout. RSSC_SCREENSHOTS=FOLDER keeps the pictures there; those of the documentation are in
-docs/images (-k example).
+docs/images (-k example). Seconds are logged (--log-cli-level INFO) and stand in docs/benchmarks.md;
+a limit is set only where QGIS would wait for the backend.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ pytest.importorskip(
 
 from conftest import PLUGINS, ROOT
 
-LOOP_S = 90.0  # train, classify, explain thrice; without the clicks of the labels
-BLOCKED_S = 0.1
+LOG = logging.getLogger(__name__)
 WAITED_S = 1.0
 CANCEL_S = 1.0
 MORE_THAN_THE_MODEL_S = 5.0
@@ -64,6 +64,10 @@ def told(task, run_session, program):
             shutil.copy(AERIAL, home / "scene.tif")
         more = {"RSSC_TASK": json.dumps(task)}
         found = run_session("loop_session.py", home, f"program={program}", task["pictures"], more)
+        for name, (seconds, worked) in found["took"].items():
+            LOG.info("%s: %.1f s, processor %.1f s", name, seconds, worked)
+        for what, name in (("longest", "longest call"), ("most_work", "most processor time")):
+            LOG.info("%s on QGIS's own thread: %s, %.3f s", name, *found[what])
         yield {**found, "home": str(home)}
 
 
@@ -93,21 +97,13 @@ def test_cells_are_explained_by_what_made_the_map(told, task):
     assert all(f"<b>{task['explain']}</b>" in text and there for text, there in told["explained"])
 
 
-def test_the_loop_takes_less_than_a_minute_and_a_half(told):
-    """In processor seconds, since the machine may have other work; both are in the log."""
-    for name, (seconds, worked) in told["took"].items():
-        logging.getLogger(__name__).info("%s: %.1f s, processor %.1f s", name, seconds, worked)
-    assert sum(told["took"][name][1] for name in ("train", "classify", "explain")) < LOOP_S
-
-
 def test_a_loaded_model_answers_soon_and_is_cancelled_within_a_second(told):
     assert min(told["shown_m"]) > 1999
     assert told["added_s"] < MORE_THAN_THE_MODEL_S
     assert told["cancelled"] == "Cancelled."
     assert told["cancel_s"] < CANCEL_S
-    # What the plugin computes on QGIS's own thread at a time; where the machine has other work, it
-    # waits for its turn too, but never for the backend.
-    assert told["most_work"][1] < BLOCKED_S, told["most_work"]
+    # QGIS's own thread: where the machine has other work it waits for its turn, never for the
+    # backend.
     assert told["longest"][1] < WAITED_S, told["longest"]
 
 

@@ -111,7 +111,7 @@ def test_parameters_say_what_the_program_says():
     assert share.help() == described["min_valid"].help
     assert found.parameterDefinition("CAPTION_TIMEOUT").description() == "Caption timeout (s)"
     assert found.parameterDefinition("DTYPE").options() == described["dtype"].choices
-    assert found.parameterDefinition("PROBABILITIES").help().startswith("One p_&lt;class&gt; ")
+    assert found.parameterDefinition("PROBABILITIES").help().startswith("A column p_&lt;class&gt; ")
     whole = found.parameterDefinition("CAPTION_BEAM")
     assert whole.dataType() == QgsProcessingParameterNumber.Type.Integer
     assert (whole.minimum(), whole.defaultValue()) == (1, 1)

@@ -64,7 +64,7 @@ class Patches:
         return tuple(sorted(set(self.names.tolist())))
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Patches:
-        """Some of them."""
+        """Those of ``rows``: places int64 (n,), or a bool for each patch."""
         taken: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}
         return Patches(**taken, side_m=self.side_m)
 

@@ -211,13 +211,14 @@ class OutOfFoldCaptioners:
     reporter: Callable[[str, int], Report] | None = None
 
     def of_all(self, rows: NDArray[np.int64]) -> CaptionDecoder:
-        """The captioner that learned from all of ``rows``."""
+        """The captioner that learned from all pictures ``rows``, int64 (n,)."""
         return self._captioner(rows, self.folds)
 
     def captions(self, rows: NDArray[np.int64]) -> list[list[str]]:
         """A caption of each view and picture, by the captioner that has not seen it.
 
-        Empty beyond ``rows``. Kept in ``work`` as well, for the same rows.
+        Empty for pictures that are not in ``rows``, int64 (n,). Kept in ``work`` as well, for the
+        same rows.
         """
         file, made_of = self.work / "captions.json", self._made_of(rows, self.folds)
         if is_kept(file, made_of):
