@@ -185,6 +185,9 @@ _LABELS = {
 }
 """Headers that may show the bytes of any file, by driver, and the pattern of a file elsewhere."""
 
+_PART = re.compile(r"^PDS4:(.+):\d+:\d+$")
+"""GDAL's name of a part of a file, with the file."""
+
 _HINTS = (
     *(b"<VRTDataset", b"<GDALTileIndexDataset", b"<MRF_META", b"Product_Observational"),
     *(b"PDS_VERSION_ID", b"IsisCube", b"DatasetHeader Begin", b"stac_version"),
@@ -222,11 +225,14 @@ def check_sources(dataset: rasterio.DatasetReader, label: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A raster that may be made of others: its driver, text or header, and sources."""
+    """A raster that may be made of others: its driver, text or header, and sources.
+
+    ``header``: None for one that lies where it cannot be read by its bytes.
+    """
 
     driver: str
     text: str
-    header: bytes
+    header: bytes | None
     sources: tuple[str, ...]
 
     @classmethod
@@ -238,7 +244,10 @@ class _Named:
         if driver == "GTI":
             return cls(driver, "", b"", index_tiles(dataset))
         files = tuple(str(file) for file in dataset.files if str(file) != name)
-        header = _beginning(name, _LABEL_BYTES) if driver in _LABELS else b""
+        header: bytes | None = b""
+        if driver in _LABELS:
+            place = _PART.sub(r"\1", name)
+            header = _beginning(place, _LABEL_BYTES) if os.path.isfile(place) else None
         return cls(driver, "", header, files)
 
     def check(self, label: str) -> None:
@@ -263,6 +272,12 @@ class _Named:
             raise InputError(
                 f"{label} is or names tiled assets of STAC ({self.driver}), {_WORDS[self.driver]}:"
                 " build a VRT of the tiles with gdalbuildvrt"
+            )
+        if self.header is None:
+            raise InputError(
+                f"{label} is or names a header ({self.driver}) in an archive, on the network or in"
+                " a name, where it is not known which file its pixels come from: unpack or download"
+                " it"
             )
         if self.driver in _LABELS and re.search(_LABELS[self.driver], self.header):
             raise InputError(

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import geopandas as gpd
 import numpy as np
@@ -517,6 +518,22 @@ def test_a_header_shows_no_bytes_of_files_elsewhere(tmp_path, write, texture) ->
             InputError, match=r"\(MRF\) that takes its pixels from a file elsewhere"
         ):
             open_scene(tmp_path / name, bands=(1, 1, 1))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "tile.mrf", "tile.mrf")
+        archive.write(tmp_path / "tile.vrt", "tile.vrt")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "tile.mrf", "tile.mrf")
+    text = escape(MRF.format(path=secret))
+    inline = virtual(NESTED, text).replace("{n}", "1")
+    for name in (
+        f"/vsizip/{tmp_path}/a.zip/tile.mrf",
+        f"/vsizip/{tmp_path}/a.zip/tile.vrt",
+        f"zip://{tmp_path}/a.zip!tile.mrf",
+        f"/vsitar/{tmp_path}/a.tar/tile.mrf",
+        inline,
+    ):
+        with pytest.raises(InputError, match=r"header \(MRF\) in an archive, on the network"):
+            open_scene(name, bands=(1, 1, 1))
     copy(write(texture(8, 8)), tmp_path / "own.mrf", driver="MRF")
     assert open_scene(tmp_path / "own.mrf", assume_crs="EPSG:32632").shape == (8, 8)
 
