@@ -3,9 +3,9 @@
     python benchmarks/compact.py [--side 4096] [--tile 128] [--repeats 3]
 
 End to end: raster in, GeoPackage with captions out, as `rssc-geo classify` with cells as large as
-tiles does it on the processor. Published: the same network class with the paper's encoders (ViT-B/16 at 224 px, CLIP's
-text encoder on 77 tokens), random weights, float32, batches of 8, on pictures that are in memory
-already; no captions are written. Repeats are interleaved.
+tiles does it on the processor. Published: the same network class with the paper's encoders
+(ViT-B/16 at 224 px, CLIP's text encoder on 77 tokens), random weights, float32, batches of 8, on
+pictures that are in memory already; no captions are written. Repeats are interleaved.
 """
 
 from __future__ import annotations
