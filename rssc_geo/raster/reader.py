@@ -335,7 +335,7 @@ class _BlockLoader:
                 fractions = self._fractions(block, full)
                 scaled = self._radiometry.apply(colors, valid, window)
                 found, seen = resampled(scaled, valid, *along, origin=origin)
-                pixels[places] = np.rint(found)
+                pixels[places] = np.rint(found, out=found)
                 mask[places] = True if seen is None else seen
         return TileData(block, pixels, mask, whole, fractions)
 

@@ -88,21 +88,33 @@ def resampled(
     Returns float32 ``(N, M, 3)``, 0 where no valid pixel was weighed, and bool ``(N, M)``, where
     one was; None: everywhere.
     """
-    planes = colors.transpose(2, 0, 1).astype(np.float32)
-    if valid is not None:
-        planes = np.concatenate([np.where(valid, planes, 0), valid[None].astype(np.float32)])
-    for axis, along in ((1, rows), (2, cols)):
-        places = along.places - origin[axis - 1]
-        shape = (-1, 1) if axis == 1 else (-1,)
-        total = planes.take(places[:, 0], axis) * along.weights[:, 0].reshape(shape)
+    # Band by band: a block of a fine map has some four million pixels.
+    shape = len(rows.places), len(cols.places)
+    found = np.empty((colors.shape[2], *shape), np.float32)
+    if valid is None:
+        for band, plane in enumerate(found):
+            plane[...] = _weighed(colors[..., band].astype(np.float32), rows, cols, origin)
+        return found.transpose(1, 2, 0), None
+    share = _weighed(valid.astype(np.float32), rows, cols, origin)
+    seen = share > 1e-6
+    np.maximum(share, 1e-6, out=share)
+    for band, plane in enumerate(found):
+        values = np.where(valid, colors[..., band], 0).astype(np.float32)
+        plane[...] = np.where(seen, _weighed(values, rows, cols, origin) / share, 0)
+    return found.transpose(1, 2, 0), seen
+
+
+def _weighed(
+    plane: NDArray[np.float32], rows: Taps, cols: Taps, origin: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Weighted pixels (N, M) of a band (H, W)."""
+    for axis, along in enumerate((rows, cols)):
+        places = along.places - origin[axis]
+        shape = (-1, 1) if axis == 0 else (-1,)
+        total = plane.take(places[:, 0], axis) * along.weights[:, 0].reshape(shape)
         for tap in range(1, places.shape[1]):
             weight = along.weights[:, tap]
             if weight.any():
-                total += planes.take(places[:, tap], axis) * weight.reshape(shape)
-        planes = total
-    if valid is None:
-        return planes.transpose(1, 2, 0), None
-    share = planes[3]
-    seen = share > 1e-6
-    planes = np.where(seen, planes[:3] / np.maximum(share, 1e-6), 0)
-    return planes.transpose(1, 2, 0), seen
+                total += plane.take(places[:, tap], axis) * weight.reshape(shape)
+        plane = total
+    return plane
