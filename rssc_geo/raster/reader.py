@@ -451,6 +451,9 @@ def _reading_order(
         # for every tile.
         threads = max(1, min(threads, _MOST_CACHE_BYTES // cache_bytes))
         cache_bytes = max(_LEAST_CACHE_BYTES, threads * cache_bytes)
+    elif is_blocks:
+        # They overlap by their halo alone: decoding that again costs less than a row's memory.
+        cache_bytes = _LEAST_CACHE_BYTES
     else:
         cache_bytes = min(max(_LEAST_CACHE_BYTES, cache_bytes), _MOST_CACHE_BYTES // 2)
     if indices.size == 0:
