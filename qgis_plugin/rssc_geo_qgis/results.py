@@ -265,7 +265,7 @@ def _leave_out_absent(layer: QgsVectorLayer, names: Container[str]) -> None:
     renderer = layer.renderer()
     if not isinstance(renderer, QgsCategorizedSymbolRenderer) or not names:
         return
-    if "group" not in renderer.classAttribute():
+    if renderer.classAttribute() != "group":
         kept = renderer.clone()
         absent = [
             place
