@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, UsageError, one_line
 
 _SUFFIX = ".rssc-geo"
@@ -328,7 +329,7 @@ class StagingFolder:
     def __init__(self, target: Path) -> None:
         self._target = target
         self.folder = target.with_name(f".{target.name}{_SUFFIX}")
-        self._lock: sqlite3.Connection | None = None
+        self._lock: FileLock | None = None
 
     def place(self, result: Path) -> Path:
         """The path for the file that becomes ``result``; the names of results differ."""
@@ -378,12 +379,9 @@ class StagingFolder:
     def _take(self) -> None:
         """Make the folder, or empty one that a killed run left, once its lock is held."""
         if os.path.lexists(self.folder) and not self._is_ours():
-            raise OutputError(
-                f"{self.folder} is in the way (rssc-geo did not make it): rename or delete it, or"
-                " choose another output"
-            )
+            raise _in_the_way(self.folder)
         self.folder.mkdir(exist_ok=True)
-        self._lock = lock_file(self.folder / _LOCK, taken=self._target)
+        self._lock = FileLock(self.folder / _LOCK, taken=self._target)
         self._empty()
         (self.folder / _MARKER).write_text(_MARK, encoding="utf-8")
 
@@ -404,8 +402,7 @@ class StagingFolder:
             self._empty()
         self._lock.close()
         self._lock = None
-        with suppress(OSError):
-            (self.folder / _LOCK).unlink()
+        with suppress(OSError):  # another process has taken it
             self.folder.rmdir()
 
     def _is_ours(self) -> bool:
@@ -417,32 +414,112 @@ class StagingFolder:
         return marker.read_bytes() in (_MARK.encode(), b"")  # empty: killed while it was written
 
 
-def lock_file(path: Path, *, taken: Path) -> sqlite3.Connection:
-    """A lock that is held as long as the connection is open, and released by a crash.
+class FileLock(Closing):
+    """The lock of a file that is made for it, held until ``close``; a crash releases it.
 
     ``taken``: what the lock is about, for messages. Raises ``OutputError`` where another process
-    holds it, or the folder cannot be written.
+    holds it, the file is not empty, which none of ours is, or the folder cannot be written.
     """
-    connection = None
-    try:
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if connection is not None:
-            connection.close()
-        if "locked" in str(error):
+
+    def __init__(self, path: Path, *, taken: Path) -> None:
+        self._path = path
+        try:
+            self._connection = lock_database(path, taken=taken)
+        except sqlite3.OperationalError as error:
+            # The last holder of a lock deletes the folder, too, that it made for it.
+            if "locked" in str(error) or not path.parent.is_dir():
+                raise in_use(taken) from error
+            folder = taken if taken.is_dir() else taken.parent
             raise OutputError(
-                f"{taken} is in use by another rssc-geo process: wait for it to end, or choose"
-                " another output"
+                f"cannot write in {folder} ({error}): choose a folder that is writable"
             ) from error
-        folder = taken if taken.is_dir() else taken.parent
-        raise OutputError(
-            f"cannot write in {folder} ({error}): choose a folder that is writable"
-        ) from error
-    if not path.exists():  # its last holder has deleted it meanwhile
+        except sqlite3.DatabaseError as error:
+            raise _in_the_way(path) from error
+        if path.stat().st_size:
+            self._connection.close()
+            raise _in_the_way(path)
+
+    def close(self) -> None:
+        """Release the lock and delete its file."""
+        delete_locked(self._path, self._connection)
+
+
+def file_number(path: Path) -> tuple[int, int] | None:
+    """Device and number of the file at a path; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_same_file(path: Path, number: tuple[int, int] | None, *, taken: Path) -> None:
+    """Refuse with ``OutputError`` a path whose file is not the one that was there before.
+
+    A process that opens and locks a file holds the lock of its path only if that is still the file
+    there: its last holder may have deleted it meanwhile. ``number``: of the file before it was
+    opened; ``taken``: what the lock is about.
+    """
+    if number is None or file_number(path) != number:
+        raise in_use(taken)
+
+
+def lock_database(path: Path, *, taken: Path) -> sqlite3.Connection:
+    """Open an SQLite file, which is made if need be, in an exclusive transaction.
+
+    Raises SQLite's errors, and ``OutputError`` for one that was deleted meanwhile; ``taken``: what
+    it is about.
+    """
+    sqlite3.connect(path).close()  # makes the file
+    number = file_number(path)
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error:
         connection.close()
-        raise write_error(path, "another process was at work")
+        check_same_file(path, number, taken=taken)
+        raise
+    try:
+        check_same_file(path, number, taken=taken)
+    except OutputError:
+        connection.close()
+        raise
     return connection
+
+
+def delete_locked(path: Path, connection: sqlite3.Connection) -> None:
+    """Delete an SQLite file, close the connection that locks it, both once.
+
+    In this order, so that no other process has locked the file that is deleted. Windows deletes no
+    file that is open: there it is closed first, and stays where another process has opened it.
+    """
+    try:
+        # Else closing would delete a journal of that name, which may be another process's by then.
+        connection.execute("PRAGMA journal_mode = OFF")
+    except sqlite3.Error:  # it was closed before
+        connection.close()
+        return
+    if os.name == "nt":
+        connection.close()
+    with suppress(OSError):
+        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    connection.close()
+
+
+def _in_the_way(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is in the way (rssc-geo did not make it): rename or delete it, or choose another"
+        " output"
+    )
+
+
+def in_use(taken: Path) -> OutputError:
+    """The error for a result that another process works on."""
+    return OutputError(
+        f"{taken} is in use by another rssc-geo process: wait for it to end, or choose another"
+        " output"
+    )
 
 
 def write_error(path: Path, reason: object) -> OutputError:

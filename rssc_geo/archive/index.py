@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from rssc_geo.archive.store import (
 from rssc_geo.batch import NAME as JOURNAL
 from rssc_geo.batch import BatchResult, OnProgress, collect_jobs, read_status, run_batch
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import lock_file, write_error
+from rssc_geo.files import FileLock, write_error
 from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
 from rssc_geo.raster import is_remote
@@ -119,7 +118,7 @@ def index(
         scenes.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(scenes, error) from error
-    with contextlib.closing(lock_file(folder / _LOCK, taken=folder)):
+    with FileLock(folder / _LOCK, taken=folder):
         card = _archive_card(model, folder, options)
         store = ArchiveStore(folder, card) if (folder / NAME).exists() else make_store(folder, card)
         known = store.scenes()

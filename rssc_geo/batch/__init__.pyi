@@ -5,7 +5,6 @@ from .batch import tabulate_batch as tabulate_batch
 from .dask_pool import DaskPool as DaskPool
 from .inputs import Problem as Problem
 from .inputs import collect_jobs as collect_jobs
-from .journal import LOCK as LOCK
 from .journal import NAME as NAME
 from .journal import Journal as Journal
 from .journal import SceneFigures as SceneFigures

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import content_mark, lock_file
+from rssc_geo.files import FileLock, content_mark
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote
 
 NAME = "rssc-geo-batch.sqlite"
-LOCK = ".rssc-geo-batch.lock"
+_LOCK = ".rssc-geo-batch.lock"
 STATES = ("waiting", "running", "done", "empty", "failed")
 _FORMAT = 3
 _BUSY_S = 30
@@ -192,7 +192,7 @@ class Journal(Closing):
             raise OutputError(
                 f"cannot make the folder {folder} ({error.strerror}): choose another --output"
             ) from error
-        self._lock = lock_file(folder / LOCK, taken=folder)
+        self._lock = FileLock(folder / _LOCK, taken=folder)
         try:
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
             with _writing(self.path):

@@ -9,7 +9,6 @@ import dataclasses
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
-from rssc_geo.files import atomic_write, check_name, content_hash, lock_file, write_error
+from rssc_geo.files import FileLock, atomic_write, check_name, content_hash, write_error
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
 
@@ -370,12 +369,10 @@ def save_bundle(
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(target, error) from error
-    with closing(lock_file(target / _LOCK, taken=target)):
+    with FileLock(target / _LOCK, taken=target):
         if not overwrite:
             check_bundle_folder(target)
-        card = _write_bundle(target, model, readme=readme, half=half)
-    (target / _LOCK).unlink(missing_ok=True)
-    return card
+        return _write_bundle(target, model, readme=readme, half=half)
 
 
 def _write_bundle(target: Path, model: Model, *, readme: str, half: bool) -> ModelCard:

@@ -61,6 +61,7 @@ from .legends import translate_classes as translate_classes
 from .partfile import CellBatch as CellBatch
 from .partfile import PartFile as PartFile
 from .partfile import Row as Row
+from .partfile import delete_part_file as delete_part_file
 from .partfile import table_of as table_of
 from .placement import GeoGrid as GeoGrid
 from .placement import Placement as Placement

@@ -14,7 +14,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, one_line
-from rssc_geo.files import content_mark
+from rssc_geo.files import (
+    check_same_file,
+    content_mark,
+    delete_locked,
+    file_number,
+    in_use,
+    lock_database,
+)
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +196,12 @@ class PartFile(Closing):
             raise
 
     def _connect(self) -> sqlite3.Connection:
+        sqlite3.connect(self.path).close()  # makes the file
+        self._number = file_number(self.path)
         return sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+
+    def _check_same(self) -> None:
+        check_same_file(self.path, self._number, taken=self.path)
 
     def _open(self) -> None:
         """Continue the file if it is this run's, else start it again; refuse foreign files."""
@@ -203,11 +215,13 @@ class PartFile(Closing):
             run("PRAGMA journal_mode = DELETE")
             run("PRAGMA synchronous = NORMAL")
             run("BEGIN EXCLUSIVE")
+            self._check_same()
             reason = "" if fresh else self._load(version)
             if fresh or reason:
                 self._create()
             run("COMMIT")
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            self._check_same()
             if not _is_damage(error):
                 raise self._failure(error) from error
             reason = f"it is damaged: {one_line(error)}"
@@ -394,9 +408,7 @@ class PartFile(Closing):
 
     def remove(self) -> None:
         """Close and delete: the run is complete."""
-        self._connection.close()
-        self.path.unlink(missing_ok=True)
-        _journal(self.path).unlink(missing_ok=True)
+        delete_locked(self.path, self._connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -426,14 +438,18 @@ class PartFile(Closing):
     def _failure(self, error: Exception) -> OutputError:
         text = one_line(error)
         if "locked" in text:
-            return OutputError(
-                f"{self.path} is in use by another rssc-geo process: wait for it to end, or choose"
-                " another output"
-            )
+            return in_use(self.path)
         return OutputError(
             f"cannot write {self.path} ({text}): make room or make the folder writable, then run"
             " the same command again to go on"
         )
+
+
+def delete_part_file(path: Path) -> None:
+    """Delete a part file that is no longer wanted, but for one that another process works on."""
+    if path.exists():
+        with suppress(sqlite3.Error, OutputError):
+            delete_locked(path, lock_database(path, taken=path))
 
 
 def is_announced(path: Path, results: Iterable[Path]) -> bool:

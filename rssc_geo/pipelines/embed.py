@@ -30,6 +30,7 @@ from rssc_geo.output import (
     EmbeddingLayer,
     OutputTarget,
     check_embeddings_path,
+    delete_part_file,
     embedding_schema,
     parse_date,
     provenance_document,
@@ -191,8 +192,8 @@ class _EmbeddedScene:
             yield from run.embeddings().batches()
 
     def forget(self) -> None:
-        """Delete the part file: the table is there."""
-        self._target.part_path.unlink(missing_ok=True)
+        """Delete the part file, but for one that another process works on: the table is there."""
+        delete_part_file(self._target.part_path)
 
     def _run(self) -> SceneRun:
         return SceneRun(self.plan, self._target, self._spec)

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssc_geo.errors import InputError
-from rssc_geo.files import atomic_write, content_hash, lock_file, write_error
+from rssc_geo.files import FileLock, atomic_write, content_hash, write_error
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import TrainingRecipe
@@ -44,7 +43,7 @@ class WorkFolder:
         self._progress = progress
         self._started, self._before = time.monotonic(), 0.0
         self._log: _RunLog | None = None
-        self._lock: sqlite3.Connection | None = None
+        self._lock: FileLock | None = None
 
     def open(self, data: SceneImages, recipe: TrainingRecipe, *, locks: bool = True) -> None:
         """Make the folder, or continue in it; called after all other checks.
@@ -58,7 +57,7 @@ class WorkFolder:
         except OSError as error:
             raise write_error(self.path, error) from error
         if locks:
-            self._lock = lock_file(self.path / _LOCK, taken=self.path)
+            self._lock = FileLock(self.path / _LOCK, taken=self.path)
         made_for = {
             "schema": SCHEMA,
             "pictures": data.fingerprint(),

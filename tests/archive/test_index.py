@@ -338,11 +338,11 @@ def test_without_the_database_one_line_says_what_to_install(
 
 
 def test_one_indexing_at_a_time(tmp_path: Path) -> None:
-    from rssc_geo.files import lock_file
+    from rssc_geo.files import FileLock
 
     source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
     rssc_geo.index([source], archive, OPTIONS)
-    lock = lock_file(archive / ".rssc-geo-index.lock", taken=archive)
+    lock = FileLock(archive / ".rssc-geo-index.lock", taken=archive)
     with pytest.raises(OutputError, match="is in use by another rssc-geo process"):
         rssc_geo.index([source], archive, OPTIONS)
     lock.close()

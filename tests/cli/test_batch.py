@@ -13,7 +13,7 @@ import rasterio
 import shapely
 from geopandas.testing import assert_geodataframe_equal
 
-from rssc_geo.batch import LOCK, NAME
+from rssc_geo.batch import NAME
 from rssc_geo.raster import open_scene
 from tests.factories import NORTH_UP, texture, write_raster
 
@@ -62,7 +62,7 @@ def test_scenes_become_maps_as_classify_makes_them_and_a_rerun_does_nothing(
     assert sum(values["area_m2"].values()) == pytest.approx(2 * 512 * 512, rel=1e-2)
     assert sum(values["time_share"].values()) == pytest.approx(1, abs=1e-3)
     assert (values["workers"], values["dtype"]) == (["cpu"], "float32")
-    assert sorted(path.name for path in maps.iterdir()) == [LOCK, "a.gpkg", "b.gpkg", NAME]
+    assert sorted(path.name for path in maps.iterdir()) == ["a.gpkg", "b.gpkg", NAME]
 
     single = tmp_path / "single.gpkg"
     assert (

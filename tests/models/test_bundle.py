@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from rssc_geo.errors import BundleError, InputError, OutputError
-from rssc_geo.files import lock_file
+from rssc_geo.files import FileLock
 from rssc_geo.models import (
     EMBEDDED,
     Model,
@@ -60,11 +59,10 @@ def test_a_bundle_that_another_process_has_made_meanwhile_is_kept(
     with pytest.raises(InputError, match="holds a bundle already"):
         save_bundle(bundle, small_model, readme="# mine\n", overwrite=False)
     with (
-        contextlib.closing(lock_file(bundle / ".lock.rssc-geo", taken=bundle)),
+        FileLock(bundle / ".lock.rssc-geo", taken=bundle),
         pytest.raises(OutputError, match="is in use by another rssc-geo process"),
     ):
         save_bundle(bundle, small_model, readme="# mine\n")
-    (bundle / ".lock.rssc-geo").unlink()
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 

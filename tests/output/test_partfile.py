@@ -9,11 +9,12 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rssc_geo.errors import OutputError
-from rssc_geo.output import PartFile, Row
+from rssc_geo.output import PartFile, Row, delete_part_file
 
 KEY = {"input": "abc", "options": {"cell_size": [64, 64]}, "name": "naïve 🌲"}
 
@@ -174,3 +175,65 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays(tmp_path: Path) -> N
     with PartFile(path, {"input": "abc"}) as part:
         assert part.watermark == int(index) >= 5
         assert len(part) == 20 * part.watermark
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_a_part_file_that_is_deleted_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    """Its last run ends, after which the path is another run's: two would write one journal."""
+    path, connect = tmp_path / "x.part", sqlite3.connect
+    holder, third, opened = PartFile(path, KEY), [], 0
+
+    def late(*args: Any, **settings: Any) -> sqlite3.Connection:
+        nonlocal opened
+        connection = connect(*args, **settings)
+        opened += 1
+        if opened == 2:  # open, not locked yet
+            holder.remove()
+            if other:
+                third.append(PartFile(path, KEY))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", late)
+    with pytest.raises(OutputError, match="x.part is in use by another rssc-geo process"):
+        PartFile(path, KEY)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    for part in third:
+        part.append(rows(0, 1), 1)
+        holder.close()  # again: the file is another's now
+        delete_part_file(path)  # neither is it ours to delete
+        assert part.is_whole()
+        part.close()
+        assert os.listdir(tmp_path) == ["x.part"]
+        delete_part_file(path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
+def test_a_part_file_is_deleted_while_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unlink, tried = tmp_path / "x.part", Path.unlink, []
+
+    def watched(file: Path, missing_ok: bool = False) -> None:
+        if file == path:
+            with pytest.raises(OutputError, match="in use"):
+                PartFile(path, KEY)
+            tried.append(file)
+        unlink(file, missing_ok=missing_ok)
+        if file == path:  # at once another run begins
+            third.append(PartFile(path, KEY))
+            third[0].append(rows(0, 1), 1)
+
+    third: list[PartFile] = []
+    part = PartFile(path, KEY)
+    part.append(rows(0, 1), 1)
+    monkeypatch.setattr(Path, "unlink", watched)
+    part.remove()
+    monkeypatch.undo()
+    assert tried == [path]
+    assert sorted(os.listdir(tmp_path)) == ["x.part", "x.part-journal"], "the other's journal stays"
+    third[0].close()
+    with PartFile(path, KEY) as again:
+        assert again.watermark == 1
