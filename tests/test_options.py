@@ -226,6 +226,45 @@ def test_a_misspelt_variable_is_told(
     assert "RSSC_GEO_TILESIZE is no option; RSSC_GEO_TILE_SIZE is" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("9007199254740993", 2**53 + 1),
+        ("-9007199254740993.0", -(2**53) - 1),
+        ("18446744073709551615", 2**64 - 1),
+        ("9.007199254740993e15", 2**53 + 1),
+        ("9007199254740992", 2.0**53),
+        ("-3.4028235e+38", -3.4028235e38),
+        ("1" * 5000, float("inf")),
+        ("1e999999999", float("inf")),
+        ("7", 7.0),
+    ],
+)
+def test_whole_numbers_of_64_bits_are_not_rounded(
+    text: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = next(found for found in options_of(TilingOptions) if found.name == "nodata")
+    assert option.parse(text) == value
+    assert type(option.parse(text)) is type(value)
+    assert option.from_plain(value) == value
+    output = output_of("classify")
+    assert parse("classify", [*output, "--nodata", text])["nodata"] == value
+    config = tmp_path / "options.toml"
+    config.write_text(f"nodata = {value}\n", encoding="utf-8")
+    assert parse("classify", [*output, "--config", str(config)])["nodata"] == value
+    monkeypatch.setenv("RSSC_GEO_NODATA", text)
+    assert parse("classify", output)["nodata"] == value
+
+
+@pytest.mark.parametrize("name", ["assess sample", "train", "evaluate"])
+@pytest.mark.parametrize("seed", ["-1", "2147483648", "1.5"])
+def test_a_seed_that_none_of_the_libraries_takes(name: str, seed: str) -> None:
+    with pytest.raises(UsageError, match=r"--seed .* is not a whole number from 0 to 2147483647"):
+        parse(name, [*output_of(name), f"--seed={seed}"])
+    with pytest.raises(UsageError, match="--workers '-1' is not a whole number; give 0 or more"):
+        parse("train", ["-o", "out", "data", "--workers=-1"])
+
+
 def test_a_wrong_name_fails_in_python() -> None:
     with pytest.raises(TypeError, match="tile_sice"):
         ClassifyOptions(tile_sice="400m")  # type: ignore[call-arg]

@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+_EXACT = 2.0**53
+"""Below it a float holds every whole number."""
 _ACRONYMS = ("aoi", "crs", "stac")
 FILE = os.path.join(os.path.dirname(__file__), "options.json")
 
@@ -135,4 +137,5 @@ def _read(path: str) -> Described:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return str(int(value) if whole else value)

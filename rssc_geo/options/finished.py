@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rssc_geo.errors import UsageError
 from rssc_geo.options.declaration import INPUT, OUTPUT, SAMPLE, option
-from rssc_geo.options.kinds import AREA, COUNT, CRS, FILE, FLAG, INTEGER, NAMES, SHARE, Kind, choice
+from rssc_geo.options.kinds import AREA, COUNT, CRS, FILE, FLAG, NAMES, SEED, SHARE, Kind, choice
 from rssc_geo.options.maps import ZoneOptions
 from rssc_geo.options.models import ClassChoiceOptions, ComputeOptions, ModelOptions
 from rssc_geo.options.rasters import TilingOptions
@@ -79,7 +79,7 @@ class SampleOptions(LegendOptions, OverwriteOptions):
     min_per_class: int = option(
         "Units of each class at least, with stratified.", SAMPLE, COUNT, default=50
     )
-    seed: int = option("Seed of all random choices.", SAMPLE, INTEGER, default=0)
+    seed: int = option("Seed of all random choices.", SAMPLE, SEED, default=0)
 
     def __post_init__(self) -> None:
         if not self.standard_error:

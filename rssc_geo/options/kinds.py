@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+_LARGEST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,16 @@ def _parse_flag(text: str) -> bool:
     return words[text.lower()]
 
 
+def _parse_number(text: str) -> float:
+    """A float; the whole number itself where it is of 64 bits and a float would round it."""
+    value = float(text)
+    if 2**53 <= abs(value) <= 2**64:
+        exact = Decimal(text)
+        if exact != value and exact == int(exact):
+            return int(exact)
+    return value
+
+
 def _parse_share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
@@ -58,6 +71,20 @@ def _parse_positive(text: str) -> float:
 def _parse_count(text: str) -> int:
     value = int(text)
     if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _parse_natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _parse_seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _LARGEST_SEED:
         raise ValueError(text)
     return value
 
@@ -121,7 +148,16 @@ DEVICE = Kind("DEVICE", str)
 FLAG = Kind("true|false", _parse_flag, "boolean", expected="true or false")
 INTEGER = Kind("N", int, "integer", expected="a whole number")
 COUNT = Kind("N", _parse_count, "integer", expected="a whole number; give 1 or more", minimum=1)
-NUMBER = Kind("NUMBER", float, "number", expected="a number")
+NATURAL = Kind("N", _parse_natural, "integer", expected="a whole number; give 0 or more", minimum=0)
+SEED = Kind(
+    "N",
+    _parse_seed,
+    "integer",
+    expected=f"a whole number from 0 to {_LARGEST_SEED}",
+    minimum=0,
+    maximum=_LARGEST_SEED,
+)
+NUMBER = Kind("NUMBER", _parse_number, "number", expected="a number")
 SHARE = Kind("SHARE", _parse_share, "number", expected="a share from 0 to 1", minimum=0, maximum=1)
 POSITIVE = Kind("NUMBER", _parse_positive, "number", expected="a number above 0")
 AREA = Kind("M2", _parse_area, "number", expected="an area of 0 or more", minimum=0)

@@ -24,12 +24,13 @@ from rssc_geo.options.kinds import (
     FILE,
     FLAG,
     FOLDER,
-    INTEGER,
     LAYERS,
     NAME,
+    NATURAL,
     POSITIVE,
     RANGE,
     SCHEDULE,
+    SEED,
     SHARE,
     Kind,
     choice,
@@ -80,7 +81,7 @@ class SplitOptions:
     """How a data set is cut into parts for training, validation and test."""
 
     seed: int | None = option(
-        "Seed of all random choices. Default: 0; that of MODEL.", SPLIT, INTEGER, default=None
+        "Seed of all random choices. Default: 0; that of MODEL.", SPLIT, SEED, default=None
     )
     val: float | None = option(
         "Share of the validation part. Default: 0.1; that of MODEL's training.",
@@ -338,7 +339,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     )
     compile: bool = option("Compile the network.", FULL_SIZE, FLAG, default=False)
     workers: int | None = option(
-        "Processes that prepare batches.", FULL_SIZE, INTEGER, default=None
+        "Processes that prepare batches.", FULL_SIZE, NATURAL, default=None
     )
 
     def __post_init__(self) -> None:

@@ -54,6 +54,9 @@ _FARTHEST = 1.1
 
 _POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
+_EXACT = 2.0**53
+"""From here on a float does not hold every whole number."""
+
 _LOOK_BYTES = 4096
 """GDAL looks for the mark of a view in the first 1024 bytes."""
 
@@ -379,7 +382,21 @@ def _columns(file: str, layer: str) -> list[str]:
 
 
 def _frame(file: str, layer: str) -> gpd.GeoDataFrame:
-    return pyogrio.read_dataframe(file, layer=layer, max_features=MOST_FEATURES + 1)
+    frame = pyogrio.read_dataframe(file, layer=layer, max_features=MOST_FEATURES + 1)
+    # Whole numbers of a column with nulls come as floats.
+    floats = frame.select_dtypes(np.float64)
+    rounded = [str(name) for name in floats if (floats[name].abs() >= _EXACT).any()]
+    if rounded:
+        _, table = pyogrio.read_arrow(
+            file,
+            layer=layer,
+            columns=rounded,
+            max_features=MOST_FEATURES + 1,
+            read_geometry=False,
+        )
+        for name in rounded:
+            frame[name] = np.array(table.column(name).to_pylist(), object)
+    return frame
 
 
 def class_name(value: Any) -> str:

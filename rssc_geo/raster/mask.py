@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Interleaving, MaskFlags, Resampling
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as copy_raster
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from rssc_geo.geometry import Window
@@ -164,8 +165,16 @@ def nodata_values(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
             # GDAL wrote this text: it declares no entities.
             bands = ET.fromstring(file.read()).findall("VRTRasterBand")  # noqa: S314
         for place in rounded:
-            values[place] = int(bands[place].findtext("NoDataValue", ""))
+            text = bands[place].findtext("NoDataValue", "")
+            # Of a virtual warp, which rounds the pixels, too, GDAL writes a float.
+            values[place] = int(text) if text.lstrip("-").isdecimal() else int(float(text))
     return tuple(values)
+
+
+def number_text(value: float) -> str:
+    """A nodata value for messages: a whole number in full."""
+    whole = math.isfinite(value) and value == int(value) and abs(value) <= 2**64
+    return str(int(value)) if whole else f"{value:g}"
 
 
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:
@@ -253,7 +262,8 @@ class PixelReader:
         planes = np.empty((len(bands), *out_shape), dtype=dtype)
         self._dataset.read(bands, window=region, out=planes, resampling=resampling)
         colors = planes[:3].transpose(1, 2, 0)
-        valid = self._rule.colors_valid(colors, resampled=resampling is not Resampling.nearest)
+        resampled = resampling is not Resampling.nearest or isinstance(self._dataset, WarpedVRT)
+        valid = self._rule.colors_valid(colors, resampled=resampled)
         if valid is not None and self._rule.nan and self.fill is None:
             self.fill = self._rule.fill_of(colors)
         if self._rule.mask_band is not None:

@@ -34,7 +34,14 @@ from rssc_geo.raster.gdal import (
     gdal_name,
     unplaced_is_silent,
 )
-from rssc_geo.raster.mask import MaskRule, can_hold, find_mask_rule, held, nodata_values
+from rssc_geo.raster.mask import (
+    MaskRule,
+    can_hold,
+    find_mask_rule,
+    held,
+    nodata_values,
+    number_text,
+)
 from rssc_geo.raster.virtual import (
     NO_OVERVIEWS,
     VRT_TYPES,
@@ -265,14 +272,14 @@ def _describe_mask(rule: MaskRule, view: View, files: Sequence[str]) -> str:
     elif rule.mask_band is not None:
         words.append("alpha band" if view.warp is None else "outside the warped picture")
     if rule.dataset_mask and view.palette_nodata is not None:
-        words.append(f"palette index {view.palette_nodata:g}")
+        words.append(f"palette index {number_text(view.palette_nodata)}")
     elif rule.dataset_mask and view.palette:
         words.append("palette transparency or mask")
     elif rule.dataset_mask and not view.gaps:
         sidecar = any(file.endswith(".msk") for file in files)
         words.append("sidecar mask" if sidecar else "internal mask")
     if rule.nodata is not None:
-        words.append("nodata " + "/".join(f"{value:g}" for value in dict.fromkeys(rule.nodata)))
+        words.append("nodata " + "/".join(map(number_text, dict.fromkeys(rule.nodata))))
     if rule.nan and (rule.nodata is None or not all(map(math.isnan, rule.nodata))):
         words.append("NaN and fill values")
     return " and ".join(words) or "none"
@@ -386,8 +393,8 @@ def nodata_notes(dataset: rasterio.DatasetReader, band: int, path: str) -> tuple
     if value is None or dtype not in VRT_TYPES or can_hold(np.dtype(dtype), value):
         return ()
     note = (
-        f"{path} has the nodata value {value:g}, which its {dtype} pixels never have: no pixel is"
-        " invalid by it; --nodata names the right value"
+        f"{path} has the nodata value {number_text(value)}, which its {dtype} pixels never have: no"
+        " pixel is invalid by it; --nodata names the right value"
     )
     return (note,)
 
@@ -436,5 +443,6 @@ def check_nodata(nodata: float, dtype: str, path: str) -> None:
     """Without this GDAL would clip a value outside of the type's range to the nearest valid one."""
     if np.dtype(dtype).kind in "iuf" and not can_hold(np.dtype(dtype), nodata):
         raise UsageError(
-            f"--nodata {nodata:g}: {path} has pixels of type {dtype}, which never have that value"
+            f"--nodata {number_text(nodata)}: {path} has pixels of type {dtype}, which never have"
+            " that value"
         )

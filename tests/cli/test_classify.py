@@ -21,6 +21,7 @@ from PIL import Image
 from shapely.geometry import box
 
 from rssc_geo.models import legend_of, load_card
+from rssc_geo.output.geopackage import read_provenance
 from tests.factories import texture, write_raster
 
 from .conftest import Outcome, whole_tiles
@@ -210,6 +211,27 @@ def test_all_nodata_is_refused_and_leaves_nothing(rssc: Rssc, tmp_path: Path) ->
     assert done.code == 3
     assert "nothing to classify" in done.message
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.tif"]
+
+
+def test_nodata_of_64_bits_is_not_rounded(rssc: Rssc, tmp_path: Path) -> None:
+    pixels = texture(128, 128).astype(np.int64)
+    pixels[:, :, :64] = 2**53 + 1
+    pixels[:, :64, 64:] = 2**53  # the nearest float of both
+    raster = write_raster(tmp_path / "scene.tif", pixels)
+    options = [*whole_tiles("64px"), "--stretch", "0,255", "--captioner", "none"]
+    (tmp_path / "scenes.csv").write_text("input,nodata\nscene.tif,9007199254740993\n")
+    for command in (
+        ["classify", raster, "-o", tmp_path / "scene.gpkg", "--nodata", "9007199254740993"],
+        ["batch", "run", tmp_path / "scenes.csv", "-o", tmp_path / "maps" / "{id}.gpkg"],
+    ):
+        done = rssc(*command, *options)
+        assert done.code == 0, done.err
+    for path in (tmp_path / "scene.gpkg", tmp_path / "maps" / "scene.gpkg"):
+        cells = gpd.read_file(path, layer="cells")
+        assert sorted(zip(cells["row"], cells["col"], strict=True)) == [(0, 1), (1, 1)]
+        provenance = read_provenance(path)
+        assert provenance["options"]["nodata"] == 2**53 + 1
+        assert "nodata 9007199254740993" in json.dumps(provenance)
 
 
 def _program(raster: Path, target: Path, command: tuple[str, ...] = ("classify",)) -> list[str]:

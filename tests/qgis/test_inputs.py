@@ -60,6 +60,12 @@ def test_what_the_dialog_says_counts_before_the_layer(layer, feedback):
     assert "--bands=2,1,3" in arguments_of(layer, feedback, BANDS="2,1,3")
 
 
+@pytest.mark.parametrize("nodata", ["9007199254740993", 9007199254740993])
+def test_whole_numbers_of_64_bits_are_not_rounded(layer, feedback, nodata):
+    with pytest.raises(QgsProcessingException, match="9007199254740993: .* pixels of type uint8"):
+        arguments_of(layer, feedback, NODATA=nodata)
+
+
 def test_a_range_of_nodata_is_refused(layer):
     layer.dataProvider().setUserNoDataValue(1, [QgsRasterRange(0, 9)])
     good, message = algorithm("classify").checkParameterValues(

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from affine import Affine
@@ -30,6 +31,7 @@ from rssc_geo.options import BatchOptions
 from rssc_geo.output import FinishedMap, read_zones
 from rssc_geo.raster import (
     check_no_view,
+    class_name,
     footprint,
     open_scene,
     read_features,
@@ -303,3 +305,17 @@ def test_views_are_no_pipelines_indexes_or_maps_either(tmp_path: Path) -> None:
     named = SimpleNamespace(name=str(pipeline), driver="GDALG", files=())
     with pytest.raises(InputError, match="is or names a pipeline of GDAL"):
         check_sources(named, "scene.vrt")
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "shp"])
+def test_whole_numbers_of_64_bits_beside_nulls_are_not_rounded(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"zones.{suffix}"
+    numbers = pd.array([2**53 + 1, 2**53, None], dtype="Int64")
+    shares = [1.5e16, 0.5, None]
+    places = [shapely.box(place, 0, place + 1, 1) for place in range(3)]
+    frame = gpd.GeoDataFrame({"zone": numbers, "share": shares}, geometry=places, crs=32633)
+    frame.to_file(path)
+    read = read_features(str(path), "zone")
+    names = {class_name(value) for value in read["zone"]}
+    assert names == {"9007199254740993", "9007199254740992", ""}
+    assert sorted(read["share"].dropna()) == [0.5, 1.5e16]

@@ -267,11 +267,17 @@ def test_nodata_of_whole_numbers_that_no_float_holds(
     (tmp_path / "a.vrt").write_text(re.sub("(<VRTRasterBand [^>]*>)", tag, text))
     copy(tmp_path / "a.vrt", tmp_path / "a.tif", driver="GTiff")
     copy(tmp_path / "a.tif", tmp_path / "one.vrt", driver="VRT")
-    given = {} if nodata == 2**53 + 1 else {"nodata": float(nodata)}
+    floats = [] if nodata == 2**53 + 1 else [float(nodata)]
     bands = [f"vrt://{tmp_path}/a.tif?bands={band}" for band in (1, 2, 3)]
-    for source, options in (("a.tif", {}), ("one.vrt", {}), ("plain.tif", given), (bands, {})):
-        if source == "plain.tif" and not options:
-            continue
+    given = [("plain.tif", {"nodata": value}) for value in (nodata, *floats)]
+    points = [GroundControlPoint(row, col, col, -row) for row in (0, 64) for col in (0, 64)]
+    with rasterio.open(
+        tmp_path / "points.tif", "w", driver="GTiff", width=64, height=64, count=3, dtype=dtype
+    ) as file:
+        file.write(pixels)
+        file.gcps = points, rasterio.CRS.from_epsg(32633)
+    given.append(("points.tif", {"nodata": nodata}))
+    for source, options in [("a.tif", {}), ("one.vrt", {}), *given, (bands, {})]:
         place = tmp_path / source if isinstance(source, str) else source
         scene = open_scene(place, **options)
         assert (mask(scene) == left).all()

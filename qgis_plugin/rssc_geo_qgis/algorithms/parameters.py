@@ -105,6 +105,10 @@ OVERRIDES: Mapping[str, Override] = MappingProxyType(
             help=tr("Bands to use as red, green, blue; by default those that the layer shows."),
             widget="BandsWidget",
         ),
+        # A text: a number of QGIS holds no whole numbers of 64 bits.
+        "nodata": Override(
+            make=lambda name, title: QgsProcessingParameterString(name, title, optional=True),
+        ),
         "bounds": Override(
             name="EXTENT",
             title=tr("Extent"),
