@@ -11,6 +11,7 @@ import functools
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -295,7 +296,7 @@ def _read_csv(path: str) -> list[_Entry]:
     options = row_options()
     if "input" not in header:
         raise InputError(f"{path}: no column 'input' (there is: {', '.join(header) or 'nothing'})")
-    if twice := sorted({name for name in header if header.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(header).items() if count > 1):
         raise InputError(f"{path}: the column {twice[0]!r} is there twice")
     if unknown := [name for name in header if name not in (*_COLUMNS, *options)]:
         known = ", ".join((*_COLUMNS, *options))

@@ -26,6 +26,7 @@ from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.files import content_hash, content_mark, parse_json
 from rssc_geo.hub import check_inside, fetch, is_hub_id
+from rssc_geo.models import check_header
 
 Quantize = Literal["4bit", "8bit"]
 _BITS = {"4bit": 4, "8bit": 8}
@@ -160,6 +161,7 @@ def _measure(files: ModelFiles) -> FileSizes:
     path = files.folder
     try:
         for path in _weight_files(files):
+            check_header(path)
             # It maps the file read-only, so that it may be larger than the memory.
             with safe_open(path, "np") as opened:
                 for key in opened.keys():  # noqa: SIM118 -- it is no mapping
@@ -169,7 +171,7 @@ def _measure(files: ModelFiles) -> FileSizes:
                         floats += count
                     else:
                         bytes_else += count * int(re.sub(r"\D", "", kind) or 8) // 8
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(
             f"{path} is not a readable safetensors file ({one_line(error)}); {fetch_hint(files)}"
         ) from error

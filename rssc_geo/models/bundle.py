@@ -20,6 +20,7 @@ from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
 from rssc_geo.files import FileLock, atomic_write, check_name, content_hash, write_error
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
+from rssc_geo.models.weights import check_header
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,7 @@ _LOCK = ".lock.rssc-geo"
 _FILES = ("config.json", WEIGHTS, TOKENIZER, VOCABULARY, "README.md")
 _LARGEST_TOKENIZER = 128_000_000  # bytes; those of a million tokens have 40,000,000
 _LARGEST_GROWTH = 10_000  # factor by which a normalizer may lengthen a text
+_MOST_STEPS = 1000  # of a tokenizer; that of a language model takes ten
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _SENTENCE_ENDS = (".", "!", "?", "。")
 
@@ -448,6 +450,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_header(path)
         weights = {
             key: value.float() if value.is_floating_point() else value
             for key, value in load_file(path).items()
@@ -473,7 +476,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
     try:
         text = _read_limited(path, _LARGEST_TOKENIZER)
-        _check_growth(read_json(text))
+        _check_steps(read_json(text))
         with without_words():
             tokenizer: Tokenizer = Tokenizer.from_str(text)
             # Padding to foreign lengths is not wanted.
@@ -486,17 +489,23 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _check_growth(tokenizer: Any) -> None:
-    """Refuse a tokenizer whose normalizers make texts ever longer; ``ValueError``."""
-    growth, left = 1, [tokenizer.get("normalizer")] if isinstance(tokenizer, dict) else []
-    while left:
-        found = left.pop()
-        if isinstance(found, list):
-            left += found
-        elif isinstance(found, dict):
-            left.append(found.get("normalizers"))
-            growth *= 1 + len(str(found.get("content", found.get("prepend", ""))))
-            growth *= 2 if found.get("type") == "ByteLevel" else 1
+def _check_steps(tokenizer: Any) -> None:
+    """Refuse a tokenizer of many steps, or that makes texts ever longer; ``ValueError``."""
+    growth, steps = 1, 0
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        left = [tokenizer.get(part)] if isinstance(tokenizer, dict) else []
+        while left and steps <= _MOST_STEPS:
+            found = left.pop()
+            if isinstance(found, list):
+                left += found
+            elif isinstance(found, dict):
+                steps += 1
+                left += [value for value in found.values() if isinstance(value, list)]
+                if part == "normalizer":
+                    growth *= 1 + len(str(found.get("content", found.get("prepend", ""))))
+                    growth *= 2 if found.get("type") == "ByteLevel" else 1
+    if steps > _MOST_STEPS:
+        raise ValueError(f"it takes more than {_MOST_STEPS} steps")
     if growth > _LARGEST_GROWTH:
         raise ValueError("it makes texts too long")
 

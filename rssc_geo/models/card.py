@@ -29,11 +29,11 @@ def read_json(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is given twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is given twice")
+        found[name] = value
     return found
 
 
@@ -150,7 +150,7 @@ UNKNOWN_CLASS = "Unknown"
 """The class, and its group, for cells that no other class describes."""
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LARGEST_CARD = 16_000_000  # bytes; the embedded one has 7,000
+_LARGEST_CARD = 1_000_000  # bytes; the embedded one has 7,000
 _LARGEST_SIDE = 2048  # of the images that a network reads, in pixels
 _EARTH_M = 40_100_000  # around it
 _MOST_BANDS = 65535  # of a TIFF

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
 
-from rssc_geo.errors import BundleError
+from rssc_geo.errors import BundleError, one_line
 
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")  # with a tag or without; no scheme
 _TIMM_ARGUMENTS = frozenset(
@@ -323,7 +323,9 @@ def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
         or not _TIMM_NAME.fullmatch(architecture)
         or not timm.is_model(architecture)
     ):
-        raise BundleError(f"{architecture!r} is no architecture that timm lists itself")
+        raise BundleError(
+            f"{one_line(repr(architecture))} is no architecture that timm lists itself"
+        )
     beyond = len(kwargs.keys() - _TIMM_ARGUMENTS)
     if beyond:
         raise BundleError(
@@ -333,7 +335,9 @@ def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
     for name, value in kwargs.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         if not all(_is_size(part) for part in values):
-            raise BundleError(f"{name!r} of the image encoder is {value!r}, which is not valid")
+            raise BundleError(
+                f"{name!r} of the image encoder is {one_line(repr(value))}, which is not valid"
+            )
 
 
 def _is_size(value: object) -> bool:
@@ -347,7 +351,9 @@ def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
     """A transformers configuration of a known type, with the fields of its own class alone."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in known:
-        raise BundleError(f"an encoder of the type {kind!r} is none that a bundle may have")
+        raise BundleError(
+            f"an encoder of the type {one_line(repr(kind))} is none that a bundle may have"
+        )
     if "auto_map" in config:
         raise BundleError("auto_map names code of the bundle, which is never run")
     family = CONFIG_MAPPING[kind]

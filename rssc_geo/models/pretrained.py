@@ -26,6 +26,7 @@ from rssc_geo.models.encoders import (
     make_text_encoder,
     text_class,
 )
+from rssc_geo.models.weights import check_header
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -281,6 +282,7 @@ def _timm(
     configuration = {"architecture": architecture, "kwargs": arguments}
     try:
         encoder = make_image_encoder(configuration)
+        check_header(file)
         weights = load_file(file)
     except Exception as error:  # whatever foreign files make the libraries raise
         raise BundleError(

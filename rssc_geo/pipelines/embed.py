@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def embed(
     check_embeddings_path(path, "--output")
     plans = [make_plan(source, card, options) for source in sources]
     names = [plan.scene.source for plan in plans]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise UsageError(f"{twice[0]} is given twice: a table holds a scene once")
     read = [file for plan in plans for file in plan.inputs()]
     check_not_input([path], [*read, *files_read(options)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,7 +200,7 @@ def _taxonomy(found: Any) -> Taxonomy:
         for group, names in _object(found["groups"], "groups").items()
     }
     classes = [name for names in groups.values() for name in names]
-    twice = sorted({name for name in classes if classes.count(name) > 1})
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if twice:
         raise ValueError(f"{_quoted(twice)} stands in two groups")
     if len(classes) < 2:

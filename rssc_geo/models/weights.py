@@ -1,0 +1,23 @@
+"""Files of weights (safetensors) of others: what their header costs, before it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LARGEST_HEADER = 4_000_000  # bytes; that of a model with 1000 tensors has 150,000
+_MOST_TENSORS = 10_000
+
+
+def check_header(path: Path) -> None:
+    """Refuse a safetensors file whose header is larger than that of any model.
+
+    The library reads it whatever it costs. Raises ``ValueError`` and ``OSError``.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > _LARGEST_HEADER:
+            raise ValueError(f"its header has {size} bytes, {_LARGEST_HEADER} at most are read")
+        # One that describes each tensor, beside the outermost.
+        most = file.read(size).count(b"{") - 1
+    if most > _MOST_TENSORS:
+        raise ValueError(f"its header names {most} tensors, {_MOST_TENSORS} at most are read")
