@@ -25,8 +25,11 @@ _FRACTIONS = (1, 2, 3, 6, 12)
 DEFAULT_FRACTION = 6
 """The finest of them that is not asked for by a cell's size."""
 
-_LEAST_SHOWN = 60
-"""Least pixels of the raster a side that a tile has by default: fewer show no scene."""
+_LEAST_SHOWN = 36
+"""Least pixels of the raster a side that a tile has by default: fewer show no scene.
+
+Chosen on real scenes of 5 and 10 m (docs/benchmarks.md, *Real scenes*).
+"""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[x×]\s*(\d+(?:\.\d+)?))?\s*(px|m|km)?", re.IGNORECASE)
 
@@ -342,7 +345,7 @@ def choose_tile_size(
 ) -> TileChoice:
     """Choose the size of a tile.
 
-    By default the tile covers the ground that the model prefers, but at least 60 pixels of the
+    By default the tile covers the ground that the model prefers, but at least 36 pixels of the
     raster; less where the raster is narrower than that, down to the least footprint that the model
     was trained on. A raster smaller than that is one tile of its longer side, with a warning.
 
