@@ -167,7 +167,7 @@ def test_default_promises(shape, gsd, ratio) -> None:
         assert max(choice.footprint_m) == pytest.approx(max(extent), abs=pixel)
         assert any("less than the 300–4800 m" in text for text in choice.warnings)
     else:  # never below the range while the raster is that large, and no other rule
-        side = min(max(preferred, 36 * pixel), max(min(extent), least))
+        side = min(max(preferred, 60 * pixel), max(min(extent), least))
         assert choice.footprint_m == pytest.approx((side, side), abs=pixel)
         assert min(choice.footprint_m) > least - pixel
     if max(choice.footprint_m) > most * 1.02:
@@ -184,9 +184,8 @@ def test_default_promises(shape, gsd, ratio) -> None:
     [
         ((20480, 20480), 1.0, (400, 400), "prefers"),
         ((1600, 2000), 1.0, (400, 400), "prefers"),
-        ((3660, 3660), 10.0, (40, 40), "prefers"),
-        ((3660, 3660), 12.0, (36, 36), "36 px of this raster"),
-        ((790, 779), 300.0, (36, 36), "36 px of this raster"),
+        ((3660, 3660), 10.0, (60, 60), "60 px of this raster"),
+        ((790, 779), 300.0, (60, 60), "60 px of this raster"),
         ((350, 5000), 1.0, (350, 350), "to suit the size of the raster"),
         ((100, 5000), 1.0, (300, 300), "to suit the size of the raster"),
         ((100, 200), 1.0, (200, 200), "the raster's longer side"),

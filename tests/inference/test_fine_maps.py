@@ -100,17 +100,35 @@ def test_a_tile_is_whole_cells(
     tile: str | None, cell: str | None, size: tuple[int, int], cell_size: tuple[int, int]
 ) -> None:
     found = choose_sizes(
-        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=24, tile=tile, cell=cell
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=24, requested=(tile, cell)
     )
     assert (found.size, found.cell_size) == (size, cell_size)
     assert found.size[0] == found.fraction * found.cell_size[0]
+
+
+@pytest.mark.parametrize(
+    ("gsd_m", "size", "words"),
+    [
+        (1.0, (600, 600), "prefers"),
+        (20.0, (36, 36), "36 px of this raster"),
+        (30.0, (36, 36), "36 px of this raster"),
+    ],
+)
+def test_default_tiles_show_enough_pixels(gsd_m: float, size: tuple[int, int], words: str) -> None:
+    found = choose_sizes((2000, 2000), (gsd_m, gsd_m), footprint_m=(300, 600, 4800), tokens=24)
+    assert (found.size, found.cell_size) == (size, (size[0] // 6, size[1] // 6))
+    assert words in found.reason
+    more = choose_sizes(
+        (2000, 2000), (gsd_m, gsd_m), footprint_m=(300, 600, 4800), tokens=24, least_shown=60
+    )
+    assert more.size == (max(size[0], 60), max(size[1], 60))
 
 
 @pytest.mark.parametrize(("tokens", "cell_size"), [(1, 50), (2, 25), (4, 25), (6, 8), (7, 50)])
 def test_a_cell_is_whole_tokens(tokens: int, cell_size: int) -> None:
     """Of a tile of 50 px."""
     found = choose_sizes(
-        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=tokens, tile="50px"
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=tokens, requested=("50px", None)
     )
     assert found.cell_size == (cell_size, cell_size)
     assert tokens % found.fraction == 0
