@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 
 import geopandas as gpd
@@ -134,7 +135,7 @@ def test_a_cell_is_whole_tokens(tokens: int, cell_size: int) -> None:
     assert tokens % found.fraction == 0
 
 
-@pytest.mark.parametrize(("fraction", "cell"), [(12, 5), (6, 10), (3, 20), (2, 30)])
+@pytest.mark.parametrize(("fraction", "cell"), [(12, 5), (12, 4), (6, 10), (3, 20), (2, 30)])
 def test_windows_equal_those_cut_out_with_their_context(
     fine_model: Model, fine_scene: Path, fraction: int, cell: int
 ) -> None:
@@ -369,3 +370,27 @@ def test_a_run_that_stopped_goes_on(
     assert len(count) == blocks[0] * blocks[1] - 5
     again = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
     _same(whole, again.sort_index())
+
+
+def test_weights_fit_the_features_of_any_block(fine_model: Model) -> None:
+    card, random = fine_model.card, np.random.default_rng(0)
+    finest = card.token_strides[1]
+    for _ in range(300):
+        fraction = int(random.choice([1, 2, 3, 6, 12]))
+        shape = tuple(int(side) for side in random.integers(1, 900, 2))
+        cell_size = tuple(int(side) for side in random.integers(1, 12, 2))
+        grid = block_grid(card, shape, cell_size, fraction)
+        block = grid.tile(int(random.integers(math.prod(grid.tiles_shape))))
+        cells = None
+        if random.random() < 0.5:  # some of the block's, as an area of interest wants
+            axes = []
+            for every in grid.cells_of_tile(block):
+                first = int(random.integers(every.start, every.stop))
+                axes.append(range(first, int(random.integers(first, every.stop)) + 1))
+            cells = axes[0], axes[1]
+        layout = BlockLayout.of(card, grid, block, cells)
+        for axis, seen in enumerate(layout.seen):
+            tokens = -(-(seen.stop - seen.start) // STRIDE)
+            for look, count in ((layout.scene, tokens), (layout.ground, tokens * STRIDE // finest)):
+                assert look[axis].shape[1] == count
+                np.testing.assert_allclose(look[axis].sum(1), 1, rtol=1e-5)
