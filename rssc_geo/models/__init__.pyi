@@ -62,6 +62,7 @@ from .pretrained import PretrainedImageEncoder as PretrainedImageEncoder
 from .pretrained import PretrainedTextEncoder as PretrainedTextEncoder
 from .pretrained import as_configuration as as_configuration
 from .pretrained import load_image_encoder as load_image_encoder
+from .pretrained import load_sentence_encoder as load_sentence_encoder
 from .pretrained import load_text_encoder as load_text_encoder
 from .pretrained import load_tokenizer as load_tokenizer
 from .pretrained import timm_normalization as timm_normalization

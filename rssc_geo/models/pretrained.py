@@ -191,6 +191,25 @@ def load_tokenizer(name: str) -> PretrainedTokenizer:
     )
 
 
+def load_sentence_encoder(name: str) -> tuple[Any, Any]:
+    """Tokenizer and model of a sentence encoder (transformers): of a folder or a hub id.
+
+    Raises ``BundleError``, one line, where it cannot be read, or the two do not belong together.
+    """
+    config, model = _transformers(name, "text_config", kind="sentence encoder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer(["A green field."], padding=True)
+    except Exception as error:  # a foreign file can make the library raise anything
+        raise BundleError(f"tokenizer {name!r} cannot be loaded ({one_line(error)})") from error
+    if len(tokenizer) > config.vocab_size:
+        raise BundleError(
+            f"tokenizer {name!r} cannot be loaded (it knows {len(tokenizer)} tokens, the model"
+            f" {config.vocab_size})"
+        )
+    return tokenizer, model.eval()
+
+
 def as_configuration(config: Any) -> dict[str, Any]:
     """A transformers configuration for a card: plain values without those of its origin."""
     return {

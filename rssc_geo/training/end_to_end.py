@@ -41,7 +41,7 @@ from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_r
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.stages.calibration import accuracy_figures
 from rssc_geo.training.start import load_encoders, new_end_to_end_model
-from rssc_geo.training.work import WorkFolder, identity
+from rssc_geo.training.work import WorkFolder, beyond_half, identity
 
 _STEP_EPOCHS = 20
 _ZOOM = (0.5, 1.2)
@@ -94,7 +94,16 @@ def train_end_to_end(
     )
     weights = work.path / "end_to_end.safetensors"
     start = model.network.state_dict()
-    made_of = identity(pictures=data.fingerprint(), recipe=own, seed=recipe.seed, start=start)
+    card = model.card
+    made_of = identity(
+        pictures=data.fingerprint(),
+        recipe=own,
+        seed=recipe.seed,
+        start=start,
+        reading=(card.input_size, card.mean, card.std, card.max_tokens, card.special_tokens),
+        tokenizer=model.tokenizer.to_str(),
+        **beyond_half(start),
+    )
     task = _EndToEndTask(model, data, split, own, run=run, accelerator=accelerator)
     optimizer = _optimizer(model.network, own)
     schedule = _schedule(optimizer, own, steps=task.steps)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.geometry import DEFAULT_FRACTION
 from rssc_geo.models import (
     AS_PUBLISHED,
@@ -19,6 +21,7 @@ from rssc_geo.models import (
     PretrainedTextEncoder,
     TimmImageEncoder,
     build_network,
+    check_header,
     load_bundle,
     load_card,
     load_image_encoder,
@@ -27,7 +30,7 @@ from rssc_geo.models import (
     scene_classes,
 )
 from rssc_geo.training.data import SceneImages
-from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe
+from rssc_geo.training.options import EncoderRecipe, EndToEndRecipe, TrainingRecipe
 from rssc_geo.training.stages.encoder import TrainedEncoder
 from rssc_geo.training.stages.text_encoder import make_text_encoder_start
 from rssc_geo.training.taxonomy import Legend
@@ -40,10 +43,11 @@ def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
 
     Without the ground features where the recipe has other ones.
 
-    Raises ``UsageError`` where the start bundle has another encoder than the recipe.
+    Raises ``UsageError`` where the start bundle has another encoder than the recipe,
+    ``BundleError`` for weights that cannot be read or do not fit it.
     """
     if recipe.weights is not None:
-        return {f"backbone.{name}": value for name, value in load_file(recipe.weights).items()}
+        return _timm_weights(recipe.weights, recipe.encoder)
     start = load_bundle(recipe.model)
     configuration = start.card.network["image_encoder"]
     architecture = configuration["architecture"]
@@ -56,6 +60,26 @@ def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
     if configuration.get("ground") == recipe.encoder.ground:
         return weights
     return {name: value for name, value in weights.items() if name.startswith("backbone.")}
+
+
+def _timm_weights(path: Path, recipe: EncoderRecipe) -> dict[str, torch.Tensor]:
+    """Weights of a timm model by their names in an encoder; ``BundleError`` for unfit ones."""
+    try:
+        check_header(path)
+        weights = {f"backbone.{name}": value for name, value in load_file(path).items()}
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{path} is not a readable safetensors file: {one_line(error)}"
+        ) from error
+    encoder = TimmImageEncoder(recipe.architecture, recipe.kwargs, recipe.ground)
+    try:
+        encoder.load_state_dict({**encoder.state_dict(), **weights})
+    except RuntimeError as error:
+        first = one_line(str(error).strip().splitlines()[-1])
+        raise BundleError(
+            f"{path} does not fit the image encoder {recipe.architecture}: {first}"
+        ) from error
+    return weights
 
 
 def new_model(recipe: TrainingRecipe, data: SceneImages) -> Model:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssc_geo.errors import InputError
-from rssc_geo.files import FileLock, atomic_write, content_hash, write_error
+from rssc_geo.files import FileLock, atomic_write, content_hash, parse_json, write_error
 from rssc_geo.progress import Progress
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import TrainingRecipe
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rssc_geo.training.loop import Report
 
 _LOCK = "lock.rssc-geo"
+_LONGEST_S = 10 * 366 * 86400
 _PARTS = ("seed", "val", "test", "folds", "views")
 
 
@@ -74,7 +76,8 @@ class WorkFolder:
         with atomic_write(file) as made:
             made.write_bytes(text.encode())
         with contextlib.suppress(OSError, ValueError):  # an unknown time is no reason
-            self._before = float((self.path / "seconds.txt").read_text(encoding="utf-8"))
+            before = float((self.path / "seconds.txt").read_text(encoding="utf-8"))
+            self._before = before if 0 <= before < _LONGEST_S else 0.0
 
     def reporter(self, stage: str, total: int) -> Report:
         """A function to call after each of the ``total`` epochs of a stage: log, progress."""
@@ -119,7 +122,7 @@ def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
         with atomic_write(file) as made:
             made.write_text(json.dumps(made_for), encoding="utf-8")
     try:
-        recorded = json.loads(file.read_text(encoding="utf-8"))
+        recorded = parse_json(file.read_bytes())
         wrong = [name for name, value in made_for.items() if recorded[name] != value]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -136,7 +139,7 @@ def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
 def _difference(file: Path, made_for: Mapping[str, object]) -> str:
     """The difference of a work folder's file of options, in words."""
     try:
-        told = dict(json.loads(file.read_bytes()))
+        told = dict(parse_json(file.read_bytes()))
     except (ValueError, TypeError):
         return "unknown options (its options.json is damaged)"
     if told.get("schema") != SCHEMA:
@@ -149,18 +152,33 @@ class _RunLog:
     """Appends to ``metrics.jsonl``, and to event files where TensorBoard is installed."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._board = None
-        if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
+        self._path, self._board = folder / "metrics.jsonl", None
+        try:
+            self._file = self._path.open("a+b")
+            if self._is_cut():
+                self._file.write(b"\n")
+            if importlib.util.find_spec("tensorboard"):
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+                self._board = SummaryWriter(str(folder / "tensorboard"))
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+    def _is_cut(self) -> bool:
+        """Whether a killed run has left a part of a line at the end."""
+        if not self._file.seek(0, os.SEEK_END):
+            return False
+        self._file.seek(-1, os.SEEK_END)
+        return self._file.read() != b"\n"
 
     def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step (an epoch) of a stage."""
         line = {"time": round(time.time(), 1), "stage": stage, "step": step, **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise write_error(self._path, error) from error
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{stage}/{name}", value, step)
@@ -211,7 +229,7 @@ def is_kept(path: Path, made_of: str) -> bool:
 def identity(**parts: object) -> str:
     """A hash of the inputs of a file: arrays, weights, or the ``repr`` of others.
 
-    Weights are hashed in half precision, as in bundles.
+    Weights are hashed in half precision, as in bundles; see ``beyond_half``.
     """
     digest = hashlib.sha256()
     for name, part in parts.items():
@@ -233,6 +251,19 @@ def _add_weights(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
         digest.update(np.ascontiguousarray(array).tobytes())
 
 
+def beyond_half(weights: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """A part for ``identity`` of weights that half precision would round; none of others."""
+    import torch
+
+    digest, lost = hashlib.sha256(), False
+    for name, value in sorted(weights.items()):
+        if value.is_floating_point() and not torch.equal(value, value.half().to(value.dtype)):
+            exact = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(name.encode() + exact.numpy().tobytes())
+            lost = True
+    return {"start_beyond_half": digest.hexdigest()} if lost else {}
+
+
 def _mark_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.mark")
 
@@ -240,7 +271,7 @@ def _mark_path(path: Path) -> Path:
 def _read_mark(path: Path) -> dict[str, Any]:
     """The contents of a file's mark; empty where it is missing, damaged or of another version."""
     try:
-        mark = json.loads(_mark_path(path).read_bytes())
+        mark = parse_json(_mark_path(path).read_bytes())
         known = mark["schema"] == SCHEMA and isinstance(mark["made_of"], str)
         return dict(mark) if known and isinstance(mark["sha256"], list) else {}
     except (OSError, ValueError, KeyError, TypeError):

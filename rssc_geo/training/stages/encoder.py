@@ -37,7 +37,7 @@ from rssc_geo.training.loop import (
 )
 from rssc_geo.training.options import EncoderRecipe
 from rssc_geo.training.windows import find_windows, without_windows
-from rssc_geo.training.work import identity
+from rssc_geo.training.work import beyond_half, identity
 
 _FLOOR = 1e-3
 """Share of the learning rate that is left at the end of the cosine."""
@@ -185,6 +185,7 @@ def train_encoder(
         start=initial or {},
         embeddings=embeddings,
         seed=run.seed,
+        **beyond_half(initial or {}),
     )
     heads = [p for name, p in task.network.named_parameters() if "backbone" not in name]
     rate = recipe.learning_rate

@@ -24,7 +24,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import AutoModel, AutoTokenizer
 
 from rssc_geo.errors import InputError
 from rssc_geo.files import content_hash
@@ -32,6 +31,7 @@ from rssc_geo.models import (
     PretrainedTextEncoder,
     StaticTextEncoder,
     load_bundle,
+    load_sentence_encoder,
     load_text_encoder,
 )
 from rssc_geo.training.data import SceneImages
@@ -44,6 +44,8 @@ _MAX_TOKENS_STATIC = 48
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[GENERATED]", "[WRITTEN]")
 _PIECE = re.compile(r"(##)?[a-z0-9]+|[-',.&/]")
 _RARE = 1e-3
+_READ = (".safetensors", ".json", ".txt", ".model")
+"""Suffixes of the files of a sentence encoder: its weights, configuration and tokenizer."""
 
 
 def embed_sentences(
@@ -53,8 +55,7 @@ def embed_sentences(
 
     The mean of the last hidden states, as sentence-transformers does. ``folder``: of the encoder.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False).eval()
+    tokenizer, model = load_sentence_encoder(str(folder))
     # Texts of similar length need little padding.
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     result = np.zeros((len(texts), model.config.hidden_size), np.float32)
@@ -104,11 +105,11 @@ def cache_caption_embeddings(
     The center does not depend on the words of other pictures.
     """
     file = work / "embeddings.npy"
-    weights = sorted(Path(folder).glob("*.safetensors"))
+    files = sorted(path for path in Path(folder).glob("*") if path.suffix in _READ)
     made_of = identity(
         captions=data.captions,
         rows=rows,
-        encoder=[content_hash(path) for path in weights] or str(folder),
+        encoder=[(path.name, content_hash(path)) for path in files] or str(folder),
     )
     if not is_kept(file, made_of):
         learned = set(rows.tolist())
