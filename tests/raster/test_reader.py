@@ -343,6 +343,14 @@ def test_a_file_that_goes_away_is_an_input_error(write, texture) -> None:
         read(scene, TileGrid((64, 64), (16, 16)), (16, 16))
 
 
+@pytest.mark.parametrize("other", [(1, 64, 64), (3, 64, 63), (3, 80, 64)])
+def test_a_file_that_is_another_one_by_now_is_an_input_error(write, texture, other) -> None:
+    scene = open_scene(write(texture(64, 64)))
+    write(texture(*other[1:])[: other[0]])
+    with pytest.raises(InputError, match=r"scene\.tif changed while it was being read"):
+        read(scene, TileGrid((64, 64), (16, 16)), (16, 16))
+
+
 @pytest.mark.parametrize("kind", ["nodata", "alpha", "band", "filled"])
 def test_blocks_that_a_sparse_file_leaves_out_are_invalid_without_reading(
     tmp_path: Path, texture, kind
