@@ -458,7 +458,8 @@ def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[
             raise UsageError(f"{option} {text}: pixels are whole numbers from 1 up")
         return int(sides[0]), int(sides[1])
     sides_m = tuple(side * (1000 if unit == "km" else 1) for side in sides)
-    if any(side < gsd for side, gsd in zip(sides_m, gsd_m, strict=True)):
+    # A pixel of 10 m of a projection covers a little more or less on the ground.
+    if any(side < gsd * 0.99 for side, gsd in zip(sides_m, gsd_m, strict=True)):
         raise UsageError(
             f"{option} {text} is less than one pixel of the raster ({_meters(max(gsd_m))})"
         )

@@ -260,6 +260,10 @@ def test_cell_size() -> None:
     assert parse_cell_size("32px", (64, 64), (1.0, 1.0)) == (32, 32)
     assert parse_cell_size("50m", (64, 64), (1.0, 2.0)) == (50, 25)
     assert parse_cell_size("64px", (64, 64), (1.0, 1.0)) == (64, 64)
+    # Pixels of 10 m of UTM, at its central meridian.
+    assert parse_cell_size("10m", (64, 64), (10.004, 10.004)) == (1, 1)
+    with pytest.raises(UsageError, match=r"less than one pixel of the raster \(10 m\)"):
+        parse_cell_size("9.8m", (64, 64), (10.004, 10.004))
     with pytest.raises(UsageError, match=r"--cell-size 65px.*larger than the tile of 64 × 64 px"):
         parse_cell_size("65px", (64, 64), (1.0, 1.0))
     with pytest.raises(UsageError, match="--cell-size"):
