@@ -68,7 +68,7 @@ def choose_tiling(random: np.random.Generator, path: Path) -> dict[str, object]:
     sizes = {"tile_size": f"{tile}px", "cell_size": f"{cell}px"}
     kept = random.choice([0, 1, 2, 3, 3, 3])
     chosen = {name: size for place, (name, size) in enumerate(sizes.items()) if kept >> place & 1}
-    # Not 1: in a tile that is read reduced, holes smaller than what is read as a pixel do not count.
+    # Not 1: in a tile that is read reduced, holes smaller than a pixel of it do not count.
     return {**chosen, "min_valid": float(random.choice([0.01, 0.3, 0.5])), "force": True}
 
 
