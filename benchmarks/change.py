@@ -35,6 +35,7 @@ from rssc_geo import (
     load_predictor,
     make_plan,
 )
+from rssc_geo.geometry import LEAST_SHOWN
 from rssc_geo.inference import (
     BY_CLASSES,
     BY_EMBEDDINGS,
@@ -83,7 +84,7 @@ def signals_of(data: Path, scenes: tuple[str, ...], work: Path) -> Iterator[Sign
     predictor = load_predictor(PredictorOptions(captioner="none", device="cpu"))
     for old, pairs in groupby(make_pairs(data, scenes, work), key=attrgetter("old")):
         made = list(pairs)
-        plan = make_plan(old, predictor.card, TilingOptions())
+        plan = make_plan(old, predictor.card, TilingOptions(), least_shown=LEAST_SHOWN)
         plans = [plan, *(plan_later_date(pair.new, plan) for pair in made)]
         target = make_target(work / "pairs.gpkg", OutputOptions(), overwrite=True)
         with SceneSeries(plans, target, predictor.spec) as series:

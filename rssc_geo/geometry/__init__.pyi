@@ -12,6 +12,8 @@ from .geodesy import lonlat_bounds as lonlat_bounds
 from .geodesy import parse_crs as parse_crs
 from .geodesy import split_at_antimeridian as split_at_antimeridian
 from .grid import DEFAULT_FRACTION as DEFAULT_FRACTION
+from .grid import LEAST_SHOWN as LEAST_SHOWN
+from .grid import LEAST_SHOWN_FINE as LEAST_SHOWN_FINE
 from .grid import Tile as Tile
 from .grid import TileChoice as TileChoice
 from .grid import TileGrid as TileGrid

@@ -25,8 +25,14 @@ _FRACTIONS = (1, 2, 3, 6, 12)
 DEFAULT_FRACTION = 6
 """The finest of them that is not asked for by a cell's size."""
 
-_LEAST_SHOWN = 60
+LEAST_SHOWN = 60
 """Least pixels of the raster a side that a tile has by default: fewer show no scene."""
+
+LEAST_SHOWN_FINE = 36
+"""The same where windows share features.
+
+Chosen on real scenes of 5 and 10 m (docs/benchmarks.md, *Real scenes*).
+"""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:\s*[x×]\s*(\d+(?:\.\d+)?))?\s*(px|m|km)?", re.IGNORECASE)
 
@@ -283,25 +289,27 @@ def choose_sizes(
     *,
     footprint_m: tuple[float, float, float],
     tokens: int,
-    tile: str | None = None,
-    cell: str | None = None,
+    requested: tuple[str | None, str | None] = (None, None),
+    least_shown: int = LEAST_SHOWN_FINE,
 ) -> TileChoice:
     """Choose the sizes of a tile and of a cell for a model whose windows share features.
 
     A tile is 1, 2, 3, 6 or 12 cells a side, as its tokens allow. A cell size that is asked for is
     kept to the pixel, and the tile adapts; where both are asked for and do not fit, the tile size
-    is changed. By default the tile is that of :func:`choose_tile_size`, in six cells or as many as
-    it can have.
+    is changed. By default the tile is chosen as by :func:`choose_tile_size`, with at least
+    ``least_shown`` pixels of the raster, in six cells or as many as it can have.
 
     Parameters
     ----------
     shape, gsd_m, footprint_m : as for :func:`choose_tile_size`
     tokens : the finest ones, a side of a tile; cells are whole tokens
-    tile, cell : sizes that are asked for, as ``choose_tile_size`` takes them
+    requested : sizes of tile and cell that are asked for, as ``choose_tile_size`` takes them
+    least_shown : pixels of the raster a side that a tile has at least by default
 
     Raises ``UsageError`` for an invalid size, or a cell larger than the tile.
     """
     least, preferred, most = footprint_m
+    tile, cell = requested
     fractions = [count for count in _FRACTIONS if tokens % count == 0]
     notes: list[str] = []
     if cell is not None:
@@ -309,7 +317,7 @@ def choose_sizes(
         asked = None if tile is None else _parse_size(tile, gsd_m, option="--tile-size")
         if asked is not None and (size[0] > asked[0] or size[1] > asked[1]):
             parse_cell_size(cell, asked, gsd_m)  # raises
-        wanted = max(preferred, _LEAST_SHOWN * max(gsd_m)) if asked is None else asked[0] * gsd_m[0]
+        wanted = max(preferred, least_shown * max(gsd_m)) if asked is None else asked[0] * gsd_m[0]
         side = size[0] * gsd_m[0]
         allowed = [n for n in fractions if side * n <= most * 1.01] or [1]
         enough = [n for n in allowed if side * n >= least * 0.99] or allowed[-1:]
@@ -324,7 +332,7 @@ def choose_sizes(
             sides = _parse_size(tile, gsd_m, option="--tile-size")
             reason = f"as asked for (--tile-size {tile}), in whole cells"
         else:
-            side, reason, notes = _default_side(shape, gsd_m, footprint_m)
+            side, reason, notes = _default_side(shape, gsd_m, footprint_m, least_shown)
             sides = _to_pixels((side, side), gsd_m)
         size = max(1, round(sides[0] / fraction)), max(1, round(sides[1] / fraction))
     whole = size[0] * fraction, size[1] * fraction
@@ -364,7 +372,7 @@ def choose_tile_size(
             *_padding_warnings(size, shape),
         ]
         return _choice(size, gsd_m, choice.reason, *notes)
-    side, reason, notes = _default_side(shape, gsd_m, footprint_m)
+    side, reason, notes = _default_side(shape, gsd_m, footprint_m, LEAST_SHOWN)
     choice = _choice(_to_pixels((side, side), gsd_m), gsd_m, reason)
     size = choice.size
     own = notes or _range_warnings(choice.footprint_m, least, most)
@@ -393,7 +401,10 @@ def parse_cell_size(
 
 
 def _default_side(
-    shape: tuple[int, int], gsd_m: tuple[float, float], footprint_m: tuple[float, float, float]
+    shape: tuple[int, int],
+    gsd_m: tuple[float, float],
+    footprint_m: tuple[float, float, float],
+    least_shown: int,
 ) -> tuple[float, str, list[str]]:
     """The side of a tile in metres, the reason, and a warning for a raster that is too small.
 
@@ -409,14 +420,14 @@ def _default_side(
             f" {_range(least, most)} a tile that the model learned: expect less certain classes"
         )
         return side, f"{_meters(side)}, the raster's longer side", notes
-    shown = _LEAST_SHOWN * max(gsd_m)
+    shown = least_shown * max(gsd_m)
     wanted = max(preferred, shown)
     side = min(wanted, max(min(extent), least))
     if side < wanted:
         return side, f"{_meters(side)}, to suit the size of the raster", notes
     if side == preferred:
         return side, f"{_meters(side)}, the side that the model prefers", notes
-    return side, f"{_meters(side)}, {_LEAST_SHOWN} px of this raster", notes
+    return side, f"{_meters(side)}, {least_shown} px of this raster", notes
 
 
 def _to_pixels(side_m: tuple[float, float], gsd_m: tuple[float, float]) -> tuple[int, int]:

@@ -134,7 +134,10 @@ class BlockLayout:
             slice((some.start - every.start) * cell, (some.stop - every.start) * cell)
             for some, every in zip(seen, reach, strict=True)
         )
-        return cls((down, across), stride, (rows, cols), weights(cell), np.array(tiles), caption_of)
+        own_rows, own_cols = (_whole(each, stride // finest) for each in weights(cell))
+        return cls(
+            (down, across), stride, (rows, cols), (own_rows, own_cols), np.array(tiles), caption_of
+        )
 
 
 def _needed(cells: range, count: int, fraction: int, *, step: int, captions: bool) -> range:
@@ -157,11 +160,14 @@ def _seen(needed: range, reach: range, *, margin: int, step: int) -> range:
     return range(reach.start + max(first, 0), min(reach.start + last, reach.stop))
 
 
+def _whole(weights: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Weights (n, tokens) filled up to a multiple of ``factor`` tokens, as the image is."""
+    return np.pad(weights, ((0, 0), (0, -weights.shape[1] % factor)))
+
+
 def _coarser(weights: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Weights (n, tokens) for tokens that are ``factor`` as wide, the last one filled up."""
-    missing = -weights.shape[1] % factor
-    filled = np.pad(weights, ((0, 0), (0, missing)))
-    return np.asarray(filled.reshape(len(weights), -1, factor).sum(2))
+    return np.asarray(_whole(weights, factor).reshape(len(weights), -1, factor).sum(2))
 
 
 def _coarse(

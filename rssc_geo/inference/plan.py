@@ -20,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import UsageError
 from rssc_geo.files import local_file
 from rssc_geo.geometry import (
+    LEAST_SHOWN_FINE,
     BlockGrid,
     TileChoice,
     TileGrid,
@@ -154,6 +155,7 @@ def make_plan(
     *,
     fine: bool = True,
     looks: bool = True,
+    least_shown: int = LEAST_SHOWN_FINE,
 ) -> Plan:
     """Open the raster and decide on tiles and cells.
 
@@ -165,6 +167,7 @@ def make_plan(
     fine : whether cells are smaller than tiles where the model supports it; else tiles lie side by
         side, exactly as large as asked for, unless ``options.cell_size`` lets them overlap
     looks : whether pixels are read, for the warnings about them
+    least_shown : pixels of the raster a side that the tile of a fine map has at least by default
 
     Raises
     ------
@@ -192,7 +195,7 @@ def make_plan(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
     tokens = tokens_a_side(card) if fine else 1
-    tiling = _choose_sizes(scene, card, options, tokens=tokens)
+    tiling = _choose_sizes(scene, card, options, tokens=tokens, least_shown=least_shown)
     grid = TileGrid(scene.shape, tiling.size, tiling.cell_size)
     blocks = None
     if tokens > 1 and tiling.fraction > 1:
@@ -301,7 +304,7 @@ def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> Tili
 
 
 def _choose_sizes(
-    scene: Scene, card: ModelCard, options: TilingOptions, *, tokens: int
+    scene: Scene, card: ModelCard, options: TilingOptions, *, tokens: int, least_shown: int
 ) -> TileChoice:
     """Tile and cell: of a fine map, whose cells are whole tokens of a tile's side, or of tiles."""
     footprint = (card.footprint.minimum_m, card.footprint.preferred_m, card.footprint.maximum_m)
@@ -311,8 +314,8 @@ def _choose_sizes(
             scene.gsd_m,
             footprint_m=footprint,
             tokens=tokens,
-            tile=options.tile_size,
-            cell=options.cell_size,
+            requested=(options.tile_size, options.cell_size),
+            least_shown=least_shown,
         )
     tiling = choose_tile_size(
         scene.shape, scene.gsd_m, footprint_m=footprint, requested=options.tile_size

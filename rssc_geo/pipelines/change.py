@@ -21,7 +21,7 @@ from pyproj import CRS
 from rssc_geo.assessment import read_reference
 from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import check_not_input
-from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.geometry import LEAST_SHOWN, geodesic_area_m2
 from rssc_geo.inference import (
     BY_CLASSES,
     BY_EMBEDDINGS,
@@ -249,7 +249,8 @@ def _classified(
     card = model.card if model else load_card(options.model, revision=options.revision)
     check_embeddings(card)
     choice = check_class_choice(card, options)
-    first = make_plan(paths[0], card, options)
+    # The windows of a default map would be so small that resampling alone changes them.
+    first = make_plan(paths[0], card, options, least_shown=LEAST_SHOWN)
     plans = [first, *(plan_later_date(path, first) for path in paths[1:])]
     check_not_input(target.results, [name for plan in plans for name in plan.inputs()])
     from rssc_geo.inference import load_predictor

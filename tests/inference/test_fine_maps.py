@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 
 import geopandas as gpd
@@ -100,23 +101,41 @@ def test_a_tile_is_whole_cells(
     tile: str | None, cell: str | None, size: tuple[int, int], cell_size: tuple[int, int]
 ) -> None:
     found = choose_sizes(
-        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=24, tile=tile, cell=cell
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=24, requested=(tile, cell)
     )
     assert (found.size, found.cell_size) == (size, cell_size)
     assert found.size[0] == found.fraction * found.cell_size[0]
+
+
+@pytest.mark.parametrize(
+    ("gsd_m", "size", "words"),
+    [
+        (1.0, (600, 600), "prefers"),
+        (20.0, (36, 36), "36 px of this raster"),
+        (30.0, (36, 36), "36 px of this raster"),
+    ],
+)
+def test_default_tiles_show_enough_pixels(gsd_m: float, size: tuple[int, int], words: str) -> None:
+    found = choose_sizes((2000, 2000), (gsd_m, gsd_m), footprint_m=(300, 600, 4800), tokens=24)
+    assert (found.size, found.cell_size) == (size, (size[0] // 6, size[1] // 6))
+    assert words in found.reason
+    more = choose_sizes(
+        (2000, 2000), (gsd_m, gsd_m), footprint_m=(300, 600, 4800), tokens=24, least_shown=60
+    )
+    assert more.size == (max(size[0], 60), max(size[1], 60))
 
 
 @pytest.mark.parametrize(("tokens", "cell_size"), [(1, 50), (2, 25), (4, 25), (6, 8), (7, 50)])
 def test_a_cell_is_whole_tokens(tokens: int, cell_size: int) -> None:
     """Of a tile of 50 px."""
     found = choose_sizes(
-        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=tokens, tile="50px"
+        (320, 260), (10, 10), footprint_m=(300, 600, 4800), tokens=tokens, requested=("50px", None)
     )
     assert found.cell_size == (cell_size, cell_size)
     assert tokens % found.fraction == 0
 
 
-@pytest.mark.parametrize(("fraction", "cell"), [(12, 5), (6, 10), (3, 20), (2, 30)])
+@pytest.mark.parametrize(("fraction", "cell"), [(12, 5), (12, 4), (6, 10), (3, 20), (2, 30)])
 def test_windows_equal_those_cut_out_with_their_context(
     fine_model: Model, fine_scene: Path, fraction: int, cell: int
 ) -> None:
@@ -351,3 +370,27 @@ def test_a_run_that_stopped_goes_on(
     assert len(count) == blocks[0] * blocks[1] - 5
     again = gpd.read_file(tmp_path / "map.gpkg", layer="cells").set_index(["row", "col"])
     _same(whole, again.sort_index())
+
+
+def test_weights_fit_the_features_of_any_block(fine_model: Model) -> None:
+    card, random = fine_model.card, np.random.default_rng(0)
+    finest = card.token_strides[1]
+    for _ in range(300):
+        fraction = int(random.choice([1, 2, 3, 6, 12]))
+        shape = tuple(int(side) for side in random.integers(1, 900, 2))
+        cell_size = tuple(int(side) for side in random.integers(1, 12, 2))
+        grid = block_grid(card, shape, cell_size, fraction)
+        block = grid.tile(int(random.integers(math.prod(grid.tiles_shape))))
+        cells = None
+        if random.random() < 0.5:  # some of the block's, as an area of interest wants
+            axes = []
+            for every in grid.cells_of_tile(block):
+                first = int(random.integers(every.start, every.stop))
+                axes.append(range(first, int(random.integers(first, every.stop)) + 1))
+            cells = axes[0], axes[1]
+        layout = BlockLayout.of(card, grid, block, cells)
+        for axis, seen in enumerate(layout.seen):
+            tokens = -(-(seen.stop - seen.start) // STRIDE)
+            for look, count in ((layout.scene, tokens), (layout.ground, tokens * STRIDE // finest)):
+                assert look[axis].shape[1] == count
+                np.testing.assert_allclose(look[axis].sum(1), 1, rtol=1e-5)
