@@ -30,6 +30,7 @@ _FAINT = (96, 104, 112)
 _SIDE, _TEXT = 440, 23
 _LINE, _WORD_HEIGHT, _WORD_PAD, _WORD_GAP = 44, 36, 8, 5
 _SWATCH = 30
+_OUTLINE = 6  # least side of a cell that can be seen
 _BAR_SHARE = 0.4  # longest text, as a share of a picture's width
 # Orange and blue: distinguishable with any color vision.
 FOR, AGAINST, LOOK = (230, 97, 1), (33, 102, 172), (123, 50, 148)
@@ -174,7 +175,10 @@ def _outline(
     """The cell in its tile, in white on black, visible on any ground."""
     if cell is None:
         return
-    top, left, bottom, right = (value * scale for value in cell)
+    (top, bottom), (left, right) = (
+        _at_least(_OUTLINE, start * scale, stop * scale)
+        for start, stop in zip(cell[:2], cell[2:], strict=True)
+    )
     box = (corner[0] + left, corner[1] + top, corner[0] + right - 1, corner[1] + bottom - 1)
     draw.rectangle(box, outline=(0, 0, 0), width=4)
     draw.rectangle(
@@ -182,6 +186,12 @@ def _outline(
         outline=PAPER,
         width=2,
     )
+
+
+def _at_least(length: int, start: float, stop: float) -> tuple[float, float]:
+    """A range, widened on both sides to ``length``."""
+    missing = max(0.0, length - (stop - start)) / 2
+    return start - missing, stop + missing
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:

@@ -267,6 +267,21 @@ def test_explained_cells_are_those_that_classify_writes(small_model: Model, tmp_
     assert {path.name for path in done.folder.iterdir()} == names
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 190), (190, 1), (1, 1), (190, 201)])
+def test_narrow_cells_are_explained(
+    height: int, width: int, small_model: Model, tmp_path: Path
+) -> None:
+    """Cells of hardly a pixel of the picture."""
+    scene = write_scene(tmp_path / "scene.tif", height, width)
+    last = (500_000 + 2 * width - 1, 5_000_000 - 2 * height + 1)
+    options = {"tile_size": "200px", "cell_size": "1px", "model": small_model}
+    done = explain(scene, tmp_path / "why", at=[(500_001, 4_999_999), last], **options)
+    assert [(cell.row, cell.col) for cell in done.cells][-1] == (height - 1, width - 1)
+    for cell in done.cells:
+        with Image.open(done.folder / cell.panel) as panel:
+            assert panel.width > 1200
+
+
 def test_heat_maps_lie_on_their_tiles(small_model: Model, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", 300, 250, hole=True)
     points = [(500_000 + 2 * x, 5_000_000 - 2 * y) for x, y in ((70, 70), (240, 240))]
