@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.closing import Closing
+from rssc_geo.errors import NothingToClassifyError
 from rssc_geo.inference.comparison import (
     CellClasses,
     ChangeCalibration,
@@ -162,7 +163,10 @@ class SceneSeries(Closing):
             raise
 
     def classify(self, predictor: Predictor, progress: Progress) -> int:
-        """Classify the remaining tiles of each date; how many the network processed."""
+        """Classify the remaining tiles of each date; how many the network processed.
+
+        Raises as ``SceneRun.settle``; where a date has no valid cell, nothing is kept.
+        """
         total = sum(len(run.tiles) for run in self._runs)
         looked = before = 0
         for run in self._runs:
@@ -173,7 +177,11 @@ class SceneSeries(Closing):
 
             looked += run.classify(predictor, report)
             before += len(run.tiles)
-        self._parts = [run.settle() for run in self._runs]
+        try:
+            self._parts = [run.settle() for run in self._runs]
+        except NothingToClassifyError:  # so it would be again
+            self.discard()
+            raise
         return looked
 
     def cells(self) -> Iterator[SeriesCells]:

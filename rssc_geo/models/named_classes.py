@@ -97,7 +97,8 @@ def name_classes(
     texts = class_embeddings(model, words)  # (C, X)
     background = None
     if asked.other:
-        own = class_embeddings(model, {c.name: [c.name] for c in model.card.classes})
+        known = [c.name for c in model.card.classes if in_vocabulary(model, c.name)]
+        own = class_embeddings(model, {name: [name] for name in known}) if known else texts[:0]
         background = own[(own @ texts.T).max(1).values < _SAME_CLASS]  # (K, X)
         if not len(background):
             raise UsageError(

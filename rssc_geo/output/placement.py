@@ -94,12 +94,13 @@ class Placement:
             self._poles = poles_near(geo.crs, geo.transform, geo.grid.shape)
             self._splits |= target.is_geographic and len(self._poles) > 0
         self._shortest = _POLAR_PART * min(_sides(geo))
-        # In degrees, around the world: both ends of a region around a pole may become one line.
+        # In degrees, around the world: both ends of a region around a pole may become one line; at
+        # a pole: an edge may become one point, where parts of a region then meet.
         self._closes = (
             self.reprojects
             and geo.crs.is_geographic
             and not target.is_geographic
-            and bool(np.ptp(x) > _NEARLY_ROUND)
+            and bool(np.ptp(x) > _NEARLY_ROUND or np.abs(y).max() >= 90)
         )
         if clip is not None:
             shapely.prepare(clip)

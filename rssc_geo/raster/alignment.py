@@ -245,9 +245,10 @@ def _common_pixels(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Means (n, 3) of both over blocks where all is valid, in windows spread over the raster.
 
-    And the places of the blocks, (n, 2): row and column from -1/2 to 1/2.
+    And the places of the blocks, (n, 2): row and column from -1/2 to 1/2. Where no block is wholly
+    valid, as between stripes of nodata, means are of the pixels that are valid in both.
     """
-    found: tuple[list[NDArray[Any]], ...] = ([], [], [])
+    found: tuple[list[NDArray[Any]], ...] = ([], [], [], [])
     with like.pixel_reader() as there, scene.pixel_reader() as here:
         for window in sample_windows(like, there):
             shape = (window.height, window.width)
@@ -256,19 +257,23 @@ def _common_pixels(
             both = np.ones(shape, bool)
             for mask in (valid, valid_there):
                 both &= True if mask is None else mask
-            whole = _means(both[..., None])[:, 0] == 1
+            share = _means(both[..., None])
+            some = share[:, 0] > 0
             rows, cols = np.meshgrid(
                 (window.row + np.arange(window.height) + 0.5) / like.height - 0.5,
                 (window.col + np.arange(window.width) + 0.5) / like.width - 0.5,
                 indexing="ij",
             )
             for each, values in zip(
-                found, (colors, others, np.stack([rows, cols], -1)), strict=True
+                found, (colors, others, np.stack([rows, cols], -1)), strict=False
             ):
-                each.append(_means(values)[whole])
-    own, other, places = (np.concatenate(each) for each in found)
-    finite = is_measured(own).all(1) & is_measured(other).all(1)
-    return own[finite], other[finite], places[finite]
+                each.append(_means(np.where(both[..., None], values, 0))[some] / share[some])
+            found[-1].append(share[some, 0])
+    own, other, places, shares = (np.concatenate(each) for each in found)
+    kept = is_measured(own).all(1) & is_measured(other).all(1)
+    if (kept & (shares == 1)).any():
+        kept &= shares == 1
+    return own[kept], other[kept], places[kept]
 
 
 def _means(values: NDArray[Any]) -> NDArray[np.float64]:

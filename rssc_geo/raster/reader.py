@@ -222,19 +222,20 @@ class _TileLoader:
         content = self._content_shape((window.height, window.width))
         with _reading(self._source, window):
             colors, valid = self._pixels.read(window, content)
-            if valid is None:
-                pixels = self._padded(self._radiometry.apply(colors, None, window))
-                return TileData(
-                    tile, pixels, self._masks[True], 1.0, self._uniform_fractions(tile, 1.0)
-                )
-            if not valid.any():
+            if valid is not None and not valid.any():
                 return self._invalid(tile)
-            at_full = content == (window.height, window.width)
-            full = valid if at_full else self._pixels.valid_at_full_resolution(window)
+            full = valid
+            # Where pixels are enlarged, those around a hole fill it.
+            enlarged = content[0] > window.height or content[1] > window.width
+            if enlarged or (valid is not None and content != (window.height, window.width)):
+                full = self._pixels.valid_at_full_resolution(window)
+                if not full.any():
+                    return self._invalid(tile)
         pixels = self._padded(self._radiometry.apply(colors, valid, window))
-        return TileData(
-            tile, pixels, self._padded(valid), float(full.mean()), self._cell_fractions(tile, full)
-        )
+        mask = self._masks[True] if valid is None else self._padded(valid)
+        if full is None or full.all():
+            return TileData(tile, pixels, mask, 1.0, self._uniform_fractions(tile, 1.0))
+        return TileData(tile, pixels, mask, float(full.mean()), self._cell_fractions(tile, full))
 
     def _invalid(self, tile: Tile) -> TileData:
         return TileData(

@@ -19,7 +19,7 @@ import rasterio
 from affine import Affine
 from rasterio.vrt import WarpedVRT
 
-from rssc_geo.errors import GeoreferenceError
+from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.files import content_mark, fingerprint, local_file
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.gdal import GDAL_ERRORS, gdal_env, gdal_errors, is_remote
@@ -96,13 +96,16 @@ class Scene:
         """Read windows with their masks on a handle of this thread, closed at the end.
 
         ``cache_bytes`` is the size of GDAL's block cache where the user did not set one. Raises
-        ``InputError`` when the raster cannot be opened or read.
+        ``InputError`` when the raster cannot be opened or read, or is another one by now.
         """
         with (
             gdal_errors(self.source),
             gdal_env(self.opening.dataset, cache_bytes=cache_bytes),
             self.open() as handle,
         ):
+            used = (*self.opening.indexes, self.opening.mask_rule.mask_band or 1)
+            if handle.shape != self.shape or handle.count < max(used):
+                raise InputError(f"{self.source} changed while it was being read: run it again")
             yield PixelReader(handle, self.opening.indexes, self.opening.mask_rule)
 
     def bounds_lonlat(self) -> tuple[float, float, float, float]:

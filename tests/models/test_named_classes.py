@@ -110,6 +110,26 @@ def test_other_is_what_is_likest_to_what_was_not_named(
         name_classes(alone, ["town"])
 
 
+def test_own_classes_that_words_do_not_name_define_no_other(
+    spoken: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, tokens, _ = spoken
+
+    def among(*names: str) -> Model:
+        classes = tuple(SceneClass(k, name, "#336699") for k, name in enumerate(names))
+        return dataclasses.replace(model, card=dataclasses.replace(model.card, classes=classes))
+
+    pictures = torch.from_numpy(tokens).float()
+    with torch.inference_mode():
+        told, without = (
+            name_classes(among(*names), ["town"]).network.classify(pictures)
+            for names in (("green field", "§", "wide river"), ("green field", "wide river"))
+        )
+    torch.testing.assert_close(told, without)
+    with pytest.raises(UsageError, match=r"nothing is left to define 'other' \(--no-other\)"):
+        name_classes(among("§"), ["town"])
+
+
 def test_refining_follows_the_pictures() -> None:
     """Two clusters around 20° and 60°, texts whose border lies at 50°.
 

@@ -82,3 +82,18 @@ def test_a_grid_around_the_world_closes_around_a_pole(tmp_path: Path) -> None:
     count, right = classes_at_random_places(frame, grid, "EPSG:4326", transform)
     assert (count >= 1).mean() > 0.99  # a chord lies inside its parallel
     assert right.mean() > 0.99
+
+
+@pytest.mark.parametrize("south", [False, True])
+def test_an_edge_at_a_pole_becomes_one_point(south: bool, tmp_path: Path) -> None:
+    """Regions that touch it in several places stay valid."""
+    grid = np.array([[0, 1, 0, 1, 0], [0, 0, 0, 1, 0], [1, 1, 0, 0, 0]])
+    transform = Affine(3, 0, -50, 0, 2, -90) if south else Affine(3, 0, -50, 0, -2, 90)
+    target = CRS(3031 if south else 3413)
+    place = {"crs": "EPSG:4326", "transform": transform, "target_crs": target}
+    path = write_map(tmp_path / "map.gpkg", grid, ["A", "B"], **place)
+    for layer, count in (("cells", 15), ("landuse", 4)):
+        frame = gpd.read_file(path, layer=layer)
+        assert len(frame) == count
+        assert frame.is_valid.all()
+        assert frame.area.sum() == pytest.approx(frame.union_all().area, rel=1e-9)

@@ -28,10 +28,10 @@ from rssc_geo import (
     assess_sample,
     change,
 )
-from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.errors import InputError, NothingToClassifyError, OutputError, UsageError
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.output import read_provenance
-from tests.factories import CELLS, write_map, write_raster
+from tests.factories import CELLS, texture, write_map, write_raster
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
@@ -294,6 +294,29 @@ def test_the_same_map_twice_has_no_change(maps: Callable[..., Path], tmp_path: P
     result = change([one, one], tmp_path / "c.gpkg")
     assert (result.changed_cells, result.regions) == (0, ())
     assert len(layer(tmp_path / "c.gpkg", "change")) == 0
+
+
+def test_a_raster_with_itself_leaves_nothing_uncompared(model: Predictor, tmp_path: Path) -> None:
+    """Sums of the same areas differ in the last digits by their order."""
+    empty = np.random.default_rng(2).random((34, 29)) >= 0.5
+    pixels = texture(331, 283)
+    pixels[:, empty.repeat(10, 0).repeat(10, 1)[:331, :283]] = 0
+    place = Affine(2.7, 0, 500_000, 0, -2.7, 5_000_000)
+    scene = write_raster(tmp_path / "a.tif", pixels, transform=place, nodata=0)
+    options = ChangeOptions(tile_size="60px", cell_size="10px", force=True)
+    result = change([scene, scene], tmp_path / "c.gpkg", options, model=model)
+    assert (result.changed_cells, result.uncompared_m2, result.warnings) == (0, 0, ())
+
+
+def test_a_date_without_data_leaves_nothing(model: Predictor, tmp_path: Path) -> None:
+    one = write_raster(tmp_path / "one.tif", texture(90, 90))
+    pixels = texture(90, 90)
+    pixels[:, np.arange(90) % 3 > 0] = 0
+    two = write_raster(tmp_path / "two.tif", pixels, nodata=0)
+    options = ChangeOptions(tile_size="60px", force=True)
+    with pytest.raises(NothingToClassifyError, match=r"two\.tif: no cell has"):
+        change([one, two], tmp_path / "c.gpkg", options, model=model)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.tif", "two.tif"}
 
 
 def test_mistakes_are_told(maps: Callable[..., Path], folder: Path, tmp_path: Path) -> None:

@@ -207,3 +207,15 @@ def test_nothing_valid_in_common_is_told(pixels: np.ndarray, tmp_path: Path) -> 
     )
     with pytest.raises(InputError, match="no valid pixel in common"):
         harmonize(two, fit_radiometry(two), one, fit_radiometry(one))
+
+
+def test_colors_are_matched_between_stripes_of_nodata(pixels: np.ndarray, tmp_path: Path) -> None:
+    """As of Landsat 7 without its line corrector: no block of pixels is wholly valid."""
+    striped = (pixels * 0.5 + 40).round().astype(np.uint8)
+    striped[:, np.arange(striped.shape[1]) % 6 == 0] = 0
+    one = open_scene(write_raster(tmp_path / "whole.tif", pixels))
+    two = open_scene(write_raster(tmp_path / "striped.tif", striped, nodata=0))
+    scaling = harmonize(two, fit_radiometry(two), one, fit_radiometry(one))
+    valid = striped[0] > 0
+    found = scaling.apply(striped.transpose(1, 2, 0)).transpose(2, 0, 1).astype(float)
+    assert np.abs(found - pixels)[:, valid].mean() < 2
