@@ -121,6 +121,7 @@ def index(
     with FileLock(folder / _LOCK, taken=folder):
         card = _archive_card(model, folder, options)
         store = ArchiveStore(folder, card) if (folder / NAME).exists() else make_store(folder, card)
+        store.mend()
         known = store.scenes()
         _check_sources(sources, known)
         if store.card != card:

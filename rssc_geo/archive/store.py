@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +39,7 @@ _CHUNK = 8192
 APPROXIMATE_FROM = 100_000
 """Number of cells from which an index is used; with fewer all are compared."""
 _PROBES = 20
+_LOOKS, _PAUSE_S = 5, 0.2
 _SCENES_AT_ONCE = 100
 
 
@@ -154,6 +157,20 @@ class ArchiveStore:
             rows = self._scenes.to_arrow().to_pylist()
         return {row.pop("scene"): row for row in rows}
 
+    def lost(self) -> int:
+        """How many cells of its scenes it lacks: also while another process changes them."""
+        return max(0, sum(int(row["cells"]) for row in self.scenes().values()) - len(self))
+
+    def mend(self) -> None:
+        """Forget scenes that have more or fewer cells than were added, and cells of no scene."""
+        added = {name: int(row["cells"]) for name, row in self.scenes().items()}
+        if sum(added.values()) == len(self):
+            return
+        with _translated(self.folder, _damaged):
+            names = self._cells.search().select(["scene"]).limit(len(self)).to_arrow()["scene"]
+        there = Counter(names.to_pylist())
+        self.forget([name for name in added.keys() | there if added.get(name, 0) != there[name]])
+
     def put(self, entries: Sequence[SceneEntry]) -> int:
         """Add scenes, in place of their earlier cells; how many cells they have.
 
@@ -270,7 +287,12 @@ def open_store(folder: str | Path) -> ArchiveStore:
     not installed.
     """
     folder = Path(folder)
-    return ArchiveStore(folder, read_card(folder))
+    for _ in range(_LOOKS):
+        store = ArchiveStore(folder, read_card(folder))
+        if not (lost := store.lost()):
+            return store
+        time.sleep(_PAUSE_S)  # another process may be indexing
+    raise _damaged(folder, ValueError(f"it has lost {lost} cells of its scenes"))
 
 
 def make_store(folder: Path, card: ArchiveCard) -> ArchiveStore:
@@ -367,7 +389,7 @@ def _damaged(folder: Path, error: BaseException) -> InputError:
 def _unwritable(folder: Path, error: BaseException) -> OutputError:
     return OutputError(
         f"cannot write {folder / _DATABASE} ({one_line(error)}): make room or make the folder"
-        " writable, then run the same command again"
+        " writable, or delete it where it is damaged, then run the same command again"
     )
 
 

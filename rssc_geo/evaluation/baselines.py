@@ -331,8 +331,13 @@ class _Arm:
         rows = b"".join(data.split[part].tobytes() for part in ("train", *_HELD))
         digest = hashlib.sha256(repr(key).encode() + rows).hexdigest()
         file = work / f"arm-{digest[:16]}.safetensors"
+        card = model.card
         made_of = identity(
-            key=key, features=data.features.made_of, labels=data.data.labels, texts=texts
+            key=key,
+            features=data.features.made_of,
+            labels=data.data.labels,
+            texts=texts,
+            network=(card.network, card.max_tokens, card.special_tokens),
         )
         if not is_kept(file, made_of):
             trained = self._train(model, data, seed)

@@ -33,14 +33,19 @@ _TIMM_ARGUMENTS = frozenset(
     }
 )
 _LARGEST = 65536  # largest value of an argument of timm
+_MOST_STAGES = 100
+_LARGEST_SIZE, _MOST_LAYERS = 10_000_000, 500  # of a configuration of transformers
+_LONGEST_SIDES = {"image_size": 1024, "patch_size": 1024}
+_LAYERS = re.compile("layers|depth|blocks|stages|heads")
 _Encoder = TypeVar("_Encoder", bound=nn.Module)
 _FOLDED = 1e-4  # largest relative difference of features by rounding
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
+# Not LeViT, which compares all pairs of its tokens one by one before its first layer; timm has it.
 _IMAGE_TYPES = frozenset(
     {
         *("beit", "blip_vision_model", "clip_vision_model", "convnext", "convnextv2", "cvt"),
         *("data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "dinov3_convnext"),
-        *("dinov3_vit", "efficientnet", "focalnet", "hiera", "ijepa", "levit", "mobilenet_v1"),
+        *("dinov3_vit", "efficientnet", "focalnet", "hiera", "ijepa", "mobilenet_v1"),
         *("mobilenet_v2", "mobilevit", "mobilevitv2", "poolformer", "pvt", "pvt_v2", "regnet"),
         *("resnet", "siglip2_vision_model", "siglip_vision_model", "swin", "swinv2", "vit"),
         *("vit_mae", "vit_msn"),
@@ -334,17 +339,18 @@ def _check_timm(architecture: object, kwargs: Mapping[str, Any]) -> None:
         )
     for name, value in kwargs.items():
         values = value if isinstance(value, (list, tuple)) else [value]
-        if not all(_is_size(part) for part in values):
+        most = _MOST_LAYERS if _LAYERS.search(name) else _LARGEST
+        if len(values) > _MOST_STAGES or not all(_is_size(part, most) for part in values):
             raise BundleError(
                 f"{name!r} of the image encoder is {one_line(repr(value))}, which is not valid"
             )
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object, most: int) -> bool:
     """Whether a value is a number within reason, a flag, a short word or nothing."""
     if isinstance(value, str):
         return _TIMM_WORD.fullmatch(value) is not None
-    return value is None or (isinstance(value, (int, float)) and 0 <= value <= _LARGEST)
+    return value is None or (isinstance(value, (int, float)) and 0 <= value <= most)
 
 
 def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
@@ -359,7 +365,27 @@ def _as_config(config: Mapping[str, Any], known: frozenset[str]) -> Any:
     family = CONFIG_MAPPING[kind]
     fields = {name for name in family().to_dict() if not name.startswith("_")}
     fields |= family.attribute_map.keys()
-    return family(**{name: config[name] for name in config if name in fields - _NO_FORM})
+    form = {name: config[name] for name in config if name in fields - _NO_FORM}
+    for name, value in form.items():
+        _check_sizes(name, value)
+    return family(**form)
+
+
+def _check_sizes(name: str, value: object) -> None:
+    """Refuse a number for which transformers would count for minutes before the first layer."""
+    if isinstance(value, Mapping):
+        for inner, part in value.items():
+            _check_sizes(inner, part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _check_sizes(name, part)
+    elif isinstance(value, int):
+        most = _MOST_LAYERS if _LAYERS.search(name) else _LONGEST_SIDES.get(name, _LARGEST_SIZE)
+        if abs(value) > most:
+            raise BundleError(
+                f"{one_line(repr(name))} of an encoder is {one_line(repr(value))}, which is not"
+                f" valid: {most} at most"
+            )
 
 
 def text_class(config: Any) -> Any:

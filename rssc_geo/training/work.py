@@ -113,9 +113,13 @@ class WorkFolder:
 def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
     """Make a work folder for further training on an encoder, or continue in its training's.
 
-    Raises ``InputError`` for a folder of other parts of the data.
+    Raises ``InputError`` for a folder of other parts of the data, ``OutputError`` where it cannot
+    be written.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(work, error) from error
     file = work / "options.json"
     made_for = {name: getattr(recipe, name) for name in _PARTS}
     if not file.is_file():

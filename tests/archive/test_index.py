@@ -298,6 +298,29 @@ def test_a_damaged_database_is_made_anew_from_the_maps(tmp_path: Path) -> None:
     assert held(archive) == {"s": 12}
 
 
+@pytest.mark.parametrize("table", ["cells", "scenes"])
+def test_a_table_that_was_put_back_is_told_and_mended(tmp_path: Path, table: str) -> None:
+    """LanceDB opens an earlier version, without a word, where the files of the newest are gone."""
+    scenes, archive = tmp_path / "in", tmp_path / "archive"
+    for number in range(2):
+        scene(scenes / f"s{number}.tif", number)
+        rssc_geo.index([scenes], archive, OPTIONS)
+    store = open_store(archive)
+    changed = {"cells": store._cells, "scenes": store._scenes}[table]
+    whole = changed.count_rows()
+    for version in reversed(changed.list_versions()):
+        changed.checkout(version["version"])
+        if 0 < changed.count_rows() < whole:
+            break
+    changed.restore()
+    if table == "cells":
+        with pytest.raises(InputError, match="has lost 12 cells of its scenes"):
+            rssc_geo.search(archive, "a river")
+    again = rssc_geo.index([scenes], archive, OPTIONS)
+    assert again.batch.tiles == 0
+    assert held(archive) == {"s0": 12, "s1": 12}
+
+
 @pytest.mark.parametrize(
     "values",
     [{"width": "192"}, {"model": 5}, {"version": []}, {"indexed_rows": "x"}, {"tile_size": 5}],

@@ -328,6 +328,9 @@ def test_baselines_are_compared_on_several_data_sets(
         compare_baselines(model, silent, dataclasses.replace(options, taxonomy=None))
     with pytest.raises(UsageError, match="no captions.jsonl, there is nothing to compare"):
         compare_baselines(model, silent, options)
+    taken = dataclasses.replace(options, work=str(file))
+    with pytest.raises(OutputError, match="cannot write taxonomy.json"):
+        compare_baselines(model, [folder, silent], taken)
     found = compare_baselines(model, [folder, silent], options)
     by_name = {row.name: row for row in found.rows}
     assert len(by_name) == 11

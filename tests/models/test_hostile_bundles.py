@@ -75,6 +75,8 @@ PLACES = {
     "timm as a backbone": encoder(
         "image_encoder", model_type="timm_backbone", backbone="resnet18", use_pretrained_backbone=1
     ),
+    "layers without end": image(depths=[65536] * 4),
+    "stages without end": image(depths=[1] * 10_000),
     "code of the image encoder": encoder(
         "image_encoder", model_type="vit", auto_map={"AutoModel": "evil.Model"}
     ),
@@ -162,7 +164,7 @@ ODD = {
     "another variant": (network(variant="mine"), "variant"),
     "no network": (top(network=None), "network is None"),
     "a huge vocabulary": (
-        encoder("text_encoder", model_type="bert", vocab_size=10**12),
+        encoder("text_encoder", model_type="bert", vocab_size=9_000_000),
         "10 times as large",
     ),
     "a small vocabulary": (
@@ -203,6 +205,21 @@ def test_odd_cards_are_refused_in_one_line_and_soon(name: str, bundle: Path) -> 
     assert message in told
     assert len(told) < 1000
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("kind", ["beit", "data2vec-vision", "dinov2", "dinov3_vit", "bert", "t5"])
+@pytest.mark.parametrize("count", [10**6, 10**18])
+def test_layers_that_are_counted_without_end(kind: str, count: int, bundle: Path) -> None:
+    """Before their first layer some networks make a list of the names of all."""
+    part = "text_encoder" if kind in ("bert", "t5") else "image_encoder"
+    changed = (
+        ["num_hidden_layers"] if part == "text_encoder" else ["num_hidden_layers", "image_size"]
+    )
+    for changes in ({name: [count]} for name in changed):
+        edit(bundle, encoder(part, model_type=kind, **changes))
+        start = time.monotonic()
+        assert f"is {count}, which is not valid" in refusal(bundle)
+        assert time.monotonic() - start < 10
 
 
 def test_json_that_is_a_trap(bundle: Path) -> None:
