@@ -134,7 +134,7 @@ def test_a_time_that_is_none(inputs: Inputs, content: str) -> None:
     (work / "seconds.txt").write_text(content)
     (work / "metrics.jsonl").write_text('{"time": 1')  # the line at which a run was killed
     inputs.train(work, inputs.recipe())
-    assert 0 < load_bundle(inputs.home / "bundle").card.training["minutes"] < 10
+    assert 0 <= load_bundle(inputs.home / "bundle").card.training["minutes"] < 10
     cut, *lines = (work / "metrics.jsonl").read_text().splitlines()
     assert cut == '{"time": 1'
     assert len([json.loads(line) for line in lines]) > 4
