@@ -102,7 +102,6 @@ DAMAGE: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_damage_to_any_file_of_the_work_folder(inputs: Inputs) -> None:
     """Each file in turn: damaged in some way, gone, or that of another run, with its mark."""
     recipe, chance = inputs.recipe(), random.Random(17)
