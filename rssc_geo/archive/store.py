@@ -159,17 +159,21 @@ class ArchiveStore:
 
     def lost(self) -> int:
         """How many cells of its scenes it lacks: also while another process changes them."""
-        return max(0, sum(int(row["cells"]) for row in self.scenes().values()) - len(self))
+        return max(0, sum(self._added().values()) - len(self))
 
     def mend(self) -> None:
         """Forget scenes that have more or fewer cells than were added, and cells of no scene."""
-        added = {name: int(row["cells"]) for name, row in self.scenes().items()}
+        added = self._added()
         if sum(added.values()) == len(self):
             return
         with _translated(self.folder, _damaged):
             names = self._cells.search().select(["scene"]).limit(len(self)).to_arrow()["scene"]
         there = Counter(names.to_pylist())
         self.forget([name for name in added.keys() | there if added.get(name, 0) != there[name]])
+
+    def _added(self) -> dict[str, int]:
+        """How many cells of each scene were added."""
+        return {name: int(row["cells"]) for name, row in self.scenes().items()}
 
     def put(self, entries: Sequence[SceneEntry]) -> int:
         """Add scenes, in place of their earlier cells; how many cells they have.
@@ -287,11 +291,12 @@ def open_store(folder: str | Path) -> ArchiveStore:
     not installed.
     """
     folder = Path(folder)
-    for _ in range(_LOOKS):
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_PAUSE_S)  # another process may be indexing
         store = ArchiveStore(folder, read_card(folder))
         if not (lost := store.lost()):
             return store
-        time.sleep(_PAUSE_S)  # another process may be indexing
     raise _damaged(folder, ValueError(f"it has lost {lost} cells of its scenes"))
 
 

@@ -73,3 +73,4 @@ from .stac_item import stac_class as stac_class
 from .stac_item import write_model_item as write_model_item
 from .stac_item import write_stac_item as write_stac_item
 from .weights import check_header as check_header
+from .weights import load_weights as load_weights

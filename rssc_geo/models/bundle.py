@@ -20,7 +20,7 @@ from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
 from rssc_geo.files import FileLock, atomic_write, check_name, content_hash, write_error
 from rssc_geo.hub import fetch
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json
-from rssc_geo.models.weights import check_header
+from rssc_geo.models.weights import load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -447,13 +447,11 @@ def _check_files(folder: Path, card: ModelCard) -> None:
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file by name, halves as float32; ``BundleError``."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        check_header(path)
         weights = {
             key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(path).items()
+            for key, value in load_weights(path).items()
         }
         damaged = [key for key, value in weights.items() if not bool(value.isfinite().all())]
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:

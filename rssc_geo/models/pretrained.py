@@ -26,7 +26,7 @@ from rssc_geo.models.encoders import (
     make_text_encoder,
     text_class,
 )
-from rssc_geo.models.weights import check_header
+from rssc_geo.models.weights import load_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -293,16 +293,13 @@ def _timm(
     architecture: str, arguments: dict[str, Any], preset: Mapping[str, Any], file: Path
 ) -> PretrainedImageEncoder:
     """A timm model with the weights of a file; ``preset`` has the normalization of its images."""
-    from safetensors.torch import load_file
-
     data = resolve_data_config(
         pretrained_cfg={key: value for key, value in preset.items() if value is not None}
     )
     configuration = {"architecture": architecture, "kwargs": arguments}
     try:
         encoder = make_image_encoder(configuration)
-        check_header(file)
-        weights = load_file(file)
+        weights = load_weights(file)
     except Exception as error:  # whatever foreign files make the libraries raise
         raise BundleError(
             f"image encoder {architecture!r}: {file} cannot be used ({one_line(error)})"

@@ -22,7 +22,7 @@ from rssc_geo.models.encoders import fit_keys
 from rssc_geo.models.network import DualAttentionClassifier
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.models.pretrained import as_configuration, load_tokenizer
-from rssc_geo.models.weights import check_header
+from rssc_geo.models.weights import load_weights
 from rssc_geo.options import ImportOptions
 
 _FOOTPRINT, _GSD_RANGE_M = Footprint(300, 400, 4800), (0.5, 8.0)
@@ -145,10 +145,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            check_header(path)
-            found: Any = load_file(path)
+            found: Any = load_weights(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

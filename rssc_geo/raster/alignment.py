@@ -248,7 +248,8 @@ def _common_pixels(
     And the places of the blocks, (n, 2): row and column from -1/2 to 1/2. Where no block is wholly
     valid, as between stripes of nodata, means are of the pixels that are valid in both.
     """
-    found: tuple[list[NDArray[Any]], ...] = ([], [], [], [])
+    found: tuple[list[NDArray[Any]], ...] = ([], [], [])
+    shares_found: list[NDArray[np.float64]] = []
     with like.pixel_reader() as there, scene.pixel_reader() as here:
         for window in sample_windows(like, there):
             shape = (window.height, window.width)
@@ -265,14 +266,15 @@ def _common_pixels(
                 indexing="ij",
             )
             for each, values in zip(
-                found, (colors, others, np.stack([rows, cols], -1)), strict=False
+                found, (colors, others, np.stack([rows, cols], -1)), strict=True
             ):
                 each.append(_means(np.where(both[..., None], values, 0))[some] / share[some])
-            found[-1].append(share[some, 0])
-    own, other, places, shares = (np.concatenate(each) for each in found)
+            shares_found.append(share[some, 0])
+    own, other, places = (np.concatenate(each) for each in found)
+    whole = np.concatenate(shares_found) == 1
     kept = is_measured(own).all(1) & is_measured(other).all(1)
-    if (kept & (shares == 1)).any():
-        kept &= shares == 1
+    if (kept & whole).any():
+        kept &= whole
     return own[kept], other[kept], places[kept]
 
 

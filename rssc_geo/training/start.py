@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from rssc_geo.errors import BundleError, UsageError, one_line
 from rssc_geo.geometry import DEFAULT_FRACTION
@@ -21,11 +20,11 @@ from rssc_geo.models import (
     PretrainedTextEncoder,
     TimmImageEncoder,
     build_network,
-    check_header,
     load_bundle,
     load_card,
     load_image_encoder,
     load_text_encoder,
+    load_weights,
     receptive_field,
     scene_classes,
 )
@@ -65,8 +64,7 @@ def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
 def _timm_weights(path: Path, recipe: EncoderRecipe) -> dict[str, torch.Tensor]:
     """Weights of a timm model by their names in an encoder; ``BundleError`` for unfit ones."""
     try:
-        check_header(path)
-        weights = {f"backbone.{name}": value for name, value in load_file(path).items()}
+        weights = {f"backbone.{name}": value for name, value in load_weights(path).items()}
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise BundleError(
             f"{path} is not a readable safetensors file: {one_line(error)}"
