@@ -18,7 +18,6 @@ import platform
 import re
 import secrets
 import shutil
-import sqlite3
 import tempfile
 import unicodedata
 import urllib.request
@@ -30,8 +29,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, UsageError, one_line
+from rssc_geo.locks import FileLock, in_the_way
 
 _SUFFIX = ".rssc-geo"
 _HEADER_BYTES = 65536
@@ -379,7 +378,7 @@ class StagingFolder:
     def _take(self) -> None:
         """Make the folder, or empty one that a killed run left, once its lock is held."""
         if os.path.lexists(self.folder) and not self._is_ours():
-            raise _in_the_way(self.folder)
+            raise in_the_way(self.folder)
         self.folder.mkdir(exist_ok=True)
         self._lock = FileLock(self.folder / _LOCK, taken=self._target)
         self._empty()
@@ -412,114 +411,6 @@ class StagingFolder:
         if not marker.is_file():  # killed before it was there
             return set(os.listdir(self.folder)) <= set(_LOCK_FILES)
         return marker.read_bytes() in (_MARK.encode(), b"")  # empty: killed while it was written
-
-
-class FileLock(Closing):
-    """The lock of a file that is made for it, held until ``close``; a crash releases it.
-
-    ``taken``: what the lock is about, for messages. Raises ``OutputError`` where another process
-    holds it, the file is not empty, which none of ours is, or the folder cannot be written.
-    """
-
-    def __init__(self, path: Path, *, taken: Path) -> None:
-        self._path = path
-        try:
-            self._connection = lock_database(path, taken=taken)
-        except sqlite3.OperationalError as error:
-            # The last holder of a lock deletes the folder, too, that it made for it.
-            if "locked" in str(error) or not path.parent.is_dir():
-                raise in_use(taken) from error
-            folder = taken if taken.is_dir() else taken.parent
-            raise OutputError(
-                f"cannot write in {folder} ({error}): choose a folder that is writable"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise _in_the_way(path) from error
-        if path.stat().st_size:
-            self._connection.close()
-            raise _in_the_way(path)
-
-    def close(self) -> None:
-        """Release the lock and delete its file."""
-        delete_locked(self._path, self._connection)
-
-
-def file_number(path: Path) -> tuple[int, int] | None:
-    """Device and number of the file at a path; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def check_same_file(path: Path, number: tuple[int, int] | None, *, taken: Path) -> None:
-    """Refuse with ``OutputError`` a path whose file is not the one that was there before.
-
-    A process that opens and locks a file holds the lock of its path only if that is still the file
-    there: its last holder may have deleted it meanwhile. ``number``: of the file before it was
-    opened; ``taken``: what the lock is about.
-    """
-    if number is None or file_number(path) != number:
-        raise in_use(taken)
-
-
-def lock_database(path: Path, *, taken: Path) -> sqlite3.Connection:
-    """Open an SQLite file, which is made if need be, in an exclusive transaction.
-
-    Raises SQLite's errors, and ``OutputError`` for one that was deleted meanwhile; ``taken``: what
-    it is about.
-    """
-    sqlite3.connect(path).close()  # makes the file
-    number = file_number(path)
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error:
-        connection.close()
-        check_same_file(path, number, taken=taken)
-        raise
-    try:
-        check_same_file(path, number, taken=taken)
-    except OutputError:
-        connection.close()
-        raise
-    return connection
-
-
-def delete_locked(path: Path, connection: sqlite3.Connection) -> None:
-    """Delete an SQLite file, close the connection that locks it, both once.
-
-    In this order, so that no other process has locked the file that is deleted. Windows deletes no
-    file that is open: there it is closed first, and stays where another process has opened it.
-    """
-    try:
-        # Else closing would delete a journal of that name, which may be another process's by then.
-        connection.execute("PRAGMA journal_mode = OFF")
-    except sqlite3.Error:  # it was closed before
-        connection.close()
-        return
-    if os.name == "nt":
-        connection.close()
-    with suppress(OSError):
-        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    connection.close()
-
-
-def _in_the_way(path: Path) -> OutputError:
-    return OutputError(
-        f"{path} is in the way (rssc-geo did not make it): rename or delete it, or choose another"
-        " output"
-    )
-
-
-def in_use(taken: Path) -> OutputError:
-    """The error for a result that another process works on."""
-    return OutputError(
-        f"{taken} is in use by another rssc-geo process: wait for it to end, or choose another"
-        " output"
-    )
 
 
 def write_error(path: Path, reason: object) -> OutputError:

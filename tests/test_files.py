@@ -7,7 +7,6 @@ import csv
 import errno
 import os
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,13 +14,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import (
-    FileLock,
     StagingFolder,
     atomic_folder,
     atomic_write,
@@ -443,60 +440,6 @@ def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == ["chips"]
 
 
-def test_the_lock_of_a_file_that_is_deleted_meanwhile_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its last holder deletes it: whoever opened it before has locked a file without a name."""
-    path, connect = tmp_path / "lock", sqlite3.connect
-    for other in (True, False):
-        holder = FileLock(path, taken=tmp_path)
-        opened, third = 0, []
-
-        def late(*args: Any, **settings: Any) -> sqlite3.Connection:
-            nonlocal opened
-            connection = connect(*args, **settings)
-            opened += 1
-            if opened == 2:  # open, not locked yet
-                holder.close()  # noqa: B023
-                if other:  # noqa: B023
-                    third.append(FileLock(path, taken=tmp_path))  # noqa: B023
-            return connection
-
-        monkeypatch.setattr(sqlite3, "connect", late)
-        with pytest.raises(OutputError, match="is in use by another rssc-geo process") as caught:
-            FileLock(path, taken=tmp_path)
-        assert str(tmp_path) in one_line(caught)
-        monkeypatch.setattr(sqlite3, "connect", connect)
-        for lock in third:
-            with pytest.raises(OutputError, match="in use"):
-                FileLock(path, taken=tmp_path)
-            lock.close()
-        assert names(tmp_path) == []
-
-
-@posix
-def test_a_lock_is_held_until_its_file_is_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, unlink, tried = tmp_path / "lock", Path.unlink, []
-
-    def watched(file: Path, missing_ok: bool = False) -> None:
-        if file == path:
-            with pytest.raises(OutputError, match="in use"):
-                FileLock(path, taken=tmp_path)
-            tried.append(file)
-        unlink(file, missing_ok=missing_ok)
-
-    with FileLock(path, taken=tmp_path) as lock:
-        monkeypatch.setattr(Path, "unlink", watched)
-    assert tried == [path]
-    monkeypatch.undo()
-    with FileLock(path, taken=tmp_path):
-        lock.close()  # again: the file is another's now
-        assert path.exists()
-    assert names(tmp_path) == []
-
-
 def test_two_never_hold_a_lock_at_once(tmp_path: Path) -> None:
     """Threads that take and release it as fast as they can, with its folder."""
     inside, most, held = 0, 0, 0
@@ -520,18 +463,3 @@ def test_two_never_hold_a_lock_at_once(tmp_path: Path) -> None:
     assert most == 1
     assert held > 10
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("content", [b"\0" * 4096, b"mine", "database"])
-def test_a_file_with_content_is_no_lock(tmp_path: Path, content: bytes | str) -> None:
-    path = tmp_path / "lock"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute("CREATE TABLE mine (x)")
-    before = path.read_bytes()
-    with pytest.raises(OutputError, match="is in the way") as caught:
-        FileLock(path, taken=tmp_path)
-    assert str(path) in one_line(caught)
-    assert path.read_bytes() == before

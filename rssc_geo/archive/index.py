@@ -21,7 +21,8 @@ from rssc_geo.archive.store import (
 from rssc_geo.batch import NAME as JOURNAL
 from rssc_geo.batch import BatchResult, OnProgress, collect_jobs, read_status, run_batch
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import FileLock, write_error
+from rssc_geo.files import write_error
+from rssc_geo.locks import FileLock
 from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
 from rssc_geo.raster import is_remote

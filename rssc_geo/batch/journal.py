@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import FileLock, content_mark
+from rssc_geo.files import content_mark
+from rssc_geo.locks import FileLock
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote
 

@@ -24,14 +24,8 @@ from numpy.typing import NDArray
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, one_line
-from rssc_geo.files import (
-    check_same_file,
-    content_mark,
-    delete_locked,
-    file_number,
-    in_use,
-    lock_database,
-)
+from rssc_geo.files import content_mark
+from rssc_geo.locks import FileAtPath, delete_locked, in_use, lock_database
 
 log = logging.getLogger(__name__)
 
@@ -185,25 +179,24 @@ class PartFile(Closing):
         self._key = json.dumps(run_key, sort_keys=True, ensure_ascii=False)
         self._watermark = self._count = self._digest = 0
         self._steps: dict[str, Any] = {}
-        try:
-            self._connection = self._connect()
-        except sqlite3.OperationalError as error:
-            raise self._failure(error) from error
-        try:
-            self._open()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _connect(self) -> sqlite3.Connection:
-        sqlite3.connect(self.path).close()  # makes the file
-        self._number = file_number(self.path)
-        return sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-
-    def _check_same(self) -> None:
-        check_same_file(self.path, self._number, taken=self.path)
+        self._open()
 
     def _open(self) -> None:
+        try:
+            sqlite3.connect(self.path).close()  # makes the file
+            with FileAtPath(self.path, taken=self.path) as file:
+                self._connection = sqlite3.connect(
+                    self.path, timeout=0, isolation_level=None, check_same_thread=False
+                )
+                try:
+                    self._lock(file)
+                except BaseException:
+                    self._connection.close()
+                    raise
+        except sqlite3.OperationalError as error:
+            raise self._failure(error) from error
+
+    def _lock(self, file: FileAtPath) -> None:
         """Continue the file if it is this run's, else start it again; refuse foreign files."""
         try:
             run = self._connection.execute
@@ -215,13 +208,13 @@ class PartFile(Closing):
             run("PRAGMA journal_mode = DELETE")
             run("PRAGMA synchronous = NORMAL")
             run("BEGIN EXCLUSIVE")
-            self._check_same()
+            file.check()
             reason = "" if fresh else self._load(version)
             if fresh or reason:
                 self._create()
             run("COMMIT")
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            self._check_same()
+            file.check()
             if not _is_damage(error):
                 raise self._failure(error) from error
             reason = f"it is damaged: {one_line(error)}"
@@ -265,7 +258,6 @@ class PartFile(Closing):
             self._connection.close()
             _journal(self.path).unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
-            self._connection = self._connect()
             self._open()
         except OSError as error:
             raise self._failure(error) from error

@@ -361,7 +361,7 @@ def test_without_the_database_one_line_says_what_to_install(
 
 
 def test_one_indexing_at_a_time(tmp_path: Path) -> None:
-    from rssc_geo.files import FileLock
+    from rssc_geo.locks import FileLock
 
     source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
     rssc_geo.index([source], archive, OPTIONS)

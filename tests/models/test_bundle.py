@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rssc_geo.errors import BundleError, InputError, OutputError
-from rssc_geo.files import FileLock
+from rssc_geo.locks import FileLock
 from rssc_geo.models import (
     EMBEDDED,
     Model,
