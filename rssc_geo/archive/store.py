@@ -2,7 +2,8 @@
 
 A row is a cell: the columns of the table of embeddings and the box of its outline. A second table
 has a row for each scene, written when all of its cells are there: a scene without one is added
-again, so that after a killed process no cell is there twice and none is missing.
+again, so that after a killed process no cell is there twice and none is missing. LanceDB's files
+have no checksums: each cell has one of its own, which is compared when the cell is found.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -32,9 +34,10 @@ NAME = "archive.json"
 SCENES = "scenes"
 """The folder of the maps in an archive."""
 _DATABASE = "cells.lancedb"
-_FORMAT = 1
+_FORMAT = 2
 _CELLS, _SCENES = "cells", "scenes"
 _BOX = ("west", "south", "east", "north")
+_CHECKSUM = "checksum"
 _CHUNK = 8192
 APPROXIMATE_FROM = 100_000
 """Number of cells from which an index is used; with fewer all are compared."""
@@ -190,25 +193,33 @@ class ArchiveStore:
         self.forget([entry.scene for entry in entries])
         counts = dict.fromkeys((entry.scene for entry in entries), 0)
         schema = self._cells.schema
+        unread: list[InputError] = []
 
         for entry in entries:
             _check_table(entry, schema)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for entry in entries:
-                for batch in _read_table(entry, schema):
-                    counts[entry.scene] += len(batch)
-                    yield batch
+            try:
+                for entry in entries:
+                    for batch in _read_table(entry, schema):
+                        counts[entry.scene] += len(batch)
+                        yield batch
+            except InputError as error:
+                unread.append(error)  # the database turns it into an error of its own
+                raise
 
         rows = [
             {"scene": entry.scene, "source": entry.source, "mark": entry.mark, "cells": 0}
             for entry in entries
         ]
-        with _translated(self.folder, _unwritable):
-            self._cells.add(pa.RecordBatchReader.from_batches(schema, batches()))
-            for row in rows:
-                row["cells"] = counts[str(row["scene"])]
-            self._scenes.add(pa.Table.from_pylist(rows, schema=_SCENE_SCHEMA))
+        try:
+            with _translated(self.folder, _unwritable):
+                self._cells.add(pa.RecordBatchReader.from_batches(schema, batches()))
+                for row in rows:
+                    row["cells"] = counts[str(row["scene"])]
+                self._scenes.add(pa.Table.from_pylist(rows, schema=_SCENE_SCHEMA))
+        except OutputError as error:
+            raise next(iter(unread), error) from error
         return sum(counts.values())
 
     def forget(self, scenes: Sequence[str]) -> None:
@@ -252,7 +263,8 @@ class ArchiveStore:
         """The cells with the largest inner products with a vector (D,), the best first.
 
         The columns of the database but for the embedding, and ``score``, the inner product.
-        ``exact``: compare all cells, however many they are.
+        ``exact``: compare all cells, however many they are. Raises ``InputError`` for cells that
+        are not as they were written.
         """
         where = cells.sql()
         count = min(count, len(self))
@@ -265,13 +277,18 @@ class ArchiveStore:
                 query = query.bypass_vector_index()
             else:
                 query = query.minimum_nprobes(_PROBES).maximum_nprobes(0)
-            names = [name for name in self._cells.schema.names if name != EMBEDDING]
+            names = self._cells.schema.names
             found = query.select([*names, _DISTANCE]).limit(count).to_arrow()
+            changed = int((_checksums(found) != found[_CHECKSUM].to_numpy()).sum())
+            if changed:
+                raise ValueError(f"{changed} cells are not as they were written")
         scores = 1.0 - found[_DISTANCE].to_numpy().astype(np.float64)  # Lance's distance is 1 - dot
-        return found.drop_columns([_DISTANCE]).append_column("score", pa.array(scores))
+        rest = found.drop_columns([_DISTANCE, _CHECKSUM, EMBEDDING])
+        return rest.append_column("score", pa.array(scores))
 
 
 _DISTANCE = "_distance"
+_NOT_PLAIN = (EMBEDDING, GEOMETRY, _DISTANCE, _CHECKSUM)
 _ERRORS = (OSError, RuntimeError, ValueError)
 """The exceptions of LanceDB."""
 _SCENE_SCHEMA = pa.schema(
@@ -344,6 +361,7 @@ def _cell_schema(width: int) -> pa.Schema:
         [
             *(field.remove_metadata() for field in embedding_schema(width)),
             *(pa.field(side, pa.float64()) for side in _BOX),
+            pa.field(_CHECKSUM, pa.uint32()),
         ]
     )
 
@@ -351,7 +369,7 @@ def _cell_schema(width: int) -> pa.Schema:
 def _read_table(entry: SceneEntry, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The cells of a scene as rows of the database; ``InputError`` where they cannot be read."""
     try:
-        with pq.ParquetFile(entry.table) as file:
+        with pq.ParquetFile(entry.table, page_checksum_verification=True) as file:
             for batch in file.iter_batches(_CHUNK):
                 yield _with_box(batch, entry.scene, schema)
     except (OSError, pa.ArrowException) as error:
@@ -367,7 +385,7 @@ def _check_table(entry: SceneEntry, schema: pa.Schema) -> None:
         own = pq.read_schema(entry.table)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(entry, error) from error
-    made_here = {*_BOX, "scene"}
+    made_here = {*_BOX, "scene", _CHECKSUM}
     wrong = [
         field.name
         for field in schema
@@ -401,12 +419,34 @@ def _unwritable(folder: Path, error: BaseException) -> OutputError:
 def _with_box(batch: pa.RecordBatch, scene: str, schema: pa.Schema) -> pa.RecordBatch:
     outlines = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
     sides = shapely.bounds(outlines)
-    columns: Mapping[str, pa.Array] = {
+    columns: dict[str, pa.Array] = {
         **dict(zip(batch.schema.names, batch.columns, strict=True)),
         "scene": pa.array([scene] * len(batch), pa.string()),
         **{side: pa.array(sides[:, number]) for number, side in enumerate(_BOX)},
     }
+    written = [name for name in schema.names if name != _CHECKSUM]
+    table = pa.table([columns[name] for name in written], names=written)
+    columns[_CHECKSUM] = pa.array(_checksums(table))
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _checksums(cells: pa.Table) -> NDArray[np.uint32]:
+    """CRC-32 of each cell (N): of its embedding, outline and all else that was written of it."""
+    width = cells.schema.field(EMBEDDING).type.list_size
+    halves = cells[EMBEDDING].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors = halves.astype(np.float16).reshape(len(cells), width)
+    plain = [cells[name] for name in cells.schema.names if name not in _NOT_PLAIN]
+    dates = [pa.types.is_timestamp(column.type) for column in plain]
+    columns = [
+        (column.cast(pa.int64()) if date else column).to_pylist()
+        for column, date in zip(plain, dates, strict=True)
+    ]
+    rows = zip(vectors, cells[GEOMETRY].to_pylist(), *columns, strict=True)
+    made = [
+        zlib.crc32(repr(rest).encode(), zlib.crc32(outline or b"", zlib.crc32(vector.tobytes())))
+        for vector, outline, *rest in rows
+    ]
+    return np.array(made, np.uint32)
 
 
 def _texts(values: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pyogrio
 from pyproj import CRS
 
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, one_line
 from rssc_geo.output.formats import format_of
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field, Layer, short_names
 from rssc_geo.raster import check_no_view
@@ -81,7 +81,7 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
     check_no_view(str(path))
     try:
         if path.suffix.lower() == ".parquet":
-            return gpd.read_parquet(path)
+            return gpd.read_parquet(path, page_checksum_verification=True)
         return gpd.read_file(path, layer=layer if output_format.multilayer else None)
     except _ERRORS as error:
         raise _unreadable(path, error) from error
@@ -99,7 +99,7 @@ def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
     names = ["class", "group", "cells", "area_m2"]
     try:
         if path.suffix.lower() == ".parquet":
-            table = pq.read_table(path, columns=names)
+            table = pq.read_table(path, columns=names, page_checksum_verification=True)
         else:
             inner = "landuse" if output_format.multilayer else None
             _, table = pyogrio.read_arrow(path, layer=inner, columns=names, read_geometry=False)
@@ -135,7 +135,7 @@ def _check_cells(table: pa.Table, path: Path) -> None:
 
 
 def _parquet(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(_BATCH, columns=names):
             yield pa.Table.from_batches([batch])
 
@@ -165,5 +165,6 @@ def _ogr(
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} was written but cannot be read back ({error}): is another program using it?"
+        f"{path} cannot be read back ({one_line(error)}): it is damaged, or another program has it"
+        " open; make the map again if waiting does not help"
     )

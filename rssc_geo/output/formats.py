@@ -169,12 +169,14 @@ def write_geoparquet(
 ) -> None:
     """GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/), as a stream through pyarrow.
 
-    The provenance goes to the file's metadata as ``rssc_geo``.
+    The provenance goes to the file's metadata as ``rssc_geo``; pages of data have checksums.
     """
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     kinds: set[str] = set()
     try:
-        with pq.ParquetWriter(path, layer.schema, compression="zstd") as writer:
+        with pq.ParquetWriter(
+            path, layer.schema, compression="zstd", write_page_checksum=True
+        ) as writer:
             for batch in layer.batches():
                 if len(batch):
                     column = batch.column(GEOMETRY).to_numpy(zero_copy_only=False)

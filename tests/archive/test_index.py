@@ -326,7 +326,7 @@ def test_a_table_that_was_put_back_is_told_and_mended(tmp_path: Path, table: str
     [{"width": "192"}, {"model": 5}, {"version": []}, {"indexed_rows": "x"}, {"tile_size": 5}],
 )
 def test_a_description_of_other_types_is_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
-    card = {"format": 1, "model": "compact", "version": "1", "width": 192, **values}
+    card = {"format": 2, "model": "compact", "version": "1", "width": 192, **values}
     (tmp_path / "archive.json").write_text(json.dumps(card))
     with pytest.raises(InputError, match=r"archive\.json cannot be read"):
         open_store(tmp_path)
@@ -346,6 +346,58 @@ def test_damaged_cells_and_tables_of_others_are_one_line(tmp_path: Path) -> None
     (archive / "scenes" / "s.parquet").unlink()
     rssc_geo.index([source], archive, OPTIONS)
     assert held(archive) == {"s": 12}
+
+
+def test_changed_bits_of_cells_are_told(tmp_path: Path) -> None:
+    """LanceDB has no checksums."""
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    store = open_store(archive)
+    whole = store.nearest(np.ones(192, np.float32), 12, CellFilter())
+    first = whole["score"].to_numpy()[0]
+    table = pq.read_table(archive / "scenes" / "s.parquet")
+    best = table["embedding"].combine_chunks().flatten().to_numpy().reshape(12, 192)
+    vector = best[best.astype(np.float32).sum(1).argmax()].tobytes()
+    (data,) = (
+        path
+        for path in (archive / "cells.lancedb" / "cells.lance").rglob("*.lance")
+        if vector in path.read_bytes()
+    )
+    content = data.read_bytes()
+    for name, place in {
+        "embedding": content.index(vector) + 80,
+        "outline": content.index(whole["geom"].to_pylist()[0]) + 20,
+    }.items():
+        bad = bytearray(content)
+        bad[place] ^= 4
+        data.write_bytes(bad)
+        with pytest.raises(InputError, match="cells are not as they were written") as caught:
+            open_store(archive).nearest(np.ones(192, np.float32), 12, CellFilter())
+        assert "\n" not in str(caught.value), name
+    data.write_bytes(content)
+    again = open_store(archive).nearest(np.ones(192, np.float32), 12, CellFilter())
+    assert again["score"].to_numpy()[0] == first
+
+
+def test_changed_bits_of_a_table_are_told(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    shutil.rmtree(archive / "cells.lancedb")
+    table = archive / "scenes" / "s.parquet"
+    content = table.read_bytes()
+    with pq.ParquetFile(table) as file:
+        group = file.metadata.row_group(0)
+        columns = [group.column(number) for number in range(group.num_columns)]
+    for column in columns:
+        if column.path_in_schema.split(".")[0] not in ("class", "confidence", "embedding", "geom"):
+            continue
+        starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
+        bad = bytearray(content)
+        bad[min(starts) + column.total_compressed_size - 1] ^= 1  # the last byte of its pages
+        table.write_bytes(bad)
+        with pytest.raises(InputError, match=r"s\.parquet cannot be read") as caught:
+            rssc_geo.index([source], archive, OPTIONS)
+        assert "\n" not in str(caught.value), column.path_in_schema
 
 
 def test_without_the_database_one_line_says_what_to_install(
