@@ -1,13 +1,14 @@
 """Latency of searches in an archive, and recall of its index.
 
-    python benchmarks/archive.py [--rows 1000000] [--queries 100] [--seed 0]
+    python benchmarks/archive.py [--rows 1000000] [--queries 100] [--seed 0] [--work FOLDER]
 
 The cells are synthetic: unit vectors spread over a subspace of 24 dimensions, with noise around it,
 in scenes of 1000 cells each, with as many numbers as the embedded model's. They form no clusters,
 which an index would find more easily. Queries are drawn alike; no row equals them. Printed: seconds
 to add the scenes and to build the index, bytes a cell, seconds to add one more scene, then of
 searches for 10 cells the recall and the latency: through the index, behind a filter of dates, and
-by comparing all. Behind a filter that leaves fewer than 100 000 cells the index is not used.
+by comparing all. Behind a filter that leaves fewer than 100 000 cells the index is not used. With
+--work the archive is kept there: a run that was stopped continues, a finished one only searches.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from rssc_geo.archive import ArchiveCard, ArchiveStore, CellFilter, SceneEntry, make_store
+from rssc_geo.archive import (
+    ArchiveCard,
+    ArchiveStore,
+    CellFilter,
+    SceneEntry,
+    make_store,
+    open_store,
+)
+from rssc_geo.archive.store import NAME
 from rssc_geo.models import check_embeddings, load_card
 from rssc_geo.output import embedding_schema
 
@@ -37,17 +46,18 @@ class Cells:
     """Scenes of synthetic cells, each as a table that is read like any."""
 
     def __init__(self, folder: Path, width: int, seed: int) -> None:
-        self._folder, self._width = folder, width
-        self._random = np.random.default_rng(seed)
-        self._plane = self.unit(self._random.normal(size=(DIMENSIONS, width)))
+        self._folder, self._width, self._seed = folder, width, seed
+        self._plane = self.unit(np.random.default_rng(seed).normal(size=(DIMENSIONS, width)))
 
     @staticmethod
     def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    def draw(self, count: int) -> NDArray[np.float32]:
-        inside = self.unit(self._random.normal(size=(count, DIMENSIONS)) @ self._plane)
-        noise = NOISE * self._random.normal(size=(count, self._width))
+    def draw(self, count: int, number: int) -> NDArray[np.float32]:
+        """Vectors (count, width), the same for a number whatever was drawn before."""
+        random = np.random.default_rng((self._seed, number))
+        inside = self.unit(random.normal(size=(count, DIMENSIONS)) @ self._plane)
+        noise = NOISE * random.normal(size=(count, self._width))
         return self.unit(inside + noise).astype(np.float32)
 
     def scene(self, number: int) -> SceneEntry:
@@ -58,7 +68,7 @@ class Cells:
             "date": [START + timedelta(days=number)] * count,
             "class": ["Forest"] * count,
             "group": ["Forest"] * count,
-            "confidence": self._random.random(count),
+            "confidence": np.random.default_rng((self._seed, number, 1)).random(count),
             "caption": ["many green trees are in a piece of forest ."] * count,
             "row": np.arange(count) // 40,
             "col": np.arange(count) % 40,
@@ -74,7 +84,7 @@ class Cells:
             ),
         }
         columns = {name: pa.array(value, schema.field(name).type) for name, value in values.items()}
-        halves = pa.array(self.draw(count).astype(np.float16).ravel())
+        halves = pa.array(self.draw(count, number).astype(np.float16).ravel())
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(halves, self._width)
         table = self._folder / f"{number}.parquet"
         pq.write_table(pa.table([columns[n] for n in schema.names], schema=schema), table)
@@ -86,7 +96,11 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=100_000)
     arguments.add_argument("--queries", type=int, default=100)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--work", type=Path, help="folder of the archive, which is kept")
     asked = arguments.parse_args()
+    if asked.work is not None:
+        measure(asked.work, asked.rows, asked.queries, asked.seed)
+        return
     with tempfile.TemporaryDirectory(prefix="rssc-geo-archive-") as folder:
         measure(Path(folder), asked.rows, asked.queries, asked.seed)
 
@@ -94,26 +108,31 @@ def main() -> None:
 def measure(folder: Path, rows: int, queries: int, seed: int) -> None:
     width = check_embeddings(load_card("compact"))
     cells = Cells(folder, width, seed)
-    store = make_store(folder, ArchiveCard("compact", "1", width))
-    taken, tables = 0.0, 0.0
-    for start in range(0, rows // SCENE_CELLS, 100):
-        scenes = [cells.scene(n) for n in range(start, min(start + 100, rows // SCENE_CELLS))]
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / NAME).exists():
+        store = open_store(folder)
+        store.mend()
+    else:
+        store = make_store(folder, ArchiveCard("compact", "1", width))
+    taken, last = 0.0, rows // SCENE_CELLS
+    for start in range(len(store.scenes()), last, 100):
+        scenes = [cells.scene(n) for n in range(start, min(start + 100, last))]
         taken += seconds(lambda scenes=scenes: store.put(scenes))
-        tables = sum(scene.table.stat().st_size for scene in scenes) / len(scenes) / SCENE_CELLS
         for scene in scenes:
             scene.table.unlink()
-    print(f"{len(store):,} cells: taken in {taken:.1f} s, index {seconds(store.tidy):.1f} s")
+    print(f"{len(store):,} cells: taken in now in {taken:.1f} s, index {seconds(store.tidy):.1f} s")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"bytes a cell: {size / len(store):.0f} in the database, {tables:.0f} in its table")
-    one = cells.scene(rows // SCENE_CELLS)
+    one = cells.scene(last)
+    table = one.table.stat().st_size / SCENE_CELLS
+    print(f"bytes a cell: {size / len(store):.0f} in the database, {table:.0f} in its table")
 
     def add() -> None:
         store.put([one])
         store.tidy()
 
     print(f"one scene of {SCENE_CELLS} cells more: {seconds(add):.2f} s")
-    asked = cells.draw(queries)
-    recent = CellFilter(since=START + timedelta(days=rows // SCENE_CELLS // 2))
+    asked = cells.draw(queries, rows)
+    recent = CellFilter(since=START + timedelta(days=last // 2))
     for label, cell_filter in (("all", CellFilter()), ("half, by date", recent)):
         tell(label, store, asked, cell_filter)
 
