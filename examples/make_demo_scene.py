@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path, help="GeoTIFF to write, e.g. demo/scene.tif")
     parser.add_argument(
-        "--gsd", type=float, default=1.5, help="metres a pixel (default 1.5: 3000 × 3000 pixels)"
+        "--gsd", type=float, default=4, help="metres a pixel (default 4: 1125 × 1125 pixels)"
     )
     parser.add_argument(
         "--seed", type=int, default=7, help="another number, another landscape of the same plan"
