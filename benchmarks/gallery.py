@@ -1,10 +1,11 @@
 """Draw scenes beside their maps by an earlier program and by this one, for docs/rasters.md.
 
-    python benchmarks/gallery.py OUT RASTER... [--before OLD_CHECKOUT] [--work WORK]
+    python benchmarks/gallery.py OUT RASTER... [--bands 3,2,1] [--before OLD_CHECKOUT]
+        [--work WORK]
 
 OUT gets a JPEG a raster, at most 1200 pixels wide: the scene, its map by default settings before
-(of a checkout that classifies from its root by ``python -m rssc_geo_cli.main``), its map now. Maps
-that are in the work folder are not made again.
+(of a checkout that classifies from its root by ``python -m rssc_geo_cli.main``), its map now.
+--bands: which are read as red, green and blue. Maps that are in the work folder are not made again.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ WIDTH, GAP = 1200, 8
 GRAY = 0.45  # share of the scene's gray under the classes
 
 
-def mapped(raster: Path, target: Path, root: Path) -> Path:
+def mapped(raster: Path, target: Path, root: Path, bands: str | None) -> Path:
     """The map of a raster by the program that lies in ``root``."""
     if not target.is_file():
         program = [sys.executable, "-m", "rssc_geo_cli.main", "classify", str(raster.resolve())]
         subprocess.run(
-            [*program, "-o", str(target.resolve()), "-q"],
+            [*program, "-o", str(target.resolve()), "-q", *(["--bands", bands] if bands else [])],
             check=True,
             cwd=root,
             env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'cli'}"},
@@ -44,9 +45,12 @@ def mapped(raster: Path, target: Path, root: Path) -> Path:
     return target
 
 
-def overview(raster: Path, side: int) -> tuple[np.ndarray, np.ndarray, Affine, CRS]:
+def overview(
+    raster: Path, side: int, bands: str | None
+) -> tuple[np.ndarray, np.ndarray, Affine, CRS]:
     """Pixels (H, W, 3) of ``side`` columns, what is valid of them, transform and CRS."""
-    plan = make_plan(raster, load_card("compact"), TilingOptions())
+    chosen = None if bands is None else tuple(map(int, bands.split(",")))
+    plan = make_plan(raster, load_card("compact"), TilingOptions(bands=chosen))
     scene = plan.scene
     shape = round(scene.height * side / scene.width), side
     pixels, valid = plan.picture(Window(0, 0, *scene.shape), shape)
@@ -75,6 +79,7 @@ def main() -> None:
     parser.add_argument("rasters", type=Path, nargs="+")
     parser.add_argument("--before", type=Path, help="root of an earlier checkout")
     parser.add_argument("--work", type=Path, default=Path("work/gallery"))
+    parser.add_argument("--bands", help="as of classify")
     options = parser.parse_args()
     here = Path(__file__).resolve().parents[1]
     for root, name in ((options.before, "before"), (here, "now")):
@@ -83,11 +88,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     count = 3 if options.before else 2
     for raster in options.rasters:
-        pixels, valid, transform, crs = overview(raster, (WIDTH - (count - 1) * GAP) // count)
+        pixels, valid, transform, crs = overview(
+            raster, (WIDTH - (count - 1) * GAP) // count, options.bands
+        )
         panels = [np.where(valid[..., None], pixels, 255).astype(np.uint8)]
         for root, name in ((options.before, "before"), (here, "now")):
             if root is not None:
-                made = mapped(raster, options.work / name / f"{raster.stem}.gpkg", root)
+                target = options.work / name / f"{raster.stem}.gpkg"
+                made = mapped(raster, target, root, options.bands)
                 panels.append(drawn(made, pixels, valid, transform, crs))
         gap = np.full((pixels.shape[0], GAP, 3), 255, np.uint8)
         row = [part for panel in panels for part in (panel, gap)][:-1]

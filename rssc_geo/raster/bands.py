@@ -128,11 +128,13 @@ def choose_bands(
             " to use the bands that it has as a picture"
         )
     first = usable[0], usable[1], usable[2]
+    stack = len(usable) > 3
+    advice = " (3,2,1 where the first is blue, as in many satellite images)" if stack else ""
     return BandChoice(
         first,
         "first three bands",
         f"no band of {source} is marked red, green or blue: bands {_words(first)} of"
-        f" {dataset.count} are taken for them; --bands R,G,B chooses others",
+        f" {dataset.count} are taken for them; --bands R,G,B chooses others{advice}",
     )
 
 
