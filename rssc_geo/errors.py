@@ -23,7 +23,8 @@ _LIMITS = {
 """Limits of the operating system, and what to do about each."""
 _NO_MEMORY = re.compile(
     r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
-    r"|can't start new thread|error return without exception set",
+    r"|can't start new thread|error return without exception set"
+    r"|array is too big|maximum allowed dimension exceeded",
     re.IGNORECASE,
 )
 """Messages of libraries about memory that is used up, where they raise no ``MemoryError``."""

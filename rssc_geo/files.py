@@ -48,8 +48,14 @@ _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\
 def check_name(path: Path) -> None:
     """Refuse a result's name that is too long for the files beside it, or no single line of text.
 
-    Raises ``UsageError``.
+    Also a path that no file can have, or that GDAL reads without the spaces before it. Raises
+    ``UsageError``.
     """
+    text = os.fspath(path)
+    if "\0" in text or text[:1].isspace():
+        raise UsageError(
+            f"{text!r} begins with a space or holds a null character: choose another name"
+        )
     if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in path.name):
         raise UsageError(
             f"{path.name!r} has a line break or control character in it: choose another name"

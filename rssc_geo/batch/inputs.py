@@ -105,7 +105,8 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
     words_of = functools.cache(_class_words)  # a file of classes is read once, not for each scene
     jobs: list[Job] = []
     problems: list[Problem] = []
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
+    place_of = functools.cache(os.path.realpath)  # asked for folders, which many outputs share
     for name in inputs:
         try:
             for entry in _entries(name, options.asset):
@@ -115,18 +116,28 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
                     label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
                     continue
-                twice = next((path for path in job.results if path.absolute() in taken), None)
+                places = {_place(path, place_of): path for path in job.results}
+                twice = next((place for place in places if place in taken), None)
                 if twice is not None:
-                    other = taken[twice.absolute()]
+                    other = taken[twice]
                     hint = "put {id} into its name and give each an id of its own in a CSV manifest"
-                    words = f"its output {twice} is that of {other} already: {hint}"
+                    words = f"its output {places[twice]} is that of {other} already: {hint}"
                     problems.append(Problem(job.label, words))
                     continue
-                taken |= {path.absolute(): job.label for path in job.results}
+                taken |= dict.fromkeys(places, job.label)
                 jobs.append(job)
         except RsscGeoError as error:
             problems.append(Problem(name, str(error)))
     return Jobs(tuple(jobs), tuple(problems))
+
+
+def _place(path: Path, place_of: Callable[[str], str]) -> str:
+    """Where a result really lies: of two names of the same file the same."""
+    text = os.fspath(path)
+    if os.path.islink(text):
+        return os.path.realpath(text)
+    folder, name = os.path.split(text)
+    return os.path.normcase(f"{place_of(folder)}{os.sep}{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import UsageError, shortened
 
 _FRACTIONS = (1, 2, 3, 6, 12)
 """Cells along a side of a tile that a model reads which shares features between windows."""
@@ -444,10 +444,10 @@ def _choice(
 
 def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[int, int]:
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    if match is None or math.isinf(1000 * max(float(side or 0) for side in match.group(1, 2))):
         raise UsageError(
-            f"{option} {text!r} is no size: give pixels (256px, 256x128px as rows x columns) or"
-            " ground units (400m, 0.5km)"
+            f"{option} {shortened(repr(text))} is no size: give pixels (256px, 256x128px as rows x"
+            " columns) or ground units (400m, 0.5km)"
         )
     sides = float(match[1]), float(match[2] or match[1])
     if match[3] is None:

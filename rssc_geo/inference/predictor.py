@@ -73,7 +73,7 @@ def choose_compute(
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         chosen = torch.device(str(device))
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # of "meta" nothing can be read
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device {device} cannot be used: {one_line(error)}") from error
     if dtype in (None, "auto"):

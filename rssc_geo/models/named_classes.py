@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import UsageError, shortened
 from rssc_geo.models.bundle import Model, encode_text
 from rssc_geo.models.card import in_words
 from rssc_geo.models.class_words import ClassWords
@@ -182,7 +182,8 @@ def class_embedding(model: Model, name: str, phrases: Sequence[str]) -> torch.Te
     vectors = _embed(model, phrases)
     if not len(vectors) or not bool(vectors.any(1).all()):
         raise UsageError(
-            f"class {name!r}: {', '.join(map(repr, phrases)) or 'no words'} holds no word the text"
+            f"class {shortened(repr(name))}:"
+            f" {shortened(', '.join(map(repr, phrases))) or 'no words'} holds no word the text"
             " encoder knows"
         )
     return F.normalize(vectors.mean(0), dim=0)

@@ -152,6 +152,18 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
         2,
         "big",
     ),
+    "tile size beyond all numbers": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--tile-size", "9" * 400 + "px"],
+        2,
+        "is no size",
+    ),
+    "tile size of more metres than numbers": (
+        lambda f: write_raster(f / "a.tif", texture(300, 300)),
+        ["--tile-size", "9" * 307 + "km"],
+        2,
+        "is no size",
+    ),
     "tile size zero": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
         ["--tile-size", "0px"],

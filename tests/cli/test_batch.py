@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -434,3 +435,35 @@ def test_wrong_usage(rssc: Rssc, scenes: Path, tmp_path: Path) -> None:
     assert rssc(*run, "-o", tmp_path / "{id}.gpkg", "--merge", "first").code == 2
     done = rssc(*run, "-o", tmp_path / "{name}.gpkg")
     assert "use {stem} and {id}" in done.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes symbolic links")
+def test_two_names_of_one_output_are_told_before_the_work(rssc: Rssc, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "c.gpkg").symlink_to("a.gpkg")
+    others = ("real/../real/a.gpkg", "link/a.gpkg", "real/c.gpkg")
+    for name in "abcd":
+        write_raster(tmp_path / f"{name}.tif", texture(64, 64))
+    manifest = tmp_path / "in.csv"
+    rows = [f"{name}.tif,{output}" for name, output in zip("bcd", others, strict=True)]
+    manifest.write_text("\n".join(["input,output", "a.tif,real/a.gpkg", *rows]))
+    options = (*whole_tiles("64px"), "--overwrite", "--dry-run")
+    done = rssc("batch", "run", manifest, "-o", tmp_path / "maps", *options)
+    assert (done.code, "\n1 scenes to do" in done.out) == (4, True)
+    for output in others:
+        assert f"{output} is that of {tmp_path / 'a.tif'} already" in done.err
+
+
+@pytest.mark.parametrize("column", ["output", "areas"])
+def test_folders_of_no_name_cost_their_scene(column: str, rssc: Rssc, tmp_path: Path) -> None:
+    for name in "ab":
+        write_raster(tmp_path / f"{name}.tif", texture(64, 64))
+    manifest = tmp_path / "in.csv"
+    manifest.write_bytes(f"input,{column}\na.tif,x\0y/z.csv\nb.tif,\n".encode())
+    options = (*whole_tiles("64px"), "--dry-run")
+    done = rssc("batch", "run", manifest, "-o", tmp_path / "maps", *options)
+    assert (done.code, "\n1 scenes to do" in done.out) == (4, True)
+    assert "holds a null character" in done.err
+    spaces = rssc("batch", "run", tmp_path / "a.tif", "-o", " /{id}.gpkg", "--dry-run")
+    assert "begins with a space" in spaces.err

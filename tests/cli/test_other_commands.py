@@ -195,3 +195,9 @@ def test_python_api_is_lazy_and_complete() -> None:
         assert getattr(rssc_geo, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = rssc_geo.nothing
+
+
+def test_chips_beyond_any_memory_are_one_line(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    done = rssc("tile", scene, "-o", tmp_path / "chips", "--size", "99999999999")
+    assert (done.code, "out of memory" in done.message) == (1, True)
+    assert not (tmp_path / "chips").exists()

@@ -144,6 +144,7 @@ def test_half_precision_stays_close(tiles: tuple[np.ndarray, np.ndarray]) -> Non
     [
         ({"device": "nonsense"}, "--device nonsense"),
         ({"device": "cuda:99"}, "--device cuda:99"),
+        ({"device": "meta"}, "--device meta cannot be used"),
         ({"dtype": "int8"}, "float32, bfloat16, float16"),
         ({"batch_size": 0}, "--batch-size 0"),
     ],
