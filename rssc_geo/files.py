@@ -12,6 +12,7 @@ import csv
 import errno
 import hashlib
 import http.client
+import io
 import json
 import os
 import platform
@@ -209,6 +210,14 @@ def read_text(path: str | Path) -> str:
     if len(content) > _LARGEST_TEXT:
         raise OSError(errno.EFBIG, "it is larger than 256 MiB", os.fspath(path))
     return content.decode("utf-8-sig")
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file of others, without their ends; errors are those of ``read_text``.
+
+    Only line feeds and carriage returns end a line: other separators may be part of a name or text.
+    """
+    return io.StringIO(read_text(path), newline=None).read().split("\n")
 
 
 def parse_json(text: str | bytes) -> Any:

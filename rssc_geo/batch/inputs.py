@@ -9,6 +9,7 @@ import contextlib
 import csv
 import functools
 import glob
+import io
 import os
 import re
 from collections import Counter
@@ -16,18 +17,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar
 
 import pyogrio
 
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
-from rssc_geo.files import check_name, read_text
+from rssc_geo.files import check_name, read_lines, read_text
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
 from rssc_geo.pipelines import read_classes
 from rssc_geo.raster import check_no_view, is_remote
+
+T = TypeVar("T")
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 """Suffixes of files that are scenes of a folder."""
@@ -283,7 +286,7 @@ def _read_list(path: str) -> list[_Entry]:
 
     Raises ``InputError`` where there is none.
     """
-    lines = [line.strip() for line in _read_text(path).splitlines()]
+    lines = [line.strip() for line in _read(path, read_lines)]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise InputError(f"{path}: no line names a raster")
@@ -296,7 +299,7 @@ def _read_csv(path: str) -> list[_Entry]:
     Three single-band rasters (red, green, blue) are separated by ``;``. Raises ``InputError`` that
     names the columns that are missing, unknown or there twice, or the line that is not right.
     """
-    table = csv.reader(_read_text(path).splitlines(), strict=True)
+    table = csv.reader(io.StringIO(_read(path, read_text), newline=""), strict=True)
     try:
         lines = [(table.line_num, values) for values in table]
     except csv.Error as error:
@@ -356,9 +359,10 @@ def _source(text: str, folder: Path) -> tuple[str, ...]:
     return tuple(_beside(file, folder) for file in files)
 
 
-def _read_text(path: str) -> str:
+def _read(path: str, read: Callable[[str], T]) -> T:
+    """What ``read`` reads of a manifest; ``InputError`` where it cannot be read."""
     try:
-        return read_text(path)
+        return read(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{path} cannot be read as a manifest: {reason}") from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
-from rssc_geo.files import parse_json, read_text
+from rssc_geo.files import parse_json, read_lines, read_text
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import load_card
 from rssc_geo.options import (
@@ -109,7 +109,7 @@ def read_classes(text: str) -> list[str] | dict[str, list[str]]:
     names = text.split(",")
     if Path(text).is_file():
         try:
-            names = read_text(text).splitlines()
+            names = read_lines(text)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{text} cannot be read as text: {error}") from error
     return [name.strip() for name in names if name.strip()]

@@ -88,3 +88,16 @@ def test_a_byte_order_mark_is_no_part_of_a_text(rssc: Rssc, scene: Path, tmp_pat
     assert legend.translate("River", "") == "Water"
     jobs = collect_jobs([marked("in.csv", "input\na.tif\n")], "out", BatchOptions()).jobs
     assert [Path(job.source[0]).name for job in jobs] == ["a.tif"]
+
+
+def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
+    odd = "a\u2028b\x85c\x0bd\x1ce.tif"  # what Python's splitlines takes for line ends, too
+    names, listed, table = (tmp_path / name for name in ("names", "in.txt", "in.csv"))
+    names.write_bytes(f"River{odd}\r\nTown\r".encode())
+    assert read_classes(str(names)) == [f"River{odd}", "Town"]
+    listed.write_bytes(f"{odd}\rb.tif\r\n\nc.tif".encode())
+    table.write_bytes(f'input,id\r"{odd}",1\r\n"b.tif","2\n3"\nc.tif,4'.encode())
+    for manifest in (listed, table):
+        found = collect_jobs([str(manifest)], "out", BatchOptions())
+        assert found.problems == ()
+        assert [Path(job.source[0]).name for job in found.jobs] == [odd, "b.tif", "c.tif"]
