@@ -36,7 +36,11 @@ def one_line(error: BaseException | str) -> str:
     The class of an error without a message.
     """
     words = "".join(sign if sign.isprintable() else " " for sign in str(error)).split()
-    text = " ".join(words) or type(error).__name__
+    return shortened(" ".join(words) or type(error).__name__)
+
+
+def shortened(text: str) -> str:
+    """``text`` with at most 200 characters, an ellipsis for the rest."""
     return text if len(text) <= _LENGTH else text[: _LENGTH - 1] + "…"
 
 

@@ -38,6 +38,7 @@ _BLOCKS, _BLOCK_BYTES = 64, 4096
 _NETWORK_S, _NETWORK_REQUESTS = 10, 16  # time limit of a request to a server; bytes read at a time
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 _TOKEN = re.compile("[0-9a-f]{16}")
+_LARGEST_TEXT = 1 << 28  # bytes: a list of some million rasters
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARKER, _LOCK = "staging.rssc-geo", "lock.rssc-geo"
 _LOCK_FILES = (_LOCK, f"{_LOCK}-journal")
@@ -189,6 +190,19 @@ def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     finally:
         made.unlink(missing_ok=True)
     _tidy(target)
+
+
+def read_text(path: str | Path) -> str:
+    """The content of a text file of others: UTF-8, without the byte order mark of some editors.
+
+    Line ends stay as they are. Raises ``OSError`` where it cannot be read, and beyond 256 MiB, as
+    of a device that never ends; ``UnicodeDecodeError`` where it is not UTF-8.
+    """
+    with open(path, "rb") as file:
+        content = file.read(_LARGEST_TEXT + 1)
+    if len(content) > _LARGEST_TEXT:
+        raise OSError(errno.EFBIG, "it is larger than 256 MiB", os.fspath(path))
+    return content.decode("utf-8-sig")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -96,9 +96,10 @@ def _log_file(path: str) -> logging.Handler:
                         f"--log-file {path} is not a log of this program: name another file"
                     )
         return logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"--log-file {path} cannot be written ({error.strerror}): name another file"
+            f"--log-file {path} cannot be written ({reason}): name another file"
         ) from error
 
 

@@ -186,9 +186,11 @@ def run(arguments: list[str]) -> int:
 
     With ``--json`` or ``--progress json`` it is an object on stdout too.
     """
+    from rssc_geo_cli.config import forget
     from rssc_geo_cli.console import start_logging
 
     prepare_torch()
+    forget()
     start_logging(as_json=_asks_for_json_logs(arguments))
     try:
         _check_names(arguments)
@@ -292,12 +294,14 @@ def _asked(arguments: list[str], key: str) -> str:
 
 def _configured(file: str) -> dict[str, object]:
     """What a configuration file sets; nothing where it cannot be read (reported elsewhere)."""
-    import tomllib
+    if not file:
+        return {}
+    from rssc_geo.errors import UsageError
+    from rssc_geo_cli.config import configuration
 
     try:
-        with open(file, "rb") as stream:
-            return tomllib.load(stream)
-    except (OSError, ValueError):
+        return configuration(file)
+    except UsageError:
         return {}
 
 

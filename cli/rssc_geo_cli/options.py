@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from rssc_geo.options import (
     all_options,
     options_of,
 )
+from rssc_geo_cli.config import configuration
 from rssc_geo_cli.console import set_up_logging
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ def _config_values(
     file: str, own: Sequence[Option], ctx: click.Context
 ) -> Iterator[tuple[str, Any]]:
     """Names and values of the command's options in the file; its own table has precedence."""
-    content = _load_toml(file)
+    content = configuration(file)
     table = ctx.command_path.split()[1]
     tables = {name.split()[0] for name in COMMANDS} | {"models"}
     by_key = {found.key: found for found in own}
@@ -255,15 +255,6 @@ def _config_values(
     for key, value in values.items():
         if key in by_key:
             yield by_key[key].name, _config_value(file, by_key[key], value)
-
-
-def _load_toml(file: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {file} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {file} is no TOML: {error}") from error
 
 
 def _check_known(file: str, label: str, name: str, known: Collection[str]) -> None:

@@ -19,7 +19,14 @@ from rssc_geo.archive.store import (
     read_card,
 )
 from rssc_geo.batch import NAME as JOURNAL
-from rssc_geo.batch import BatchResult, OnProgress, collect_jobs, read_status, run_batch
+from rssc_geo.batch import (
+    BatchResult,
+    OnProgress,
+    check_batch,
+    collect_jobs,
+    read_status,
+    run_batch,
+)
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import write_error
 from rssc_geo.locks import FileLock
@@ -107,7 +114,9 @@ def index(
     scenes = folder / SCENES
     values = values_of(options, IndexOptions)
     prune = values.pop("prune")
-    batch = BatchOptions(**values, embeddings=str(scenes / "{id}.parquet"))
+    # A map that the journal does not know, because it was lost, is made again.
+    batch = BatchOptions(**values, embeddings=str(scenes / "{id}.parquet"), overwrite=True)
+    check_batch(batch, model)
     template = str(scenes / "{id}.gpkg")
     names = [str(name) for name in inputs]
     sources = {
@@ -152,10 +161,18 @@ def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> Arch
                 " model, or index into another folder"
             )
         return replace(card, tile_size=options.tile_size, cell_size=options.cell_size)
-    own = {SCENES, _LOCK, f"{_LOCK}-journal"}
-    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - own):
+    if folder.exists() and not _is_unused(folder):
         raise OutputError(f"{folder} holds something else than an archive: choose another folder")
     return ArchiveCard(model.name, model.version, width, options.tile_size, options.cell_size)
+
+
+def _is_unused(folder: Path) -> bool:
+    """Whether a folder without a card holds nothing but what a killed indexing leaves."""
+    own = {SCENES, _LOCK, f"{_LOCK}-journal"}
+    if not folder.is_dir() or set(os.listdir(folder)) - own:
+        return False
+    scenes = folder / SCENES
+    return not scenes.exists() or (scenes / JOURNAL).is_file() or not os.listdir(scenes)
 
 
 def _is_own(output: Path, embeddings: str | None, scenes: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import zlib
 from collections import Counter
@@ -355,6 +356,8 @@ def scene_map(archive: Path, scene: str) -> Path:
 
 def check_installed() -> None:
     """Raise ``UsageError`` where LanceDB is not installed."""
+    # What it logs is raised, too; its lines on stderr would be none of ours.
+    os.environ.setdefault("LANCEDB_LOG", "off")
     try:
         import lancedb  # noqa: F401
     except ImportError as error:

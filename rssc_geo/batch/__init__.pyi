@@ -1,3 +1,4 @@
+from .batch import check_batch as check_batch
 from .batch import plan_batch as plan_batch
 from .batch import read_status as read_status
 from .batch import run_batch as run_batch

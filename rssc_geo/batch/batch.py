@@ -75,12 +75,12 @@ def run_batch(
     (1, 0)
     """
     options = options or BatchOptions()
-    _check(options)
+    card = load_card(options.model, revision=options.revision)
+    made_by = check_batch(options, card)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     _check_outlines(jobs, options)
     _check_results(jobs, inputs, output, options)
-    card = load_card(options.model, revision=options.revision)
-    made_by, legend = _made_by(options, card), _merged_legend(jobs, options, card)
+    legend = _merged_legend(jobs, options, card)
     folder = output_folder(str(output), options)
     with (
         reporting(progress) as report,
@@ -118,11 +118,10 @@ def plan_batch(
     Opens every scene that is left to do. Arguments and errors are those of ``run_batch``.
     """
     options = options or BatchOptions()
-    _check(options)
+    card = load_card(options.model, revision=options.revision)
+    made_by = check_batch(options, card)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     _check_outlines(jobs, options)
-    card = load_card(options.model, revision=options.revision)
-    made_by = _made_by(options, card)
     folder = output_folder(str(output), options)
     known: dict[str, Any] = {"scenes": [], "problems": []}
     if (folder / NAME).is_file():
@@ -269,12 +268,13 @@ def _check_results(
     check_not_input(results, read)
 
 
-def _made_by(options: BatchOptions, card: ModelCard) -> dict[str, Any]:
+def check_batch(options: BatchOptions, card: ModelCard) -> dict[str, Any]:
     """The parts of model and program on which every map depends.
 
     The captioner is named as in the options: the part files' keys have its exact version. Raises
-    ``UsageError`` for an invalid captioner or classes.
+    ``UsageError`` for options that no scene could be mapped with.
     """
+    _check(options)
     check_captioner(options, card)
     choice = check_class_choice(card, options)
     captioner = str(values_of(options, CaptionerOptions))

@@ -22,8 +22,8 @@ import pyogrio
 
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
-from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line
-from rssc_geo.files import check_name
+from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
+from rssc_geo.files import check_name, read_text
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
 from rssc_geo.pipelines import read_classes
@@ -295,13 +295,14 @@ def _read_csv(path: str) -> list[_Entry]:
     header = [name.strip().removeprefix("--") for name in (lines[0][1] if lines else [])]
     options = row_options()
     if "input" not in header:
-        raise InputError(f"{path}: no column 'input' (there is: {', '.join(header) or 'nothing'})")
+        there = shortened(", ".join(header)) or "nothing"
+        raise InputError(f"{path}: no column 'input' (there is: {there})")
     if twice := sorted(name for name, count in Counter(header).items() if count > 1):
-        raise InputError(f"{path}: the column {twice[0]!r} is there twice")
+        raise InputError(f"{path}: the column {shortened(repr(twice[0]))} is there twice")
     if unknown := [name for name in header if name not in (*_COLUMNS, *options)]:
         known = ", ".join((*_COLUMNS, *options))
         raise InputError(
-            f"{path}: unknown column(s) {', '.join(map(repr, unknown))}; known: {known}"
+            f"{path}: unknown column(s) {shortened(', '.join(map(repr, unknown)))}; known: {known}"
         )
     entries = []
     for number, values in lines[1:]:
@@ -346,8 +347,7 @@ def _source(text: str, folder: Path) -> tuple[str, ...]:
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{path} cannot be read as a manifest: {reason}") from error

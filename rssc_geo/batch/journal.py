@@ -195,8 +195,8 @@ class Journal(Closing):
             ) from error
         self._lock = FileLock(folder / _LOCK, taken=folder)
         try:
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
             with _writing(self.path):
+                self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
                 self._prepare(json.dumps(options, default=str))
         except BaseException:
             self._lock.close()

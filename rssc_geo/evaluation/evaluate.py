@@ -20,7 +20,7 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
-from rssc_geo.files import StagingFolder, parse_json
+from rssc_geo.files import StagingFolder, parse_json, read_text
 from rssc_geo.inference import Source
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of
@@ -517,7 +517,7 @@ def _class_map(options: EvaluateOptions) -> dict[str, str]:
     if options.class_map is None:
         return {}
     try:
-        values = parse_json(Path(options.class_map).read_bytes())
+        values = parse_json(read_text(options.class_map))
         return {str(key): str(value) for key, value in values.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from rssc_geo.errors import UsageError
+from rssc_geo.errors import UsageError, shortened
 from rssc_geo.options.kinds import TEXT, Kind
 
 T = TypeVar("T")
@@ -146,7 +146,9 @@ class Option:
         try:
             return kind.parse(text)
         except ValueError:
-            raise UsageError(f"{self.flag} {text!r} is not {kind.expected}") from None
+            raise UsageError(
+                f"{self.flag} {shortened(repr(text))} is not {kind.expected}"
+            ) from None
 
     def from_plain(self, value: Any) -> Any:
         """The value of plain data: of a configuration file, or of a request in JSON.
@@ -156,10 +158,21 @@ class Option:
         """
         if self.declaration.multiple or self.declaration.words:
             items = value if isinstance(value, list) else [value]
-            return tuple(self.parse(_plain_text(item)) for item in items)
+            return tuple(self.parse(self._plain_text(item)) for item in items)
         if self.declaration.count and isinstance(value, int):
             return value
-        return self.parse(_plain_text(value))
+        return self.parse(self._plain_text(value))
+
+    def _plain_text(self, value: Any) -> str:
+        """Plain data as it is written on the command line."""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, list):
+            return ",".join(self._plain_text(item) for item in value)
+        try:
+            return str(value)
+        except ValueError:  # Python writes no number of more than 4,300 digits
+            raise UsageError(f"{self.flag} is a number of too many digits") from None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, for the QGIS plugin and the options page."""
@@ -185,15 +198,6 @@ class Option:
             "row": declaration.row,
             "path": declaration.path,
         }
-
-
-def _plain_text(value: Any) -> str:
-    """Plain data as it is written on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(_plain_text(item) for item in value)
-    return str(value)
 
 
 @functools.lru_cache(maxsize=64)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.files import parse_json
+from rssc_geo.files import parse_json, read_text
 from rssc_geo.models import UNKNOWN_CLASS, SceneClass, scene_classes, unknown_class
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def read_legend(name: str) -> Legend:
         text = (files("rssc_geo.output") / "crosswalks" / f"{name}.json").read_text("utf-8")
     elif Path(name).is_file():
         try:
-            text = Path(name).read_text("utf-8")
+            text = read_text(name)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--legend {name} cannot be read: {one_line(error)}") from error
     else:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
-from rssc_geo.files import parse_json
+from rssc_geo.files import parse_json, read_text
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import load_card
 from rssc_geo.options import (
@@ -109,7 +109,7 @@ def read_classes(text: str) -> list[str] | dict[str, list[str]]:
     names = text.split(",")
     if Path(text).is_file():
         try:
-            names = Path(text).read_text(encoding="utf-8").splitlines()
+            names = read_text(text).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{text} cannot be read as text: {error}") from error
     return [name.strip() for name in names if name.strip()]
@@ -121,7 +121,7 @@ def read_class_words(path: str | Path) -> dict[str, list[str]]:
     Raises ``InputError`` for a file that is no such thing.
     """
     try:
-        values = parse_json(Path(path).read_bytes())
+        values = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict) or not all(

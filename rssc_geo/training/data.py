@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.files import atomic_write, check_not_input, check_writable, parse_json
+from rssc_geo.files import atomic_write, check_not_input, check_writable, parse_json, read_text
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions, DescribingOptions, PredictorOptions, values_of
 from rssc_geo.pipelines import CaptionResult
@@ -306,7 +306,7 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
         return ((),) * len(names)
     written: dict[str, tuple[str, ...]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text: {one_line(error)}") from error
     for number, line in enumerate(lines, 1):

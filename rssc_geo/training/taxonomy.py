@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, escaped
+from rssc_geo.files import read_text
 from rssc_geo.models import read_json
 
 _LARGEST = 4_000_000  # bytes of a file; the four data sets of the embedded model need 4,000
@@ -177,7 +178,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
     try:
         if file.stat().st_size > _LARGEST:
             raise InputError(f"{file}: no taxonomy has more than {_LARGEST:,} bytes")
-        found = read_json(file.read_text(encoding="utf-8"))
+        found = read_json(read_text(file))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -128,6 +128,61 @@ def test_maps_that_a_killed_removal_left_are_removed_by_the_next(
     assert not (archive / "scenes" / "s1.gpkg").exists()
 
 
+def test_scenes_are_made_again_where_the_journal_is_lost(tmp_path: Path) -> None:
+    archive, scenes = tmp_path / "archive", tmp_path / "in"
+    for number in range(2):
+        scene(scenes / f"s{number}.tif", number)
+    rssc_geo.index([scenes], archive, OPTIONS)
+    before = rssc_geo.search(archive, "a river").to_geopandas()
+    journal = archive / "scenes" / NAME
+    for damage in ("empty", "gone"):
+        journal.write_bytes(b"") if damage == "empty" else journal.unlink()
+        again = rssc_geo.index([scenes], archive, OPTIONS)
+        assert (again.batch.done, again.batch.failed, again.cells) == (2, (), 24)
+        assert rssc_geo.search(archive, "a river").to_geopandas().equals(before)
+    journal.unlink()
+    journal.mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        rssc_geo.index([scenes], archive, OPTIONS)
+
+
+def test_a_folder_of_others_named_scenes_is_not_taken_over(tmp_path: Path) -> None:
+    raster = scene(tmp_path / "in" / "s0.tif")
+    kept = tmp_path / "archive" / "scenes" / "s0.gpkg"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of others")
+    for _ in range(2):
+        with pytest.raises(OutputError, match="something else than an archive"):
+            rssc_geo.index([raster], tmp_path / "archive", OPTIONS)
+    assert [path for path in (tmp_path / "archive").rglob("*") if path.is_file()] == [kept]
+    assert kept.read_text() == "of others"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"prompt": "free"}, {"only_classes": ("none",)}, {"attempts": 0}, {"quantize": "4bit"}],
+)
+def test_wrong_options_leave_no_archive(wrong: dict[str, Any], tmp_path: Path) -> None:
+    raster, archive = scene(tmp_path / "in" / "s0.tif"), tmp_path / "archive"
+    with pytest.raises(UsageError):
+        rssc_geo.index([raster], archive, replace(OPTIONS, **wrong))
+    assert not archive.exists()
+
+
+def test_the_database_writes_no_lines_of_its_own(
+    tmp_path: Path, start: Callable[..., Program]
+) -> None:
+    raster, archive = scene(tmp_path / "in" / "s0.tif"), tmp_path / "archive"
+    rssc_geo.index([raster], archive, OPTIONS)
+    versions = (archive / "cells.lancedb" / "scenes.lance" / "_versions").glob("*.manifest")
+    newest = min(versions)
+    content = bytearray(newest.read_bytes())
+    content[content.index(b".lance")] = 0xFF  # of a file's name in its transaction: no UTF-8
+    newest.write_bytes(content)
+    code, _, err = start("search", archive, "a river", "--json").finish()
+    assert (code, [line for line in err.splitlines() if "lance::" in line]) == (0, [])
+
+
 def command(scenes: Path, archive: Path, *more: object) -> tuple[object, ...]:
     """The command line of ``OPTIONS``."""
     sizes = ("--tile-size", "96px", "--cell-size", "32px")
