@@ -84,10 +84,10 @@ def _number(file: Path | int) -> tuple[int, int] | None:
 def lock_database(path: Path, *, taken: Path) -> sqlite3.Connection:
     """Open an SQLite file, which is made if need be, in an exclusive transaction.
 
-    Raises SQLite's errors, and ``OutputError`` for one that was deleted meanwhile; ``taken``: what
-    it is about.
+    Raises SQLite's errors, and ``OutputError`` for one that was deleted meanwhile, or is a link;
+    ``taken``: what it is about.
     """
-    sqlite3.connect(path).close()  # makes the file
+    make_database(path)
     with FileAtPath(path, taken=taken) as file:
         connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
@@ -99,6 +99,17 @@ def lock_database(path: Path, *, taken: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def make_database(path: Path) -> None:
+    """Make an empty SQLite file where there is none.
+
+    Raises ``OutputError`` for a link, of which ours never are: SQLite would make a file elsewhere,
+    and deleting it would delete the link alone. And SQLite's errors.
+    """
+    if path.is_symlink():
+        raise in_the_way(path)
+    sqlite3.connect(path).close()
 
 
 def delete_locked(path: Path, connection: sqlite3.Connection) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rssc_geo.errors import OutputError
 from rssc_geo.locks import FileLock
+from rssc_geo.output import PartFile
 
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
 
@@ -83,6 +84,22 @@ def test_a_file_with_content_is_no_lock(tmp_path: Path, content: bytes | str) ->
         FileLock(path, taken=tmp_path)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
+
+
+@posix
+@pytest.mark.parametrize("target", ["nowhere", "empty", "part"])
+def test_a_link_is_neither_lock_nor_part_file(tmp_path: Path, target: str) -> None:
+    (tmp_path / "empty").touch()
+    PartFile(tmp_path / "part", {"input": "abc"}).close()
+    path = tmp_path / "link"
+    path.symlink_to(tmp_path / target)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.exists()}
+    with pytest.raises(OutputError, match="link is in the way"):
+        FileLock(path, taken=tmp_path)
+    with pytest.raises(OutputError, match="link is in the way"):
+        PartFile(path, {"input": "abc"})
+    assert path.is_symlink()
+    assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.exists()} == before
 
 
 @posix

@@ -172,7 +172,9 @@ def _is_unused(folder: Path) -> bool:
     if not folder.is_dir() or set(os.listdir(folder)) - own:
         return False
     scenes = folder / SCENES
-    return not scenes.exists() or (scenes / JOURNAL).is_file() or not os.listdir(scenes)
+    if not os.path.lexists(scenes) or (scenes / JOURNAL).is_file():
+        return True
+    return scenes.is_dir() and not os.listdir(scenes)
 
 
 def _is_own(output: Path, embeddings: str | None, scenes: Path) -> bool:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, one_line
 from rssc_geo.files import content_mark
-from rssc_geo.locks import FileAtPath, delete_locked, in_use, lock_database
+from rssc_geo.locks import FileAtPath, delete_locked, in_use, lock_database, make_database
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class PartFile(Closing):
 
     def _open(self) -> None:
         try:
-            sqlite3.connect(self.path).close()  # makes the file
+            make_database(self.path)
             with FileAtPath(self.path, taken=self.path) as file:
                 self._connection = sqlite3.connect(
                     self.path, timeout=0, isolation_level=None, check_same_thread=False

@@ -156,6 +156,11 @@ def test_a_folder_of_others_named_scenes_is_not_taken_over(tmp_path: Path) -> No
             rssc_geo.index([raster], tmp_path / "archive", OPTIONS)
     assert [path for path in (tmp_path / "archive").rglob("*") if path.is_file()] == [kept]
     assert kept.read_text() == "of others"
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("of others")
+    with pytest.raises(OutputError, match="something else than an archive"):
+        rssc_geo.index([raster], tmp_path / "archive", OPTIONS)
 
 
 @pytest.mark.parametrize(
