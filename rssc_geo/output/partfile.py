@@ -375,10 +375,17 @@ class PartFile(Closing):
         (count,) = self._connection.execute(query).fetchone()
         return int(count)
 
-    def share_below(self, familiarity: float) -> float:
-        """The share of all cells that are less familiar than that, in [0, 1]."""
-        query = "SELECT count(*) FROM cells WHERE familiarity < ?"
-        (count,) = self._connection.execute(query, (familiarity,)).fetchone()
+    def share_below(self, familiarity: float, *, but: int | None, confidence: float) -> float:
+        """The share of all cells that are less familiar than that, in [0, 1].
+
+        Cells of the class ``but`` with at least this confidence do not count as such.
+        """
+        query = (
+            "SELECT count(*) FROM cells WHERE familiarity < ?"
+            " AND NOT (class_id IS ? AND confidence >= ?)"
+        )
+        values = (familiarity, but, confidence)
+        (count,) = self._connection.execute(query, values).fetchone()
         return count / self._count if self._count else 0.0
 
     def is_gray(self) -> bool:

@@ -21,7 +21,7 @@ from rssc_geo.output.partfile import CellBatch, PartFile, Row, as_unknown, batch
 from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
 from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH, GridRow, smoothed
 from rssc_geo.output.target import OutputTarget
-from rssc_geo.output.unknown import MOST, UnknownRule
+from rssc_geo.output.unknown import PLAIN_CONFIDENCE, UnknownRule
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -40,7 +40,7 @@ def take_steps(
     ``done``, whether they were enough. Raises ``OutputError`` when the part file cannot be written.
     """
     if unknown.raster and "judge_raster" not in part.steps:
-        _judge_raster(part, len(classes), unknown.raster)
+        _judge_raster(part, len(classes), unknown)
     if target.adapt_shares and "adapt_shares" not in part.steps:
         _adapt_shares(part, classes, unknown.cell)
     if target.smooth and "smooth" not in part.steps:
@@ -77,13 +77,14 @@ def _warn(name: str, record: Mapping[str, object]) -> None:
         log.warning("%s", text)
 
 
-def _judge_raster(part: PartFile, classes: int, below: float) -> None:
+def _judge_raster(part: PartFile, classes: int, rule: UnknownRule) -> None:
     """Make all cells ``Unknown`` where the raster as a whole is unlike the training pictures.
 
     A single cell of a map or of radar may resemble a photograph; most of them do not.
     """
-    unfamiliar, gray = part.share_below(below), part.is_gray()
-    strange = gray or unfamiliar > MOST
+    unfamiliar = part.share_below(rule.raster, but=rule.plain, confidence=PLAIN_CONFIDENCE)
+    gray = part.is_gray()
+    strange = gray or unfamiliar > rule.most
     record = {"cells": len(part), "unfamiliar": unfamiliar, "gray": gray, "done": strange}
     if not strange:
         part.take_step("judge_raster", record)

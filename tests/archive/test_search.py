@@ -302,6 +302,8 @@ def test_many_cells_are_found_through_an_index(
         assert len(set(places(exact)) & set(places(near))) >= 8
     later = CellFilter(since=datetime(2024, 1, 1, tzinfo=UTC))
     assert len(last.nearest(everything[0], 5, later)) == 5
+    # More than lie in the partitions that are looked at.
+    assert len(last.nearest(everything[0], 3000, CellFilter())) == 3000
 
 
 def places(found: pa.Table) -> list[tuple[str, int]]:

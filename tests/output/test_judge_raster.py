@@ -71,6 +71,44 @@ def test_little_of_it_is_judged_cell_by_cell(
     assert not read_provenance(tmp_path / "map.gpkg")["steps"]["judge_raster"]["done"]
 
 
+@pytest.mark.parametrize(("confidence", "named"), [(0.9, True), (0.6, False)])
+def test_confident_plain_water_does_not_count(
+    make_case: Callable[..., Case], tmp_path: Path, confidence: float, named: bool
+) -> None:
+    """Hazy sea is unfamiliar, and told from land all the same."""
+    case = _case(make_case, 0.45)
+    places = case.familiarity < 0.1
+    others = (1 - confidence) / (case.probabilities.shape[1] - 1)
+    probabilities = case.probabilities.copy()
+    probabilities[places] = others
+    probabilities[places, 1] = confidence
+    case = dataclasses.replace(
+        case,
+        probabilities=probabilities,
+        unknown=UnknownRule(cell=0.0005, raster=0.1, plain=1),
+    )
+    case.write(tmp_path / "map.gpkg")
+    cells = read_cells(tmp_path / "map.gpkg")
+    assert (set(cells["class"]) == {"Unknown"}) == (not named)
+    judged = read_provenance(tmp_path / "map.gpkg")["steps"]["judge_raster"]
+    assert judged["unfamiliar"] == (0 if named else pytest.approx(0.45, abs=0.02))
+
+
+@pytest.mark.parametrize(("plain", "named"), [(None, True), (1, False)])
+def test_without_a_class_of_water_the_limit_is_higher(
+    make_case: Callable[..., Case], tmp_path: Path, plain: int | None, named: bool
+) -> None:
+    case = _case(make_case, 0.13)
+    rule = dataclasses.replace(case.unknown, plain=plain)
+    probabilities = case.probabilities.copy()
+    probabilities[case.probabilities.argmax(1) == 1] = np.eye(probabilities.shape[1])[0]
+    dataclasses.replace(case, unknown=rule, probabilities=probabilities).write(
+        tmp_path / "map.gpkg"
+    )
+    classes = set(read_cells(tmp_path / "map.gpkg")["class"])
+    assert (classes == {"Unknown"}) == (not named)
+
+
 @pytest.mark.parametrize(("color", "gray"), [((90, 90, 89.5), True), ((90, 90, 88), False)])
 def test_a_raster_without_colors_is_unknown(
     make_case: Callable[..., Case],
