@@ -9,7 +9,9 @@ PLAIN = "OpenWater"
 PLAIN_CONFIDENCE = 0.7
 """Water without texture is like few pictures; with at least this confidence it is told all the
 same. Of hazy sea up to 0.25 are unfamiliar, nearly all of it with more."""
-_MOST, _MOST_WITH_WATER = 0.1, 1 / 6
+MOST = 1 / 6
+"""Share of a raster's cells. Of real scenes at most 0.05 were unfamiliar, of brighter, hazier or bluer
+ones 0.11; of what is no photograph and recognized, at least 0.17."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class UnknownRule:
     Attributes
     ----------
     cell : a cell that is less familiar is ``Unknown``
-    raster : all cells are, where more than ``most`` of them are less familiar than that, or where
+    raster : all cells are, where more than ``MOST`` of them are less familiar than that, or where
         none has a color
     plain : number of the class of plain water, whose cells count for the raster only where their
         confidence is less than ``PLAIN_CONFIDENCE``; None: the model has no such class
@@ -28,16 +30,6 @@ class UnknownRule:
     cell: float = 0.0
     raster: float = 0.0
     plain: int | None = None
-
-    @property
-    def most(self) -> float:
-        """The largest share of unfamiliar cells of a raster that is judged cell by cell.
-
-        Of real scenes, also brighter or hazier ones, at most 0.05 were unfamiliar, with plain water
-        at most 0.13; of rasters that are no photographs, of those that are recognized, at least
-        0.19.
-        """
-        return _MOST_WITH_WATER if self.plain is None else _MOST
 
 
 NAME_ALL = UnknownRule()

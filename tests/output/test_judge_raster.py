@@ -94,21 +94,6 @@ def test_confident_plain_water_does_not_count(
     assert judged["unfamiliar"] == (0 if named else pytest.approx(0.45, abs=0.02))
 
 
-@pytest.mark.parametrize(("plain", "named"), [(None, True), (1, False)])
-def test_without_a_class_of_water_the_limit_is_higher(
-    make_case: Callable[..., Case], tmp_path: Path, plain: int | None, named: bool
-) -> None:
-    case = _case(make_case, 0.13)
-    rule = dataclasses.replace(case.unknown, plain=plain)
-    probabilities = case.probabilities.copy()
-    probabilities[case.probabilities.argmax(1) == 1] = np.eye(probabilities.shape[1])[0]
-    dataclasses.replace(case, unknown=rule, probabilities=probabilities).write(
-        tmp_path / "map.gpkg"
-    )
-    classes = set(read_cells(tmp_path / "map.gpkg")["class"])
-    assert (classes == {"Unknown"}) == (not named)
-
-
 @pytest.mark.parametrize(("color", "gray"), [((90, 90, 89.5), True), ((90, 90, 88), False)])
 def test_a_raster_without_colors_is_unknown(
     make_case: Callable[..., Case],
