@@ -34,7 +34,6 @@ from rssc_geo.archive import (
     make_store,
     open_store,
 )
-from rssc_geo.archive.store import NAME
 from rssc_geo.models import check_embeddings, load_card
 from rssc_geo.output import embedding_schema
 
@@ -109,7 +108,7 @@ def measure(folder: Path, rows: int, queries: int, seed: int) -> None:
     width = check_embeddings(load_card("compact"))
     cells = Cells(folder, width, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / NAME).exists():
+    if any(folder.iterdir()):
         store = open_store(folder)
         store.mend()
     else:

@@ -283,13 +283,13 @@ def test_a_file_of_classes_is_read_once_for_all_scenes(
     (tmp_path / "scenes.csv").write_text(
         "input,classes\na.tif,\nb.tif,three.json\nc.tif,\nd.tif,three.json\ne.tif,two.txt\n"
     )
-    opened, files = Path.open, []
+    opened, files = open, []
 
-    def noting(self: Path, *args: Any, **kwargs: Any) -> Any:
-        files.append(self.name)
-        return opened(self, *args, **kwargs)
+    def noting(file: Any, *args: Any, **kwargs: Any) -> Any:
+        files.append(Path(str(file)).name)
+        return opened(file, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", noting)
+    monkeypatch.setattr("builtins.open", noting)
     options = BatchOptions(classes=str(tmp_path / "two.txt"))
     jobs = collect_jobs([str(tmp_path / "scenes.csv")], str(tmp_path / "{id}.gpkg"), options).jobs
     assert sorted(set(files) - {"scenes.csv"}) == ["three.json", "two.txt"]
