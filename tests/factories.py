@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyarrow.parquet as pq
 import rasterio
 from affine import Affine
 from pyproj import CRS
@@ -102,3 +103,20 @@ def write_map(
 def read_cells(path: Path) -> gpd.GeoDataFrame:
     """The cells of a map by row and column."""
     return gpd.read_file(path, layer="cells").set_index(["row", "col"]).sort_index()
+
+
+def with_changed_bits(path: Path, columns: Collection[str]) -> Iterator[str]:
+    """Change a bit at the end of the pages of one column after the other; its name each time."""
+    content = path.read_bytes()
+    with pq.ParquetFile(path) as file:
+        group = file.metadata.row_group(0)
+        found = [group.column(number) for number in range(group.num_columns)]
+    for column in found:
+        name = column.path_in_schema.split(".")[0]
+        if name not in columns:
+            continue
+        starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
+        bad = bytearray(content)
+        bad[min(starts) + column.total_compressed_size - 1] ^= 1
+        path.write_bytes(bad)
+        yield name

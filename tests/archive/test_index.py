@@ -22,7 +22,7 @@ from rssc_geo import IndexOptions, InputError, NothingToClassifyError, OutputErr
 from rssc_geo.archive import ArchiveStore, CellFilter, open_store
 from rssc_geo.batch import NAME, read_status
 from rssc_geo_cli.main import run
-from tests.factories import texture, write_raster
+from tests.factories import texture, with_changed_bits, write_raster
 from tests.programs import Program
 
 SLOW = """
@@ -443,21 +443,11 @@ def test_changed_bits_of_a_table_are_told(tmp_path: Path) -> None:
     source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
     rssc_geo.index([source], archive, OPTIONS)
     shutil.rmtree(archive / "cells.lancedb")
-    table = archive / "scenes" / "s.parquet"
-    content = table.read_bytes()
-    with pq.ParquetFile(table) as file:
-        group = file.metadata.row_group(0)
-        columns = [group.column(number) for number in range(group.num_columns)]
-    for column in columns:
-        if column.path_in_schema.split(".")[0] not in ("class", "confidence", "embedding", "geom"):
-            continue
-        starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
-        bad = bytearray(content)
-        bad[min(starts) + column.total_compressed_size - 1] ^= 1  # the last byte of its pages
-        table.write_bytes(bad)
+    columns = ("class", "confidence", "embedding", "geom")
+    for column in with_changed_bits(archive / "scenes" / "s.parquet", columns):
         with pytest.raises(InputError, match=r"s\.parquet cannot be read") as caught:
             rssc_geo.index([source], archive, OPTIONS)
-        assert "\n" not in str(caught.value), column.path_in_schema
+        assert "\n" not in str(caught.value), column
 
 
 def test_without_the_database_one_line_says_what_to_install(

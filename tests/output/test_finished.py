@@ -14,7 +14,7 @@ import pytest
 from rssc_geo import RefineOptions, refine
 from rssc_geo.errors import InputError
 from rssc_geo.output import FinishedMap
-from tests.factories import write_map
+from tests.factories import with_changed_bits, write_map
 
 NAMES = ["Forest", "Farmland", "OpenWater"]
 GRID = np.array([[0, 1, 2], [0, 1, -1], [2, 2, 2]])
@@ -81,19 +81,9 @@ def test_parquet_without_its_metadata_is_refused(geo, tmp_path) -> None:
 def test_changed_bits_of_parquet_are_told(tmp_path) -> None:
     """Pages have checksums: a changed class or outline is no map."""
     path = write_map(tmp_path / "map.parquet", GRID, NAMES)
-    cells = tmp_path / "map_cells.parquet"
-    content = cells.read_bytes()
-    with pq.ParquetFile(cells) as file:
-        group = file.metadata.row_group(0)
-        columns = [group.column(number) for number in range(group.num_columns)]
+    columns = ("class", "confidence", "row", "col", "geom")
     tried = 0
-    for column in columns:
-        if column.path_in_schema not in ("class", "confidence", "row", "col", "geom"):
-            continue
-        starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
-        bad = bytearray(content)
-        bad[min(starts) + column.total_compressed_size - 1] ^= 1  # the last byte of its pages
-        cells.write_bytes(bad)
+    for _ in with_changed_bits(tmp_path / "map_cells.parquet", columns):
         with pytest.raises(InputError, match=r"map_cells\.parquet cannot be read back") as caught:
             FinishedMap(path).cells()
         assert "\n" not in str(caught.value)
