@@ -27,7 +27,7 @@ from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.raster.bands import BandChoice, alpha_band, choose_bands, is_paletted
 from rssc_geo.raster.gaps import with_mask_of_gaps
 from rssc_geo.raster.gdal import (
-    check_beside_packed,
+    check_beside,
     check_path,
     gdal_env,
     gdal_errors,
@@ -186,7 +186,7 @@ def open_source(
     """Open one file once and find how it is read; arguments and errors of ``open_scene``."""
     path = os.fspath(source)
     check_path(path)
-    check_beside_packed(path)
+    check_beside(path)
     with (
         gdal_errors(path),
         gdal_env(path),

@@ -14,7 +14,7 @@ from rasterio.enums import MaskFlags
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.raster.bands import BandChoice, check_bands, is_paletted
 from rssc_geo.raster.gdal import (
-    check_beside_packed,
+    check_beside,
     check_path,
     gdal_env,
     gdal_errors,
@@ -75,7 +75,7 @@ def open_separate(
         for number in dict.fromkeys(chosen):
             path = paths[number - 1]
             check_path(path)
-            check_beside_packed(path)
+            check_beside(path)
             with gdal_errors(path), gdal_env(path), unplaced_is_silent():
                 files[number] = stack.enter_context(rasterio.open(path))
         first = files[chosen[0]]
