@@ -138,7 +138,7 @@ def _separate_view(
     mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None
     first = files[0][1]
     if mask is not None and nodata is not None:
-        parts.append(mask)
+        parts.append(replace(mask, dtype=parts[0].dtype))  # read together: of one type
     return View(
         BandChoice(chosen, "separate files"),
         vrt=vrt_text(first, parts, mask=mask if nodata is None else None),
