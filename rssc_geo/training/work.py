@@ -143,9 +143,11 @@ def _make_folder(work: Path) -> None:
     """Make a work folder; raise ``OutputError`` where it cannot be, or holds files of others."""
     try:
         work.mkdir(parents=True, exist_ok=True)
-        there = [] if (work / _OPTIONS).exists() else sorted(work.iterdir())
+        there = sorted(work.iterdir())
     except OSError as error:
         raise write_error(work, error) from error
+    if work / _OPTIONS in there:
+        return
     for entry in there:  # ours come after the options; hidden ones are of the system, or killed
         if not entry.name.startswith((".", _LOCK)) and entry.is_file():
             raise OutputError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from shapely import box
 
 from rssc_geo.models import load_bundle, load_card, load_text_encoder
 from tests.factories import NORTH_UP
+from tests.programs import Program
 
 from .conftest import Outcome
 
@@ -232,6 +235,50 @@ def test_baselines_go_on_from_the_training(
     assert rssc(*compare, "-q", "--val", 0.4, "--test", 0).message.endswith(
         "give it a share (--test 0.1)"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_baselines_are_killed_again_and_again(
+    rssc: Callable[..., Outcome],
+    start: Callable[..., Program],
+    pictures: Path,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    """The table is that of an undisturbed run; of two runs in one folder one goes on."""
+    lines = [
+        {"image": f"{path.parent.name}/{path.name}", "captions": [f"a {path.parent.name} ."]}
+        for path in sorted(pictures.glob("*/*.png"))
+    ]
+    (pictures / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    done = rssc("train", pictures, "-o", tmp_path / "mine", "--model", bundle, "--schedule", "1x32",
+                "--views", 2, "--folds", 2, "--caption-epochs", 1, "--fusion-epochs", 1,
+                "--val", 0.25, "--test", 0.25, "--device", "cpu", "-q")  # fmt: skip
+    assert done.code == 0, done.err
+
+    def command(work: str) -> tuple[object, ...]:
+        compare = ("evaluate", tmp_path / "mine", pictures, "--baselines", 2, "--device", "cpu")
+        return (*compare, "--work", tmp_path / work, "--json", "-q")
+
+    began = time.monotonic()
+    code, whole, err = start(*command("whole")).finish()
+    assert code == 0, err
+    seconds, moments = time.monotonic() - began, random.Random(8)
+    for _ in range(6):
+        program = start(*command("killed"))
+        until = time.monotonic() + moments.uniform(0.2, 0.9) * seconds
+        while program.running and time.monotonic() < until:
+            time.sleep(0.02)
+        program.kill()
+    ends = [program.finish() for program in [start(*command("killed")) for _ in range(2)]]
+    refused = [err for code, _, err in ends if code]
+    assert all("is in use by another rssc-geo process" in err for err in refused)
+    assert len(refused) < 2
+    code, out, err = start(*command("killed")).finish()
+    assert (code, json.loads(out)) == (0, json.loads(whole)), err
+    left = [path.name for path in (tmp_path / "killed").iterdir()]
+    assert "lock.rssc-geo" not in left
 
 
 @pytest.mark.parametrize(

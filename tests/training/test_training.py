@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ from rssc_geo.training import (
     cache_features,
     deal_folds,
     hard_negatives,
+    is_kept,
+    keeping,
     load_image_folder,
     logits_of,
     overall_accuracy,
@@ -56,6 +59,7 @@ from rssc_geo.training import (
 from rssc_geo.training.augment import augment
 from rssc_geo.training.loop import moving_average, warmup_cosine
 from rssc_geo.training.stages.encoder import EncoderTask
+from tests.users import without_privileges
 
 COLORS = {"Field": (60, 160, 60), "River, wide": (40, 80, 180), "Town <b>": (170, 90, 80)}
 CPU = torch.device("cpu")
@@ -676,3 +680,51 @@ def test_two_trainings_at_once_in_one_work_folder(
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         WorkFolder(tmp_path / "file").open(data, recipe)
+
+
+def test_a_work_folder_with_files_of_others_is_left_alone(
+    data: SceneImages, start: Path, sentence_encoder: Path, tmp_path: Path
+) -> None:
+    recipe, work = _options(start, sentence_encoder), tmp_path / "w"
+    work.mkdir()
+    (work / "tokens.npy").write_bytes(b"of others")
+    with pytest.raises(OutputError, match=r"w holds tokens\.npy, which is of no training"):
+        WorkFolder(work).open(data, recipe)
+    assert [(path.name, path.read_bytes()) for path in work.iterdir()] == [
+        ("tokens.npy", b"of others")
+    ]
+    (work / "tokens.npy").unlink()
+    (work / ".DS_Store").touch()
+    (work / "folder").mkdir()
+    with contextlib.closing(WorkFolder(work)) as opened:
+        opened.open(data, recipe)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions of POSIX")
+def test_files_of_a_work_folder_that_cannot_be_read(
+    data: SceneImages,
+    start: Path,
+    sentence_encoder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is kept is made again; what the folder was made for cannot be."""
+    recipe, work = _options(start, sentence_encoder), tmp_path / "w"
+    with contextlib.closing(WorkFolder(work)) as opened:
+        opened.open(data, recipe)
+    kept, options = work / "x.npy", work / "options.json"
+    with keeping(kept, "one") as made:
+        made.write_bytes(b"first")
+    kept.chmod(0)
+    options.chmod(0)
+    with without_privileges():
+        assert not is_kept(kept, "one")
+        assert "x.npy is made again: it cannot be read" in caplog.text
+        with keeping(kept, "one") as made:
+            made.write_bytes(b"second")
+        assert is_kept(kept, "one")
+        with (
+            contextlib.closing(WorkFolder(work)) as opened,
+            pytest.raises(InputError, match=r"options\.json cannot be read"),
+        ):
+            opened.open(data, recipe)
