@@ -24,11 +24,14 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
-from rssc_geo.files import check_name, read_lines, read_text
+from rssc_geo.files import (
+    check_name,
+)
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
 from rssc_geo.pipelines import read_classes
 from rssc_geo.raster import check_no_view, is_remote
+from rssc_geo.texts import read_lines, read_text
 
 T = TypeVar("T")
 
