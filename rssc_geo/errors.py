@@ -13,14 +13,18 @@ import re
 from collections.abc import Iterable
 
 _LENGTH = 200
+_PERMISSION = "change its permissions, or choose another file or folder"
 _LIMITS = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: _PERMISSION,
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has no more open files",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOMEM: "close other programs or use smaller batches (--batch-size)",
     errno.ENOSPC: "free disk space and run the same command again",
 }
-"""Limits of the operating system, and what to do about each."""
+"""Limits and permissions of the operating system, and what to do about each."""
 _NO_MEMORY = re.compile(
     r"(can't|cannot|not) (allocate|enough) memory|failed to map segment|out of memory|bad_alloc"
     r"|can't start new thread|error return without exception set"
@@ -72,7 +76,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def limit_reached(error: BaseException) -> str:
-    """The message where a limit of the system was reached, in any library; "" where none was."""
+    """The message where the system has set a limit or refused access, in any library; else ""."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):

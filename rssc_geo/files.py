@@ -9,6 +9,7 @@ replaced, the link stays.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import http.client
 import os
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 import unicodedata
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,18 +88,45 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         ) from error
 
 
+def make_folders(path: Path) -> list[Path]:
+    """Make a folder and those above it; those that were not there, the innermost first.
+
+    Raises ``OutputError``.
+    """
+    missing = []
+    place = path
+    while not place.exists() and place != place.parent:
+        missing.append(place)
+        place = place.parent
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {path} ({error.strerror}): choose another --output"
+        ) from error
+    return missing
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders of ``make_folders`` in which nothing is."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> None:
     """Refuse to replace what is being read, whatever ``overwrite`` says.
 
     ``inputs``: files, also by GDAL's names of what lies in archives. Raises ``UsageError`` for a
     result that is one of them, or a folder that holds one.
     """
+    folder_of = functools.cache(os.path.realpath)  # many files share one
     places = [local_file(file) or os.fspath(file) for file in inputs]
-    read = {key for place in places for key in _file_keys(place)}
+    read = {key for place in places for key in _file_keys(place, folder_of)}
     for path in results:
-        if not read.isdisjoint(_file_keys(path)):
+        if not read.isdisjoint(_file_keys(path, folder_of)):
             raise UsageError(f"{path} is the input itself; choose another name for the result")
-        if path.is_dir():
+        if os.path.isdir(path):
             folder = path.resolve()
             for place in places:
                 if _is_inside(place, folder):
@@ -284,6 +312,11 @@ class StagingFolder:
         self.folder = target.with_name(f".{target.name}{_SUFFIX}")
         self._lock: FileLock | None = None
 
+    def check(self) -> None:
+        """Refuse with ``OutputError``, before the work starts, what has the folder's name."""
+        if os.path.lexists(self.folder) and not self._is_ours():
+            raise in_the_way(self.folder)
+
     def place(self, result: Path) -> Path:
         """The path for the file that becomes ``result``; the names of results differ."""
         return self.folder / result.name
@@ -331,8 +364,7 @@ class StagingFolder:
 
     def _take(self) -> None:
         """Make the folder, or empty one that a killed run left, once its lock is held."""
-        if os.path.lexists(self.folder) and not self._is_ours():
-            raise in_the_way(self.folder)
+        self.check()
         self.folder.mkdir(exist_ok=True)
         self._lock = FileLock(self.folder / _LOCK, taken=self._target)
         self._empty()
@@ -359,12 +391,17 @@ class StagingFolder:
             self.folder.rmdir()
 
     def _is_ours(self) -> bool:
-        if self.folder.is_symlink() or not self.folder.is_dir():
+        """Whether the folder was left by a run, which had the same permissions."""
+        usable = os.access(self.folder, os.R_OK | os.W_OK | os.X_OK)
+        if not usable or self.folder.is_symlink() or not self.folder.is_dir():
             return False
         marker = self.folder / _MARKER
         if not marker.is_file():  # killed before it was there
             return set(os.listdir(self.folder)) <= set(_LOCK_FILES)
-        return marker.read_bytes() in (_MARK.encode(), b"")  # empty: killed while it was written
+        try:  # empty: killed while it was written
+            return marker.read_bytes() in (_MARK.encode(), b"")
+        except PermissionError:
+            return False
 
 
 def write_error(path: Path, reason: object) -> OutputError:
@@ -388,8 +425,8 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames durable where folders can be opened (not on Windows)."""
-    if os.name == "posix":
+    """Make renames durable where folders can be opened (not on Windows, nor without permission)."""
+    if os.name == "posix" and os.access(folder, os.R_OK):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -472,6 +509,8 @@ def _machine() -> str:
 def _tidy(path: Path) -> None:
     """Delete hidden files of ``path`` that killed processes of this machine have left."""
     start = f".{path.name}."
+    if not os.access(path.parent, os.R_OK):
+        return
     for name in os.listdir(path.parent):
         token = name.removeprefix(start).removesuffix(_SUFFIX)
         if name != start + token + _SUFFIX or not _TOKEN.fullmatch(token):
@@ -498,15 +537,19 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _file_keys(path: str | Path) -> set[object]:
+def _file_keys(path: str | Path, folder_of: Callable[[str], str]) -> set[object]:
     """Identifiers of a file: two paths to the same file have one in common.
 
     Its path without links, and its number in the file system, which covers hard links and case.
+    ``folder_of``: the path of a folder without links.
     """
-    keys: set[object] = {os.fspath(path)}
+    text = os.fspath(path)
+    keys: set[object] = {text}
     with suppress(OSError, ValueError):  # no file, or a name that no file can have
-        keys.add(os.path.realpath(path))
-        found = os.stat(path)
+        folder, name = os.path.split(text)
+        whole = name in ("", ".", "..") or os.path.islink(text)
+        keys.add(os.path.realpath(text) if whole else os.path.join(folder_of(folder), name))
+        found = os.stat(text)
         keys.add((found.st_dev, found.st_ino))
     return keys
 

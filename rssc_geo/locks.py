@@ -11,6 +11,9 @@ from pathlib import Path
 from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError
 
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""Start of a journal of SQLite (https://sqlite.org/fileformat.html); zeros before it is synced."""
+
 
 class FileLock(Closing):
     """The lock of a file that is made for it, held until ``close``; a crash releases it.
@@ -27,6 +30,8 @@ class FileLock(Closing):
             # The last holder of a lock deletes the folder, too, that it made for it.
             if "locked" in str(error) or not path.parent.is_dir():
                 raise in_use(taken) from error
+            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+                raise in_the_way(path) from error
             folder = taken if taken.is_dir() else taken.parent
             raise OutputError(
                 f"cannot write in {folder} ({error}): choose a folder that is writable"
@@ -105,11 +110,30 @@ def make_database(path: Path) -> None:
     """Make an empty SQLite file where there is none.
 
     Raises ``OutputError`` for a link, of which ours never are: SQLite would make a file elsewhere,
-    and deleting it would delete the link alone. And SQLite's errors.
+    and deleting it would delete the link alone. And what ``check_journal`` does, and SQLite's
+    errors.
     """
     if path.is_symlink():
         raise in_the_way(path)
+    check_journal(path)
     sqlite3.connect(path).close()
+
+
+def check_journal(path: Path) -> None:
+    """Refuse a file of others that has the name of an SQLite file's journal: SQLite deletes it.
+
+    Raises ``OutputError``.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not os.path.lexists(journal):
+        return
+    try:
+        with journal.open("rb") as file:
+            start = file.read(len(_JOURNAL))
+    except OSError as error:
+        raise in_the_way(journal) from error
+    if start.strip(b"\0") and not _JOURNAL.startswith(start):
+        raise in_the_way(journal)
 
 
 def delete_locked(path: Path, connection: sqlite3.Connection) -> None:

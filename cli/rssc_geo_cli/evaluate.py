@@ -56,14 +56,11 @@ def evaluate_command(
     from rssc_geo.evaluation.evaluate import evaluate
 
     if dataset:
-        result = evaluate(model, dataset, options)
+        result = evaluate(model, dataset, options, output=target.output)
     else:
         pairs = list(zip(polygons.raster, polygons.labels, strict=True))
-        result = evaluate_on_polygons(model, pairs, options)
-    values = result.as_dict()
-    if target.output:
-        values["files"] = [str(path) for path in result.write(target.output)]
-    show_result(values, printing, _tell)
+        result = evaluate_on_polygons(model, pairs, options, output=target.output)
+    show_result(result.as_dict(), printing, _tell)
 
 
 def _compare(

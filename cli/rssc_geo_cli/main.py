@@ -190,6 +190,7 @@ def run(arguments: list[str]) -> int:
     from rssc_geo_cli.console import start_logging
 
     prepare_torch()
+    os.environ.setdefault("CPL_LOG", os.devnull)  # what GDAL prints is raised or logged, too
     forget()
     start_logging(as_json=_asks_for_json_logs(arguments))
     try:

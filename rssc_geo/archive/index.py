@@ -28,7 +28,7 @@ from rssc_geo.batch import (
     run_batch,
 )
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import write_error
+from rssc_geo.files import make_folders, remove_empty, write_error
 from rssc_geo.locks import FileLock
 from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
@@ -124,24 +124,30 @@ def index(
         for job in collect_jobs(names, template, batch).jobs
         if _is_own(job.output, job.options.embeddings, scenes)
     }
+    made = make_folders(scenes)
     try:
-        scenes.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(scenes, error) from error
-    with FileLock(folder / _LOCK, taken=folder):
-        card = _archive_card(model, folder, options)
-        store = ArchiveStore(folder, card) if (folder / NAME).exists() else make_store(folder, card)
-        store.mend()
-        known = store.scenes()
-        _check_sources(sources, known)
-        if store.card != card:
-            store.describe(card)
-        result = run_batch(names, template, batch, progress=progress)
-        rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
-        added, forgotten = _take_in(store, rows, sources, known)
-        if prune:
-            forgotten += _prune(store, rows, {Path(output).stem for output in sources})
-        held = store.scenes()
+        with FileLock(folder / _LOCK, taken=folder):
+            card = _archive_card(model, folder, options)
+            store: ArchiveStore | None = None
+            known: dict[str, dict[str, Any]] = {}
+            if (folder / NAME).exists():
+                store = ArchiveStore(folder, read_card(folder))
+                store.mend()
+                known = store.scenes()
+            _check_sources(sources, known)
+            result = run_batch(names, template, batch, progress=progress)
+            if store is None:  # not before: wrong options leave no archive
+                store = make_store(folder, card)
+            elif store.card != card:
+                store.describe(card)
+            rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
+            added, forgotten = _take_in(store, rows, sources, known)
+            if prune:
+                forgotten += _prune(store, rows, {Path(output).stem for output in sources})
+            held = store.scenes()
+    except BaseException:
+        remove_empty(made)
+        raise
     return IndexResult(folder, len(held), len(store), added, forgotten, result)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.batch.inputs import Jobs, collect_jobs, output_folder
+from rssc_geo.batch.inputs import Jobs, check_values, collect_jobs, output_folder
 from rssc_geo.batch.job import job_state
 from rssc_geo.batch.journal import NAME, STATES, Journal, key_of, read_journal
 from rssc_geo.batch.merge import merge_done
@@ -86,16 +86,18 @@ def run_batch(
         reporting(progress) as report,
         Journal(folder, options={"output": output, **asdict(options)}) as journal,
     ):
-        journal.add_problems((problem.label, problem.message) for problem in jobs.problems)
-        outcome = "stopped"
+        outcome = ""
         try:
+            journal.add_problems((problem.label, problem.message) for problem in jobs.problems)
             tracker = Tracker(len(jobs.jobs), progress=report)
             for problem in jobs.problems:
                 tracker.add_problem(replace(problem, known=problem.label in journal.known))
             runner = Runner(jobs.jobs, journal, options, made_by=made_by, tracker=tracker)
             if runner.waiting:
                 with contextlib.closing(make_pool() if make_pool else _make_pool(options)) as pool:
+                    outcome = "stopped"
                     runner.run(pool)
+            outcome = "stopped"
             result = tracker.result()
             if options.merge is not None:
                 files = merge_done(jobs, journal, Path(output), options, legend)
@@ -107,7 +109,10 @@ def run_batch(
             return result
         finally:
             with contextlib.suppress(OutputError):  # a full disk has been reported already
-                journal.end(outcome)
+                if outcome:
+                    journal.end(outcome)
+                else:
+                    journal.withdraw()
 
 
 def plan_batch(
@@ -122,6 +127,7 @@ def plan_batch(
     made_by = check_batch(options, card)
     jobs = collect_jobs([str(name) for name in inputs], str(output), options)
     _check_outlines(jobs, options)
+    _check_results(jobs, inputs, output, options)
     folder = output_folder(str(output), options)
     known: dict[str, Any] = {"scenes": [], "problems": []}
     if (folder / NAME).is_file():
@@ -227,11 +233,12 @@ def _merged_legend(jobs: Jobs, options: BatchOptions, card: ModelCard) -> Sequen
 
 
 def _check(options: BatchOptions) -> None:
-    """Refuse values that the command line would refuse."""
+    """Refuse values that the command line would refuse, or every scene."""
     for found in options_of(BatchOptions):
         value = getattr(options, found.name)
         if found.declaration.kind.choices and value is not None:
             found.parse(value)
+    check_values(options)
     if options.attempts < 1:
         raise UsageError(f"--attempts {options.attempts} is not a number of times; give 1 or more")
     if options.classes is not None and (options.only_classes or options.exclude_classes):

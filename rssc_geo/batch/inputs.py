@@ -24,13 +24,19 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
-from rssc_geo.files import (
-    check_name,
-)
+from rssc_geo.files import check_name
+from rssc_geo.geometry import check_size, parse_crs
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
+from rssc_geo.output import parse_date
 from rssc_geo.pipelines import read_classes
-from rssc_geo.raster import check_no_view, is_remote
+from rssc_geo.raster import (
+    check_area_file,
+    check_bounds,
+    check_no_view,
+    check_stretch,
+    is_remote,
+)
 from rssc_geo.texts import read_lines, read_text
 
 T = TypeVar("T")
@@ -220,6 +226,8 @@ def _make_job(
     stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
     name = entry.id or stem
     own = _changed(every, _row_values(entry.row))
+    if own is not every:
+        check_values(own)
     templates = {key: template_of for key in WRITTEN if (template_of := getattr(own, key))}
     own = _changed(own, {key: _fill(templates[key], stem=stem, id=name) for key in templates})
     output = Path(entry.output or _fill(template, stem=stem, id=name))
@@ -228,6 +236,34 @@ def _make_job(
     for path in job.results:
         check_name(path)
     return job
+
+
+def check_values(options: BatchSceneOptions) -> None:
+    """Refuse with ``UsageError`` or ``InputError`` values that suit no raster, before any is read.
+
+    Else each scene would be refused for them.
+    """
+    for name, check in _CHECKS.items():
+        value = getattr(options, name)
+        if value is not None:
+            check(value)
+
+
+@functools.lru_cache(maxsize=1024)  # of a manifest, each row may name one
+def _check_crs(text: str, *, option: str) -> None:
+    parse_crs(text, option=option)
+
+
+_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "stretch": check_stretch,
+    "tile_size": functools.partial(check_size, option="--tile-size"),
+    "cell_size": functools.partial(check_size, option="--cell-size"),
+    "bounds": check_bounds,
+    "aoi": check_area_file,
+    "crs": functools.partial(_check_crs, option="--crs"),
+    "assume_crs": functools.partial(_check_crs, option="--assume-crs"),
+    "date": functools.partial(parse_date, option="--date"),
+}
 
 
 def _class_words(classes: str, other: bool) -> ClassWords:  # noqa: FBT001 -- a key of a cache

@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import content_mark
-from rssc_geo.locks import FileLock
+from rssc_geo.files import content_mark, make_folders, remove_empty
+from rssc_geo.locks import FileLock, check_journal
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote
 
@@ -187,19 +187,21 @@ class Journal(Closing):
 
     def __init__(self, folder: Path, *, options: Mapping[str, object]) -> None:
         self.folder, self.path = folder, folder / NAME
+        self._made = make_folders(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {folder} ({error.strerror}): choose another --output"
-            ) from error
-        self._lock = FileLock(folder / _LOCK, taken=folder)
+            self._lock = FileLock(folder / _LOCK, taken=folder)
+        except BaseException:
+            remove_empty(self._made)
+            raise
+        self._is_new, self._withdrawn = not self.path.exists(), False
         try:
+            check_journal(self.path)
             with _writing(self.path):
                 self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
                 self._prepare(json.dumps(options, default=str))
         except BaseException:
             self._lock.close()
+            remove_empty(self._made)
             raise
 
     def _prepare(self, options: str) -> None:
@@ -365,7 +367,21 @@ class Journal(Closing):
     def close(self) -> None:
         """Close the journal and release the folder."""
         self._connection.close()
+        if self._withdrawn:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
         self._lock.close()
+        if self._withdrawn:
+            remove_empty(self._made)
+
+    def withdraw(self) -> None:
+        """End a run that could not begin: a journal that it has made is deleted when it is closed.
+
+        With the folders made for it, where they are empty.
+        """
+        self._withdrawn = self._is_new
+        if not self._withdrawn:
+            self.end("stopped")
 
     def _update(self, key: str, *expressions: str, **values: object) -> None:
         """Set columns of a scene, by expressions of SQL and by values."""
@@ -425,6 +441,7 @@ def read_journal(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
         raise InputError(f"{folder} holds no {NAME}: give the folder of a batch's outputs")
+    check_journal(path)
     try:
         # Opened for writing where possible: a transaction that a killed run left unfinished is
         # rolled back by the next reader.

@@ -23,7 +23,13 @@ from rssc_geo.batch.job import Job, OpenJob, job_state, open_job
 from rssc_geo.batch.journal import BlockRecord, Journal, SceneFigures, signatures
 from rssc_geo.batch.progress import Tracker
 from rssc_geo.batch.worker import BlockResult, Pool, PoolLostError
-from rssc_geo.errors import NothingToClassifyError, OutputError, RsscGeoError, one_line
+from rssc_geo.errors import (
+    NothingToClassifyError,
+    OutputError,
+    RsscGeoError,
+    limit_reached,
+    one_line,
+)
 from rssc_geo.options import BatchOptions
 from rssc_geo.output import timestamp
 
@@ -369,7 +375,7 @@ def _message_of(error: BaseException) -> str:
     if isinstance(error, RsscGeoError):
         return str(error)
     log.debug("traceback", exc_info=error)
-    return f"{type(error).__name__}: {one_line(error)}"
+    return limit_reached(error) or f"{type(error).__name__}: {one_line(error)}"
 
 
 def _disk_is_full(error: BaseException, folder: Path) -> bool:

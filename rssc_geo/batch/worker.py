@@ -298,7 +298,10 @@ class Worker:
             raise TypeError(f"{type(own).__name__} has no model whose classes can be refined")
         with self._reader(block) as reader, self._lock:
             vectors = refined_vectors(
-                own.model, reader, source=block.scene.source, min_valid=block.min_valid
+                own.model,
+                reader,
+                source=block.scene.source,
+                cells=_all_cells(block.grid, block.min_valid),
             )
         return vectors.float().cpu().numpy().tobytes()
 

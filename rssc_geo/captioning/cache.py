@@ -3,7 +3,7 @@
 It is an SQLite file that all runs and processes of a user share. The key of a caption is a hash of
 all it depends on: the tile's pixels and mask, captioner, prompt and parameters. Each caption has a
 checksum; a damaged one is requested again. An error of the file gives a warning and never stops the
-run.
+run. A file that does not have the cache's mark is not touched.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from platformdirs import user_cache_path
 
 from rssc_geo.captioning.base import CaptionBatch, Captioner
 from rssc_geo.errors import OutputError, one_line
+from rssc_geo.locks import check_journal
 
 if TYPE_CHECKING:
     from rssc_geo.models import CaptionSource
@@ -37,11 +38,14 @@ _APPLICATION_ID = 0x52534743  # "RSGC"
 _SCHEMA = 2  # the user version, and in the name: changes with the table
 _FILE = f"captions-{_SCHEMA}.sqlite"
 _BUSY_S = 30.0
+_READ, _WRITE = "read", "write"
 _CREATE = """
     CREATE TABLE captions (
         key BLOB PRIMARY KEY, caption TEXT NOT NULL, captioner TEXT NOT NULL, mark BLOB NOT NULL
     ) WITHOUT ROWID
 """
+_MARK_AT, _MARK = 68, _APPLICATION_ID.to_bytes(4)
+"""Where SQLite keeps the application id in a file (https://sqlite.org/fileformat.html)."""
 _QUERY_VALUES = 500  # in one query, within the limits of all versions of SQLite
 # Of the perceptual hash: parts a side, and steps of color and texture.
 _PARTS, _COLOR_STEP, _TEXTURE_STEP = 4, 16, 8
@@ -79,15 +83,16 @@ class CaptionCache:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = default_path() if path is None else Path(path)
-        self._given_up = False
+        self._given_up: set[str] = set()
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, str]:
         """The captions found, by key."""
         wanted = list(keys)
+        damaged: list[bytes] = []
 
         def read(connection: sqlite3.Connection) -> dict[bytes, str]:
             found: dict[bytes, str] = {}
-            damaged: list[bytes] = []
+            damaged.clear()
             for start in range(0, len(wanted), _QUERY_VALUES):
                 some = wanted[start : start + _QUERY_VALUES]
                 marks = ", ".join("?" * len(some))
@@ -96,29 +101,35 @@ class CaptionCache:
                     f" FROM captions WHERE key IN ({marks})"
                 )
                 for key, caption, captioner, mark in connection.execute(query, some):
-                    if mark == _mark(key, caption, captioner):
+                    if mark == _checksum(key, caption, captioner):
                         found[key] = caption.decode()
                     else:
                         damaged.append(key)
-            if damaged:
-                log.warning("%s: %d damaged captions are requested again", self.path, len(damaged))
-                connection.executemany(
-                    "DELETE FROM captions WHERE key = ?", [(key,) for key in damaged]
-                )
             return found
 
-        return self._try(read) or {}
+        found = self._try(read, _READ) or {}
+        if damaged:
+            log.warning("%s: %d damaged captions are requested again", self.path, len(damaged))
+            rows = [(key,) for key in damaged]
+            self._try(
+                lambda connection: connection.executemany(
+                    "DELETE FROM captions WHERE key = ?", rows
+                ),
+                _WRITE,
+            )
+        return found
 
     def put(self, captions: Mapping[bytes, str], *, captioner: str) -> None:
         """Keep captions that ``captioner`` wrote. The first caption of a key stays."""
         rows = [
-            (key, caption, captioner, _mark(key, caption.encode(), captioner.encode()))
+            (key, caption, captioner, _checksum(key, caption.encode(), captioner.encode()))
             for key, caption in captions.items()
         ]
         self._try(
             lambda connection: connection.executemany(
                 "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?)", rows
-            )
+            ),
+            _WRITE,
         )
 
     def info(self) -> dict[str, Any]:
@@ -147,9 +158,13 @@ class CaptionCache:
 
         Raises ``OutputError`` where that fails.
         """
-        self._aside.unlink(missing_ok=True)
-        if not self.path.exists():
-            return 0
+        try:
+            if _is_marked(self._aside):
+                self._aside.unlink()
+            if not self.path.exists():
+                return 0
+        except OSError as error:
+            raise self._unusable(error) from error
         with self._opened_or_error() as connection:
             count = connection.execute("DELETE FROM captions").rowcount
             connection.commit()
@@ -164,9 +179,11 @@ class CaptionCache:
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """A connection; what was changed is committed at the end.
 
-        With a rollback journal, since WAL fails on network folders.
+        With a rollback journal, since WAL fails on network folders. Raises ``OutputError`` where a
+        file of others has the journal's name, and errors of SQLite and of the file system.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_journal(self.path)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection, connection:
             _prepare(connection)
             yield connection
@@ -178,41 +195,58 @@ class CaptionCache:
             with self._opened() as connection:
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise OutputError(
-                f"the cache of captions {self.path} cannot be used ({one_line(error)}); it can be"
-                " deleted"
-            ) from error
+            raise self._unusable(error) from error
 
-    def _try(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+    def _unusable(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"the cache of captions {self.path} cannot be used ({one_line(error)}): delete it if it"
+            " is one"
+        )
+
+    def _try(self, work: Callable[[sqlite3.Connection], T], kind: str) -> T | None:
         """The result of ``work``; None where the cache cannot be used.
 
-        A damaged file is set aside first.
+        ``kind``: reading or writing. A file that cannot be written is read on; one that cannot be
+        read is not used any more. A damaged file is set aside first.
         """
-        if self._given_up:
+        if kind in self._given_up:
             return None
         try:
+            opened = _number(self.path)
             try:
                 with self._opened() as connection:
                     return work(connection)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                log.warning(
-                    "%s is damaged (%s): set aside as %s, starting again",
-                    self.path,
-                    one_line(error),
-                    self._aside.name,
-                )
-                # Else the journal is played into the new file.
-                self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
-                self.path.replace(self._aside)
+                if _number(self.path) == opened:  # else another process has set it aside
+                    self._set_aside(error)
                 with self._opened() as connection:
                     return work(connection)
-        except (sqlite3.Error, OSError) as error:
-            self._given_up = True
+        except (sqlite3.Error, OSError, OutputError) as error:
+            self._given_up |= {_READ, _WRITE} if kind == _READ else {_WRITE}
             reason = one_line(error)
             log.warning("captions are not cached: %s cannot be used (%s)", self.path, reason)
             return None
+
+    def _set_aside(self, error: Exception) -> None:
+        """Rename the damaged file, in place of an earlier one.
+
+        Raises ``sqlite3.OperationalError`` for a file of others, ``OSError`` where that fails.
+        """
+        if not _is_marked(self.path):
+            raise _no_cache() from error
+        if os.path.lexists(self._aside) and not _is_marked(self._aside):
+            raise FileExistsError(f"it is damaged, and {self._aside.name} is in the way") from error
+        log.warning(
+            "%s is damaged (%s): set aside as %s, starting again",
+            self.path,
+            one_line(error),
+            self._aside.name,
+        )
+        # Else the journal is played into the new file.
+        self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
+        self.path.replace(self._aside)
 
 
 class CachedCaptioner:
@@ -307,7 +341,28 @@ def _prepare(connection: sqlite3.Connection) -> None:
             found = _APPLICATION_ID, _SCHEMA
         connection.commit()
     if found != (_APPLICATION_ID, _SCHEMA):
-        raise sqlite3.OperationalError("it is no cache of captions of this version of the program")
+        raise _no_cache()
+
+
+def _no_cache() -> sqlite3.OperationalError:
+    return sqlite3.OperationalError("it is no cache of captions of this version of the program")
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file has the mark of a cache of captions."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(_MARK_AT)
+        return file.read(len(_MARK)) == _MARK
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    """Device and number of the file at a path; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _kind(connection: sqlite3.Connection) -> tuple[int, int] | None:
@@ -319,7 +374,7 @@ def _kind(connection: sqlite3.Connection) -> tuple[int, int] | None:
     return (kind, version) if kind or schema else None
 
 
-def _mark(*row: bytes | None) -> bytes:
+def _checksum(*row: bytes | None) -> bytes:
     """The checksum of a row: key, caption and captioner."""
     return hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
 

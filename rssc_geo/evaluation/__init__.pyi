@@ -1,6 +1,7 @@
 from .baselines import GENERATED as GENERATED
 from .baselines import IMAGE_ONLY as IMAGE_ONLY
 from .baselines import ArmData as ArmData
+from .baselines import Comparison as Comparison
 from .baselines import Concatenation as Concatenation
 from .baselines import TextOnly as TextOnly
 from .baselines import compare_arms as compare_arms

@@ -41,6 +41,7 @@ from rssc_geo.training import (
     OutOfFoldCaptioners,
     SceneImages,
     Split,
+    beyond_half,
     cache_features,
     data_sets,
     identity,
@@ -49,7 +50,7 @@ from rssc_geo.training import (
     load_data_sets,
     logits_of,
     mcnemar,
-    share_work,
+    sharing_work,
     stratified_split,
     train_fusion,
     write_captions,
@@ -241,31 +242,31 @@ def compare_baselines(
         raise UsageError("there is no test part to compare on: give it a share (--test 0.1)")
     if not any(data.captions[row] for row in split["test"].tolist()):
         raise UsageError("people wrote of no picture of the test part: there is nothing to compare")
-    share_work(work, recipe=recipe)
-    model.network.to(device).eval()
-    features = cache_features(
-        model, data, split["train"], views=recipe.views, seed=recipe.seed, work=work
-    )
-    log.info("captions of the training pictures, by captioners that have not seen them")
-    captioners = OutOfFoldCaptioners(
-        features=features,
-        data=data,
-        vocabulary=model.vocabulary,
-        recipe=recipe.captioner,
-        folds=recipe.folds,
-        seed=recipe.seed,
-        work=work,
-        device=device,
-    )
-    generated = captioners.captions(split["train"])
-    held = np.concatenate([split[part] for part in _HELD])
-    written = write_captions(
-        model.decoder.to(device), model.vocabulary, features.tokens[0, held], device=device
-    )
-    for row, text in zip(held.tolist(), written, strict=True):
-        generated[0][row] = text
-    arm_data = ArmData(data, features, split, generated)
-    return compare_arms(model, arm_data, recipe.fusion, seeds=seeds, work=work)
+    with sharing_work(work, recipe=recipe):
+        model.network.to(device).eval()
+        features = cache_features(
+            model, data, split["train"], views=recipe.views, seed=recipe.seed, work=work
+        )
+        log.info("captions of the training pictures, by captioners that have not seen them")
+        captioners = OutOfFoldCaptioners(
+            features=features,
+            data=data,
+            vocabulary=model.vocabulary,
+            recipe=recipe.captioner,
+            folds=recipe.folds,
+            seed=recipe.seed,
+            work=work,
+            device=device,
+        )
+        generated = captioners.captions(split["train"])
+        held = np.concatenate([split[part] for part in _HELD])
+        written = write_captions(
+            model.decoder.to(device), model.vocabulary, features.tokens[0, held], device=device
+        )
+        for row, text in zip(held.tolist(), written, strict=True):
+            generated[0][row] = text
+        arm_data = ArmData(data, features, split, generated)
+        return compare_arms(model, arm_data, recipe.fusion, seeds=seeds, work=work)
 
 
 def compare_arms(
@@ -332,8 +333,16 @@ class _Arm:
         digest = hashlib.sha256(repr(key).encode() + rows).hexdigest()
         file = work / f"arm-{digest[:16]}.safetensors"
         card = model.card
+        encoder, head = model.network.text_encoder, model.network.image_head
+        weights = {f"text {name}": value for name, value in encoder.state_dict().items()}
+        if head is not None:
+            weights |= {f"head {name}": value for name, value in head.state_dict().items()}
         made_of = identity(
             key=key,
+            rows=rows,
+            weights=weights,
+            words=model.tokenizer.to_str(),
+            **beyond_half(weights),
             features=data.features.made_of,
             labels=data.data.labels,
             texts=texts,

@@ -22,6 +22,9 @@ from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
 from rssc_geo.files import (
     StagingFolder,
+    check_writable,
+    make_folders,
+    remove_empty,
 )
 from rssc_geo.inference import Source
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
@@ -176,7 +179,8 @@ class Evaluation:
         ``evaluation.json``, ``confusion.png``, ``embedding.png`` (t-SNE) and, where there are
         mistakes, ``mistakes.png``. Raises ``OutputError`` where they cannot be written.
         """
-        target = _make_folder(folder)
+        target = Path(folder)
+        _make_folder(target)
         files = [target / name for name in _FILES]
         figures, confusion, embedding, mistakes = files
         data, found = self.data, self.predictions
@@ -532,22 +536,22 @@ def _check_output(folder: str | Path | None) -> None:
     """Refuse at the start a folder that could not be written into at the end."""
     if folder is not None:
         require_plots()
-        _make_folder(folder)
+        remove_empty(_make_folder(Path(folder)))
 
 
-def _make_folder(folder: str | Path) -> Path:
-    """The folder, made if need be; one where other files have our names is refused."""
-    target = Path(folder)
+def _make_folder(target: Path) -> list[Path]:
+    """Make the folder if need be; the folders made. One that cannot be written is refused.
+
+    Also one where other files have our names. Raises ``OutputError``.
+    """
     there = [name for name in _FILES if (target / name).exists()]
     if there and not _is_evaluation(target / _FILES[0]):
         raise OutputError(
             f"{target} holds {there[0]}, which is of no earlier evaluation: choose another folder"
         )
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be made: {error.strerror}") from error
-    return target
+    made = make_folders(target)
+    check_writable(target / _FILES[0], overwrite=True)
+    return made
 
 
 def _is_evaluation(path: Path) -> bool:

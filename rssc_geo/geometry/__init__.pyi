@@ -18,6 +18,7 @@ from .grid import Tile as Tile
 from .grid import TileChoice as TileChoice
 from .grid import TileGrid as TileGrid
 from .grid import Window as Window
+from .grid import check_size as check_size
 from .grid import choose_sizes as choose_sizes
 from .grid import choose_tile_size as choose_tile_size
 from .grid import parse_cell_size as parse_cell_size

@@ -442,28 +442,41 @@ def _choice(
     return TileChoice(size, size, footprint_m, reason, warnings)
 
 
-def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[int, int]:
+def check_size(text: str, *, option: str) -> None:
+    """Refuse with ``UsageError`` a text that is a size on no raster."""
+    _read_size(text, option=option)
+
+
+def _read_size(text: str, *, option: str) -> tuple[float, float, str]:
+    """Two sides of a text and their unit, "px" or "m"."""
     match = _SIZE.fullmatch(text.strip())
     if match is None or math.isinf(1000 * max(float(side or 0) for side in match.group(1, 2))):
         raise UsageError(
             f"{option} {shortened(repr(text))} is no size: give pixels (256px, 256x128px as rows x"
             " columns) or ground units (400m, 0.5km)"
         )
-    sides = float(match[1]), float(match[2] or match[1])
+    rows, cols = float(match[1]), float(match[2] or match[1])
     if match[3] is None:
         raise UsageError(f"{option} {text}: pixels or metres? Give {text}px or {text}m")
     unit = match[3].lower()
     if unit == "px":
-        if min(sides) < 1 or any(side != int(side) for side in sides):
+        if min(rows, cols) < 1 or any(side != int(side) for side in (rows, cols)):
             raise UsageError(f"{option} {text}: pixels are whole numbers from 1 up")
-        return int(sides[0]), int(sides[1])
-    sides_m = tuple(side * (1000 if unit == "km" else 1) for side in sides)
+        return rows, cols, unit
+    factor = 1000 if unit == "km" else 1
+    return rows * factor, cols * factor, "m"
+
+
+def _parse_size(text: str, gsd_m: tuple[float, float], *, option: str) -> tuple[int, int]:
+    rows, cols, unit = _read_size(text, option=option)
+    if unit == "px":
+        return int(rows), int(cols)
     # A pixel of 10 m of a projection covers a little more or less on the ground.
-    if any(side < gsd * 0.99 for side, gsd in zip(sides_m, gsd_m, strict=True)):
+    if rows < gsd_m[0] * 0.99 or cols < gsd_m[1] * 0.99:
         raise UsageError(
             f"{option} {text} is less than one pixel of the raster ({_meters(max(gsd_m))})"
         )
-    return _to_pixels((sides_m[0], sides_m[1]), gsd_m)
+    return _to_pixels((rows, cols), gsd_m)
 
 
 def _range_warnings(footprint_m: tuple[float, float], least: float, most: float) -> Iterator[str]:

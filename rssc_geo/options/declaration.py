@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from rssc_geo.errors import UsageError, shortened
-from rssc_geo.options.kinds import TEXT, Kind
+from rssc_geo.options.kinds import FILE, TEXT, Kind
 
 T = TypeVar("T")
 
@@ -222,7 +222,8 @@ def files_read(options: object) -> list[str]:
     """The files that the options of a dataclass name, but for those that the run makes.
 
     Also of those that need not be one, such as a legend that has a name: what is no file is left
-    out. Of a layer (``file.gpkg|layername=name``) its file.
+    out. Of a layer (``file.gpkg|layername=name``) its file. A file that is kept between runs, such
+    as the cache of captions, counts before it is there.
     """
     group: type = type(options)
     found: list[str] = []
@@ -231,7 +232,8 @@ def files_read(options: object) -> list[str]:
         if not option.is_written:
             texts = value if isinstance(value, tuple) else (value,)
             named = [text.split("|")[0] for text in texts if isinstance(text, str)]
-            found += [name for name in named if os.path.isfile(name)]
+            is_file = option.declaration.kind is FILE
+            found += [name for name in named if is_file or os.path.isfile(name)]
     return found
 
 

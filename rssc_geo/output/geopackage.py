@@ -6,6 +6,7 @@ GeoPackage 1.3, OGC 12-128r17.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -218,6 +219,11 @@ def check_no_other_layers(path: Path) -> None:
     """
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return
+    if not os.access(path, os.R_OK):
+        raise OutputError(
+            f"{path} cannot be read (no permission), and may hold layers of others: choose another"
+            " name"
+        )
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             layers = connection.execute("SELECT table_name FROM gpkg_contents").fetchall()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import shapely
 from pyproj import CRS
-from pyproj.exceptions import CRSError
 
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import (
@@ -21,6 +20,7 @@ from rssc_geo.files import (
     check_writable,
     followed,
 )
+from rssc_geo.geometry import parse_crs
 from rssc_geo.options import OutputOptions
 from rssc_geo.output.class_raster import legend_path
 from rssc_geo.output.dates import parse_date
@@ -199,7 +199,7 @@ def make_target(
         raise UsageError("--aoi-clip needs --aoi or --bounds to clip to")
     target = OutputTarget(
         path=Path(path),
-        crs=_parse_crs(options.crs),
+        crs=None if options.crs is None else parse_crs(options.crs, option="--crs"),
         min_area=options.min_area,
         probabilities=options.probabilities,
         adapt_shares=options.adapt_shares,
@@ -229,6 +229,7 @@ def make_target(
     if not target.is_announced:
         target.check_free()
     check_closed(target.path)
+    StagingFolder(target.path).check()
     return target
 
 
@@ -259,12 +260,3 @@ def _check_name(path: Path) -> None:
             f"{path.name!r}: QGIS cannot open a GeoPackage with {escape[0]!r} in its name,"
             " choose another name"
         )
-
-
-def _parse_crs(text: str | None) -> CRS | None:
-    if text is None:
-        return None
-    try:
-        return CRS.from_user_input(text)
-    except CRSError:
-        raise UsageError(f"--crs {text!r} is not a CRS; give for example EPSG:4326") from None

@@ -28,7 +28,7 @@ from rssc_geo.texts import parse_json, read_lines, read_text
 if TYPE_CHECKING:
     import torch
 
-    from rssc_geo.inference import Predictor
+    from rssc_geo.inference import CellMap, Predictor
     from rssc_geo.models import Model
     from rssc_geo.raster import TileReader
 
@@ -89,7 +89,7 @@ def zero_shot(
                     named,
                     reader,
                     source=plan.scene.source,
-                    min_valid=plan.options.min_valid,
+                    cells=plan.cells,
                 )
             named = with_vectors(named, vectors)
         return Predictor(named, loaded.captioner, loaded.compute)
@@ -140,7 +140,7 @@ def sample_tiles(plan: Plan) -> NDArray[np.int64]:
 
 
 def refined_vectors(
-    named: Model, reader: TileReader, *, source: str, min_valid: float
+    named: Model, reader: TileReader, *, source: str, cells: CellMap
 ) -> torch.Tensor:
     """The vectors (C, X) of named classes, moved towards the clusters that tiles form.
 
@@ -151,14 +151,14 @@ def refined_vectors(
     named : as :func:`rssc_geo.models.name_classes` makes it
     reader : of the tiles, open, in the size that the model reads
     source : what the tiles are of, for messages
-    min_valid : the share of valid pixels (0-1) below which a tile is not used
+    cells : of the grid of tiles: those that it wants classified are used
 
     Raises ``NothingToClassifyError`` when no tile has data.
     """
     from rssc_geo.models import refine_texts, vectors_of
 
     log.info("%s: reading tiles to refine the classes on", source)
-    pooled = _pooled_tokens(named, reader, min_valid)
+    pooled = _pooled_tokens(named, reader, cells)
     if not len(pooled):
         raise NothingToClassifyError(f"{source} has no tile with data to refine the classes on")
     log.info("classes refined on %d tiles", len(pooled))
@@ -166,13 +166,17 @@ def refined_vectors(
     return refine_texts(named.alignment, vectors_of(named), pooled)
 
 
-def _pooled_tokens(model: Model, reader: TileReader, min_valid: float) -> torch.Tensor:
+def _pooled_tokens(model: Model, reader: TileReader, cells: CellMap) -> torch.Tensor:
     """Mean image tokens (N, I) of the tiles that have data."""
     import torch
 
     found: list[torch.Tensor] = []
     with torch.inference_mode():
-        valid = (tile for tile in reader if tile.valid_fraction >= min_valid)
+        valid = (
+            data
+            for data in reader
+            if cells.wanted(data.tile, data.valid_fraction, data.cell_fractions)
+        )
         while batch := list(itertools.islice(valid, _BATCH)):
             images = model.preprocess(
                 np.stack([tile.pixels for tile in batch]), np.stack([tile.mask for tile in batch])

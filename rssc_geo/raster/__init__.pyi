@@ -3,6 +3,8 @@ from .alignment import align_scene as align_scene
 from .alignment import harmonize as harmonize
 from .aoi import bounds_polygon as bounds_polygon
 from .aoi import cells_inside as cells_inside
+from .aoi import check_area_file as check_area_file
+from .aoi import check_bounds as check_bounds
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
 from .features import LAYER as LAYER

@@ -58,7 +58,21 @@ def bounds_polygon(bounds: Sequence[float], scene: Scene) -> BaseGeometry:
     Raises ``UsageError`` where it is no rectangle (swapped corners) and ``InputError`` where it
     misses the raster.
     """
-    shown = ",".join(f"{value:.12g}" for value in bounds)
+    check_bounds(bounds)
+    shown = _shown(bounds)
+    rectangle = shapely.box(*bounds)
+    raster = footprint(scene.transform, scene.shape)
+    if shapely.intersection(rectangle, raster).area == 0:
+        raise InputError(
+            f"--bounds {shown} lies outside the raster, whose bounds are {_shown(raster.bounds)}"
+            f" ({scene.crs.name})"
+        )
+    return rectangle
+
+
+def check_bounds(bounds: Sequence[float]) -> None:
+    """Refuse with ``UsageError`` what is the box of no raster."""
+    shown = _shown(bounds)
     if len(bounds) != 4 or not all(math.isfinite(value) for value in bounds):
         raise UsageError(
             f"--bounds {shown}: four numbers are needed, MINX,MINY,MAXX,MAXY in the raster's CRS"
@@ -68,15 +82,16 @@ def bounds_polygon(bounds: Sequence[float], scene: Scene) -> BaseGeometry:
         raise UsageError(
             f"--bounds {shown}: the first corner must be the lower left one, MINX,MINY,MAXX,MAXY"
         )
-    rectangle = shapely.box(min_x, min_y, max_x, max_y)
-    raster = footprint(scene.transform, scene.shape)
-    if shapely.intersection(rectangle, raster).area == 0:
-        extent = ",".join(f"{value:.12g}" for value in raster.bounds)
-        raise InputError(
-            f"--bounds {shown} lies outside the raster, whose bounds are {extent}"
-            f" ({scene.crs.name})"
-        )
-    return rectangle
+
+
+def _shown(bounds: Sequence[float]) -> str:
+    return ",".join(f"{value:.12g}" for value in bounds)
+
+
+def check_area_file(path: str) -> None:
+    """Refuse with ``InputError`` a file of an area of interest that is not there."""
+    if not is_remote(path) and not os.path.exists(path):
+        raise InputError(f"--aoi {path} does not exist")
 
 
 def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> NDArray[np.bool_]:
@@ -111,8 +126,7 @@ def footprint(transform: Affine, shape: tuple[int, int]) -> BaseGeometry:
 
 def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     """Polygons of the first layer that has some, and the layer's CRS."""
-    if not is_remote(path) and not os.path.exists(path):
-        raise InputError(f"--aoi {path} does not exist")
+    check_area_file(path)
     check_no_view(path)
     try:
         for layer, kind in pyogrio.list_layers(path):

@@ -132,10 +132,38 @@ def check_path(path: str) -> None:
         raise InputError(f"{path} is no file that can be read twice (a pipe or device): save it")
     # GDAL's names of parts of a file, such as NETCDF:"x.nc":var, are no paths.
     if not re.match(r"\w{2,}:", path):
+        try:
+            os.stat(path)
+        except PermissionError as error:
+            raise InputError(f"{path} cannot be read as a raster: {error.strerror}") from error
+        except (OSError, ValueError):
+            pass
         raise InputError(f"{path} does not exist")
 
 
-def check_beside_packed(path: str) -> None:
+def check_beside(path: str) -> None:
+    """Refuse with ``InputError`` a raster beside which lies a file that counts, and would not.
+
+    GDAL passes over sidecars that it may not read, and that are not packed as the raster is.
+    """
+    _check_beside_packed(path)
+    if is_remote(path) or not os.path.isfile(path):
+        return
+    stem, suffix = os.path.splitext(path)
+    world = f".{suffix[1:2]}{suffix[-1:]}w"
+    beside = [
+        *(path + end for end in (".msk", ".aux.xml", ".ovr", "w")),
+        *(stem + end for end in (world, ".wld", ".hdr", ".rpb", ".RPB", "_rpc.txt", "_RPC.TXT")),
+    ]
+    for file in beside:
+        if os.path.exists(file) and not os.access(file, os.R_OK):
+            raise InputError(
+                f"{file} lies beside {path} and cannot be read (no permission): what it says would"
+                " not count"
+            )
+
+
+def _check_beside_packed(path: str) -> None:
     """Refuse a gzipped file beside which lies a sidecar that would only count if it were unpacked.
 
     GDAL looks for what is named after the packed file, and packed as well (``a.tif.gz.msk``).

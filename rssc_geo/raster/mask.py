@@ -1,11 +1,11 @@
 """Validity of pixels, and reading pixels together with their mask.
 
-The rules are those of rasterio's ``dataset_mask``, over the three bands used: an alpha band
-decides, or else the dataset's own mask (internal or a ``.msk`` file), or else nodata, where a pixel
-is invalid only if *every* band holds its nodata value (a band without a nodata value is valid
-everywhere). A nodata value given by the user counts in addition to alpha and masks. NaN, infinities
-and what is beyond any measured value (``FILL``) are nodata in every floating-point raster, with or
-without a tag. In masks True is valid.
+Over the three bands used an alpha band and the dataset's own mask (internal or a ``.msk`` file)
+decide, both where there are both, or else nodata, where a pixel is invalid only if *every* band
+holds its nodata value (a band without a nodata value is valid everywhere). A nodata value given by
+the user counts in addition to alpha and masks. NaN, infinities and what is beyond any measured
+value (``FILL``) are nodata in every floating-point raster, with or without a tag. In masks True is
+valid.
 """
 
 from __future__ import annotations

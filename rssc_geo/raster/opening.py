@@ -27,7 +27,7 @@ from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.raster.bands import BandChoice, alpha_band, choose_bands, is_paletted
 from rssc_geo.raster.gaps import with_mask_of_gaps
 from rssc_geo.raster.gdal import (
-    check_beside_packed,
+    check_beside,
     check_path,
     gdal_env,
     gdal_errors,
@@ -144,6 +144,7 @@ class View:
     vrt_block_shape : of the file behind a VRT, since a VRT's own blocks are arbitrary
     mask_band : band of the VRT that holds the file's own mask
     gaps : whether the VRT masks the gaps between the tiles of a mosaic
+    alpha_too : whether its mask is that of the file and of its alpha band
     palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
     scales : of the bands, as ``Source`` has them
     bits : as ``Source`` has it
@@ -157,6 +158,7 @@ class View:
     vrt_block_shape: tuple[int, int] = (0, 0)
     mask_band: int | None = None
     gaps: bool = False
+    alpha_too: bool = False
     palette: bool = False
     palette_nodata: float | None = None
     scales: Scales = UNSCALED
@@ -186,7 +188,7 @@ def open_source(
     """Open one file once and find how it is read; arguments and errors of ``open_scene``."""
     path = os.fspath(source)
     check_path(path)
-    check_beside_packed(path)
+    check_beside(path)
     with (
         gdal_errors(path),
         gdal_env(path),
@@ -271,6 +273,8 @@ def _describe_mask(rule: MaskRule, view: View, files: Sequence[str]) -> str:
         words.append("the file's own mask")
     elif rule.mask_band is not None:
         words.append("alpha band" if view.warp is None else "outside the warped picture")
+    if view.alpha_too:
+        words.append("alpha band")
     if rule.dataset_mask and view.palette_nodata is not None:
         words.append(f"palette index {number_text(view.palette_nodata)}")
     elif rule.dataset_mask and view.palette:
@@ -325,19 +329,24 @@ def _view_file(
 def _masked_view(
     dataset: rasterio.DatasetReader, path: str, view: View, *, nodata: float | None
 ) -> View:
-    """The view with additional masks beside the file's own: gaps of a mosaic, the user's nodata."""
+    """The view with several masks at once: gaps of a mosaic, a mask, alpha, the user's nodata."""
     name, bands = gdal_name(path), view.bands.bands
-    masked = alpha_band(dataset) is not None or MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    gaps = None if masked else gaps_of(dataset, name, bands, nodata=nodata)
+    own = _own_masks(dataset, name)
+    gaps = None if own else gaps_of(dataset, name, bands, nodata=nodata)
     tags = nodata_values(dataset)
-    tagged = all(tags[band - 1] == nodata for band in bands) and not masked
-    if gaps is None and (nodata is None or tagged):
+    tagged = all(tags[band - 1] == nodata for band in bands) and not own
+    if gaps is None and len(own) < 2 and (nodata is None or tagged):
         return view
-    view = replace(view, vrt_block_shape=dataset.block_shapes[0], gaps=gaps is not None)
+    view = replace(
+        view,
+        vrt_block_shape=dataset.block_shapes[0],
+        gaps=gaps is not None,
+        alpha_too=len(own) > 1,
+    )
     if gaps is not None and nodata is None and not gaps.options:
         return replace(view, vrt=gaps.path)
-    mask = gaps or (VrtSource(name, "mask,1") if masked else None)
-    whole = mask or VrtSource(name, "1")
+    masks = own if gaps is None else (gaps,)
+    whole = masks[0] if masks else VrtSource(name, "1")
     if nodata is not None:
         # The overviews are left out: they were averaged without this nodata value, so that a
         # collar has bled in.
@@ -347,15 +356,25 @@ def _masked_view(
         dtype = dtype_of(dataset, band, path)
         value = None if nodata is None else held(np.dtype(dtype), nodata)
         parts.append(VrtBand((replace(whole, band=str(band)),), dtype, value))
-    beside = VrtBand((mask,)) if mask is not None else None
+    beside = VrtBand(masks) if masks else None
     if beside is not None and nodata is not None:
-        parts.append(beside)
+        parts.append(replace(beside, dtype=parts[0].dtype))  # read together: of one type
     return replace(
         view,
         indexes=(1, 2, 3),
         vrt=vrt_text(dataset, parts, mask=beside if nodata is None else None),
         mask_band=4 if len(parts) > len(bands) else None,
     )
+
+
+def _own_masks(dataset: rasterio.DatasetReader, name: str) -> tuple[VrtSource, ...]:
+    """The mask of the file, and its alpha band where it has both: GDAL passes over that one."""
+    alpha, flags = alpha_band(dataset), dataset.mask_flag_enums[0]
+    if alpha is None and MaskFlags.per_dataset not in flags:
+        return ()
+    mask = VrtSource(name, "mask,1")
+    both = alpha is not None and MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    return (mask, VrtSource(name, str(alpha))) if both else (mask,)
 
 
 def gaps_of(

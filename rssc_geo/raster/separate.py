@@ -14,7 +14,7 @@ from rasterio.enums import MaskFlags
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError
 from rssc_geo.raster.bands import BandChoice, check_bands, is_paletted
 from rssc_geo.raster.gdal import (
-    check_beside_packed,
+    check_beside,
     check_path,
     gdal_env,
     gdal_errors,
@@ -75,7 +75,7 @@ def open_separate(
         for number in dict.fromkeys(chosen):
             path = paths[number - 1]
             check_path(path)
-            check_beside_packed(path)
+            check_beside(path)
             with gdal_errors(path), gdal_env(path), unplaced_is_silent():
                 files[number] = stack.enter_context(rasterio.open(path))
         first = files[chosen[0]]
@@ -138,7 +138,7 @@ def _separate_view(
     mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None
     first = files[0][1]
     if mask is not None and nodata is not None:
-        parts.append(mask)
+        parts.append(replace(mask, dtype=parts[0].dtype))  # read together: of one type
     return View(
         BandChoice(chosen, "separate files"),
         vrt=vrt_text(first, parts, mask=mask if nodata is None else None),

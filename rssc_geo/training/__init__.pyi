@@ -85,7 +85,8 @@ from .taxonomy import Taxonomy as Taxonomy
 from .taxonomy import read_taxonomy as read_taxonomy
 from .train import train_recipe as train_recipe
 from .work import WorkFolder as WorkFolder
+from .work import beyond_half as beyond_half
 from .work import identity as identity
 from .work import is_kept as is_kept
 from .work import keeping as keeping
-from .work import share_work as share_work
+from .work import sharing_work as sharing_work

@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rssc_geo.errors import InputError
-from rssc_geo.files import (
-    atomic_write,
-    content_hash,
-    write_error,
-)
+from rssc_geo.errors import InputError, OutputError, one_line
+from rssc_geo.files import atomic_write, content_hash, write_error
 from rssc_geo.locks import FileLock
 from rssc_geo.progress import Progress
 from rssc_geo.texts import parse_json
@@ -35,6 +31,7 @@ if TYPE_CHECKING:
     from rssc_geo.training.loop import Report
 
 _LOCK = "lock.rssc-geo"
+_OPTIONS = "options.json"
 _LONGEST_S = 10 * 366 * 86400
 _PARTS = ("seed", "val", "test", "folds", "views")
 
@@ -58,12 +55,9 @@ class WorkFolder:
 
         ``locks``: whether the folder is closed to other processes, as one of those that train
         together does for all. Raises ``InputError`` for a folder of other data or options,
-        ``OutputError`` for one in use, and where it cannot be written.
+        ``OutputError`` for one in use or with files of others, and where it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        _make_folder(self.path)
         if locks:
             self._lock = FileLock(self.path / _LOCK, taken=self.path)
         made_for = {
@@ -73,8 +67,8 @@ class WorkFolder:
         }
         del made_for["taxonomy"]  # paths; the contents are in the fingerprint
         text = json.dumps(made_for, default=str, indent=1)
-        file = self.path / "options.json"
-        if file.is_file() and file.read_bytes() != text.encode():
+        file = self.path / _OPTIONS
+        if file.is_file() and _content(file) != text.encode():
             raise InputError(
                 f"{self.path} holds a run of {_difference(file, json.loads(text))}; choose another"
                 " --work folder or remove it"
@@ -116,40 +110,64 @@ class WorkFolder:
             self._lock = None
 
 
-def share_work(work: Path, *, recipe: TrainingRecipe) -> None:
-    """Make a work folder for further training on an encoder, or continue in its training's.
+@contextmanager
+def sharing_work(work: Path, *, recipe: TrainingRecipe) -> Iterator[None]:
+    """Hold a work folder for further training on an encoder, made anew or its training's.
 
-    Raises ``InputError`` for a folder of other parts of the data, ``OutputError`` where it cannot
-    be written.
+    Raises ``InputError`` for a folder of other parts of the data, ``OutputError`` for one in use or
+    with files of others, and where it cannot be written.
     """
+    _make_folder(work)
+    with FileLock(work / _LOCK, taken=work):
+        file = work / _OPTIONS
+        made_for = {name: getattr(recipe, name) for name in _PARTS}
+        if not file.is_file():
+            with atomic_write(file) as made:
+                made.write_text(json.dumps(made_for), encoding="utf-8")
+        try:
+            recorded = parse_json(_content(file))
+            wrong = [name for name, value in made_for.items() if recorded[name] != value]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file} does not tell what {work} was made with; choose another --work folder"
+            ) from error
+        if wrong:
+            name = wrong[0]
+            raise InputError(
+                f"{work} was made with {name} {recorded[name]}, not {made_for[name]}; choose"
+                " another --work folder"
+            )
+        yield
+
+
+def _make_folder(work: Path) -> None:
+    """Make a work folder; raise ``OutputError`` where it cannot be, or holds files of others."""
     try:
         work.mkdir(parents=True, exist_ok=True)
+        there = [] if (work / _OPTIONS).exists() else sorted(work.iterdir())
     except OSError as error:
         raise write_error(work, error) from error
-    file = work / "options.json"
-    made_for = {name: getattr(recipe, name) for name in _PARTS}
-    if not file.is_file():
-        with atomic_write(file) as made:
-            made.write_text(json.dumps(made_for), encoding="utf-8")
+    for entry in there:  # ours come after the options; hidden ones are of the system, or killed
+        if not entry.name.startswith((".", _LOCK)) and entry.is_file():
+            raise OutputError(
+                f"{work} holds {entry.name}, which is of no training: choose another --work folder"
+            )
+
+
+def _content(file: Path) -> bytes:
+    """A file of the work folder; ``InputError`` where it cannot be read."""
     try:
-        recorded = parse_json(file.read_bytes())
-        wrong = [name for name, value in made_for.items() if recorded[name] != value]
-    except (ValueError, KeyError, TypeError) as error:
+        return file.read_bytes()
+    except OSError as error:
         raise InputError(
-            f"{file} does not tell what {work} was made with; choose another --work folder"
+            f"{file} cannot be read ({error.strerror}); choose another --work folder"
         ) from error
-    if wrong:
-        name = wrong[0]
-        raise InputError(
-            f"{work} was made with {name} {recorded[name]}, not {made_for[name]}; choose another"
-            " --work folder"
-        )
 
 
 def _difference(file: Path, made_for: Mapping[str, object]) -> str:
     """The difference of a work folder's file of options, in words."""
     try:
-        told = dict(parse_json(file.read_bytes()))
+        told = dict(parse_json(_content(file)))
     except (ValueError, TypeError):
         return "unknown options (its options.json is damaged)"
     if told.get("schema") != SCHEMA:
@@ -227,10 +245,13 @@ def is_kept(path: Path, made_of: str) -> bool:
         return False
     mark = _read_mark(path)
     reason = ""
-    if not mark or content_hash(path) not in mark["sha256"]:
-        reason = "it is damaged, or of another version"
-    elif mark["made_of"] != made_of:
-        reason = "it was made of other pictures, weights or options"
+    try:
+        if not mark or content_hash(path) not in mark["sha256"]:
+            reason = "it is damaged, or of another version"
+        elif mark["made_of"] != made_of:
+            reason = "it was made of other pictures, weights or options"
+    except OSError as error:
+        reason = f"it cannot be read: {one_line(error)}"
     if reason:
         log.warning("%s is made again: %s", path, reason)
     return not reason

@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import rssc_geo
-from rssc_geo import IndexOptions, InputError, NothingToClassifyError, OutputError, UsageError
+from rssc_geo import (
+    IndexOptions,
+    InputError,
+    NothingToClassifyError,
+    OutputError,
+    RsscGeoError,
+    UsageError,
+)
 from rssc_geo.archive import ArchiveStore, CellFilter, open_store
 from rssc_geo.batch import NAME, read_status
 from rssc_geo_cli.main import run
@@ -165,13 +172,44 @@ def test_a_folder_of_others_named_scenes_is_not_taken_over(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"prompt": "free"}, {"only_classes": ("none",)}, {"attempts": 0}, {"quantize": "4bit"}],
+    [
+        {"prompt": "free"},
+        {"only_classes": ("none",)},
+        {"attempts": 0},
+        {"quantize": "4bit"},
+        {"device": "nonsense"},
+        {"device": "cuda:77"},
+        {"dtype": "float99"},
+        {"batch_size": 0},
+        {"scheduler": "tcp://127.0.0.1:1"},
+        {"captioner": "hf:/nowhere/at/all"},
+    ],
 )
 def test_wrong_options_leave_no_archive(wrong: dict[str, Any], tmp_path: Path) -> None:
+    """Nor the folders above it, and an archive as it is."""
+    raster, archive = scene(tmp_path / "in" / "s0.tif"), tmp_path / "new" / "archive"
+    options = replace(OPTIONS, **wrong)
+    with pytest.raises(RsscGeoError):
+        rssc_geo.index([raster], archive, options)
+    assert not archive.parent.exists()
+    archive.mkdir(parents=True)
+    with pytest.raises(RsscGeoError):
+        rssc_geo.index([raster], archive, options)
+    assert list(archive.iterdir()) == []
+
+
+def test_wrong_options_change_no_archive(tmp_path: Path) -> None:
     raster, archive = scene(tmp_path / "in" / "s0.tif"), tmp_path / "archive"
-    with pytest.raises(UsageError):
-        rssc_geo.index([raster], archive, replace(OPTIONS, **wrong))
-    assert not archive.exists()
+    rssc_geo.index([raster], archive, OPTIONS)
+    card, cells = (archive / "archive.json").read_bytes(), held(archive)
+    other = scene(tmp_path / "in" / "s1.tif", 1)
+    changed = replace(OPTIONS, cell_size="48px", device="nonsense")
+    with pytest.raises(UsageError, match="--device nonsense cannot be used"):
+        rssc_geo.index([raster, other], archive, changed)
+    assert (archive / "archive.json").read_bytes() == card
+    assert held(archive) == cells
+    rssc_geo.index([raster], archive, replace(changed, device="cpu"))
+    assert json.loads((archive / "archive.json").read_text())["cell_size"] == "48px"
 
 
 def test_the_database_writes_no_lines_of_its_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import random
 import re
 import shutil
@@ -28,6 +29,8 @@ from rssc_geo.batch import (
     Tracker,
     Worker,
     collect_jobs,
+    plan_batch,
+    read_status,
     run_batch,
 )
 from rssc_geo.errors import InputError, RsscGeoError, UsageError
@@ -35,6 +38,7 @@ from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference import Prediction, PredictorSpec, TileResult
 from rssc_geo.models import Model, load_card, save_bundle
 from rssc_geo.options import BatchOptions, BatchSceneOptions, PredictorOptions, options_of
+from tests.factories import texture, write_raster
 
 from .conftest import content, states, write_scene
 
@@ -243,6 +247,90 @@ def test_options_that_cannot_be_meant(
         run_batch([], tmp_path / output, BatchOptions(model=str(bundle), **options))
 
 
+ONCE = {
+    "stretch": "odd",
+    "tile_size": "many",
+    "cell_size": "10",
+    "bounds": (1.0, 1.0, 0.0, 0.0),
+    "aoi": "nowhere.gpkg",
+    "crs": "EPSG:abc",
+    "assume_crs": "EPSG:0",
+    "date": "x",
+}
+
+
+@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("verb", [run_batch, plan_batch])
+def test_a_value_that_suits_no_raster_is_told_once(
+    verb: Callable[..., object], name: str, bundle: Path, tmp_path: Path
+) -> None:
+    """Not by each scene; in a row of a manifest it is that row's."""
+    for number in range(2):
+        write_raster(tmp_path / f"s{number}.tif", texture(64, 64, number))
+    options = BatchOptions(model=str(bundle), **{name: ONCE[name]})
+    with pytest.raises(RsscGeoError, match=f"--{name.replace('_', '-')} "):
+        verb([tmp_path / "s*.tif"], tmp_path / "maps", options)
+    assert not (tmp_path / "maps").exists()
+    key, value = name.replace("_", "-"), ONCE[name]
+    text = value if isinstance(value, str) else ",".join(f"{part:g}" for part in value)
+    (tmp_path / "list.csv").write_text(f'input,{key}\ns0.tif,"{text}"\ns1.tif,\n')
+    jobs = collect_jobs([str(tmp_path / "list.csv")], "maps", BatchOptions())
+    assert [job.id for job in jobs.jobs] == ["s1"]
+    (problem,) = jobs.problems
+    assert f"--{key} " in problem.message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need permission there")
+def test_a_plan_refuses_what_the_run_refuses(bundle: Path, tmp_path: Path) -> None:
+    """Outputs that are inputs of any scene, by whatever name."""
+    (tmp_path / "in").mkdir()
+    scenes = [
+        write_raster(tmp_path / "in" / f"s{number}.tif", texture(64, 64, number))
+        for number in range(2)
+    ]
+    area = tmp_path / "aoi.gpkg"
+    area.write_bytes(b"a vector file")
+    (tmp_path / "link").symlink_to("in")
+    os.link(scenes[1], tmp_path / "hard.tif")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    options = BatchOptions(model=str(bundle), overwrite=True)
+    bounded = dataclasses.replace(options, aoi=str(area))
+    cases: list[tuple[list[Path], Path, BatchOptions]] = [
+        (scenes, tmp_path / "in" / "{id}.tif", options),
+        (scenes, tmp_path / "link" / "{id}.tif", options),
+        (scenes, tmp_path / "in" / ".." / "in" / "{id}.tif", options),
+        (scenes[1:], tmp_path / "hard.tif", options),
+        (scenes[:1], area, bounded),
+        (scenes, area, dataclasses.replace(bounded, merge="first")),
+        (scenes[:1], tmp_path / "maps", dataclasses.replace(options, report=str(scenes[0]))),
+    ]
+    for inputs, output, given in cases:
+        for verb in (plan_batch, run_batch):
+            with pytest.raises(UsageError, match="is the input itself"):
+                verb(inputs, output, given)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "s.tif", texture(64, 64))
+    options = BatchOptions(model=str(bundle), device="nonsense")
+    with pytest.raises(UsageError, match="--device nonsense cannot be used"):
+        run_batch([raster], tmp_path / "new" / "maps", options)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(UsageError, match="--device nonsense cannot be used"):
+        run_batch([raster], tmp_path / "maps", options)
+    assert list((tmp_path / "maps").iterdir()) == []
+    other = write_raster(tmp_path / "t.tif", texture(64, 64, 1))
+    run_batch([raster], tmp_path / "maps", dataclasses.replace(options, device="cpu"))
+    before = read_status(tmp_path / "maps")["scenes"]
+    with pytest.raises(UsageError, match="--device nonsense cannot be used"):
+        run_batch([raster, other], tmp_path / "maps", options)
+    found = read_status(tmp_path / "maps")
+    assert found["scenes"][:1] == before
+    assert [run["outcome"] for run in found["runs"]] == ["done", "stopped"]
+
+
 def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
     """Every declared option: those of a row are columns, and its paths start from its folder.
 
@@ -250,15 +338,27 @@ def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
     """
     columns = {found.key: found for found in options_of(BatchSceneOptions) if found.declaration.row}
     texts = {"integer": "1", "number": "0.5", "boolean": "yes", "string": "x"}
+    own = {
+        "crs": "EPSG:4326",
+        "assume-crs": "EPSG:32633",
+        "stretch": "minmax",
+        "tile-size": "64px",
+        "cell-size": "400m",
+        "date": "2024-06-01",
+        "bounds": "0,0,1,1",
+        "aoi": "area.gpkg",
+    }
+    (tmp_path / "area.gpkg").touch()
     for key, found in columns.items():
         kind = found.declaration.kind
         commas = kind.name.count(",") if kind.json_type == "array" else 0
         text = ",".join(["1"] * (commas + 1)) if commas else texts[kind.json_type]
+        text = own.get(key, text)
         (tmp_path / "list.csv").write_text(f'input,{key}\na.tif,"{text}"\nb.tif,\n')
         jobs = collect_jobs([str(tmp_path / "list.csv")], "maps", BatchOptions())
         assert jobs.problems == (), key
         value = getattr(jobs.jobs[0].options, found.name)
-        assert value == (str(tmp_path / "x") if found.declaration.path else found.parse(text))
+        assert value == (str(tmp_path / text) if found.declaration.path else found.parse(text))
         assert getattr(jobs.jobs[1].options, found.name) == found.default
     assert {"tile-size", "min-area", "aoi", "preview"} <= columns.keys()
     for found in options_of(BatchOptions):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from rssc_geo.captioning import (
 )
 from rssc_geo.errors import OutputError
 from rssc_geo.models import CaptionSource
+from tests.users import without_privileges
 
 
 @dataclass
@@ -153,15 +155,104 @@ def test_sharing_does_not_need_a_cache_that_works(
 
 def test_a_damaged_file_is_set_aside(cache: CaptionCache, caplog: pytest.LogCaptureFixture) -> None:
     CachedCaptioner(Counting(), cache).caption(tiles(1))
-    cache.path.write_bytes(b"not SQLite at all, " * 100)
-    captioner = Counting()
-    assert CachedCaptioner(captioner, cache).caption(tiles(1)) == ["caption 1"]
-    assert "damaged" in caplog.text
-    assert cache.path.with_name("captions.sqlite.damaged").read_bytes().startswith(b"not SQLite")
-    assert CachedCaptioner(Counting(), CaptionCache(cache.path)).caption(tiles(1)) == ["caption 1"]
+    for _ in range(2):  # the second time in place of the one that lies there
+        spoilt = cache.path.read_bytes()[:4096] + b"?" * 4096
+        cache.path.write_bytes(spoilt)
+        captioner = Counting()
+        assert CachedCaptioner(captioner, cache).caption(tiles(1)) == ["caption 1"]
+        assert "damaged" in caplog.text
+        assert cache.path.with_name("captions.sqlite.damaged").read_bytes() == spoilt
+        again = CachedCaptioner(Counting(), CaptionCache(cache.path))
+        assert again.caption(tiles(1)) == ["caption 1"]
+        assert again.asked == 0
     assert cache.info()["captions"] == 1
     cache.clear()
     assert [path.name for path in cache.path.parent.iterdir()] == ["captions.sqlite"]
+
+
+def test_files_of_others_are_left_alone(
+    cache: CaptionCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the name of the cache, of its journal, of one set aside; also behind a link."""
+    CachedCaptioner(Counting(), cache).caption(tiles(1))
+    whole, folder = cache.path.read_bytes(), cache.path.parent
+    torn = whole[:4096] + b"?" * 4096
+    geopackage = whole[:68] + b"GPKG" + whole[72:4096] + b"?" * 4096
+    for name, content, own in (
+        ("captions.sqlite", b"not SQLite at all, " * 100, None),
+        ("captions.sqlite", b"short", None),
+        ("captions.sqlite", bytes(8192), None),
+        ("captions.sqlite", geopackage, None),
+        ("captions.sqlite-journal", b"what I did today", whole),
+        ("captions.sqlite.damaged", b"precious", torn),
+    ):
+        for path in folder.iterdir():
+            path.unlink()
+        if own is not None:
+            cache.path.write_bytes(own)
+        (folder / name).write_bytes(content)
+        caplog.clear()
+        again = CaptionCache(cache.path)
+        captioner = CachedCaptioner(Counting(), again)
+        assert captioner.caption(tiles(1)) == ["caption 1"]
+        assert len(caplog.records) == 1, name
+        assert "captions are not cached" in caplog.text
+        assert (folder / name).read_bytes() == content
+        if own is not None:
+            assert cache.path.read_bytes() == own
+        if name != "captions.sqlite.damaged":
+            with pytest.raises(OutputError):
+                again.clear()
+        else:
+            cache.path.unlink()
+            again.clear()
+        assert (folder / name).read_bytes() == content
+    cache.path.symlink_to(folder / "captions.sqlite.damaged")
+    CachedCaptioner(Counting(), CaptionCache(cache.path)).caption(tiles(1))
+    assert cache.path.is_symlink()
+    assert cache.path.read_bytes() == content
+
+
+def test_a_file_that_another_process_has_set_aside_is_not_again(
+    cache: CaptionCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have found the damage; the other has made a new file, with captions in it."""
+    CachedCaptioner(Counting(), cache).caption(tiles(1))
+    spoilt = cache.path.read_bytes()[:4096] + b"?" * 4096
+    cache.path.write_bytes(spoilt)
+    opened = CaptionCache._opened
+    other = CaptionCache(cache.path)
+
+    def slow(self: CaptionCache) -> Any:
+        if self is cache:
+            monkeypatch.setattr(CaptionCache, "_opened", opened)
+            CachedCaptioner(Counting(), other).caption(tiles(1, 2))
+            raise sqlite3.DatabaseError("malformed")
+        return opened(self)
+
+    monkeypatch.setattr(CaptionCache, "_opened", slow)
+    captioner = Counting()
+    assert CachedCaptioner(captioner, cache).caption(tiles(2)) == ["caption 2"]
+    assert captioner.seen == []
+    assert cache.path.with_name("captions.sqlite.damaged").read_bytes() == spoilt
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions of POSIX")
+def test_a_file_that_cannot_be_written_is_read(
+    cache: CaptionCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where a caption in it is damaged, and after a new one could not be kept."""
+    CachedCaptioner(Counting(), cache).caption(tiles(1, 2, 3))
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
+        connection.execute("UPDATE captions SET mark = x'00' WHERE caption = 'caption 3'")
+    cache.path.chmod(0o444)
+    with without_privileges():
+        captioner = Counting()
+        cached = CachedCaptioner(captioner, CaptionCache(cache.path))
+        assert cached.caption(tiles(1, 3)) == ["caption 1", "caption 1"]
+        assert cached.caption(tiles(2)) == ["caption 2"]
+        assert len(captioner.seen) == 1
+    assert caplog.text.count("captions are not cached") == 1
 
 
 def test_pages_torn_in_the_middle_cost_the_captions_only(cache: CaptionCache) -> None:

@@ -33,6 +33,7 @@ from rssc_geo import (
 )
 from rssc_geo.files import check_not_input, content_mark, fingerprint, local_file
 from rssc_geo.raster import open_scene
+from tests.chat_server import ChatServer
 from tests.factories import texture, write_map, write_raster
 from tests.programs import Program
 
@@ -90,6 +91,23 @@ def test_files_of_words_and_options_are_inputs(rssc: Rssc, scene: Path, tmp_path
     assert done.code == 2
     assert "is the input itself" in done.message
     assert words.read_text() == "water\nland\n"
+
+
+def test_the_cache_of_captions_is_no_result(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    """It is made by the run itself, and kept; nor is an input taken for one."""
+    before = scene.read_bytes()
+    with ChatServer() as chat:
+        common = ("caption", scene, *TILES[:2], "--captioner", chat.captioner, "-q", "--overwrite")
+        for _ in range(2):
+            path = tmp_path / "map.gpkg"
+            done = rssc(*common, "-o", path, "--caption-cache", path)
+            assert done.code == 2
+            assert "is the input itself" in done.message
+            assert not path.exists()
+        done = rssc(*common, "-o", tmp_path / "map.jsonl", "--caption-cache", scene)
+        assert done.code == 0, done.err
+    assert scene.read_bytes() == before
+    assert not list(tmp_path.glob("*.damaged"))
 
 
 VERBS = {

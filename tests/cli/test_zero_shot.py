@@ -10,6 +10,8 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
+from tests.factories import texture, write_raster
+
 from .conftest import Outcome, whole_tiles
 
 
@@ -94,6 +96,22 @@ def test_refined_classes_are_another_run_and_the_same_each_time(
     columns = ["p_forest", "p_water", "p_town"]
     np.testing.assert_allclose(first[columns], second[columns], atol=1e-5)
     assert abs(plain[columns].to_numpy() - first[columns].to_numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize("verb", [("zero-shot",), ("batch", "run")])
+def test_classes_are_refined_wherever_cells_are_written(
+    rssc: Callable[..., Outcome], tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    """Also where no tile has its share of valid pixels, but a cell in it has."""
+    pixels = texture(600, 600)
+    pixels[:, :, 120:] = 0  # tiles of 300 pixels, cells of 100
+    scene = write_raster(tmp_path / "strip.tif", pixels, nodata=0, photometric="rgb")
+    words = ("--classes", "forest,water,town", "--no-other", "--refine", "-q")
+    sizes = ("--tile-size", "300px", "--cell-size", "100px", "--no-unknown")
+    done = rssc(*verb, scene, "-o", tmp_path / "strip.gpkg", *words, *sizes)
+    assert done.code == 0, done.err
+    cells = gpd.read_file(tmp_path / "strip.gpkg", layer="cells")
+    assert len(cells) == 6
 
 
 @pytest.mark.parametrize(

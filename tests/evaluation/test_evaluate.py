@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,11 +18,12 @@ from PIL import Image
 from shapely import Point, box
 
 from rssc_geo import load_model
-from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.errors import InputError, OutputError, RsscGeoError, UsageError
 from rssc_geo.evaluation import (
     GENERATED,
     IMAGE_ONLY,
     ArmData,
+    Comparison,
     Concatenation,
     Predictions,
     TextOnly,
@@ -30,6 +34,7 @@ from rssc_geo.evaluation import (
 )
 from rssc_geo.evaluation.evaluate import evaluate
 from rssc_geo.inference import make_plan
+from rssc_geo.locks import FileLock
 from rssc_geo.models import Model
 from rssc_geo.options import BaselineOptions, EvaluateOptions, TilingOptions
 from rssc_geo.training import (
@@ -171,7 +176,7 @@ def test_report_files(small_model: Model, data: SceneImages, tmp_path: Path) -> 
     assert written["overall_accuracy"] == pytest.approx(found.scores.overall_accuracy, abs=1e-4)
     assert found.as_dict() == written | {"files": [str(path) for path in found.files]}
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file cannot be made"):
+    with pytest.raises(OutputError, match="cannot make the folder"):
         evaluate(small_model, data, output=tmp_path / "file")
 
 
@@ -338,6 +343,128 @@ def test_baselines_are_compared_on_several_data_sets(
     # 4 test pictures a label: 20, of which the 12 of the first data set are described
     assert all(round(value * 20, 6) % 1 == 0 for value in human.test)
     assert all(round(value * 12, 6) % 1 == 0 for value in human.described)
+
+
+BASELINE_DAMAGE: tuple[Callable[[bytes], bytes], ...] = (
+    lambda content: content[: len(content) // 2],
+    lambda _: b"",
+    lambda content: bytes(len(content)),
+    lambda content: content[:-1] + bytes([content[-1] ^ 4]),
+)
+
+
+class Comparing:
+    """Compares baselines on a copy of the pictures, in work folders."""
+
+    def __init__(self, home: Path, pictures: Path, model: Model) -> None:
+        told = {"options": {"captioner": {"epochs": 1}, "views": 1, "val": 0.2, "test": 0.2}}
+        card = dataclasses.replace(model.card, training=told)
+        self.model = dataclasses.replace(model, card=card)
+        self.pictures = Path(shutil.copytree(pictures, home / "pictures"))
+        names = [known.name for known in card.classes]
+        groups = {"Field": names[:1], "River, wide": names[1:2], "Town <b>": names[2:]}
+        self._taxonomy = home / "taxonomy.json"
+        self._taxonomy.write_text(
+            json.dumps({"groups": {"All": names}, "sets": {"pictures": groups}}), encoding="utf-8"
+        )
+
+    def __call__(self, work: Path, model: Model | None = None) -> Comparison:
+        options = BaselineOptions(
+            baselines=2,
+            fusion_epochs=1,
+            taxonomy=str(self._taxonomy),
+            work=str(work),
+            device="cpu",
+        )
+        return compare_baselines(model or self.model, self.pictures, options)
+
+    def logits(self, work: Path, model: Model | None = None) -> dict[str, bytes]:
+        """What each arm answers, by its file."""
+        self(work, model)
+        return {path.name: path.read_bytes() for path in work.glob("arm-*.safetensors")}
+
+
+@pytest.fixture
+def comparing(small_model: Model, folder: Path, tmp_path: Path) -> Comparing:
+    return Comparing(tmp_path, folder, small_model)
+
+
+@pytest.mark.slow
+def test_damage_to_the_work_folder_changes_no_comparison(
+    comparing: Comparing, tmp_path: Path
+) -> None:
+    """Each file in turn: damaged, gone, or another of its kind under its name, with the mark."""
+    work = tmp_path / "work"
+    right = comparing(work)
+    whole = Path(shutil.copytree(work, tmp_path / "whole"))
+    names = sorted(path.name for path in whole.iterdir())
+    arms = [name for name in names if name.startswith("arm-") and not name.endswith(".mark")]
+    assert len(arms) == 16
+    assert comparing(work) == right
+    for number, name in enumerate(names):
+        shutil.rmtree(work)
+        shutil.copytree(whole, work)
+        kind = number % (len(BASELINE_DAMAGE) + 2)
+        if kind < len(BASELINE_DAMAGE):
+            (work / name).write_bytes(BASELINE_DAMAGE[kind]((whole / name).read_bytes()))
+        elif kind == len(BASELINE_DAMAGE) or name not in arms:
+            (work / name).unlink()
+        else:
+            other = arms[arms.index(name) - 1]
+            for end in ("", ".mark"):
+                shutil.copy(whole / f"{other}{end}", work / f"{name}{end}")
+        try:
+            assert comparing(work) == right, (name, kind)
+        except RsscGeoError as error:
+            assert name == "options.json", (name, kind)
+            assert str(error).isprintable()  # noqa: PT017
+
+
+@pytest.mark.slow
+def test_changed_inputs_are_compared_anew(comparing: Comparing, tmp_path: Path) -> None:
+    """As in a folder that knows nothing of the earlier ones."""
+    work, model = tmp_path / "work", comparing.model
+    found = [comparing.logits(work)]
+    network = copy.deepcopy(model.network)
+    with torch.no_grad():
+        for value in network.text_encoder.parameters():
+            value.copy_(value.flip(0))
+    changed = dataclasses.replace(model, network=network)
+    found.append(comparing.logits(work, changed))
+    assert found[-1] == comparing.logits(tmp_path / "second", changed)
+    assert found[-1] != found[0]
+    places = sorted(comparing.pictures.glob("images/*/0*.png"))
+    for first, second in zip(places[:10], places[-10:], strict=True):
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
+    found.append(comparing.logits(work))
+    assert comparing.logits(tmp_path / "third").items() <= found[-1].items()
+    file = comparing.pictures / "captions.jsonl"
+    file.write_text(file.read_text().replace("a field", "a green field"))
+    found.append(comparing.logits(work))
+    last = comparing.logits(tmp_path / "fourth")
+    assert last.items() <= found[-1].items()
+    assert any(found[-2][name] != content for name, content in last.items())
+
+
+def test_a_work_folder_of_others_is_left_alone(comparing: Comparing, tmp_path: Path) -> None:
+    """One with files and no options of ours, and one that another process uses."""
+    work = tmp_path / "mine"
+    work.mkdir()
+    (work / "captions.json").write_text("what people wrote")
+    with pytest.raises(OutputError, match="mine holds captions.json, which is of no training"):
+        comparing(work)
+    assert [(path.name, path.read_text()) for path in work.iterdir()] == [
+        ("captions.json", "what people wrote")
+    ]
+    (work / "captions.json").unlink()
+    with (
+        FileLock(work / "lock.rssc-geo", taken=work),
+        pytest.raises(OutputError, match="mine is in use by another rssc-geo process"),
+    ):
+        comparing(work)
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -212,8 +212,46 @@ def test_masks_of_a_palette_add_up(write, left) -> None:
     assert (mask(open_scene(path, nodata=5)) == (left & (index[0] != 5))).all()
 
 
-def test_masks_of_separate_files_add_up_and_nodata_beside_them(write, texture, left) -> None:
-    pixels = texture(64, 64)
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int16", "uint32", "float32", "float64"])
+def test_a_nodata_value_counts_beside_a_mask_with_any_type(write, texture, left, dtype) -> None:
+    pixels = (texture(64, 64) // 2).astype(dtype)
+    pixels[:, 40:44] = 9
+    path = hide(write(pixels), left)
+    assert (mask(open_scene(path)) == left).all()
+    assert (mask(open_scene(path, nodata=9)) == (left & (pixels != 9).any(0))).all()
+
+
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int8", "float32"])
+def test_a_mask_counts_beside_an_alpha_band(
+    write, texture, left, tmp_path, dtype: str, internal: bool
+) -> None:
+    """GDAL passes over the alpha band then; overviews and a nodata value as well."""
+    pixels = (texture(64, 64) // 2).astype(dtype)
+    alpha = np.full((1, 64, 64), 100, dtype)
+    alpha[:, :16] = 0
+    path = write(np.concatenate([pixels, alpha]), photometric="rgb", alpha="yes")
+    hide(path, left, internal=internal)
+    valid = left & (alpha[0] > 0)
+    scene = open_scene(path)
+    assert (mask(scene) == valid).all()
+    assert (colors(scene) == pixels).all()
+    assert scene.mask.startswith(f"alpha band and {'internal' if internal else 'sidecar'} mask")
+    with scene.pixel_reader() as reader:
+        _, reduced = reader.read(Window(0, 0, 64, 64), (16, 16))
+        assert (reduced == valid[::4, ::4]).all()
+    value = int(pixels[0, 40, 40])
+    pixels[:, 40:44, 40:44] = value
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(pixels, (1, 2, 3))
+    valid[40:44, 40:44] = False
+    found = mask(open_scene(path, nodata=value))
+    assert (found == (valid & ~(pixels == value).all(0))).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_masks_of_separate_files_add_up_and_nodata_beside_them(write, texture, left, dtype) -> None:
+    pixels = texture(64, 64).astype(dtype)
     pixels[:, 40:50] = 9
     files = [write(pixels[i : i + 1], f"b{i}.tif") for i in range(3)]
     hide(files[1], left)
