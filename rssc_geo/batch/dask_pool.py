@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import threading
 import uuid
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -253,7 +254,7 @@ class DaskPool:
         """See ``Pool``."""
 
         def ask() -> ClassWords:
-            task = self._client.submit(_refine, self._plugin, block, pure=False)
+            task = self._client.submit(_refine, self._plugin, _placed(block), pure=False)
             return _answer("of the cluster", task)
 
         return self._answered(ask)
@@ -267,7 +268,7 @@ class DaskPool:
             self._hand_over(number, self._lost(f"no answer for {_SILENCE_S} s"))
             return lambda: None
         try:
-            future = self._client.submit(_run, self._plugin, block, key=key, pure=False)
+            future = self._client.submit(_run, self._plugin, _placed(block), key=key, pure=False)
         except Exception as error:  # noqa: BLE001 -- Dask's errors have no common base
             self._hand_over(number, self._lost(error))
             return lambda: None
@@ -315,6 +316,18 @@ class DaskPool:
         self._closed.set()
         with contextlib.suppress(Exception):  # the cluster may be gone
             _begun(lambda: self._client.close(timeout=1)).result(_PATIENCE_S)
+
+
+def _placed(block: Block) -> Block:
+    """The block with the full path of its raster: a worker may run in another folder.
+
+    There it would not find the raster, or find another one of the same name.
+    """
+    opening = block.scene.opening
+    if not os.path.exists(opening.dataset):  # a URL, or the text of a virtual raster
+        return block
+    opening = replace(opening, dataset=os.path.abspath(opening.dataset))
+    return replace(block, scene=replace(block.scene, opening=opening))
 
 
 def _answer(worker: str, task: Future[T | _Failure]) -> T:

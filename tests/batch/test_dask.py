@@ -118,6 +118,29 @@ def test_workers_of_another_version_are_refused(
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_workers_in_another_folder_read_the_rasters_that_were_meant(
+    start: Start, cluster: Callable[..., Any], bundle: Path, tmp_path: Path
+) -> None:
+    """Of relative paths; a raster of the same name lies in the workers' own folder."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for seed, folder in enumerate((here, there)):
+        (folder / "in").mkdir(parents=True)
+        write_scene(folder / "in" / "scene.tif", seed=seed)
+    inputs, before = Path("in"), f"import os\nos.chdir({str(here)!r})"
+    code, _, err = start(*command(inputs, tmp_path / "whole", bundle), before=before).finish()
+    assert code == 0, err
+    address = cluster(f"import os\nos.chdir({str(there)!r})", workers=1).scheduler_address
+    spread = command(inputs, tmp_path / "spread", bundle, "--scheduler", address)
+    code, _, err = start(*spread, before=before).finish()
+    assert code == 0, err
+    name = "scene.gpkg"
+    assert content(tmp_path / "spread" / name) == content(tmp_path / "whole" / name)
+
+
 def test_a_wrong_scheduler_is_said(
     start: Start, scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:
