@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssc_geo.errors import RsscGeoError, UsageError, escaped, limit_reached, one_line
-from rssc_geo.files import parse_json
 from rssc_geo.options import (
     ClassifyOptions,
     DescribingOptions,
@@ -33,6 +32,7 @@ from rssc_geo.options import (
     values_of,
 )
 from rssc_geo.progress import Progress, ProgressEvents
+from rssc_geo.texts import parse_json
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor

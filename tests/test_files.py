@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import os
 import signal
@@ -25,8 +24,6 @@ from rssc_geo.files import (
     check_not_input,
     check_writable,
     fingerprint,
-    parse_json,
-    write_csv,
 )
 
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
@@ -406,23 +403,6 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_earlier_one(
         (made / "i").write_text("new")
     assert names(tmp_path) == ["tiles"]
     assert (target / "i").read_text() == "earlier"
-
-
-def test_a_table_holds_no_formula(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    texts = ["=1+1", "@a", "-a", "-1.5", "a=1", "\t=1", 5, None]
-    write_csv(path, ["=head", "n"], [{"=head": text, "left out": 1} for text in texts])
-    with path.open(encoding="utf-8", newline="") as file:
-        head, *rows = csv.reader(file)
-    assert head == ["'=head", "n"]
-    shown = ["'=1+1", "'@a", "'-a", "-1.5", "a=1", "'\t=1", "5", ""]
-    assert rows == [[text, ""] for text in shown]
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, '"\\ud800"', "{", b"\xff", "9" * 6000])
-def test_json_that_is_a_trap(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match="."):
-        parse_json(text)
 
 
 def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:

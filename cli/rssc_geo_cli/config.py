@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 from rssc_geo.errors import UsageError, one_line
-from rssc_geo.files import read_text
+from rssc_geo.texts import read_text
 
 _read: dict[str, dict[str, Any] | UsageError] = {}
 """What the files hold that this command has read, or why they cannot be read."""

@@ -28,8 +28,11 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, OutputError, UsageError, one_line
-from rssc_geo.files import atomic_write, parse_json
+from rssc_geo.files import (
+    atomic_write,
+)
 from rssc_geo.output import EMBEDDING, GEOMETRY, date_text, embedding_schema
+from rssc_geo.texts import parse_json
 
 NAME = "archive.json"
 SCENES = "scenes"

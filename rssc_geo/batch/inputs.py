@@ -24,7 +24,7 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
-from rssc_geo.files import check_name, read_lines, read_text
+from rssc_geo.files import check_name
 from rssc_geo.geometry import check_size, parse_crs
 from rssc_geo.models import ClassWords
 from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
@@ -37,6 +37,7 @@ from rssc_geo.raster import (
     check_stretch,
     is_remote,
 )
+from rssc_geo.texts import read_lines, read_text
 
 T = TypeVar("T")
 

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
 from rssc_geo.captioning.prompts import tidy_answer
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
-from rssc_geo.files import parse_json
 from rssc_geo.options import CaptionerOptions
+from rssc_geo.texts import parse_json
 
 if TYPE_CHECKING:
     from rssc_geo.models import CaptionSource

@@ -24,13 +24,12 @@ from rssc_geo.files import (
     StagingFolder,
     check_writable,
     make_folders,
-    parse_json,
-    read_text,
     remove_empty,
 )
 from rssc_geo.inference import Source
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of
+from rssc_geo.texts import parse_json, read_text
 from rssc_geo.training import (
     DataSets,
     Legend,

@@ -18,7 +18,6 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from rssc_geo.errors import BundleError, one_line
-from rssc_geo.files import parse_json
 from rssc_geo.hub import fetch_file
 from rssc_geo.models.encoders import (
     fit_keys,
@@ -27,6 +26,7 @@ from rssc_geo.models.encoders import (
     text_class,
 )
 from rssc_geo.models.weights import load_weights
+from rssc_geo.texts import parse_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

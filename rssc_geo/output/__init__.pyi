@@ -9,6 +9,7 @@ from .areas import areas_of as areas_of
 from .areas import check_table as check_table
 from .areas import write_area_table as write_area_table
 from .cells import read_cells as read_cells
+from .cells import read_geoparquet as read_geoparquet
 from .cells import read_layer as read_layer
 from .cells import read_totals as read_totals
 from .change import CHANGE_CELL_FIELDS as CHANGE_CELL_FIELDS

@@ -13,10 +13,13 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import check_writable, write_csv
+from rssc_geo.files import (
+    check_writable,
+)
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.output.finished import FinishedMap
 from rssc_geo.output.legends import Legend, translate_classes
+from rssc_geo.texts import write_csv
 
 log = logging.getLogger(__name__)
 

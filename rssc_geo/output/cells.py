@@ -78,11 +78,21 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
 
     output_format = format_of(output)
     path = output_format.layer_path(output, layer)
+    if path.suffix.lower() == ".parquet":
+        return read_geoparquet(path)
     check_no_view(str(path))
     try:
-        if path.suffix.lower() == ".parquet":
-            return gpd.read_parquet(path, page_checksum_verification=True)
         return gpd.read_file(path, layer=layer if output_format.multilayer else None)
+    except _ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def read_geoparquet(path: Path) -> gpd.GeoDataFrame:
+    """A GeoParquet table, its checksums compared; ``InputError`` if unreadable."""
+    import geopandas as gpd
+
+    try:
+        return gpd.read_parquet(path, page_checksum_verification=True)
     except _ERRORS as error:
         raise _unreadable(path, error) from error
 

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.files import parse_json, read_text
 from rssc_geo.models import UNKNOWN_CLASS, SceneClass, scene_classes, unknown_class
+from rssc_geo.texts import parse_json, read_text
 
 log = logging.getLogger(__name__)
 

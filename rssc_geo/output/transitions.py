@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rssc_geo.files import write_csv
 from rssc_geo.output.areas import area_in_words
 from rssc_geo.output.change import ChangedCells
+from rssc_geo.texts import write_csv
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 

@@ -26,7 +26,10 @@ from rssc_geo.assessment import (
     read_reference,
 )
 from rssc_geo.errors import InputError
-from rssc_geo.files import atomic_folder, check_not_input, write_csv
+from rssc_geo.files import (
+    atomic_folder,
+    check_not_input,
+)
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions
@@ -41,6 +44,7 @@ from rssc_geo.output import (
 )
 from rssc_geo.raster import reprojected
 from rssc_geo.reports import write_assessment_page
+from rssc_geo.texts import write_csv
 
 log = logging.getLogger(__name__)
 

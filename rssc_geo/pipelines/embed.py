@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import pyarrow as pa
 
 from rssc_geo.captioning import check_captioner
@@ -35,11 +34,14 @@ from rssc_geo.output import (
     embedding_schema,
     parse_date,
     provenance_document,
+    read_geoparquet,
     write_geoparquet,
 )
 from rssc_geo.progress import Progress, reporting
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+
     from rssc_geo.inference import Predictor
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class EmbedResult:
 
     def to_geopandas(self) -> gpd.GeoDataFrame:
         """The table, read back; an embedding is an array of float16."""
-        return gpd.read_parquet(self.path)
+        return read_geoparquet(self.path)
 
 
 def embed(

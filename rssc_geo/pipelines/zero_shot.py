@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, NothingToClassifyError
-from rssc_geo.files import parse_json, read_lines, read_text
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import load_card
 from rssc_geo.options import (
@@ -24,6 +23,7 @@ from rssc_geo.options import (
 )
 from rssc_geo.pipelines.classify import ClassifyResult, map_scene
 from rssc_geo.progress import Progress, reporting
+from rssc_geo.texts import parse_json, read_lines, read_text
 
 if TYPE_CHECKING:
     import torch

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, escaped
-from rssc_geo.files import read_text
 from rssc_geo.models import read_json
+from rssc_geo.texts import read_text
 
 _LARGEST = 4_000_000  # bytes of a file; the four data sets of the embedded model need 4,000
 _KEYS = ("about", "groups", "sets", "texture")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from rssc_geo.batch import collect_jobs
-from rssc_geo.files import read_text
 from rssc_geo.options import BatchOptions
 from rssc_geo.output import read_legend
 from rssc_geo.pipelines import read_class_words, read_classes
+from rssc_geo.texts import read_text
 
 from .conftest import Outcome
 
@@ -63,7 +63,7 @@ def test_a_pipe_counts_as_a_file_does(rssc: Rssc, scene: Path, tmp_path: Path) -
 def test_a_device_that_never_ends_is_left(
     rssc: Rssc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rssc_geo.files._LARGEST_TEXT", 1 << 20)
+    monkeypatch.setattr("rssc_geo.texts._LARGEST_TEXT", 1 << 20)
     done = rssc("models", "list", "--config", "/dev/zero")
     assert (done.code, "larger than 256 MiB" in done.message) == (2, True)
     endless = tmp_path / "scenes.csv"

@@ -14,10 +14,10 @@ import pytest
 import rasterio
 
 import rssc_geo
-from rssc_geo import BatchOptions, ClassifyOptions, EmbedOptions, UsageError
+from rssc_geo import BatchOptions, ClassifyOptions, EmbedOptions, InputError, UsageError
 from rssc_geo.inference import Predictor
 from rssc_geo_cli.main import run
-from tests.factories import texture, write_raster
+from tests.factories import texture, with_changed_bits, write_raster
 
 TILES = {"tile_size": "96px", "cell_size": "32px"}
 
@@ -63,6 +63,16 @@ def test_rows_of_all_scenes_in_one_table(
     assert cells["class"].tolist() == table["class"][:12].tolist()
     moved = cells.to_crs("EPSG:4326").geometry
     assert moved.geom_equals_exact(table.geometry[:12], tolerance=1e-9).all()
+
+
+def test_changed_bits_of_the_table_are_told(
+    scenes: list[Path], tmp_path: Path, model: Predictor
+) -> None:
+    made = rssc_geo.embed(scenes[:1], tmp_path / "e.parquet", EmbedOptions(**TILES), model=model)
+    for column in with_changed_bits(made.path, ("class", "confidence", "embedding")):
+        with pytest.raises(InputError, match=r"e\.parquet cannot be read") as caught:
+            made.to_geopandas()
+        assert "\n" not in str(caught.value), column
 
 
 def test_duckdb_ranks_cells_by_likeness(
