@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -226,7 +227,7 @@ def _write_ogr(
             driver=driver,
             geometry_name=GEOMETRY,
             geometry_type=layer.geometry_type,
-            crs=layer.crs.to_wkt(),
+            crs=_named_wkt(layer.crs),
             append=append,
             dataset_options=dataset_options,
             layer_options=layer_options,
@@ -241,6 +242,20 @@ def _write_ogr(
         raise stream.failure
     if arrived != stream.count:
         raise write_error(path, f"{arrived} of {stream.count} features arrived")
+
+
+def _named_wkt(crs: CRS) -> str:
+    """The WKT of a CRS; one that no authority has gets a code of ours.
+
+    Without a code GDAL looks for one of EPSG, and takes UTM in feet or kilometres, or degrees from
+    Paris, for the common CRS: the map would lie elsewhere.
+    """
+    if crs.to_authority() is not None:
+        return crs.to_wkt()
+    text = crs.to_wkt()
+    code = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
+    named = {**crs.to_json_dict(), "id": {"authority": "rssc-geo", "code": code}}
+    return CRS.from_json_dict(named).to_wkt()
 
 
 class _Counted:

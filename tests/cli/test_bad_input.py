@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
+import pyproj
 import pytest
 import rasterio
+import rasterio.warp
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from shapely.geometry import Polygon, box
@@ -387,6 +390,39 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
     assert ((bounds["maxx"] - bounds["minx"]) < 0.1).sum() == len(bounds) - (
         (bounds["maxx"] - bounds["minx"]) > 359
     ).sum()
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "fgb", "parquet", "shp"])
+@pytest.mark.parametrize(
+    ("crs", "pixel"),
+    [
+        ("+proj=utm +zone=32 +units=km", 0.002),
+        ("+proj=utm +zone=32 +units=us-ft", 6.56),
+        ("+proj=tmerc +lon_0=9 +k=0.9996 +x_0=500000 +units=km", 0.002),
+        ("+proj=longlat +pm=paris", 2e-5),
+        ("+proj=lcc +lat_1=44 +lat_2=49 +lat_0=46.5 +lon_0=3 +ellps=GRS80 +units=km", 0.002),
+    ],
+)
+def test_a_crs_without_a_code_places_the_map_as_the_raster(
+    rssc: Rssc, bundle: Path, tmp_path: Path, crs: str, pixel: float, suffix: str
+) -> None:
+    """GDAL takes some of them for the usual one in metres, or from Greenwich."""
+    x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(9.0, 45.0)
+    place = Affine(pixel, 0, x, 0, -pixel, y)
+    settings = {"crs": crs, "transform": place, "photometric": "rgb"}
+    scene = write_raster(tmp_path / "scene.tif", texture(128, 128), **settings)
+    path = tmp_path / f"map.{suffix}"
+    sizes = (*whole_tiles("64px"), "--force", "-q")
+    done = rssc("classify", scene, "-o", path, "--model", bundle, *sizes)
+    assert done.code == 0, done.err
+    read = gpd.read_parquet if suffix == "parquet" else gpd.read_file
+    cells = read(path, layer="cells") if suffix == "gpkg" else read(path)
+    west, south, east, north = cells.to_crs(4326).total_bounds
+    with rasterio.open(scene) as dataset:
+        center = dataset.transform @ (64, 64)
+        ((lon,), (lat,)) = rasterio.warp.transform(dataset.crs, "EPSG:4326", *zip(center))
+    assert (west + east) / 2 == pytest.approx(lon, abs=1e-5)
+    assert (south + north) / 2 == pytest.approx(lat, abs=1e-5)
 
 
 def test_a_gray_raster_with_its_band_thrice(rssc: Rssc, tmp_path: Path) -> None:
