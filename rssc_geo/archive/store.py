@@ -28,9 +28,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, OutputError, UsageError, one_line
-from rssc_geo.files import (
-    atomic_write,
-)
+from rssc_geo.files import atomic_write
 from rssc_geo.output import EMBEDDING, GEOMETRY, date_text, embedding_schema
 from rssc_geo.texts import parse_json
 

@@ -20,12 +20,7 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
-from rssc_geo.files import (
-    StagingFolder,
-    check_writable,
-    make_folders,
-    remove_empty,
-)
+from rssc_geo.files import StagingFolder, check_writable, make_folders, remove_empty
 from rssc_geo.inference import Source
 from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of

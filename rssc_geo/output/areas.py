@@ -13,9 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import (
-    check_writable,
-)
+from rssc_geo.files import check_writable
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.output.finished import FinishedMap
 from rssc_geo.output.legends import Legend, translate_classes

@@ -18,9 +18,7 @@ import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import (
-    write_error,
-)
+from rssc_geo.files import write_error
 from rssc_geo.output.embeddings import EmbeddingLayer
 from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 from rssc_geo.texts import write_csv

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 from rssc_geo.errors import OutputError
-from rssc_geo.files import (
-    write_error,
-)
+from rssc_geo.files import write_error
 from rssc_geo.output.layers import GEOMETRY, Layer
 from rssc_geo.output.styles import LayerStyle, change_styles, map_styles, xml_text
 from rssc_geo.texts import parse_json

@@ -13,13 +13,7 @@ import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import (
-    StagingFolder,
-    check_name,
-    check_not_input,
-    check_writable,
-    followed,
-)
+from rssc_geo.files import StagingFolder, check_name, check_not_input, check_writable, followed
 from rssc_geo.geometry import parse_crs
 from rssc_geo.options import OutputOptions
 from rssc_geo.output.class_raster import legend_path

@@ -26,10 +26,7 @@ from rssc_geo.assessment import (
     read_reference,
 )
 from rssc_geo.errors import InputError
-from rssc_geo.files import (
-    atomic_folder,
-    check_not_input,
-)
+from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions

@@ -16,11 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.files import (
-    atomic_write,
-    check_not_input,
-    check_writable,
-)
+from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions, DescribingOptions, PredictorOptions, values_of
 from rssc_geo.pipelines import CaptionResult
