@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
-import numpy as np
 import pyproj
 import pytest
 import rasterio
