@@ -424,6 +424,33 @@ def test_a_crs_without_a_code_places_the_map_as_the_raster(
     assert (south + north) / 2 == pytest.approx(lat, abs=1e-5)
 
 
+def test_tiles_reasons_and_class_rasters_in_a_crs_without_a_code(
+    rssc: Rssc, bundle: Path, tmp_path: Path
+) -> None:
+    crs = pyproj.CRS("+proj=utm +zone=32 +units=us-ft")
+    x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(9.0, 45.0)
+    place = Affine(6.56, 0, x, 0, -6.56, y)
+    settings = {"crs": crs.to_wkt(), "transform": place, "photometric": "rgb"}
+    scene = write_raster(tmp_path / "scene.tif", texture(64, 64), **settings)
+    bounds = (x, y - 64 * 6.56, x + 64 * 6.56, y)
+    model = ("--model", bundle, *whole_tiles("64px"), "--force", "-q")
+    classes = tmp_path / "classes.tif"
+    assert not rssc("tile", scene, "-o", tmp_path / "tiles", "--tile-size", "64px").code
+    assert not rssc(
+        "explain", scene, "--at", f"{x + 9},{y - 9}", "-o", tmp_path / "why", *model
+    ).code
+    made = tmp_path / "map.gpkg"
+    assert not rssc("classify", scene, "-o", made, "--class-raster", classes, *model).code
+    found = [*tmp_path.glob("tiles/*.gpkg"), *tmp_path.glob("why/*.gpkg")]
+    assert len(found) == 2
+    for path in found:
+        table = gpd.read_file(path).to_crs(crs)
+        assert table.total_bounds == pytest.approx(bounds, abs=0.01), path
+    with rasterio.open(classes) as raster:
+        corners = rasterio.warp.transform_bounds(raster.crs, crs.to_wkt(), *raster.bounds)
+    assert corners == pytest.approx(bounds, abs=0.01)
+
+
 def test_a_gray_raster_with_its_band_thrice(rssc: Rssc, tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "gray.tif", texture(300, 300)[:1])
     tiles = whole_tiles("300px")
