@@ -225,7 +225,7 @@ def _write_ogr(
             driver=driver,
             geometry_name=GEOMETRY,
             geometry_type=layer.geometry_type,
-            crs=written_crs(layer.crs).to_wkt(),
+            crs=_named_wkt(layer.crs),
             append=append,
             dataset_options=dataset_options,
             layer_options=layer_options,
@@ -242,16 +242,18 @@ def _write_ogr(
         raise write_error(path, f"{arrived} of {stream.count} features arrived")
 
 
-def written_crs(crs: CRS) -> CRS:
-    """A CRS as it is written to files of GDAL: one that no authority has gets a code of ours.
+def _named_wkt(crs: CRS) -> str:
+    """The WKT of a CRS; one that no authority has gets a code of ours.
 
     Without a code GDAL looks for one of EPSG, and takes UTM in feet or kilometres, or degrees from
-    Paris, for the common CRS: what is written would lie elsewhere.
+    Paris, for the common CRS: the map would lie elsewhere.
     """
     if crs.to_authority() is not None:
-        return crs
-    code = int(hashlib.sha256(crs.to_wkt().encode()).hexdigest()[:6], 16)
-    return CRS.from_json_dict({**crs.to_json_dict(), "id": {"authority": "rssc-geo", "code": code}})
+        return crs.to_wkt()
+    text = crs.to_wkt()
+    code = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
+    named = {**crs.to_json_dict(), "id": {"authority": "rssc-geo", "code": code}}
+    return CRS.from_json_dict(named).to_wkt()
 
 
 class _Counted:
