@@ -69,7 +69,7 @@ def align_scene(scene: Scene, onto: Scene) -> Scene:
     with gdal_errors(scene.source), gdal_env(opening.dataset), opening.open() as handle:
         alpha = handle.count if warp.adds_alpha else scene.opening.mask_rule.mask_band
         rule = find_mask_rule(
-            handle, opening.indexes, mask_band=alpha, nodata_beside_alpha=not warp.adds_alpha
+            handle, opening.indexes, mask_band=alpha, nodata_beside_mask=not warp.adds_alpha
         )
         opening = replace(
             opening,

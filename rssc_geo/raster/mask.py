@@ -1,16 +1,16 @@
 """Validity of pixels, and reading pixels together with their mask.
 
-Over the three bands used an alpha band and the dataset's own mask (internal or a ``.msk`` file)
-decide, both where there are both, or else nodata, where a pixel is invalid only if *every* band
-holds its nodata value (a band without a nodata value is valid everywhere). A nodata value given by
-the user counts in addition to alpha and masks. NaN, infinities and what is beyond any measured
-value (``FILL``) are nodata in every floating-point raster, with or without a tag. In masks True is
-valid.
+An alpha band, the dataset's own mask (internal or a ``.msk`` file) and nodata count, together where
+there are several. By nodata a pixel is invalid only if *every* band of the three used holds its
+nodata value (a band without a nodata value is valid everywhere); a value given by the user takes
+the place of the dataset's. NaN, infinities and what is beyond any measured value (``FILL``) are
+nodata in every floating-point raster, with or without a tag. In masks True is valid.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -49,6 +49,8 @@ class MaskRule:
     mask_band : 1-based band whose zeros are invalid (alpha)
     dataset_mask : whether the dataset has a mask of its own
     nan : whether NaN, infinities and fill values count (floating point)
+    copied : whether nodata is looked for in copied pixels, not in averages: where a mask decides,
+        GDAL changes averages that equal the file's own nodata value
     sparse_bands : 1-based bands of a GeoTIFF of which a block that none of them stores is invalid
         everywhere; empty where nothing is known of blocks that are not stored
     """
@@ -57,6 +59,7 @@ class MaskRule:
     mask_band: int | None = None
     dataset_mask: bool = False
     nan: bool = False
+    copied: bool = False
     sparse_bands: tuple[int, ...] = ()
 
     def colors_valid(
@@ -108,7 +111,8 @@ def find_mask_rule(
     indexes: tuple[int, int, int],
     *,
     mask_band: int | None,
-    nodata_beside_alpha: bool,
+    nodata_beside_mask: bool,
+    copied: bool = False,
 ) -> MaskRule:
     """Find the rule by which pixels of an open dataset are invalid.
 
@@ -116,21 +120,19 @@ def find_mask_rule(
     ----------
     indexes : the 1-based bands read as red, green, blue
     mask_band : band of a virtual raster that holds its file's mask, where it has one
-    nodata_beside_alpha : whether nodata counts even where alpha or ``mask_band`` decides
+    nodata_beside_mask : whether nodata counts although GDAL passes over it, for alpha or
+        ``mask_band``
+    copied : as of ``MaskRule``
     """
     flags = handle.mask_flag_enums[indexes[0] - 1]
     alpha = alpha_band(handle) if mask_band is None else mask_band
     dataset_mask = alpha is None and MaskFlags.per_dataset in flags
     tagged = nodata_values(handle)
     values = [tagged[index - 1] for index in indexes]
-    by_value = nodata_beside_alpha or (alpha is None and MaskFlags.nodata in flags)
+    by_value = nodata_beside_mask or MaskFlags.nodata in flags
     nodata = None
     dtypes = [np.dtype(handle.dtypes[index - 1]) for index in indexes]
-    can_be = all(
-        value is not None and can_hold(dtype, value)
-        for value, dtype in zip(values, dtypes, strict=True)
-    )
-    if by_value and not dataset_mask and can_be:
+    if by_value and not dataset_mask and can_all_hold(dtypes, values):
         red, green, blue = (value for value in values if value is not None)
         nodata = red, green, blue
     nan = dtypes[0].kind == "f"
@@ -142,7 +144,7 @@ def find_mask_rule(
             sparse = tuple(dict.fromkeys(indexes)) if by_band else indexes[:1]
         elif alpha is not None and tagged[alpha - 1] in (None, 0):
             sparse = (alpha,)
-    return MaskRule(nodata, alpha, dataset_mask, nan, sparse)
+    return MaskRule(nodata, alpha, dataset_mask, nan, copied and nodata is not None, sparse)
 
 
 def nodata_values(dataset: rasterio.DatasetReader) -> tuple[float | None, ...]:
@@ -185,6 +187,14 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
     limits = np.iinfo(dtype)
     return (
         math.isfinite(as_held) and as_held == int(as_held) and limits.min <= as_held <= limits.max
+    )
+
+
+def can_all_hold(dtypes: Sequence[np.dtype[Any]], values: Sequence[float | None]) -> bool:
+    """Whether each band has a nodata value, and one that its pixels can have."""
+    return all(
+        value is not None and can_hold(dtype, value)
+        for value, dtype in zip(values, dtypes, strict=True)
     )
 
 
@@ -266,6 +276,10 @@ class PixelReader:
         valid = self._rule.colors_valid(colors, resampled=resampled)
         if valid is not None and self._rule.nan and self.fill is None:
             self.fill = self._rule.fill_of(colors)
+        if self._rule.copied and resampling is not Resampling.nearest:
+            copied = self._dataset.read(self._indexes, window=region, out_shape=(3, *out_shape))
+            by_value = self._rule.colors_valid(copied.transpose(1, 2, 0))
+            valid = valid if by_value is None else _both(valid, by_value)
         if self._rule.mask_band is not None:
             valid = _both(valid, planes[3] > 0)
         if self._rule.dataset_mask:

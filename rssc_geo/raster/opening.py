@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -36,9 +37,10 @@ from rssc_geo.raster.gdal import (
 )
 from rssc_geo.raster.mask import (
     MaskRule,
+    can_all_hold,
     can_hold,
     find_mask_rule,
-    held,
+    held_nodata,
     nodata_values,
     number_text,
 )
@@ -145,6 +147,7 @@ class View:
     mask_band : band of the VRT that holds the file's own mask
     gaps : whether the VRT masks the gaps between the tiles of a mosaic
     alpha_too : whether its mask is that of the file and of its alpha band
+    nodata_copied : whether a nodata value counts that GDAL passes over, see ``MaskRule.copied``
     palette, palette_nodata : whether the VRT expands a palette, and the index that is invalid
     scales : of the bands, as ``Source`` has them
     bits : as ``Source`` has it
@@ -159,6 +162,7 @@ class View:
     mask_band: int | None = None
     gaps: bool = False
     alpha_too: bool = False
+    nodata_copied: bool = False
     palette: bool = False
     palette_nodata: float | None = None
     scales: Scales = UNSCALED
@@ -230,7 +234,8 @@ def describe_source(
         handle,
         indexes,
         mask_band=view.mask_band,
-        nodata_beside_alpha=view.mask_band is not None or warp_nodata,
+        nodata_beside_mask=view.mask_band is not None or warp_nodata,
+        copied=view.nodata_copied,
     )
     by_pixel = handle.interleaving is Interleaving.pixel
     opening = Opening(
@@ -329,52 +334,73 @@ def _view_file(
 def _masked_view(
     dataset: rasterio.DatasetReader, path: str, view: View, *, nodata: float | None
 ) -> View:
-    """The view with several masks at once: gaps of a mosaic, a mask, alpha, the user's nodata."""
+    """The view with several masks at once: gaps of a mosaic, a mask, alpha, nodata."""
     name, bands = gdal_name(path), view.bands.bands
     own = _own_masks(dataset, name)
     gaps = None if own else gaps_of(dataset, name, bands, nodata=nodata)
     tags = nodata_values(dataset)
-    tagged = all(tags[band - 1] == nodata for band in bands) and not own
-    if gaps is None and len(own) < 2 and (nodata is None or tagged):
+    tagged = [tags[band - 1] for band in bands]
+    dtypes = [np.dtype(dtype_of(dataset, band, path)) for band in bands]
+    given = [nodata] * len(bands) if nodata is not None and (own or tagged != [nodata] * 3) else []
+    values = given or _beside_masks(dataset, own, tagged, dtypes)
+    if gaps is None and len(own) < 2 and not values:
         return view
     view = replace(
         view,
         vrt_block_shape=dataset.block_shapes[0],
         gaps=gaps is not None,
         alpha_too=len(own) > 1,
+        nodata_copied=bool(own) and values == tagged,
     )
-    if gaps is not None and nodata is None and not gaps.options:
+    if gaps is not None and not values and not gaps.options:
         return replace(view, vrt=gaps.path)
     masks = own if gaps is None else (gaps,)
     whole = masks[0] if masks else VrtSource(name, "1")
-    if nodata is not None:
+    if given:
         # The overviews are left out: they were averaged without this nodata value, so that a
         # collar has bled in.
         whole = replace(whole, options=(*whole.options, *NO_OVERVIEWS))
     parts = []
-    for band in bands:
-        dtype = dtype_of(dataset, band, path)
-        value = None if nodata is None else held(np.dtype(dtype), nodata)
-        parts.append(VrtBand((replace(whole, band=str(band)),), dtype, value))
+    for place, (band, dtype) in enumerate(zip(bands, dtypes, strict=True)):
+        value = held_nodata(dtype, values[place]) if values else None
+        parts.append(VrtBand((replace(whole, band=str(band)),), dtype.name, value))
     beside = VrtBand(masks) if masks else None
-    if beside is not None and nodata is not None:
+    if beside is not None and values:
         parts.append(replace(beside, dtype=parts[0].dtype))  # read together: of one type
     return replace(
         view,
         indexes=(1, 2, 3),
-        vrt=vrt_text(dataset, parts, mask=beside if nodata is None else None),
+        vrt=vrt_text(dataset, parts, mask=None if values else beside),
         mask_band=4 if len(parts) > len(bands) else None,
     )
 
 
+def _beside_masks(
+    dataset: rasterio.DatasetReader,
+    own: Sequence[VrtSource],
+    tagged: Sequence[float | None],
+    dtypes: Sequence[np.dtype[Any]],
+) -> list[float | None]:
+    """The nodata values by their tags where GDAL passes over them, for a mask of the file's own.
+
+    NaN counts anyway.
+    """
+    if (
+        not own
+        or MaskFlags.nodata in dataset.mask_flag_enums[0]
+        or not can_all_hold(dtypes, tagged)
+    ):
+        return []
+    return [] if all(math.isnan(value or 0) for value in tagged) else list(tagged)
+
+
 def _own_masks(dataset: rasterio.DatasetReader, name: str) -> tuple[VrtSource, ...]:
-    """The mask of the file, and its alpha band where it has both: GDAL passes over that one."""
+    """The mask of the file, and its alpha band where GDAL passes over that: there is both."""
     alpha, flags = alpha_band(dataset), dataset.mask_flag_enums[0]
-    if alpha is None and MaskFlags.per_dataset not in flags:
-        return ()
-    mask = VrtSource(name, "mask,1")
-    both = alpha is not None and MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    return (mask, VrtSource(name, str(alpha))) if both else (mask,)
+    masks = [VrtSource(name, "mask,1")] if MaskFlags.per_dataset in flags else []
+    if alpha is not None and MaskFlags.alpha not in flags:
+        masks.append(VrtSource(name, str(alpha)))
+    return tuple(masks)
 
 
 def gaps_of(
@@ -385,10 +411,7 @@ def gaps_of(
     own = [tags[band - 1] for band in bands]
     if nodata is None:
         dtypes = [np.dtype(dtype_of(dataset, band, name)) for band in bands]
-        told = all(
-            value is not None and can_hold(dtype, value)
-            for value, dtype in zip(own, dtypes, strict=True)
-        )
+        told = can_all_hold(dtypes, own)
     else:
         told = all(nodata == (0 if value is None else value) for value in own)
     return None if told else with_mask_of_gaps(dataset, name, bands)
@@ -422,13 +445,11 @@ def _palette_view(dataset: rasterio.DatasetReader, path: str, *, nodata: float |
     """The view of a paletted raster: its colors, through a VRT.
 
     Masked by the file's own mask and, in addition, where the index is nodata or its color
-    transparent. Beside an own mask the nodata value of the file does not count.
+    transparent.
     """
     name = gdal_name(path)
     own_mask = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-    value = nodata
-    if value is None and not own_mask:
-        value = dataset.nodata
+    value = dataset.nodata if nodata is None else nodata
     # A nodata value that no byte has makes GDAL average colors; without one it would average, then
     # look up, indices.
     colors = [

@@ -137,13 +137,15 @@ def _separate_view(
     # Twice the same file, with --bands, is one mask.
     mask = VrtBand(tuple(dict.fromkeys(masks))) if masks else None
     first = files[0][1]
-    if mask is not None and nodata is not None:
+    both = mask is not None and all(part.nodata is not None for part in parts)
+    if mask is not None and both:
         parts.append(replace(mask, dtype=parts[0].dtype))  # read together: of one type
     return View(
         BandChoice(chosen, "separate files"),
-        vrt=vrt_text(first, parts, mask=mask if nodata is None else None),
+        vrt=vrt_text(first, parts, mask=None if both else mask),
         vrt_block_shape=first.block_shapes[0],
-        mask_band=4 if mask is not None and nodata is not None else None,
+        mask_band=4 if both else None,
+        nodata_copied=both,
         scales=tuple(scale_of(file, 1) for _, file in files),
         bits=bits_of(first, 1),
         notes=tuple(dict.fromkeys(notes)),

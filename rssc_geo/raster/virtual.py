@@ -165,6 +165,7 @@ def _add_source(parent: ET.Element, source: VrtSource) -> None:
         ET.SubElement(element, "ColorTableComponent").text = str(source.color)
     if source.lut:
         ET.SubElement(element, "LUT").text = source.lut
+        element.set("resampling", "nearest")  # a mean of the values is none of the table's
 
 
 # Restrictions of rasters that are made of others.

@@ -221,6 +221,45 @@ def test_a_nodata_value_counts_beside_a_mask_with_any_type(write, texture, left,
     assert (mask(open_scene(path, nodata=9)) == (left & (pixels != 9).any(0))).all()
 
 
+@pytest.mark.parametrize("kind", ["alpha", "mask", "sidecar", "alpha and mask", "palette", "files"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_tagged_nodata_value_counts_beside_alpha_and_masks(
+    write, texture, left, dtype: str, kind: str
+) -> None:
+    """GDAL lets one of them decide. By one band alone no pixel is invalid."""
+    pixels = (texture(64, 64) // 2 + 10).astype(dtype)
+    pixels[:, 40:50] = 9
+    pixels[0, 50:60] = 9
+    valid = (pixels != 9).any(axis=0)
+    if "alpha" in kind:
+        alpha = np.full((1, 64, 64), 100, dtype)
+        alpha[:, :16] = 0
+        valid &= alpha[0] > 0
+        path = write(np.concatenate([pixels, alpha]), nodata=9, photometric="rgb", alpha="yes")
+    elif kind == "palette":
+        if dtype == "float32":
+            pytest.skip("no palette")
+        path = write(pixels[1:2], nodata=9, photometric="palette")
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write_colormap(1, {i: (i, 0, 0, 255) for i in range(256)})
+        valid = pixels[1] != 9
+    elif kind == "files":
+        path = [write(pixels[i : i + 1], f"b{i}.tif", nodata=9) for i in range(3)]
+    else:
+        path = write(pixels, nodata=9)
+    if kind != "alpha":
+        hide(path[0] if kind == "files" else path, left, internal=kind != "sidecar")
+        valid &= left
+    scene = open_scene(path)
+    assert (mask(scene) == valid).all()
+    assert ("palette index 9" if kind == "palette" else "nodata 9") in scene.mask
+    with scene.pixel_reader() as reader:
+        _, reduced = reader.read(Window(0, 0, 64, 64), (32, 32))
+    blocks = valid.reshape(32, 2, 32, 2)
+    assert reduced[blocks.all(axis=(1, 3))].all()
+    assert not reduced[20:25].any()
+
+
 @pytest.mark.parametrize("internal", [True, False])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int8", "float32"])
 def test_a_mask_counts_beside_an_alpha_band(
