@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pyogrio
 import shapely
 from pyproj import CRS
+from pyproj.enums import WktVersion
+from pyproj.exceptions import CRSError
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import write_error
@@ -48,6 +50,7 @@ class Format:
     multilayer : whether one file holds all layers
     wgs84 : whether it is in WGS84 unless another CRS is asked for
     max_fields : how many fields a layer may have, None for any number
+    esri_crs : whether it writes the CRS as ESRI's WKT, which has no datum shift
     remains : suffixes of what is deleted where a file is replaced
     """
 
@@ -58,6 +61,7 @@ class Format:
     multilayer: bool = False
     wgs84: bool = False
     max_fields: int | None = None
+    esri_crs: bool = False
     remains: tuple[str, ...] = ()
 
     def layer_path(self, output: Path, layer: str) -> Path:
@@ -65,6 +69,23 @@ class Format:
         if self.multilayer or layer in _MAIN_LAYERS:
             return output
         return output.with_name(f"{output.stem}_{layer}{output.suffix}")
+
+    def check_crs(self, crs: CRS) -> None:
+        """Refuse with ``UsageError`` a CRS that would be another one when it is read again."""
+        if not self.esri_crs:
+            return
+        try:
+            CRS.from_wkt(crs.to_wkt(WktVersion.WKT1_ESRI))
+        except CRSError:
+            lost = "its projection"
+        else:
+            if not crs.is_bound:
+                return
+            lost = "its datum shift (TOWGS84)"
+        raise UsageError(
+            f"a {self.name} cannot hold {lost} of the CRS {crs.name!r}: choose another format, such"
+            " as .gpkg, or another CRS (--crs EPSG:4326)"
+        )
 
     def files_of(self, path: Path) -> list[Path]:
         """All files of the layer's file ``path``, which comes last."""
@@ -308,6 +329,7 @@ FORMATS: Mapping[str, Format] = {
         _write_shapefile,
         ("_fields.csv", ".cpg", ".prj", ".shx", ".dbf", ".shp"),
         max_fields=255,
+        esri_crs=True,
         remains=_SHAPEFILE_REMAINS,
     ),
 }

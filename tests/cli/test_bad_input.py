@@ -424,6 +424,35 @@ def test_a_crs_without_a_code_places_the_map_as_the_raster(
     assert (south + north) / 2 == pytest.approx(lat, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("crs", "lost"),
+    [
+        ("+proj=tmerc +lon_0=9 +ellps=bessel +towgs84=598,74,418,0.2,0,-2.5,6.7", "datum shift"),
+        (
+            "+proj=ob_tran +o_proj=longlat +o_lat_p=40 +o_lon_p=0 +lon_0=9 +ellps=WGS84",
+            "projection",
+        ),
+    ],
+)
+def test_a_crs_that_a_shapefile_loses_is_refused_before_the_work(
+    rssc: Rssc, bundle: Path, tmp_path: Path, crs: str, lost: str
+) -> None:
+    pixel = 2.0 if "tmerc" in crs else 2e-5
+    settings = {"crs": pyproj.CRS(crs).to_wkt(), "transform": Affine(pixel, 0, 5, 0, -pixel, 5)}
+    scene = write_raster(tmp_path / "scene.tif", texture(64, 64), photometric="rgb", **settings)
+    options = ("--model", bundle, *whole_tiles("64px"), "--force", "-q")
+    done = rssc("classify", scene, "-o", tmp_path / "map.shp", *options)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"a Shapefile cannot hold its {lost}" in done.err
+    assert not list(tmp_path.glob("*map*"))
+    assert not rssc("classify", scene, "-o", tmp_path / "map.gpkg", *options).code
+    done = rssc("classify", scene, "-o", tmp_path / "map.shp", "--crs", "EPSG:4326", *options)
+    assert done.code == 0
+    package = gpd.read_file(tmp_path / "map.gpkg", layer="landuse").to_crs(4326)
+    bounds = gpd.read_file(tmp_path / "map.shp").total_bounds
+    assert package.total_bounds == pytest.approx(bounds, abs=1e-6)
+
+
 def test_tiles_reasons_and_class_rasters_in_a_crs_without_a_code(
     rssc: Rssc, bundle: Path, tmp_path: Path
 ) -> None:
