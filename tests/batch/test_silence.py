@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +112,11 @@ class _Thinker:
         think()
 
 
+def block() -> Any:
+    """As much of a block as a pool looks at."""
+    return SimpleNamespace(scene=SimpleNamespace(opening=SimpleNamespace(dataset="/vsicurl/x")))
+
+
 def load(*_arguments: Any, **_settings: Any) -> Any:
     return _Thinker()
 
@@ -142,10 +148,10 @@ def test_a_cluster_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch, wh
         try:
             if when == "while blocks are at work":
                 pool = dask_pool.DaskPool(place, PredictorOptions(), load=load)
-                pool.submit("a block", told.put)  # type: ignore[arg-type]
+                pool.submit(block(), told.put)
                 fall_silent(proxy)
                 assert isinstance(told.get(timeout=60), PoolLostError)
-                pool.submit("another", told.put)  # type: ignore[arg-type]
+                pool.submit(block(), told.put)
                 assert isinstance(told.get(timeout=60), PoolLostError)
                 pool.close()
             else:

@@ -130,7 +130,8 @@ def test_damage_to_any_file_of_the_work_folder(inputs: Inputs) -> None:
 @pytest.mark.parametrize("content", ["nan", "inf", "-5", "1e300", "[" * 100_000])
 def test_a_time_that_is_none(inputs: Inputs, content: str) -> None:
     work = inputs.home / "work"
-    work.mkdir()
+    with pytest.raises(StopError):
+        inputs.train(work, inputs.recipe(), ("encoder", 1))
     (work / "seconds.txt").write_text(content)
     (work / "metrics.jsonl").write_text('{"time": 1')  # the line at which a run was killed
     inputs.train(work, inputs.recipe())
