@@ -288,7 +288,14 @@ class _WriterThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        try:
+            self._finish()
+        except BaseException:  # a stop: the thread would write into what is closed next
+            self._finish()
+            raise
         if kind is None:
             self._raise()
+
+    def _finish(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
