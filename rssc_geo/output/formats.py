@@ -269,9 +269,9 @@ def _named_wkt(crs: CRS) -> str:
     Without a code GDAL looks for one of EPSG, and takes UTM in feet or kilometres, or degrees from
     Paris, for the common CRS: the map would lie elsewhere.
     """
-    if crs.to_authority() is not None:
-        return crs.to_wkt()
     text = crs.to_wkt()
+    if crs.to_authority() is not None:
+        return text
     code = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
     named = {**crs.to_json_dict(), "id": {"authority": "rssc-geo", "code": code}}
     return CRS.from_json_dict(named).to_wkt()

@@ -341,7 +341,8 @@ def _masked_view(
     tags = nodata_values(dataset)
     tagged = [tags[band - 1] for band in bands]
     dtypes = [np.dtype(dtype_of(dataset, band, path)) for band in bands]
-    given = [nodata] * len(bands) if nodata is not None and (own or tagged != [nodata] * 3) else []
+    every = [nodata] * len(bands)
+    given = every if nodata is not None and (own or tagged != every) else []
     values = given or _beside_masks(dataset, own, tagged, dtypes)
     if gaps is None and len(own) < 2 and not values:
         return view
