@@ -6,9 +6,11 @@ import hashlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,8 @@ _MAIN_LAYERS = frozenset({"landuse", "change", "hits"})
 
 _SHAPEFILE_TEXT_BYTES = 254
 _TAIL_BYTES = 64
+_CODED_SUFFIXES = {"GPKG": ".gpkg", "FlatGeobuf": ".fgb", "GeoJSON": ".geojson"}
+"""Of drivers of GDAL that look for a CRS's code where it has none."""
 # Indexes and files of other programs, wrong beside a new Shapefile.
 _SHAPEFILE_REMAINS = (".qix", ".sbn", ".sbx", ".qpj", ".shp.xml", ".idm", ".ind")
 
@@ -44,24 +48,23 @@ class Format:
     Attributes
     ----------
     name, media_type : for messages, and for catalogs and servers
-    write : write(layer, path, provenance) writes one layer, the second time into the same file if
-        ``multilayer``; ``OutputError`` when not all of it arrives
+    writer : see ``write``
     files : suffixes of what it writes, the one that makes the result visible last
     multilayer : whether one file holds all layers
     wgs84 : whether it is in WGS84 unless another CRS is asked for
     max_fields : how many fields a layer may have, None for any number
-    esri_crs : whether it writes the CRS as ESRI's WKT, which has no datum shift
+    crs_as : how it holds the CRS: "wkt", "esri" (ESRI's WKT, which has no datum shift) or "code"
     remains : suffixes of what is deleted where a file is replaced
     """
 
     name: str
     media_type: str
-    write: Callable[[Layer, Path, Mapping[str, object]], None]
+    writer: Callable[[Layer, Path, Mapping[str, object]], None]
     files: tuple[str, ...]
     multilayer: bool = False
     wgs84: bool = False
     max_fields: int | None = None
-    esri_crs: bool = False
+    crs_as: Literal["wkt", "esri", "code"] = "wkt"
     remains: tuple[str, ...] = ()
 
     def layer_path(self, output: Path, layer: str) -> Path:
@@ -70,22 +73,34 @@ class Format:
             return output
         return output.with_name(f"{output.stem}_{layer}{output.suffix}")
 
+    def write(self, layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:
+        """Write one layer, the second time into the same file if ``multilayer``.
+
+        Raises ``OutputError`` when not all of it arrives, ``UsageError`` as ``check_crs``.
+        """
+        self.check_crs(layer.crs)
+        self.writer(layer, path, provenance)
+
     def check_crs(self, crs: CRS) -> None:
         """Refuse with ``UsageError`` a CRS that would be another one when it is read again."""
-        if not self.esri_crs:
-            return
-        try:
-            CRS.from_wkt(crs.to_wkt(WktVersion.WKT1_ESRI))
-        except CRSError:
-            lost = "its projection"
-        else:
-            if not crs.is_bound:
-                return
-            lost = "its datum shift (TOWGS84)"
-        raise UsageError(
-            f"a {self.name} cannot hold {lost} of the CRS {crs.name!r}: choose another format, such"
-            " as .gpkg, or another CRS (--crs EPSG:4326)"
-        )
+        lost = self._lost_of(crs)
+        if lost is not None:
+            raise UsageError(
+                f"a {self.name} file cannot hold {lost} of the CRS {crs.name!r}: choose another"
+                " format, such as .gpkg, or another CRS (--crs EPSG:4326)"
+            )
+
+    def _lost_of(self, crs: CRS) -> str | None:
+        if self.crs_as == "code" and not _is_read_as(crs.to_wkt(), crs, "GeoJSON"):
+            return "the definition"
+        if self.crs_as == "esri":
+            try:
+                CRS.from_wkt(crs.to_wkt(WktVersion.WKT1_ESRI))
+            except CRSError:
+                return "the projection"
+            if crs.is_bound:
+                return "the datum shift (TOWGS84)"
+        return None
 
     def files_of(self, path: Path) -> list[Path]:
         """All files of the layer's file ``path``, which comes last."""
@@ -246,7 +261,7 @@ def _write_ogr(
             driver=driver,
             geometry_name=GEOMETRY,
             geometry_type=layer.geometry_type,
-            crs=_named_wkt(layer.crs),
+            crs=_crs_text(layer.crs, driver),
             append=append,
             dataset_options=dataset_options,
             layer_options=layer_options,
@@ -263,18 +278,30 @@ def _write_ogr(
         raise write_error(path, f"{arrived} of {stream.count} features arrived")
 
 
-def _named_wkt(crs: CRS) -> str:
-    """The WKT of a CRS; one that no authority has gets a code of ours.
+def _crs_text(crs: CRS, driver: str) -> str:
+    """The WKT of a CRS, with a code of ours where GDAL would take it for one of EPSG.
 
-    Without a code GDAL looks for one of EPSG, and takes UTM in feet or kilometres, or degrees from
-    Paris, for the common CRS: the map would lie elsewhere.
+    It does so for some CRSs without a code: UTM in feet or kilometres becomes the one in metres.
+    QGIS asks for a CRS whose code it does not know, so others get none.
     """
     text = crs.to_wkt()
-    if crs.to_authority() is not None:
+    looked_for = driver in _CODED_SUFFIXES and crs.to_authority() is None
+    if not looked_for or _is_read_as(text, crs, driver):
         return text
     code = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
     named = {**crs.to_json_dict(), "id": {"authority": "rssc-geo", "code": code}}
     return CRS.from_json_dict(named).to_wkt()
+
+
+def _is_read_as(text: str, crs: CRS, driver: str) -> bool:
+    """Whether a file that GDAL writes with this WKT is in the CRS."""
+    path = f"/vsimem/{uuid.uuid4().hex}{_CODED_SUFFIXES[driver]}"
+    empty = pa.table({GEOMETRY: pa.array([], pa.binary())})
+    options = {"driver": driver, "geometry_name": GEOMETRY, "geometry_type": "Point"}
+    pyogrio.write_arrow(empty, path, layer="crs", crs=text, **options)
+    found = pyogrio.read_info(path)["crs"]
+    pyogrio.vsi_unlink(path)
+    return found is not None and CRS.from_user_input(found) == crs
 
 
 class _Counted:
@@ -318,7 +345,12 @@ FORMATS: Mapping[str, Format] = {
     ),
     ".fgb": Format("FlatGeobuf", "application/vnd.flatgeobuf", _write_flatgeobuf, (".fgb",)),
     ".geojson": Format(
-        "GeoJSON", "application/geo+json", _write_geojson, (".geojson",), wgs84=True
+        "GeoJSON",
+        "application/geo+json",
+        _write_geojson,
+        (".geojson",),
+        wgs84=True,
+        crs_as="code",
     ),
     ".parquet": Format(
         "GeoParquet", "application/vnd.apache.parquet", write_geoparquet, (".parquet",)
@@ -329,7 +361,7 @@ FORMATS: Mapping[str, Format] = {
         _write_shapefile,
         ("_fields.csv", ".cpg", ".prj", ".shx", ".dbf", ".shp"),
         max_fields=255,
-        esri_crs=True,
+        crs_as="esri",
         remains=_SHAPEFILE_REMAINS,
     ),
 }

@@ -141,11 +141,9 @@ class LandUseWriter(Closing):
         self._classes, self._provenance = tuple(classes), provenance
         self._unknown = unknown
         self._named = self._classes[:-1] if unknown.cell else self._classes
-        crs = target.crs or (WGS84 if target.format.wgs84 else geo.crs)
-        target.format.check_crs(crs)
         self._placement = Placement(
             geo,
-            crs,
+            target.crs_of(geo.crs),
             clip=target.clip,
             wrap=target.format.wgs84,
         )

@@ -19,7 +19,7 @@ from rssc_geo.options import OutputOptions
 from rssc_geo.output.class_raster import legend_path
 from rssc_geo.output.dates import parse_date
 from rssc_geo.output.embeddings import check_embeddings_path
-from rssc_geo.output.formats import Format, format_of
+from rssc_geo.output.formats import WGS84, Format, format_of
 from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS
 from rssc_geo.output.partfile import is_announced
@@ -73,6 +73,15 @@ class OutputTarget:
     def format(self) -> Format:
         """By the suffix; ``UsageError`` for an unknown one."""
         return format_of(self.path)
+
+    def crs_of(self, raster: CRS) -> CRS:
+        """The CRS of the layers of a raster in the CRS ``raster``.
+
+        Raises ``UsageError`` where the format cannot hold it.
+        """
+        crs = self.crs or (WGS84 if self.format.wgs84 else raster)
+        self.format.check_crs(crs)
+        return crs
 
     @property
     def part_path(self) -> Path:

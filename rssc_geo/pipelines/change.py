@@ -54,7 +54,6 @@ from rssc_geo.options import (
 )
 from rssc_geo.output import (
     FORMATS,
-    WGS84,
     AreaUnit,
     ChangedCells,
     ChangeRegion,
@@ -253,6 +252,7 @@ def _classified(
     first = make_plan(paths[0], card, options, least_shown=LEAST_SHOWN)
     plans = [first, *(plan_later_date(path, first) for path in paths[1:])]
     check_not_input(target.results, [name for plan in plans for name in plan.inputs()])
+    target.crs_of(first.scene.crs)
     from rssc_geo.inference import load_predictor
 
     predictor = model.choosing(choice) if model else load_predictor(_predictor_options(options))
@@ -287,7 +287,7 @@ def _of_scenes(
         )
     compared = compare_series(series.cells, BY_EMBEDDINGS, least=options.least_probability)
     geo = GeoGrid(plan.grid, plan.scene.transform, plan.scene.crs)
-    crs = target.crs or (WGS84 if target.format.wgs84 else geo.crs)
+    crs = target.crs_of(geo.crs)
     placement = Placement(geo, crs, wrap=target.format.wgs84)
 
     def polygons(indices: NDArray[np.int64]) -> NDArray[np.object_]:

@@ -111,7 +111,7 @@ class MapItem:
         self, summary: LandUseSummary, spec: PredictorSpec, footprint: _Footprint
     ) -> dict[str, Any]:
         target, plan = self._target, self._plan
-        crs = target.crs or (WGS84 if target.format.wgs84 else plan.scene.crs)
+        crs = target.crs_of(plan.scene.crs)
         run = describe_run(plan, spec.card)
         told = {
             "title": f"Land use of {plan.scene.name}",

@@ -443,7 +443,7 @@ def test_a_crs_that_a_shapefile_loses_is_refused_before_the_work(
     options = ("--model", bundle, *whole_tiles("64px"), "--force", "-q")
     done = rssc("classify", scene, "-o", tmp_path / "map.shp", *options)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert f"a Shapefile cannot hold its {lost}" in done.err
+    assert f"a Shapefile file cannot hold the {lost}" in done.err
     assert not list(tmp_path.glob("*map*"))
     assert not rssc("classify", scene, "-o", tmp_path / "map.gpkg", *options).code
     done = rssc("classify", scene, "-o", tmp_path / "map.shp", "--crs", "EPSG:4326", *options)
@@ -451,6 +451,27 @@ def test_a_crs_that_a_shapefile_loses_is_refused_before_the_work(
     package = gpd.read_file(tmp_path / "map.gpkg", layer="landuse").to_crs(4326)
     bounds = gpd.read_file(tmp_path / "map.shp").total_bounds
     assert package.total_bounds == pytest.approx(bounds, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "crs", ["+proj=tmerc +lon_0=10.5 +x_0=500000", "+proj=utm +zone=32 +units=km"]
+)
+def test_a_crs_that_geojson_cannot_name_is_refused_before_the_work(
+    rssc: Rssc, bundle: Path, tmp_path: Path, crs: str
+) -> None:
+    """It was written without its CRS, or with the code of another one."""
+    scene = write_raster(tmp_path / "scene.tif", texture(128, 128), photometric="rgb")
+    options = ("--model", bundle, *whole_tiles("64px"), "--force", "-q")
+    made, change = tmp_path / "map.geojson", ("change", scene, scene, "--force", "-q")
+    for command in (("classify", scene, *options), change):
+        done = rssc(*command, "-o", made, "--crs", crs)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "a GeoJSON file cannot hold the definition of the CRS" in done.err
+        assert not list(tmp_path.glob("*map*"))
+    for code in ("EPSG:32633", "ESRI:54009"):
+        done = rssc("classify", scene, "-o", made, "--crs", code, "--overwrite", *options)
+        assert done.code == 0, done.err
+        assert gpd.read_file(made).crs == pyproj.CRS(code)
 
 
 def test_tiles_reasons_and_class_rasters_in_a_crs_without_a_code(
