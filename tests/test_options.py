@@ -36,6 +36,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "FILE": ("a.tif", "a.tif"),
     "DIR": ("folder", "folder"),
     "NAME": ("name", "name"),
+    "TIF": ("x.tif", "x.tif"),
     "PNG": ("x.png", "x.png"),
     "HTML": ("x.html", "x.html"),
     "CSV": ("x.csv", "x.csv"),

@@ -28,10 +28,10 @@ from rssc_geo.archive.store import (
     scene_map,
 )
 from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError
-from rssc_geo.files import check_not_input
+from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, make_plan
 from rssc_geo.models import ModelCard, check_embeddings, legend_of, load_card
-from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions, files_read
+from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions, check_suffixes, files_read
 from rssc_geo.output import (
     EMBEDDING,
     GEOMETRY,
@@ -45,7 +45,7 @@ from rssc_geo.output import (
 )
 from rssc_geo.pipelines import cells_at, options_of_map
 from rssc_geo.pipelines.embed import embed
-from rssc_geo.reports import HitPicture, HitSheet, check_page, hit_picture, write_hit_sheet
+from rssc_geo.reports import HitPicture, HitSheet, hit_picture, write_hit_sheet
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
@@ -188,13 +188,14 @@ def search(
     started = time.monotonic()
     options = options or SearchOptions()
     _check(words, options)
+    check_suffixes(options)
     cells = _filter(options)
     target = None
     if output is not None:
         target = hits_target(Path(output), overwrite=options.overwrite)
     sheet = None if options.sheet is None else Path(options.sheet)
     if sheet is not None:
-        check_page(sheet, option="--sheet", overwrite=options.overwrite)
+        check_writable(sheet, overwrite=options.overwrite)
     read = [options.like, options.like_area, options.unlike]
     results = [None if target is None else target.path, sheet]
     check_not_input(

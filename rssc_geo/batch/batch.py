@@ -210,7 +210,7 @@ def tabulate_batch(
     ['(all)', 'scene']
     """
     options, path = options or BatchAreasOptions(), Path(output)
-    check_table(path, called=path.name, overwrite=options.overwrite)
+    check_table(path, overwrite=options.overwrite)
     found = read_status(place)
     done = [scene for scene in found["scenes"] if scene["state"] == "done"]
     if not done:

@@ -27,7 +27,14 @@ from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shor
 from rssc_geo.files import check_name
 from rssc_geo.geometry import check_size, parse_crs
 from rssc_geo.models import ClassWords
-from rssc_geo.options import BatchOptions, BatchSceneOptions, Option, narrowed, options_of
+from rssc_geo.options import (
+    BatchOptions,
+    BatchSceneOptions,
+    Option,
+    check_suffixes,
+    narrowed,
+    options_of,
+)
 from rssc_geo.output import parse_date
 from rssc_geo.pipelines import read_classes
 from rssc_geo.raster import (
@@ -243,6 +250,7 @@ def check_values(options: BatchSceneOptions) -> None:
 
     Else each scene would be refused for them.
     """
+    check_suffixes(options)
     for name, check in _CHECKS.items():
         value = getattr(options, name)
         if value is not None:

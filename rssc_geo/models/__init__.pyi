@@ -68,7 +68,6 @@ from .pretrained import load_tokenizer as load_tokenizer
 from .pretrained import timm_normalization as timm_normalization
 from .published import import_checkpoint as import_checkpoint
 from .stac_item import STAC_VERSION as STAC_VERSION
-from .stac_item import check_stac_path as check_stac_path
 from .stac_item import stac_class as stac_class
 from .stac_item import write_model_item as write_model_item
 from .stac_item import write_stac_item as write_stac_item

@@ -67,13 +67,6 @@ def stac_class(known: SceneClass) -> dict[str, Any]:
     }
 
 
-def check_stac_path(path: Path, *, overwrite: bool) -> None:
-    """Refuse a name without .json, ``UsageError``, and an existing file, ``OutputError``."""
-    if path.suffix.lower() not in {".json", ".geojson"}:
-        raise UsageError(f"--stac-item {path}: a STAC item is JSON; name it .json")
-    check_writable(path, overwrite=overwrite)
-
-
 def write_model_item(
     model: str | Path, path: str | Path, *, revision: str | None = None, overwrite: bool = False
 ) -> Path:
@@ -97,7 +90,9 @@ def write_model_item(
     ['scene-classification', 'image-captioning', 'similarity-search']
     """
     path = Path(path)
-    check_stac_path(path, overwrite=overwrite)
+    if path.suffix.lower() not in {".json", ".geojson"}:
+        raise UsageError(f"--stac-item {path}: a STAC item is JSON; name it .json")
+    check_writable(path, overwrite=overwrite)
     folder = find_bundle(model, revision)
     item = _item(read_card(folder), folder, path.parent)
     return write_stac_item(path, item, overwrite=overwrite)

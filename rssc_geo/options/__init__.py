@@ -16,6 +16,7 @@ from rssc_geo.options.commands import describe_options as describe_options
 from rssc_geo.options.declaration import ENVIRONMENT_PREFIX as ENVIRONMENT_PREFIX
 from rssc_geo.options.declaration import GROUPS as GROUPS
 from rssc_geo.options.declaration import Option as Option
+from rssc_geo.options.declaration import check_suffixes as check_suffixes
 from rssc_geo.options.declaration import files_read as files_read
 from rssc_geo.options.declaration import given_of as given_of
 from rssc_geo.options.declaration import narrowed as narrowed

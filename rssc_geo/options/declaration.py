@@ -237,6 +237,17 @@ def files_read(options: object) -> list[str]:
     return found
 
 
+def check_suffixes(options: object) -> None:
+    """Refuse with ``UsageError`` a file to write whose name says another format than it has."""
+    group: type = type(options)
+    for option in options_of(group):
+        value, kind = getattr(options, option.name), option.declaration.kind
+        if value and kind.suffixes and not str(value).lower().endswith(kind.suffixes):
+            raise UsageError(
+                f"{option.flag} {value}: it is written as {kind.name}: name it {kind.suffixes[0]}"
+            )
+
+
 def given_of(options: object, group: type) -> dict[str, Any]:
     """Those of a group's options that are not at their defaults, by name."""
     defaults = values_of(group(), group)

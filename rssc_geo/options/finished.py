@@ -6,7 +6,20 @@ from dataclasses import dataclass
 
 from rssc_geo.errors import UsageError
 from rssc_geo.options.declaration import INPUT, OUTPUT, SAMPLE, option
-from rssc_geo.options.kinds import AREA, COUNT, CRS, FILE, FLAG, NAMES, SEED, SHARE, Kind, choice
+from rssc_geo.options.kinds import (
+    AREA,
+    COUNT,
+    CRS,
+    CSV,
+    FILE,
+    FLAG,
+    HTML,
+    NAMES,
+    SEED,
+    SHARE,
+    Kind,
+    choice,
+)
 from rssc_geo.options.maps import ZoneOptions
 from rssc_geo.options.models import ClassChoiceOptions, ComputeOptions, ModelOptions
 from rssc_geo.options.rasters import TilingOptions
@@ -173,14 +186,14 @@ class ChangeOptions(
     areas: str | None = option(
         "Also the transition matrix with areas, as a table.",
         OUTPUT,
-        Kind("CSV", str),
+        CSV,
         default=None,
         path=True,
     )
     report: str | None = option(
         "Also a page: pictures before and after, transitions, the largest changes.",
         OUTPUT,
-        Kind("HTML", str),
+        HTML,
         default=None,
         path=True,
     )

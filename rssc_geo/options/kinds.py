@@ -17,7 +17,8 @@ class Kind:
 
     ``name`` is shown in the help (``SIZE``); ``json_type`` is the type in JSON, as in JSON Schema;
     ``choices``: the allowed values, if there is a list; ``expected``: the valid form, for the
-    message about an invalid text; ``minimum`` and ``maximum``: the limits of a number, inclusive.
+    message about an invalid text; ``minimum`` and ``maximum``: the limits of a number, inclusive;
+    ``suffixes``: those a file of this format may have, the usual one first.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Kind:
     expected: str = "a text"
     minimum: float | None = None
     maximum: float | None = None
+    suffixes: tuple[str, ...] = ()
 
 
 def _parse_flag(text: str) -> bool:
@@ -140,6 +142,12 @@ def _parse_names(text: str) -> tuple[str, ...]:
 TEXT = Kind("TEXT", str)
 FILE = Kind("FILE", str)
 FOLDER = Kind("DIR", str)
+TIFF = Kind("TIF", str, suffixes=(".tif", ".tiff"))
+PNG = Kind("PNG", str, suffixes=(".png",))
+HTML = Kind("HTML", str, suffixes=(".html", ".htm"))
+CSV = Kind("CSV", str, suffixes=(".csv",))
+JSON = Kind("JSON", str, suffixes=(".json", ".geojson"))
+PARQUET = Kind("PARQUET", str, suffixes=(".parquet",))
 NAME = Kind("NAME", str)
 CRS = Kind("CRS", str)
 SIZE = Kind("SIZE", str)

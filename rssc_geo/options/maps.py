@@ -13,7 +13,22 @@ from rssc_geo.options.declaration import (
     TILES,
     option,
 )
-from rssc_geo.options.kinds import AREA, COUNT, CRS, FILE, FLAG, NAME, Kind, numbers
+from rssc_geo.options.kinds import (
+    AREA,
+    COUNT,
+    CRS,
+    CSV,
+    FILE,
+    FLAG,
+    HTML,
+    JSON,
+    NAME,
+    PARQUET,
+    PNG,
+    TIFF,
+    Kind,
+    numbers,
+)
 from rssc_geo.options.models import (
     ClassChoiceOptions,
     ComputeOptions,
@@ -96,7 +111,7 @@ class OutputOptions:
     class_raster: str | None = option(
         "Also a COG of classes, one pixel a cell; with --snap finer.",
         OUTPUT,
-        FILE,
+        TIFF,
         default=None,
         row=True,
         path=True,
@@ -104,7 +119,7 @@ class OutputOptions:
     embeddings: str | None = option(
         "Also a table of the cells with their embeddings, as GeoParquet.",
         OUTPUT,
-        Kind("PARQUET", str),
+        PARQUET,
         default=None,
         row=True,
         path=True,
@@ -112,7 +127,7 @@ class OutputOptions:
     preview: str | None = option(
         "Also a picture: scene, classes, legend, scale bar.",
         OUTPUT,
-        Kind("PNG", str),
+        PNG,
         default=None,
         row=True,
         path=True,
@@ -163,7 +178,7 @@ class ReportOptions(ZoneOptions):
     areas: str | None = option(
         "Also a table of areas, as `areas` makes it.",
         OUTPUT,
-        Kind("CSV", str),
+        CSV,
         default=None,
         row=True,
         path=True,
@@ -171,7 +186,7 @@ class ReportOptions(ZoneOptions):
     report: str | None = option(
         "Also a page: map, areas, examples, doubtful cells, provenance.",
         OUTPUT,
-        Kind("HTML", str),
+        HTML,
         default=None,
         row=True,
         path=True,
@@ -179,7 +194,7 @@ class ReportOptions(ZoneOptions):
     stac_item: str | None = option(
         "Also a STAC item of the map: place, date, classes, model, files.",
         OUTPUT,
-        Kind("JSON", str),
+        JSON,
         default=None,
         row=True,
         path=True,

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rssc_geo.options.declaration import CAPTIONS, CARD, COMPUTING, MODEL, OUTPUT, option
-from rssc_geo.options.kinds import COUNT, DEVICE, FILE, FLAG, NAME, NAMES, POSITIVE, Kind, choice
+from rssc_geo.options.kinds import (
+    COUNT,
+    DEVICE,
+    FILE,
+    FLAG,
+    JSON,
+    NAME,
+    NAMES,
+    POSITIVE,
+    Kind,
+    choice,
+)
 from rssc_geo.options.runs import OverwriteOptions
 
 
@@ -170,7 +181,7 @@ class ModelInfoOptions(OverwriteOptions):
     stac_item: str | None = option(
         "Write the card as a STAC item instead, by the Machine Learning Model extension.",
         OUTPUT,
-        Kind("JSON", str),
+        JSON,
         default=None,
         path=True,
     )

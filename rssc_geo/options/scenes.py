@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rssc_geo.options.declaration import BATCH, COMPUTING, MODEL, OUTPUT, RASTER, SEARCH, option
-from rssc_geo.options.kinds import COUNT, CRS, FILE, FLAG, NAME, NAMES, Kind, choice, numbers
+from rssc_geo.options.kinds import COUNT, CRS, FILE, FLAG, HTML, NAME, NAMES, Kind, choice, numbers
 from rssc_geo.options.maps import SceneOptions
 from rssc_geo.options.models import DeviceOptions, ModelOptions, NamedClassOptions, PredictorOptions
 from rssc_geo.options.rasters import TilingOptions
@@ -170,7 +170,7 @@ class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
     sheet: str | None = option(
         "Also a page: pictures of the cells found, with captions and scores, and where they are.",
         OUTPUT,
-        Kind("HTML", str),
+        HTML,
         default=None,
         path=True,
     )

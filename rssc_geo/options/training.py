@@ -24,6 +24,7 @@ from rssc_geo.options.kinds import (
     FILE,
     FLAG,
     FOLDER,
+    HTML,
     LAYERS,
     NAME,
     NATURAL,
@@ -377,7 +378,7 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
     report: str | None = option(
         "Also a page: accuracy of each class, confusion matrix, weaknesses of the labels.",
         OUTPUT,
-        Kind("HTML", str),
+        HTML,
         default=None,
         path=True,
     )

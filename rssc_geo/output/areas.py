@@ -131,14 +131,13 @@ def areas_of(zone: str, totals: Iterable[Mapping[str, Any]]) -> list[AreaRow]:
     return _rows(zone, list(sums), groups, both[:, 0], both[:, 1])
 
 
-def check_table(path: Path, *, called: str, overwrite: bool) -> None:
+def check_table(path: Path, *, overwrite: bool) -> None:
     """Refuse before the work starts a table (CSV) that could not be written at its end.
 
-    ``called``: its name in messages. Raises ``UsageError`` for another suffix, ``OutputError`` for
-    a file that is in the way.
+    Raises ``UsageError`` for another suffix, ``OutputError`` for a file that is in the way.
     """
     if path.suffix.lower() != ".csv":
-        raise UsageError(f"{called}: the table is CSV; name it .csv")
+        raise UsageError(f"{path.name}: the table is CSV; name it .csv")
     check_writable(path, overwrite=overwrite)
 
 

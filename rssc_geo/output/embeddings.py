@@ -117,7 +117,7 @@ def embedding_layer(
     return EmbeddingLayer(schema, placement.target, batches)
 
 
-def check_embeddings_path(path: Path, option: str) -> None:
+def check_embeddings_path(path: Path) -> None:
     """Refuse with ``UsageError`` a name that does not end with .parquet."""
     if path.suffix.lower() != ".parquet":
-        raise UsageError(f"{option} {path.name}: the table is GeoParquet; name it .parquet")
+        raise UsageError(f"--output {path.name}: the table is GeoParquet; name it .parquet")

@@ -15,10 +15,9 @@ from pyproj import CRS
 from rssc_geo.errors import OutputError, UsageError
 from rssc_geo.files import StagingFolder, check_name, check_not_input, check_writable, followed
 from rssc_geo.geometry import parse_crs
-from rssc_geo.options import OutputOptions
+from rssc_geo.options import OutputOptions, check_suffixes
 from rssc_geo.output.class_raster import legend_path
 from rssc_geo.output.dates import parse_date
-from rssc_geo.output.embeddings import check_embeddings_path
 from rssc_geo.output.formats import WGS84, Format, format_of
 from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS
@@ -200,6 +199,7 @@ def make_target(
     """
     if options.aoi_clip and area is None:
         raise UsageError("--aoi-clip needs --aoi or --bounds to clip to")
+    check_suffixes(options)
     target = OutputTarget(
         path=Path(path),
         crs=None if options.crs is None else parse_crs(options.crs, option="--crs"),
@@ -217,13 +217,6 @@ def make_target(
         embeddings=None if options.embeddings is None else Path(options.embeddings),
         date=None if options.date is None else parse_date(options.date, "--date"),
     )
-    raster = target.class_raster
-    if raster is not None and raster.suffix.lower() not in (".tif", ".tiff"):
-        raise UsageError(
-            f"--class-raster {raster.name}: the class raster is a GeoTIFF, name it .tif"
-        )
-    if target.embeddings is not None:
-        check_embeddings_path(target.embeddings, "--embeddings")
     if len(set(target.results)) < len(target.results):
         raise UsageError(f"two results are named {target.path.name}: give each its own name")
     for result in target.files:

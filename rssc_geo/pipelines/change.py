@@ -20,7 +20,7 @@ from pyproj import CRS
 
 from rssc_geo.assessment import read_reference
 from rssc_geo.errors import NothingToClassifyError, UsageError
-from rssc_geo.files import check_not_input
+from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.geometry import LEAST_SHOWN, geodesic_area_m2
 from rssc_geo.inference import (
     BY_CLASSES,
@@ -49,6 +49,7 @@ from rssc_geo.options import (
     ModelOptions,
     OutputOptions,
     PredictorOptions,
+    check_suffixes,
     files_read,
     values_of,
 )
@@ -64,7 +65,6 @@ from rssc_geo.output import (
     TransitionRow,
     area_in_words,
     area_unit,
-    check_table,
     make_target,
     provenance_document,
     read_legend,
@@ -75,7 +75,7 @@ from rssc_geo.output import (
 )
 from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.reports import ChangePage, area_text, check_page, write_change_page
+from rssc_geo.reports import ChangePage, area_text, write_change_page
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
@@ -465,12 +465,11 @@ def _check_extras(options: ChangeOptions, inputs: Sequence[str | Path], *, of_ma
     """Refuse results that could not be written at the end, and invalid options."""
     if of_maps and options.crs is not None:
         raise UsageError("--crs is for rasters: what is made of maps has the CRS of the first")
-    if options.areas is not None:
-        path, called = Path(options.areas), f"--areas {options.areas}"
-        check_table(path, called=called, overwrite=options.overwrite)
-    if options.report is not None:
-        check_page(Path(options.report), option="--report", overwrite=options.overwrite)
-    check_not_input([Path(path) for path in (options.areas, options.report) if path], inputs)
+    check_suffixes(options)
+    extras = [Path(path) for path in (options.areas, options.report) if path is not None]
+    for path in extras:
+        check_writable(path, overwrite=options.overwrite)
+    check_not_input(extras, inputs)
 
 
 def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -> list[Path]:

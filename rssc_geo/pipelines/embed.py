@@ -116,7 +116,7 @@ def embed(
     if model is None:
         check_captioner(options, card)
     path = Path(output)
-    check_embeddings_path(path, "--output")
+    check_embeddings_path(path)
     plans = [make_plan(source, card, options) for source in sources]
     names = [plan.scene.source for plan in plans]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):

@@ -70,7 +70,7 @@ def tabulate_areas(
     """
     options = options or AreasOptions()
     path = Path(output)
-    check_table(path, called=path.name, overwrite=options.overwrite)
+    check_table(path, overwrite=options.overwrite)
     if options.zone_field is not None and options.zones is None:
         raise UsageError("--zone-field names a column of --zones")
     check_not_input([path], [map_path, *files_read(options)])

@@ -7,7 +7,6 @@ from .hits import HitSheet as HitSheet
 from .hits import hit_picture as hit_picture
 from .hits import write_hit_sheet as write_hit_sheet
 from .page import area_text as area_text
-from .page import check_page as check_page
 from .panel import Panel as Panel
 from .panel import write_panel as write_panel
 from .preview import Overview as Overview

@@ -15,18 +15,16 @@ from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
 from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, PredictorSpec, SceneRun
 from rssc_geo.models import legend_of
-from rssc_geo.options import SceneOptions, files_read
+from rssc_geo.options import SceneOptions, check_suffixes, files_read
 from rssc_geo.output import (
     FinishedMap,
     LandUseSummary,
     OutputTarget,
     area_table,
-    check_table,
     read_zones,
     write_area_table,
 )
 from rssc_geo.raster import footprint, moved_bounds
-from rssc_geo.reports.page import check_page
 from rssc_geo.reports.preview import draw_preview
 from rssc_geo.reports.report import write_report
 from rssc_geo.reports.review import add_review, check_review
@@ -54,10 +52,12 @@ class Extras:
         self._preview, self._report = options.preview, options.report
         self._review, self._areas = options.review, options.areas
         self._zones: tuple[str, str | None] | None = None
-        named = (("--preview", self._preview), ("--report", self._report), ("--areas", self._areas))
-        for option, path in named:
-            if path is not None:
-                self._check(option, Path(path))
+        check_suffixes(options)
+        named = [self._preview, self._report, self._areas, options.stac_item]
+        paths = [Path(path) for path in named if path is not None]
+        check_not_input(paths, self._read)
+        for path in paths:
+            check_writable(path, overwrite=self._overwrite)
         if options.zones is not None:
             if self._areas is None:
                 raise UsageError("--zones needs --areas, the table that has them")
@@ -69,7 +69,6 @@ class Extras:
             check_review(target, self._review)
         self._item: MapItem | None = None
         if options.stac_item is not None:
-            check_not_input([Path(options.stac_item)], self._read)
             self._item = MapItem(Path(options.stac_item), target, plan)
 
     def write(self, summary: LandUseSummary, run: SceneRun) -> list[Path]:
@@ -147,18 +146,6 @@ class Extras:
         table = area_table(finished, zones=zones)
         write_area_table(path, table, {}, overwrite=self._overwrite)
         return path
-
-    def _check(self, option: str, path: Path) -> None:
-        check_not_input([path], self._read)
-        overwrite = self._overwrite
-        if option == "--report":
-            check_page(path, option=option, overwrite=overwrite)
-        elif option == "--areas":
-            check_table(path, called=f"{option} {path}", overwrite=overwrite)
-        else:
-            if path.suffix.lower() != ".png":
-                raise UsageError(f"{option} {path}: the picture is a PNG; name it .png")
-            check_writable(path, overwrite=overwrite)
 
 
 def _reason(error: BaseException) -> str:

@@ -9,14 +9,11 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from rssc_geo.errors import UsageError
-from rssc_geo.files import check_writable
 from rssc_geo.output import AreaUnit, xml_text
 
 
@@ -47,16 +44,6 @@ def render(
     return environment.get_template(template).render(
         values, style=style, script=code, script_hash=script_hash
     )
-
-
-def check_page(path: Path, *, option: str, overwrite: bool) -> None:
-    """Refuse, before the work starts, a page that could not be written at the end.
-
-    Raises ``UsageError`` for another suffix, ``OutputError`` for a file that is in the way.
-    """
-    if path.suffix.lower() not in {".html", ".htm"}:
-        raise UsageError(f"{option} {path}: the report is a web page; name it .html")
-    check_writable(path, overwrite=overwrite)
 
 
 def area_text(area_m2: float, unit: AreaUnit) -> str:

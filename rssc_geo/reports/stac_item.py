@@ -26,7 +26,6 @@ from rssc_geo.inference import Plan, PredictorSpec, describe_run, without_folder
 from rssc_geo.models import (
     STAC_VERSION,
     SceneClass,
-    check_stac_path,
     legend_of,
     stac_class,
     write_stac_item,
@@ -69,13 +68,11 @@ class MapItem:
     path : .json, in the folder from which the map's files are linked
     target, plan : of the map
 
-    Raises ``UsageError`` for a scene without a date, and for a file that is not named as JSON;
-    ``OutputError`` for an existing file.
+    Raises ``UsageError`` for a scene without a date.
     """
 
     def __init__(self, path: Path, target: OutputTarget, plan: Plan) -> None:
         self._overwrite = target.overwrite or target.is_announced
-        check_stac_path(path, overwrite=self._overwrite)
         date = target.date or acquired(plan.scene)
         if date is None:
             raise UsageError(

@@ -256,6 +256,12 @@ ONCE = {
     "crs": "EPSG:abc",
     "assume_crs": "EPSG:0",
     "date": "x",
+    "preview": "{stem}.jpg",
+    "report": "{stem}.pdf",
+    "areas": "{stem}.xlsx",
+    "class_raster": "{stem}.png",
+    "stac_item": "{stem}.txt",
+    "embeddings": "{stem}.csv",
 }
 
 
@@ -302,7 +308,7 @@ def test_a_plan_refuses_what_the_run_refuses(bundle: Path, tmp_path: Path) -> No
         (scenes[1:], tmp_path / "hard.tif", options),
         (scenes[:1], area, bounded),
         (scenes, area, dataclasses.replace(bounded, merge="first")),
-        (scenes[:1], tmp_path / "maps", dataclasses.replace(options, report=str(scenes[0]))),
+        (scenes[:1], tmp_path / "maps", dataclasses.replace(options, class_raster=str(scenes[0]))),
     ]
     for inputs, output, given in cases:
         for verb in (plan_batch, run_batch):
@@ -353,7 +359,7 @@ def test_a_row_sets_what_the_options_say_that_a_row_may(tmp_path: Path) -> None:
         kind = found.declaration.kind
         commas = kind.name.count(",") if kind.json_type == "array" else 0
         text = ",".join(["1"] * (commas + 1)) if commas else texts[kind.json_type]
-        text = own.get(key, text)
+        text = own.get(key, text) + next(iter(kind.suffixes), "")
         (tmp_path / "list.csv").write_text(f'input,{key}\na.tif,"{text}"\nb.tif,\n')
         jobs = collect_jobs([str(tmp_path / "list.csv")], "maps", BatchOptions())
         assert jobs.problems == (), key

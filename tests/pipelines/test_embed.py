@@ -154,7 +154,10 @@ def test_what_cannot_be_meant(
         (["embed", scene, scene, "-o", "x.parquet"], "first.tif is given twice"),
         (["embed", scene, "-o", "x.parquet", "--date", "June"], "--date 'June' is no date"),
         (["embed", scene, "-o", "x.parquet", "--model", str(bundle)], "without captions"),
-        (["classify", scene, "-o", "x.gpkg", "--embeddings", "x.csv"], "name it .parquet"),
+        (
+            ["classify", scene, "-o", "x.gpkg", "--embeddings", "x.csv"],
+            "written as PARQUET: name it .parquet",
+        ),
     ):
         assert run([str(tmp_path / a) if a.startswith("x.") else a for a in arguments]) == 2
         error = capsys.readouterr().err.strip()

@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError
+from rssc_geo.files import check_writable
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card, scene_classes
-from rssc_geo.options import TrainOnPolygonsOptions
+from rssc_geo.options import TrainOnPolygonsOptions, check_suffixes
 from rssc_geo.pipelines import read_class_words
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.reports import check_page, write_training_page
+from rssc_geo.reports import write_training_page
 from rssc_geo.training.few_shot.labels import Labels, labels_mark
 from rssc_geo.training.few_shot.measured import measure, measure_apart
 from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches, read_labeled
@@ -184,8 +185,9 @@ def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
     check_bundle_folder(output)
     if options.cell_size is not None:
         raise UsageError("--cell-size has no effect here: patches are as large as tiles")
+    check_suffixes(options)
     if options.report is not None:
-        check_page(Path(options.report), option="--report", overwrite=False)
+        check_writable(Path(options.report), overwrite=False)
 
 
 def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]] | None:
