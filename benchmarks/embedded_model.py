@@ -103,6 +103,7 @@ def main() -> None:
             ground_features=(2, 256),
             schedule=((1, 160), (3, SIZE)),
             swa_epochs=3,
+            start_share=0.5,
             learning_rate=1.0e-3,
             seed=SEED,
             views=2,

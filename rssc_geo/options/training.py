@@ -268,6 +268,13 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         COUNT,
         default=None,
     )
+    start_share: float = option(
+        "Share of --model's weights in the trained image encoder, for the same classes (WiSE-FT):"
+        " more holds better on other imagery.",
+        LEARNING,
+        SHARE,
+        default=0.0,
+    )
     caption_epochs: int | None = option("Epochs of each captioner.", LEARNING, COUNT, default=None)
     fusion_epochs: int | None = option("Epochs of the fusion.", LEARNING, COUNT, default=None)
     folds: int = option("Folds of the captioners, at least 2.", LEARNING, COUNT, default=2)

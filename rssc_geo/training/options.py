@@ -294,6 +294,8 @@ class TrainingRecipe(CardOptions):
     folds : of the captioners
     views : pictures cached of each image, the first one as it is
     width, text_width : of the dual attention and of a distilled text encoder
+    start_share : of the start bundle's weights in the trained image encoder and image head, for the
+        same classes (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)
     encoder, captioner, fusion : of the stages
     end_to_end : train the whole network by this recipe, instead of stage by stage
 
@@ -314,6 +316,7 @@ class TrainingRecipe(CardOptions):
     views: int = 4
     width: int = 256
     text_width: int = 192
+    start_share: float = 0.0
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
     fusion: FusionRecipe = field(default_factory=FusionRecipe)
@@ -373,6 +376,7 @@ def training_recipe(options: TrainOptions) -> TrainingRecipe:
         test=test,
         folds=options.folds,
         views=options.views,
+        start_share=options.start_share,
         end_to_end=end_to_end_recipe(options),
     )
     if recipe.end_to_end is not None:
@@ -392,6 +396,8 @@ def _encoder_recipe(options: TrainOptions) -> EncoderRecipe:
     from rssc_geo.models import load_card, timm_normalization
 
     start = load_card(options.model)
+    if options.image_encoder is not None and options.start_share:
+        raise UsageError("--start-share is of --model's image encoder; leave --image-encoder out")
     if options.image_encoder is not None:
         mean, std = timm_normalization(options.image_encoder)
         recipe = EncoderRecipe(

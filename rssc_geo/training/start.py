@@ -61,6 +61,22 @@ def initial_weights(recipe: TrainingRecipe) -> dict[str, torch.Tensor]:
     return {name: value for name, value in weights.items() if name.startswith("backbone.")}
 
 
+def start_encoder(recipe: TrainingRecipe, legend: Legend) -> TrainedEncoder:
+    """The start bundle's image encoder and image head.
+
+    Raises ``UsageError`` where they are of another form than those to be trained.
+    """
+    start = load_bundle(recipe.model)
+    head, classes = start.network.image_head, [known.name for known in start.card.classes]
+    ground = start.card.network["image_encoder"].get("ground")
+    if head is None or classes != list(legend.classes) or ground != recipe.encoder.ground:
+        raise UsageError(
+            f"--start-share: {recipe.model} has other classes or features than the new model; leave"
+            " it out"
+        )
+    return TrainedEncoder(start.network.image_encoder.state_dict(), head.state_dict())
+
+
 def _timm_weights(path: Path, recipe: EncoderRecipe) -> dict[str, torch.Tensor]:
     """Weights of a timm model by their names in an encoder; ``BundleError`` for unfit ones."""
     try:

@@ -134,7 +134,7 @@ def _train_by_stages(
     from rssc_geo.training.stages.familiarity import add_familiarity
     from rssc_geo.training.stages.features import cache_features
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
-    from rssc_geo.training.start import initial_weights, new_model, with_encoder
+    from rssc_geo.training.start import initial_weights, new_model, start_encoder, with_encoder
 
     data = load_data_sets(folders, size=recipe.encoder.size, taxonomy=recipe.taxonomy)
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
@@ -143,6 +143,7 @@ def _train_by_stages(
     work.open(data, recipe)
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, data)
+    start = start_encoder(recipe, data.legend) if recipe.start_share else None
 
     embeddings = None
     if recipe.sentence_encoder is not None and sentences:
@@ -162,6 +163,8 @@ def _train_by_stages(
             report=work.reporter("encoder", recipe.encoder.epochs),
         ),
     )
+    if start is not None:
+        trained = trained.mixed(start, recipe.start_share)
     model = with_encoder(model, trained)
     model.network.to(device).eval()
 

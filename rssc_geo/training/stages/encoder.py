@@ -145,6 +145,22 @@ class TrainedEncoder:
     encoder: dict[str, torch.Tensor]
     classify: dict[str, torch.Tensor]
 
+    def mixed(self, other: TrainedEncoder, share: float) -> TrainedEncoder:
+        """The weighted mean with another one of the same modules, of which it has ``share``."""
+        return TrainedEncoder(
+            _mixed(self.encoder, other.encoder, share), _mixed(self.classify, other.classify, share)
+        )
+
+
+def _mixed(
+    ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """Weights and statistics of both; counts are ours."""
+    return {
+        name: value.lerp(theirs[name].to(value), share) if value.is_floating_point() else value
+        for name, value in ours.items()
+    }
+
 
 def train_encoder(
     data: SceneImages,
