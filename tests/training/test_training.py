@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from rssc_geo.errors import InputError, OutputError
+from rssc_geo import TrainOptions
+from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.models import (
     Model,
     ModelCard,
@@ -54,6 +55,7 @@ from rssc_geo.training import (
     train_fusion,
     train_recipe,
     trained_with,
+    training_recipe,
     write_captions,
 )
 from rssc_geo.training.augment import augment
@@ -571,6 +573,38 @@ def test_pictures_without_captions_make_a_bundle_without_a_captioner(
     model = load_bundle(tmp_path / "bundle")
     assert model.decoder is None
     assert not (tmp_path / "bundle" / "captioner.json").exists()
+
+
+@pytest.mark.slow
+def test_a_share_of_the_start_s_weights_stays(folder: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--start-share: .* has other classes or features"):
+        _train(folder, tmp_path / "none", dataclasses.replace(_options(start), start_share=0.5))
+    with pytest.raises(UsageError, match="leave --image-encoder out"):
+        training_recipe(TrainOptions(image_encoder="mobilenetv1_100", weights="x", start_share=0.5))
+    plain = _options(start)
+    _train(folder, tmp_path / "first", plain)
+    found = [_encoder_weights(tmp_path / "first")]
+    for share in (0.0, 0.25):
+        output = tmp_path / f"with {share}"
+        recipe = dataclasses.replace(
+            plain, model=str(tmp_path / "first"), seed=1, start_share=share
+        )
+        _train(folder, output, recipe)
+        found.append(_encoder_weights(output))
+    first, alone, mixed = found
+    assert not torch.allclose(alone, first, atol=0.01)
+    assert torch.allclose(mixed, 0.75 * alone + 0.25 * first, atol=2e-3)  # float16
+
+
+def _encoder_weights(bundle: Path) -> torch.Tensor:
+    """Weights and statistics of the image encoder and the image head, one after the other."""
+    network = load_bundle(bundle).network
+    assert network.image_head is not None
+    parts = [
+        *network.image_encoder.state_dict().values(),
+        *network.image_head.state_dict().values(),
+    ]
+    return torch.cat([part.flatten() for part in parts if part.is_floating_point()])
 
 
 def test_words_of_different_sources_are_marked(small_model: Model) -> None:
