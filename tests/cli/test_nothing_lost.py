@@ -199,7 +199,7 @@ def test_a_batch_replaces_no_input_of_any_scene(rssc: Rssc, tmp_path: Path) -> N
     assert done.code == 2
     assert "is the input itself" in done.message
     assert (tmp_path / "1.tif").read_bytes() == before
-    manifest.write_text("input,preview\n0.tif,list.csv\n")
+    manifest.write_text("input,areas\n0.tif,list.csv\n")
     assert rssc("batch", "run", manifest, "-o", tmp_path / "maps", "--overwrite").code == 2
     assert manifest.read_text().startswith("input")
 
