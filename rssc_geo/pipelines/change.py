@@ -252,7 +252,7 @@ def _classified(
     first = make_plan(paths[0], card, options, least_shown=LEAST_SHOWN)
     plans = [first, *(plan_later_date(path, first) for path in paths[1:])]
     check_not_input(target.results, [name for plan in plans for name in plan.inputs()])
-    target.crs_of(first.scene.crs)
+    target.crs_of(first.scene.crs)  # refused before the work
     from rssc_geo.inference import load_predictor
 
     predictor = model.choosing(choice) if model else load_predictor(_predictor_options(options))
