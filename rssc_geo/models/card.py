@@ -312,7 +312,7 @@ class ModelCard:
     local_features: Mapping[str, int] | None = None
     familiarity: Mapping[str, Any] | None = None
     unknown_below: float = 0.0002
-    unknown_raster_below: float = 0.0015
+    unknown_raster_below: float = 0.003
     raster_bands: tuple[int, ...] | None = None
     stretch: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)

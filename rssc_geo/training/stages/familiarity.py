@@ -49,8 +49,8 @@ def add_familiarity(
 ) -> Model:
     """The model with a part that estimates how familiar pictures are.
 
-    Positive samples are crops like those of the image encoder's training; negative ones are
-    synthetic, see ``make_outliers``. A perceptron separates them by the mean token, as in
+    Positive samples are crops like those of the image encoder's training, but in their own colors;
+    negative ones are synthetic, see ``make_outliers``. A perceptron separates them by the mean token, as in
     ``Familiarity``. Its quantiles are those of such crops of the validation part. Where windows of
     the model share features, all samples are also encoded in surroundings, like the parts of a
     raster: plain water there differs from plain water in a frame.
@@ -67,11 +67,12 @@ def add_familiarity(
     """
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     rows, size = split["train"], model.card.input_size[0]
+    own_colors = dataclasses.replace(recipe.crops, recolored=0)  # others would pass as familiar
 
     def crops(rows: NDArray[np.int64], *, most: int, epochs: int) -> Iterator[torch.Tensor]:
         windows = find_windows(data, rows)
         sampler = CropSampler(
-            data, rows, windows, recipe.crops, batch_size=_BATCH, generator=generator
+            data, rows, windows, own_colors, batch_size=_BATCH, generator=generator
         )
         passes = (sampler.batches(size) for _ in range(epochs))
         batches = itertools.chain.from_iterable(passes)
