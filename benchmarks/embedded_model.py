@@ -113,7 +113,7 @@ def main() -> None:
             gsd_range=(0.3, 10),
             stretch="dos",
             name="compact",
-            bundle_version="1.4.0",
+            bundle_version="1.4.1",
             license="Apache-2.0",
             description=DESCRIPTION,
             data=DATA.format(start=f"{start.name} {start.version}"),

@@ -280,7 +280,7 @@ class ModelCard:
     familiarity : arguments of the part that estimates how familiar a picture is; None: there is
         none
     unknown_below : a cell that is less familiar is ``Unknown``
-    unknown_raster_below : where more than a sixth of a raster's cells, without plain water, are
+    unknown_raster_below : where more than a fifth of a raster's cells, without plain water, are
         less familiar, all are ``Unknown``
     raster_bands : bands of a raster, counted from 1, that are read as red, green and blue unless
         others are asked for: those of its training; None: chosen from the raster's tags

@@ -67,7 +67,7 @@ def _limits(card: ModelCard) -> str:
     measured = f" ({', '.join(figures)})" if figures else ""
     return (
         f"what is less familiar than {1 - card.unknown_below:.2%} of crops of the validation\n"
-        f"pictures is `Unknown`{measured};\nwhere more than a sixth of a raster, without plain"
+        f"pictures is `Unknown`{measured};\nwhere more than a fifth of a raster, without plain"
         f" water, is\nless familiar than {1 - card.unknown_raster_below:.2%}, or none of it has a"
         " color, all of it is. All else gets one of the class names."
     )

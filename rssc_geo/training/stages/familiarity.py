@@ -50,10 +50,10 @@ def add_familiarity(
     """The model with a part that estimates how familiar pictures are.
 
     Positive samples are crops like those of the image encoder's training, but in their own colors;
-    negative ones are synthetic, see ``make_outliers``. A perceptron separates them by the mean token, as in
-    ``Familiarity``. Its quantiles are those of such crops of the validation part. Where windows of
-    the model share features, all samples are also encoded in surroundings, like the parts of a
-    raster: plain water there differs from plain water in a frame.
+    negative ones are synthetic, see ``make_outliers``. A perceptron separates them by the mean
+    token, as in ``Familiarity``. Its quantiles are those of such crops of the validation part.
+    Where windows of the model share features, all samples are also encoded in surroundings, like
+    the parts of a raster: plain water there differs from plain water in a frame.
 
     Parameters
     ----------
