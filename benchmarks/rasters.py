@@ -2,9 +2,9 @@
 
     python benchmarks/rasters.py ../shared/data/rasters OUT [--bands-from b1.tif b2.tif b3.tif]
 
-OUT gets a GeoPackage and a preview picture a raster. Each map is checked: cells inside the raster,
-no cell under the minimum of valid pixels (counted at full resolution by plain rasterio), none
-missing.
+OUT gets a GeoPackage and a preview picture a raster; --bands-from names files of the folder. Each
+map is checked: cells inside the raster, no cell under the minimum of valid pixels (counted at full
+resolution by plain rasterio), none missing.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def main() -> int:
     ]
     if options.bands_from:
         name = " + ".join(path.name for path in options.bands_from)
-        rows.append(row_of(tuple(map(str, options.bands_from)), name, options.out, model))
+        files = tuple(str(options.folder / path) for path in options.bands_from)
+        rows.append(row_of(files, name, options.out, model))
     for row in rows:
         print(row)
     return 1 if any("MISSING" in row for row in rows) else 0
