@@ -261,7 +261,7 @@ def _write_ogr(
             driver=driver,
             geometry_name=GEOMETRY,
             geometry_type=layer.geometry_type,
-            crs=_crs_text(layer.crs, driver),
+            crs=written_crs(layer.crs, driver).to_wkt(),
             append=append,
             dataset_options=dataset_options,
             layer_options=layer_options,
@@ -278,8 +278,8 @@ def _write_ogr(
         raise write_error(path, f"{arrived} of {stream.count} features arrived")
 
 
-def _crs_text(crs: CRS, driver: str) -> str:
-    """The WKT of a CRS, with a code of ours where GDAL would take it for one of EPSG.
+def written_crs(crs: CRS, driver: str) -> CRS:
+    """The CRS, with a code of ours where a GDAL driver would take it for one of EPSG.
 
     It does so for some CRSs without a code: UTM in feet or kilometres becomes the one in metres.
     QGIS asks for a CRS whose code it does not know, so others get none.
@@ -287,10 +287,10 @@ def _crs_text(crs: CRS, driver: str) -> str:
     text = crs.to_wkt()
     looked_for = driver in _CODED_SUFFIXES and crs.to_authority() is None
     if not looked_for or _is_read_as(text, crs, driver):
-        return text
+        return crs
     code = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
     named = {**crs.to_json_dict(), "id": {"authority": "rssc-geo", "code": code}}
-    return CRS.from_json_dict(named).to_wkt()
+    return CRS.from_json_dict(named)
 
 
 def _is_read_as(text: str, crs: CRS, driver: str) -> bool:
