@@ -34,7 +34,7 @@ from .formats import FORMATS as FORMATS
 from .formats import WGS84 as WGS84
 from .formats import format_of as format_of
 from .formats import write_geoparquet as write_geoparquet
-from .formats import written_crs as written_crs
+from .formats import write_gpkg_index as write_gpkg_index
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
 from .geopackage import provenance_document as provenance_document

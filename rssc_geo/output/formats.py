@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from rssc_geo.output.embeddings import EmbeddingLayer
 from rssc_geo.output.layers import GEOMETRY, Field, Layer, short_names
 from rssc_geo.texts import write_csv
 
+if TYPE_CHECKING:
+    import geopandas as gpd
+
 log = logging.getLogger(__name__)
 
 WGS84 = CRS.from_epsg(4326)
@@ -35,6 +38,8 @@ _MAIN_LAYERS = frozenset({"landuse", "change", "hits"})
 
 _SHAPEFILE_TEXT_BYTES = 254
 _TAIL_BYTES = 64
+# Newer GDAL would write 1.4, of which GDAL 3.6 and the QGIS built with it warn.
+_GPKG_VERSION = "1.3"
 _CODED_SUFFIXES = {"GPKG": ".gpkg", "FlatGeobuf": ".fgb", "GeoJSON": ".geojson"}
 """Of drivers of GDAL that look for a CRS's code where it has none."""
 # Indexes and files of other programs, wrong beside a new Shapefile.
@@ -130,9 +135,15 @@ def _write_gpkg(layer: Layer, path: Path, _provenance: Mapping[str, object]) -> 
         "DESCRIPTION": layer.description,
         "SPATIAL_INDEX": "YES",
     }
-    # 1.3: newer GDAL would write 1.4, of which GDAL 3.6 and the QGIS built with it warn.
-    dataset_options = None if second else {"VERSION": "1.3"}
+    dataset_options = None if second else {"VERSION": _GPKG_VERSION}
     _write_ogr(layer, path, "GPKG", options, dataset_options=dataset_options, append=second)
+
+
+def write_gpkg_index(table: gpd.GeoDataFrame, path: Path, layer: str) -> None:
+    """Write a table in memory to a new GeoPackage, its CRS as that of a map."""
+    crs = _written_crs(table.crs, "GPKG")
+    table = table.set_crs(crs, allow_override=True)
+    table.to_file(path, layer=layer, driver="GPKG", VERSION=_GPKG_VERSION)
 
 
 def _write_flatgeobuf(layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:
@@ -261,7 +272,7 @@ def _write_ogr(
             driver=driver,
             geometry_name=GEOMETRY,
             geometry_type=layer.geometry_type,
-            crs=written_crs(layer.crs, driver).to_wkt(),
+            crs=_written_crs(layer.crs, driver).to_wkt(),
             append=append,
             dataset_options=dataset_options,
             layer_options=layer_options,
@@ -278,7 +289,7 @@ def _write_ogr(
         raise write_error(path, f"{arrived} of {stream.count} features arrived")
 
 
-def written_crs(crs: CRS, driver: str) -> CRS:
+def _written_crs(crs: CRS, driver: str) -> CRS:
     """The CRS, with a code of ours where a GDAL driver would take it for one of EPSG.
 
     It does so for some CRSs without a code: UTM in feet or kilometres becomes the one in metres.

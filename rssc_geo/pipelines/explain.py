@@ -29,7 +29,7 @@ from rssc_geo.options import (
     given_of,
     values_of,
 )
-from rssc_geo.output import Shares, read_provenance, rgb, written_crs
+from rssc_geo.output import Shares, read_provenance, rgb, write_gpkg_index
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
@@ -523,6 +523,5 @@ def write_index(path: Path, cells: Sequence[Explanation], plan: Plan) -> None:
         np.array(values) for values in zip(*((cell.row, cell.col) for cell in cells), strict=True)
     )
     shapes = cell_polygons(plan.grid, plan.scene.transform, rows, cols)
-    crs = written_crs(plan.scene.crs, "GPKG")
-    table = gpd.GeoDataFrame([cell.fields() for cell in cells], geometry=shapes, crs=crs)
-    table.to_file(path, layer=LAYER, driver="GPKG", VERSION="1.3")
+    table = gpd.GeoDataFrame([cell.fields() for cell in cells], geometry=shapes, crs=plan.scene.crs)
+    write_gpkg_index(table, path, LAYER)

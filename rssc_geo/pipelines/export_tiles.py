@@ -17,7 +17,7 @@ from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import load_card
 from rssc_geo.options import TileOptions, files_read
-from rssc_geo.output import written_crs
+from rssc_geo.output import write_gpkg_index
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.raster import TileData
 
@@ -96,8 +96,8 @@ def export_tiles(
                 f"{plan.scene.source}: no tile has {options.min_valid:.0%} valid pixels, so there"
                 " is nothing to export"
             )
-        table = gpd.GeoDataFrame(records, crs=written_crs(plan.scene.crs, "GPKG"))
-        table.to_file(made / INDEX, layer="tiles", driver="GPKG", VERSION="1.3")
+        table = gpd.GeoDataFrame(records, crs=plan.scene.crs)
+        write_gpkg_index(table, made / INDEX, "tiles")
     return TileExport(target, target / INDEX, len(records), left_out)
 
 
