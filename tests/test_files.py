@@ -23,8 +23,8 @@ from rssc_geo.files import (
     atomic_write,
     check_not_input,
     check_writable,
-    fingerprint,
 )
+from rssc_geo.fingerprints import fingerprint
 
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import content_mark, make_folders, remove_empty
+from rssc_geo.files import make_folders, remove_empty
+from rssc_geo.fingerprints import content_mark
 from rssc_geo.locks import FileLock, check_journal
 from rssc_geo.output import timestamp
 from rssc_geo.raster import is_remote

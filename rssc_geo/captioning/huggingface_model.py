@@ -24,7 +24,7 @@ import torch
 
 from rssc_geo.batching import out_of_memory
 from rssc_geo.errors import BundleError, UsageError, one_line
-from rssc_geo.files import content_hash, content_mark
+from rssc_geo.fingerprints import content_hash, content_mark
 from rssc_geo.hub import check_inside, fetch, is_hub_id
 from rssc_geo.models import check_header
 from rssc_geo.texts import parse_json

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
-from rssc_geo.files import atomic_write, check_name, content_hash, write_error
+from rssc_geo.files import atomic_write, check_name, write_error
+from rssc_geo.fingerprints import content_hash
 from rssc_geo.hub import fetch
 from rssc_geo.locks import FileLock
 from rssc_geo.models.card import AS_PUBLISHED, ModelCard, read_card, read_json

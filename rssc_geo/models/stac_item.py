@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.errors import BundleError, UsageError, one_line
+from rssc_geo.errors import BundleError, one_line
 from rssc_geo.files import atomic_write, check_writable, relative_link
 from rssc_geo.models.bundle import TOKENIZER, VOCABULARY, WEIGHTS, find_bundle
 from rssc_geo.models.card import ModelCard, SceneClass, read_card
+from rssc_geo.options import JSON
 
 STAC_VERSION = "1.1.0"
 _EXTENSIONS = tuple(
@@ -90,8 +91,7 @@ def write_model_item(
     ['scene-classification', 'image-captioning', 'similarity-search']
     """
     path = Path(path)
-    if path.suffix.lower() not in {".json", ".geojson"}:
-        raise UsageError(f"--stac-item {path}: a STAC item is JSON; name it .json")
+    JSON.check_suffix("--stac-item", path)
     check_writable(path, overwrite=overwrite)
     folder = find_bundle(model, revision)
     item = _item(read_card(folder), folder, path.parent)

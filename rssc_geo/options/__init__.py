@@ -30,6 +30,9 @@ from rssc_geo.options.finished import LegendOptions as LegendOptions
 from rssc_geo.options.finished import ReferenceOptions as ReferenceOptions
 from rssc_geo.options.finished import RefineOptions as RefineOptions
 from rssc_geo.options.finished import SampleOptions as SampleOptions
+from rssc_geo.options.kinds import CSV as CSV
+from rssc_geo.options.kinds import JSON as JSON
+from rssc_geo.options.kinds import PARQUET as PARQUET
 from rssc_geo.options.maps import CaptionOptions as CaptionOptions
 from rssc_geo.options.maps import CaptionSourceOptions as CaptionSourceOptions
 from rssc_geo.options.maps import ClassifyOptions as ClassifyOptions

@@ -242,10 +242,8 @@ def check_suffixes(options: object) -> None:
     group: type = type(options)
     for option in options_of(group):
         value, kind = getattr(options, option.name), option.declaration.kind
-        if value and kind.suffixes and not str(value).lower().endswith(kind.suffixes):
-            raise UsageError(
-                f"{option.flag} {value}: it is written as {kind.name}: name it {kind.suffixes[0]}"
-            )
+        if value and kind.suffixes:
+            kind.check_suffix(option.flag, value)
 
 
 def given_of(options: object, group: type) -> dict[str, Any]:

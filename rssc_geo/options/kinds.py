@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+
+from rssc_geo.errors import UsageError
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -29,6 +32,13 @@ class Kind:
     minimum: float | None = None
     maximum: float | None = None
     suffixes: tuple[str, ...] = ()
+
+    def check_suffix(self, flag: str, path: str | Path) -> None:
+        """Raise ``UsageError`` where a file of the option ``flag`` is named as another format."""
+        if not str(path).lower().endswith(self.suffixes):
+            raise UsageError(
+                f"{flag} {path}: it is written as {self.name}: name it {self.suffixes[0]}"
+            )
 
 
 def _parse_flag(text: str) -> bool:

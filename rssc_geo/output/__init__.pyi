@@ -25,7 +25,6 @@ from .dates import parse_date as parse_date
 from .embeddings import EMBEDDING as EMBEDDING
 from .embeddings import EmbeddingLayer as EmbeddingLayer
 from .embeddings import EmbeddingSource as EmbeddingSource
-from .embeddings import check_embeddings_path as check_embeddings_path
 from .embeddings import embedding_schema as embedding_schema
 from .finished import FinishedMap as FinishedMap
 from .finished import MapCells as MapCells

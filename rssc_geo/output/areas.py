@@ -12,9 +12,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from rssc_geo.errors import UsageError
 from rssc_geo.files import check_writable
 from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.options import CSV
 from rssc_geo.output.finished import FinishedMap
 from rssc_geo.output.legends import Legend, translate_classes
 from rssc_geo.texts import write_csv
@@ -136,8 +136,7 @@ def check_table(path: Path, *, overwrite: bool) -> None:
 
     Raises ``UsageError`` for another suffix, ``OutputError`` for a file that is in the way.
     """
-    if path.suffix.lower() != ".csv":
-        raise UsageError(f"{path.name}: the table is CSV; name it .csv")
+    CSV.check_suffix("--output", path)
     check_writable(path, overwrite=overwrite)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,6 @@ import pyarrow as pa
 import shapely
 from pyproj import CRS
 
-from rssc_geo.errors import UsageError
 from rssc_geo.output.layers import GEOMETRY
 from rssc_geo.output.partfile import PartFile, table_of
 from rssc_geo.output.placement import Placement
@@ -115,9 +113,3 @@ def embedding_layer(
             yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
     return EmbeddingLayer(schema, placement.target, batches)
-
-
-def check_embeddings_path(path: Path) -> None:
-    """Refuse with ``UsageError`` a name that does not end with .parquet."""
-    if path.suffix.lower() != ".parquet":
-        raise UsageError(f"--output {path.name}: the table is GeoParquet; name it .parquet")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.closing import Closing
 from rssc_geo.errors import OutputError, one_line
-from rssc_geo.files import content_mark
+from rssc_geo.fingerprints import content_mark
 from rssc_geo.locks import FileAtPath, delete_locked, in_use, lock_database, make_database
 
 log = logging.getLogger(__name__)

@@ -24,12 +24,11 @@ from rssc_geo.inference import (
     nothing_to_classify,
 )
 from rssc_geo.models import check_class_choice, check_embeddings, load_card
-from rssc_geo.options import EmbedOptions, files_read
+from rssc_geo.options import PARQUET, EmbedOptions, files_read
 from rssc_geo.output import (
     WGS84,
     EmbeddingLayer,
     OutputTarget,
-    check_embeddings_path,
     delete_part_file,
     embedding_schema,
     parse_date,
@@ -116,7 +115,7 @@ def embed(
     if model is None:
         check_captioner(options, card)
     path = Path(output)
-    check_embeddings_path(path)
+    PARQUET.check_suffix("--output", path)
     plans = [make_plan(source, card, options) for source in sources]
     names = [plan.scene.source for plan in plans]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):

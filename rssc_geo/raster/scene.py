@@ -20,7 +20,8 @@ from affine import Affine
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError
-from rssc_geo.files import content_mark, fingerprint, local_file
+from rssc_geo.files import local_file
+from rssc_geo.fingerprints import content_mark, fingerprint
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.gdal import GDAL_ERRORS, gdal_env, gdal_errors, is_remote
 from rssc_geo.raster.mask import PixelReader

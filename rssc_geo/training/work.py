@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import atomic_write, content_hash, write_error
+from rssc_geo.files import atomic_write, write_error
+from rssc_geo.fingerprints import content_hash
 from rssc_geo.locks import FileLock
 from rssc_geo.progress import Progress
 from rssc_geo.texts import parse_json

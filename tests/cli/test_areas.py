@@ -239,7 +239,7 @@ def test_units_by_size() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (["-o", "areas.xlsx"], "the table is CSV", 2),
+        (["-o", "areas.xlsx"], "written as CSV", 2),
         (["-o", "a.csv", "--zone-field", "name"], "--zone-field names a column of --zones", 2),
         (["-o", "a.csv", "--zones", "none.gpkg"], "none.gpkg cannot be read", 1),
         (["-o", "a.csv", "--zones", "points.gpkg"], "holds Point; zones are polygons", 1),

@@ -31,7 +31,8 @@ from rssc_geo import (
     refine,
     tabulate_areas,
 )
-from rssc_geo.files import check_not_input, content_mark, fingerprint, local_file
+from rssc_geo.files import check_not_input, local_file
+from rssc_geo.fingerprints import content_mark, fingerprint
 from rssc_geo.raster import open_scene
 from tests.chat_server import ChatServer
 from tests.factories import texture, write_map, write_raster

@@ -150,7 +150,7 @@ def test_what_cannot_be_meant(
 ) -> None:
     scene = str(scenes[0])
     for arguments, message in (
-        (["embed", scene, "-o", "x.gpkg"], "the table is GeoParquet; name it .parquet"),
+        (["embed", scene, "-o", "x.gpkg"], "written as PARQUET: name it .parquet"),
         (["embed", scene, scene, "-o", "x.parquet"], "first.tif is given twice"),
         (["embed", scene, "-o", "x.parquet", "--date", "June"], "--date 'June' is no date"),
         (["embed", scene, "-o", "x.parquet", "--model", str(bundle)], "without captions"),

@@ -24,7 +24,7 @@ from rasterio.rpc import RPC
 from rasterio.shutil import copy
 
 from rssc_geo.errors import GeoreferenceError, InputError, UsageError
-from rssc_geo.files import fingerprint
+from rssc_geo.fingerprints import fingerprint
 from rssc_geo.geometry import Window
 from rssc_geo.raster import Scene, open_scene
 from tests.factories import colors, mask

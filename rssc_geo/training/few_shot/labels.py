@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError
-from rssc_geo.files import content_hash
+from rssc_geo.fingerprints import content_hash
 from rssc_geo.geometry import TileGrid
 from rssc_geo.raster import LAYER, Scene, class_name, footprint, read_features, reprojected
 

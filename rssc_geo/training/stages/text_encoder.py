@@ -26,7 +26,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from rssc_geo.errors import InputError
-from rssc_geo.files import content_hash
+from rssc_geo.fingerprints import content_hash
 from rssc_geo.models import (
     PretrainedTextEncoder,
     StaticTextEncoder,
