@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -105,3 +106,27 @@ def test_what_is_imported_is_declared(folder: str) -> None:
         if not declared & {canonicalize_name(found) for found in providers.get(name, [])}
     }
     assert not missing
+
+
+def _drawn_modules() -> set[str]:
+    """Paths of the modules in the tree of ARCHITECTURE.md, from ``rssc_geo`` on."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    tree = text.partition("    rssc_geo/\n")[2].partition("    cli/")[0]
+    found, folder, part = set(), "", ""
+    for line in tree.splitlines():
+        if not line.startswith(" " * 8):  # a package, or modules of the root
+            folder = part = ""
+        for sub, module in re.findall(r"(\w+/)|(\w+\.pyi?)\b", line):
+            if module.endswith(".py"):
+                found.add(f"{folder}{part}{module}")
+            elif not folder and not module:
+                folder = sub
+            elif (ROOT / "rssc_geo" / folder / sub / "__init__.py").is_file():
+                part = sub
+    return found
+
+
+def test_the_tree_shows_every_module() -> None:
+    package = ROOT / "rssc_geo"
+    there = {file.relative_to(package).as_posix() for file in package.rglob("*.py")}
+    assert _drawn_modules() == {name for name in there if not name.endswith("__init__.py")}
