@@ -33,6 +33,11 @@ _NO_MEMORY = re.compile(
 )
 """Messages of libraries about memory that is used up, where they raise no ``MemoryError``."""
 _NO_HANDLES = re.compile(os.strerror(errno.EMFILE), re.IGNORECASE)
+_NO_VALUE = re.compile(
+    r"(?:invalid literal for int\(\) with base \d+|could not convert string to float"
+    r"|invalid truth value): (.+)"
+)
+"""Messages of a value that is no number or switch, with the value as Python writes it."""
 
 
 def one_line(error: BaseException | str) -> str:
@@ -75,8 +80,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def limit_reached(error: BaseException) -> str:
-    """The message where the system has set a limit or refused access, in any library; else ""."""
+def outer_cause(error: BaseException) -> str:
+    """The message where the cause lies outside of the program, in any library; else "".
+
+    A limit of the system, no access, or an environment variable that a library cannot read.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
@@ -85,6 +93,10 @@ def limit_reached(error: BaseException) -> str:
             return f"{one_line(cause)}: {_LIMITS[cause.errno]}"
         if _NO_HANDLES.search(str(cause)):
             return f"{one_line(cause)}: {_LIMITS[errno.EMFILE]}"
+        if isinstance(cause, ValueError) and (unread := _NO_VALUE.fullmatch(str(cause))):
+            for name, value in os.environ.items():
+                if repr(value) == unread[1]:
+                    return f"the environment variable {name} is {unread[1]}: correct or unset it"
         cause = cause.__cause__ or cause.__context__
     return ""
 

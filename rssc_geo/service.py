@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssc_geo.errors import RsscGeoError, UsageError, escaped, limit_reached, one_line
+from rssc_geo.errors import RsscGeoError, UsageError, escaped, one_line, outer_cause
 from rssc_geo.options import (
     ClassifyOptions,
     DescribingOptions,
@@ -174,7 +174,7 @@ class Service:
     def _fail(self, known: Id | None, error: Exception) -> None:
         """Answer with an error, in the form of ``--progress json``."""
         name, code = type(error).__name__, 1
-        message = limit_reached(error) or (
+        message = outer_cause(error) or (
             f"internal error, please report it: {name}: {one_line(error)}"
         )
         if isinstance(error, RsscGeoError):

@@ -209,7 +209,7 @@ def run(arguments: list[str]) -> int:
 
 def _tell_error(arguments: list[str], error: Exception) -> int:
     """Report in one line what failed; the exit code."""
-    from rssc_geo.errors import RsscGeoError, limit_reached
+    from rssc_geo.errors import RsscGeoError, outer_cause
 
     if isinstance(error, click.ClickException):
         usage = isinstance(error, click.UsageError)
@@ -221,8 +221,8 @@ def _tell_error(arguments: list[str], error: Exception) -> int:
         return 1
     # A traceback is for -vv, never for a user.
     logging.getLogger("rssc_geo").debug("traceback", exc_info=error)
-    if limit := limit_reached(error):
-        return _tell(arguments, limit, kind=type(error).__name__)
+    if cause := outer_cause(error):
+        return _tell(arguments, cause, kind=type(error).__name__)
     return internal_error(arguments, error)
 
 

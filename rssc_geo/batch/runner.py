@@ -27,8 +27,8 @@ from rssc_geo.errors import (
     NothingToClassifyError,
     OutputError,
     RsscGeoError,
-    limit_reached,
     one_line,
+    outer_cause,
 )
 from rssc_geo.options import BatchOptions
 from rssc_geo.output import timestamp
@@ -375,7 +375,7 @@ def _message_of(error: BaseException) -> str:
     if isinstance(error, RsscGeoError):
         return str(error)
     log.debug("traceback", exc_info=error)
-    return limit_reached(error) or f"{type(error).__name__}: {one_line(error)}"
+    return outer_cause(error) or f"{type(error).__name__}: {one_line(error)}"
 
 
 def _disk_is_full(error: BaseException, folder: Path) -> bool:

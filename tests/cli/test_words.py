@@ -147,6 +147,19 @@ def test_a_limit_of_the_system_is_one_line(tmp_path: Path, what: str, value: int
     assert [name for name in os.listdir(tmp_path) if name != "m.gpkg.part"] == ["s.tif"]
 
 
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "PROJ_NETWORK"])
+def test_a_variable_that_a_library_cannot_read_is_one_line(tmp_path: Path, name: str) -> None:
+    code = "from rssc_geo_cli.main import main; main()"
+    done = _classify(code, tmp_path, env={**os.environ, name: "soon"})
+    assert done.returncode == 1
+    message = f"the environment variable {name} is 'soon': correct or unset it"
+    assert done.stderr == f"rssc-geo: error: {message}\n"
+    *own, answer = done.stdout.splitlines()  # huggingface_hub prints a line of its own
+    assert len(own) <= 1
+    assert json.loads(answer)["error"]["message"] == message
+    assert os.listdir(tmp_path) == ["s.tif"]
+
+
 _IMPATIENT = """
 import os, signal, sys
 from rssc_geo_cli import main as program
