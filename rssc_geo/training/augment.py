@@ -101,36 +101,6 @@ def stretched(
     return images
 
 
-def recolored(
-    images: torch.Tensor, chosen: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """The chosen images with colors nearer to those of other images of the batch.
-
-    Mean and standard deviation of each band go a part of the way, uniform in [0, 1], to those of a
-    random other image, as if the same place had been taken by the other's sensor, season and
-    processing (after Reinhard et al., 2001, doi:10.1109/38.946629, in RGB).
-
-    Parameters
-    ----------
-    images : float ``(B, 3, H, W)`` in [0, 1]
-    chosen : bool ``(B,)``
-    generator : of all random choices
-    """
-    count = len(images)
-    if count < 2 or not chosen.any():
-        return images
-    places = chosen.nonzero().flatten()
-    others = (places + torch.randint(1, count, (len(places),), generator=generator)) % count
-    deviation, mean = torch.std_mean(images, (2, 3), keepdim=True, correction=0)  # (B, 3, 1, 1)
-    way = drawn(len(places), 0.0, 1.0, generator).view(-1, 1, 1, 1)
-    scale = torch.lerp(deviation[places], deviation[others], way)
-    moved = (images[places] - mean[places]) * (scale / deviation[places].clamp(min=0.01))
-    moved += torch.lerp(mean[places], mean[others], way)
-    images = images.clone()
-    images[places] = moved.clamp_(0, 1)
-    return images
-
-
 def drawn(count: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
     """Numbers ``(count,)``, uniform between two."""
     return torch.rand(count, generator=generator) * (high - low) + low

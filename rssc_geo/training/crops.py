@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from rssc_geo.training.augment import augment, drawn, recolored, stretched, to_input
+from rssc_geo.training.augment import augment, drawn, stretched, to_input
 from rssc_geo.training.data import SceneImages
 from rssc_geo.training.options import CropRecipe
 from rssc_geo.training.windows import Windows
@@ -104,8 +104,6 @@ class CropSampler:
         images = to_input(data.pixels[rows])
         sets = torch.from_numpy(self._set_of)[labels]
         images = stretched(images, sets, self._generator, share=recipe.stretched)
-        chosen = ~texture & (torch.rand(len(rows), generator=self._generator) < recipe.recolored)
-        images = recolored(images, chosen, self._generator)
         images, zoom = self._from_afar(images, texture, closest)
         images, visible = augment(images, self._generator, size=size, zoom=zoom, light=recipe.light)
         if not self._count:

@@ -43,7 +43,6 @@ class CropRecipe:
     widest_texture : the largest footprint of these
     light : strength of the changes of light, color and haze, see ``augment``
     stretched : share of the pictures whose values are stretched, see ``stretched``
-    recolored : share of the pictures, but of textures, that get colors of others, see ``recolored``
     windows : share of a batch that are windows of one texture, where there are any
     context : share of the batches that are encoded in squares of two by two crops
     """
@@ -55,7 +54,6 @@ class CropRecipe:
     widest_texture: float = 4.0
     light: float = 0.6
     stretched: float = 0.3
-    recolored: float = 0.5
     windows: float = 0.22
     context: float = 0.5
 

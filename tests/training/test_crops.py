@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rssc_geo.training import CropRecipe, Legend, SceneImages
-from rssc_geo.training.augment import recolored, stretched
+from rssc_geo.training.augment import stretched
 from rssc_geo.training.crops import CropSampler
 from rssc_geo.training.stages.encoder import LookClassifier, laid_out, taken_apart
 from rssc_geo.training.windows import find_windows, without_windows
@@ -74,7 +74,7 @@ def _sampler(data: SceneImages, recipe: CropRecipe, seed: int = 0) -> CropSample
 
 
 def test_batches_mix_pictures_and_windows(data: SceneImages) -> None:
-    recipe = CropRecipe(windows=0.25, light=0.0, stretched=0.0, recolored=0.0)
+    recipe = CropRecipe(windows=0.25, light=0.0, stretched=0.0)
     sampler = _sampler(data, recipe)
     assert sampler.legend.labels[3:] == ("water", "lawn", "plants")
     assert sampler.steps == 2
@@ -120,32 +120,6 @@ def test_stretching_spreads_values_of_a_kind_of_scene() -> None:
     assert found.min() >= 0
     assert found.max() <= 1
     assert torch.equal(stretched(images, scenes, generator, share=0.0), images)
-
-
-def test_colors_go_towards_those_of_another_picture() -> None:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((2, 3, 32, 32), generator=generator)
-    images = torch.stack([0.2 + 0.1 * noise[0], 0.5 + 0.4 * noise[1]])
-    chosen = torch.tensor([True, False])
-    means, deviations = [], []
-    for _ in range(200):
-        found = recolored(images, chosen, generator)
-        assert torch.equal(found[1], images[1])
-        means.append(found[0].mean((1, 2)))
-        deviations.append(found[0].std((1, 2)))
-    for values, ends in (
-        (torch.stack(means), images.mean((2, 3))),
-        (torch.stack(deviations), images.std((2, 3))),
-    ):
-        way = (values - ends[0]) / (ends[1] - ends[0])  # (200, 3)
-        assert way.min() >= -0.01
-        assert way.max() <= 1.01
-        assert way.mean() == pytest.approx(0.5, abs=0.1)
-        assert torch.allclose(way, way[:, :1].expand(-1, 3), atol=0.02)  # all bands go together
-    assert torch.equal(recolored(images, ~chosen & chosen, generator), images)
-    assert torch.equal(recolored(images[:1], chosen[:1], generator), images[:1])
-    even = torch.full((2, 3, 8, 8), 0.5)
-    assert torch.equal(recolored(even, ~chosen | chosen, generator), even)
 
 
 def test_squares_are_laid_out_and_taken_apart_in_order() -> None:

@@ -1,13 +1,11 @@
 """Pictures that are no photographs, and a model that separates them from its training data."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from rssc_geo.models import Familiarity, Model
-from rssc_geo.training import CropRecipe, EncoderRecipe, Legend, SceneImages, cache_features
+from rssc_geo.training import EncoderRecipe, Legend, SceneImages, cache_features
 from rssc_geo.training.outliers import make_outliers
 from rssc_geo.training.stages.familiarity import add_familiarity
 
@@ -46,34 +44,17 @@ def test_familiarity_is_the_share_that_scores_less() -> None:
     assert part(pooled).tolist() == pytest.approx(expected)
 
 
-def _with_familiarity(model: Model, work: Path, *, texture: bool, recolored: float) -> Model:
+def test_what_is_no_photograph_is_less_familiar(fine_model: Model, tmp_path) -> None:
     pixels = _pictures(60, size=192)
     allowed, weights = np.ones((1, 1), bool), np.ones((1, 1), np.float32)
-    legend = Legend(("Farmland",), ("one/Farmland",), allowed, weights, np.array([texture]))
+    legend = Legend(("Farmland",), ("one/Farmland",), allowed, weights, np.array([True]))
     names = tuple(str(place) for place in range(60))
     data = SceneImages(pixels, np.zeros(60, np.int64), names, legend, ((),) * 60)
     split = {"train": np.arange(40), "val": np.arange(40, 50), "test": np.arange(50, 60)}
-    features = cache_features(model, data, split["train"], views=1, seed=0, work=work)
-    recipe = EncoderRecipe(crops=CropRecipe(recolored=recolored))
-    return add_familiarity(model, features, data, split, recipe, seed=0)
-
-
-def test_what_is_no_photograph_is_less_familiar(fine_model: Model, tmp_path) -> None:
-    model = _with_familiarity(fine_model, tmp_path, texture=True, recolored=0.5)
+    features = cache_features(fine_model, data, split["train"], views=1, seed=0, work=tmp_path)
+    model = add_familiarity(fine_model, features, data, split, EncoderRecipe(), seed=0)
     assert model.familiarity is not None
     shares = model.card.accuracy["unknown"]
     assert shares["made_up"] > 0.5
     assert shares["test"] <= 0.2
     assert model.card.familiarity == {"image_width": 1024 + 8, "hidden": 32, "levels": 1001}
-
-
-def test_pictures_in_the_colors_of_others_are_not_learned_as_familiar(
-    fine_model: Model, tmp_path
-) -> None:
-    own, others = (
-        _with_familiarity(fine_model, tmp_path, texture=False, recolored=share).familiarity
-        for share in (0.0, 1.0)
-    )
-    assert own is not None
-    assert others is not None
-    assert torch.equal(own.scores, others.scores)

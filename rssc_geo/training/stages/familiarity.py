@@ -67,12 +67,11 @@ def add_familiarity(
     """
     generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     rows, size = split["train"], model.card.input_size[0]
-    own_colors = dataclasses.replace(recipe.crops, recolored=0)  # others would pass as familiar
 
     def crops(rows: NDArray[np.int64], *, most: int, epochs: int) -> Iterator[torch.Tensor]:
         windows = find_windows(data, rows)
         sampler = CropSampler(
-            data, rows, windows, own_colors, batch_size=_BATCH, generator=generator
+            data, rows, windows, recipe.crops, batch_size=_BATCH, generator=generator
         )
         passes = (sampler.batches(size) for _ in range(epochs))
         batches = itertools.chain.from_iterable(passes)
