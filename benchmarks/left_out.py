@@ -3,7 +3,8 @@
     python benchmarks/left_out.py ../shared/data --start AID_BUNDLE --weights IMAGENET.safetensors
 
 One data set after the other is left out: the encoder learns from the three others by one short
-schedule, and beside it from AID alone with as many passes over AID. All pictures of the set that is
+schedule from two seeds, whose mean is tested, and beside it from AID alone with as many passes over
+AID. All pictures of the set that is
 left out are tested, argmax over all names of the taxonomy. Counted are labels that the training
 sets can teach: a training label names one of their classes alone, or all classes of a partial
 training label are among theirs; and, for the comparison, those that AID alone can teach. A picture
@@ -44,6 +45,7 @@ from rssc_geo.training import (
     LookClassifier,
     SceneImages,
     StageRun,
+    TrainedEncoder,
     TrainingRecipe,
     expected_calibration_error,
     fit_temperature,
@@ -128,18 +130,23 @@ def schedule(pictures: int, count: int) -> tuple[tuple[int, int], ...]:
 def trained(
     part: SceneImages,
     split: dict[str, np.ndarray],
+    options: argparse.Namespace,
     pictures: int,
     start: TrainingRecipe,
     work: Path,
 ) -> LookClassifier:
-    """The encoder and its classifier, trained on these pictures."""
+    """The encoder and its classifier, the mean of some trainings on these pictures."""
     recipe = dataclasses.replace(
         EncoderRecipe(ground={"stage": 2, "width": 256}, learning_rate=1e-3),
         schedule=schedule(pictures, len(split["train"])),
     )
-    work.mkdir(parents=True, exist_ok=True)
     initial = initial_weights(dataclasses.replace(start, encoder=recipe))
-    made = train_encoder(part, split, recipe, initial=initial, run=StageRun(work, CPU))
+    runs = [StageRun(work / f"seed_{seed}", CPU, seed=seed) for seed in range(options.trainings)]
+    for run in runs:
+        run.work.mkdir(parents=True, exist_ok=True)
+    made = TrainedEncoder.mean(
+        train_encoder(part, split, recipe, initial=initial, run=run) for run in runs
+    )
     network = LookClassifier(recipe, len(part.classes))
     network.encoder.load_state_dict(made.encoder)
     network.classify.load_state_dict(made.classify)
@@ -175,7 +182,7 @@ def run(
     options: argparse.Namespace,
 ) -> Result:
     """Train on ``sets`` (or read what an earlier run kept), test on ``left_out``."""
-    name = f"{left_out}-without-{'-'.join(sets)}-{pictures}"
+    name = f"{left_out}-without-{'-'.join(sets)}-{pictures}-{options.trainings}"
     kept = options.work / f"{name}.npz"
     part = data.take(rows_of(data, sets))
     split = stratified_split(part, seed=0)
@@ -188,7 +195,7 @@ def run(
             model=str(options.start), weights=None if "aid150" in sets else options.weights
         )
         learned = half_clear(part, split["train"])
-        network = trained(learned, split, pictures, start, options.work / name)
+        network = trained(learned, split, options, pictures, start, options.work / name)
         (own, own_tokens), (found, tokens) = looked(network, held), looked(network, test)
         np.savez(kept, own=own, own_tokens=own_tokens, found=found, tokens=tokens)
     with np.load(kept) as made:
@@ -209,7 +216,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the four data sets and taxonomy.json")
     parser.add_argument("--start", type=Path, required=True, help="a bundle that learned AID alone")
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet's, safetensors")
-    parser.add_argument("--pictures", type=int, default=36_000, help="of each training")
+    parser.add_argument("--pictures", type=int, default=24_000, help="of each training")
+    parser.add_argument("--trainings", type=int, default=2, help="whose mean is tested")
     parser.add_argument("--work", type=Path, default=Path("work/left_out"))
     parser.add_argument("--only", choices=LEFT_OUT, nargs="+", default=LEFT_OUT)
     options = parser.parse_args()

@@ -268,6 +268,13 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         COUNT,
         default=None,
     )
+    trainings: int = option(
+        "Trainings of the image encoder from different seeds; the mean of their weights is kept"
+        " (model soup).",
+        LEARNING,
+        COUNT,
+        default=1,
+    )
     start_share: float = option(
         "Share of --model's weights in the trained image encoder, for the same classes (WiSE-FT):"
         " more holds better on other imagery.",

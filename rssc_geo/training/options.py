@@ -292,6 +292,8 @@ class TrainingRecipe(CardOptions):
     folds : of the captioners
     views : pictures cached of each image, the first one as it is
     width, text_width : of the dual attention and of a distilled text encoder
+    trainings : of the image encoder from different seeds, of whose weights the mean is kept
+        (Wortsman et al., "Model soups", ICML 2022)
     start_share : of the start bundle's weights in the trained image encoder and image head, for the
         same classes (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)
     encoder, captioner, fusion : of the stages
@@ -314,6 +316,7 @@ class TrainingRecipe(CardOptions):
     views: int = 4
     width: int = 256
     text_width: int = 192
+    trainings: int = 1
     start_share: float = 0.0
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
     captioner: CaptionerRecipe = field(default_factory=CaptionerRecipe)
@@ -374,6 +377,7 @@ def training_recipe(options: TrainOptions) -> TrainingRecipe:
         test=test,
         folds=options.folds,
         views=options.views,
+        trainings=options.trainings,
         start_share=options.start_share,
         end_to_end=end_to_end_recipe(options),
     )

@@ -130,7 +130,7 @@ def _train_by_stages(
         add_captioner,
         build_vocabulary,
     )
-    from rssc_geo.training.stages.encoder import train_encoder
+    from rssc_geo.training.stages.encoder import TrainedEncoder, train_encoder
     from rssc_geo.training.stages.familiarity import add_familiarity
     from rssc_geo.training.stages.features import cache_features
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
@@ -150,19 +150,21 @@ def _train_by_stages(
         from rssc_geo.training.stages.text_encoder import cache_caption_embeddings
 
         embeddings = cache_caption_embeddings(data, rows, recipe.sentence_encoder, work=work.path)
-    trained = train_encoder(
-        data,
-        split,
-        recipe.encoder,
-        initial=initial_weights(recipe),
-        embeddings=embeddings,
-        run=StageRun(
-            work.path,
+    initial = initial_weights(recipe)
+
+    def train_once(number: int) -> TrainedEncoder:
+        several = f" {number + 1} of {recipe.trainings}" if recipe.trainings > 1 else ""
+        run = StageRun(
+            work.part(number),
             device,
-            seed=recipe.seed,
-            report=work.reporter("encoder", recipe.encoder.epochs),
-        ),
-    )
+            seed=recipe.seed + number,
+            report=work.reporter(f"encoder{several}", recipe.encoder.epochs),
+        )
+        return train_encoder(
+            data, split, recipe.encoder, initial=initial, embeddings=embeddings, run=run
+        )
+
+    trained = TrainedEncoder.mean(train_once(number) for number in range(recipe.trainings))
     if start is not None:
         trained = trained.mixed(start, recipe.start_share)
     model = with_encoder(model, trained)

@@ -80,6 +80,14 @@ class WorkFolder:
             before = float((self.path / "seconds.txt").read_text(encoding="utf-8"))
             self._before = before if 0 <= before < _LONGEST_S else 0.0
 
+    def part(self, number: int) -> Path:
+        """The folder of one of several trainings of a stage, made; of the first, this one."""
+        if number == 0:
+            return self.path
+        folder = self.path / f"training_{number + 1}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def reporter(self, stage: str, total: int) -> Report:
         """A function to call after each of the ``total`` epochs of a stage: log, progress."""
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from rssc_geo import TrainOptions
@@ -594,6 +595,27 @@ def test_a_share_of_the_start_s_weights_stays(folder: Path, start: Path, tmp_pat
     first, alone, mixed = found
     assert not torch.allclose(alone, first, atol=0.01)
     assert torch.allclose(mixed, 0.75 * alone + 0.25 * first, atol=2e-3)  # float16
+
+
+@pytest.mark.slow
+def test_the_mean_of_several_trainings_is_kept(folder: Path, start: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(_options(start), trainings=2)
+    work = tmp_path / "work"
+    _train(folder, tmp_path / "bundle", recipe, WorkFolder(work))
+    first, second = (
+        load_file(place / "encoder.safetensors") for place in (work, work / "training_2")
+    )
+    found = load_bundle(tmp_path / "bundle").network.image_encoder.state_dict()
+    apart = 0.0
+    for name, value in found.items():
+        one, other = first[f"encoder.{name}"], second[f"encoder.{name}"]
+        if value.is_floating_point():
+            apart = max(apart, float((one - other).abs().max()))
+            assert torch.allclose(value, (one + other) / 2, rtol=2e-3, atol=2e-3)  # float16
+    assert apart > 0.01
+    lines = (work / "metrics.jsonl").read_text().splitlines()
+    stages = {json.loads(line)["stage"] for line in lines}
+    assert {"encoder 1 of 2", "encoder 2 of 2"} <= stages
 
 
 def _encoder_weights(bundle: Path) -> torch.Tensor:

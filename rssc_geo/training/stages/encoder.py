@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -144,6 +144,14 @@ class TrainedEncoder:
 
     encoder: dict[str, torch.Tensor]
     classify: dict[str, torch.Tensor]
+
+    @classmethod
+    def mean(cls, trained: Iterable[TrainedEncoder]) -> TrainedEncoder:
+        """The mean of some of the same modules, one at least."""
+        first, *others = trained
+        for count, other in enumerate(others, 2):
+            first = first.mixed(other, 1 / count)
+        return first
 
     def mixed(self, other: TrainedEncoder, share: float) -> TrainedEncoder:
         """The weighted mean with another one of the same modules, of which it has ``share``."""
