@@ -4,11 +4,10 @@
 
 One data set after the other is left out: the encoder learns from the three others by one short
 schedule from two seeds, whose mean is tested, and beside it from AID alone with as many passes over
-AID. All pictures of the set that is
-left out are tested, argmax over all names of the taxonomy. Counted are labels that the training
-sets can teach: a training label names one of their classes alone, or all classes of a partial
-training label are among theirs; and, for the comparison, those that AID alone can teach. A picture
-is right when its label allows the class.
+AID. All pictures of the set that is left out are tested, argmax over all names of the taxonomy.
+Counted are labels that the training sets can teach: a training label names one of their classes
+alone, or all classes of a partial training label are among theirs; and, for the comparison, those
+that AID alone can teach. A picture is right when its label allows the class.
 
 The recipe is that of the embedded model (embedded_model.py) with fewer passes: half of EuroSAT's
 training pictures are learned without their haze, and the set that is left out is read as the
