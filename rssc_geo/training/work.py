@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rssc_geo.errors import InputError, OutputError, one_line
-from rssc_geo.files import atomic_write, write_error
+from rssc_geo.files import atomic_write, make_folders, write_error
 from rssc_geo.fingerprints import content_hash
 from rssc_geo.locks import FileLock
 from rssc_geo.progress import Progress
@@ -81,11 +81,14 @@ class WorkFolder:
             self._before = before if 0 <= before < _LONGEST_S else 0.0
 
     def part(self, number: int) -> Path:
-        """The folder of one of several trainings of a stage, made; of the first, this one."""
+        """The folder of one of several trainings of a stage, made; of the first, this one.
+
+        Raises ``OutputError``.
+        """
         if number == 0:
             return self.path
         folder = self.path / f"training_{number + 1}"
-        folder.mkdir(exist_ok=True)
+        make_folders(folder)
         return folder
 
     def reporter(self, stage: str, total: int) -> Report:
