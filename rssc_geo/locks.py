@@ -14,6 +14,9 @@ from rssc_geo.errors import OutputError
 _JOURNAL = bytes.fromhex("d9d505f920a163d7")
 """Start of a journal of SQLite (https://sqlite.org/fileformat.html); zeros before it is synced."""
 
+_WAIT_S = 0.1
+"""How long one waits for a lock: of two that try at once, each may find the other in its way."""
+
 
 class FileLock(Closing):
     """The lock of a file that is made for it, held until ``close``; a crash releases it.
@@ -93,8 +96,14 @@ def lock_database(path: Path, *, taken: Path) -> sqlite3.Connection:
     ``taken``: what it is about.
     """
     make_database(path)
+    # One that was deleted meanwhile is not made anew: it would stay behind.
+    existing = f"{path.absolute().as_uri()}?mode=rw"
     with FileAtPath(path, taken=taken) as file:
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            connection = sqlite3.connect(existing, uri=True, timeout=_WAIT_S, isolation_level=None)
+        except BaseException:
+            file.check()
+            raise
         try:
             try:
                 connection.execute("BEGIN EXCLUSIVE")
