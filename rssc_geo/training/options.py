@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from rssc_geo.errors import BundleError, InputError, UsageError
 from rssc_geo.models import Footprint, ModelCard, check_bundle_folder
-from rssc_geo.options import CardOptions, TrainOptions
+from rssc_geo.options import CardOptions, TrainOptions, given_of, options_of
 from rssc_geo.training.data import DataSets, Split, check_data_sets, check_shares, data_sets
 
-_END_TO_END = (
+_END_TO_END = {
     "captions",
     "epochs",
     "batch_size",
@@ -26,8 +26,22 @@ _END_TO_END = (
     "workers",
     "checkpointing",
     "compile",
-)
-_LAYERS = ("train_image_layers", "train_text_layers")
+}
+_LAYERS = {"train_image_layers", "train_text_layers"}
+_STAGES = {
+    "pad_type",
+    "ground_features",
+    "sentence_encoder",
+    "whole_sentence_encoder",
+    "schedule",
+    "swa_epochs",
+    "trainings",
+    "start_share",
+    "caption_epochs",
+    "fusion_epochs",
+    "folds",
+    "views",
+}
 VAL, TEST = 0.1, 0.1
 
 
@@ -444,36 +458,39 @@ def end_to_end_recipe(options: TrainOptions) -> EndToEndRecipe | None:
     Raises ``UsageError`` where they contradict each other.
     """
     kind = options.recipe or ("full" if options.text_encoder else "stages")
-    given = {
-        name: getattr(options, name)
-        for name in _END_TO_END
-        if getattr(options, name) is not None and getattr(options, name) is not False
-    }
+    given = given_of(options, TrainOptions)
     if kind == "stages":
-        given |= {name: value for name in _LAYERS if (value := getattr(options, name)) is not None}
-        if given or options.text_encoder:
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "--text-encoder"
+        if named := _flags(given, _END_TO_END | _LAYERS | {"text_encoder"}):
             raise UsageError(
                 f"{named}: only for training end to end, with --text-encoder or --recipe full"
             )
         return None
+    if named := _flags(given, _STAGES):
+        raise UsageError(f"{named}: only for training by stages, without --recipe {kind}")
     recipe = PUBLISHED if kind == "published" else EndToEndRecipe()
+    settings = {name: value for name, value in given.items() if name in _END_TO_END}
     if options.image_encoder or options.text_encoder:
-        given["image_encoder"] = options.image_encoder or recipe.image_encoder
-        given["text_encoder"] = options.text_encoder or recipe.text_encoder
+        settings["image_encoder"] = options.image_encoder or recipe.image_encoder
+        settings["text_encoder"] = options.text_encoder or recipe.text_encoder
     elif options.model != "compact":
-        given |= {"image_encoder": None, "text_encoder": None}
+        settings |= {"image_encoder": None, "text_encoder": None}
     if options.learning_rate is not None:
-        given["learning_rate"] = options.learning_rate
+        settings["learning_rate"] = options.learning_rate
     if options.captions is not None:
-        given["captions"] = Path(options.captions)
+        settings["captions"] = Path(options.captions)
     return dataclasses.replace(
         recipe,
         weights=None if options.weights is None else Path(options.weights),
         image_layers=options.train_image_layers,
         text_layers=options.train_text_layers,
-        **given,
+        **settings,
     )
+
+
+def _flags(given: Mapping[str, Any], names: set[str]) -> str:
+    """Those of the options that are given, as on the command line."""
+    options = options_of(TrainOptions)
+    return ", ".join(item.flag for item in options if item.name in names and item.name in given)
 
 
 def _shares(options: TrainOptions) -> tuple[float, float]:

@@ -59,6 +59,11 @@ def test_recipes_of_end_to_end_training() -> None:
         (TrainOptions(epochs=3), "--epochs: only for training end to end"),
         (TrainOptions(silent=0.0), "--silent: only for training end to end"),
         (TrainOptions(train_text_layers=0), "--train-text-layers: only for training end to end"),
+        (TrainOptions(recipe="full", trainings=2), "--trainings: only for training by stages"),
+        (
+            TrainOptions(text_encoder="clip", folds=3, swa_epochs=1),
+            "--swa-epochs, --folds: only for training by stages, without --recipe full",
+        ),
         (TrainOptions(image_encoder="resnet18"), "--image-encoder and --weights go together"),
         (TrainOptions(footprint=(600, 400, 300)), "smallest, preferred and largest side"),
         (TrainOptions(stretch="2%"), "--stretch '2%' is not understood"),
