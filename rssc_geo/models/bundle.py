@@ -111,11 +111,11 @@ class Model:
         """
         import torch
 
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         mean, std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std)
         )
-        images = (scaled - mean).div_(std)
+        images.sub_(mean).div_(std)
         images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -137,7 +137,7 @@ class Model:
         down, across = (-side % stride for side in images.shape[2:])
         if down or across:
             images = F.pad(images, (0, across, 0, down))
-        scene, ground = encoder.feature_maps(images)
+        scene, ground = encoder.feature_maps(images, in_strips=True)
         rows, cols = (side // ground_stride for side in images.shape[2:])
         if ground.shape[1] and ground.shape[2:] != (rows, cols):
             ground = F.adaptive_avg_pool2d(ground, (rows, cols))

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding
@@ -39,6 +40,7 @@ _LONGEST_SIDES = {"image_size": 1024, "patch_size": 1024}
 _LAYERS = re.compile("layers|depth|blocks|stages|heads")
 _Encoder = TypeVar("_Encoder", bound=nn.Module)
 _FOLDED = 1e-4  # largest relative difference of features by rounding
+_STRIP = 256  # rows of an image, a multiple of each stride
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
 # Not LeViT, which compares all pairs of its tokens one by one before its first layer; timm has it.
 _IMAGE_TYPES = frozenset(
@@ -121,17 +123,49 @@ class TimmImageEncoder(nn.Module):
         """Normalized images (B, 3, H, W) → scene and ground features together, (B, width, h, w)."""
         return joined_features(*self.feature_maps(images))
 
-    def feature_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def feature_maps(
+        self, images: torch.Tensor, *, in_strips: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scene features (B, scene width, h, w) and ground features of normalized images.
 
         The latter is (B, ground width, h', w'), as fine as the stage that it reads; without one it
-        has no numbers.
+        has no numbers. ``in_strips``: for large images and a receptive field of few pixels: the
+        layers up to that stage, whose features are the largest, see one strip of the images after
+        another, where timm's model is a chain of layers; the result is the same.
         """
         if self.ground is None:
             features: torch.Tensor = self.backbone.forward_features(images)
             return features, features[:, :0]
-        scene, (early,) = self.backbone.forward_intermediates(images, indices=[self._stage])
+        if not in_strips or not isinstance(self.backbone, EfficientNet):
+            scene, (early,) = self.backbone.forward_intermediates(images, indices=[self._stage])
+            return scene, self.ground(early)
+        backbone = self.backbone
+        count = backbone.feature_info[self._stage]["stage"]
+        stem = nn.Sequential(backbone.conv_stem, backbone.bn1, *backbone.blocks[:count])
+        early = _by_strips(stem, images)
+        scene = backbone.bn2(backbone.conv_head(backbone.blocks[count:](early)))
         return scene, self.ground(early)
+
+
+def _by_strips(layers: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Features of local layers, one strip of the images with the rows that it depends on at a time.
+
+    ``layers``: convolutions and layers of single pixels, listed in their order.
+    """
+    field = stride = 1
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d):
+            field += (layer.kernel_size[0] - 1) * layer.dilation[0] * stride
+            stride *= layer.stride[0]
+    reach = -(-field // stride) * stride
+    height = images.shape[2]
+    strips = []
+    for top in range(0, height, _STRIP):
+        first = max(0, top - reach)
+        features = layers(images[:, :, first : top + _STRIP + reach])
+        rows = (min(top + _STRIP, height) - top) // stride
+        strips.append(features[:, :, (top - first) // stride :][:, :, :rows])
+    return torch.cat(strips, dim=2)
 
 
 def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:

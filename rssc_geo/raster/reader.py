@@ -330,15 +330,26 @@ class _BlockLoader:
                 colors, valid = self._pixels.read(window, out_shape)
                 full = None
                 if valid is not None and valid.any():
-                    full = self._pixels.valid_at_full_resolution(block.window)
+                    full = self._full_mask(block.window, window, valid)
             if valid is None or valid.any():
                 whole = 1.0 if full is None else float(full.mean())
                 fractions = self._fractions(block, full)
                 scaled = self._radiometry.apply(colors, valid, window)
                 found, seen = resampled(scaled, valid, *along, origin=origin)
-                pixels[places] = np.rint(found, out=found)
+                pixels[places] = found
                 mask[places] = True if seen is None else seen
         return TileData(block, pixels, mask, whole, fractions)
+
+    def _full_mask(
+        self, wanted: Window, read: Window, valid: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """The mask of a window pixel by pixel; ``valid``: that of the window around it, as read."""
+        top, left = wanted.row - read.row, wanted.col - read.col
+        cut = valid[top : top + wanted.height, left : left + wanted.width]
+        is_full = valid.shape == (read.height, read.width)
+        if is_full and cut.shape == (wanted.height, wanted.width):
+            return cut
+        return self._pixels.valid_at_full_resolution(wanted)
 
     def _along(self, axis: int, cells: range) -> tuple[slice, Taps]:
         """The part of the canvas with cells on the raster, and the taps of their pixels."""
@@ -369,7 +380,7 @@ class _BlockLoader:
             np.arange(len(cells)) * size
             for cells, size in zip((rows, cols), self._grid.cell_size, strict=True)
         ]
-        sums = np.add.reduceat(full.astype(np.int64), starts[0], axis=0)
+        sums = np.add.reduceat(full, starts[0], axis=0, dtype=np.int64)
         sums = np.add.reduceat(sums, starts[1], axis=1)
         lengths = [np.diff([*edges, side]) for edges, side in zip(starts, full.shape, strict=True)]
         return np.asarray(sums / np.outer(*lengths), np.float32)

@@ -8,10 +8,15 @@ pixels must agree on them, so their pixels are weighted by their place on the ra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_STRIP = 128
+"""Result rows that are made at once."""
+
+_LEAST = 1e-6
+"""Share of a result pixel below which what is valid of it does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,14 @@ def taps(start: int, stop: int, *, scale: float, length: int) -> Taps:
 
 
 def resampled(
-    colors: NDArray[Any],
+    colors: NDArray[np.uint8],
     valid: NDArray[np.bool_] | None,
     rows: Taps,
     cols: Taps,
     *,
     origin: tuple[int, int],
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    """Weigh source pixels, of the invalid ones none.
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Weigh source pixels, of the invalid ones none, and round.
 
     Parameters
     ----------
@@ -85,22 +90,34 @@ def resampled(
     rows, cols : taps of N rows and M columns
     origin : (row, column) on the raster of ``colors[0, 0]``
 
-    Returns float32 ``(N, M, 3)``, 0 where no valid pixel was weighed, and bool ``(N, M)``, where
-    one was; None: everywhere.
+    Returns uint8 ``(N, M, 3)``, 0 where no valid pixel was weighed, and bool ``(N, M)``, where one
+    was; None: everywhere.
     """
-    # Band by band: a block of a fine map has some four million pixels.
     shape = len(rows.places), len(cols.places)
-    found = np.empty((colors.shape[2], *shape), np.float32)
-    if valid is None:
-        for band, plane in enumerate(found):
-            plane[...] = _weighed(colors[..., band].astype(np.float32), rows, cols, origin)
-        return found.transpose(1, 2, 0), None
-    share = _weighed(valid.astype(np.float32), rows, cols, origin)
-    seen = share > 1e-6
-    np.maximum(share, 1e-6, out=share)
-    for band, plane in enumerate(found):
-        values = np.where(valid, colors[..., band], 0).astype(np.float32)
-        plane[...] = np.where(seen, _weighed(values, rows, cols, origin) / share, 0)
+    found = np.empty((colors.shape[2], *shape), np.uint8)
+    seen = None if valid is None else np.empty(shape, bool)
+    # By bands and strips: a block of a fine map has some four million pixels, floats four bytes.
+    for start in range(0, shape[0], _STRIP):
+        part = slice(start, start + _STRIP)
+        strip = Taps(rows.places[part], rows.weights[part])
+        top, bottom = max(origin[0], int(strip.places.min())), int(strip.places.max()) + 1
+        source = slice(top - origin[0], bottom - origin[0])
+        axes = strip, cols, (top, origin[1])
+        inside = share = None
+        if valid is not None and seen is not None:
+            inside = valid[source]
+            share = _weighed(inside.astype(np.float32), *axes)
+            seen[part] = share > _LEAST
+            np.maximum(share, _LEAST, out=share)
+        for band in range(colors.shape[2]):
+            values = colors[source, :, band].astype(np.float32)
+            if inside is not None:
+                values *= inside
+            weighed = _weighed(values, *axes)
+            if share is not None and seen is not None:
+                weighed /= share
+                weighed *= seen[part]
+            np.rint(weighed, out=found[band, part], casting="unsafe")
     return found.transpose(1, 2, 0), seen
 
 

@@ -133,6 +133,17 @@ def test_ground_features_are_read_as_finely_as_the_card_says(model: Model) -> No
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine, 4), same)
 
 
+@pytest.mark.parametrize("height", [32, 256, 288, 768, 800])
+def test_strips_of_an_image_give_the_features_of_the_whole(model: Model, height: int) -> None:
+    images = torch.randn(1, 3, height, 96)
+    encoder = model.network.image_encoder
+    with torch.inference_mode():
+        whole = encoder.feature_maps(images)
+        by_strips = encoder.feature_maps(images, in_strips=True)
+    for expected, found in zip(whole, by_strips, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
 def test_a_class_is_explained_by_image_and_words(model: Model) -> None:
     import numpy as np
 

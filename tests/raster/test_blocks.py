@@ -12,6 +12,7 @@ from rasterio.enums import Resampling
 from rssc_geo.geometry import BlockGrid
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 from rssc_geo.raster import reader as reader_module
+from rssc_geo.raster.resampling import resampled, taps
 from tests.factories import write_raster
 
 
@@ -91,6 +92,33 @@ def test_invalid_pixels_count_in_the_cells_where_they_lie(tmp_path: Path) -> Non
                 assert data.cell_fractions[i, j] == pytest.approx(cell.mean())
         window = data.tile.window
         assert data.valid_fraction == pytest.approx(valid[window.slices].mean())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.7])
+def test_a_resampled_pixel_is_the_weighted_mean_of_what_is_valid(
+    scale: float, masked: bool
+) -> None:
+    """In strips, of which there are several, against the sums written out."""
+    random = np.random.default_rng(0)
+    length, out = (600, 20), (int(600 / scale), int(20 / scale))
+    rows, cols = (
+        taps(0, count, scale=scale, length=n) for count, n in zip(out, length, strict=True)
+    )
+    colors = random.integers(0, 256, (*length, 3), dtype=np.uint8)
+    valid = random.random(length) > 0.5 if masked else None
+    found, seen = resampled(colors, valid, rows, cols, origin=(0, 0))
+    down, across = np.zeros((out[0], 600)), np.zeros((out[1], 20))
+    for matrix, axis in ((down, rows), (across, cols)):
+        np.add.at(matrix, (np.arange(len(matrix))[:, None], axis.places), axis.weights)
+    inside = np.ones(length) if valid is None else valid.astype(float)
+    share = down @ inside @ across.T
+    total = np.einsum("rh,hwb,cw->rcb", down, colors * inside[..., None], across)
+    expected = np.where(share[..., None] > 1e-6, total / np.maximum(share, 1e-6)[..., None], 0)
+    assert np.abs(found - expected).max() < 0.51
+    assert (seen is None) is not masked
+    if seen is not None:
+        np.testing.assert_array_equal(seen, share > 1e-6)
 
 
 def test_blocks_end_at_the_margin_around_the_raster_unless_a_window_is_larger(
