@@ -25,9 +25,13 @@ from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.work import WorkFolder
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from rssc_geo.models import ModelCard
+    from rssc_geo.training.data import SceneImages, Split
+    from rssc_geo.training.stages.encoder import TrainedEncoder
 
 _DEFAULTS = TrainOptions()
 
@@ -122,7 +126,6 @@ def _train_by_stages(
     import torch
 
     from rssc_geo.models import save_bundle
-    from rssc_geo.training.loop import StageRun
     from rssc_geo.training.stages.alignment import add_alignment
     from rssc_geo.training.stages.calibration import calibrate, mean_accuracy, readings_of
     from rssc_geo.training.stages.captioner import (
@@ -130,43 +133,19 @@ def _train_by_stages(
         add_captioner,
         build_vocabulary,
     )
-    from rssc_geo.training.stages.encoder import TrainedEncoder, train_encoder
     from rssc_geo.training.stages.familiarity import add_familiarity
     from rssc_geo.training.stages.features import cache_features
     from rssc_geo.training.stages.fusion import FusionData, train_fusion
-    from rssc_geo.training.start import initial_weights, new_model, start_encoder, with_encoder
+    from rssc_geo.training.start import new_model, with_encoder
 
     data = load_data_sets(folders, size=recipe.encoder.size, taxonomy=recipe.taxonomy)
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     rows = split["train"]
-    sentences = [text for row in rows.tolist() for text in data.captions[row]]
+    sentences = _sentences(data, rows)
     work.open(data, recipe)
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, data)
-    start = start_encoder(recipe, data.legend) if recipe.start_share else None
-
-    embeddings = None
-    if recipe.sentence_encoder is not None and sentences:
-        from rssc_geo.training.stages.text_encoder import cache_caption_embeddings
-
-        embeddings = cache_caption_embeddings(data, rows, recipe.sentence_encoder, work=work.path)
-    initial = initial_weights(recipe)
-
-    def train_once(number: int) -> TrainedEncoder:
-        several = f" {number + 1} of {recipe.trainings}" if recipe.trainings > 1 else ""
-        run = StageRun(
-            work.part(number),
-            device,
-            seed=recipe.seed + number,
-            report=work.reporter(f"encoder{several}", recipe.encoder.epochs),
-        )
-        return train_encoder(
-            data, split, recipe.encoder, initial=initial, embeddings=embeddings, run=run
-        )
-
-    trained = TrainedEncoder.mean(train_once(number) for number in range(recipe.trainings))
-    if start is not None:
-        trained = trained.mixed(start, recipe.start_share)
+    trained = _trained_encoder(data, split, recipe, work=work, device=device)
     model = with_encoder(model, trained)
     model.network.to(device).eval()
 
@@ -209,3 +188,44 @@ def _train_by_stages(
     card = dataclasses.replace(model.card, training=record)
     model = dataclasses.replace(model, card=card, network=model.network.cpu())
     return save_bundle(output, model, readme=bundle_readme(card), overwrite=False)
+
+
+def _trained_encoder(
+    data: SceneImages,
+    split: Split,
+    recipe: TrainingRecipe,
+    *,
+    work: WorkFolder,
+    device: torch.device,
+) -> TrainedEncoder:
+    """The image encoder: the mean of the recipe's trainings, mixed with the start bundle's."""
+    from rssc_geo.training.loop import StageRun
+    from rssc_geo.training.stages.encoder import TrainedEncoder, train_encoder
+    from rssc_geo.training.stages.text_encoder import cache_caption_embeddings
+    from rssc_geo.training.start import initial_weights, start_encoder
+
+    start = start_encoder(recipe, data.legend) if recipe.start_share else None
+    initial = initial_weights(recipe)
+    rows, embeddings = split["train"], None
+    if recipe.sentence_encoder is not None and _sentences(data, rows):
+        embeddings = cache_caption_embeddings(data, rows, recipe.sentence_encoder, work=work.path)
+
+    def train_once(number: int) -> TrainedEncoder:
+        several = f" {number + 1} of {recipe.trainings}" if recipe.trainings > 1 else ""
+        run = StageRun(
+            work.part(number),
+            device,
+            seed=recipe.seed + number,
+            report=work.reporter(f"encoder{several}", recipe.encoder.epochs),
+        )
+        return train_encoder(
+            data, split, recipe.encoder, initial=initial, embeddings=embeddings, run=run
+        )
+
+    trained = TrainedEncoder.mean(train_once(number) for number in range(recipe.trainings))
+    return trained if start is None else trained.mixed(start, recipe.start_share)
+
+
+def _sentences(data: SceneImages, rows: NDArray[np.int64]) -> list[str]:
+    """The sentences of some pictures."""
+    return [text for row in rows.tolist() for text in data.captions[row]]
