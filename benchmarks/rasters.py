@@ -75,7 +75,7 @@ def row_of(source: str | tuple[str, ...], name: str, out: Path, model: Predictor
     check = "all right" if not missing and not extra else f"{missing} MISSING, {extra} WRONG"
     gsd = "/".join(f"{value:.3g}" for value in sorted(set(np.round(scene.gsd_m, 3))))
     return (
-        f"| {name} | {top} | {gsd} m, {scene.mask} | {done.summary.cells} of {done.tiles} |"
+        f"| {name} | {top} | {gsd} m, {scene.mask} | {done.summary.cells} in {done.tiles} |"
         f" {confidence:.2f}, {check} |"
     )
 
@@ -89,7 +89,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     model = load_model("compact")
     print(
-        "| raster | map: classes by area | ground sampling, mask | cells of tiles | mean"
+        "| raster | map: classes by area | ground sampling, mask | cells in blocks | mean"
         " confidence, check |"
     )
     print("|---|---|---|---|---|")

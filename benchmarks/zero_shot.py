@@ -1,7 +1,7 @@
 """Zero-shot accuracy on classes of several data sets that the model has never seen.
 
     python benchmarks/zero_shot.py ../shared/data --start AID_BUNDLE --encoder
-    work/left_out/ucm256-without-aid150-N/encoder.safetensors --work DIR
+    work/left_out/ucm256-without-aid150-PICTURES-TRAININGS/seed_0/encoder.safetensors --work DIR
 
 The image encoder is one that left_out.py has trained on AID alone; its alignment with words is
 trained here, on AID's training pictures and captions, with the word vectors of the bundle that it

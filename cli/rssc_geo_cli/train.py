@@ -45,7 +45,7 @@ def train_command(
     of each allow.
 
     Captions are read from its captions.jsonl, if there is one. A run that was stopped continues
-    when the same command is given again. The default model took about two hours on two processor
+    when the same command is given again. The embedded model takes about two hours on two processor
     cores.
 
     With --text-encoder (or --recipe): the whole network end to end on pictures and captions, at any

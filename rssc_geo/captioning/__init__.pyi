@@ -12,6 +12,7 @@ from .cache import CaptionCache as CaptionCache
 from .cache import default_path as default_path
 from .cache import perceptual_hash as perceptual_hash
 from .choose import check_captioner as check_captioner
+from .choose import check_whole_tiles as check_whole_tiles
 from .choose import describe_captioner as describe_captioner
 from .choose import make_captioner as make_captioner
 from .huggingface import HuggingFaceCaptioner as HuggingFaceCaptioner

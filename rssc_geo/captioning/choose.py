@@ -49,6 +49,19 @@ def check_captioner(options: CaptionerOptions, card: ModelCard) -> None:
         )
 
 
+def check_whole_tiles(captioner: Captioner) -> None:
+    """Refuse ``--caption-when uncertain`` for a fine map, whose classes do not depend on captions.
+
+    Raises ``UsageError``.
+    """
+    if isinstance(captioner, AdaptiveCaptioner):
+        raise UsageError(
+            f"--caption-when uncertain:{captioner.threshold:g}: captions do not change the classes"
+            " of a fine map; use cells that are whole tiles (such as --cell-size 400m), or leave it"
+            " out"
+        )
+
+
 def _check_large(options: CaptionerOptions, card: ModelCard) -> None:
     if options.caption_beam > 1:
         raise _beam_without_effect()

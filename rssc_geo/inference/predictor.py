@@ -21,6 +21,7 @@ from rssc_geo.captioning import (
     CaptionBatch,
     Captioner,
     NoCaptioner,
+    check_whole_tiles,
     describe_captioner,
     make_captioner,
 )
@@ -236,8 +237,9 @@ class Predictor:
         ``block``: as read with its halo, at as many pixels a cell as the model's tiles have;
         ``cells``: the rows and columns of those that are wanted, all by default: no more of the
         block is encoded and captioned than they depend on; ``embed`` as for pictures. Raises
-        ``RsscGeoError`` as for pictures.
+        ``RsscGeoError`` as for pictures, ``UsageError`` for a captioner by confidence.
         """
+        check_whole_tiles(self.captioner)
         captions = not isinstance(self.captioner, NoCaptioner)
         layout = BlockLayout.of(self.card, grid, block.tile, cells, captions=captions)
         pixels, mask = block.pixels[layout.seen], block.mask[layout.seen]

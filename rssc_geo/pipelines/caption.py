@@ -110,6 +110,8 @@ def caption(
         raise UsageError(f"{path.name}: captions are written as {' or '.join(_SUFFIXES)}")
     if options.captioner == "none":
         raise UsageError("--captioner none writes no captions; name one that does")
+    if options.caption_when != CaptionOptions.caption_when:
+        raise UsageError("--caption-when is for maps: every tile is described by caption")
     card = model.card if model else load_card(options.model, revision=options.revision)
     if model is None:
         check_captioner(options, card)

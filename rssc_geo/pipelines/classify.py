@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rssc_geo.captioning import check_captioner
+from rssc_geo.captioning import check_captioner, check_whole_tiles
 from rssc_geo.inference import Plan, SceneRun, Source, make_plan
 from rssc_geo.models import ModelCard, check_class_choice, check_embeddings, load_card
 from rssc_geo.options import ClassifyOptions, MapOptions, files_read
@@ -135,6 +135,8 @@ def map_scene(
     extras = Extras(options, target, plan)
     progress("load model", 0, 1)
     predictor = load(plan)
+    if plan.blocks is not None:
+        check_whole_tiles(predictor.captioner)
     with SceneRun(plan, target, predictor.spec) as run:
         looked = run.classify(predictor, progress)
         progress("write", 0, 1)

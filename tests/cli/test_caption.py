@@ -123,6 +123,19 @@ def test_uncertain_tiles_only(rssc: Rssc, server: ChatServer, scene: Path, tmp_p
     assert (scenes["caption"].str.len() > 5).all()
 
 
+def test_what_captions_do_not_change_is_not_captioned_by_confidence(
+    rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path
+) -> None:
+    large = ["--captioner", server.captioner, "--caption-when", "uncertain:0.8"]
+    fine = rssc("classify", scene, "-o", tmp_path / "map.gpkg", "--cell-size", "50px", *large)
+    assert fine.code == 2
+    assert "do not change the classes of a fine map; use cells that are whole tiles" in fine.message
+    alone = rssc("caption", scene, "-o", tmp_path / "captions.jsonl", *large)
+    assert (alone.code, "--caption-when is for maps" in alone.message) == (2, True)
+    assert not server.requests
+    assert not list(tmp_path.glob("*map*")) + list(tmp_path.glob("captions*"))
+
+
 def test_a_failed_tile_ends_the_run_and_the_next_goes_on(
     rssc: Rssc, server: ChatServer, scene: Path, tmp_path: Path
 ) -> None:

@@ -32,8 +32,8 @@ class Train(RsscAlgorithm):
     HELP = tr(
         "Makes a model of your own classes from polygons that you have drawn "
         "over the raster and labeled.<br><br>Its folder is then the Model of "
-        "Classify scene. Label at least about twenty tiles of each class, in "
-        "several places."
+        "Classify scene. Draw ten to twenty polygons of each class, in several "
+        "places."
     )
 
     def parameters(self) -> shared.Parameters:
