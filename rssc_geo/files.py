@@ -130,6 +130,18 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
                     )
 
 
+def check_distinct(results: Iterable[Path]) -> None:
+    """Refuse one file for two results, also by two names of it: ``UsageError``."""
+    folder_of = functools.cache(os.path.realpath)
+    taken: set[str] = set()
+    for path in results:
+        folder, name = os.path.split(path.resolve() if path.is_symlink() else path)
+        place = os.path.normcase(os.path.join(folder_of(folder), name))
+        if place in taken:
+            raise UsageError(f"two results are named {path.name}: give each its own name")
+        taken.add(place)
+
+
 def _is_inside(place: str, folder: Path) -> bool:
     with suppress(OSError, ValueError):  # a name that no file can have
         return Path(place).resolve().is_relative_to(folder)
@@ -305,6 +317,7 @@ class StagingFolder:
         self._target = target
         self.folder = target.with_name(f".{target.name}{_SUFFIX}")
         self._lock: FileLock | None = None
+        self._folders = {target.parent: self.folder}
 
     def check(self) -> None:
         """Refuse with ``OutputError``, before the work starts, what has the folder's name."""
@@ -312,8 +325,14 @@ class StagingFolder:
             raise in_the_way(self.folder)
 
     def place(self, result: Path) -> Path:
-        """The path for the file that becomes ``result``; the names of results differ."""
-        return self.folder / result.name
+        """The path for the file that becomes ``result``.
+
+        Files of one folder lie in one folder here too, since some belong together by their names.
+        """
+        made = self._folders.setdefault(result.parent, self.folder / str(len(self._folders)))
+        if made != self.folder:
+            made.mkdir(exist_ok=True)
+        return made / result.name
 
     def publish(
         self, results: Sequence[Path], *, overwrite: bool, obsolete: Iterable[Path] = ()
@@ -404,11 +423,11 @@ def write_error(path: Path, reason: object) -> OutputError:
     ``path``: the result, or the file in a staging folder that becomes it; ``reason``: an exception,
     or words.
     """
-    folder = path.parent.parent if path.parent.name.endswith(_SUFFIX) else path.parent
+    staging = next((folder for folder in path.parents if folder.name.endswith(_SUFFIX)), path)
     words = reason.strerror if isinstance(reason, OSError) else None
     return OutputError(
-        f"cannot write {path.name} in {folder} ({words or one_line(str(reason))}): make room there,"
-        " or make it writable, then run the same command again"
+        f"cannot write {path.name} in {staging.parent} ({words or one_line(str(reason))}): make"
+        " room there, or make it writable, then run the same command again"
     )
 
 
@@ -513,11 +532,15 @@ def _put(made: Path, path: Path, *, overwrite: bool) -> None:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno == errno.EXDEV:
+            if error.errno in (errno.EXDEV, errno.ENOENT):
                 raise
             # A file system without hard links: an empty file takes the name.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            made.replace(path)
+            try:
+                made.replace(path)
+            except OSError:
+                path.unlink()
+                raise
     except FileExistsError:
         raise _made_meanwhile(path) from None
 

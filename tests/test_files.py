@@ -177,7 +177,7 @@ import sys, time
 from pathlib import Path
 from rssc_geo.files import StagingFolder
 with StagingFolder(Path(sys.argv[1])) as staging:
-    staging.place(Path("map.gpkg")).write_text("half")
+    staging.place(Path(sys.argv[1])).write_text("half")
     (staging.folder / "deeper").mkdir()
     print("here", flush=True)
     time.sleep(60)

@@ -22,7 +22,7 @@ from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks,
 from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
 from rssc_geo.models import ClassWords, ModelCard
 from rssc_geo.options import BatchSceneOptions, options_of, values_of
-from rssc_geo.output import LandUseSummary, make_target
+from rssc_geo.output import LandUseSummary, legend_path, make_target, map_files
 from rssc_geo.pipelines import sample_tiles
 from rssc_geo.raster import is_remote
 from rssc_geo.reports import Extras
@@ -57,9 +57,12 @@ class Job:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """The files that are asked for: the map, and what is made beside it."""
+        """The files that are asked for: those of the map, and what is made beside it."""
         beside = (getattr(self.options, name) for name in WRITTEN)
-        return (self.output, *(Path(name) for name in beside if name is not None))
+        raster = self.options.class_raster
+        legend = [] if raster is None else [legend_path(Path(raster))]
+        named = (Path(name) for name in beside if name is not None)
+        return (*map_files(self.output), *named, *legend)
 
     def plan(self, card: ModelCard, *, looks: bool = True) -> Plan:
         """Open the raster; raises what ``make_plan`` does. ``looks``: as there."""

@@ -20,6 +20,7 @@ from .change import write_change as write_change
 from .change_map import ChangeMap as ChangeMap
 from .change_map import open_map as open_map
 from .class_raster import ShownClasses as ShownClasses
+from .class_raster import legend_path as legend_path
 from .dates import date_text as date_text
 from .dates import parse_date as parse_date
 from .embeddings import EMBEDDING as EMBEDDING
@@ -32,6 +33,7 @@ from .finished import MapClass as MapClass
 from .formats import FORMATS as FORMATS
 from .formats import WGS84 as WGS84
 from .formats import format_of as format_of
+from .formats import map_files as map_files
 from .formats import write_geoparquet as write_geoparquet
 from .formats import write_gpkg_index as write_gpkg_index
 from .geopackage import describe_geopackage as describe_geopackage

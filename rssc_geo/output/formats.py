@@ -128,6 +128,19 @@ def format_of(output: Path) -> Format:
     return found
 
 
+def map_files(path: str | Path) -> tuple[Path, ...]:
+    """The files that a map has, or may have: those of all its layers, ``path`` last.
+
+    Of a path with an unknown suffix itself alone.
+    """
+    path = Path(path)
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        return (path,)
+    layers = (found.layer_path(path, layer) for layer in ("review", "cells", "landuse"))
+    return tuple(dict.fromkeys(file for layer in layers for file in found.files_of(layer)))
+
+
 def _write_gpkg(layer: Layer, path: Path, _provenance: Mapping[str, object]) -> None:
     second = path.exists()
     options = {

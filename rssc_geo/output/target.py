@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,14 @@ import shapely
 from pyproj import CRS
 
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import StagingFolder, check_name, check_not_input, check_writable, followed
+from rssc_geo.files import (
+    StagingFolder,
+    check_distinct,
+    check_name,
+    check_not_input,
+    check_writable,
+    followed,
+)
 from rssc_geo.geometry import parse_crs
 from rssc_geo.options import OutputOptions, check_suffixes
 from rssc_geo.output.class_raster import legend_path
@@ -118,6 +126,14 @@ class OutputTarget:
 
     def check_free(self) -> None:
         """Raise ``OutputError`` for results that cannot be written, or must not be replaced."""
+        for path in self.layer_paths:
+            beside = [*self.format.files_of(path)[:-1], *self.format.remains_of(path)]
+            foreign = next((file for file in beside if os.path.lexists(file)), None)
+            if foreign is not None and not os.path.lexists(path):
+                raise OutputError(
+                    f"{foreign} would be taken for a part of {path.name}, which is not there: move"
+                    " it away, or choose another name"
+                )
         for result in self.files:
             check_writable(result, overwrite=self.overwrite)
             check_no_other_layers(result)
@@ -155,7 +171,8 @@ class OutputTarget:
             yield staging
             for path in layers:
                 check_closed(path)
-            remains = [file for path in layers for file in self.format.remains_of(path)]
+            replaced = [path for path in layers if path.exists()]
+            remains = [file for path in replaced for file in self.format.remains_of(path)]
             staging.publish(self._files_of(results), overwrite=overwrite, obsolete=remains)
 
     def _files_of(self, results: Sequence[Path]) -> list[Path]:
@@ -217,11 +234,10 @@ def make_target(
         embeddings=None if options.embeddings is None else Path(options.embeddings),
         date=None if options.date is None else parse_date(options.date, "--date"),
     )
-    if len(set(target.results)) < len(target.results):
-        raise UsageError(f"two results are named {target.path.name}: give each its own name")
+    check_distinct(target.results)
     for result in target.files:
         _check_name(result)
-    check_not_input(target.results, inputs)
+    check_not_input(target.files, inputs)
     if not target.is_announced:
         target.check_free()
     check_closed(target.path)

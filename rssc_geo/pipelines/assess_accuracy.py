@@ -35,6 +35,7 @@ from rssc_geo.output import (
     UNMAPPED,
     FinishedMap,
     Legend,
+    map_files,
     open_map,
     read_legend,
     translate_classes,
@@ -186,7 +187,8 @@ class AccuracyAssessment:
         where it cannot be written.
         """
         target, values = Path(folder), self.as_dict()
-        check_not_input([target], [self.reference, *(found.path for found in self.maps)])
+        maps = [file for found in self.maps for file in map_files(found.path)]
+        check_not_input([target], [self.reference, *maps])
         with atomic_folder(target, index=_INDEX, overwrite=True, others=_FILES) as made:
             text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
             (made / _INDEX).write_text(text + "\n", encoding="utf-8")

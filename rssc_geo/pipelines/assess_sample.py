@@ -31,6 +31,7 @@ from rssc_geo.output import (
     Legend,
     OutputTarget,
     check_closed,
+    map_files,
     open_map,
     read_legend,
     translate_classes,
@@ -212,7 +213,7 @@ def _target(path: Path, map_path: Path, *, overwrite: bool) -> OutputTarget:
             f"{path.name}: a sample is a GeoPackage, which keeps the form for its labels; name it"
             " .gpkg"
         )
-    check_not_input([path], [map_path])
+    check_not_input([path], map_files(map_path))
     target = OutputTarget(path, overwrite=overwrite)
     target.check_free()
     check_closed(path)

@@ -66,6 +66,7 @@ from rssc_geo.output import (
     area_in_words,
     area_unit,
     make_target,
+    map_files,
     provenance_document,
     read_legend,
     transition_table,
@@ -197,7 +198,9 @@ def change(
     options = options or ChangeOptions()
     paths = list(dates)
     labels, of_maps = _labels(paths, options), _are_maps(paths)
-    read = [*paths, *files_read(options)]
+    read: list[str | Path] = [*paths, *files_read(options)]
+    if of_maps:
+        read += [file for path in paths for file in map_files(path)]
     target = make_target(
         output, OutputOptions(crs=options.crs), overwrite=options.overwrite, inputs=read
     )
@@ -251,7 +254,7 @@ def _classified(
     # The windows of a default map would be so small that resampling alone changes them.
     first = make_plan(paths[0], card, options, least_shown=LEAST_SHOWN)
     plans = [first, *(plan_later_date(path, first) for path in paths[1:])]
-    check_not_input(target.results, [name for plan in plans for name in plan.inputs()])
+    check_not_input(target.files, [name for plan in plans for name in plan.inputs()])
     target.crs_of(first.scene.crs)  # refused before the work
     from rssc_geo.inference import load_predictor
 

@@ -29,7 +29,7 @@ from rssc_geo.options import (
     given_of,
     values_of,
 )
-from rssc_geo.output import Shares, read_provenance, rgb, write_gpkg_index
+from rssc_geo.output import Shares, map_files, read_provenance, rgb, write_gpkg_index
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
@@ -133,7 +133,7 @@ def explain(
         options = replace(options, only_classes=names)
         shares = _shares_of_map(made, card)
     choice = _choice_of(card, options)
-    check_not_input([Path(output)], [*plan.inputs(), *_given(options.result), *files_read(options)])
+    check_not_input([Path(output)], [*plan.inputs(), *_map(options.result), *files_read(options)])
     with (
         atomic_folder(
             Path(output), index=INDEX, overwrite=options.overwrite, others=_OTHERS
@@ -238,8 +238,8 @@ def _check_choice(options: ExplainOptions) -> None:
         raise UsageError(f"--cells {options.cells} is not a number of cells; give 1 or more")
 
 
-def _given(result: str | None) -> list[str]:
-    return [] if result is None else [result]
+def _map(result: str | None) -> tuple[Path, ...]:
+    return () if result is None else map_files(result)
 
 
 class _ChosenCells:

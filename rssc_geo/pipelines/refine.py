@@ -33,6 +33,7 @@ from rssc_geo.output import (
     Legend,
     RefinedCells,
     make_target,
+    map_files,
     provenance_document,
     read_cells,
     read_legend,
@@ -98,7 +99,7 @@ def refine(
         output,
         OutputOptions(min_area=options.min_area),
         overwrite=options.overwrite,
-        inputs=[map_path, *files_read(options)],
+        inputs=[*map_files(map_path), *files_read(options)],
     )
     legend = None if options.legend is None else read_legend(options.legend)
     finished = FinishedMap(map_path)

@@ -14,6 +14,7 @@ from rssc_geo.output import (
     FinishedMap,
     area_table,
     check_table,
+    map_files,
     read_legend,
     read_zones,
     write_area_table,
@@ -73,7 +74,7 @@ def tabulate_areas(
     check_table(path, overwrite=options.overwrite)
     if options.zone_field is not None and options.zones is None:
         raise UsageError("--zone-field names a column of --zones")
-    check_not_input([path], [map_path, *files_read(options)])
+    check_not_input([path], [*map_files(map_path), *files_read(options)])
     legend = None if options.legend is None else read_legend(options.legend)
     finished = FinishedMap(map_path)
     zones = None

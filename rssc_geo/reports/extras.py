@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rssc_geo.errors import OutputError, RsscGeoError, UsageError, one_line
-from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.files import check_distinct, check_not_input, check_writable
 from rssc_geo.inference import Plan, PredictorSpec, SceneRun
 from rssc_geo.models import legend_of
 from rssc_geo.options import SceneOptions, check_suffixes, files_read
@@ -55,7 +55,9 @@ class Extras:
         check_suffixes(options)
         named = [self._preview, self._report, self._areas, options.stac_item]
         paths = [Path(path) for path in named if path is not None]
-        check_not_input(paths, self._read)
+        review = [] if self._review is None else check_review(target, self._review)
+        check_distinct([*target.files, *review, *paths])
+        check_not_input([*review, *paths], self._read)
         for path in paths:
             check_writable(path, overwrite=self._overwrite)
         if options.zones is not None:
@@ -65,8 +67,6 @@ class Extras:
             near = moved_bounds(footprint(scene.transform, scene.shape).bounds, scene.crs, crs)
             read_zones(options.zones, crs, near, field=options.zone_field)
             self._zones = options.zones, options.zone_field
-        if self._review is not None:
-            check_review(target, self._review)
         self._item: MapItem | None = None
         if options.stac_item is not None:
             self._item = MapItem(Path(options.stac_item), target, plan)

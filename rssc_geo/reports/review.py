@@ -130,13 +130,21 @@ def farthest_first(
     return chosen
 
 
-def check_review(target: OutputTarget, count: int) -> None:
-    """Refuse a review that could not be written: ``UsageError``, before the work starts."""
+def check_review(target: OutputTarget, count: int) -> list[Path]:
+    """The files of a review that lies beside its map; none where it is a layer of that.
+
+    Raises ``UsageError`` and ``OutputError``, before the work starts, for a review that could not
+    be written.
+    """
     if count < 1:
         raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
     path = _review_path(target)
-    if path != target.path:
-        check_writable(path, overwrite=target.overwrite or target.is_announced)
+    if path == target.path:
+        return []
+    files = target.format.files_of(path)
+    for file in files:
+        check_writable(file, overwrite=target.overwrite or target.is_announced)
+    return files
 
 
 def add_review(

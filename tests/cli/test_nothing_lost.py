@@ -161,6 +161,97 @@ def test_what_another_process_made_in_the_meantime_is_kept(
     assert rssc(*line, "--overwrite").code == 0
 
 
+@pytest.mark.parametrize("suffix", [".fgb", ".parquet", ".shp"])
+def test_all_files_of_a_finished_map_are_inputs(rssc: Rssc, tmp_path: Path, suffix: str) -> None:
+    old, other = (
+        write_map(tmp_path / f"{name}{suffix}", np.eye(3, dtype=int), ("a", "b"))
+        for name in ("old", "other")
+    )
+    cells = tmp_path / f"old_cells{suffix}"
+    before = cells.read_bytes()
+    for line in (("refine", old), ("change", old, other)):
+        done = rssc(*line, "-o", cells, "--overwrite", "-q")
+        assert (done.code, "is the input itself" in done.message) == (2, True)
+    assert cells.read_bytes() == before
+
+
+def test_files_beside_a_result_replace_no_input(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    """The projection of a Shapefile that is also the raster's; a layer of a review."""
+    raster = tmp_path / "m.bil"
+    copy_raster(scene, raster, driver="EHdr")
+    before = raster.with_suffix(".prj").read_bytes()
+    map_path = tmp_path / "m.shp"
+    done = rssc("classify", raster, "-o", map_path, "--crs", "EPSG:4326", "--overwrite", *TILES)
+    assert (done.code, "m.prj is the input itself" in done.message) == (2, True)
+    assert raster.with_suffix(".prj").read_bytes() == before
+    area = tmp_path / "x_review.fgb"
+    with rasterio.open(scene) as file:
+        box = shapely.box(*file.bounds)
+        gpd.GeoDataFrame(geometry=[box], crs=file.crs).to_file(area)
+    before = area.read_bytes()
+    done = rssc(
+        "classify", scene, "-o", tmp_path / "x.fgb", "--review", "3", "--aoi", area, "--overwrite",
+        *TILES,
+    )  # fmt: skip
+    assert (done.code, "is the input itself" in done.message) == (2, True)
+    assert area.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["m.qix", "m.shp.xml", "m.dbf", "m_cells.prj"])
+def test_files_of_others_that_a_shapefile_would_take_are_kept(
+    rssc: Rssc, tmp_path: Path, name: str
+) -> None:
+    write_map(tmp_path / "old.gpkg", np.eye(3, dtype=int), ("a", "b"))
+    (tmp_path / name).write_text("mine")
+    for more in ((), ("--overwrite",)):
+        done = rssc("refine", tmp_path / "old.gpkg", "-o", tmp_path / "m.shp", "-q", *more)
+        assert (done.code, "would be taken for a part of" in done.message) == (1, True)
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_an_index_of_a_shapefile_that_is_replaced_goes(rssc: Rssc, tmp_path: Path) -> None:
+    write_map(tmp_path / "old.gpkg", np.eye(3, dtype=int), ("a", "b"))
+    line = ("refine", tmp_path / "old.gpkg", "-o", tmp_path / "m.shp", "-q")
+    assert rssc(*line).code == 0
+    (tmp_path / "m.qix").write_text("index of the old shapes")
+    assert rssc(*line, "--overwrite").code == 0
+    assert not (tmp_path / "m.qix").exists()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ("m.geojson", "--stac-item", "m.geojson", "--date", "2024-01-01"),
+        ("m.shp", "--areas", "m_fields.csv"),
+        ("m.parquet", "--embeddings", "sub/../m.parquet"),
+        ("m.parquet", "--embeddings", "sub/../m_cells.parquet"),
+        ("m.gpkg", "--report", "m.html", "--preview", "sub/../m.png", "--class-raster", "m.tif",
+         "--stac-item", "m.tif.aux.xml"),
+    ],
+)  # fmt: skip
+def test_two_results_are_never_one_file(
+    rssc: Rssc, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    done = rssc("classify", scene, "-o", *named, "--overwrite", *TILES)
+    assert done.code == 2, done.err
+    assert "two results are named" in done.message or "name it .json" in done.message
+    assert sorted(os.listdir(tmp_path)) == ["scene.tif", "sub"]
+
+
+def test_results_of_one_name_in_two_folders(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    done = rssc(
+        "classify", scene, "-o", tmp_path / "a" / "m.parquet", "--embeddings",
+        tmp_path / "b" / "m.parquet", *TILES,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert sorted(os.listdir(tmp_path / "a")) == ["m.parquet", "m_cells.parquet"]
+    assert "embedding" in gpd.read_parquet(tmp_path / "b" / "m.parquet").columns
+
+
 @pytest.mark.parametrize("verb", ["change", "refine", "areas", "classify"])
 def test_python_functions_replace_no_file_that_an_option_names(
     scene: Path, tmp_path: Path, verb: str
@@ -203,6 +294,15 @@ def test_a_batch_replaces_no_input_of_any_scene(rssc: Rssc, tmp_path: Path) -> N
     manifest.write_text("input,areas\n0.tif,list.csv\n")
     assert rssc("batch", "run", manifest, "-o", tmp_path / "maps", "--overwrite").code == 2
     assert manifest.read_text().startswith("input")
+
+
+def test_a_layer_of_one_scene_is_no_map_of_another(rssc: Rssc, tmp_path: Path) -> None:
+    for number, name in enumerate(("x", "x_cells")):
+        write_raster(tmp_path / f"{name}.tif", texture(64, 64, number), photometric="rgb")
+    inputs = (tmp_path / "x.tif", tmp_path / "x_cells.tif")
+    line = ("batch", "run", *inputs, "-o", tmp_path / "maps" / "{stem}.fgb", *TILES[2:])
+    done = rssc(*line, "--overwrite", "--dry-run")
+    assert "x_cells.fgb is that of" in done.err
 
 
 def test_a_geopackage_with_layers_of_others_is_not_replaced(
