@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rssc_geo.errors import InputError, one_line
-from rssc_geo.geometry import label_regions
+from rssc_geo.geometry import label_regions, squeezed
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
 from rssc_geo.output.geopackage import read_provenance
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field
@@ -77,9 +77,11 @@ class FinishedMap:
             self.classes = tuple(MapClass(*row) for row in read_totals(self.path))
             self.crs: CRS = read_cells(self.path, ("class",)).crs
         except InputError as error:
+            if error.__cause__ is None:  # it could be read, and says itself what is wrong with it
+                raise
             raise InputError(
                 f"{self.path} is no map of rssc-geo that can be read: layers landuse and cells"
-                f" with their fields are needed ({one_line(error.__cause__ or error)})"
+                f" with their fields are needed ({one_line(error.__cause__)})"
             ) from error
         if self.crs.ellipsoid is None:
             raise InputError(
@@ -147,9 +149,9 @@ class FinishedMap:
         steps = read_provenance(self.path).get("steps")
         if isinstance(steps, dict) and "snap" in steps:
             return False
-        shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
-        grid = np.full(shape, _NOTHING, np.int16)
-        grid[own.rows, own.cols] = own.codes
+        places = squeezed(own.rows), squeezed(own.cols)
+        grid = np.full([int(axis.max()) + 1 for axis in places], _NOTHING, np.int16)
+        grid[places] = own.codes
         regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
         alike = regions == sum(known.regions for known in self.classes)
         return alike and bool((own.codes != _NOTHING).all())
