@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 from rssc_geo import RefineOptions, refine
 from rssc_geo.errors import InputError
@@ -126,6 +127,49 @@ def test_provenance_of_another_form_is_not_read(text, tmp_path) -> None:
     whole = FinishedMap(write_map(tmp_path / "whole.gpkg", GRID, NAMES)).cells()
     path = edited(tmp_path / "map.gpkg", f"UPDATE gpkg_metadata SET metadata = '{text}'")
     assert (FinishedMap(path).cells().codes == whole.codes).all()
+
+
+def halves_with_teeth(*, both_ways: bool) -> np.ndarray:
+    """Two classes side by side; teeth of one, or of both, that a majority filter takes away."""
+    grid = np.zeros((12, 12), int)
+    grid[:, 6:] = 1
+    for row in (2, 5, 8):
+        grid[row, 4:6] = 1
+        if both_ways:
+            grid[row + 1, 6:8] = 0
+    return grid
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet", ".geojson", ".shp"])
+def test_a_map_shows_the_classes_of_its_regions_after_a_majority_filter(
+    suffix, both_ways, tmp_path
+) -> None:
+    """The number of regions, or that of the cells of each class too, is as before."""
+    grid = halves_with_teeth(both_ways=both_ways)
+    path = write_map(tmp_path / "map.gpkg", grid, NAMES[:2])
+    refine(path, tmp_path / f"smooth{suffix}", RefineOptions(majority=1))
+    finished = FinishedMap(tmp_path / f"smooth{suffix}")
+    regions, of_region = finished.regions()
+    middles = [shapely.centroid(polygons) for _, polygons in finished.outlines()]
+    cell, region = shapely.STRtree(regions).query(np.concatenate(middles), predicate="within")
+    shown, cells = np.full(grid.size, -1), finished.cells()
+    shown[cell] = of_region[region]
+    assert (cells.codes == shown).all()
+    names = np.array(finished.names, object)
+    own = np.array(NAMES, object)[grid[cells.rows, cells.cols]]
+    assert (names[cells.codes] != own).any()
+    counts = np.bincount(cells.codes, minlength=2).tolist()
+    assert counts == [each.cells for each in finished.classes]
+
+
+def test_a_region_with_another_class_is_seen(tmp_path) -> None:
+    """As by hand in QGIS, where the numbers of regions stay."""
+    statement = "UPDATE landuse SET class = 'Forest' WHERE class = 'OpenWater' AND cells = 1"
+    finished = FinishedMap(edited(tmp_path / "map.gpkg", statement))
+    cells = finished.cells()
+    names = np.array(finished.names)[cells.codes]
+    assert names[(cells.rows == 0) & (cells.cols == 2)].tolist() == ["Forest"]
 
 
 @pytest.mark.parametrize("geo", [None, b"{", b"[]", b"{}"])
