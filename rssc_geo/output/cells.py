@@ -38,7 +38,8 @@ _OF_CELLS = {
     "col": _PLACE,
 }
 """Fields that no cell lacks, with the least and largest value of numbers."""
-_OF_REGIONS = {"class": None, "cells": (1, math.inf), "area_m2": (0, math.inf)}
+_OF_REGIONS = {"class": None, "cells": (0, math.inf), "area_m2": (0, math.inf)}
+"""The same of regions; of a snapped one there may be no cell's middle."""
 _TOTALS = pa.schema(
     [
         pa.field("class", pa.string()),
