@@ -191,7 +191,7 @@ class Service:
         card = load_card(options.model, revision=options.revision)  # trained again, it is another
         dtype = str(compute.dtype).removeprefix("torch.")
         options = replace(options, dtype=dtype, only_classes=(), exclude_classes=())
-        key = (options, tuple(sorted(card.sha256.items())), card.classes)
+        key = (options, card.to_json())
         if key not in self._models:
             while len(self._models) >= _KEPT:
                 self._models.popitem(last=False)

@@ -160,16 +160,18 @@ def _archive_card(model: ModelCard, folder: Path, options: IndexOptions) -> Arch
     width = check_embeddings(model)
     if (folder / NAME).exists():
         card = read_card(folder)
-        if (card.model, card.version) != (model.name, model.version):
+        if card.identity != model.identity:
             raise UsageError(
                 f"{folder} was indexed with the model {card.model} {card.version}, this is"
-                f" {model.name} {model.version}: their embeddings cannot be compared; use that"
-                " model, or index into another folder"
+                f" {model.name} {model.version} (weights or config.json differ): their"
+                " embeddings cannot be compared; use that model, or index into another folder"
             )
         return replace(card, tile_size=options.tile_size, cell_size=options.cell_size)
     if folder.exists() and not _is_unused(folder):
         raise OutputError(f"{folder} holds something else than an archive: choose another folder")
-    return ArchiveCard(model.name, model.version, width, options.tile_size, options.cell_size)
+    return ArchiveCard(
+        model.name, model.version, model.identity, width, options.tile_size, options.cell_size
+    )
 
 
 def _is_unused(folder: Path) -> bool:

@@ -212,10 +212,11 @@ def search(
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)
     check_embeddings(card)
-    if (card.name, card.version) != (store.card.model, store.card.version):
+    if card.identity != store.card.identity:
         raise UsageError(
             f"{archive} was indexed with the model {store.card.model} {store.card.version}, this is"
-            f" {card.name} {card.version}: name that model (--model)"
+            f" {card.name} {card.version} (weights or config.json differ): name that model"
+            " (--model)"
         )
     searched = store.count(cells)
     if not searched:

@@ -36,7 +36,7 @@ NAME = "archive.json"
 SCENES = "scenes"
 """The folder of the maps in an archive."""
 _DATABASE = "cells.lancedb"
-_FORMAT = 2
+_FORMAT = 3
 _CELLS, _SCENES = "cells", "scenes"
 _BOX = ("west", "south", "east", "north")
 _CHECKSUM = "checksum"
@@ -58,22 +58,29 @@ class ArchiveCard:
 
     Attributes
     ----------
-    model, version, width : of the bundle whose embeddings its cells have
+    model, version, identity, width : of the bundle whose embeddings its cells have
     tile_size, cell_size : as asked for when it was last indexed; None: by the model's card
     indexed_rows : cells that there were when the index was made; 0: there is none
     """
 
     model: str
     version: str
+    identity: str
     width: int
     tile_size: str | None = None
     cell_size: str | None = None
     indexed_rows: int = 0
 
     def __post_init__(self) -> None:
-        texts = (self.model, self.version, self.tile_size or "", self.cell_size or "")
+        texts = (
+            self.model,
+            self.version,
+            self.identity,
+            self.tile_size or "",
+            self.cell_size or "",
+        )
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError("model, version and sizes are texts")
+            raise TypeError("model, version, identity and sizes are texts")
         if type(self.width) is not int or type(self.indexed_rows) is not int or self.width < 1:
             raise TypeError("width and indexed_rows are whole numbers")
 

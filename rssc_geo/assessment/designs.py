@@ -122,9 +122,7 @@ def draw_systematic(
     step = math.sqrt(len(rows) / min(size, len(rows)))
     kept = np.ones(len(rows), bool)
     for places in (rows, cols):
-        last = int(places.max())
-        lines = np.floor(np.arange(random.uniform(0, step), last + 1, step)).astype(np.int64)
-        wanted = np.zeros(last + 1, bool)
-        wanted[lines] = True
-        kept &= wanted[places]
+        start = random.uniform(0, step)
+        nearest = start + np.ceil((places - start) / step) * step  # line at or behind each place
+        kept &= np.floor(nearest) == places
     return random.permutation(np.flatnonzero(kept))

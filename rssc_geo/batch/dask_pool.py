@@ -157,13 +157,13 @@ class DaskPool:
             threading.Thread(target=self._feel_pulse, name="rssc-geo pulse", daemon=True).start()
             self._answered(self._wait_for_workers)
             card = load_card(options.model, revision=options.revision)
-            # Named by what it loads: the next run of the same command finds it, one with other
-            # weights does not.
+            # Named by what it loads: the next run of the same command finds it, one with
+            # another model does not.
             loads = (
                 options,
                 getattr(load, "__qualname__", repr(load)),
                 version(_PACKAGE),
-                sorted(card.sha256.items()),
+                card.to_json(),
             )
             self._plugin = f"rssc-geo-{hashlib.sha256(repr(loads).encode()).hexdigest()[:12]}"
             plugin = _WorkerPlugin(self._plugin, options, load)
@@ -228,7 +228,7 @@ class DaskPool:
             worker: _answer(worker, task) for worker, task in zip(workers, tasks, strict=True)
         }
         first, (spec, batch_size) = next(iter(answers.items()))
-        if spec.card.sha256 != card.sha256:
+        if spec.card.identity != card.identity:
             raise RsscGeoError(
                 f"worker {first} has another model {card.name} than this machine: copy this one to"
                 " all workers"

@@ -35,4 +35,5 @@ from .polygons import cell_polygons as cell_polygons
 from .polygons import dissolve as dissolve
 from .polygons import label_regions as label_regions
 from .polygons import merge_small as merge_small
+from .polygons import squeezed as squeezed
 from .polygons import unite as unite

@@ -385,6 +385,7 @@ class PredictorSpec:
             "model": {
                 "name": self.card.name,
                 "version": self.card.version,
+                "identity": self.card.identity,
                 "sha256": dict(self.card.sha256),
                 "classes": {c.name: c.description for c in self.card.classes},
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -148,6 +149,8 @@ FORMAT = 1
 AS_PUBLISHED: Final = "as-published"
 UNKNOWN_CLASS = "Unknown"
 """The class, and its group, for cells that no other class describes."""
+_WITHOUT_EFFECT = ("description", "license", "training", "accuracy", "cpu_tiles_per_s")
+_LOOKS = ("color", "title", "group")  # of a class
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_CARD = 1_000_000  # bytes; the embedded one has 7,000
@@ -411,6 +414,20 @@ class ModelCard:
     def names(self, ids: Sequence[int]) -> list[str]:
         """The names of classes by their ids."""
         return [self.classes[each].name for each in ids]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the fields that a result depends on: models of one identity give the same.
+
+        Texts about the model, its figures and the looks of its classes have no part in it.
+        """
+        values = asdict(self)
+        for name in _WITHOUT_EFFECT:
+            del values[name]
+        for known in values["classes"]:
+            for name in _LOOKS:
+                del known[name]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def token_strides(self) -> tuple[int, int]:

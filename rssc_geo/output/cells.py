@@ -7,7 +7,8 @@ run beside those of the run that finished it, and no run has to keep them in mem
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,27 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 _BATCH = 8192
-_NEEDED = ("class", "from_class", "to_class", "confidence", "row", "col", GEOMETRY)
-"""Fields of cells that no cell lacks."""
 _MOST_ROWS = 100_000_000
+_PLACE = (0, _MOST_ROWS)
+_SHARE = (-1e-5, 1 + 1e-5)  # sums and differences of rounded ones
+_OF_CELLS = {
+    **dict.fromkeys(("class", "from_class", "to_class", GEOMETRY)),
+    "confidence": _SHARE,
+    "probability": _SHARE,
+    "row": _PLACE,
+    "col": _PLACE,
+}
+"""Fields that no cell lacks, with the least and largest value of numbers."""
+_OF_REGIONS = {"class": None, "cells": (0, math.inf), "area_m2": (0, math.inf)}
+"""The same of regions; of a snapped one there may be no cell's middle."""
+_TOTALS = pa.schema(
+    [
+        pa.field("class", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field("cells", pa.int64()),
+        pa.field("area_m2", pa.float64()),
+    ]
+)
 _ERRORS = (RuntimeError, OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 """Of damaged files too; ``RuntimeError`` is the base of pyogrio's errors."""
 _OGR_GEOMETRY = "wkb_geometry"  # GDAL's name of a geometry column without a name
@@ -57,7 +76,7 @@ def read_cells(
             ):
                 chosen = table.select(layer.schema.names).cast(layer.schema)
                 chosen.validate(full=True)  # texts that are no UTF-8
-                _check_cells(chosen, path)
+                _check(chosen, path, "cells", _OF_CELLS)
                 yield from chosen.to_batches()
         except _ERRORS as error:
             raise _unreadable(path, error) from error
@@ -101,18 +120,21 @@ def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
     """What the ``landuse`` layer of the map ``output`` has of each class, by name.
 
     Class, group ("" for none), cells, regions, m². Raises ``InputError`` when the file cannot be
-    read.
+    read, or a region has no class, cells or area.
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "landuse")
     check_no_view(str(path))
-    names = ["class", "group", "cells", "area_m2"]
+    names = _TOTALS.names
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path, columns=names, page_checksum_verification=True)
         else:
             inner = "landuse" if output_format.multilayer else None
             _, table = pyogrio.read_arrow(path, layer=inner, columns=names, read_geometry=False)
+        table = table.select(names).cast(_TOTALS)
+        table.validate(full=True)  # texts that are no UTF-8
+        _check(table, path, "regions", _OF_REGIONS)
         sums = table.group_by("class").aggregate(
             [("group", "max"), ("cells", "sum"), ("cells", "count"), ("area_m2", "sum")]
         )
@@ -125,22 +147,25 @@ def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
     return sorted(rows)
 
 
-def _check_cells(table: pa.Table, path: Path) -> None:
-    """Refuse cells without a class, confidence or place: others have changed the file."""
-    for name in _NEEDED:
+def _check(
+    table: pa.Table, path: Path, called: str, needed: Mapping[str, tuple[float, float] | None]
+) -> None:
+    """Refuse features that lack a value, or have one out of range: others have changed the file."""
+    for name, bounds in needed.items():
         if name not in table.column_names:
             continue
         column = table[name]
         missing = column.null_count
         if pa.types.is_string(column.type):
             missing += pc.sum(pc.equal(column, "")).as_py() or 0
-        if name in ("row", "col"):
-            outside = pc.or_(pc.less(column, 0), pc.greater(column, _MOST_ROWS))
-            missing += pc.sum(outside).as_py() or 0
+        if bounds is not None:
+            inside = pc.and_(pc.greater_equal(column, bounds[0]), pc.less_equal(column, bounds[1]))
+            odd = pc.invert(pc.and_(inside, pc.is_finite(column)))
+            missing += pc.sum(odd).as_py() or 0
         if missing:
             raise InputError(
-                f"{path} is damaged, or was edited: {missing} cells have no valid {name}: make the"
-                " map again"
+                f"{path} is damaged, or was edited: {missing} {called} have no valid {name}: make"
+                " the map again"
             )
 
 

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.geometry import as_multipolygons, label_regions, unite
+from rssc_geo.geometry import as_multipolygons, label_regions, squeezed, unite
 from rssc_geo.output.geopackage import describe_geopackage
 from rssc_geo.output.layers import AREA_DECIMALS, GEOMETRY, Field, Layer, rounded
 from rssc_geo.output.target import OutputTarget
@@ -143,10 +143,10 @@ def _find_regions(cells: ChangedCells) -> tuple[list[ChangeRegion], NDArray[np.o
     rows, cols, split = cells.rows[where], cells.cols[where], cells.split[where].astype(np.int64)
     before, after = cells.before[where].astype(np.int64), cells.after[where].astype(np.int64)
     count = len(cells.classes)
-    corner = int(rows.min()), int(cols.min())
-    grid = np.full((int(rows.max()) + 1 - corner[0], int(cols.max()) + 1 - corner[1]), -1, np.int64)
-    grid[rows - corner[0], cols - corner[1]] = (split * count + before) * count + after
-    labels = label_regions(grid, nothing=-1)[rows - corner[0], cols - corner[1]]
+    places = squeezed(rows), squeezed(cols)
+    grid = np.full([int(axis.max()) + 1 for axis in places], -1, np.int64)
+    grid[places] = (split * count + before) * count + after
+    labels = label_regions(grid, nothing=-1)[places]
     outlines = unite(cells.polygons(where), labels, int(labels.max()) + 1)
     order = np.argsort(labels, kind="stable")
     regions = []

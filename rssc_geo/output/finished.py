@@ -1,8 +1,9 @@
 """A finished map, read back as its cells with the classes that the map shows, whatever the format.
 
 The classes are those of the ``landuse`` layer. Where small regions joined their neighbors there
-(``--min-area``), or regions end where the picture changes (``--snap``), a cell is of the class of
-the region in which its middle lies, not of its own.
+(``--min-area``), cells took the class of most of their neighbors (``--majority``), or regions end
+where the picture changes (``--snap``), a cell is of the class of the region in which its middle
+lies, not of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rssc_geo.errors import InputError, one_line
-from rssc_geo.geometry import label_regions
+from rssc_geo.geometry import label_regions, squeezed
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
 from rssc_geo.output.geopackage import read_provenance
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field
@@ -77,9 +78,11 @@ class FinishedMap:
             self.classes = tuple(MapClass(*row) for row in read_totals(self.path))
             self.crs: CRS = read_cells(self.path, ("class",)).crs
         except InputError as error:
+            if error.__cause__ is None:  # it could be read, and says itself what is wrong with it
+                raise
             raise InputError(
                 f"{self.path} is no map of rssc-geo that can be read: layers landuse and cells"
-                f" with their fields are needed ({one_line(error.__cause__ or error)})"
+                f" with their fields are needed ({one_line(error.__cause__)})"
             ) from error
         if self.crs.ellipsoid is None:
             raise InputError(
@@ -143,16 +146,28 @@ class FinishedMap:
         return polygons, np.array([codes[name] for name in regions["class"]], np.int16)
 
     def _shows(self, own: MapCells) -> bool:
-        """Whether the regions are those of the cells by their own classes."""
-        steps = read_provenance(self.path).get("steps")
-        if isinstance(steps, dict) and "snap" in steps:
+        """Whether the regions are those of the cells by their own classes.
+
+        Small regions that were merged away are missed in the numbers of regions. Snapping and the
+        majority filter of ``refine`` may leave all numbers as they were: only the provenance tells
+        that there was neither, and without one the outlines decide.
+        """
+        made = read_provenance(self.path)
+        if not made or "snap" in made.get("steps", {}) or "refined_by" in made:
             return False
-        shape = (int(own.rows.max()) + 1, int(own.cols.max()) + 1)
-        grid = np.full(shape, _NOTHING, np.int16)
-        grid[own.rows, own.cols] = own.codes
-        regions = int(label_regions(grid, nothing=_NOTHING).max(initial=-1)) + 1
-        alike = regions == sum(known.regions for known in self.classes)
-        return alike and bool((own.codes != _NOTHING).all())
+        if (own.codes == _NOTHING).any():
+            return False
+        places = squeezed(own.rows), squeezed(own.cols)
+        grid = np.full([int(axis.max()) + 1 for axis in places], _NOTHING, np.int16)
+        grid[places] = own.codes
+        labels = label_regions(grid, nothing=_NOTHING)[places]
+        class_of = np.zeros(int(labels.max()) + 1, np.int16)
+        class_of[labels] = own.codes
+        cells, regions = (
+            np.bincount(of, minlength=len(self.classes)) for of in (own.codes, class_of)
+        )
+        found = zip(cells.tolist(), regions.tolist(), strict=True)
+        return list(found) == [(known.cells, known.regions) for known in self.classes]
 
     def _own_classes(self) -> MapCells:
         """The cells with the classes of the ``cells`` layer; -1 for one that the map lacks."""
@@ -182,12 +197,14 @@ class FinishedMap:
         Where that is nodata, the nearest one in the cell's reach.
         """
         regions, of_region = self.regions()
+        shapely.prepare(regions)
         tree = shapely.STRtree(regions)
         shown = np.full(count, _NOTHING, np.int16)
         for start, polygons in self.outlines():
             inner = shapely.point_on_surface(polygons)
-            cell, region = tree.query(inner, predicate="intersects")
-            shown[start + cell] = of_region[region]
+            cell, region = tree.query(inner)
+            within = shapely.intersects(regions[region], inner[cell])
+            shown[start + cell[within]] = of_region[region[within]]
             bare = np.flatnonzero(shown[start : start + len(polygons)] == _NOTHING)
             if len(bare):
                 reach = shapely.minimum_bounding_radius(polygons[bare]).max()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from scipy import ndimage
 
-from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small, unite
+from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small, squeezed, unite
 from rssc_geo.output.geopackage import describe_geopackage
 from rssc_geo.output.layers import (
     AREA_DECIMALS,
@@ -87,7 +87,7 @@ def write_refined(
     class, the m² and the number of cells of each region, all (regions,). Raises ``OutputError``
     where it cannot be written.
     """
-    rows, cols = (cells.columns.column(name).to_numpy() for name in ("row", "col"))
+    rows, cols = (squeezed(cells.columns.column(name).to_numpy()) for name in ("row", "col"))
     shape = (int(rows.max()) + 1, int(cols.max()) + 1)
     grid = np.full(shape, _NOTHING, np.int64)
     grid[rows, cols] = cells.codes

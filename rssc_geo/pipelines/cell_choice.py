@@ -123,13 +123,11 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
     """
     made = read_provenance(result)
     model = made.get("model", {})
-    names = [c.name for c in card.classes]
-    classes = model.get("classes")
-    told = list(classes) if isinstance(classes, dict | list) else []
-    if model and (model.get("sha256") != dict(card.sha256) or told != names):
+    if model and model.get("identity") != card.identity:
         raise UsageError(
             f"{result} was made with the model {model.get('name')} {model.get('version')}, not"
-            f" {card.name} {card.version}: give that one with --model"
+            f" {card.name} {card.version} (weights or config.json differ): give that one with"
+            " --model"
         )
     known = {option.name: option for option in options_of(TilingOptions)}
     recorded = {

@@ -28,6 +28,7 @@ from rssc_geo import (
 )
 from rssc_geo.archive import ArchiveStore, CellFilter, open_store
 from rssc_geo.batch import NAME, read_status
+from rssc_geo.models import EMBEDDED
 from rssc_geo_cli.main import run
 from tests.factories import texture, with_changed_bits, write_raster
 from tests.programs import Program
@@ -376,11 +377,25 @@ def test_what_cannot_be_meant(
     archive = tmp_path / "archive"
     rssc_geo.index([source], archive, OPTIONS)
     card = json.loads((archive / "archive.json").read_text())
-    (archive / "archive.json").write_text(json.dumps({**card, "version": "0.0"}))
+    (archive / "archive.json").write_text(json.dumps({**card, "version": "0.0", "identity": "0a"}))
     with pytest.raises(UsageError, match="cannot be compared"):
         rssc_geo.index([source], archive, OPTIONS)
     with pytest.raises(UsageError, match="was indexed with the model compact 0.0"):
         rssc_geo.search(archive, "a river")
+
+
+def test_a_model_with_another_card_is_another_one(tmp_path: Path) -> None:
+    source, archive, model = scene(tmp_path / "s.tif"), tmp_path / "archive", tmp_path / "model"
+    shutil.copytree(EMBEDDED / "compact", model)
+    options = replace(OPTIONS, model=str(model))
+    rssc_geo.index([source], archive, options)
+    card = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**card, "mean": [0.1, 0.9, 0.1]}))
+    message = r"weights or config\.json differ"
+    with pytest.raises(UsageError, match=message):
+        rssc_geo.index([source], archive, options)
+    with pytest.raises(UsageError, match=message):
+        rssc_geo.search(archive, "a river", options=rssc_geo.SearchOptions(model=str(model)))
 
 
 def test_a_damaged_database_is_made_anew_from_the_maps(tmp_path: Path) -> None:
@@ -424,7 +439,14 @@ def test_a_table_that_was_put_back_is_told_and_mended(tmp_path: Path, table: str
     [{"width": "192"}, {"model": 5}, {"version": []}, {"indexed_rows": "x"}, {"tile_size": 5}],
 )
 def test_a_description_of_other_types_is_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
-    card = {"format": 2, "model": "compact", "version": "1", "width": 192, **values}
+    card = {
+        "format": 3,
+        "model": "compact",
+        "version": "1",
+        "identity": "0a",
+        "width": 192,
+        **values,
+    }
     (tmp_path / "archive.json").write_text(json.dumps(card))
     with pytest.raises(InputError, match=r"archive\.json cannot be read"):
         open_store(tmp_path)

@@ -275,7 +275,7 @@ def test_many_cells_are_found_through_an_index(
     monkeypatch.setattr("rssc_geo.archive.store.APPROXIMATE_FROM", 4000)
     random = np.random.default_rng(0)
     centers = random.normal(size=(40, 16))
-    store = make_store(tmp_path, ArchiveCard("compact", "1", 16))
+    store = make_store(tmp_path, ArchiveCard("compact", "1", "0a", 16))
     vectors = {}
     for number in range(3):
         noise = 0.3 * random.normal(size=(2000, 16))
