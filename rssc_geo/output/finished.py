@@ -153,7 +153,8 @@ class FinishedMap:
         that there was neither, and without one the outlines decide.
         """
         made = read_provenance(self.path)
-        if not made or "snap" in made.get("steps", {}) or "refined_by" in made:
+        steps = made.get("steps", {})
+        if not made or "refined_by" in made or not isinstance(steps, dict) or "snap" in steps:
             return False
         if (own.codes == _NOTHING).any():
             return False
