@@ -46,7 +46,7 @@ from rssc_geo.texts import write_csv
 log = logging.getLogger(__name__)
 
 _INDEX = "accuracy.json"
-_FILES = r"accuracy\.html|classes\.csv|matrix\.csv"
+_FILES = ("accuracy.html", "classes.csv", "matrix.csv")
 _FEW = 30
 """Number of labels of a stratum below which the normal interval is rough."""
 
@@ -187,14 +187,13 @@ class AccuracyAssessment:
         """
         target, values = Path(folder), self.as_dict()
         check_not_input([target], [self.reference, *(found.path for found in self.maps)])
-        with atomic_folder(target, index=_INDEX, overwrite=True, others=_FILES) as made:
+        with atomic_folder(target, index=_INDEX, overwrite=True, others=lambda _: _FILES) as made:
             text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
             (made / _INDEX).write_text(text + "\n", encoding="utf-8")
             write_assessment_page(made / "accuracy.html", values)
             for name, rows in (("classes", _class_rows(values)), ("matrix", _matrix_rows(values))):
                 write_csv(made / f"{name}.csv", list(rows[0]), rows)
-        names = (_INDEX, "accuracy.html", "classes.csv", "matrix.csv")
-        return [target / name for name in names]
+        return [target / name for name in (_INDEX, *_FILES)]
 
 
 def adjusted_area(entry: Mapping[str, Any]) -> dict[str, float | None]:
