@@ -367,3 +367,29 @@ def test_mistakes_are_one_line(
     done = rssc("assess", *arguments)
     assert done.code == code
     assert message in done.message
+
+
+@pytest.mark.parametrize(
+    ("column", "sizes"),
+    [
+        ("stratum_cells", [np.inf, np.inf]),
+        ("stratum_cells", [2.0**63, 2.0**63]),
+        ("stratum_cells", [0.5, 0.5]),
+        ("stratum_m2", [1e308, 1e308]),
+        ("stratum_m2", [10.0, np.inf]),
+        ("stratum_m2", [1e-320, 1e-320]),
+        ("area_m2", [10.0, np.inf]),
+        ("area_m2", [1e300, 1e300]),
+    ],
+)
+def test_sizes_that_nothing_on_earth_has_are_one_line(
+    rssc: Rssc, small: Path, tmp_path: Path, column: str, sizes: list[float]
+) -> None:
+    near = [Point(CELLS @ (3, 30)), Point(CELLS @ (4, 31))]
+    columns = {"class": ["Forest"] * 2, "stratum": ["north", "south"], column: sizes}
+    reference = tmp_path / "odd.gpkg"
+    gpd.GeoDataFrame(columns, geometry=near, crs="EPSG:32632").to_file(reference)
+    done = rssc("assess", "accuracy", small, "--reference", reference, "-o", tmp_path / "found")
+    assert done.code == 1
+    assert f"odd.gpkg: column '{column}'" in done.message
+    assert not (tmp_path / "found").exists()
