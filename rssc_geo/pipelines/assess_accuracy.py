@@ -179,13 +179,24 @@ class AccuracyAssessment:
             ],
         }
 
+    def _without_folders(self) -> dict[str, Any]:
+        """The plain data with maps and reference by their names, for files that are passed on."""
+        values = self.as_dict()
+        file, bar, layer = self.reference.partition("|")
+        values["reference"] = f"{Path(file).name}{bar}{layer}"
+        for found in values["maps"]:
+            found["map"] = Path(found["map"]).name
+        for row in values["comparisons"]:
+            row |= {"map": Path(row["map"]).name, "other": Path(row["other"]).name}
+        return values
+
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``accuracy.json``, ``accuracy.html``, ``classes.csv`` and ``matrix.csv``.
 
-        The folder is new, empty, or an earlier result, which is replaced. Raises ``OutputError``
-        where it cannot be written.
+        Maps and reference are named without their folders. The folder is new, empty, or an earlier
+        result, which is replaced. Raises ``OutputError`` where it cannot be written.
         """
-        target, values = Path(folder), self.as_dict()
+        target, values = Path(folder), self._without_folders()
         check_not_input([target], [self.reference, *(found.path for found in self.maps)])
         with atomic_folder(target, index=_INDEX, overwrite=True, others=lambda _: _FILES) as made:
             text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
@@ -357,8 +368,8 @@ def _truth(
             found[found == name] = target
         if unmapped:
             notes.append(
-                f"labels without a class in the legend {legend.name}, counted as {UNMAPPED}:"
-                f" {', '.join(unmapped)}"
+                f"labels without a class in the legend {Path(legend.name).name}, counted as"
+                f" {UNMAPPED}: {', '.join(unmapped)}"
             )
     return found
 
