@@ -33,6 +33,8 @@ _LONGEST_NAME = 255  # bytes, on all usual file systems
 _TOKEN = re.compile("[0-9a-f]{16}")
 _MARKER, _LOCK = "staging.rssc-geo", "lock.rssc-geo"
 _LOCK_FILES = (_LOCK, f"{_LOCK}-journal")
+FilesOf = Callable[[Path], Iterable[str]]
+"""Gives the names of the files of a result, a folder."""
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
 
@@ -230,13 +232,14 @@ def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(
-    target: Path, *, index: str, overwrite: bool, others: str = ".*"
+    target: Path, *, index: str, overwrite: bool, others: FilesOf | None = None
 ) -> Iterator[Path]:
     """Yield a new folder to write into, which becomes ``target`` at the end.
 
-    ``index``: the file that every such result holds; ``others``: a regular expression of the names
-    that its other files have. With ``overwrite`` a folder that is there is replaced if it holds the
-    one, and nothing but the others. An empty folder is used. Nothing is left when the block raises.
+    ``index``: the file that every such result holds; ``others``: gives the names of the other files
+    of an earlier result, which is its argument; None: they have any names. With ``overwrite`` a
+    folder that is there is replaced if it holds the one, and nothing but the others (and what GDAL
+    puts beside them). An empty folder is used. Nothing is left when the block raises.
     Raises ``OutputError`` when the folder exists, is something else, or cannot be written,
     ``UsageError`` for its name.
     """
@@ -263,7 +266,9 @@ def atomic_folder(
     _tidy(place)
 
 
-def _check_replaceable(target: Path, index: str, others: str, *, overwrite: bool) -> None:
+def _check_replaceable(
+    target: Path, index: str, others: FilesOf | None, *, overwrite: bool
+) -> None:
     """Refuse with ``OutputError`` a folder that ``atomic_folder`` must not replace."""
     check_name(target)
     taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
@@ -297,11 +302,15 @@ def _exchange(made: Path, place: Path, *, overwrite: bool) -> None:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _foreign(folder: Path, index: str, others: str) -> str:
+def _foreign(folder: Path, index: str, others: FilesOf | None) -> str:
     """The first name in the folder of an earlier result that does not belong to it."""
-    own = re.compile(f"{re.escape(index)}(-wal|-shm)?|(?:{others})(\\.aux\\.xml)?")
     names = sorted(os.listdir(folder))
-    return next((name for name in names if not own.fullmatch(name) or (folder / name).is_dir()), "")
+    own = set(names)
+    if others is not None:
+        listed = set(others(folder))
+        own = {index, f"{index}-wal", f"{index}-shm"}
+        own |= listed | {f"{name}.aux.xml" for name in listed}
+    return next((name for name in names if name not in own or (folder / name).is_dir()), "")
 
 
 class StagingFolder:

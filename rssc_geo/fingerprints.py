@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rssc_geo.deadlines import Deadline, open_url
 from rssc_geo.files import local_file
 
 _HEADER_BYTES = 65536
@@ -72,7 +73,10 @@ def _network_mark(name: str) -> str:
         return ""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 -- http and https alone
     try:
-        with urllib.request.urlopen(request, timeout=_NETWORK_S) as answer:  # noqa: S310
+        with (
+            Deadline(_NETWORK_S) as deadline,
+            open_url(request, deadline, timeout_s=_NETWORK_S) as answer,
+        ):
             told = answer.headers
             return f"{told.get('ETag', '')} {told.get('Last-Modified', '')}"
     except (OSError, ValueError, http.client.HTTPException):

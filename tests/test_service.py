@@ -93,6 +93,9 @@ def test_the_result_is_that_of_the_command_itself(ask: Ask, scene: Path, tmp_pat
     assert (tmp_path / "why" / cell["heat_map"]).is_file()
 
 
+INFO = '{"id": 1, "command": "info", "options": {%s}}'
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -109,6 +112,8 @@ def test_the_result_is_that_of_the_command_itself(ask: Ask, scene: Path, tmp_pat
         ({"id": 1, "command": "info", "raster": "none.tif"}, "none.tif"),
         ({"id": 1, "command": "classify", "options": {"x": 1}}, "classify has no option 'x'"),
         ({"id": 1, "command": "classify", "options": {"min_valid": 7}}, "--min-valid '7' is not"),
+        (INFO % ('"tile_size": ' + "[" * 400 + "]" * 400), "--tile-size holds a list in a list"),
+        (INFO % ('"nodata": ' + '{"a": ' * 400 + "1" + "}" * 400), "--nodata holds a list in a"),
         (
             {"id": 1, "command": "classify", "options": {"trust_remote_code": True}},
             "--trust-remote-code is given on the command line alone",

@@ -168,9 +168,15 @@ class ArchiveStore:
             return int(self._cells.count_rows(cells.sql() or None))
 
     def scenes(self) -> dict[str, dict[str, Any]]:
-        """The scenes by their names, each with ``source``, ``mark`` and ``cells``."""
+        """The scenes by their names, each with ``source``, ``mark`` and ``cells``.
+
+        Raises ``InputError`` for a row that the program has not written.
+        """
         with _translated(self.folder, _damaged):
             rows = self._scenes.to_arrow().to_pylist()
+            _check_names(row["scene"] for row in rows)
+            if any(None in row.values() for row in rows):
+                raise ValueError("a scene lacks its source or number of cells")
         return {row.pop("scene"): row for row in rows}
 
     def lost(self) -> int:
@@ -184,7 +190,8 @@ class ArchiveStore:
             return
         with _translated(self.folder, _damaged):
             names = self._cells.search().select(["scene"]).limit(len(self)).to_arrow()["scene"]
-        there = Counter(names.to_pylist())
+            there = Counter(names.to_pylist())
+            _check_names(there)
         self.forget([name for name in added.keys() | there if added.get(name, 0) != there[name]])
 
     def _added(self) -> dict[str, int]:
@@ -295,6 +302,7 @@ class ArchiveStore:
                 found = query.minimum_nprobes(probes).maximum_nprobes(probes).to_arrow()
                 if len(found) < count:  # those that pass the filter lie elsewhere
                     found = query.maximum_nprobes(0).to_arrow()
+            _check_names(found["scene"].to_pylist())
             changed = int((_checksums(found) != found[_CHECKSUM].to_numpy()).sum())
             if changed:
                 raise ValueError(f"{changed} cells are not as they were written")
@@ -309,6 +317,8 @@ def _partitions(rows: int) -> int:
 
 
 _DISTANCE = "_distance"
+_SEPARATORS = "/\\:\0"
+"""Characters that part a path, on Windows too, or end it."""
 _NOT_PLAIN = (EMBEDDING, GEOMETRY, _DISTANCE, _CHECKSUM)
 _ERRORS = (OSError, RuntimeError, ValueError)
 """The exceptions of LanceDB."""
@@ -470,6 +480,16 @@ def _checksums(cells: pa.Table) -> NDArray[np.uint32]:
         for vector, outline, *rest in rows
     ]
     return np.array(made, np.uint32)
+
+
+def _check_names(names: Iterable[object]) -> None:
+    """Refuse with ``ValueError`` a name of a scene that could lead out of the folder of maps.
+
+    An archive may come from others, and files are read and deleted by these names.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name or any(sign in name for sign in _SEPARATORS):
+            raise ValueError(f"{name!r} is no name of a scene")
 
 
 def _texts(values: Iterable[str]) -> str:

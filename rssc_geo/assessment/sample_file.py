@@ -50,6 +50,8 @@ SAMPLE_FIELDS: tuple[Field, ...] = (
     Field("col", "Cell column", "integer", "Column of the cell in the map's grid, from 0"),
 )
 _SIZES = ("stratum_cells", "stratum_m2")
+_LARGEST = 1e15
+"""Of cells and of m²: the Earth has 5.1e14 m²."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def read_reference(path: str, field: str) -> Reference:
     areas = None
     if "area_m2" in frame:
         areas = pd.to_numeric(frame["area_m2"], errors="coerce").to_numpy(np.float64)
-        if not (areas > 0).all():
+        if not ((areas > 0) & (areas <= _LARGEST)).all():
             raise InputError(f"{path}: column 'area_m2' holds what is no area above 0")
     units = set(frame["unit"]) if "unit" in frame else {"cell"} if sizes["stratum_cells"] else set()
     return Reference(
@@ -213,9 +215,10 @@ def _sizes(
 ) -> dict[str, float]:
     """The one size that each stratum has in a column."""
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+    least = 1.0 if column == "stratum_cells" else np.finfo(float).tiny
     found: dict[str, float] = {}
     for name, value in zip(strata.tolist(), numbers.tolist(), strict=True):
-        if not value > 0 or found.setdefault(name, value) != value:
+        if not least <= value <= _LARGEST or found.setdefault(name, value) != value:
             raise InputError(
                 f"{path}: column {column!r} gives stratum {name!r} no size, or several"
             )

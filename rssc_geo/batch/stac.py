@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from http.client import HTTPException
 from typing import Any, TextIO
 from urllib.parse import urljoin
 
+from rssc_geo.deadlines import Deadline, open_url
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.output import date_text, parse_date
 
@@ -27,6 +27,13 @@ _USUAL_ASSETS = ("visual", "data", "image")  # keys and roles that are tried whe
 _LIST = "features"
 _CHUNK = 1 << 16  # characters
 _PATIENCE_S = 30  # for a server
+_DOCUMENT_S = 900  # for a whole document: a collection of 100,000 items over a slow line
+_MOST = 500_000
+"""Items and documents of a file in all; of a static catalog an item counts twice."""
+_DEEPEST = 50  # catalogs above a document: links that never end go down, or over _MOST
+_LARGEST_VALUE = 1 << 26
+"""Characters of an item, or of a catalog's list of links."""
+_KEPT = ("type", "id", "links", "assets", "properties")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 """What decides on depth: brackets, and texts, so that brackets in them do not count."""
@@ -51,18 +58,29 @@ def read_items(name: str, asset: str | None) -> Iterator[StacItem]:
     """The items of a STAC file, each with the asset whose key or role is ``asset``.
 
     Three keys "r,g,b" give three files. Raises ``InputError`` when the file cannot be read, or not
-    to its end; a part of a catalog that cannot be read is an item with an error.
+    to its end, and where it lists more than any archive does; a part of a catalog that cannot be
+    read is an item with an error.
     """
-    waiting, known = deque([name]), {name}
+    waiting, known = deque([(name, 0)]), {name}
+    count = 0
     while waiting:
-        place = waiting.popleft()
+        place, depth = waiting.popleft()
+        if depth > _DEEPEST:
+            message = f"{place} cannot be read as STAC: more than {_DEEPEST} catalogs lead to it"
+            yield _whole_characters(StacItem(place, error=message))
+            continue
         try:
             for found in _read(place, asset):
+                count += 1
+                if count > _MOST:
+                    raise InputError(
+                        f"{name} has more than {_MOST:,} STAC items and documents, or never ends"
+                    )
                 if isinstance(found, StacItem):
                     yield _whole_characters(found)
                 elif found not in known:
                     known.add(found)
-                    waiting.append(found)
+                    waiting.append((found, depth + 1))
         except (OSError, ValueError, RecursionError, HTTPException) as error:
             message = f"{place} cannot be read as STAC: {one_line(error)}"
             if place == name:
@@ -87,7 +105,7 @@ def _read(place: str, asset: str | None) -> Iterator[StacItem | str]:
             if key == _LIST:
                 items += 1
                 yield _item(value, f"{place}, item {items}", place, asset)
-            else:
+            elif key in _KEPT:
                 document[key] = value
     if document.get("type") == "Feature":
         yield _item(document, place, place, asset)
@@ -185,18 +203,27 @@ def _resolved(href: str, base: str) -> str:
 
 @contextmanager
 def _opened(place: str) -> Iterator[TextIO]:
-    """The text of a file or of a web server's response."""
+    """The text of a file or of a web server's response.
+
+    Raises ``OSError`` for a response that did not end in time, also while it is read.
+    """
     if "://" not in place:
         with open(place, encoding="utf-8-sig") as file:
             yield file
         return
     if not place.startswith(("http://", "https://")):
         raise ValueError("only files, http:// and https:// are read")
-    with (
-        urllib.request.urlopen(place, timeout=_PATIENCE_S) as answer,  # noqa: S310 -- http(s) alone
-        io.TextIOWrapper(answer, encoding="utf-8-sig") as text,
-    ):
-        yield text
+    with Deadline(_DOCUMENT_S) as deadline:
+        try:
+            with (
+                open_url(place, deadline, timeout_s=_PATIENCE_S) as answer,
+                io.TextIOWrapper(answer, encoding="utf-8-sig") as text,
+            ):
+                yield text
+        except (OSError, ValueError, HTTPException) as error:
+            if deadline.passed:
+                raise OSError(f"it did not end within {_DOCUMENT_S:g} s") from error
+            raise
 
 
 # JSON, piece by piece: a file may be larger than the memory.
@@ -224,7 +251,10 @@ def _members(stream: TextIO) -> Iterator[tuple[str, Any]]:
 
 
 class _JsonReader:
-    """JSON values from a stream, which is read as far as they need."""
+    """JSON values from a stream, which is read as far as they need.
+
+    Raises ``ValueError`` for one of more than ``_LARGEST_VALUE`` characters.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -283,6 +313,8 @@ class _JsonReader:
     def _read_on(self) -> bool:
         """Read at least as much again as is held; whether there was more."""
         self._text, self._at = self._text[self._at :], 0
+        if len(self._text) > _LARGEST_VALUE:
+            raise ValueError(f"an item or list of links has more than {_LARGEST_VALUE} characters")
         more = self._stream.read(max(_CHUNK, len(self._text)))
         self._text += more
         return bool(more)

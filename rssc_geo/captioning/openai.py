@@ -8,21 +8,19 @@ environment variable RSSC_GEO_API_KEY and goes to no other address: redirects ar
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import ipaddress
 import logging
 import os
 import random
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import httpx2
 import numpy as np
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
 from rssc_geo.captioning.prompts import tidy_answer
+from rssc_geo.deadlines import Deadline
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.options import CaptionerOptions
 from rssc_geo.texts import parse_json
@@ -90,43 +89,6 @@ class _TransientError(Exception):
     def __init__(self, reason: str, *, wait_s: float | None = None) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
-
-
-class _Deadline:
-    """Cuts a request's connection when its time is up, in whatever state it is.
-
-    The time-outs of httpx are for a single read: a server that sends single bytes of a header, or
-    one interim response after another, never exceeds them.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.passed = False
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def watch(self, event: str, info: Mapping[str, Any]) -> None:
-        """Httpcore's ``trace`` extension: gets the connection when there is one."""
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            with self._lock:
-                self._socket = info["return_value"].get_extra_info("socket")
-            if self.passed:
-                self._cut()
-
-    def _cut(self) -> None:
-        with self._lock:
-            self.passed = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):  # closed already
-                    self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _StoppedError(Exception):
@@ -311,7 +273,7 @@ class ServerCaptioner:
     ) -> tuple[httpx2.Response, bytes]:
         """The answer to a request, with its body."""
         body = bytearray()
-        with _Deadline(self._timeout_s) as deadline:
+        with Deadline(self._timeout_s) as deadline:
             try:
                 with client.stream(
                     "POST",

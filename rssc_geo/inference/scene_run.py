@@ -59,6 +59,8 @@ class SceneRun(Closing):
     Attributes
     ----------
     plan, target, spec : the scene and its cells, the output, the model
+    files : fingerprint of the scene's files; given where an earlier run of this process looked at
+        them, they must still be the same
     tiles, remaining : int64, ascending: indices of all tiles (of a fine map: blocks) with selected
         cells, and of those that an earlier run has left
     watermark : the one before which the earlier run was done; 0 for a fresh one
@@ -66,12 +68,14 @@ class SceneRun(Closing):
     Raises ``OutputError`` when another process writes the same target.
     """
 
-    def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
+    def __init__(
+        self, plan: Plan, target: OutputTarget, spec: PredictorSpec, *, files: str | None = None
+    ) -> None:
         self.plan, self.target, self.spec = plan, target, spec
         self.tiles: NDArray[np.int64] = plan.unit_cells.tiles()
-        self._files = plan.scene.fingerprint(network=False)
+        self.files = files or plan.scene.fingerprint(network=False)
         on_disk = all(local_file(name) is not None for name in plan.scene.files)
-        self._fingerprint = self._files if on_disk else plan.scene.fingerprint()
+        self._fingerprint = self.files if on_disk else plan.scene.fingerprint()
         card = spec.card
         self._date = target.date or acquired(plan.scene)
         self._embedded = self._source() if target.embeds else None
@@ -148,12 +152,15 @@ class SceneRun(Closing):
         self._check_complete()
         return self._writer.settle()
 
-    def embeddings(self) -> EmbeddingLayer:
-        """The rows of the cells with their embeddings once all tiles were taken.
+    def embeddings(self, cells: int) -> EmbeddingLayer:
+        """The rows of the ``cells`` with their embeddings once all tiles were taken.
 
-        The part file is kept. Raises ``InputError`` and ``OutputError`` as ``finish``.
+        The part file is kept. Raises ``InputError`` and ``OutputError`` as ``finish``, the former
+        also where there are more or fewer cells, as of a scene that changed on its server.
         """
         self._check_unchanged()
+        if len(self) != cells:
+            raise self._changed()
         if self._embedded is None:
             raise ValueError("the cells have no embeddings")
         return self._writer.embeddings(self._embedded)
@@ -177,13 +184,16 @@ class SceneRun(Closing):
             raise nothing_to_classify(self.plan)
 
     def _check_unchanged(self) -> None:
-        scene = self.plan.scene
-        if scene.fingerprint(network=False) != self._files:
-            self._writer.discard()
-            raise InputError(
-                f"{scene.source} changed while it was being read: the results are dropped,"
-                " run it again"
-            )
+        if self.plan.scene.fingerprint(network=False) != self.files:
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        """The error for a scene of which cells were read before and after a change."""
+        self._writer.discard()
+        return InputError(
+            f"{self.plan.scene.source} changed while it was being read: the results are dropped,"
+            " run it again"
+        )
 
     def _pixels(self, blocks: BlockGrid, wanted: Sequence[int]) -> TileReader:
         """Some blocks of the scene, in the network's colors, read by one thread."""

@@ -164,11 +164,16 @@ class Option:
         return self.parse(self._plain_text(value))
 
     def _plain_text(self, value: Any) -> str:
-        """Plain data as it is written on the command line."""
+        """Plain data as it is written on the command line.
+
+        A list is one of numbers or texts, however deep others nest theirs.
+        """
         if isinstance(value, bool):
             return str(value).lower()
-        if isinstance(value, list):
+        if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
             return ",".join(self._plain_text(item) for item in value)
+        if isinstance(value, list | dict):
+            raise UsageError(f"{self.flag} holds a list in a list, or a table, which no option has")
         try:
             return str(value)
         except ValueError:  # Python writes no number of more than 4,300 digits

@@ -40,6 +40,7 @@ from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
 from .geopackage import provenance_document as provenance_document
 from .geopackage import read_looks as read_looks
+from .geopackage import read_names as read_names
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
 from .hits import HIT_FIELDS as HIT_FIELDS

@@ -186,6 +186,19 @@ def read_provenance(path: Path) -> dict[str, Any]:
     }
 
 
+def read_names(path: Path, layer: str, columns: Sequence[str]) -> set[str]:
+    """The texts in some columns of a layer; empty where the file holds no such layer.
+
+    ``layer``, ``columns``: names of the program's own, not of others.
+    """
+    query = " UNION ".join(f"SELECT [{name}] FROM [{layer}]" for name in columns)  # noqa: S608
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return {name for (name,) in connection.execute(query) if isinstance(name, str)}
+    except sqlite3.Error:
+        return set()
+
+
 def read_looks(path: Path) -> dict[str, tuple[str, str]]:
     """Title and color of each class that a map's style by class shows, by name; empty without one.
 

@@ -168,4 +168,6 @@ def _parse(name: str, values: Any) -> Legend:
         if not isinstance(entry["name"], str) or not _COLOR.fullmatch(str(entry["color"])):
             raise ValueError(f"{entry!r} is no name with a color such as #287aba")
         colors[entry["name"]] = entry["color"]
+    if not all(text.strip() for text in (*crosswalk.values(), *colors)):
+        raise ValueError("a class of the legend has an empty name")
     return Legend(name, texts[0], texts[1], crosswalk, colors, unmapped)

@@ -47,7 +47,7 @@ from rssc_geo.texts import write_csv
 log = logging.getLogger(__name__)
 
 _INDEX = "accuracy.json"
-_FILES = r"accuracy\.html|classes\.csv|matrix\.csv"
+_FILES = ("accuracy.html", "classes.csv", "matrix.csv")
 _FEW = 30
 """Number of labels of a stratum below which the normal interval is rough."""
 
@@ -180,23 +180,33 @@ class AccuracyAssessment:
             ],
         }
 
+    def _without_folders(self) -> dict[str, Any]:
+        """The plain data with maps and reference by their names, for files that are passed on."""
+        values = self.as_dict()
+        file, bar, layer = self.reference.partition("|")
+        values["reference"] = f"{Path(file).name}{bar}{layer}"
+        for found in values["maps"]:
+            found["map"] = Path(found["map"]).name
+        for row in values["comparisons"]:
+            row |= {"map": Path(row["map"]).name, "other": Path(row["other"]).name}
+        return values
+
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``accuracy.json``, ``accuracy.html``, ``classes.csv`` and ``matrix.csv``.
 
-        The folder is new, empty, or an earlier result, which is replaced. Raises ``OutputError``
-        where it cannot be written.
+        Maps and reference are named without their folders. The folder is new, empty, or an earlier
+        result, which is replaced. Raises ``OutputError`` where it cannot be written.
         """
-        target, values = Path(folder), self.as_dict()
+        target, values = Path(folder), self._without_folders()
         maps = [file for found in self.maps for file in map_files(found.path)]
         check_not_input([target], [self.reference, *maps])
-        with atomic_folder(target, index=_INDEX, overwrite=True, others=_FILES) as made:
+        with atomic_folder(target, index=_INDEX, overwrite=True, others=lambda _: _FILES) as made:
             text = json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False)
             (made / _INDEX).write_text(text + "\n", encoding="utf-8")
             write_assessment_page(made / "accuracy.html", values)
             for name, rows in (("classes", _class_rows(values)), ("matrix", _matrix_rows(values))):
                 write_csv(made / f"{name}.csv", list(rows[0]), rows)
-        names = (_INDEX, "accuracy.html", "classes.csv", "matrix.csv")
-        return [target / name for name in names]
+        return [target / name for name in (_INDEX, *_FILES)]
 
 
 def adjusted_area(entry: Mapping[str, Any]) -> dict[str, float | None]:
@@ -360,8 +370,8 @@ def _truth(
             found[found == name] = target
         if unmapped:
             notes.append(
-                f"labels without a class in the legend {legend.name}, counted as {UNMAPPED}:"
-                f" {', '.join(unmapped)}"
+                f"labels without a class in the legend {Path(legend.name).name}, counted as"
+                f" {UNMAPPED}: {', '.join(unmapped)}"
             )
     return found
 

@@ -167,9 +167,12 @@ def assess_sample(
         cells.rows[chosen],
         cells.cols[chosen],
     )
+    told = {**values_of(options, SampleOptions), "overwrite": False}
+    if options.legend is not None:
+        told["legend"] = Path(options.legend).name
     provenance = {
         "sample_of": finished.path.name,
-        "options": {**values_of(options, SampleOptions), "overwrite": False},
+        "options": told,
         "rssc_geo": version("rssc-geo"),
     }
     write_sample(target, drawn, answers=_answers(names, legend), provenance=provenance)

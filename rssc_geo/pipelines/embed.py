@@ -178,27 +178,28 @@ class _EmbeddedScene:
     def __init__(self, plan: Plan, target: OutputTarget, spec: PredictorSpec) -> None:
         self.plan, self._target, self._spec = plan, target, spec
         self.rows = 0
+        self._files: str | None = None
 
     def look(self, predictor: Predictor, progress: Progress) -> int:
         """Classify the remaining tiles; how many the network processed."""
         with self._run() as run:
             looked = run.classify(predictor, progress)
-            self.rows = len(run)
+            self.rows, self._files = len(run), run.files
         if not self.rows:
             log.warning("%s", nothing_to_classify(self.plan))
         return looked
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows."""
+        """Its rows; ``InputError`` where its files are no longer those that were looked at."""
         with self._run() as run:
-            yield from run.embeddings().batches()
+            yield from run.embeddings(self.rows).batches()
 
     def forget(self) -> None:
         """Delete the part file, but for one that another process works on: the table is there."""
         delete_part_file(self._target.part_path)
 
     def _run(self) -> SceneRun:
-        return SceneRun(self.plan, self._target, self._spec)
+        return SceneRun(self.plan, self._target, self._spec, files=self._files)
 
 
 def _provenance(scenes: Sequence[_EmbeddedScene], spec: PredictorSpec) -> dict[str, object]:

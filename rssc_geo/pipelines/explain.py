@@ -29,7 +29,14 @@ from rssc_geo.options import (
     given_of,
     values_of,
 )
-from rssc_geo.output import Shares, map_files, read_provenance, rgb, write_gpkg_index
+from rssc_geo.output import (
+    Shares,
+    map_files,
+    read_names,
+    read_provenance,
+    rgb,
+    write_gpkg_index,
+)
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
     cells_at,
@@ -52,8 +59,8 @@ LAYER = "explained"
 log = logging.getLogger(__name__)
 
 INDEX = "explain.gpkg"
-_OTHERS = r"cell_\d{5,}_\d{5,}\.(tif|png)|explanation\.html"
-"""Names of a result's other files; the QGIS plugin adds the page."""
+_PAGE = "explanation.html"
+"""The QGIS plugin adds it to a result."""
 _CELLS = 20
 
 
@@ -136,7 +143,7 @@ def explain(
     check_not_input([Path(output)], [*plan.inputs(), *_map(options.result), *files_read(options)])
     with (
         atomic_folder(
-            Path(output), index=INDEX, overwrite=options.overwrite, others=_OTHERS
+            Path(output), index=INDEX, overwrite=options.overwrite, others=_files_of
         ) as folder,
         reporting(progress) as report,
     ):
@@ -161,6 +168,11 @@ def explain(
     return ExplainResult(
         target, target / INDEX, explained, time.monotonic() - started, plan.warnings
     )
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Names of the pictures in an earlier result, and of its page."""
+    return {*read_names(folder / INDEX, LAYER, ["panel", "heat_map"]), _PAGE}
 
 
 def _plan_cells(

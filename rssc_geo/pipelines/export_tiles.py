@@ -17,12 +17,12 @@ from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import load_card
 from rssc_geo.options import TileOptions, files_read
-from rssc_geo.output import write_gpkg_index
+from rssc_geo.output import read_names, write_gpkg_index
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.raster import TileData
 
 INDEX = "tiles.gpkg"
-_CHIPS = r".*_\d{5,}_\d{5,}\.(tif|png|wld)"
+_LAYER = "tiles"
 _DRIVERS = {
     "tif": ("GTiff", {"compress": "deflate", "photometric": "rgb"}),
     "png": ("PNG", {"worldfile": "yes"}),
@@ -49,7 +49,7 @@ class TileExport:
 
     def to_geopandas(self) -> gpd.GeoDataFrame:
         """The chips' names and places, read back."""
-        return gpd.read_file(self.index, layer="tiles")
+        return gpd.read_file(self.index, layer=_LAYER)
 
 
 def export_tiles(
@@ -87,7 +87,7 @@ def export_tiles(
     plan = make_plan(source, card, options, fine=False)
     check_not_input([target], [*plan.inputs(), *files_read(options)])
     with (
-        atomic_folder(target, index=INDEX, overwrite=options.overwrite, others=_CHIPS) as made,
+        atomic_folder(target, index=INDEX, overwrite=options.overwrite, others=_files_of) as made,
         reporting(progress) as report,
     ):
         records, left_out = _write_chips(plan, options, made, report)
@@ -97,8 +97,14 @@ def export_tiles(
                 " is nothing to export"
             )
         table = gpd.GeoDataFrame(records, crs=plan.scene.crs)
-        write_gpkg_index(table, made / INDEX, "tiles")
+        write_gpkg_index(table, made / INDEX, _LAYER)
     return TileExport(target, target / INDEX, len(records), left_out)
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Names of the chips in an earlier result, and of their world files."""
+    chips = read_names(folder / INDEX, _LAYER, ["file"])
+    return chips | {f"{name.removesuffix('.png')}.wld" for name in chips if name.endswith(".png")}
 
 
 def _write_chips(

@@ -19,16 +19,16 @@ Row = Mapping[str, Any]
 
 
 def write_assessment_page(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the page of the data of ``AccuracyAssessment.as_dict``.
+    """Write the page of the data of ``AccuracyAssessment.as_dict``, maps and reference by name.
 
     Raises ``OSError`` where it cannot be written.
     """
     page = {
-        "reference": Path(values["reference"]).name,
+        "reference": values["reference"],
         "maps": [_map(found) for found in values["maps"]],
         "comparisons": [
             {
-                "name": f"{Path(row['map']).name} less {Path(row['other']).name}",
+                "name": f"{row['map']} less {row['other']}",
                 "difference": _percent(row["difference"]),
                 "p_value": "" if row["p_value"] is None else f"{row['p_value']:.3g}",
             }
@@ -41,7 +41,7 @@ def write_assessment_page(path: Path, values: Mapping[str, Any]) -> None:
 def _map(found: Row) -> dict[str, Any]:
     classes, unit = found["classes"], area_unit(found["area_m2"])
     return {
-        "name": Path(found["map"]).name,
+        "name": found["map"],
         "unit": unit,
         "notes": found["notes"],
         "overall": _percent(found["overall_accuracy"]),

@@ -434,6 +434,41 @@ def test_a_table_that_was_put_back_is_told_and_mended(tmp_path: Path, table: str
     assert held(archive) == {"s0": 12, "s1": 12}
 
 
+@pytest.mark.parametrize("name", ["../../other", "/absolute", "a\\b", "c:d", "", None])
+def test_names_that_lead_out_of_an_archive_are_damage(tmp_path: Path, name: str | None) -> None:
+    """An archive of others must not have files deleted or read that are not its own."""
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    other = tmp_path / "other.gpkg"
+    other.write_text("my own work")
+    cells = open_store(archive)._cells
+    cell = cells.search().limit(1).to_arrow()
+    cells.add(cell.set_column(cell.schema.get_field_index("scene"), "scene", pa.array([name])))
+    with pytest.raises(InputError, match="is no name of a scene"):
+        held(archive)
+    with pytest.raises(InputError, match="is no name of a scene"):
+        rssc_geo.index([source], archive, replace(OPTIONS, prune=True))
+    shutil.rmtree(archive / "cells.lancedb")
+    rssc_geo.index([source], archive, OPTIONS)
+    open_store(archive)._scenes.add([{"scene": name, "source": "x", "mark": "m", "cells": 0}])
+    for work in (
+        lambda: rssc_geo.index([source], archive, replace(OPTIONS, prune=True)),
+        lambda: rssc_geo.search(archive, "a river"),
+    ):
+        with pytest.raises(InputError, match="is no name of a scene"):
+            work()
+    assert other.read_text() == "my own work"
+    assert (archive / "scenes" / "s.gpkg").is_file()
+
+
+def test_a_scene_without_its_source_is_damage(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    open_store(archive)._scenes.add([{"scene": "t", "source": None, "mark": "m", "cells": 0}])
+    with pytest.raises(InputError, match="lacks its source"):
+        rssc_geo.search(archive, "a river")
+
+
 @pytest.mark.parametrize(
     "values",
     [{"width": "192"}, {"model": 5}, {"version": []}, {"indexed_rows": "x"}, {"tile_size": 5}],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rssc_geo import fingerprints
 from rssc_geo.batch import PoolLostError, collect_jobs, dask_pool, stac
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.inference import PredictorSpec
@@ -84,6 +87,26 @@ def test_a_web_server_that_says_nothing_is_told(
         open_scene(f"http://127.0.0.1:{hole}/a.tif")
     jobs = collect_jobs([f"http://127.0.0.1:{hole}/items.json"], str(tmp_path), BatchOptions())
     assert "cannot be read as STAC: timed out" in jobs.problems[0].message
+
+
+def test_a_server_that_trickles_its_marks_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "_NETWORK_S", 1)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nETag: ")
+            while True:
+                connection.sendall(b"a")
+                time.sleep(0.02)
+
+    threading.Thread(target=talk, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.tif"
+    began = time.monotonic()
+    fingerprints.fingerprint([url])
+    assert time.monotonic() - began < 10
+    listener.close()
 
 
 def test_a_scheduler_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, hole: int) -> None:

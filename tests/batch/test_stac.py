@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +155,94 @@ def test_a_broken_child_of_a_catalog_costs_itself_alone(tmp_path: Path) -> None:
     assert [entry.files for entry in found] == [(), (f"{tmp_path}/a.tif",), ()]
     assert "broken.json cannot be read" in found[0].error
     assert "gone.json cannot be read" in found[2].error
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Catalogs that lead to other catalogs, and documents that do not end."""
+
+    def do_GET(self) -> None:
+        kind, *numbers = self.path.strip("/").split("/")
+        if kind == "headers":
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nX-A: ")
+            self.trickle(b"a")
+            return
+        self.send_response(200)
+        self.end_headers()
+        if kind == "slow":
+            self.wfile.write(b'{"type": "FeatureCollection", "features": [')
+            self.trickle(b" ")
+        elif kind == "large":
+            self.wfile.write(b'{"type": "FeatureCollection", "features": [{"id": "')
+            self.trickle(b"a" * (1 << 20))
+        else:
+            names = [*range(1 if kind == "chain" else 3)]
+            hrefs = ["/" + "/".join([kind, *numbers, str(name)]) + "/" for name in names]
+            links = [{"rel": "child", "href": href} for href in hrefs]
+            self.wfile.write(json.dumps({"type": "Catalog", "links": links}).encode())
+
+    def trickle(self, piece: bytes) -> None:
+        try:
+            while True:
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(0.02)
+        except OSError:
+            """The client has gone."""
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture(scope="module")
+def endless() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_catalogs_without_an_end_are_left(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = read_items(f"{endless}/chain/", None)
+    assert "cannot be read as STAC: more than 50 catalogs lead to it" in found.error
+    monkeypatch.setattr(stac, "_MOST", 300)
+    with pytest.raises(InputError, match="has more than 300 STAC items and documents, or never"):
+        list(read_items(f"{endless}/tree/", None))
+
+
+@pytest.mark.parametrize("kind", ["slow", "headers"])
+def test_a_document_that_trickles_is_left(
+    endless: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stac, "_DOCUMENT_S", 0.5)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"as STAC: it did not end within 0\.5 s"):
+        list(read_items(f"{endless}/{kind}/", None))
+    assert time.monotonic() - began < 5
+
+
+def test_an_item_that_does_not_end_is_left(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stac, "_LARGEST_VALUE", 1 << 21)
+    with pytest.raises(InputError, match="an item or list of links has more than 2097152 char"):
+        list(read_items(f"{endless}/large/", None))
+
+
+def test_a_collection_without_an_end_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stac, "_MOST", 3)
+    file = written(tmp_path, collection(*(item(str(number)) for number in range(4))))
+    jobs = collect_jobs([file], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
+    assert [job.id for job in jobs.jobs] == ["0", "1", "2"]
+    assert "items.json has more than 3 STAC items" in jobs.problems[0].message
+
+
+def test_a_large_static_catalog_is_read(tmp_path: Path) -> None:
+    """One list of links to 100,000 documents, of which the first few are there."""
+    written(tmp_path, item("one"), "0.json")
+    links = [{"rel": "item", "href": f"./{number}.json"} for number in range(100_000)]
+    found = list(read_items(written(tmp_path, {"type": "Catalog", "links": links}), None))
+    assert len(found) == 100_000
+    assert [entry.id for entry in found if not entry.error] == ["one"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,6 +263,36 @@ def test_a_legend_gives_strata_and_figures(rssc: Rssc, small: Path, tmp_path: Pa
     assert [row["name"] for row in found["classes"]] == names
 
 
+def test_results_that_are_passed_on_name_no_folder(rssc: Rssc, small: Path, tmp_path: Path) -> None:
+    """What stands on the screen does."""
+    legend = tmp_path / "mine.json"
+    legend.write_text('{"crosswalk": {"Forest": "Wood"}, "unmapped": {"Farmland": "none"}}')
+    shared = tmp_path.parent / f"{tmp_path.name}-shared"
+    shared.mkdir()
+    points, more = shared / "points.gpkg", ("--legend", legend, "-q")
+    assert rssc("assess", "sample", small, "-o", points, "--sample-size", 60, *more).code == 0
+    labeled = label(points, tmp_path / "labeled.gpkg", lambda f: f["stratum"])
+    frame = gpd.read_file(labeled)
+    frame.loc[0, "class"] = "Farmland"  # so that a note tells of the legend
+    frame.to_file(labeled, layer="sample")
+    reference = f"{labeled}|layername=sample"
+    done = rssc(
+        "assess", "accuracy", small, small, "--reference", reference, "-o", shared / "acc",
+        "--json", *more,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["maps"][0]["map"], told["reference"]) == (str(small), reference)
+    written = json.loads((shared / "acc" / "accuracy.json").read_text(encoding="utf-8"))
+    assert (written["maps"][0]["map"], written["reference"]) == (
+        small.name,
+        "labeled.gpkg|layername=sample",
+    )
+    assert any("in the legend mine.json" in note for note in written["maps"][0]["notes"])
+    for path in shared.rglob("*.*"):
+        assert f"{tmp_path}{os.sep}".encode() not in path.read_bytes(), path
+
+
 def test_polygons_count_by_what_they_cover(rssc: Rssc, small: Path, tmp_path: Path) -> None:
     """One covers six forest cells and two of fields; the other is outside in part."""
     x, y = CELLS @ (10, 20)
@@ -367,3 +398,29 @@ def test_mistakes_are_one_line(
     done = rssc("assess", *arguments)
     assert done.code == code
     assert message in done.message
+
+
+@pytest.mark.parametrize(
+    ("column", "sizes"),
+    [
+        ("stratum_cells", [np.inf, np.inf]),
+        ("stratum_cells", [2.0**63, 2.0**63]),
+        ("stratum_cells", [0.5, 0.5]),
+        ("stratum_m2", [1e308, 1e308]),
+        ("stratum_m2", [10.0, np.inf]),
+        ("stratum_m2", [1e-320, 1e-320]),
+        ("area_m2", [10.0, np.inf]),
+        ("area_m2", [1e300, 1e300]),
+    ],
+)
+def test_sizes_that_nothing_on_earth_has_are_one_line(
+    rssc: Rssc, small: Path, tmp_path: Path, column: str, sizes: list[float]
+) -> None:
+    near = [Point(CELLS @ (3, 30)), Point(CELLS @ (4, 31))]
+    columns = {"class": ["Forest"] * 2, "stratum": ["north", "south"], column: sizes}
+    reference = tmp_path / "odd.gpkg"
+    gpd.GeoDataFrame(columns, geometry=near, crs="EPSG:32632").to_file(reference)
+    done = rssc("assess", "accuracy", small, "--reference", reference, "-o", tmp_path / "found")
+    assert done.code == 1
+    assert f"odd.gpkg: column '{column}'" in done.message
+    assert not (tmp_path / "found").exists()

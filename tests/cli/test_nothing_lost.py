@@ -363,6 +363,27 @@ def test_a_folder_of_tiles_that_holds_the_raster_is_not_replaced(
     assert inside.read_bytes() == scene.read_bytes()
 
 
+@pytest.mark.parametrize("form", ["tif", "png"])
+def test_pictures_whose_names_look_like_those_of_tiles_are_kept(
+    rssc: Rssc, scene: Path, tmp_path: Path, form: str
+) -> None:
+    """Tiles are known by the index that lists them."""
+    command = ("tile", scene, "-o", tmp_path / "tiles", "--format", form, *TILES[:2])
+    assert rssc(*command).code == 0
+    for chip in list((tmp_path / "tiles").glob(f"*.{form}")):
+        chip.with_name(f"{chip.name}.aux.xml").touch()
+    again = rssc(*command, "--overwrite")
+    assert again.code == 0, again.err
+    for name in ("IMG_20240612_101530.png", "scene_99999_99999.tif", "scene_99999_99999.wld"):
+        mine = tmp_path / "tiles" / name
+        mine.write_text("mine")
+        done = rssc(*command, "--overwrite")
+        assert done.code == 1
+        assert f"holds {name}, which is of no earlier result" in done.message
+        assert mine.read_text() == "mine"
+        mine.unlink()
+
+
 @posix
 def test_a_symbolic_link_is_followed(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()

@@ -79,6 +79,12 @@ def test_a_file_of_one_s_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         ('{"crosswalk": {"A": "B"}, "colours": 1}', "'colours' is none of"),
         ('{"crosswalk": {"A": "B"}, "classes": [{"name": "B", "color": "red"}]}', "#287aba"),
         ('{"crosswalk": {"A": "B"}, "classes": ["B"]}', "a name and a color"),
+        ('{"crosswalk": {"A": "", "B": "C"}}', "has an empty name"),
+        ('{"crosswalk": {"A": " "}}', "has an empty name"),
+        (
+            '{"crosswalk": {"A": "B"}, "classes": [{"name": "", "color": "#000000"}]}',
+            "has an empty name",
+        ),
     ],
 )
 def test_what_is_no_crosswalk(text: str, message: str, tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import duckdb
@@ -113,6 +118,39 @@ def test_a_stopped_run_goes_on(
     assert again.tiles_classified < whole.tiles_classified
     assert again.to_geopandas().equals(whole.to_geopandas())
     assert sorted(os.listdir(tmp_path)) == ["cells.parquet", "whole.parquet"]
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_scene_that_changes_while_others_are_looked_at_is_told(
+    tmp_path: Path, model: Predictor, served: bool
+) -> None:
+    first = write_raster(tmp_path / "first.tif", texture(128, 96))
+    write_raster(tmp_path / "second.tif", texture(96, 96, seed=1))
+    path, starts = tmp_path / "cells.parquet", []
+
+    def touch(stage: str, done: int, total: int) -> None:
+        starts.append((stage, done))
+        if starts.count(("classify", 0)) == 2:
+            os.utime(first, (1, 1))
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(web_server(tmp_path)) if served else str(tmp_path)
+        sources = [f"{folder}/first.tif", f"{folder}/second.tif"]
+        with pytest.raises(InputError, match=r"first\.tif changed while it was being read"):
+            rssc_geo.embed(sources, path, EmbedOptions(**TILES), model=model, progress=touch)
+        assert not path.exists()
+        again = rssc_geo.embed(sources, path, EmbedOptions(**TILES), model=model)
+    assert (again.rows, len(again.to_geopandas())) == (21, 21)
+
+
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder's files."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_a_map_with_its_table(scenes: list[Path], tmp_path: Path, model: Predictor) -> None:

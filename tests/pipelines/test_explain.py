@@ -391,7 +391,13 @@ def test_only_earlier_explanations_and_empty_folders_are_replaced(
     explain(scene, folder, **options)
     with pytest.raises(OutputError, match="exists"):
         explain(scene, folder, **options)
+    (folder / "explanation.html").touch()
     explain(scene, folder, overwrite=True, **options)
+    mine = folder / "cell_20240612_101530.png"
+    mine.touch()
+    with pytest.raises(OutputError, match=r"holds cell_20240612_101530\.png, which is of no"):
+        explain(scene, folder, overwrite=True, **options)
+    mine.unlink()
     (folder / "explain.gpkg").unlink()
     with pytest.raises(OutputError, match=r"holds no explain\.gpkg"):
         explain(scene, folder, overwrite=True, **options)
