@@ -133,11 +133,14 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
 
 
 def check_distinct(results: Iterable[Path]) -> None:
-    """Refuse one file for two results, also by two names of it: ``UsageError``."""
+    """Refuse one file for two results, also by two names of it.
+
+    Raises ``UsageError``, and ``OutputError`` for links that lead in a circle.
+    """
     folder_of = functools.cache(os.path.realpath)
     taken: set[str] = set()
     for path in results:
-        folder, name = os.path.split(path.resolve() if path.is_symlink() else path)
+        folder, name = os.path.split(followed(path))
         place = os.path.normcase(os.path.join(folder_of(folder), name))
         if place in taken:
             raise UsageError(f"two results are named {path.name}: give each its own name")
