@@ -71,7 +71,7 @@ def test_little_of_it_is_judged_cell_by_cell(
     assert not read_provenance(tmp_path / "map.gpkg")["steps"]["judge_raster"]["done"]
 
 
-@pytest.mark.parametrize(("confidence", "named"), [(0.9, True), (0.6, False)])
+@pytest.mark.parametrize(("confidence", "named"), [(0.9, True), (0.55, False)])
 def test_confident_plain_water_does_not_count(
     make_case: Callable[..., Case], tmp_path: Path, confidence: float, named: bool
 ) -> None:
