@@ -41,7 +41,7 @@ def stand_ins(folder: Path) -> Iterator[Callable[[Block], Block]]:
             "google/vit-base-patch16-224-in21k": str(vit),
             "openai/clip-vit-base-patch32": str(clip),
             "pictures/": str(folder / "pictures"),
-            "generated.jsonl": str(folder / "generated.jsonl"),
+            "generated.jsonl": str(folder / "written.jsonl"),
             "--recipe published": f"--recipe published {_SMALL}",
             "work/scene.tif": f"{small} --bounds 422000,4859000,423000,4860000",
         }
