@@ -112,7 +112,7 @@ def measure(folder: Path, rows: int, queries: int, seed: int) -> None:
         store = open_store(folder)
         store.mend()
     else:
-        store = make_store(folder, ArchiveCard("compact", "1", width))
+        store = make_store(folder, ArchiveCard("compact", "1", "made up", width))
     taken, last = 0.0, rows // SCENE_CELLS
     for start in range(len(store.scenes()), last, 100):
         scenes = [cells.scene(n) for n in range(start, min(start + 100, last))]
