@@ -133,18 +133,26 @@ def check_not_input(results: Iterable[Path], inputs: Iterable[str | Path]) -> No
 
 
 def check_distinct(results: Iterable[Path]) -> None:
-    """Refuse one file for two results, also by two names of it.
-
-    Raises ``UsageError``, and ``OutputError`` for links that lead in a circle.
-    """
+    """Refuse one file for two results, also by two names of it: ``UsageError``."""
     folder_of = functools.cache(os.path.realpath)
     taken: set[str] = set()
     for path in results:
-        folder, name = os.path.split(followed(path))
-        place = os.path.normcase(os.path.join(folder_of(folder), name))
+        place = real_place(path, folder_of)
         if place in taken:
             raise UsageError(f"two results are named {path.name}: give each its own name")
         taken.add(place)
+
+
+def real_place(path: Path, folder_of: Callable[[str], str]) -> str:
+    """Where a result really lies: of two names of the same file the same.
+
+    ``folder_of``: the path of a folder without links, which many results share.
+    """
+    text = os.fspath(path)
+    if os.path.islink(text):
+        return os.path.realpath(text)
+    folder, name = os.path.split(text)
+    return os.path.normcase(f"{folder_of(folder)}{os.sep}{name}")
 
 
 def _is_inside(place: str, folder: Path) -> bool:

@@ -24,7 +24,7 @@ import pyogrio
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
 from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
-from rssc_geo.files import check_name
+from rssc_geo.files import check_name, real_place
 from rssc_geo.geometry import check_size, parse_crs
 from rssc_geo.models import ClassWords
 from rssc_geo.options import (
@@ -135,7 +135,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
                     label = entry.id if entry.error else ", ".join(entry.source)
                     problems.append(Problem(label, str(error)))
                     continue
-                places = {_place(path, place_of): path for path in job.results}
+                places = {real_place(path, place_of): path for path in job.results}
                 twice = next((place for place in places if place in taken), None)
                 if twice is not None:
                     other = taken[twice]
@@ -148,15 +148,6 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
         except RsscGeoError as error:
             problems.append(Problem(name, str(error)))
     return Jobs(tuple(jobs), tuple(problems))
-
-
-def _place(path: Path, place_of: Callable[[str], str]) -> str:
-    """Where a result really lies: of two names of the same file the same."""
-    text = os.fspath(path)
-    if os.path.islink(text):
-        return os.path.realpath(text)
-    folder, name = os.path.split(text)
-    return os.path.normcase(f"{place_of(folder)}{os.sep}{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
