@@ -114,7 +114,7 @@ def main() -> None:
             gsd_range=(0.3, 10),
             stretch="dos",
             name="compact",
-            bundle_version="1.5.0",
+            bundle_version="1.5.1",
             license="Apache-2.0",
             description=DESCRIPTION,
             data=DATA.format(start=f"{start.name} {start.version}"),

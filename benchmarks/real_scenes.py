@@ -6,25 +6,31 @@
 Each scene of dubai1m (1 m, four scenes drawn in full) and of korea10m (10 m, forest, field and
 water drawn well) is classified through the command line by default settings, or by those given.
 ../shared/tools/score_scenes.py counts: for Dubai the balanced accuracy of water, vegetation, bare
-and built blocks of 50 m, for Korea F1 by pixel. The scenes are for validation alone: nothing was
-trained on them. With --pixel-size, scenes of smaller pixels are averaged to pixels of that size
-first, and scenes of larger ones left out. Maps stay in the work folder, to be looked at.
+and built blocks of 50 m, for Korea F1 by pixel. Of the same blocks and pixels the mean confidence
+is printed, the share whose kind is right, and the difference of both in 20 bins of confidence, mean
+weighted by their places. The scenes are for validation alone: nothing was trained on them. With
+--pixel-size, scenes of smaller pixels are averaged to pixels of that size first, and scenes of
+larger ones left out. Maps stay in the work folder, to be looked at.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import rasterio
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 
 SETS = {"dubai": "dubai1m", "korea": "korea10m"}
+BINS = 20
 
 
 def classify(scene: Path, target: Path, options: Sequence[str]) -> float:
@@ -48,6 +54,32 @@ def coarser(scene: Path, target: Path, pixel_m: float) -> Path:
         with rasterio.open(target, "w", height=rows, width=cols, **profile) as made:
             made.write(pixels)
     return target
+
+
+def load_tool(path: Path) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def reliability(tool: ModuleType, kind: str, pairs: Sequence[str]) -> tuple[float, float, float]:
+    """Mean confidence, share whose kind is right, calibration error, of maps and their masks."""
+    count = {"dubai": tool.score, "korea": tool.score_korea}[kind]
+    places, right, told = np.zeros((3, BINS))
+    for result, mask in zip(pairs[::2], pairs[1::2], strict=True):
+        cells = tool.read_cells(result)
+        bins = np.minimum((cells["confidence"] * BINS).astype(int), BINS - 1)
+        for number, some in cells.groupby(bins):
+            found = count(some, mask)[:, 1:]  # true kinds by those of the map, without "no cell"
+            places[number] += found.sum()
+            right[number] += np.trace(found)
+            told[number] += found.sum() * some["confidence"].mean()
+    error = np.abs(told - right).sum()
+    return told.sum() / places.sum(), right.sum() / places.sum(), error / places.sum()
 
 
 def pixel_size(scene: Path) -> float:
@@ -85,6 +117,8 @@ def main() -> None:
         tool = arguments.shared / "tools" / "score_scenes.py"
         print(f"{folder}: {len(pairs) // 2} scenes in {seconds:.0f} s", flush=True)
         subprocess.run([sys.executable, str(tool), kind, *pairs], check=True)
+        confidence, right, error = reliability(load_tool(tool), kind, pairs)
+        print(f"confidence {confidence:.3f}, right {right:.3f}, calibration error {error:.3f}")
 
 
 if __name__ == "__main__":

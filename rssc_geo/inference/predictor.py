@@ -249,7 +249,8 @@ class Predictor:
         )
         pooled = pool_windows((scene[0], ground[0]), scene=layout.scene, ground=layout.ground)
         pooled = pooled.flatten(0, 1)
-        probabilities = self._probabilities(self.model.network.classify_pooled(pooled))
+        logits = self.model.network.classify_pooled(pooled)
+        probabilities = self._probabilities(logits, windows=True)
         texts = self._block_captions(pixels, mask, layout, scene, ground)
         embeddings = self._embeddings(pooled) if embed else None
         return Prediction(probabilities, texts, self._familiarity(pooled), embeddings)
@@ -342,10 +343,10 @@ class Predictor:
             raise self._no_number()
         return np.asarray(vectors, np.float32)
 
-    def _probabilities(self, logits: torch.Tensor) -> NDArray[np.float32]:
+    def _probabilities(self, logits: torch.Tensor, *, windows: bool = False) -> NDArray[np.float32]:
         """Logits (B, C) as calibrated probabilities; ``RsscGeoError`` where they are not finite."""
         model = self.model
-        probabilities = model.calibrated(logits).softmax(1).cpu().numpy()
+        probabilities = model.calibrated(logits, windows=windows).softmax(1).cpu().numpy()
         if not np.isfinite(probabilities).all():
             raise self._no_number()
         return np.asarray(probabilities, np.float32)

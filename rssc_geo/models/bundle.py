@@ -91,12 +91,15 @@ class Model:
         """
         return source == "written" or self.card.reads_own_captions
 
-    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+    def calibrated(self, logits: torch.Tensor, *, windows: bool = False) -> torch.Tensor:
         """Logits (B, C) → calibrated logits, whose softmax are the probabilities, float32 (B, C).
 
-        Divided by the card's temperature; −∞ for a class that is not allowed.
+        Divided by the card's temperature, that of the ``windows`` of fine maps where they are of
+        these; −∞ for a class that is not allowed.
         """
-        scaled = logits.float() / self.card.temperature
+        card = self.card
+        of_windows = card.window_temperature if windows else None
+        scaled = logits.float() / (card.temperature if of_windows is None else of_windows)
         if self.choice is None:
             return scaled
         chosen = scaled.new_full(scaled.shape, -math.inf)

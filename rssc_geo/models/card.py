@@ -270,6 +270,8 @@ class ModelCard:
     prompt : for which the captions of its training were written
     max_tokens : longest caption that is read, its mark included
     temperature : logits are divided by it before the softmax
+    window_temperature : the same for the windows of fine maps, which are classified by the picture
+        alone; None: ``temperature``
     alignment : arguments of the alignment of images and texts; None: there is none
     reads_own_captions : whether classification reads the embedded captioner's words, since that is
         more accurate; else they are only written to the output
@@ -313,6 +315,7 @@ class ModelCard:
     cpu_tiles_per_s: float | None = None
     special_tokens: bool = False
     local_features: Mapping[str, int] | None = None
+    window_temperature: float | None = None
     familiarity: Mapping[str, Any] | None = None
     unknown_below: float = 0.0002
     unknown_raster_below: float = 0.003
@@ -368,6 +371,8 @@ class ModelCard:
                 check_integer(number, "one of raster_bands", 1, _MOST_BANDS)
         check_integer(self.max_tokens, "max_tokens", 1, _LONGEST_TEXT)
         check_number(self.temperature, "temperature", 1e-3, 1e3)
+        if self.window_temperature is not None:
+            check_number(self.window_temperature, "window_temperature", 1e-3, 1e3)
         check_number(self.unknown_below, "unknown_below", 0, 1)
         check_number(self.unknown_raster_below, "unknown_raster_below", 0, 1)
         if self.cpu_tiles_per_s is not None:
@@ -392,6 +397,8 @@ class ModelCard:
             check_arguments(self.familiarity, "familiarity", _FAMILIARITY)
         if self.local_features is not None:
             self._check_local_features(self.local_features)
+        elif self.window_temperature is not None:
+            raise ValueError("window_temperature is of local_features, and there are none")
 
     def _check_local_features(self, features: Mapping[str, int]) -> None:
         check_arguments(features, "local_features", _LOCAL)

@@ -110,6 +110,7 @@ def name_classes(
         name=f"{model.card.name} by words",
         classes=asked.classes,
         temperature=1.0,
+        window_temperature=None,
         accuracy={},
         familiarity=None,
     )

@@ -115,6 +115,7 @@ def import_checkpoint(
         captioner=None,
         alignment=None,
         local_features=None,
+        window_temperature=None,
         familiarity=None,
         max_tokens=size["tokens"],
         temperature=1.0,

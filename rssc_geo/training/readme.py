@@ -44,10 +44,19 @@ To reproduce: `{training["command"]}`
 Accuracies are of single runs; a label that allows several classes is right with any of them. "own
 captions": the classifier reads what the embedded captioner wrote; "no captions": the picture alone;
 "human captions": all that people wrote about the picture. Calibration errors are larger than they
-could be on these pictures: the temperature is chosen for other imagery.
+could be on these pictures: the temperature is chosen for other imagery.{_of_windows(card)}
 
 Limits: {_limits(card)}
 """
+
+
+def _of_windows(card: ModelCard) -> str:
+    if card.window_temperature is None:
+        return ""
+    return (
+        " On fine maps, where it is\nlower, confidence is near the share of the land whose kind"
+        " (water, forest, fields, built) is right."
+    )
 
 
 def _limits(card: ModelCard) -> str:

@@ -203,6 +203,7 @@ def new_end_to_end_model(
         "familiarity": None,
         "reads_own_captions": False,
         "temperature": 1.0,
+        "window_temperature": None,
         "cpu_tiles_per_s": None,
         "training": {},
         "accuracy": {},

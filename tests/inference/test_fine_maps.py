@@ -338,6 +338,24 @@ def test_one_cell_a_tile_is_looked_at_alone(
     )
 
 
+def test_windows_have_a_temperature_of_their_own(
+    fine_model: Model, fine_scene: Path, tmp_path: Path
+) -> None:
+    card = dataclasses.replace(fine_model.card, window_temperature=0.5)
+    surer = dataclasses.replace(fine_model, card=card)
+    before, found = (
+        _cells(model, fine_scene, tmp_path / f"{name}.gpkg").filter(like="p_").to_numpy(float)
+        for name, model in (("before", fine_model), ("surer", surer))
+    )
+    assert np.ptp(before, 1).max() > 0.3
+    squares = before**2
+    np.testing.assert_allclose(found, squares / squares.sum(1, keepdims=True), atol=1e-4)
+
+    tiles = {"tile_size": "60px", "cell_size": "60px"}
+    alone = _cells(fine_model, fine_scene, tmp_path / "tiles.gpkg", **tiles)
+    _same(alone, _cells(surer, fine_scene, tmp_path / "same.gpkg", **tiles))
+
+
 def test_a_run_that_stopped_goes_on(
     fine_model: Model, fine_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ ODD = {
     "endless temperature": (top(temperature=float("inf")), "Infinity is no number"),
     "no heat": (top(temperature=0), "temperature is 0"),
     "heat by a text": (top(temperature="1"), "temperature is '1'"),
+    "heat of no windows": (top(window_temperature=1.0), "window_temperature is of local_features"),
     "no mean": (top(mean=[float("nan")] * 3), "NaN is no number"),
     "two deviations": (top(std=[0.5, 0.5]), "not a list of 3"),
     "small deviations": (top(std=[1e-40] * 3), "std"),

@@ -91,6 +91,7 @@ def test_a_fine_model_survives_saving(model: Model, tmp_path: object) -> None:
             "no multiple of the ground features' of 12",
         ),
         ({"input_size": [192, 160]}, "no square of tokens"),
+        ({"window_temperature": 0}, "window_temperature is 0"),
         ({"network": None}, "read by an image head, and there is none"),
     ],
 )

@@ -203,3 +203,9 @@ def test_names_that_mean_nothing_are_refused(
 def test_models_without_captions_cannot_name_classes(small_model: Model) -> None:
     with pytest.raises(UsageError, match="'small' was trained without captions"):
         name_classes(small_model, ["river", "town"])
+
+
+def test_the_temperature_of_windows_is_not_that_of_words() -> None:
+    model = load_bundle("compact")
+    assert model.card.window_temperature is not None
+    assert name_classes(model, ["river", "town"]).card.window_temperature is None

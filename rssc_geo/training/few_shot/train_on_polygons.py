@@ -300,6 +300,7 @@ def _card(
         classes=scene_classes(list(patches.classes)),
         footprint=Footprint(min(near.minimum_m, side_m), side_m, max(near.maximum_m, side_m)),
         temperature=round(temperature, 4),
+        window_temperature=None,
         raster_bands=options.bands or start.raster_bands,
         stretch=options.stretch or start.stretch,
         accuracy={"test_labels" if options.test_labels else "cross_validation": accuracy}

@@ -26,6 +26,12 @@ _AWAY = 1.5
 On whole data sets that were left out of the training, confidence is closest to accuracy at 1.5 to 2
 times that temperature (benchmarks/left_out.py), and rasters are such pictures.
 """
+_WINDOWS = 0.75
+"""The same for the windows of fine maps, and logits by the picture alone.
+
+Chosen on real scenes whose masks show kinds of land: confidence is closest to the share of the land
+whose kind is right (benchmarks/real_scenes.py).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,10 @@ def calibrate(model: Model, features: Features, data: SceneImages, split: Split)
     chosen = "own" if reads else "none"
     allowed = data.legend.allowed[data.labels[split["val"]]]
     temperature = _AWAY * fit_temperature(logits["val"][chosen], allowed)
+    window_temperature = None
+    if model.card.local_features is not None:
+        fitted = fit_temperature(logits["val"]["none"], allowed)
+        window_temperature = round(_WINDOWS * fitted, 4)
     log.info("validation accuracy by the captions that are read: %s", right)
 
     def figures(part: str, reading: str) -> dict[str, float]:
@@ -107,6 +117,7 @@ def calibrate(model: Model, features: Features, data: SceneImages, split: Split)
     card = dataclasses.replace(
         model.card,
         temperature=round(temperature, 4),
+        window_temperature=window_temperature,
         reads_own_captions=reads,
         accuracy=accuracy,
     )

@@ -417,6 +417,7 @@ def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None
     model = load_bundle(tmp_path / "mine")
     assert tuple(c.name for c in model.card.classes) == tuple(sorted(names))
     assert model.card.footprint.preferred_m == pytest.approx(400, rel=0.01)
+    assert model.card.window_temperature is None, "that of the start's classes does not hold"
     readme = (tmp_path / "mine" / "README.md").read_text()
     assert "\\<b\\>" in readme
     assert "<b>" not in readme
