@@ -25,11 +25,10 @@ from rssc_geo.files import local_file
 from rssc_geo.geometry import BlockGrid
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
-from rssc_geo.models import ModelCard, check_embeddings, legend_of
+from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import (
     NAME_ALL,
-    PLAIN,
     CellBatch,
     EmbeddingLayer,
     EmbeddingSource,
@@ -85,7 +84,11 @@ class SceneRun(Closing):
             classes=legend_of(card) if target.unknown else card.classes,
             run_key=self._key(),
             provenance=self._provenance(),
-            unknown=_unknown_rule(card) if target.unknown and card.tells_unknown else NAME_ALL,
+            unknown=(
+                UnknownRule.of_card(card, windows=plan.blocks is not None)
+                if target.unknown and card.tells_unknown
+                else NAME_ALL
+            ),
         )
         called = plan.units_called
         log.info("%d %s to classify; part file %s", len(self.tiles), called, target.part_path)
@@ -241,12 +244,6 @@ class SceneRun(Closing):
         if self.target.full_provenance:
             return document
         return without_folders(document, self.plan, *self.spec.captioner_places)
-
-
-def _unknown_rule(card: ModelCard) -> UnknownRule:
-    """What a model's card says of ``Unknown``."""
-    plain = next((known.id for known in card.classes if known.name == PLAIN), None)
-    return UnknownRule(card.unknown_below, card.unknown_raster_below, plain)
 
 
 def nothing_to_classify(plan: Plan) -> NothingToClassifyError:

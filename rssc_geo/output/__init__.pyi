@@ -103,6 +103,5 @@ from .transitions import transition_name as transition_name
 from .transitions import transition_table as transition_table
 from .transitions import write_transition_table as write_transition_table
 from .unknown import NAME_ALL as NAME_ALL
-from .unknown import PLAIN as PLAIN
 from .unknown import UnknownRule as UnknownRule
 from .zones import read_zones as read_zones

@@ -21,7 +21,7 @@ from rssc_geo.output.partfile import CellBatch, PartFile, Row, as_unknown, batch
 from rssc_geo.output.shares import LEAST_CELLS, TOLERANCE, estimate_shares
 from rssc_geo.output.smoothing import CONTRAST, ROUNDS, STRENGTH, GridRow, smoothed
 from rssc_geo.output.target import OutputTarget
-from rssc_geo.output.unknown import MOST, PLAIN_CONFIDENCE, UnknownRule
+from rssc_geo.output.unknown import MOST, UnknownRule
 
 if TYPE_CHECKING:
     from rssc_geo.models import SceneClass
@@ -82,7 +82,7 @@ def _judge_raster(part: PartFile, classes: int, rule: UnknownRule) -> None:
 
     A single cell of a map or of radar may resemble a photograph; most of them do not.
     """
-    unfamiliar = part.share_below(rule.raster, but=rule.plain, confidence=PLAIN_CONFIDENCE)
+    unfamiliar = part.share_below(rule.raster, but=rule.plain, confidence=rule.plain_confidence)
     gray = part.is_gray()
     strange = gray or unfamiliar > MOST
     record = {"cells": len(part), "unfamiliar": unfamiliar, "gray": gray, "done": strange}

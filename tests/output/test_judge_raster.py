@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rssc_geo.models import scene_classes
+from rssc_geo.models import load_card, scene_classes
 from rssc_geo.output import UnknownRule, read_provenance
 from tests.factories import read_cells
 
@@ -71,9 +71,12 @@ def test_little_of_it_is_judged_cell_by_cell(
     assert not read_provenance(tmp_path / "map.gpkg")["steps"]["judge_raster"]["done"]
 
 
-@pytest.mark.parametrize(("confidence", "named"), [(0.9, True), (0.55, False)])
+@pytest.mark.parametrize(
+    ("confidence", "least", "named"),
+    [(0.9, 0.6, True), (0.55, 0.6, False), (0.92, 0.9, True), (0.85, 0.9, False)],
+)
 def test_confident_plain_water_does_not_count(
-    make_case: Callable[..., Case], tmp_path: Path, confidence: float, named: bool
+    make_case: Callable[..., Case], tmp_path: Path, confidence: float, least: float, named: bool
 ) -> None:
     """Hazy sea is unfamiliar, and told from land all the same."""
     case = _case(make_case, 0.45)
@@ -85,13 +88,23 @@ def test_confident_plain_water_does_not_count(
     case = dataclasses.replace(
         case,
         probabilities=probabilities,
-        unknown=UnknownRule(cell=0.0005, raster=0.1, plain=1),
+        unknown=UnknownRule(cell=0.0005, raster=0.1, plain=1, plain_confidence=least),
     )
     case.write(tmp_path / "map.gpkg")
     cells = read_cells(tmp_path / "map.gpkg")
     assert (set(cells["class"]) == {"Unknown"}) == (not named)
     judged = read_provenance(tmp_path / "map.gpkg")["steps"]["judge_raster"]
     assert judged["unfamiliar"] == (0 if named else pytest.approx(0.45, abs=0.02))
+
+
+def test_the_confidence_of_plain_water_follows_the_temperature() -> None:
+    card = load_card("compact")
+    sea = next(known.id for known in card.classes if known.name == "OpenWater")
+    limits = card.unknown_below, card.unknown_raster_below, sea
+    assert UnknownRule.of_card(card, windows=False) == UnknownRule(*limits, 0.6)
+    assert UnknownRule.of_card(card, windows=True) == UnknownRule(*limits, 0.9)
+    one = dataclasses.replace(card, window_temperature=None)
+    assert UnknownRule.of_card(one, windows=True) == UnknownRule(*limits, 0.6)
 
 
 @pytest.mark.parametrize(("color", "gray"), [((90, 90, 89.5), True), ((90, 90, 88), False)])
