@@ -177,8 +177,8 @@ def read_reference(path: str, field: str) -> Reference:
     kinds = set(frame.geom_type.dropna())
     if strange := sorted(kinds - {"Point", "Polygon", "MultiPolygon"}):
         raise InputError(f"{path} holds {strange[0]}; reference labels are points or polygons")
-    if shapely.is_missing(geometry).any() or shapely.is_empty(geometry).any():
-        raise InputError(f"{path}: {int(frame.geometry.isna().sum())} features have no place")
+    if lost := int((shapely.is_missing(geometry) | shapely.is_empty(geometry)).sum()):
+        raise InputError(f"{path}: {lost} features have no place")
     labels = np.array([class_name(value) for value in frame[field]], object)
     cannot = np.array([label.casefold() == CANNOT_TELL for label in labels], bool)
     labels[cannot] = ""
