@@ -395,3 +395,13 @@ def as_multipolygons(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
     made = polygons.copy()
     made[single] = shapely.multipolygons(polygons[single], indices=np.arange(single.sum()))
     return made
+
+
+def as_one_type(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], str]:
+    """Polygons and multipolygons (n,) as the features (n,) of one layer, which has one type.
+
+    Multipolygons where one of them is, else polygons; and that type's name in OGC's standards.
+    """
+    if (shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON).any():
+        return as_multipolygons(polygons), "MultiPolygon"
+    return polygons, "Polygon"

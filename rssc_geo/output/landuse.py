@@ -19,7 +19,7 @@ from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import ClassPixels, ShownClasses, write_class_raster
 from rssc_geo.output.embeddings import EmbeddingLayer, EmbeddingSource, embedding_layer
 from rssc_geo.output.formats import WGS84, write_geoparquet
-from rssc_geo.output.geopackage import describe_geopackage, provenance_document
+from rssc_geo.output.geopackage import provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
 from rssc_geo.output.placement import GeoGrid, Placement
@@ -236,12 +236,7 @@ class LandUseWriter(Closing):
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         layers = self._layers(result)
         with target.staged(overwrite=self._replaces) as staging:
-            for layer in layers:
-                path = staging.place(target.format.layer_path(target.path, layer.name))
-                target.format.write(layer, path, provenance)
-            if target.format.multilayer:
-                path = staging.place(target.path)
-                describe_geopackage(path, layers, classes=result.classes, provenance=provenance)
+            target.write_layers(staging, layers, classes=result.classes, provenance=provenance)
             if target.class_raster is not None:
                 path = staging.place(target.class_raster)
                 write_class_raster(path, result.pixels, self._geo.crs, self._classes)
