@@ -102,7 +102,7 @@ def run_batch(
             if options.merge is not None:
                 files = merge_done(jobs, journal, Path(output), options, legend)
                 totals = read_totals(Path(output)) if files else []
-                areas = {name: (cells, area) for name, _, cells, _, area in totals}
+                areas = {known.name: (known.cells, known.area_m2) for known in totals}
                 result = result.merged(files, areas)
             tracker.tick(0)
             outcome = "failures" if result.failed else "done"

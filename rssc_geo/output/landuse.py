@@ -324,16 +324,11 @@ class LandUseWriter(Closing):
             keep_corners=self._placement.reprojects,
         )
         inside = regions.labels >= 0
-        labels, count = regions.labels[inside], len(regions)
-        area = np.bincount(labels, weights=areas[inside], minlength=count).astype(np.float64)
-        weighted = np.bincount(labels, weights=areas[inside] * confidence[inside], minlength=count)
-        cells = np.bincount(labels, minlength=count)
-        # Cells off the Earth have no area: their own mean, unweighted.
-        plain = np.bincount(labels, weights=confidence[inside], minlength=count)
-        mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain / cells)
+        values = RegionValues.of_cells(
+            regions.labels[inside], areas[inside], confidence[inside], count=len(regions)
+        )
         if self._target.clip is not None:
-            area = self._clipped_areas(regions)
-        values = RegionValues(mean, area, cells)
+            values = replace(values, area_m2=self._clipped_areas(regions))
         classes = tuple(self._classes[i] for i in present)
         pixels = ClassPixels.of_cells(class_grid, self._geo)
         return _Map(ShownClasses(class_grid, self._geo), pixels, regions, values, classes)

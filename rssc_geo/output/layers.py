@@ -150,6 +150,24 @@ class RegionValues:
     area_m2: NDArray[np.float64]
     cells: NDArray[np.int64]
 
+    @classmethod
+    def of_cells(
+        cls,
+        labels: NDArray[np.integer[Any]],
+        areas_m2: NDArray[np.float64],
+        confidence: NDArray[np.floating[Any]],
+        *,
+        count: int,
+    ) -> RegionValues:
+        """The values of ``count`` regions by their cells: region, area and confidence, (cells,)."""
+        cells = np.bincount(labels, minlength=count)
+        area = np.bincount(labels, areas_m2, minlength=count).astype(np.float64)
+        weighted = np.bincount(labels, areas_m2 * confidence, minlength=count)
+        # Cells off the Earth have no area: their own mean, unweighted.
+        plain = np.bincount(labels, confidence, minlength=count) / cells
+        mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain)
+        return cls(mean, area, cells)
+
 
 def landuse_layer(
     regions: Regions, values: RegionValues, *, classes: Sequence[SceneClass], placement: Placement

@@ -28,6 +28,7 @@ from rssc_geo.output.layers import (
     LANDUSE_FIELDS,
     Field,
     Layer,
+    RegionValues,
     rounded,
 )
 from rssc_geo.output.target import OutputTarget
@@ -94,12 +95,12 @@ def write_refined(
     *,
     majority: int,
     provenance: Mapping[str, object],
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], RegionValues]:
     """Dissolve the cells into regions and write both layers.
 
     ``majority``: how often the majority filter runs before small regions (``target.min_area``) join
     a neighbor; both change regions alone, since the cells are the model's results. Returns the
-    class, the m² and the number of cells of each region, all (regions,). Raises ``OutputError``
+    class (regions,), into ``cells.classes``, and the values of each region. Raises ``OutputError``
     where it cannot be written.
     """
     rows, cols = (squeezed(cells.columns.column(name).to_numpy()) for name in ("row", "col"))
@@ -115,20 +116,16 @@ def write_refined(
         grid = merge_small(grid, areas, min_area=target.min_area, nothing=_NOTHING)
     labels = label_regions(grid, nothing=_NOTHING)[rows, cols]
     count = int(labels.max()) + 1
-    confidence = cells.columns.column("confidence").to_numpy()
     shown = np.zeros(count, np.int64)
     shown[labels] = grid[rows, cols]
-    members = np.bincount(labels, minlength=count).astype(np.int64)
-    area = np.bincount(labels, sizes, minlength=count).astype(np.float64)
-    weighted = np.bincount(labels, sizes * confidence, minlength=count)
-    plain = np.bincount(labels, confidence, minlength=count) / members
-    mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain)
+    confidence = cells.columns.column("confidence").to_numpy()
+    values = RegionValues.of_cells(labels, sizes, confidence, count=count)
     regions = pa.table(
         {
             **_named(cells, shown),
-            "confidence": rounded(mean),
-            "area_m2": rounded(area, AREA_DECIMALS),
-            "cells": pa.array(members, pa.int32()),
+            "confidence": rounded(values.confidence),
+            "area_m2": rounded(values.area_m2, AREA_DECIMALS),
+            "cells": pa.array(values.cells, pa.int32()),
         }
     )
     own = {name: cells.columns.column(name) for name in cells.columns.column_names}
@@ -140,7 +137,7 @@ def write_refined(
     present = [cells.classes[code] for code in np.union1d(shown, cells.codes).tolist()]
     with target.staged() as staging:
         target.write_layers(staging, layers, classes=present, provenance=provenance)
-    return shown, area, members
+    return shown, values
 
 
 def _named(cells: RefinedCells, codes: NDArray[np.int64]) -> dict[str, pa.Array]:
