@@ -111,11 +111,10 @@ def _name(label: str) -> str:
 
 def _hash(parts: Sequence[Part], rule: str) -> str:
     """A hash of everything that a merged map depends on, so that the same one is not made twice."""
-    files = [
-        [part.name, [entry[:3] for entry in signatures([part.path], folder, content=False)]]
-        for part in parts
-        for folder in [part.path.parent]
-    ]
+    files = []
+    for part in parts:
+        (file,) = signatures([part.path], part.path.parent, content=False)
+        files.append([part.name, [[file.name, file.size, file.content_ns]]])
     everything = [rule, version("rssc-geo"), files]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
