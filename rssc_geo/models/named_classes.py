@@ -116,8 +116,13 @@ def name_classes(
         familiarity=None,
     )
     head = ZeroShotHead(model, texts, background)
-    named = dataclasses.replace(model, card=card, network=head)  # type: ignore[arg-type]
-    return dataclasses.replace(named, choice=None, familiarity=None)
+    return dataclasses.replace(
+        model,
+        card=card,
+        network=head,  # type: ignore[arg-type]
+        choice=None,
+        familiarity=None,
+    )
 
 
 def with_vectors(named: Model, vectors: torch.Tensor) -> Model:
