@@ -254,7 +254,8 @@ def _common_pixels(
         for window in sample_windows(like, there):
             shape = (window.height, window.width)
             colors, valid = here.read(window, shape)
-            others, valid_there = there.read(window, shape)
+            with gdal_errors(like.source):  # around all of this are those of ``scene``
+                others, valid_there = there.read(window, shape)
             both = np.ones(shape, bool)
             for mask in (valid, valid_there):
                 both &= True if mask is None else mask
