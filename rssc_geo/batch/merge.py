@@ -23,7 +23,7 @@ from pyproj import CRS
 
 from rssc_geo.batch.inputs import Jobs
 from rssc_geo.batch.journal import Journal, signatures, unchanged
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.options import BatchOptions, OutputOptions
 from rssc_geo.output import (
@@ -390,5 +390,5 @@ def _within(path: Path, bounds: NDArray[np.float64]) -> pa.Table:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} cannot be merged ({error}): delete it, and the next run makes it again"
+        f"{path} cannot be merged ({one_line(error)}): delete it, and the next run makes it again"
     )
