@@ -35,7 +35,7 @@ class ShrinkingBatches:
             stop = min(start + self.size, count)
             try:
                 done = run(slice(start, stop))
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
             else:
@@ -60,7 +60,8 @@ class ShrinkingBatches:
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out.
 
-    CUDA raises its own class; MPS and the CPU's allocator only have a message.
+    CUDA and NumPy raise their own classes; MPS and torch's allocator on the CPU only have a
+    message.
     """
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory")

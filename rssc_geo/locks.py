@@ -66,11 +66,11 @@ class FileAtPath(Closing):
         if sys.platform == "linux":
             with suppress(FileNotFoundError):
                 self._descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        self._number = _number(path if self._descriptor is None else self._descriptor)
+        self._number = file_number(path if self._descriptor is None else self._descriptor)
 
     def check(self) -> None:
         """Refuse with ``OutputError`` a path whose file is another now."""
-        if self._number is None or _number(self._path) != self._number:
+        if self._number is None or file_number(self._path) != self._number:
             raise in_use(self._taken)
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class FileAtPath(Closing):
             self._descriptor = None
 
 
-def _number(file: Path | int) -> tuple[int, int] | None:
+def file_number(file: Path | int) -> tuple[int, int] | None:
     """Device and number of a file by path or descriptor; None where there is none."""
     try:
         found = os.stat(file)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import ChangeOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, say, set_up_logging, show_result
+from rssc_geo_cli.console import running, say, show_result
 from rssc_geo_cli.options import command
 
 _SHOWN = 12
@@ -26,8 +26,6 @@ def change_command(
     `classify` made. The result has two layers, `change` (regions) and `cells`, styled for QGIS. A
     run over rasters that was stopped continues when the same command is given again.
     """
-    set_up_logging(run)
-
     from rssc_geo.pipelines.change import change
 
     with running(run) as progress:

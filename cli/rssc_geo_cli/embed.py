@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import EmbedOptions, RunOptions, TargetOptions
-from rssc_geo_cli.console import running, say, set_up_logging, show_result
+from rssc_geo_cli.console import running, say, show_result
 from rssc_geo_cli.options import command
 
 
@@ -27,8 +27,6 @@ def embed_command(
     and words share. GeoPandas and DuckDB read the table. A run that was stopped continues when the
     same command is given again.
     """
-    set_up_logging(run)
-
     from rssc_geo.pipelines.embed import embed
 
     with running(run) as progress:

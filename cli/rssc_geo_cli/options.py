@@ -78,7 +78,8 @@ def command(name: str, *groups: type | Alternatives) -> Callable[[Callable[..., 
     """Make a click command of a function.
 
     The function is called with one instance of each group, in their order, and with the command's
-    click arguments by keyword. It returns the exit code, or None for 0.
+    click arguments by keyword. It returns the exit code, or None for 0. Where one of the groups is
+    a ``PrintOptions``, logging is set up by it before.
     """
     own = _options(groups)
     names = {found.name for found in own}

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rssc_geo.options import PrintOptions, SearchOptions, SearchTargetOptions
-from rssc_geo_cli.console import say, set_up_logging, show_result
+from rssc_geo_cli.console import say, show_result
 from rssc_geo_cli.options import command
 
 _SHOWN = 10
@@ -29,8 +29,6 @@ def search_command(
 
     ARCHIVE is a folder that `index` made. The best come first.
     """
-    set_up_logging(printing)
-
     from rssc_geo.archive.search import search
 
     result = search(archive, words, target.output, options)

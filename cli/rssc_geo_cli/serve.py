@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rssc_geo.options import ServeOptions
-from rssc_geo_cli.console import set_up_logging
 from rssc_geo_cli.options import command
 
 _GRACE_S = 2.0
@@ -25,7 +24,6 @@ def serve_command(options: ServeOptions) -> None:
 
     See rssc_geo/service.py for their form. Models stay loaded. Ends with its parent.
     """
-    set_up_logging(options)
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     lock = threading.Lock()

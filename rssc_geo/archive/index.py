@@ -232,7 +232,7 @@ def _take_in(
         if row["state"] != "done":
             continue
         table = Path(output).with_suffix(".parquet").name
-        mark = next(str(entry[4]) for entry in row["output_files"] if entry[0] == table)
+        mark = next(str(known.mark) for known in row["output_files"] if known.name == table)
         before = known.get(scene, {})
         if (before.get("mark"), before.get("source")) != (mark, sources[output]):
             entries.append(SceneEntry(scene, sources[output], mark, scenes / table))

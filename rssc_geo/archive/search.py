@@ -36,6 +36,7 @@ from rssc_geo.output import (
     EMBEDDING,
     GEOMETRY,
     WGS84,
+    OutputTarget,
     date_text,
     hits_target,
     middle_of,
@@ -190,34 +191,11 @@ def search(
     _check(words, options)
     check_suffixes(options)
     cells = _filter(options)
-    target = None
-    if output is not None:
-        target = hits_target(Path(output), overwrite=options.overwrite)
-    sheet = None if options.sheet is None else Path(options.sheet)
-    if sheet is not None:
-        check_writable(sheet, overwrite=options.overwrite)
-    read = [options.like, options.like_area, options.unlike]
-    results = [None if target is None else target.path, sheet]
-    check_not_input(
-        [path for path in results if path is not None],
-        [*(file for file in read if file is not None), *files_read(options)],
-    )
-    for path in results:
-        if path is not None and path.resolve().is_relative_to(Path(archive).resolve()):
-            raise UsageError(
-                f"{path} lies in the archive, which keeps its own files there: choose another"
-                " folder"
-            )
+    target, sheet = _results(output, options, Path(archive))
     check_installed()
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)
-    check_embeddings(card)
-    if card.identity != store.card.identity:
-        raise UsageError(
-            f"{archive} was indexed with the model {store.card.model} {store.card.version}, this is"
-            f" {card.name} {card.version} (weights or config.json differ): name that model"
-            " (--model)"
-        )
+    _check_model(card, store)
     searched = store.count(cells)
     if not searched:
         raise _nothing(store)
@@ -241,6 +219,44 @@ def search(
         write_hit_sheet(sheet, found, overwrite=options.overwrite)
         paths.append(sheet)
     return SearchResult(hits, searched, tuple(paths), time.monotonic() - started, search_s)
+
+
+def _results(
+    output: str | Path | None, options: SearchOptions, archive: Path
+) -> tuple[OutputTarget | None, Path | None]:
+    """Where the cells found and the sheet of pictures go, checked; None for what is not asked for.
+
+    Raises ``UsageError`` for an invalid place, ``OutputError`` for one that cannot be written.
+    """
+    target = sheet = None
+    paths = []
+    if output is not None:
+        target = hits_target(Path(output), overwrite=options.overwrite)
+        paths.append(target.path)
+    if options.sheet is not None:
+        sheet = Path(options.sheet)
+        check_writable(sheet, overwrite=options.overwrite)
+        paths.append(sheet)
+    examples = (options.like, options.like_area, options.unlike)
+    check_not_input(paths, [*(file for file in examples if file is not None), *files_read(options)])
+    for path in paths:
+        if path.resolve().is_relative_to(archive.resolve()):
+            raise UsageError(
+                f"{path} lies in the archive, which keeps its own files there: choose another"
+                " folder"
+            )
+    return target, sheet
+
+
+def _check_model(card: ModelCard, store: ArchiveStore) -> None:
+    """Refuse, with ``UsageError``, a model whose embeddings are not those of the archive."""
+    check_embeddings(card)
+    if card.identity != store.card.identity:
+        raise UsageError(
+            f"{store.folder} was indexed with the model {store.card.model} {store.card.version},"
+            f" this is {card.name} {card.version} (weights or config.json differ): name that model"
+            " (--model)"
+        )
 
 
 def _nothing(store: ArchiveStore) -> NothingToClassifyError:

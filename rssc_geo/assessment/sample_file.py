@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rssc_geo.errors import InputError
+from rssc_geo.geometry import as_one_type
 from rssc_geo.output import (
+    GEOMETRY,
     Field,
     Layer,
     LayerStyle,
     OutputTarget,
-    describe_geopackage,
     provenance_document,
     sample_qml,
 )
@@ -96,31 +97,31 @@ def write_sample(
     """
     count, stratum = len(drawn.stratum), drawn.stratum
     points = drawn.unit == "point"
-    multi = bool((shapely.get_type_id(drawn.geometry) == shapely.GeometryType.MULTIPOLYGON).any())
+    geometry, kind = (drawn.geometry, "Point") if points else as_one_type(drawn.geometry)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        columns = [
-            pa.array(np.arange(1, count + 1), pa.int32()),
-            pa.nulls(count, pa.string()),
-            pa.nulls(count, pa.string()),
-            pa.array(np.array(drawn.strata, object)[stratum], pa.string()),
-            pa.array([drawn.unit] * count, pa.string()),
-            pa.array(drawn.inclusion, pa.float64()),
-            pa.array(drawn.cells[stratum], pa.int32()),
-            pa.array(drawn.areas_m2[stratum], pa.float64()),
-            pa.array(drawn.unit_areas_m2, pa.float64()),
-            pa.array(drawn.rows, pa.int32()),
-            pa.array(drawn.cols, pa.int32()),
-            pa.array(shapely.to_wkb(drawn.geometry), pa.binary()),
-        ]
-        yield pa.record_batch(columns, schema=layer.schema)
+        columns = {
+            "number": np.arange(1, count + 1),
+            "class": [None] * count,
+            "note": [None] * count,
+            "stratum": np.array(drawn.strata, object)[stratum],
+            "unit": [drawn.unit] * count,
+            "inclusion": drawn.inclusion,
+            "stratum_cells": drawn.cells[stratum],
+            "stratum_m2": drawn.areas_m2[stratum],
+            "area_m2": drawn.unit_areas_m2,
+            "row": drawn.rows,
+            "col": drawn.cols,
+            GEOMETRY: shapely.to_wkb(geometry),
+        }
+        yield layer.batch(columns)
 
     layer = Layer(
         "sample",
         "Sample",
         "Units of a map to label for its assessment: fill in the field class.",
         SAMPLE_FIELDS,
-        "Point" if points else "MultiPolygon" if multi else "Polygon",
+        kind,
         drawn.crs,
         batches,
     )
@@ -132,10 +133,8 @@ def write_sample(
         default=True,
     )
     with target.staged([target.path]) as staging:
-        made = staging.place(target.path)
         document = provenance_document(provenance)
-        target.format.write(layer, made, document)
-        describe_geopackage(made, [layer], classes=(), provenance=document, style=style)
+        target.write_layers(staging, [layer], classes=(), provenance=document, style=style)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +176,8 @@ def read_reference(path: str, field: str) -> Reference:
     kinds = set(frame.geom_type.dropna())
     if strange := sorted(kinds - {"Point", "Polygon", "MultiPolygon"}):
         raise InputError(f"{path} holds {strange[0]}; reference labels are points or polygons")
-    if shapely.is_missing(geometry).any() or shapely.is_empty(geometry).any():
-        raise InputError(f"{path}: {int(frame.geometry.isna().sum())} features have no place")
+    if lost := int((shapely.is_missing(geometry) | shapely.is_empty(geometry)).sum()):
+        raise InputError(f"{path}: {lost} features have no place")
     labels = np.array([class_name(value) for value in frame[field]], object)
     cannot = np.array([label.casefold() == CANNOT_TELL for label in labels], bool)
     labels[cannot] = ""

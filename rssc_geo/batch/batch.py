@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,34 @@ from rssc_geo.options import (
     values_of,
 )
 from rssc_geo.output import ALL, AreaRow, areas_of, check_table, read_totals, write_area_table
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch before any scene is opened.
+
+    Attributes
+    ----------
+    card : of the model
+    made_by : the parts of model and program on which every map depends
+    jobs : what there is to do
+    folder : of the outputs, where the journal is
+    """
+
+    card: ModelCard
+    made_by: Mapping[str, object]
+    jobs: Jobs
+    folder: Path
+
+    @classmethod
+    def of(cls, inputs: Sequence[str | Path], output: str | Path, options: BatchOptions) -> _Batch:
+        """As :func:`run_batch` is asked for it; errors as there."""
+        card = load_card(options.model, revision=options.revision)
+        made_by = check_batch(options, card)
+        jobs = collect_jobs([str(name) for name in inputs], str(output), options)
+        _check_outlines(jobs, options)
+        _check_results(jobs, inputs, output, options)
+        return cls(card, made_by, jobs, output_folder(str(output), options))
 
 
 def run_batch(
@@ -75,16 +103,11 @@ def run_batch(
     (1, 0)
     """
     options = options or BatchOptions()
-    card = load_card(options.model, revision=options.revision)
-    made_by = check_batch(options, card)
-    jobs = collect_jobs([str(name) for name in inputs], str(output), options)
-    _check_outlines(jobs, options)
-    _check_results(jobs, inputs, output, options)
-    legend = _merged_legend(jobs, options, card)
-    folder = output_folder(str(output), options)
+    batch = _Batch.of(inputs, output, options)
+    jobs, legend = batch.jobs, _merged_legend(batch.jobs, options, batch.card)
     with (
         reporting(progress) as report,
-        Journal(folder, options={"output": output, **asdict(options)}) as journal,
+        Journal(batch.folder, options={"output": output, **asdict(options)}) as journal,
     ):
         outcome = ""
         try:
@@ -92,7 +115,7 @@ def run_batch(
             tracker = Tracker(len(jobs.jobs), progress=report)
             for problem in jobs.problems:
                 tracker.add_problem(replace(problem, known=problem.label in journal.known))
-            runner = Runner(jobs.jobs, journal, options, made_by=made_by, tracker=tracker)
+            runner = Runner(jobs.jobs, journal, options, made_by=batch.made_by, tracker=tracker)
             if runner.waiting:
                 with contextlib.closing(make_pool() if make_pool else _make_pool(options)) as pool:
                     outcome = "stopped"
@@ -102,7 +125,7 @@ def run_batch(
             if options.merge is not None:
                 files = merge_done(jobs, journal, Path(output), options, legend)
                 totals = read_totals(Path(output)) if files else []
-                areas = {name: (cells, area) for name, _, cells, _, area in totals}
+                areas = {known.name: (known.cells, known.area_m2) for known in totals}
                 result = result.merged(files, areas)
             tracker.tick(0)
             outcome = "failures" if result.failed else "done"
@@ -123,12 +146,8 @@ def plan_batch(
     Opens every scene that is left to do. Arguments and errors are those of ``run_batch``.
     """
     options = options or BatchOptions()
-    card = load_card(options.model, revision=options.revision)
-    made_by = check_batch(options, card)
-    jobs = collect_jobs([str(name) for name in inputs], str(output), options)
-    _check_outlines(jobs, options)
-    _check_results(jobs, inputs, output, options)
-    folder = output_folder(str(output), options)
+    batch = _Batch.of(inputs, output, options)
+    folder = batch.folder
     known: dict[str, Any] = {"scenes": [], "problems": []}
     if (folder / NAME).is_file():
         known = read_journal(folder)
@@ -137,14 +156,14 @@ def plan_batch(
         job_state(
             job,
             rows.get(key_of(job.output, folder)),
-            made_by=made_by,
+            made_by=batch.made_by,
             folder=folder,
             retry_failed=options.retry_failed,
         )
-        for job in jobs.jobs
+        for job in batch.jobs.jobs
     ]
     labels = {problem["label"] for problem in known["problems"]}
-    return estimate_batch(jobs, states, card, labels)
+    return estimate_batch(batch.jobs, states, batch.card, labels)
 
 
 def read_status(place: str | Path) -> dict[str, Any]:

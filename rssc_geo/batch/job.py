@@ -12,7 +12,7 @@ from typing import Any
 
 from rssc_geo.batch.journal import (
     SceneFigures,
-    Signatures,
+    Signature,
     existing,
     relative_name,
     signatures,
@@ -176,7 +176,7 @@ class OpenJob:
     run: SceneRun
     extras: Extras
     blocks: list[Block]
-    input_files: Signatures
+    input_files: list[Signature]
     started: float
     next_submit: int = 0
     next_write: int = 0

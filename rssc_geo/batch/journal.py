@@ -64,7 +64,8 @@ _MARKED = {
 }
 _RELEASE = "UPDATE scenes SET state = 'waiting' WHERE state = 'running'"
 _ATTEMPT = "attempts = attempts + 1"
-_JSON = ("input_files", "output_files", "classes", "warnings")
+_FILES = ("input_files", "output_files")
+_JSON = (*_FILES, "classes", "warnings")
 
 
 _Values = Sequence[object] | Mapping[str, object]
@@ -72,51 +73,64 @@ _Values = Sequence[object] | Mapping[str, object]
 
 # Signatures of files.
 
-Signatures = list[list[Any]]
-"""Of each file its name relative to a folder, its bytes, times of change and hash of content.
 
-The times are those of the content and of the file's entry, in nanoseconds. All but the name are
-None for a file that is not there, and for a URL, which is only named.
-"""
+class Signature(NamedTuple):
+    """What tells whether a file is still what it was; a list in JSON.
+
+    All but the name are None for a file that is not there, and for a URL, which is only named.
+
+    Attributes
+    ----------
+    name : relative to a folder
+    size : bytes
+    content_ns, entry_ns : when the content and the file's entry changed, in nanoseconds
+    mark : hash of the content; None where it was not read
+    """
+
+    name: str
+    size: int | None = None
+    content_ns: int | None = None
+    entry_ns: int | None = None
+    mark: str | None = None
 
 
 def signatures(
     files: Iterable[str | Path], folder: str | Path, *, content: bool = True
-) -> Signatures:
+) -> list[Signature]:
     """Signatures of files, named relative to a folder; ``content``: read for their hashes, too.
 
     Neither moving both nor another working folder changes the result of ``unchanged``.
     """
-    return sorted(
-        ([relative_name(str(file), folder), *_state(str(file), content=content)] for file in files),
-        key=lambda entry: str(entry[0]),
+    made = (
+        _signature(relative_name(str(file), folder), str(file), content=content) for file in files
     )
+    return sorted(made, key=lambda known: known.name)
 
 
-def unchanged(known: Signatures, folder: str | Path) -> bool:
+def unchanged(known: Iterable[Signature], folder: str | Path) -> bool:
     """Whether the files, the folder being where it is now, are as they were.
 
     A file is read only where its entry changed, but neither its size nor the time of its content:
     it was copied, moved, or exchanged for one of another content.
     """
-    return all(_is_unchanged(entry, folder) for entry in known)
+    return all(_is_unchanged(each, folder) for each in known)
 
 
-def _is_unchanged(known: list[Any], folder: str | Path) -> bool:
-    name, size, changed, entered, mark = known
-    place = _place(name, folder)
-    now = _state(place, content=False)
-    if now[:2] != [size, changed]:
+def _is_unchanged(known: Signature, folder: str | Path) -> bool:
+    place = _place(known.name, folder)
+    now = _signature(known.name, place, content=False)
+    if (now.size, now.content_ns) != (known.size, known.content_ns):
         return False
-    same_entry = now[2] == entered and os.name == "posix"  # elsewhere it is the time of creation
-    if same_entry or mark is None:
+    # Elsewhere than on POSIX systems it is the time of creation.
+    same_entry = now.entry_ns == known.entry_ns and os.name == "posix"
+    if same_entry or known.mark is None:
         return True
-    return bool(_state(place, content=True)[3] == mark)
+    return _signature(known.name, place, content=True).mark == known.mark
 
 
-def existing(known: Signatures, folder: str | Path) -> Signatures:
+def existing(known: Iterable[Signature], folder: str | Path) -> list[Signature]:
     """The signatures of those files that exist, changed or not."""
-    return [entry for entry in known if os.path.exists(_place(entry[0], folder))]
+    return [each for each in known if os.path.exists(_place(each.name, folder))]
 
 
 def relative_name(file: str, folder: str | Path) -> str:
@@ -133,14 +147,14 @@ def _place(name: str, folder: str | Path) -> str:
     return name if is_remote(name) else os.path.join(folder, name)
 
 
-def _state(file: str, *, content: bool) -> list[Any]:
-    """A file's signature but for its name."""
+def _signature(name: str, file: str, *, content: bool) -> Signature:
+    """The signature of a file that has this name in a folder."""
     try:
         found = os.stat(file)
         mark = content_mark(Path(file)) if content and os.path.isfile(file) else None
     except (OSError, ValueError):  # ValueError: a name that no file can have
-        return [None, None, None, None]
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark]
+        return Signature(name)
+    return Signature(name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, mark)
 
 
 # What is recorded.
@@ -269,7 +283,7 @@ class Journal(Closing):
         *,
         tiles: int,
         tiles_done: int,
-        input_files: Signatures,
+        input_files: Sequence[Signature],
         warnings: Sequence[str],
     ) -> None:
         """A scene is open: one attempt more, at so many tiles, some done by an earlier run."""
@@ -341,13 +355,13 @@ class Journal(Closing):
         """Scenes that are under way wait for the next run."""
         self._write(_RELEASE, [()], marked="scenes")
 
-    def merged(self, key: str) -> tuple[str, Signatures]:
+    def merged(self, key: str) -> tuple[str, list[Signature]]:
         """The hash of what a merged output was made of, and its files; "" and none if unknown."""
         with _writing(self.path):
             row = self._connection.execute(
                 "SELECT made_of, output_files FROM merged WHERE output = ?", (key,)
             ).fetchone()
-        return ("", []) if row is None else (row[0], json.loads(row[1]))
+        return ("", []) if row is None else (row[0], _signatures_in(row[1]))
 
     def record_merged(self, key: str, made_of: str, files: Iterable[Path]) -> None:
         """Record what a merged output was made of, and its files."""
@@ -543,5 +557,11 @@ def _rows(
         entry = dict(zip(names, row, strict=True))
         for key in _JSON:
             if entry.get(key) is not None:
-                entry[key] = json.loads(entry[key])
+                read = _signatures_in if key in _FILES else json.loads
+                entry[key] = read(entry[key])
         yield entry
+
+
+def _signatures_in(text: str) -> list[Signature]:
+    """Signatures as a column of the journal holds them."""
+    return [Signature(*values) for values in json.loads(text)]

@@ -23,7 +23,7 @@ from pyproj import CRS
 
 from rssc_geo.batch.inputs import Jobs
 from rssc_geo.batch.journal import Journal, signatures, unchanged
-from rssc_geo.errors import InputError
+from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.options import BatchOptions, OutputOptions
 from rssc_geo.output import (
@@ -111,11 +111,10 @@ def _name(label: str) -> str:
 
 def _hash(parts: Sequence[Part], rule: str) -> str:
     """A hash of everything that a merged map depends on, so that the same one is not made twice."""
-    files = [
-        [part.name, [entry[:3] for entry in signatures([part.path], folder, content=False)]]
-        for part in parts
-        for folder in [part.path.parent]
-    ]
+    files = []
+    for part in parts:
+        (file,) = signatures([part.path], part.path.parent, content=False)
+        files.append([part.name, [[file.name, file.size, file.content_ns]]])
     everything = [rule, version("rssc-geo"), files]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
@@ -391,5 +390,5 @@ def _within(path: Path, bounds: NDArray[np.float64]) -> pa.Table:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} cannot be merged ({error}): delete it, and the next run makes it again"
+        f"{path} cannot be merged ({one_line(error)}): delete it, and the next run makes it again"
     )

@@ -302,8 +302,9 @@ class Worker:
                 reader,
                 source=block.scene.source,
                 cells=_all_cells(block.grid, block.min_valid),
+                compute=own.compute,
             )
-        return vectors.float().cpu().numpy().tobytes()
+        return vectors.numpy().tobytes()
 
     def _reader(self, block: Block) -> TileReader:
         return TileReader(

@@ -24,7 +24,7 @@ from platformdirs import user_cache_path
 
 from rssc_geo.captioning.base import CaptionBatch, Captioner
 from rssc_geo.errors import OutputError, one_line
-from rssc_geo.locks import check_journal
+from rssc_geo.locks import check_journal, file_number
 
 if TYPE_CHECKING:
     from rssc_geo.models import CaptionSource
@@ -212,14 +212,14 @@ class CaptionCache:
         if kind in self._given_up:
             return None
         try:
-            opened = _number(self.path)
+            opened = file_number(self.path)
             try:
                 with self._opened() as connection:
                     return work(connection)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                if _number(self.path) == opened:  # else another process has set it aside
+                if file_number(self.path) == opened:  # else another process has set it aside
                     self._set_aside(error)
                 with self._opened() as connection:
                     return work(connection)
@@ -355,14 +355,6 @@ def _is_marked(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(_MARK_AT)
         return file.read(len(_MARK)) == _MARK
-
-
-def _number(path: Path) -> tuple[int, int] | None:
-    """Device and number of the file at a path; None where there is none."""
-    if not path.exists():
-        return None
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def _kind(connection: sqlite3.Connection) -> tuple[int, int] | None:

@@ -31,6 +31,7 @@ from .poles import poles_near as poles_near
 from .poles import with_bends as with_bends
 from .polygons import Regions as Regions
 from .polygons import as_multipolygons as as_multipolygons
+from .polygons import as_one_type as as_one_type
 from .polygons import cell_polygons as cell_polygons
 from .polygons import dissolve as dissolve
 from .polygons import label_regions as label_regions

@@ -364,19 +364,16 @@ def choose_tile_size(
     Raises ``UsageError`` for an invalid size.
     """
     least, _, most = footprint_m
+    notes: list[str] = []
     if requested is not None:
         size = _parse_size(requested, gsd_m, option="--tile-size")
-        choice = _choice(size, gsd_m, f"as asked for (--tile-size {requested})")
-        notes = [
-            *_range_warnings(choice.footprint_m, least, most),
-            *_padding_warnings(size, shape),
-        ]
-        return _choice(size, gsd_m, choice.reason, *notes)
-    side, reason, notes = _default_side(shape, gsd_m, footprint_m, LEAST_SHOWN)
-    choice = _choice(_to_pixels((side, side), gsd_m), gsd_m, reason)
-    size = choice.size
-    own = notes or _range_warnings(choice.footprint_m, least, most)
-    return _choice(size, gsd_m, reason, *own, *_padding_warnings(size, shape))
+        reason = f"as asked for (--tile-size {requested})"
+    else:
+        side, reason, notes = _default_side(shape, gsd_m, footprint_m, LEAST_SHOWN)
+        size = _to_pixels((side, side), gsd_m)
+    ground_m = size[0] * gsd_m[0], size[1] * gsd_m[1]
+    own = notes or _range_warnings(ground_m, least, most)
+    return TileChoice(size, size, ground_m, reason, (*own, *_padding_warnings(size, shape)))
 
 
 def parse_cell_size(
@@ -433,13 +430,6 @@ def _default_side(
 def _to_pixels(side_m: tuple[float, float], gsd_m: tuple[float, float]) -> tuple[int, int]:
     rows, cols = (max(1, round(side / gsd)) for side, gsd in zip(side_m, gsd_m, strict=True))
     return rows, cols
-
-
-def _choice(
-    size: tuple[int, int], gsd_m: tuple[float, float], reason: str, *warnings: str
-) -> TileChoice:
-    footprint_m = size[0] * gsd_m[0], size[1] * gsd_m[1]
-    return TileChoice(size, size, footprint_m, reason, warnings)
 
 
 def check_size(text: str, *, option: str) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rssc_geo.geometry.polygons import (
     Borders,
+    Outlines,
     Regions,
     absorb_small,
     borders_of,
@@ -160,12 +161,9 @@ def piece_outlines(
     of_piece[labels[inside]] = regions[inside]
     if not len(of_piece):
         return of_piece, np.empty(0, object)
-    rows, cols, ring_ends, region_ends = trace_outlines(labels, keep_corners=True)
-    xy = np.stack([cols + place[1], rows + place[0]], 1).astype(np.float64)
-    corners = np.diff(ring_ends, prepend=0)
-    rings = shapely.linearrings(xy, indices=np.repeat(np.arange(len(corners)), corners))
-    counts = np.diff(region_ends, prepend=0)
-    polygons = shapely.polygons(rings, indices=np.repeat(np.arange(len(counts)), counts))
+    traced = trace_outlines(labels, keep_corners=True)
+    xy = traced.corners + np.array([place[1], place[0]], np.float64)
+    polygons = Outlines(xy, traced.ring_ends, traced.region_ends).polygons()
     simpler = shapely.coverage_simplify(polygons, tolerance, simplify_boundary=False)
     return of_piece, np.asarray(simpler)
 
@@ -220,11 +218,9 @@ def join_outlines(
         xy, ring_of = xy[~straight], ring_of[~straight]
     cols, rows = np.rint(xy).astype(np.int64).T
     placed = np.stack(edges.transform @ (edges.cols[cols], edges.rows[rows]), axis=-1)
-    return Regions(
-        labels,
-        class_ids,
+    outlines = Outlines(
         placed,
         np.cumsum(np.bincount(ring_of, minlength=len(rings))),
         np.cumsum(np.bincount(region_of, minlength=len(class_ids))),
-        edges.transform.determinant < 0,
     )
+    return Regions(labels, class_ids, outlines, edges.transform.determinant < 0)

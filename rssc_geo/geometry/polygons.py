@@ -30,6 +30,42 @@ _START_COL = np.array([0, 1, 1, 0])
 
 
 @dataclass(frozen=True, slots=True)
+class Outlines:
+    """The rings around n regions, ordered by region, the exterior first.
+
+    Attributes
+    ----------
+    corners : (corners, 2), x and y; the first corner of a ring is not repeated at its end
+    ring_ends : int64 (rings,), where each ring ends among the corners
+    region_ends : int64 (n,), where each region ends among the rings
+    """
+
+    corners: NDArray[Any]
+    ring_ends: NDArray[np.int64]
+    region_ends: NDArray[np.int64]
+
+    def polygons(self, start: int = 0, stop: int | None = None) -> NDArray[np.object_]:
+        """Polygons (n,), with holes, of the n regions from ``start`` up to ``stop``."""
+        count = len(self.region_ends)
+        stop = count if stop is None else min(stop, count)
+        if start >= stop:
+            return np.empty(0, object)
+        first_ring = self.region_ends[start - 1] if start else 0
+        ends = self.ring_ends[first_ring : self.region_ends[stop - 1]]
+        first_corner = self.ring_ends[first_ring - 1] if first_ring else 0
+        lengths = np.diff(ends, prepend=first_corner)
+        rings = shapely.linearrings(
+            self.corners[first_corner : ends[-1]],
+            indices=np.repeat(np.arange(len(ends)), lengths),
+        )
+        counts = np.diff(self.region_ends[start:stop], prepend=first_ring)
+        polygons: NDArray[np.object_] = shapely.polygons(
+            rings, indices=np.repeat(np.arange(stop - start), counts)
+        )
+        return polygons
+
+
+@dataclass(frozen=True, slots=True)
 class Regions:
     """The 4-connected regions of one class, in the row-major order of their first cells.
 
@@ -40,14 +76,14 @@ class Regions:
     ----------
     labels : int32 (cell rows, cell columns), the region of each cell or -1
     class_ids : (n,), the class of each region
+    outlines : in the raster's CRS, float64
+    clockwise : whether the exteriors run that way there
     """
 
     labels: NDArray[np.int32]
     class_ids: _Integers
-    _xy: NDArray[np.float64]
-    _ring_ends: NDArray[np.int64]
-    _region_ends: NDArray[np.int64]
-    _reverse: bool
+    outlines: Outlines
+    clockwise: bool
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -57,21 +93,8 @@ class Regions:
 
         Exteriors run counter-clockwise.
         """
-        stop = len(self) if stop is None else min(stop, len(self))
-        if start >= stop:
-            return np.empty(0, object)
-        first_ring, last_ring = (0, *self._region_ends)[start], self._region_ends[stop - 1]
-        ends = self._ring_ends[first_ring:last_ring]
-        first_corner = self._ring_ends[first_ring - 1] if first_ring else 0
-        corners = np.diff(ends, prepend=first_corner)
-        rings = shapely.linearrings(
-            self._xy[first_corner : ends[-1]], indices=np.repeat(np.arange(len(ends)), corners)
-        )
-        counts = np.diff(self._region_ends[start:stop], prepend=first_ring)
-        polygons: NDArray[np.object_] = shapely.polygons(
-            rings, indices=np.repeat(np.arange(stop - start), counts)
-        )
-        return shapely.reverse(polygons) if self._reverse else polygons
+        polygons = self.outlines.polygons(start, stop)
+        return shapely.reverse(polygons) if self.clockwise else polygons
 
 
 def cell_polygons(
@@ -121,9 +144,11 @@ def dissolve(
     labels = label_regions(classes, nothing=nothing)
     class_ids = np.zeros(int(labels.max(initial=-1)) + 1, classes.dtype)
     class_ids[labels[labels >= 0]] = classes[labels >= 0]
-    rows, cols, ring_ends, region_ends = trace_outlines(labels, keep_corners=keep_corners)
+    traced = trace_outlines(labels, keep_corners=keep_corners)
+    cols, rows = traced.corners.T
     xy = _to_crs(grid, transform, rows=rows, cols=cols)
-    return Regions(labels, class_ids, xy, ring_ends, region_ends, transform.determinant < 0)
+    outlines = Outlines(xy, traced.ring_ends, traced.region_ends)
+    return Regions(labels, class_ids, outlines, transform.determinant < 0)
 
 
 def squeezed(places: _Integers) -> NDArray[np.int64]:
@@ -273,17 +298,12 @@ def _root(parent: list[int], region: int) -> int:
     return region
 
 
-def trace_outlines(
-    labels: NDArray[np.int32], *, keep_corners: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Trace the rings around the regions.
+def trace_outlines(labels: NDArray[np.int32], *, keep_corners: bool) -> Outlines:
+    """Trace the rings around the regions; x and y of their corners are columns and rows, int64.
 
-    Rings are ordered by region, the exterior first. Where two cells of a region touch at a corner
-    only, the outline crosses over to the other cell: since regions are 4-connected, each ring is
-    then simple and rings meet in points only, which is what makes the polygons valid.
-
-    Returns corner rows and columns (corners,), where each ring ends among the corners (rings,), and
-    where each region ends among the rings (regions,), all int64.
+    Where two cells of a region touch at a corner only, the outline crosses over to the other cell:
+    since regions are 4-connected, each ring is then simple and rings meet in points only, which is
+    what makes the polygons valid.
     """
     width = labels.shape[1] + 2
     flat = np.pad(labels, 1, constant_values=-1).ravel()
@@ -329,7 +349,7 @@ def trace_outlines(
     rows = cell[picked] // width - 1 + _START_ROW[turn_of[picked]]
     cols = cell[picked] % width - 1 + _START_COL[turn_of[picked]]
     region_ends = np.cumsum(np.bincount(region_of_ring, minlength=int(labels.max(initial=-1)) + 1))
-    return rows, cols, ring_ends, region_ends
+    return Outlines(np.stack([cols, rows], 1), ring_ends, region_ends)
 
 
 def _rings(
@@ -395,3 +415,13 @@ def as_multipolygons(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
     made = polygons.copy()
     made[single] = shapely.multipolygons(polygons[single], indices=np.arange(single.sum()))
     return made
+
+
+def as_one_type(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], str]:
+    """Polygons and multipolygons (n,) as the features (n,) of one layer, which has one type.
+
+    Multipolygons where one of them is, else polygons; and that type's name in OGC's standards.
+    """
+    if (shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON).any():
+        return as_multipolygons(polygons), "MultiPolygon"
+    return polygons, "Polygon"

@@ -157,10 +157,20 @@ class CellMap:
         return tile_row * self.grid.tiles_shape[1] + start_col
 
 
-_Cell = tuple[
-    int, int, NDArray[np.float64], float, str, NDArray[np.float32], NDArray[np.float64] | None
-]
-"""Row, column, probabilities, familiarity, caption, color and embedding."""
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A cell whose last tile has come: means over its tiles, but for the caption and the color.
+
+    ``embedding``: the sum of its tiles' embeddings, None where there are none.
+    """
+
+    row: int
+    col: int
+    probabilities: NDArray[np.float64]  # (C,)
+    familiarity: float
+    caption: str
+    color: NDArray[np.float32]  # (3,)
+    embedding: NDArray[np.float64] | None  # (D,)
 
 
 @dataclass(slots=True)
@@ -188,18 +198,18 @@ class CellAggregator:
 
     def add(self, results: Sequence[TileResult]) -> CellBatch:
         """Take the next tiles and return the cells that are complete with them."""
-        finished = [piece for result in results for piece in self._add(result)]
-        rows, cols, probabilities, familiarity, captions, colors, embeddings = (
-            zip(*finished, strict=True) if finished else ((), (), (), (), (), (), ())
-        )
+        cells = [cell for result in results for cell in self._add(result)]
+        probabilities = np.array([cell.probabilities for cell in cells], np.float32)
+        colors = np.array([cell.color for cell in cells], np.float32)
+        sums = [cell.embedding for cell in cells if cell.embedding is not None]
         return CellBatch(
-            rows=np.array(rows, np.int32),
-            cols=np.array(cols, np.int32),
-            probabilities=np.array(probabilities, np.float32).reshape(-1, self._classes),
-            familiarity=np.array(familiarity, np.float32),
-            captions=list(captions),
-            colors=np.array(colors, np.float32).reshape(-1, 3),
-            embeddings=_unit(embeddings) if finished and embeddings[0] is not None else None,
+            rows=np.array([cell.row for cell in cells], np.int32),
+            cols=np.array([cell.col for cell in cells], np.int32),
+            probabilities=probabilities.reshape(-1, self._classes),
+            familiarity=np.array([cell.familiarity for cell in cells], np.float32),
+            captions=[cell.caption for cell in cells],
+            colors=colors.reshape(-1, 3),
+            embeddings=_unit(sums) if sums else None,
         )
 
     def _add(self, result: TileResult) -> list[_Cell]:
@@ -263,7 +273,7 @@ class CellAggregator:
                 if cells.span_cols[c, 1] == tile.col and cells.selected[row, c] and sums.valid[c]
             ]
             complete += [
-                (
+                _Cell(
                     row,
                     col,
                     sums.sums[col] / sums.counts[col],

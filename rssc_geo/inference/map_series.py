@@ -15,14 +15,8 @@ from pyproj import Transformer
 from rssc_geo.errors import InputError
 from rssc_geo.inference.comparison import DateCells
 from rssc_geo.inference.series import SeriesCells
-from rssc_geo.models import (
-    UNKNOWN_CLASS,
-    SceneClass,
-    known_groups,
-    scene_classes,
-    unknown_class,
-)
-from rssc_geo.output import GEOMETRY, FinishedMap, read_cells, read_looks
+from rssc_geo.models import UNKNOWN_CLASS, SceneClass
+from rssc_geo.output import GEOMETRY, FinishedMap, read_cells, shown_classes
 
 _CHUNK = 8192
 _SAME_PLACE = 1e-3
@@ -48,7 +42,8 @@ class MapSeries:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         maps = [FinishedMap(path) for path in paths]
         self.crs = maps[0].crs
-        self.classes = _classes_of(maps)
+        names = {name for finished in maps for name in finished.names}
+        self.classes = shown_classes(maps, names | {UNKNOWN_CLASS})
         first = _MapTable.read(maps[0], self.classes)
         self.rows, self.cols, self.polygons = first.rows, first.cols, first.polygons
         self._dates = [first.cells]
@@ -132,22 +127,6 @@ def _told(table: pa.Table, shown: NDArray[np.object_], classes: Sequence[SceneCl
         if runner in codes and (name == own[place]):
             probabilities[place, codes[runner]] = max(second, 0)
     return DateCells(probabilities, None, np.asarray(unknown, bool))
-
-
-def _classes_of(maps: Sequence[FinishedMap]) -> tuple[SceneClass, ...]:
-    """The classes of all maps as they show them, by name."""
-    groups = known_groups()
-    looks: dict[str, tuple[str, str]] = {}
-    for finished in reversed(maps):
-        groups |= dict(finished.named_groups)
-        looks |= read_looks(finished.path)
-    names = sorted({name for finished in maps for name in finished.names} - {UNKNOWN_CLASS})
-    made = []
-    for known in scene_classes(names):
-        title, color = looks.get(known.name, (known.title, known.color))
-        group = groups.get(known.name, known.group)
-        made.append(SceneClass(known.id, known.name, color, known.description, title, group))
-    return (*made, unknown_class(len(made)))
 
 
 def _places(

@@ -134,7 +134,7 @@ class Predictor:
             model.decoder.to(device=compute.device, dtype=compute.dtype)
         if model.familiarity is not None:
             model.familiarity.to(device=compute.device)
-        # A copy: a head that names classes by words has the same one, in its own precision.
+        # A copy: the model's own stays as it was loaded.
         alignment = copy.deepcopy(model.alignment)
         self._alignment = alignment and alignment.to(device=compute.device, dtype=torch.float32)
 

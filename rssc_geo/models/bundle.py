@@ -226,19 +226,25 @@ def caption_ids(
         ids: list[int] = encode_text(tokenizer, chosen, special_tokens=special_tokens).ids
         return ids
 
-    def without(dropped: int) -> str:
-        return " ".join(words[: max(0, sentence - dropped)] + words[max(sentence, dropped) :])
-
     ids = encode(text)
     if len(ids) > room and keep_conclusion:
-        ends = (place + 1 for place, word in enumerate(words[:-1]) if word.endswith(_SENTENCE_ENDS))
-        sentence = max(ends, default=0)  # where the last sentence begins
-        enough = bisect_left(
-            range(len(words) - 1), -room, key=lambda dropped: -len(encode(without(dropped)))
+        # The fewest words to drop, by bisection: of more there are fewer ids.
+        dropped = bisect_left(
+            range(len(words) - 1), -room, key=lambda count: -len(encode(_shortened(words, count)))
         )
-        ids = encode(without(enough))
+        ids = encode(_shortened(words, dropped))
     last = ids[-1:] if special_tokens else []
     return ids if len(ids) <= room else ids[: room - len(last)] + last
+
+
+def _shortened(words: Sequence[str], count: int) -> str:
+    """A text without ``count`` of its words.
+
+    Those before its last sentence go first, from their end on, then that sentence's first ones.
+    """
+    ends = (place + 1 for place, word in enumerate(words[:-1]) if word.endswith(_SENTENCE_ENDS))
+    sentence = max(ends, default=0)  # where the last sentence begins
+    return " ".join([*words[: max(0, sentence - count)], *words[max(sentence, count) :]])
 
 
 def embedded_names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ class ZeroShotHead(nn.Module):
     def __init__(self, model: Model, texts: torch.Tensor, background: torch.Tensor | None) -> None:
         super().__init__()
         self.network = model.network
-        self.alignment = model.alignment
+        # A copy: it takes on the network's device and precision, the model's own stays.
+        self.alignment = copy.deepcopy(model.alignment)
         self.register_buffer("texts", texts)
         self.register_buffer("background", background)
         self.texts: torch.Tensor
@@ -115,8 +117,13 @@ def name_classes(
         familiarity=None,
     )
     head = ZeroShotHead(model, texts, background)
-    named = dataclasses.replace(model, card=card, network=head)  # type: ignore[arg-type]
-    return dataclasses.replace(named, choice=None, familiarity=None)
+    return dataclasses.replace(
+        model,
+        card=card,
+        network=head,  # type: ignore[arg-type]
+        choice=None,
+        familiarity=None,
+    )
 
 
 def with_vectors(named: Model, vectors: torch.Tensor) -> Model:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +84,43 @@ def import_checkpoint(
         )
     words = load_tokenizer(options.tokenizer)
     try:
-        settings, size = _settings(weights, levels=options.levels, heads=options.heads)
+        sizes = _Sizes.of(weights)
     except (KeyError, IndexError, ValueError) as error:
         raise BundleError(
             f"{path} is no checkpoint of MultiAtt-RSSC: what it lacks or holds otherwise: {error}"
         ) from error
+    network = {**sizes.network, "heads": options.heads, "levels": options.levels}
     if options.variant == AS_PUBLISHED:
-        settings |= {
+        network |= {
             "variant": AS_PUBLISHED,
-            "text_length": size["tokens"],
+            "text_length": sizes.tokens,
             "padding_token": words.padding,
         }
     else:
-        settings |= {"learned_queries": 8, "gate": True}
-    card = dataclasses.replace(
+        network |= {"learned_queries": 8, "gate": True}
+    card = _card(path, classes, options, sizes, network)
+    built = build_network(card)
+    with torch.no_grad():
+        _initialize(built)
+    _fill(built, weights, path=Path(path))
+    return save_bundle(
+        output,
+        Model(card, built.eval(), words.tokenizer),
+        readme=_readme(card, Path(path)),
+        half=False,
+        overwrite=False,
+    )
+
+
+def _card(
+    path: str | Path,
+    classes: Sequence[str],
+    options: ImportOptions,
+    sizes: _Sizes,
+    network: Mapping[str, Any],
+) -> ModelCard:
+    """The bundle's card; ``network``: the arguments of its network."""
+    return dataclasses.replace(
         load_card("compact"),
         name=options.bundle_name or Path(path).stem,
         version="1",
@@ -106,10 +130,10 @@ def import_checkpoint(
         ),
         license="unspecified",
         classes=scene_classes(classes),
-        input_size=(size["pixels"], size["pixels"]),
+        input_size=(sizes.pixels, sizes.pixels),
         mean=_CLIP_MEAN,  # as their code normalizes, though the backbone had learned with 0.5
         std=_CLIP_STD,
-        network=settings,
+        network=network,
         footprint=_FOOTPRINT,
         gsd_range_m=_GSD_RANGE_M,
         captioner=None,
@@ -117,7 +141,7 @@ def import_checkpoint(
         local_features=None,
         window_temperature=None,
         familiarity=None,
-        max_tokens=size["tokens"],
+        max_tokens=sizes.tokens,
         temperature=1.0,
         reads_own_captions=False,
         cpu_tiles_per_s=None,
@@ -125,17 +149,6 @@ def import_checkpoint(
         training={},
         accuracy={},
         sha256={},
-    )
-    network = build_network(card)
-    with torch.no_grad():
-        _initialize(network)
-    _fill(network, weights, path=Path(path))
-    return save_bundle(
-        output,
-        Model(card, network.eval(), words.tokenizer),
-        readme=_readme(card, Path(path)),
-        half=False,
-        overwrite=False,
     )
 
 
@@ -167,57 +180,68 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in found.items()}
 
 
-def _settings(
-    weights: Mapping[str, torch.Tensor], *, levels: int, heads: int
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """The network's arguments and the sizes of its inputs, by the shapes of the weights."""
-    shapes = {
-        name.removeprefix("text_encoder.text_model."): tuple(value.shape)
-        for name, value in weights.items()
-    }
-    shapes |= {
-        name.removeprefix("text_encoder."): tuple(value.shape) for name, value in weights.items()
-    }
-    image_width, _, patch, _ = shapes["image_encoder.embeddings.patch_embeddings.projection.weight"]
-    places = shapes["image_encoder.embeddings.position_embeddings"][1] - 1
-    vocabulary, text_width = shapes["embeddings.token_embedding.weight"]
-    tokens = shapes["embeddings.position_embedding.weight"][0]
-    pixels = round(places**0.5) * patch
-    image = ViTConfig(
-        hidden_size=image_width,
-        intermediate_size=_inner(
-            shapes,
-            (
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What the shapes of a checkpoint's weights tell.
+
+    Attributes
+    ----------
+    network : arguments of the network, but for those that are not in a checkpoint
+    pixels : of a side of the image encoder's input
+    tokens : the most that the text encoder reads
+    """
+
+    network: Mapping[str, Any]
+    pixels: int
+    tokens: int
+
+    @classmethod
+    def of(cls, weights: Mapping[str, torch.Tensor]) -> _Sizes:
+        """Those of a checkpoint; ``KeyError``, ``IndexError`` or ``ValueError`` for others."""
+        shapes = {name: tuple(value.shape) for name, value in weights.items()}
+        # transformers has the text encoder's weights under text_model, or (since 5) not.
+        text_shapes = {
+            name.removeprefix("text_encoder.").removeprefix("text_model."): shape
+            for name, shape in shapes.items()
+        }
+        patches = "image_encoder.embeddings.patch_embeddings.projection.weight"
+        image_width, _, patch, _ = shapes[patches]
+        places = shapes["image_encoder.embeddings.position_embeddings"][1] - 1
+        vocabulary, text_width = text_shapes["embeddings.token_embedding.weight"]
+        tokens = text_shapes["embeddings.position_embedding.weight"][0]
+        pixels = round(places**0.5) * patch
+        image = ViTConfig(
+            hidden_size=image_width,
+            intermediate_size=_first_rows(
+                shapes,
                 "image_encoder.layers.0.mlp.fc1.weight",
                 "image_encoder.encoder.layer.0.intermediate.dense.weight",
             ),
-        ),
-        num_hidden_layers=_layers(weights, "image_encoder."),
-        num_attention_heads=max(1, image_width // _HEAD_WIDTH),
-        image_size=pixels,
-        patch_size=patch,
-    )
-    text = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=text_width,
-        intermediate_size=_inner(shapes, ("encoder.layers.0.mlp.fc1.weight",)),
-        num_hidden_layers=_layers(weights, "text_encoder."),
-        num_attention_heads=max(1, text_width // _HEAD_WIDTH),
-        max_position_embeddings=tokens,
-    )
-    network = {
-        "image_encoder": as_configuration(image),
-        "text_encoder": as_configuration(text),
-        "width": shapes["image_proj.weight"][0],
-        "heads": heads,
-        "levels": levels,
-    }
-    return network, {"pixels": pixels, "tokens": tokens}
+            num_hidden_layers=_layers(weights, "image_encoder."),
+            num_attention_heads=max(1, image_width // _HEAD_WIDTH),
+            image_size=pixels,
+            patch_size=patch,
+        )
+        text = CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=text_width,
+            intermediate_size=_first_rows(text_shapes, "encoder.layers.0.mlp.fc1.weight"),
+            num_hidden_layers=_layers(weights, "text_encoder."),
+            num_attention_heads=max(1, text_width // _HEAD_WIDTH),
+            max_position_embeddings=tokens,
+        )
+        network = {
+            "image_encoder": as_configuration(image),
+            "text_encoder": as_configuration(text),
+            "width": shapes["image_proj.weight"][0],
+        }
+        return cls(network, pixels, tokens)
 
 
-def _inner(shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> int:
-    """Width of the MLP, by the first of the names that is there."""
-    return next((shapes[name][0] for name in names if name in shapes), 0) or shapes[names[0]][0]
+def _first_rows(shapes: Mapping[str, tuple[int, ...]], *names: str) -> int:
+    """Rows of the first of these weights that is there; ``KeyError`` where none is."""
+    known = next((name for name in names if name in shapes), names[0])
+    return shapes[known][0]
 
 
 def _layers(weights: Mapping[str, torch.Tensor], encoder: str) -> int:

@@ -156,8 +156,10 @@ def _item(card: ModelCard, folder: Path, beside: Path) -> dict[str, Any]:
 
 
 def _architecture(card: ModelCard) -> str:
-    """The architecture: the image encoder and the parts on top of it."""
-    return f"{card.network['image_encoder']['architecture']}, dual cross-attention"
+    """The image encoder, by its name in timm or its type in transformers, and what follows it."""
+    encoder = card.network["image_encoder"]
+    name = encoder.get("architecture") or encoder.get("model_type", "unknown")
+    return f"{name}, dual cross-attention"
 
 
 def _tasks(card: ModelCard) -> list[str]:

@@ -8,6 +8,7 @@ from .areas import area_unit as area_unit
 from .areas import areas_of as areas_of
 from .areas import check_table as check_table
 from .areas import write_area_table as write_area_table
+from .cells import MapClass as MapClass
 from .cells import read_cells as read_cells
 from .cells import read_geoparquet as read_geoparquet
 from .cells import read_layer as read_layer
@@ -29,7 +30,7 @@ from .embeddings import EmbeddingSource as EmbeddingSource
 from .embeddings import embedding_schema as embedding_schema
 from .finished import FinishedMap as FinishedMap
 from .finished import MapCells as MapCells
-from .finished import MapClass as MapClass
+from .finished import shown_classes as shown_classes
 from .formats import FORMATS as FORMATS
 from .formats import WGS84 as WGS84
 from .formats import format_of as format_of
@@ -39,7 +40,6 @@ from .formats import write_gpkg_index as write_gpkg_index
 from .geopackage import describe_geopackage as describe_geopackage
 from .geopackage import describe_layer as describe_layer
 from .geopackage import provenance_document as provenance_document
-from .geopackage import read_looks as read_looks
 from .geopackage import read_names as read_names
 from .geopackage import read_provenance as read_provenance
 from .geopackage import timestamp as timestamp
@@ -55,6 +55,7 @@ from .layers import GEOMETRY as GEOMETRY
 from .layers import LANDUSE_FIELDS as LANDUSE_FIELDS
 from .layers import Field as Field
 from .layers import Layer as Layer
+from .layers import RegionValues as RegionValues
 from .layers import probability_fields as probability_fields
 from .layers import short_names as short_names
 from .legends import UNMAPPED as UNMAPPED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,17 @@ _TOTALS = pa.schema(
 _ERRORS = (RuntimeError, OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 """Of damaged files too; ``RuntimeError`` is the base of pyogrio's errors."""
 _OGR_GEOMETRY = "wkb_geometry"  # GDAL's name of a geometry column without a name
+
+
+@dataclass(frozen=True, slots=True)
+class MapClass:
+    """A class of a map: its name and group ("" for none), and its totals."""
+
+    name: str
+    group: str
+    cells: int
+    regions: int
+    area_m2: float
 
 
 def read_cells(
@@ -116,11 +128,10 @@ def read_geoparquet(path: Path) -> gpd.GeoDataFrame:
         raise _unreadable(path, error) from error
 
 
-def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
+def read_totals(output: Path) -> list[MapClass]:
     """What the ``landuse`` layer of the map ``output`` has of each class, by name.
 
-    Class, group ("" for none), cells, regions, m². Raises ``InputError`` when the file cannot be
-    read, or a region has no class, cells or area.
+    Raises ``InputError`` when the file cannot be read, or a region has no class, cells or area.
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "landuse")
@@ -140,11 +151,17 @@ def read_totals(output: Path) -> list[tuple[str, str, int, int, float]]:
         )
     except _ERRORS as error:
         raise _unreadable(path, error) from error
-    rows = (
-        (r["class"], r["group_max"] or "", r["cells_sum"], r["cells_count"], r["area_m2_sum"])
-        for r in sums.to_pylist()
-    )
-    return sorted(rows)
+    found = [
+        MapClass(
+            name=row["class"],
+            group=row["group_max"] or "",
+            cells=row["cells_sum"],
+            regions=row["cells_count"],
+            area_m2=row["area_m2_sum"],
+        )
+        for row in sums.to_pylist()
+    ]
+    return sorted(found, key=lambda known: known.name)
 
 
 def _check(

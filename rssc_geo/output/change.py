@@ -12,8 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.geometry import as_multipolygons, label_regions, squeezed, unite
-from rssc_geo.output.geopackage import describe_geopackage
+from rssc_geo.geometry import as_multipolygons, as_one_type, label_regions, squeezed, unite
 from rssc_geo.output.layers import AREA_DECIMALS, GEOMETRY, Field, Layer, rounded
 from rssc_geo.output.target import OutputTarget
 
@@ -123,15 +122,9 @@ def write_change(
     """
     regions, outlines = _find_regions(cells)
     layers = [_change_layer(regions, outlines, cells.crs), _cells_layer(cells)]
+    present = [cells.classes[code] for code in np.union1d(cells.before, cells.after).tolist()]
     with target.staged() as staging:
-        for layer in layers:
-            path = staging.place(target.format.layer_path(target.path, layer.name))
-            target.format.write(layer, path, provenance)
-        if target.format.multilayer:
-            present = np.union1d(cells.before, cells.after).tolist()
-            classes = [cells.classes[code] for code in present]
-            made = staging.place(target.path)
-            describe_geopackage(made, layers, classes=classes, provenance=provenance)
+        target.write_layers(staging, layers, classes=present, provenance=provenance)
     return sorted(regions, key=lambda region: -region.area_m2)
 
 
@@ -177,7 +170,7 @@ def _find_regions(cells: ChangedCells) -> tuple[list[ChangeRegion], NDArray[np.o
 def _change_layer(
     regions: Sequence[ChangeRegion], outlines: NDArray[np.object_], crs: CRS
 ) -> Layer:
-    outlines, kind = _of_one_type(outlines)
+    outlines, kind = as_one_type(outlines)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(regions), _CHUNK):
@@ -244,10 +237,3 @@ def _cells_layer(cells: ChangedCells) -> Layer:
         batches,
     )
     return layer
-
-
-def _of_one_type(polygons: NDArray[np.object_]) -> tuple[NDArray[np.object_], str]:
-    """The polygons, all of them in parts where one of them is, and the type's name."""
-    if (shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON).any():
-        return as_multipolygons(polygons), "MultiPolygon"
-    return polygons, "Polygon"

@@ -8,9 +8,9 @@ import numpy as np
 
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.geometry import geodesic_area_m2
-from rssc_geo.output.cells import read_cells
+from rssc_geo.output.cells import MapClass, read_cells
 from rssc_geo.output.change import CHANGE_CELL_FIELDS
-from rssc_geo.output.finished import FinishedMap, MapCells, MapClass
+from rssc_geo.output.finished import FinishedMap, MapCells
 from rssc_geo.output.transitions import transition_name
 
 

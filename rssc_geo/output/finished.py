@@ -8,7 +8,7 @@ lies, not of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,22 +19,18 @@ from pyproj import CRS
 
 from rssc_geo.errors import InputError, one_line
 from rssc_geo.geometry import label_regions, squeezed
+from rssc_geo.models import (
+    UNKNOWN_CLASS,
+    SceneClass,
+    known_groups,
+    scene_classes,
+    unknown_class,
+)
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
-from rssc_geo.output.geopackage import read_provenance
+from rssc_geo.output.geopackage import read_looks, read_provenance
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field
 
 _NOTHING = -1
-
-
-@dataclass(frozen=True, slots=True)
-class MapClass:
-    """A class of a map: its name and group ("" for none), and its totals."""
-
-    name: str
-    group: str
-    cells: int
-    regions: int
-    area_m2: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class FinishedMap:
         if not self.path.exists():
             raise InputError(f"{self.path} does not exist")
         try:
-            self.classes = tuple(MapClass(*row) for row in read_totals(self.path))
+            self.classes = tuple(read_totals(self.path))
             self.crs: CRS = read_cells(self.path, ("class",)).crs
         except InputError as error:
             if error.__cause__ is None:  # it could be read, and says itself what is wrong with it
@@ -219,3 +215,22 @@ class FinishedMap:
                 " landuse layer: its layers are not of one run"
             )
         return shown
+
+
+def shown_classes(maps: Sequence[FinishedMap], names: Collection[str]) -> tuple[SceneClass, ...]:
+    """Classes by their names as maps show them, in that order; ``Unknown``, if asked for, is last.
+
+    Title and color are those of the maps' styles by class, groups those of their regions; of
+    several maps the first that tells counts.
+    """
+    groups = known_groups()
+    looks: dict[str, tuple[str, str]] = {}
+    for finished in reversed(maps):
+        groups |= dict(finished.named_groups)
+        looks |= read_looks(finished.path)
+    made = []
+    for known in scene_classes(sorted(set(names) - {UNKNOWN_CLASS})):
+        title, color = looks.get(known.name, (known.title, known.color))
+        group = groups.get(known.name, known.group)
+        made.append(SceneClass(known.id, known.name, color, known.description, title, group))
+    return (*made, unknown_class(len(made))) if UNKNOWN_CLASS in names else tuple(made)

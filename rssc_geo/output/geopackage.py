@@ -170,8 +170,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return {}
     try:
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        with _opened(path) as connection:
             query = "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?"
             found = connection.execute(query, (PROVENANCE_URI,)).fetchone()
         document = parse_json(found[0]) if found else {}
@@ -193,7 +192,7 @@ def read_names(path: Path, layer: str, columns: Sequence[str]) -> set[str]:
     """
     query = " UNION ".join(f"SELECT [{name}] FROM [{layer}]" for name in columns)  # noqa: S608
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with _opened(path) as connection:
             return {name for (name,) in connection.execute(query) if isinstance(name, str)}
     except sqlite3.Error:
         return set()
@@ -208,7 +207,7 @@ def read_looks(path: Path) -> dict[str, tuple[str, str]]:
         return {}
     query = "SELECT styleSLD FROM layer_styles WHERE f_table_name = 'landuse' AND styleName = ?"
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with _opened(path) as connection:
             found = connection.execute(query, ("class",)).fetchone()
         root = fromstring(found[0] if found else "<none/>")  # noqa: S314 -- expat bounds entities
     except (sqlite3.Error, ParseError):
@@ -236,7 +235,7 @@ def check_no_other_layers(path: Path) -> None:
             " name"
         )
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with _opened(path) as connection:
             layers = connection.execute("SELECT table_name FROM gpkg_contents").fetchall()
             tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
     except sqlite3.Error:
@@ -252,6 +251,11 @@ def check_no_other_layers(path: Path) -> None:
             f"{path} holds what rssc-geo has not made ({', '.join(others[:3])}), which would be"
             " lost: choose another name"
         )
+
+
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    """A GeoPackage that is only read, open until the block ends."""
+    return closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True))
 
 
 def timestamp() -> str:

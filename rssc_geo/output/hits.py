@@ -11,9 +11,9 @@ import pyarrow as pa
 import shapely
 
 from rssc_geo.files import check_name, check_writable
-from rssc_geo.geometry import as_multipolygons
+from rssc_geo.geometry import as_one_type
 from rssc_geo.output.formats import WGS84
-from rssc_geo.output.geopackage import check_no_other_layers, describe_geopackage
+from rssc_geo.output.geopackage import check_no_other_layers
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field, Layer
 from rssc_geo.output.target import OutputTarget, check_closed
 
@@ -71,10 +71,7 @@ def write_hits(
 
     ``classes``: those that the styles show. Raises ``OutputError`` where it cannot be written.
     """
-    outlines = np.array([hit[GEOMETRY] for hit in hits], object)
-    parts = bool((shapely.get_type_id(outlines) == shapely.GeometryType.MULTIPOLYGON).any())
-    if parts:
-        outlines = as_multipolygons(outlines)
+    outlines, kind = as_one_type(np.array([hit[GEOMETRY] for hit in hits], object))
 
     def batches() -> Iterator[pa.RecordBatch]:
         columns = {field.name: [hit[field.name] for hit in hits] for field in HIT_FIELDS}
@@ -86,12 +83,9 @@ def write_hits(
         "Found cells",
         "Cells that rssc-geo found in an archive, the best first.",
         HIT_FIELDS,
-        "MultiPolygon" if parts else "Polygon",
+        kind,
         WGS84,
         batches,
     )
     with target.staged([target.path]) as staging:
-        made = staging.place(target.path)
-        target.format.write(layer, made, provenance)
-        if target.format.multilayer:
-            describe_geopackage(made, [layer], classes=classes, provenance=provenance)
+        target.write_layers(staging, [layer], classes=classes, provenance=provenance)

@@ -19,7 +19,7 @@ from rssc_geo.geometry import Regions, dissolve, merge_small
 from rssc_geo.output.class_raster import ClassPixels, ShownClasses, write_class_raster
 from rssc_geo.output.embeddings import EmbeddingLayer, EmbeddingSource, embedding_layer
 from rssc_geo.output.formats import WGS84, write_geoparquet
-from rssc_geo.output.geopackage import describe_geopackage, provenance_document
+from rssc_geo.output.geopackage import provenance_document
 from rssc_geo.output.layers import Layer, RegionValues, cells_layer, landuse_layer
 from rssc_geo.output.partfile import CellBatch, PartFile, make_rows
 from rssc_geo.output.placement import GeoGrid, Placement
@@ -236,12 +236,7 @@ class LandUseWriter(Closing):
         provenance = provenance_document(self._provenance, extra_provenance or {}, told)
         layers = self._layers(result)
         with target.staged(overwrite=self._replaces) as staging:
-            for layer in layers:
-                path = staging.place(target.format.layer_path(target.path, layer.name))
-                target.format.write(layer, path, provenance)
-            if target.format.multilayer:
-                path = staging.place(target.path)
-                describe_geopackage(path, layers, classes=result.classes, provenance=provenance)
+            target.write_layers(staging, layers, classes=result.classes, provenance=provenance)
             if target.class_raster is not None:
                 path = staging.place(target.class_raster)
                 write_class_raster(path, result.pixels, self._geo.crs, self._classes)
@@ -329,16 +324,11 @@ class LandUseWriter(Closing):
             keep_corners=self._placement.reprojects,
         )
         inside = regions.labels >= 0
-        labels, count = regions.labels[inside], len(regions)
-        area = np.bincount(labels, weights=areas[inside], minlength=count).astype(np.float64)
-        weighted = np.bincount(labels, weights=areas[inside] * confidence[inside], minlength=count)
-        cells = np.bincount(labels, minlength=count)
-        # Cells off the Earth have no area: their own mean, unweighted.
-        plain = np.bincount(labels, weights=confidence[inside], minlength=count)
-        mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain / cells)
+        values = RegionValues.of_cells(
+            regions.labels[inside], areas[inside], confidence[inside], count=len(regions)
+        )
         if self._target.clip is not None:
-            area = self._clipped_areas(regions)
-        values = RegionValues(mean, area, cells)
+            values = replace(values, area_m2=self._clipped_areas(regions))
         classes = tuple(self._classes[i] for i in present)
         pixels = ClassPixels.of_cells(class_grid, self._geo)
         return _Map(ShownClasses(class_grid, self._geo), pixels, regions, values, classes)

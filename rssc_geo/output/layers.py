@@ -150,6 +150,24 @@ class RegionValues:
     area_m2: NDArray[np.float64]
     cells: NDArray[np.int64]
 
+    @classmethod
+    def of_cells(
+        cls,
+        labels: NDArray[np.integer[Any]],
+        areas_m2: NDArray[np.float64],
+        confidence: NDArray[np.floating[Any]],
+        *,
+        count: int,
+    ) -> RegionValues:
+        """The values of ``count`` regions by their cells: region, area and confidence, (cells,)."""
+        cells = np.bincount(labels, minlength=count)
+        area = np.bincount(labels, areas_m2, minlength=count).astype(np.float64)
+        weighted = np.bincount(labels, areas_m2 * confidence, minlength=count)
+        # Cells off the Earth have no area: their own mean, unweighted.
+        plain = np.bincount(labels, confidence, minlength=count) / cells
+        mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain)
+        return cls(mean, area, cells)
+
 
 def landuse_layer(
     regions: Regions, values: RegionValues, *, classes: Sequence[SceneClass], placement: Placement
@@ -163,16 +181,16 @@ def landuse_layer(
             polygons = placement.clip(regions.polygons(start, start + _CHUNK))
             here = start + np.flatnonzero(~shapely.is_missing(polygons))
             class_ids = regions.class_ids[here]
-            columns = [
-                pa.array(names[class_ids], pa.string()),
-                pa.array(class_ids, pa.int32()),
-                pa.array(groups[class_ids], pa.string()),
-                _real(values.confidence[here]),
-                _real(values.area_m2[here], AREA_DECIMALS),
-                pa.array(values.cells[here], pa.int32()),
-                _wkb(placement.place(polygons[here - start])),
-            ]
-            yield pa.record_batch(columns, schema=layer.schema)
+            columns = {
+                "class": names[class_ids],
+                "class_id": class_ids,
+                "group": groups[class_ids],
+                "confidence": _real(values.confidence[here]),
+                "area_m2": _real(values.area_m2[here], AREA_DECIMALS),
+                "cells": values.cells[here],
+                GEOMETRY: shapely.to_wkb(placement.place(polygons[here - start])),
+            }
+            yield layer.batch(columns)
 
     layer = Layer(
         "landuse",
@@ -201,12 +219,13 @@ def cells_layer(
     # -1: no runner-up
     names = np.array([*(scene_class.name for scene_class in classes), None], object)
     groups = _groups(classes)
+    shares = probability_fields(probabilities)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        columns = (
+        stored = (
             "row, col, class_id, confidence, coalesce(runner_up, -1), margin, familiarity, caption"
         )
-        for cells in part.read(columns + (", probabilities" if probabilities else "")):
+        for cells in part.read(stored + (", probabilities" if shares else "")):
             rows, cols, class_ids, confidence, runner_up, margin, familiarity, captions, *blobs = (
                 zip(*cells, strict=True)
             )
@@ -214,30 +233,32 @@ def cells_layer(
             polygons = placement.clip(placement.geo.polygons(row, col))
             kept = np.flatnonzero(~shapely.is_missing(polygons))
             classes_here = np.array(class_ids, np.int32)[kept]
-            arrays = [
-                pa.array(names[classes_here], pa.string()),
-                pa.array(classes_here, pa.int32()),
-                pa.array(groups[classes_here], pa.string()),
-                _real(np.array(confidence)[kept]),
-                _real(np.array(familiarity, np.float64)[kept]),  # None becomes NaN
-                pa.array(names[np.array(runner_up)[kept]], pa.string()),
-                _real(np.array(margin)[kept]),
-                pa.array(captions, pa.string()).take(pa.array(kept)),
-                pa.array(row[kept], pa.int32()),
-                pa.array(col[kept], pa.int32()),
-            ]
-            if probabilities:
+            columns = {
+                "class": names[classes_here],
+                "class_id": classes_here,
+                "group": groups[classes_here],
+                "confidence": _real(np.array(confidence)[kept]),
+                "familiarity": _real(np.array(familiarity, np.float64)[kept]),  # None becomes NaN
+                "runner_up": names[np.array(runner_up)[kept]],
+                "margin": _real(np.array(margin)[kept]),
+                "caption": np.array(captions, object)[kept],
+                "row": row[kept],
+                "col": col[kept],
+                GEOMETRY: shapely.to_wkb(placement.place(polygons[kept])),
+            }
+            if shares:
                 table = table_of(blobs[0])[kept]
-                arrays += [_real(column) for column in table.T]
-            placed = placement.place(polygons[kept])
-            yield pa.record_batch([*arrays, _wkb(placed)], schema=layer.schema)
+                columns |= {
+                    field.name: _real(share) for field, share in zip(shares, table.T, strict=True)
+                }
+            yield layer.batch(columns)
 
     layer = Layer(
         "cells",
         "Cells",
         "Grid cells classified by rssc-geo: one feature per cell, with confidence, runner-up and"
         " caption.",
-        CELL_FIELDS + probability_fields(probabilities),
+        CELL_FIELDS + shares,
         placement.geometry_type,
         placement.target,
         batches,
@@ -258,10 +279,6 @@ def rounded(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> NDA
 def _real(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> pa.Array:
     """Numbers as they are written, NaN as null."""
     return pa.array(rounded(values, decimals), pa.float64(), from_pandas=True)
-
-
-def _wkb(polygons: NDArray[np.object_]) -> pa.Array:
-    return pa.array(shapely.to_wkb(polygons), pa.binary())
 
 
 def _slug(name: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,14 +226,14 @@ class PartFile(Closing):
         """Read the state of the run; the reason why it cannot be continued, if any."""
         if version != _SCHEMA:
             return f"it is of version {version}, this program writes {_SCHEMA}"
-        key, watermark, count, digest, steps, _ = _read_meta(self._connection)
-        if key != self._key:
+        meta = _Meta.read(self._connection)
+        if meta.run_key != self._key:
             return "it is from a run with another input, model or other options"
         checked = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if checked != "ok":
             raise ValueError(checked)
-        self._watermark, self._count, self._digest = watermark, count, int(digest, 16)
-        self._steps = json.loads(steps)
+        self._watermark, self._count = meta.watermark, meta.cells
+        self._digest, self._steps = int(meta.digest, 16), json.loads(meta.steps)
         if not self.is_whole():
             raise ValueError("its cells are not those that were written")
         return ""
@@ -427,11 +427,12 @@ class PartFile(Closing):
 
     def _write_meta(self, made: str = "") -> None:
         steps = json.dumps(self._steps, ensure_ascii=False)
-        values = (self._key, self._watermark, self._count, f"{self._digest:032x}", steps, made)
+        digest = f"{self._digest:032x}"
+        meta = _Meta(self._key, self._watermark, self._count, digest, steps, made)
         self._connection.execute(
             "UPDATE meta SET run_key = ?, watermark = ?, count = ?, digest = ?, steps = ?,"
             " made = ?, mark = ?",
-            (*values, _mark(values)),
+            (*meta, _mark(meta)),
         )
 
     def _failure(self, error: Exception) -> OutputError:
@@ -464,7 +465,7 @@ def is_announced(path: Path, results: Iterable[Path]) -> bool:
             fresh, version = _identity(connection, path)
             if fresh or version != _SCHEMA:
                 return False
-            made = json.loads(_read_meta(connection)[5] or "{}")
+            made = json.loads(_Meta.read(connection).made or "{}")
     except (sqlite3.Error, OutputError, ValueError, TypeError):
         return False
     return all(made.get(file.name) == content_mark(file) for file in results if file.is_file())
@@ -496,16 +497,34 @@ def _kind_of_damaged(path: Path) -> int:
     return int.from_bytes(header[68:72], "big") if header.startswith(b"SQLite format 3\0") else 0
 
 
-def _read_meta(connection: sqlite3.Connection) -> tuple[str, int, int, str, str, str]:
-    """Key, watermark, count, digest, steps and results made; ``ValueError`` for damaged ones."""
-    rows = connection.execute("SELECT * FROM meta").fetchall()
-    if len(rows) != 1 or rows[0][-1] != _mark(rows[0][:-1]):
-        raise ValueError("its state is not what was written")
-    key, watermark, count, digest, steps, made, _ = rows[0]
-    return key, watermark, count, digest, steps, made
+class _Meta(NamedTuple):
+    """The state of a run: the columns of the table ``meta`` but for ``mark``, their checksum.
+
+    Attributes
+    ----------
+    cells, digest : their number, and their digest in hexadecimal digits
+    steps : JSON of the records of the steps taken, by name
+    made : JSON of the marks of the results about to be put in place, by file name; "" before
+    """
+
+    run_key: str
+    watermark: int
+    cells: int
+    digest: str
+    steps: str
+    made: str
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> _Meta:
+        """That of a file; ``ValueError`` for a damaged one."""
+        rows = connection.execute("SELECT * FROM meta").fetchall()
+        if len(rows) != 1 or rows[0][-1] != _mark(rows[0][:-1]):
+            raise ValueError("its state is not what was written")
+        return cls(*rows[0][:-1])
 
 
 def _mark(values: Sequence[object]) -> str:
+    """The checksum of a run's state."""
     return hashlib.sha256(repr(tuple(values)).encode()).hexdigest()
 
 

@@ -26,7 +26,7 @@ from rssc_geo.geometry import (
     with_bends,
 )
 
-_POLYGON, _MULTIPOLYGON = 3, 6  # shapely type ids
+_POLYGON, _MULTIPOLYGON = shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON
 _LATTICE_POINTS = 65
 _GROWTH, _LEAP = 8, 50
 _NEARLY_ROUND = 359.999

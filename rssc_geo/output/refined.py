@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from scipy import ndimage
 
-from rssc_geo.geometry import geodesic_area_m2, label_regions, merge_small, squeezed, unite
-from rssc_geo.output.geopackage import describe_geopackage
+from rssc_geo.geometry import (
+    as_one_type,
+    geodesic_area_m2,
+    label_regions,
+    merge_small,
+    squeezed,
+    unite,
+)
 from rssc_geo.output.layers import (
     AREA_DECIMALS,
     CELL_FIELDS,
@@ -22,6 +28,7 @@ from rssc_geo.output.layers import (
     LANDUSE_FIELDS,
     Field,
     Layer,
+    RegionValues,
     rounded,
 )
 from rssc_geo.output.target import OutputTarget
@@ -31,6 +38,15 @@ if TYPE_CHECKING:
 
 _CHUNK = 8192
 _NOTHING = -1
+_LAYERS: Mapping[str, tuple[str, str, tuple[Field, ...]]] = {
+    "landuse": (
+        "Land use",
+        "Regions of one class, made by rssc-geo of the cells of another map.",
+        LANDUSE_FIELDS,
+    ),
+    "cells": ("Cells", "Grid cells of a map by rssc-geo, with other classes.", CELL_FIELDS),
+}
+"""Of each layer by its name: title, description and fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +95,12 @@ def write_refined(
     *,
     majority: int,
     provenance: Mapping[str, object],
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], RegionValues]:
     """Dissolve the cells into regions and write both layers.
 
     ``majority``: how often the majority filter runs before small regions (``target.min_area``) join
     a neighbor; both change regions alone, since the cells are the model's results. Returns the
-    class, the m² and the number of cells of each region, all (regions,). Raises ``OutputError``
+    class (regions,), into ``cells.classes``, and the values of each region. Raises ``OutputError``
     where it cannot be written.
     """
     rows, cols = (squeezed(cells.columns.column(name).to_numpy()) for name in ("row", "col"))
@@ -100,41 +116,28 @@ def write_refined(
         grid = merge_small(grid, areas, min_area=target.min_area, nothing=_NOTHING)
     labels = label_regions(grid, nothing=_NOTHING)[rows, cols]
     count = int(labels.max()) + 1
-    confidence = cells.columns.column("confidence").to_numpy()
     shown = np.zeros(count, np.int64)
     shown[labels] = grid[rows, cols]
-    members = np.bincount(labels, minlength=count).astype(np.int64)
-    area = np.bincount(labels, sizes, minlength=count).astype(np.float64)
-    weighted = np.bincount(labels, sizes * confidence, minlength=count)
-    plain = np.bincount(labels, confidence, minlength=count) / members
-    mean = np.where(area > 0, weighted / np.where(area > 0, area, 1), plain)
+    confidence = cells.columns.column("confidence").to_numpy()
+    values = RegionValues.of_cells(labels, sizes, confidence, count=count)
     regions = pa.table(
         {
             **_named(cells, shown),
-            "confidence": rounded(mean),
-            "area_m2": rounded(area, AREA_DECIMALS),
-            "cells": pa.array(members, pa.int32()),
-            GEOMETRY: shapely.to_wkb(unite(cells.polygons, labels, count)),
+            "confidence": rounded(values.confidence),
+            "area_m2": rounded(values.area_m2, AREA_DECIMALS),
+            "cells": pa.array(values.cells, pa.int32()),
         }
     )
     own = {name: cells.columns.column(name) for name in cells.columns.column_names}
-    of_cells = pa.table(
-        {**_named(cells, cells.codes), **own, GEOMETRY: shapely.to_wkb(cells.polygons)}
-    )
+    of_cells = pa.table({**_named(cells, cells.codes), **own})
     layers = [
-        _layer("landuse", "Land use", regions, LANDUSE_FIELDS, cells.crs),
-        _layer("cells", "Cells", of_cells, CELL_FIELDS, cells.crs),
+        _layer("landuse", regions, unite(cells.polygons, labels, count), cells.crs),
+        _layer("cells", of_cells, cells.polygons, cells.crs),
     ]
-    present = np.union1d(shown, cells.codes).tolist()
+    present = [cells.classes[code] for code in np.union1d(shown, cells.codes).tolist()]
     with target.staged() as staging:
-        for layer in layers:
-            path = staging.place(target.format.layer_path(target.path, layer.name))
-            target.format.write(layer, path, provenance)
-        if target.format.multilayer:
-            classes = [cells.classes[code] for code in present]
-            made = staging.place(target.path)
-            describe_geopackage(made, layers, classes=classes, provenance=provenance)
-    return shown, area, members
+        target.write_layers(staging, layers, classes=present, provenance=provenance)
+    return shown, values
 
 
 def _named(cells: RefinedCells, codes: NDArray[np.int64]) -> dict[str, pa.Array]:
@@ -149,22 +152,15 @@ def _named(cells: RefinedCells, codes: NDArray[np.int64]) -> dict[str, pa.Array]
     }
 
 
-def _layer(name: str, title: str, table: pa.Table, fields: Sequence[Field], crs: CRS) -> Layer:
-    polygons = shapely.from_wkb(table.column(GEOMETRY).to_numpy())
-    multi = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
-    if multi.any():
-        polygons[~multi] = [shapely.MultiPolygon([polygon]) for polygon in polygons[~multi]]
-        place = table.column_names.index(GEOMETRY)
-        table = table.set_column(place, GEOMETRY, pa.array(shapely.to_wkb(polygons), pa.binary()))
+def _layer(name: str, table: pa.Table, outlines: NDArray[np.object_], crs: CRS) -> Layer:
+    """A layer of ``_LAYERS``: of a table with a column a field, and the outlines of its rows."""
+    title, description, fields = _LAYERS[name]
+    outlines, kind = as_one_type(outlines)
+    table = table.append_column(GEOMETRY, pa.array(shapely.to_wkb(outlines), pa.binary()))
 
     def batches() -> Iterator[pa.RecordBatch]:
         whole = table.select(layer.schema.names).cast(layer.schema)
         yield from whole.to_batches(max_chunksize=_CHUNK)
 
-    description = {
-        "landuse": "Regions of one class, made by rssc-geo of the cells of another map.",
-        "cells": "Grid cells of a map by rssc-geo, with other classes.",
-    }
-    kind = "MultiPolygon" if multi.any() else "Polygon"
-    layer = Layer(name, title, description[name], tuple(fields), kind, crs, batches)
+    layer = Layer(name, title, description, fields, kind, crs, batches)
     return layer

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import shapely
 from pyproj import CRS
@@ -27,9 +28,13 @@ from rssc_geo.options import OutputOptions, check_suffixes
 from rssc_geo.output.class_raster import legend_path
 from rssc_geo.output.dates import parse_date
 from rssc_geo.output.formats import WGS84, Format, format_of
-from rssc_geo.output.geopackage import check_no_other_layers
-from rssc_geo.output.layers import CELL_FIELDS
+from rssc_geo.output.geopackage import check_no_other_layers, describe_geopackage
+from rssc_geo.output.layers import CELL_FIELDS, Layer
 from rssc_geo.output.partfile import is_announced
+from rssc_geo.output.styles import LayerStyle
+
+if TYPE_CHECKING:
+    from rssc_geo.models import SceneClass
 
 _RASTER_CLASSES = 255  # uint8, of which 255 is nodata
 _SEPARATORS = frozenset(";!")  # pyogrio cuts the name of a file there
@@ -174,6 +179,27 @@ class OutputTarget:
             replaced = [path for path in layers if path.exists()]
             remains = [file for path in replaced for file in self.format.remains_of(path)]
             staging.publish(self._files_of(results), overwrite=overwrite, obsolete=remains)
+
+    def write_layers(
+        self,
+        staging: StagingFolder,
+        layers: Sequence[Layer],
+        *,
+        classes: Sequence[SceneClass],
+        provenance: Mapping[str, object],
+        style: LayerStyle | None = None,
+    ) -> None:
+        """Make the files of the layers in a folder that ``staged`` gave.
+
+        A GeoPackage also gets styles, aliases and provenance: ``classes`` and ``style`` as for
+        :func:`describe_geopackage`. Raises ``OutputError`` where they cannot be written.
+        """
+        for layer in layers:
+            path = staging.place(self.format.layer_path(self.path, layer.name))
+            self.format.write(layer, path, provenance)
+        if self.format.multilayer:
+            made = staging.place(self.path)
+            describe_geopackage(made, layers, classes=classes, provenance=provenance, style=style)
 
     def _files_of(self, results: Sequence[Path]) -> list[Path]:
         """The results, each after the files that belong to it."""

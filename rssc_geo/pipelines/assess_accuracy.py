@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -283,9 +283,8 @@ class _Assessed:
 
 
 def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) -> _Assessed:
-    notes: list[str] = []
     own, places = translate_classes(finished.named_groups, legend)
-    truth = _truth(reference, finished, legend, notes)
+    truth, unmapped = _truth(reference, finished, legend)
     names = (*own, *sorted(set(truth[truth != ""].tolist()) - set(own)))
     codes = {name: code for code, name in enumerate(names)}
     geometry = reprojected(
@@ -294,56 +293,53 @@ def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) 
     mapped, inside = locate_units(
         finished, places[finished.cells().codes], geometry, classes=len(names)
     )
-    on_map = inside > 0
-    _tell_place(inside, truth, finished, notes)
-    strata, sizes, cells = _strata(reference, finished, own, places, notes)
-    used = np.flatnonzero((truth != "") & on_map)
+    strata = _Strata.of(reference, finished, own, places)
+    used = np.flatnonzero((truth != "") & (inside > 0))
     if not len(used):
         raise InputError(f"{reference.path}: no labeled unit lies on the map {finished.path}")
-    classes_of_strata = np.array([codes.get(name, -1) for name in sizes], np.int64)
-    of_class = classes_of_strata[strata[used]]
-    is_olofsson = bool((of_class >= 0).all()) and bool(
-        (mapped[used, np.maximum(of_class, 0)] > _WHOLE).all()
-    )
-    corrected = not is_olofsson and reference.of_cells and cells is not None
+    are_classes = strata.are_classes(codes, mapped, used)
+    corrected = not are_classes and reference.of_cells and strata.cells is not None
     sample = Sample(
-        strata[used],
+        strata.of_unit[used],
         mapped[used],
         np.array([codes[name] for name in truth[used].tolist()], np.int64),
         _unit_areas(reference, geometry, finished)[used],
-        np.array(list(sizes.values())),
-        cells if reference.of_cells else None,
+        strata.areas_m2,
+        strata.cells if reference.of_cells else None,
         corrected,
     )
-    labeled = np.bincount(strata[used], minlength=len(sizes))
-    rows = tuple(
-        ReferenceStratum(
-            name, area, None if cells is None else int(cells[i]), int((strata == i).sum()),
-            int(labeled[i]),
-        )
-        for i, (name, area) in enumerate(sizes.items())
-    )  # fmt: skip
-    _tell_strata(rows, reference, truth, strata, notes)
+    rows = strata.rows(used)
     map_areas = np.array([known.area_m2 for known in finished.classes], np.float64)
     areas = np.bincount(places, map_areas, minlength=len(names)).astype(np.float64)
-    _tell_classes(names, areas, sample, notes)
-    unnamed = [codes[name] for name in (UNKNOWN_CLASS, UNMAPPED) if name in own]
-    named = None
-    if unnamed and (there := 1 - sample.mapped[:, unnamed].sum(1)).any():
-        named = sample.ratio(sample.right * (there > 0), there)
-    with_or_without = "with" if corrected else "without"
+    notes = (
+        *unmapped,
+        *_place_warnings(inside, truth, finished),
+        *strata.notes,
+        *_stratum_warnings(rows, reference, truth, strata.of_unit),
+        *_class_warnings(names, areas, sample),
+    )
     result = MapAccuracy(
         finished.path,
         names,
         _colors(names, legend),
         tuple(areas.tolist()),
         estimate_accuracy(sample),
-        named,
-        _OLOFSSON if is_olofsson else _STEHMAN.format(with_or_without),
+        _named_part(sample, own),
+        _OLOFSSON if are_classes else _STEHMAN.format("with" if corrected else "without"),
         rows,
-        tuple(notes),
+        notes,
     )
     return _Assessed(result, sample, used)
+
+
+def _named_part(sample: Sample, own: Sequence[str]) -> Estimate | None:
+    """The accuracy of the part of a map that has a named class; None where all of it has one.
+
+    ``own``: the map's classes, which come first in the sample.
+    """
+    unnamed = [code for code, name in enumerate(own) if name in (UNKNOWN_CLASS, UNMAPPED)]
+    named = 1 - sample.mapped[:, unnamed].sum(1)
+    return sample.ratio(sample.right * (named > 0), named) if unnamed and named.any() else None
 
 
 def _colors(names: Sequence[str], legend: Legend | None) -> tuple[str, ...]:
@@ -353,27 +349,32 @@ def _colors(names: Sequence[str], legend: Legend | None) -> tuple[str, ...]:
 
 
 def _truth(
-    reference: Reference, finished: FinishedMap, legend: Legend | None, notes: list[str]
-) -> NDArray[np.object_]:
-    """The reference class of each unit, in the legend; "" where it has no label."""
+    reference: Reference, finished: FinishedMap, legend: Legend | None
+) -> tuple[NDArray[np.object_], list[str]]:
+    """The reference class of each unit, in the legend, and a note on those that it lacks.
+
+    "" where a unit has no label.
+    """
     groups = known_groups() | dict(finished.named_groups)
     known = {_key(name): name for name in [*known_names(), *(legend.names if legend else ())]}
     known |= {_key(name): name for name in finished.names}
     found = np.array([known.get(_key(label), label) for label in reference.labels], object)
-    if legend is not None:
-        unmapped = []
-        for name in sorted(set(found.tolist()) - {""}):
-            target = legend.translate(name, groups.get(name, ""))
-            if target == UNMAPPED:
-                count = int((found == name).sum())
-                unmapped.append(f"{name} ({count})")
-            found[found == name] = target
-        if unmapped:
-            notes.append(
-                f"labels without a class in the legend {Path(legend.name).name}, counted as"
-                f" {UNMAPPED}: {', '.join(unmapped)}"
-            )
-    return found
+    notes: list[str] = []
+    if legend is None:
+        return found, notes
+    unmapped = []
+    for name in sorted(set(found.tolist()) - {""}):
+        target = legend.translate(name, groups.get(name, ""))
+        if target == UNMAPPED:
+            count = int((found == name).sum())
+            unmapped.append(f"{name} ({count})")
+        found[found == name] = target
+    if unmapped:
+        notes.append(
+            f"labels without a class in the legend {Path(legend.name).name}, counted as"
+            f" {UNMAPPED}: {', '.join(unmapped)}"
+        )
+    return found, notes
 
 
 def _key(name: str) -> str:
@@ -393,66 +394,117 @@ def _unit_areas(
     return geodesic_area_m2(geometry, finished.crs)
 
 
-def _strata(
-    reference: Reference,
-    finished: FinishedMap,
-    own: Sequence[str],
-    places: NDArray[np.int16],
-    notes: list[str],
-) -> tuple[NDArray[np.int64], dict[str, float], NDArray[np.int64] | None]:
-    """The stratum of each feature, the area of each stratum by name, and its cells if known."""
-    if reference.strata is None:
-        notes.append(
-            "the reference has no column 'stratum': its features are assumed to be a simple random"
-            " sample of the whole map; if they are not, no figure is valid"
+@dataclass(frozen=True, slots=True)
+class _Strata:
+    """The H strata of a reference with n features.
+
+    Attributes
+    ----------
+    names : (H,)
+    of_unit : (n,), into ``names``
+    areas_m2 : (H,)
+    cells : (H,), of the map; None where they are not known
+    notes : limits of the figures that follow from them
+    """
+
+    names: tuple[str, ...]
+    of_unit: NDArray[np.int64]
+    areas_m2: NDArray[np.float64]
+    cells: NDArray[np.int64] | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        reference: Reference,
+        finished: FinishedMap,
+        own: Sequence[str],
+        places: NDArray[np.int16],
+    ) -> _Strata:
+        """Those of a reference; their areas as it states them, else by the map.
+
+        ``own``: the classes to which the map's are translated; ``places``: of the map's, into them.
+        Raises ``InputError`` where neither states their sizes.
+        """
+        notes: list[str] = []
+        if reference.strata is None:
+            notes.append(
+                "the reference has no column 'stratum': its features are assumed to be a simple"
+                " random sample of the whole map; if they are not, no figure is valid"
+            )
+            of_unit = np.zeros(len(reference.labels), np.int64)
+            return cls(("map",), of_unit, np.array([finished.area_m2]), None, tuple(notes))
+        names = tuple(dict.fromkeys(reference.strata.tolist()))
+        index = {name: i for i, name in enumerate(names)}
+        of_unit = np.array([index[name] for name in reference.strata.tolist()], np.int64)
+        cells = np.array([reference.cells[name] for name in names]) if reference.cells else None
+        if reference.areas_m2:
+            areas = np.array([reference.areas_m2[name] for name in names], np.float64)
+        elif cells is not None:
+            areas = cells * (finished.area_m2 / sum(known.cells for known in finished.classes))
+        elif set(names) <= set(own):
+            sums = np.bincount(places, [known.area_m2 for known in finished.classes])
+            areas = sums[[list(own).index(name) for name in names]].astype(np.float64)
+        else:
+            raise InputError(
+                f"{reference.path}: the sizes of the strata are unknown: add a column 'stratum_m2'"
+                " or 'stratum_cells'"
+            )
+        total = float(areas.sum())
+        if abs(finished.area_m2 - total) > 1e-3 * finished.area_m2:
+            notes.append(
+                f"the strata of the sample have {total / 1e4:,.1f} ha, the map has"
+                f" {finished.area_m2 / 1e4:,.1f} ha: figures are about the strata"
+            )
+        return cls(names, of_unit, areas, cells, tuple(notes))
+
+    def are_classes(
+        self, codes: Mapping[str, int], mapped: NDArray[np.float64], used: NDArray[np.int64]
+    ) -> bool:
+        """Whether the map has each unit that is used in the class of the unit's stratum.
+
+        ``codes``: of the classes (C,) by name; ``mapped``: the parts (n, C) of the units.
+        """
+        of_class = np.array([codes.get(name, -1) for name in self.names], np.int64)
+        own = of_class[self.of_unit[used]]
+        return bool((own >= 0).all()) and bool((mapped[used, own] > _WHOLE).all())
+
+    def rows(self, used: NDArray[np.int64]) -> tuple[ReferenceStratum, ...]:
+        """The strata, of whose units those ``used`` are labeled."""
+        units, labeled = (
+            np.bincount(of, minlength=len(self.names)).tolist()
+            for of in (self.of_unit, self.of_unit[used])
         )
-        return np.zeros(len(reference.labels), np.int64), {"map": finished.area_m2}, None
-    names = list(dict.fromkeys(reference.strata.tolist()))
-    index = {name: i for i, name in enumerate(names)}
-    strata = np.array([index[name] for name in reference.strata.tolist()], np.int64)
-    cells = np.array([reference.cells[name] for name in names]) if reference.cells else None
-    if reference.areas_m2:
-        areas = dict(reference.areas_m2)
-    elif cells is not None:
-        each = finished.area_m2 / sum(known.cells for known in finished.classes)
-        areas = {name: count * each for name, count in zip(names, cells.tolist(), strict=True)}
-    elif set(names) <= set(own):
-        sums = np.bincount(places, [known.area_m2 for known in finished.classes])
-        areas = {name: float(sums[list(own).index(name)]) for name in names}
-    else:
-        raise InputError(
-            f"{reference.path}: the sizes of the strata are unknown: add a column 'stratum_m2' or"
-            " 'stratum_cells'"
+        return tuple(
+            ReferenceStratum(
+                name,
+                float(self.areas_m2[i]),
+                None if self.cells is None else int(self.cells[i]),
+                units[i],
+                labeled[i],
+            )
+            for i, name in enumerate(self.names)
         )
-    missing = finished.area_m2 - sum(areas.values())
-    if abs(missing) > 1e-3 * finished.area_m2:
-        notes.append(
-            f"the strata of the sample have {sum(areas.values()) / 1e4:,.1f} ha, the map has"
-            f" {finished.area_m2 / 1e4:,.1f} ha: figures are about the strata"
-        )
-    return strata, {name: areas[name] for name in names}, cells
 
 
-def _tell_place(
-    inside: NDArray[np.float64],
-    truth: NDArray[np.object_],
-    finished: FinishedMap,
-    notes: list[str],
-) -> None:
+def _place_warnings(
+    inside: NDArray[np.float64], truth: NDArray[np.object_], finished: FinishedMap
+) -> Iterator[str]:
+    """On units that lie outside the map, by the share of each that lies on it."""
     labeled = truth != ""
     if count := int((labeled & (inside == 0)).sum()):
-        notes.append(f"{count} labeled units lie outside the map {finished.path.name}: left out")
+        yield f"{count} labeled units lie outside the map {finished.path.name}: left out"
     if count := int((labeled & (inside > 0) & (inside < _WHOLE)).sum()):
-        notes.append(f"{count} units reach beyond the map: the part on it counts")
+        yield f"{count} units reach beyond the map: the part on it counts"
 
 
-def _tell_strata(
+def _stratum_warnings(
     rows: Iterable[ReferenceStratum],
     reference: Reference,
     truth: NDArray[np.object_],
     strata: NDArray[np.int64],
-    notes: list[str],
-) -> None:
+) -> list[str]:
+    """On strata with few labels, and on units without one."""
     found: dict[str, list[str]] = {
         "units left out, which assumes that they are like the others of their stratum": [],
         "strata without a label, which no figure covers": [],
@@ -473,12 +525,13 @@ def _tell_strata(
             one.append(row.name)
         elif row.labeled < _FEW and row.labeled != row.cells:
             few.append(f"{row.name} {row.labeled}")
-    notes += [f"{text}: {', '.join(names)}" for text, names in found.items() if names]
+    return [f"{text}: {', '.join(names)}" for text, names in found.items() if names]
 
 
-def _tell_classes(
-    names: Sequence[str], areas: NDArray[np.float64], sample: Sample, notes: list[str]
-) -> None:
+def _class_warnings(
+    names: Sequence[str], areas: NDArray[np.float64], sample: Sample
+) -> Iterator[str]:
+    """On classes that only the map or only the reference has, and on what has no class."""
     untested, absent = [], []
     for code, name in enumerate(names):
         if areas[code] > 0 and not sample.mapped[:, code].any():
@@ -486,17 +539,17 @@ def _tell_classes(
         if areas[code] == 0:
             absent.append(f"{name} ({int((sample.reference == code).sum())})")
         if name in (UNKNOWN_CLASS, UNMAPPED) and areas[code] > 0:
-            notes.append(
+            yield (
                 f"the map has {areas[code] / 1e4:,.1f} ha of {name}, which count as wrong in the"
                 " overall accuracy"
             )
     if untested:
-        notes.append(
+        yield (
             "classes of the map without a labeled unit, so that their user's accuracy is not"
             f" known: {', '.join(untested)}"
         )
     if absent:
-        notes.append(f"labels of classes that the map does not have: {', '.join(absent)}")
+        yield f"labels of classes that the map does not have: {', '.join(absent)}"
 
 
 def _compare(first: _Assessed, second: _Assessed) -> Comparison:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +27,9 @@ from rssc_geo.models import UNKNOWN_CLASS, known_names
 from rssc_geo.options import SampleOptions, values_of
 from rssc_geo.output import (
     UNMAPPED,
+    FinishedMap,
     Legend,
+    MapCells,
     OutputTarget,
     check_closed,
     map_files,
@@ -127,37 +128,14 @@ def assess_sample(
     target = _target(Path(output), finished.path, overwrite=options.overwrite)
     cells = finished.cells()
     names, places = translate_classes(finished.named_groups, legend)
-    codes = places[cells.codes]
-    map_areas = np.array([known.area_m2 for known in finished.classes])
-    areas = np.bincount(places, map_areas, minlength=len(names)).astype(np.float64)
-    strata = names
-    if options.design != "stratified":
-        strata, areas = (WHOLE_MAP,), np.array([finished.area_m2])
-        codes = np.zeros_like(codes)
-    units = np.bincount(codes, minlength=len(strata))
-    if not units.all():
-        strata, areas, codes = _with_cells(strata, areas, codes)
-        units = units[units > 0]
-    sums = np.bincount(codes, weights=cells.confidence, minlength=len(strata))
-    expected = np.clip(sums / units, *_EXPECTED)
-    if options.expected_accuracy is not None:
-        expected = np.full(len(strata), options.expected_accuracy)
-    size = options.sample_size or sample_size(units, expected.tolist(), options.standard_error)
-    if options.design == "systematic":
-        chosen = draw_systematic(cells.rows, cells.cols, size, seed=options.seed)
-        inclusion = np.array([min(size, len(cells)) / len(cells)])
-    else:
-        share = allocate(size, units, _minimum(options, size, len(strata)))
-        chosen = draw_stratified(codes, share, seed=options.seed)
-        inclusion = share / units
-    if not len(chosen):
-        raise UsageError(f"a grid of {size} units meets no cell of the map: ask for more units")
-    stratum = codes[chosen].astype(np.int64)
+    frame = _frame(finished, cells, names, places, options)
+    chosen, inclusion = _draw(frame, cells, options)
+    stratum = frame.codes[chosen].astype(np.int64)
     polygons = finished.outlines_of(chosen)
     drawn = Drawn(
-        strata,
-        units,
-        areas,
+        frame.strata,
+        frame.cells,
+        frame.areas_m2,
         options.unit,
         stratum,
         _points_in(polygons, options.seed) if options.unit == "point" else polygons,
@@ -176,38 +154,98 @@ def assess_sample(
         "rssc_geo": version("rssc-geo"),
     }
     write_sample(target, drawn, answers=_answers(names, legend), provenance=provenance)
-    counts = np.bincount(stratum, minlength=len(strata))
+    counts = np.bincount(stratum, minlength=len(frame.strata))
     return SampleDesign(
         target.path,
         options.design,
         options.unit,
         len(chosen),
-        _expected_error(units, expected, counts),
+        _expected_error(frame, counts),
         tuple(
             Stratum(name, int(n), float(area), round(float(share), 4), int(count))
             for name, n, area, share, count in zip(
-                strata, units, areas, expected, counts, strict=True
+                frame.strata, frame.cells, frame.areas_m2, frame.expected, counts, strict=True
             )
         ),
     )
 
 
-def _with_cells(
-    strata: Sequence[str], areas: NDArray[np.float64], codes: NDArray[np.int16]
-) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int16]]:
-    """Strata, their areas and the codes of cells without the strata that have no cell.
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A sampling frame: the n cells of a map in H strata.
 
-    Such is a class of a snapped map whose regions hold no cell's middle.
+    Attributes
+    ----------
+    strata : names (H,)
+    codes : (n,), the stratum of each cell
+    cells, areas_m2 : (H,), what the map has of each
+    expected : (H,), the accuracy of the map in each, as assumed for the allocation
     """
+
+    strata: tuple[str, ...]
+    codes: NDArray[np.int16]
+    cells: NDArray[np.int64]
+    areas_m2: NDArray[np.float64]
+    expected: NDArray[np.float64]
+
+
+def _frame(
+    finished: FinishedMap,
+    cells: MapCells,
+    names: tuple[str, ...],
+    places: NDArray[np.int16],
+    options: SampleOptions,
+) -> _Frame:
+    """The sampling frame of a design; ``names``: the classes, ``places``: of the map's, into them.
+
+    Strata without a cell are left out, with a warning: such is a class of a snapped map whose
+    regions hold no cell's middle.
+    """
+    if options.design == "stratified":
+        strata, codes = names, places[cells.codes]
+        map_areas = np.array([known.area_m2 for known in finished.classes])
+        areas = np.bincount(places, map_areas, minlength=len(names)).astype(np.float64)
+    else:
+        strata, codes = (WHOLE_MAP,), np.zeros(len(cells), np.int16)
+        areas = np.array([finished.area_m2])
     there = np.bincount(codes, minlength=len(strata)) > 0
-    log.warning(
-        "no cell has its middle in a region of %s (%.4g %% of the map's area): nothing of it can be"
-        " drawn, so that figures will be about the rest",
-        ", ".join(name for name, known in zip(strata, there, strict=True) if not known),
-        100 * float(areas[~there].sum() / areas.sum()),
+    if not there.all():
+        log.warning(
+            "no cell has its middle in a region of %s (%.4g %% of the map's area): nothing of it"
+            " can be drawn, so that figures will be about the rest",
+            ", ".join(name for name, known in zip(strata, there, strict=True) if not known),
+            100 * float(areas[~there].sum() / areas.sum()),
+        )
+        strata = tuple(name for name, known in zip(strata, there, strict=True) if known)
+        areas, codes = areas[there], (np.cumsum(there) - 1)[codes].astype(np.int16)
+    count = np.bincount(codes, minlength=len(strata))
+    sums = np.bincount(codes, weights=cells.confidence, minlength=len(strata))
+    expected = np.clip(sums / count, *_EXPECTED)
+    if options.expected_accuracy is not None:
+        expected = np.full(len(strata), options.expected_accuracy)
+    return _Frame(strata, codes, count, areas, expected)
+
+
+def _draw(
+    frame: _Frame, cells: MapCells, options: SampleOptions
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The cells drawn (k,), in the order of labeling, and the chance of those of each stratum (H,).
+
+    Raises ``UsageError`` where a systematic grid meets no cell.
+    """
+    size = options.sample_size or sample_size(
+        frame.cells, frame.expected.tolist(), options.standard_error
     )
-    kept = tuple(name for name, known in zip(strata, there, strict=True) if known)
-    return kept, areas[there], (np.cumsum(there) - 1)[codes].astype(np.int16)
+    if options.design == "systematic":
+        chosen = draw_systematic(cells.rows, cells.cols, size, seed=options.seed)
+        inclusion = np.array([min(size, len(cells)) / len(cells)])
+    else:
+        share = allocate(size, frame.cells, _minimum(options, size, len(frame.strata)))
+        chosen = draw_stratified(frame.codes, share, seed=options.seed)
+        inclusion = share / frame.cells
+    if not len(chosen):
+        raise UsageError(f"a grid of {size} units meets no cell of the map: ask for more units")
+    return chosen, inclusion
 
 
 def _target(path: Path, map_path: Path, *, overwrite: bool) -> OutputTarget:
@@ -239,10 +277,9 @@ def _minimum(options: SampleOptions, size: int, strata: int) -> int:
     return most
 
 
-def _expected_error(
-    units: NDArray[np.int64], expected: NDArray[np.float64], drawn: NDArray[np.int64]
-) -> float:
-    """The standard error of the overall accuracy that the allocation should give."""
+def _expected_error(frame: _Frame, drawn: NDArray[np.int64]) -> float:
+    """The standard error of the overall accuracy that units (H,) drawn of each stratum give."""
+    units, expected = frame.cells, frame.expected
     weights = units / units.sum()
     variance = expected * (1 - expected) * (1 - drawn / units) / np.maximum(drawn, 1)
     return float(np.sqrt((weights**2 * variance).sum()))

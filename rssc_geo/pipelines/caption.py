@@ -31,11 +31,11 @@ from rssc_geo.options import (
 )
 from rssc_geo.output import (
     CELL_FIELDS,
+    GEOMETRY,
     GeoGrid,
     Layer,
     OutputTarget,
     Placement,
-    describe_geopackage,
     make_target,
     provenance_document,
 )
@@ -216,17 +216,9 @@ def _write_layer(
             found.append((rows.start + row, cols.start + col, result.captions[0]))
         count += 1
     layer = _layer(target, plan, sorted(found), captioner)
+    provenance = provenance_document({"captioner": captioner, "rssc_geo": version("rssc-geo")})
     with target.staged() as staging:
-        made = staging.place(target.path)
-        target.format.write(layer, made, {})
-        describe_geopackage(
-            made,
-            [layer],
-            classes=(),
-            provenance=provenance_document(
-                {"captioner": captioner, "rssc_geo": version("rssc-geo")}
-            ),
-        )
+        target.write_layers(staging, [layer], classes=(), provenance=provenance)
     return count
 
 
@@ -241,13 +233,8 @@ def _layer(
         for start in range(0, len(found), _CHUNK):
             rows, cols, captions = zip(*found[start : start + _CHUNK], strict=True)
             polygons = geo.polygons(np.array(rows, np.int32), np.array(cols, np.int32))
-            columns = [
-                pa.array(captions, pa.string()),
-                pa.array(rows, pa.int32()),
-                pa.array(cols, pa.int32()),
-                pa.array(shapely.to_wkb(placement.place(polygons)), pa.binary()),
-            ]
-            yield pa.record_batch(columns, schema=layer.schema)
+            outlines = shapely.to_wkb(placement.place(polygons))
+            yield layer.batch({"caption": captions, "row": rows, "col": cols, GEOMETRY: outlines})
 
     layer = Layer(
         "captions",

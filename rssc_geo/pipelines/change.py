@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
 from rssc_geo.assessment import read_reference
 from rssc_geo.errors import NothingToClassifyError, UsageError
 from rssc_geo.files import check_not_input, check_writable
-from rssc_geo.geometry import LEAST_SHOWN, geodesic_area_m2
+from rssc_geo.geometry import LEAST_SHOWN, as_one_type, geodesic_area_m2
 from rssc_geo.inference import (
     BY_CLASSES,
     BY_EMBEDDINGS,
@@ -322,15 +321,11 @@ def _of_maps(
     maps = MapSeries(paths)
     compared = compare_series(maps.cells, BY_CLASSES, least=options.least_probability)
     sizes = geodesic_area_m2(maps.polygons, maps.crs)
+    polygons, kind = as_one_type(maps.polygons)
     shared = maps.shared
-    multiple = bool((shapely.get_type_id(maps.polygons) == shapely.GeometryType.MULTIPOLYGON).any())
     cells = _changed_cells(
         compared, sizes[shared], _named(maps.classes, compared, legend), labels,
-        _Outlines(
-            maps.crs,
-            lambda indices: maps.polygons[shared[indices]],
-            "MultiPolygon" if multiple else "Polygon",
-        ),
+        _Outlines(maps.crs, lambda indices: polygons[shared[indices]], kind),
     )  # fmt: skip
     uncompared = float(np.delete(sizes, shared).sum())
     provenance = provenance_document(

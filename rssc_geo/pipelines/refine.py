@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +20,6 @@ from rssc_geo.models import (
     SceneClass,
     known_groups,
     known_names,
-    scene_classes,
-    unknown_class,
 )
 from rssc_geo.options import OutputOptions, RefineOptions, files_read, given_of
 from rssc_geo.output import (
@@ -32,13 +29,14 @@ from rssc_geo.output import (
     FinishedMap,
     Legend,
     RefinedCells,
+    RegionValues,
     make_target,
     map_files,
     provenance_document,
     read_cells,
     read_legend,
-    read_looks,
     read_provenance,
+    shown_classes,
     translate_classes,
     write_refined,
 )
@@ -134,14 +132,14 @@ def refine(
             "legend": None if legend is None else {"title": legend.title, "source": legend.source},
         },
     )
-    shown, area, members = write_refined(
+    shown, regions = write_refined(
         target, cells, majority=options.majority or 0, provenance=provenance
     )
     return RefineResult(
         tuple(reversed(target.results)),
         len(table),
         len(shown),
-        _totals(cells, shown, area, members),
+        _totals(cells, shown, regions),
     )
 
 
@@ -227,10 +225,10 @@ def _translate(
 ) -> tuple[pa.Table, tuple[SceneClass, ...]]:
     """The cells in the legend, and its classes that occur, or those of the map."""
     names = table["class"].to_pylist()
+    if legend is None:
+        return table, shown_classes([finished], names)
     groups = known_groups() | dict(finished.named_groups)
     met = sorted(set(names))
-    if legend is None:
-        return table, _looking_alike(met, groups, finished)
     present, places = translate_classes([(name, groups.get(name, "")) for name in met], legend)
     target = {name: present[place] for name, place in zip(met, places.tolist(), strict=True)}
     runners = table["runner_up"].to_pylist()
@@ -252,21 +250,6 @@ def _translate(
     return _with(table, changed), legend.classes(present)
 
 
-def _looking_alike(
-    names: Sequence[str], groups: dict[str, str], finished: FinishedMap
-) -> tuple[SceneClass, ...]:
-    """The classes as the map shows them: title and color of its style, where it has one."""
-    looks = read_looks(finished.path)
-    made = []
-    for known in scene_classes([name for name in names if name != UNKNOWN_CLASS]):
-        title, color = looks.get(known.name, (known.title, known.color))
-        group = groups.get(known.name, known.group)
-        made.append(SceneClass(known.id, known.name, color, known.description, title, group))
-    if UNKNOWN_CLASS in names:
-        made.append(unknown_class(len(made)))
-    return tuple(made)
-
-
 def _with(table: pa.Table, columns: dict[str, Any]) -> pa.Table:
     """The table with other columns in their places."""
     for name, values in columns.items():
@@ -276,11 +259,9 @@ def _with(table: pa.Table, columns: dict[str, Any]) -> pa.Table:
 
 
 def _totals(
-    cells: RefinedCells,
-    shown: NDArray[np.int64],
-    area: NDArray[np.float64],
-    members: NDArray[np.int64],
+    cells: RefinedCells, shown: NDArray[np.int64], regions: RegionValues
 ) -> tuple[ClassTotal, ...]:
+    """The totals of the classes that the map shows, by the class and the values of each region."""
     totals = []
     for code in np.unique(shown).tolist():
         known, here = cells.classes[code], shown == code
@@ -292,9 +273,9 @@ def _totals(
                 known.title,
                 known.group or None,
                 known.color,
-                int(members[here].sum()),
+                int(regions.cells[here].sum()),
                 int(here.sum()),
-                float(area[here].sum()),
+                float(regions.area_m2[here].sum()),
             )
         )
     return tuple(totals)

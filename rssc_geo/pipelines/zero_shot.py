@@ -28,7 +28,7 @@ from rssc_geo.texts import parse_json, read_lines, read_text
 if TYPE_CHECKING:
     import torch
 
-    from rssc_geo.inference import CellMap, Predictor
+    from rssc_geo.inference import CellMap, Compute, Predictor
     from rssc_geo.models import Model
     from rssc_geo.raster import TileReader
 
@@ -90,6 +90,7 @@ def zero_shot(
                     reader,
                     source=plan.scene.source,
                     cells=plan.cells,
+                    compute=loaded.compute,
                 )
             named = with_vectors(named, vectors)
         return Predictor(named, loaded.captioner, loaded.compute)
@@ -140,11 +141,12 @@ def sample_tiles(plan: Plan) -> NDArray[np.int64]:
 
 
 def refined_vectors(
-    named: Model, reader: TileReader, *, source: str, cells: CellMap
+    named: Model, reader: TileReader, *, source: str, cells: CellMap, compute: Compute
 ) -> torch.Tensor:
     """The vectors (C, X) of named classes, moved towards the clusters that tiles form.
 
-    What a tile is called then depends on the raster too, but not on its batch.
+    They are float32, on the CPU, whatever the network computes in. What a tile is called then
+    depends on the raster too, but not on its batch.
 
     Parameters
     ----------
@@ -152,22 +154,25 @@ def refined_vectors(
     reader : of the tiles, open, in the size that the model reads
     source : what the tiles are of, for messages
     cells : of the grid of tiles: those that it wants classified are used
+    compute : the device and dtype of the model's network
 
     Raises ``NothingToClassifyError`` when no tile has data.
     """
     from rssc_geo.models import refine_texts, vectors_of
 
     log.info("%s: reading tiles to refine the classes on", source)
-    pooled = _pooled_tokens(named, reader, cells)
+    pooled = _pooled_tokens(named, reader, cells, compute)
     if not len(pooled):
         raise NothingToClassifyError(f"{source} has no tile with data to refine the classes on")
     log.info("classes refined on %d tiles", len(pooled))
     assert named.alignment is not None  # noqa: S101 -- name_classes refuses models without
-    return refine_texts(named.alignment, vectors_of(named), pooled)
+    return refine_texts(named.alignment, vectors_of(named).float().cpu(), pooled)
 
 
-def _pooled_tokens(model: Model, reader: TileReader, cells: CellMap) -> torch.Tensor:
-    """Mean image tokens (N, I) of the tiles that have data."""
+def _pooled_tokens(
+    model: Model, reader: TileReader, cells: CellMap, compute: Compute
+) -> torch.Tensor:
+    """Mean image tokens (N, I) of the tiles that have data: float32, on the CPU."""
     import torch
 
     found: list[torch.Tensor] = []
@@ -181,5 +186,6 @@ def _pooled_tokens(model: Model, reader: TileReader, cells: CellMap) -> torch.Te
             images = model.preprocess(
                 np.stack([tile.pixels for tile in batch]), np.stack([tile.mask for tile in batch])
             )
-            found.append(model.network.encode_image(images).mean(1))
+            images = images.to(device=compute.device, dtype=compute.dtype)
+            found.append(model.network.encode_image(images).mean(1).float().cpu())
     return torch.cat(found) if found else torch.empty(0)

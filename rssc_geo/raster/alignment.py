@@ -115,19 +115,20 @@ def harmonize(
             * (255 / ((scaling.high[band] - scaling.low[band]) or 1.0))
             for values, scaling in ((own, radiometry), (other, like_radiometry))
         )
-        plain.append(_line(x, y))
-        veiled.append(_line(x, y, places))
+        plain.append(_fit(x, y))
+        veiled.append(_fit(x, y, places))
     # A real change on one side of the scene, such as fallen leaves, is no haze: correcting for it
     # would not bring the other blocks closer.
-    off = sum(line.distance for line in veiled) <= _VEILED * sum(line.distance for line in plain)
-    lines = veiled if off and max(line.veil for line in veiled) >= _LEAST_VEIL else plain
+    closer = sum(fit.distance for fit in veiled) <= _VEILED * sum(fit.distance for fit in plain)
+    is_veiled = closer and max(fit.veil for fit in veiled) >= _LEAST_VEIL
+    lines = [fit.line for fit in (veiled if is_veiled else plain)]
     lows, highs = [], []
     for line, low, high in zip(lines, radiometry.low, radiometry.high, strict=True):
         wide = (high - low) or 1.0
         lows.append(float(low - line.offset / line.gain * wide / 255))
         highs.append(float(low + (255 - line.offset) / line.gain * wide / 255))
     found = Radiometry(_triple(lows), _triple(highs), f"matched to {like.name}")
-    if lines is plain:
+    if not is_veiled:
         return found
     return VeiledRadiometry(
         found.low,
@@ -144,77 +145,86 @@ class _Line:
     """The conversion of a band's values to those of another date.
 
     ``y = gain * x + offset``, then times ``1 + gains @ place`` and plus ``offsets @ place``, of
-    places (row, column) from -1/2 to 1/2. ``distance``: median residual of the values; ``veil``:
-    largest change of nearly all values by the place.
+    places (row, column) from -1/2 to 1/2.
     """
 
     gain: float
     offset: float
-    distance: float
     gains: tuple[float, float] = (0.0, 0.0)
     offsets: tuple[float, float] = (0.0, 0.0)
-    veil: float = 0.0
+
+    def without_veil(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the values x (n,) become, but for the change by the place."""
+        return self.gain * x + self.offset
+
+    def residual(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], places: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """What is left of y (n,) without what x (n,) at these places (n, 2) becomes."""
+        lit = self.without_veil(x)
+        return np.asarray(y - lit * (1 + places @ self.gains) - places @ self.offsets)
 
 
-def _line(
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A line that was fitted.
+
+    ``distance``: median residual of the values; ``veil``: largest change of nearly all values by
+    the place.
+    """
+
+    line: _Line
+    distance: float
+    veil: float
+
+
+def _fit(
     x: NDArray[np.float64], y: NDArray[np.float64], places: NDArray[np.float64] | None = None
-) -> _Line:
+) -> _Fit:
     """Fit y to x (n,), robustly: a line, with a linear change by places (n, 2) where given."""
     kept = np.ones(len(x), bool)
-    line, veil = _axis(x, y, kept), np.zeros(4)
+    line = _axis(x, y, kept)
     where = np.zeros((len(x), 2)) if places is None else places
     for _ in range(_ROUNDS):
-        distance = np.abs(_residual(line, veil, x, y, where))
+        distance = np.abs(line.residual(x, y, where))
         near = distance <= max(_FAR * float(np.median(distance)), _LEAST_FAR)
         same, kept = bool((near == kept).all()), near
+        gains, offsets = line.gains, line.offsets
         if places is not None:
-            lit = line[0] * x[kept] + line[1]
-            veil = _veil(
-                np.concatenate([lit[:, None] * where[kept], where[kept]], 1), y[kept] - lit
-            )
+            gains, offsets = _veil(line.without_veil(x[kept]), y[kept], where[kept])
         # The line of the values without the haze.
-        line = _axis(x, (y - where @ veil[2:]) / (1 + where @ veil[:2]), kept)
+        clear = (y - where @ offsets) / (1 + where @ gains)
+        line = replace(_axis(x, clear, kept), gains=gains, offsets=offsets)
         if same:
             break
-    lit = line[0] * x[kept] + line[1]
-    strength = np.abs(lit * (where[kept] @ veil[:2]) + where[kept] @ veil[2:])
-    down, across, add_down, add_across = map(float, veil)
-    return _Line(
-        *line,
-        float(np.median(np.abs(_residual(line, veil, x, y, where)))),
-        (down, across),
-        (add_down, add_across),
-        float(np.quantile(strength, 0.95)),
-    )
+    lit = line.without_veil(x[kept])
+    strength = np.abs(lit * (where[kept] @ line.gains) + where[kept] @ line.offsets)
+    distance = np.abs(line.residual(x, y, where))
+    return _Fit(line, float(np.median(distance)), float(np.quantile(strength, 0.95)))
 
 
-def _residual(
-    line: tuple[float, float],
-    veil: NDArray[np.float64],
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    places: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    lit = line[0] * x + line[1]
-    return np.asarray(y - lit * (1 + places @ veil[:2]) - places @ veil[2:])
+def _veil(
+    lit: NDArray[np.float64], y: NDArray[np.float64], places: NDArray[np.float64]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ``gains`` and ``offsets`` by which values (n,) become y (n,) at places (n, 2).
+
+    0 where there are too few places.
+    """
+    if len(y) < _LEAST_PLACES:
+        return (0.0, 0.0), (0.0, 0.0)
+    terms = np.concatenate([lit[:, None] * places, places], 1)
+    found = np.linalg.lstsq(terms, y - lit, rcond=1e-3)[0]
+    down, across = found[:2].clip(-_MOST_SLOPE, _MOST_SLOPE).tolist()
+    add_down, add_across = found[2:].tolist()
+    return (down, across), (add_down, add_across)
 
 
-def _veil(terms: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients (4,) of terms (n, 4) for a residual (n,); 0 where there are too few places."""
-    if len(residual) < _LEAST_PLACES:
-        return np.zeros(4)
-    found = np.linalg.lstsq(terms, residual, rcond=1e-3)[0]
-    found[:2] = found[:2].clip(-_MOST_SLOPE, _MOST_SLOPE)
-    return np.asarray(found)
-
-
-def _axis(
-    x: NDArray[np.float64], y: NDArray[np.float64], kept: NDArray[np.bool_]
-) -> tuple[float, float]:
+def _axis(x: NDArray[np.float64], y: NDArray[np.float64], kept: NDArray[np.bool_]) -> _Line:
+    """The reduced major axis of the values that are kept."""
     spread = float(x[kept].std())
     gain = float(y[kept].std()) / spread if spread > 0 else 1.0
     gain = min(max(gain, 1 / _MOST_GAIN), _MOST_GAIN)
-    return gain, float(y[kept].mean() - gain * x[kept].mean())
+    return _Line(gain, float(y[kept].mean() - gain * x[kept].mean()))
 
 
 def _on_one_grid(scene: Scene, onto: Scene) -> bool:
@@ -254,7 +264,8 @@ def _common_pixels(
         for window in sample_windows(like, there):
             shape = (window.height, window.width)
             colors, valid = here.read(window, shape)
-            others, valid_there = there.read(window, shape)
+            with gdal_errors(like.source):  # around all of this are those of ``scene``
+                others, valid_there = there.read(window, shape)
             both = np.ones(shape, bool)
             for mask in (valid, valid_there):
                 both &= True if mask is None else mask

@@ -16,7 +16,7 @@ _STRIP = 128
 """Result rows that are made at once."""
 
 _LEAST = 1e-6
-"""Share of a result pixel below which what is valid of it does not count."""
+"""Share of a result pixel below which a source pixel, or what is valid of it, does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def taps(start: int, stop: int, *, scale: float, length: int) -> Taps:
         places = np.stack([first, first + 1], axis=1)
         weights = np.stack([1 - (center - first), center - first], axis=1)
     weights = np.where(places < length, np.maximum(weights, 0), 0)
-    weights[weights < 1e-6] = 0
+    weights[weights < _LEAST] = 0
     places = np.where(weights > 0, places, places[:, :1])
     return Taps(places, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
 

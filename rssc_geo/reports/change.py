@@ -24,7 +24,7 @@ from rssc_geo.output import (
 )
 from rssc_geo.reports.page import render
 from rssc_geo.reports.preview import length_label, read_overview
-from rssc_geo.reports.report import Sheet, class_paths, jpeg
+from rssc_geo.reports.report import Sheet, class_paths, jpeg, svg_matrix
 
 _SIDE, _PATCH_SIDE = 1200, 220  # pixels of the pictures' longer sides
 _LARGEST = 12
@@ -123,14 +123,13 @@ def _map(plan: Plan, cells: ChangedCells) -> dict[str, Any]:
     """Data of the SVG map of a date: its picture, and the outlines of changes."""
     scene = plan.scene
     sheet = Sheet.of(scene.shape, scene.transform, scene.gsd_m)
-    overview, matrix = read_overview(plan, side=_SIDE), sheet.to_sheet
-    numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
+    overview = read_overview(plan, side=_SIDE)
     looks = [{"color": known.color, "name": known.title} for known in cells.classes]
     looks.append({"color": KEPT_COLOR, "name": KEPT})
     return {
         "width": f"{sheet.size[0]:.2f}",
         "height": f"{sheet.size[1]:.2f}",
-        "matrix": " ".join(f"{number:.9g}" for number in numbers),
+        "matrix": svg_matrix(sheet.to_sheet),
         "rows": scene.height,
         "cols": scene.width,
         "picture": jpeg(overview.pixels, overview.mask),

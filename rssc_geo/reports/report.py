@@ -318,8 +318,8 @@ def _map(
         "width": f"{sheet.size[0]:.2f}",
         "height": f"{sheet.size[1]:.2f}",
         "metres_a_unit": f"{sheet.metres_a_unit:.9g}",
-        "matrix": _svg(sheet.to_sheet),
-        "shown_matrix": _svg(~plan.scene.transform @ shown.geo.transform),
+        "matrix": svg_matrix(sheet.to_sheet),
+        "shown_matrix": svg_matrix(~plan.scene.transform @ shown.geo.transform),
         "rows": plan.scene.height,
         "cols": plan.scene.width,
         "picture": jpeg(overview.pixels, overview.mask),
@@ -330,7 +330,7 @@ def _map(
     }
 
 
-def _svg(matrix: Affine) -> str:
+def svg_matrix(matrix: Affine) -> str:
     """The numbers of SVG's ``matrix``."""
     numbers = (matrix.a, matrix.d, matrix.b, matrix.e, matrix.c, matrix.f)
     return " ".join(f"{number:.9g}" for number in numbers)

@@ -25,6 +25,7 @@ from pyproj import CRS
 
 from rssc_geo.errors import UsageError
 from rssc_geo.files import check_writable, write_error
+from rssc_geo.geometry import as_one_type
 from rssc_geo.models import UNKNOWN_CLASS, SceneClass
 from rssc_geo.output import (
     CELL_FIELDS,
@@ -40,7 +41,6 @@ from rssc_geo.output import (
 )
 
 POOL_FACTOR = 20  # cells of small margin a cell wanted
-_MULTIPOLYGON = 6  # shapely's type id
 
 _CELL = {field.name: field for field in CELL_FIELDS}
 REVIEW_FIELDS: tuple[Field, ...] = (
@@ -226,7 +226,7 @@ def _write_review(
     target: OutputTarget, cells: pa.Table, *, crs: CRS, classes: Sequence[str]
 ) -> Path:
     """Add the layer; ``cells`` has a column each of ``REVIEW_FIELDS``, and WKB in ``crs``."""
-    kinds = shapely.get_type_id(shapely.from_wkb(cells.column(GEOMETRY).to_numpy()))
+    _, kind = as_one_type(shapely.from_wkb(cells.column(GEOMETRY).to_numpy()))
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from cells.select(layer.schema.names).cast(layer.schema).to_batches()
@@ -236,7 +236,7 @@ def _write_review(
         "Review",
         "Cells worth a look, the most useful first: fill in the field label.",
         REVIEW_FIELDS,
-        "MultiPolygon" if (kinds == _MULTIPOLYGON).any() else "Polygon",
+        kind,
         crs,
         batches,
     )

@@ -28,6 +28,10 @@ from .few_shot.patches import Patches as Patches
 from .few_shot.patches import cut_patches as cut_patches
 from .few_shot.patches import join_patches as join_patches
 from .few_shot.patches import read_labeled as read_labeled
+from .kept import beyond_half as beyond_half
+from .kept import identity as identity
+from .kept import is_kept as is_kept
+from .kept import keeping as keeping
 from .label_loss import LabelLoss as LabelLoss
 from .loop import LoopOptions as LoopOptions
 from .loop import Report as Report
@@ -85,8 +89,4 @@ from .taxonomy import Taxonomy as Taxonomy
 from .taxonomy import read_taxonomy as read_taxonomy
 from .train import train_recipe as train_recipe
 from .work import WorkFolder as WorkFolder
-from .work import beyond_half as beyond_half
-from .work import identity as identity
-from .work import is_kept as is_kept
-from .work import keeping as keeping
 from .work import sharing_work as sharing_work

@@ -27,6 +27,7 @@ from rssc_geo.errors import InputError, UsageError
 from rssc_geo.models import DualAttentionClassifier, Model, ModelCard, load_card, save_bundle
 from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.data import SceneImages, Split, load_data_sets, stratified_split
+from rssc_geo.training.kept import beyond_half, identity
 from rssc_geo.training.label_loss import LabelLoss
 from rssc_geo.training.loop import (
     LoopOptions,
@@ -41,7 +42,7 @@ from rssc_geo.training.options import EndToEndRecipe, TrainingRecipe, training_r
 from rssc_geo.training.readme import bundle_readme
 from rssc_geo.training.stages.calibration import accuracy_figures
 from rssc_geo.training.start import load_encoders, new_end_to_end_model
-from rssc_geo.training.work import WorkFolder, beyond_half, identity
+from rssc_geo.training.work import WorkFolder
 
 _STEP_EPOCHS = 20
 _ZOOM = (0.5, 1.2)

@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from rssc_geo.errors import InputError
-from rssc_geo.training.work import is_kept, keeping
+from rssc_geo.training.kept import is_kept, keeping
 
 log = logging.getLogger(__name__)
 

@@ -98,7 +98,7 @@ def _is_smooth(looks: _Looks) -> NDArray[np.bool_]:
     return (looks.spread < 9) & (looks.range < 32) & (looks.slope < 5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Texture:
     """A texture of windows.
 
@@ -123,81 +123,78 @@ class Texture:
     within: tuple[str, ...]
     means: Mapping[str, float]
     share: float
-    gain: tuple[float, float]
-    sunk: float
-    ripples: float
+    gain: tuple[float, float] = (1.0, 1.0)
+    sunk: float = 0.0
+    ripples: float = 0.0
     light: float
     looks: Callable[[_Looks], NDArray[np.bool_]]
 
 
 TEXTURES = (
     Texture(
-        "water",
-        ("River", "Lake", "Pond", "OpenWater", "Island", "Port", "Beach", "Bridge"),
-        {"OpenWater": 0.9, "Lake": 0.1},
-        0.34,
-        (0.7, 2.0),
-        0.95,
-        0.035,
-        0.6,
-        _is_water,
+        name="water",
+        within=("River", "Lake", "Pond", "OpenWater", "Island", "Port", "Beach", "Bridge"),
+        means={"OpenWater": 0.9, "Lake": 0.1},
+        share=0.34,
+        gain=(0.7, 2.0),
+        sunk=0.95,
+        ripples=0.035,
+        light=0.6,
+        looks=_is_water,
     ),
     Texture(
-        "turbid water",
-        ("Pond", "Port", "Bridge"),
-        {"OpenWater": 0.9, "Lake": 0.1},
-        0.16,
-        (0.8, 1.5),
-        0.5,
-        0.02,
-        0.6,
-        _is_turbid_water,
+        name="turbid water",
+        within=("Pond", "Port", "Bridge"),
+        means={"OpenWater": 0.9, "Lake": 0.1},
+        share=0.16,
+        gain=(0.8, 1.5),
+        sunk=0.5,
+        ripples=0.02,
+        light=0.6,
+        looks=_is_turbid_water,
     ),
     Texture(
-        "lawn",
-        ("Park", "Stadium", "GolfCourse", "Playground", "BaseballField", "Meadow", "School"),
-        {"Meadow": 1.0},
-        0.13,
-        (1.0, 1.0),
-        0.0,
-        0.0,
-        0.6,
-        _is_lawn,
+        name="lawn",
+        within=("Park", "Stadium", "GolfCourse", "Playground", "BaseballField", "Meadow", "School"),
+        means={"Meadow": 1.0},
+        share=0.13,
+        light=0.6,
+        looks=_is_lawn,
     ),
     Texture(
-        "sand",
-        ("Beach", "Desert"),
-        {"Beach": 0.0, "Desert": 0.0, "BareLand": 0.0},
-        0.13,
-        (1.0, 1.0),
-        0.0,
-        0.0,
-        0.6,
-        _is_sand,
+        name="sand",
+        within=("Beach", "Desert"),
+        means={"Beach": 0.0, "Desert": 0.0, "BareLand": 0.0},
+        share=0.13,
+        light=0.6,
+        looks=_is_sand,
     ),
     Texture(
-        "asphalt",
-        ("Parking", "Airport", "Freeway", "Viaduct", "Intersection", "Square"),
-        {"Parking": 0.0, "Freeway": 0.0, "Airport": 0.0, "Intersection": 0.0, "Viaduct": 0.0},
-        0.05,
-        (1.0, 1.0),
-        0.0,
-        0.0,
-        0.6,
-        _is_asphalt,
+        name="asphalt",
+        within=("Parking", "Airport", "Freeway", "Viaduct", "Intersection", "Square"),
+        means={"Parking": 0.0, "Freeway": 0.0, "Airport": 0.0, "Intersection": 0.0, "Viaduct": 0.0},
+        share=0.05,
+        light=0.6,
+        looks=_is_asphalt,
     ),
     Texture(
-        "plants",
-        ("Meadow", "Shrubland", "Farmland", "PermanentCrop", "Forest", "Mountain", "BareLand"),
-        {},
-        0.35,
-        (0.8, 1.2),
-        0.0,
-        0.0,
-        1.0,
-        _is_smooth,
+        name="plants",
+        within=(
+            "Meadow",
+            "Shrubland",
+            "Farmland",
+            "PermanentCrop",
+            "Forest",
+            "Mountain",
+            "BareLand",
+        ),
+        means={},
+        share=0.35,
+        gain=(0.8, 1.2),
+        light=1.0,
+        looks=_is_smooth,
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from affine import Affine
-from shapely.geometry import LineString, Point, box
+from shapely.geometry import LineString, Point, Polygon, box
 
 from tests.factories import CELLS, write_map
 
@@ -364,6 +364,7 @@ def test_maps_of_all_formats(rssc: Rssc, tmp_path: Path, suffix: str) -> None:
         (["sample", "small.gpkg", "-o", "p.gpkg", "--standard-error", "0"], "needs a label", 2),
         (["accuracy", "small.gpkg", "--reference", "lines.gpkg"], "holds LineString", 1),
         (["accuracy", "small.gpkg", "--reference", "empty.gpkg"], "holds no label yet", 1),
+        (["accuracy", "small.gpkg", "--reference", "void.gpkg"], "1 features have no place", 1),
         (["accuracy", "small.gpkg", "--reference", "no.gpkg"], "cannot be read as a vector", 1),
         (
             ["accuracy", "small.gpkg", "--reference", "empty.gpkg", "--field", "kind"],
@@ -389,6 +390,7 @@ def test_mistakes_are_one_line(
     for name, columns, place in (
         ("lines", {"class": ["Forest"]}, LineString([(0, 0), (1, 1)])),
         ("empty", {"class": [""]}, near),
+        ("void", {"class": ["Forest"]}, Polygon()),
         ("far", {"class": ["Forest"]}, Point(0, 0)),
         ("strata", {"class": ["Forest"], "stratum": ["north"]}, near),
     ):

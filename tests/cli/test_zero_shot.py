@@ -114,6 +114,17 @@ def test_classes_are_refined_wherever_cells_are_written(
     assert len(cells) == 6
 
 
+@pytest.mark.parametrize("verb", [("zero-shot",), ("batch", "run")])
+def test_classes_are_refined_in_any_precision(
+    rssc: Callable[..., Outcome], scene: Path, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    """The tiles go to where the network lies, in its numbers: those of a GPU, by default."""
+    words = ("--classes", "forest,water,town", "--no-other", "--refine", "--dtype", "bfloat16")
+    done = rssc(*verb, scene, "-o", tmp_path / "map.gpkg", *words, *whole_tiles("200px"), "-q")
+    assert done.code == 0, done.err
+    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="cells")) == 12
+
+
 @pytest.mark.parametrize(
     ("content", "classes", "message"),
     [

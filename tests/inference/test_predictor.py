@@ -85,23 +85,26 @@ def test_invalid_pixels_are_filled_with_the_mean_whatever_they_hold(
 class _SmallMemory(CompactCaptioner):
     """A captioner on a device that holds so many tiles and no more."""
 
-    def __init__(self, model: Model, room: int) -> None:
+    def __init__(self, model: Model, room: int, error: Exception | None = None) -> None:
         assert model.decoder is not None
         super().__init__(model.decoder, model.vocabulary)
         self.room = room
+        words = "CUDA out of memory. Tried to allocate 2 GiB"
+        self.error = error or torch.OutOfMemoryError(words)
 
     def caption(self, batch: CaptionBatch) -> list[str]:
         if len(batch.pixels) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            raise self.error
         return super().caption(batch)
 
 
+@pytest.mark.parametrize("error", [None, MemoryError("Unable to allocate 2 GiB for an array")])
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    compact: Model, tiles: tuple[np.ndarray, np.ndarray]
+    compact: Model, tiles: tuple[np.ndarray, np.ndarray], error: Exception | None
 ) -> None:
     whole = classifier(compact, 13)(*tiles)
     squeezed = Predictor(
-        compact, _SmallMemory(compact, 3), Compute(torch.device("cpu"), torch.float32, 12)
+        compact, _SmallMemory(compact, 3, error), Compute(torch.device("cpu"), torch.float32, 12)
     )
     found = squeezed(*tiles)
     assert squeezed.batch_size == 3

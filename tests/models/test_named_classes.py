@@ -77,6 +77,15 @@ def test_named_classes_are_found(spoken: tuple[Model, np.ndarray, np.ndarray]) -
     assert (logits.argmax(1).numpy() == found).mean() > 0.9
 
 
+def test_a_head_in_half_precision_leaves_the_alignment(
+    spoken: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model = dataclasses.replace(spoken[0], network=copy.deepcopy(spoken[0].network))
+    name_classes(model, ["green field", "town"], other=False).network.bfloat16()
+    assert model.alignment is not None
+    assert {value.dtype for value in model.alignment.state_dict().values()} == {torch.float32}
+
+
 def test_names_in_camel_case_are_words(spoken: tuple[Model, np.ndarray, np.ndarray]) -> None:
     model, tokens, _ = spoken
     image = torch.from_numpy(tokens).float()

@@ -43,6 +43,15 @@ def test_a_plain_bundle_as_an_item(bundle: Path, tmp_path: Path) -> None:
     assert len(item.properties["mlm:output"]) == len(item.properties["mlm:tasks"])
 
 
+def test_an_image_encoder_of_transformers_has_a_name_too(bundle: Path, tmp_path: Path) -> None:
+    config = bundle / "config.json"
+    card = json.loads(config.read_text(encoding="utf-8"))
+    card["network"]["image_encoder"] = {"model_type": "vit", "hidden_size": 768}
+    config.write_text(json.dumps(card), encoding="utf-8")
+    item = checked_item(write_model_item(bundle, tmp_path / "item.json"))
+    assert item.properties["mlm:architecture"] == "vit, dual cross-attention"
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [

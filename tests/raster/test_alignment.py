@@ -198,6 +198,23 @@ def test_dates_of_two_places_are_refused(pixels: np.ndarray, old: Scene, tmp_pat
         align_scene(open_scene(far), old)
 
 
+@pytest.mark.parametrize("broken", ["old", "new"])
+def test_the_scene_that_cannot_be_read_is_named(
+    pixels: np.ndarray, tmp_path: Path, broken: str
+) -> None:
+    scenes = {
+        name: open_scene(write_raster(tmp_path / f"{name}.tif", pixels, compress="deflate"))
+        for name in ("old", "new")
+    }
+    scaling = fit_radiometry(scenes["new"])
+    path = tmp_path / f"{broken}.tif"
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + b"\xa5" * 8192 + content[middle + 8192 :])
+    with pytest.raises(InputError, match=rf"{broken}\.tif cannot be read as a raster"):
+        harmonize(scenes["new"], scaling, scenes["old"], scaling)
+
+
 def test_nothing_valid_in_common_is_told(pixels: np.ndarray, tmp_path: Path) -> None:
     left, right = pixels.copy(), pixels.copy()
     left[:, :, 120:], right[:, :, :120] = 0, 0

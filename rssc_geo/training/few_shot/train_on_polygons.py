@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ from rssc_geo.training.few_shot.measured import measure, measure_apart
 from rssc_geo.training.few_shot.patches import Patches, cut_patches, join_patches, read_labeled
 from rssc_geo.training.metrics import NOT_MEASURED, Measured, Scores, fit_temperature
 from rssc_geo.training.readme import polygons_readme
+
+if TYPE_CHECKING:
+    from rssc_geo.models import Model
+    from rssc_geo.training.few_shot.learner import Learner
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +124,6 @@ def train_on_polygons(
         tests = [read(raster, labels) for (raster, _), labels in pairs]
 
     # All checks without torch and the weights are done; they are loaded from here on.
-    from scipy.special import softmax
-
     from rssc_geo.inference import choose_compute
     from rssc_geo.models import load_bundle, save_bundle
     from rssc_geo.training.few_shot.learner import Learner
@@ -136,22 +138,72 @@ def train_on_polygons(
             start, patches,
             words=words, fine_tune=options.fine_tune, device=compute.device, report=report,
         )  # fmt: skip
-        logits, tested = learner.cross_validate()
-        warnings = _warnings(patches, tested)
-        for warning in warnings:
-            log.warning("%s", warning)
-        temperature, measured = 1.0, None
-        if len(tested):
-            allowed = np.eye(len(patches.classes), dtype=bool)[patches.labels[tested]]
-            temperature = fit_temperature(logits, allowed)
-            probabilities = softmax(logits / temperature, axis=1)
-            measured = measure(probabilities, patches, tested)
-        model = learner.fit()
-        if apart is not None:
-            probabilities = softmax(learner.test(apart.pixels) / temperature, axis=1)
-            measured = measure_apart(probabilities, apart, patches.classes)
-    counts = np.bincount(patches.labels).tolist()
+        learned = _learn(learner, patches, apart)
     training = {
+        **_record(sources, options, patches, card),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "command": command,
+    }
+    measured, warnings = learned.measured, learned.warnings
+    card = _card(learned.model.card, options, patches, measured, learned.temperature)
+    card = dataclasses.replace(card, training=training)
+    written = save_bundle(
+        output,
+        dataclasses.replace(learned.model, card=card),
+        readme=polygons_readme(card, measured, warnings),
+        overwrite=False,
+    )
+    result = TrainOnPolygonsResult(Path(output), written, measured, warnings)
+    if options.report is not None:
+        write_training_page(Path(options.report), written, result.as_dict(), overwrite=False)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """A model of the patches' classes, its calibration and accuracy, and weaknesses of the labels.
+
+    ``measured``: None where all labels lie in one place.
+    """
+
+    model: Model
+    temperature: float
+    measured: Measured | None
+    warnings: tuple[str, ...]
+
+
+def _learn(learner: Learner, patches: Patches, apart: Patches | None) -> _Learned:
+    """Cross-validate, calibrate, train on all patches, and measure.
+
+    ``apart``: the patches to measure on; None: those of the cross-validation.
+    """
+    from scipy.special import softmax
+
+    logits, tested = learner.cross_validate()
+    warnings = _warnings(patches, tested)
+    for warning in warnings:
+        log.warning("%s", warning)
+    temperature, measured = 1.0, None
+    if len(tested):
+        allowed = np.eye(len(patches.classes), dtype=bool)[patches.labels[tested]]
+        temperature = fit_temperature(logits, allowed)
+        measured = measure(softmax(logits / temperature, axis=1), patches, tested)
+    model = learner.fit()
+    if apart is not None:
+        probabilities = softmax(learner.test(apart.pixels) / temperature, axis=1)
+        measured = measure_apart(probabilities, apart, patches.classes)
+    return _Learned(model, temperature, measured, warnings)
+
+
+def _record(
+    sources: Sequence[tuple[Source, str | Path]],
+    options: TrainOnPolygonsOptions,
+    patches: Patches,
+    start: ModelCard,
+) -> dict[str, Any]:
+    """What the card says of the data and the start."""
+    counts = np.bincount(patches.labels).tolist()
+    return {
         "data": options.data or "labeled polygons",
         "sources": [
             {
@@ -162,22 +214,8 @@ def train_on_polygons(
             for raster, labels in sources
         ],
         "patches": dict(zip(patches.classes, counts, strict=True)),
-        "start": f"{card.name} {card.version}",
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "command": command,
+        "start": f"{start.name} {start.version}",
     }
-    card = _card(model.card, options, patches, measured, temperature)
-    card = dataclasses.replace(card, training=training)
-    written = save_bundle(
-        output,
-        dataclasses.replace(model, card=card),
-        readme=polygons_readme(card, measured, warnings),
-        overwrite=False,
-    )
-    result = TrainOnPolygonsResult(Path(output), written, measured, warnings)
-    if options.report is not None:
-        write_training_page(Path(options.report), written, result.as_dict(), overwrite=False)
-    return result
 
 
 def _check(output: Path, options: TrainOnPolygonsOptions) -> None:

@@ -26,6 +26,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from rssc_geo.captioning import CaptionBatch, CompactCaptioner
 from rssc_geo.models import BEGIN, END, PAD, SPECIAL_TOKENS, CaptionDecoder, Model
 from rssc_geo.training.data import SceneImages, deal_folds
+from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.loop import (
     LoopOptions,
     Report,
@@ -38,7 +39,6 @@ from rssc_geo.training.loop import (
 )
 from rssc_geo.training.options import CaptionerRecipe
 from rssc_geo.training.stages.features import Features
-from rssc_geo.training.work import identity, is_kept, keeping
 
 _BATCH = 256
 

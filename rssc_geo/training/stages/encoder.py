@@ -24,6 +24,7 @@ from rssc_geo.models import TimmImageEncoder
 from rssc_geo.training.augment import normalize, to_input
 from rssc_geo.training.crops import Crops, CropSampler
 from rssc_geo.training.data import SceneImages, Split
+from rssc_geo.training.kept import beyond_half, identity
 from rssc_geo.training.label_loss import LabelLoss
 from rssc_geo.training.loop import (
     LoopOptions,
@@ -37,7 +38,6 @@ from rssc_geo.training.loop import (
 )
 from rssc_geo.training.options import EncoderRecipe
 from rssc_geo.training.windows import find_windows, without_windows
-from rssc_geo.training.work import beyond_half, identity
 
 _FLOOR = 1e-3
 """Share of the learning rate that is left at the end of the cosine."""

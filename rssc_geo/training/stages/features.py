@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rssc_geo.models import Model
 from rssc_geo.training.augment import augment, normalize, to_input
 from rssc_geo.training.data import SceneImages
-from rssc_geo.training.work import identity, is_kept, keeping
+from rssc_geo.training.kept import identity, is_kept, keeping
 
 log = logging.getLogger(__name__)
 

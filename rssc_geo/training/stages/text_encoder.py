@@ -35,8 +35,8 @@ from rssc_geo.models import (
     load_text_encoder,
 )
 from rssc_geo.training.data import SceneImages
+from rssc_geo.training.kept import identity, is_kept, keeping
 from rssc_geo.training.options import TrainingRecipe
-from rssc_geo.training.work import identity, is_kept, keeping
 
 _MAX_TOKENS = 128
 """Word pieces of a text, as sentence encoders read it."""
