@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from rssc_geo.errors import InputError, OutputError, one_line
 from rssc_geo.files import atomic_write, make_folders, write_error
@@ -219,11 +220,11 @@ class _RunLog:
         try:
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(f"{stage}/{name}", value, step)
         except OSError as error:
             raise write_error(self._path, error) from error
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{stage}/{name}", value, step)
 
     def close(self) -> None:
         self._file.close()
@@ -241,7 +242,10 @@ SCHEMA = 2
 def keeping(path: Path, made_of: str) -> Iterator[Path]:
     """``atomic_write`` of a file that ``is_kept`` recognizes; ``made_of``: see ``identity``."""
     with atomic_write(path) as made:
-        yield made
+        try:
+            yield made
+        except SafetensorError as error:  # a full disk, of which the library makes no OSError
+            raise write_error(path, error) from error
         # The mark is written first and covers both files: after a crash either is recognized.
         earlier = _read_mark(path)
         known = earlier["sha256"][:1] if earlier.get("made_of") == made_of else []
