@@ -194,12 +194,15 @@ def data_sets(dataset: DataSets) -> list[str | Path]:
 def check_data_sets(folders: Sequence[str | Path], taxonomy: str | Path | None) -> None:
     """Refuse data sets and a taxonomy that do not match, from the folders' names alone.
 
-    Raises ``InputError`` as :func:`load_data_sets` does, ``UsageError`` for no folder at all.
+    With a warning of classes and data sets of the taxonomy that no picture is of. Raises
+    ``InputError`` as :func:`load_data_sets` does, ``UsageError`` for no folder at all.
     """
     if not folders:
         raise UsageError("give at least one DATASET folder")
     found = [find_pictures(folder).classes for folder in folders]
-    _legends(folders, found, taxonomy)
+    legends = _legends(folders, found, taxonomy)
+    if taxonomy is not None:
+        _warn_of_unused(folders, Legend.joined(legends), taxonomy)
 
 
 def load_data_sets(
@@ -256,6 +259,26 @@ def _legends(
     else:
         read = read_taxonomy(taxonomy)
     return [read.legend(name, part) for name, part in zip(names, labels, strict=True)]
+
+
+def _warn_of_unused(folders: Sequence[str | Path], legend: Legend, taxonomy: str | Path) -> None:
+    """Warn of what a taxonomy has and no picture: names may be misspelled."""
+    given = _set_names(folders)
+    absent = [name for name in read_taxonomy(taxonomy).sets if name not in given]
+    if absent:
+        log.warning(
+            "%s lists %s under sets, but the data sets are %s",
+            taxonomy,
+            ", ".join(map(repr, absent)),
+            ", ".join(map(repr, given)),
+        )
+    allowed = np.asarray(legend.allowed.any(0)).tolist()
+    if bare := [name for name, some in zip(legend.classes, allowed, strict=True) if not some]:
+        log.warning(
+            "%s: no data set has pictures of %s, which the model can then not learn",
+            taxonomy,
+            ", ".join(map(repr, bare)),
+        )
 
 
 def _set_names(folders: Sequence[str | Path]) -> list[str]:
