@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, UsageError, one_line
@@ -167,8 +167,10 @@ def load_image_folder(
     for index, path in found.paths:
         try:
             pixels[len(kept)] = read_picture(path, size)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            broken.append(f"{path} ({error})")
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- of a damaged file Pillow raises any kind
+            broken.append(f"{path} ({one_line(error)})")
             continue
         kept.append((index, path.relative_to(found.root).as_posix()))
     if broken:

@@ -112,6 +112,10 @@ def test_what_cannot_be_read_is_named_and_left_out(
         for index in range(2):
             _picture(tmp_path / name / f"{index}.png", np.full((8, 8, 3), index * 90, np.uint8))
     (tmp_path / "b" / "broken.png").write_bytes(b"no picture")
+    whole = (tmp_path / "b" / "0.png").read_bytes()
+    place = whole.index(b"IDAT") - 1
+    damaged = whole[:place] + b"\4" + whole[place + 1 :]  # Pillow raises SyntaxError
+    (tmp_path / "b" / "damaged.png").write_bytes(damaged)
     (tmp_path / "captions.jsonl").write_text(
         '{"image": "a/0.png", "captions": ["dark"]}\n{"image": "a/9.png", "captions": ["gone"]}\n'
     )
@@ -120,7 +124,7 @@ def test_what_cannot_be_read_is_named_and_left_out(
     assert data.names == ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
     assert data.captions == (("dark",), (), (), ())
     said = [record.getMessage() for record in caplog.records]
-    assert "1 of 5 images cannot be read" in said[0]
+    assert "2 of 6 images cannot be read" in said[0]
     assert "broken.png" in said[0]
     assert "1 captions name images that are not there, first a/9.png" in said[1]
     assert "3 of 4 images have no caption" in said[2]
