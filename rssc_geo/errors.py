@@ -73,7 +73,7 @@ def check_utf8(name: str) -> None:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError(f"{escaped(name)!r} is not UTF-8; rename the file") from None
+        raise UsageError(f"{escaped(name)} is not UTF-8; rename the file") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

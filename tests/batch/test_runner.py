@@ -498,7 +498,7 @@ def test_a_file_whose_name_is_no_text_fails_alone(bundle: Path, tmp_path: Path, 
     result = run_batch([tmp_path / name], tmp_path / "maps", options)
     assert result.done == 1
     (problem,) = result.failed
-    assert r"\udcff.tif' is not UTF-8; rename the file" in str(problem)
+    assert r"\udcff.tif is not UTF-8; rename the file" in str(problem)
     assert [problem["label"] for problem in read_status(tmp_path / "maps")["problems"]] == [
         f"{tmp_path}/in/\\udcff.tif"
     ]
