@@ -68,6 +68,14 @@ def escaped(text: str) -> str:
     )
 
 
+def check_utf8(name: str) -> None:
+    """Refuse with ``UsageError`` a name that is not UTF-8: neither results nor GDAL can hold it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{escaped(name)} is not UTF-8; rename the file") from None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name most similar to an unknown one: "; did you mean 'b'?", or "".
 

@@ -326,22 +326,18 @@ def _speak_utf8() -> None:
 
 
 def _check_names(arguments: list[str]) -> None:
-    """Refuse arguments that are not UTF-8: neither the output nor GDAL can hold such a name.
+    """Refuse arguments that are not UTF-8, and a working folder that is gone.
 
-    And a working folder that is gone, where no name means anything.
+    Where that is gone no name means anything.
     """
-    from rssc_geo.errors import UsageError
+    from rssc_geo.errors import UsageError, check_utf8
 
     try:
         os.getcwd()
     except FileNotFoundError:
         raise UsageError("the working folder no longer exists: change to another") from None
     for argument in arguments:
-        try:
-            argument.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = argument.encode("utf-8", "backslashreplace").decode("utf-8")
-            raise UsageError(f"{shown!r} is not UTF-8; rename the file") from None
+        check_utf8(argument)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rssc_geo.batch.inputs import Jobs, check_values, collect_jobs, output_folder
+from rssc_geo.batch.inputs import (
+    Jobs,
+    check_not_listed,
+    check_values,
+    collect_jobs,
+    output_folder,
+)
 from rssc_geo.batch.job import job_state
 from rssc_geo.batch.journal import NAME, STATES, Journal, key_of, read_journal
 from rssc_geo.batch.merge import merge_done
@@ -283,7 +289,7 @@ def _check_outlines(jobs: Jobs, options: BatchOptions) -> None:
 def _check_results(
     jobs: Jobs, lists: Sequence[str | Path], output: str | Path, options: BatchOptions
 ) -> None:
-    """Refuse with ``UsageError`` results that would replace what any scene is read from."""
+    """Refuse with ``UsageError`` results that would replace or become what is read."""
     read = [str(name) for name in lists if not os.path.isdir(name)]
     results = [] if options.merge is None else [Path(output)]
     for job in jobs.jobs:
@@ -292,6 +298,7 @@ def _check_results(
     for each in {id(job.options): job.options for job in jobs.jobs}.values():
         read += files_read(each)
     check_not_input(results, read)
+    check_not_listed([str(name) for name in lists], results)
 
 
 def check_batch(options: BatchOptions, card: ModelCard) -> dict[str, Any]:

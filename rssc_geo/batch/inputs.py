@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import functools
 import glob
 import io
@@ -23,7 +24,15 @@ import pyogrio
 
 from rssc_geo.batch.job import WRITTEN, Job
 from rssc_geo.batch.stac import read_items
-from rssc_geo.errors import InputError, RsscGeoError, UsageError, one_line, shortened
+from rssc_geo.errors import (
+    InputError,
+    RsscGeoError,
+    UsageError,
+    check_utf8,
+    escaped,
+    one_line,
+    shortened,
+)
 from rssc_geo.files import check_name, real_place
 from rssc_geo.geometry import check_size, parse_crs
 from rssc_geo.models import ClassWords
@@ -124,7 +133,7 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
     words_of = functools.cache(_class_words)  # a file of classes is read once, not for each scene
     jobs: list[Job] = []
     problems: list[Problem] = []
-    taken: dict[str, str] = {}
+    taken: dict[str, Job] = {}
     place_of = functools.cache(os.path.realpath)  # asked for folders, which many outputs share
     for name in inputs:
         try:
@@ -133,21 +142,77 @@ def collect_jobs(inputs: Sequence[str], output: str, options: BatchOptions) -> J
                     job = _make_job(entry, template, every, words_of)
                 except RsscGeoError as error:
                     label = entry.id if entry.error else ", ".join(entry.source)
-                    problems.append(Problem(label, str(error)))
+                    problems.append(Problem(escaped(label), str(error)))
                     continue
                 places = {real_place(path, place_of): path for path in job.results}
                 twice = next((place for place in places if place in taken), None)
                 if twice is not None:
-                    other = taken[twice]
+                    if _is_same(job, taken[twice], place_of):
+                        continue
+                    other = taken[twice].label
                     hint = "put {id} into its name and give each an id of its own in a CSV manifest"
                     words = f"its output {places[twice]} is that of {other} already: {hint}"
                     problems.append(Problem(job.label, words))
                     continue
-                taken |= dict.fromkeys(places, job.label)
+                taken |= dict.fromkeys(places, job)
                 jobs.append(job)
         except RsscGeoError as error:
             problems.append(Problem(name, str(error)))
     return Jobs(tuple(jobs), tuple(problems))
+
+
+def _is_same(job: Job, other: Job, place_of: Callable[[str], str]) -> bool:
+    """Whether an input was listed twice, perhaps by two names: one map is all that is asked for."""
+    sources = [tuple(map(place_of, each.source)) for each in (job, other)]
+    return sources[0] == sources[1] and replace(job, source=other.source, id=other.id) == other
+
+
+def check_not_listed(inputs: Sequence[str], results: Sequence[Path]) -> None:
+    """Refuse with ``UsageError`` results that the next run of the command would take for scenes.
+
+    Those in a folder, or of names, that ``inputs`` list.
+    """
+    place_of = functools.cache(os.path.realpath)
+    for name in inputs:
+        is_folder = os.path.isdir(name)
+        if is_remote(name) or not (is_folder or _is_pattern(name)):
+            continue
+        folder, pattern = (Path(name), ("*",)) if is_folder else _split_pattern(name)
+        root = Path(place_of(str(folder)))
+        for path in results:
+            if is_folder and path.suffix.lower() not in RASTER_SUFFIXES:
+                continue
+            place = Path(real_place(path, place_of))
+            if place.is_relative_to(root) and _fits(place.relative_to(root).parts, pattern):
+                raise UsageError(
+                    f"{path} would be an input of the next run, by {name}: choose another folder or"
+                    " name for it"
+                )
+
+
+def _is_pattern(name: str) -> bool:
+    return glob.has_magic(name) and not Path(name).exists()
+
+
+def _split_pattern(name: str) -> tuple[Path, tuple[str, ...]]:
+    """The folder in which a glob looks, and the parts of what it looks for there."""
+    parts = Path(name).parts
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first]), parts[first:]
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether ``glob`` with ``recursive`` would find a file, by the parts of its path."""
+    if not pattern:
+        return not parts
+    first, *rest = pattern
+    if first == "**" and _fits(parts, rest):
+        return True
+    if not parts or (parts[0].startswith(".") and not first.startswith(".")):
+        return False
+    if first == "**":
+        return _fits(parts[1:], pattern) or not rest
+    return fnmatch.fnmatch(parts[0], first) and _fits(parts[1:], rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +245,7 @@ def _entries(name: str, asset: str | None) -> Iterator[_Entry]:
             str(path) for path in Path(name).iterdir() if path.suffix.lower() in RASTER_SUFFIXES
         )
         yield from _some(_files(files), name, f"no raster ({' '.join(RASTER_SUFFIXES)})")
-    elif glob.has_magic(name) and not Path(name).exists():
+    elif _is_pattern(name):
         yield from _some(_files(sorted(glob.glob(name, recursive=True))), name, "no file")
     elif suffix == ".txt":
         yield from _read_list(name)
@@ -221,6 +286,8 @@ def _make_job(
 ) -> Job:
     if entry.error:
         raise InputError(entry.error)
+    for file in entry.source:  # a folder may list what no journal and no map can name
+        check_utf8(file)
     stem = Path(entry.source[0].split("?", maxsplit=1)[0]).stem
     name = entry.id or stem
     own = _changed(every, _row_values(entry.row))

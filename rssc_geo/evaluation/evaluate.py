@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.captioning import check_captioner
-from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.errors import InputError, OutputError, UsageError, one_line
 from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
 from rssc_geo.files import StagingFolder, check_writable, make_folders, remove_empty
@@ -414,6 +414,20 @@ def match_classes(
             f"none of the data set's classes ({', '.join(data.classes[:8])}, …) is one of the"
             f" model's ({', '.join(names[:8])}, …); --class-map states which is which"
         )
+    of_dropped = np.asarray(data.legend.allowed[~allowed.any(1)].any(0)).tolist()
+    foreign = [
+        name
+        for name, target, dropped in zip(data.classes, targets, of_dropped, strict=True)
+        if dropped and target < 0 and class_map.get(name) != ""
+    ]
+    if foreign:
+        log.warning(
+            "%d of %d pictures are left out, as no class of the model is called %s; --class-map"
+            " states which class that is, or leaves it out",
+            len(data.labels) - len(kept),
+            len(data.labels),
+            ", ".join(map(repr, foreign[:5])),
+        )
     taken = data.take(kept)
     legend = Legend(
         tuple(c.name for c in card.classes),
@@ -520,11 +534,17 @@ def _class_map(options: EvaluateOptions) -> dict[str, str]:
         return {}
     try:
         values = parse_json(read_text(options.class_map))
-        return {str(key): str(value) for key, value in values.items()}
-    except (OSError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise InputError(f"{options.class_map} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{options.class_map} is no JSON: {one_line(error)}") from error
+    names = values.values() if isinstance(values, dict) else (None,)
+    if not all(isinstance(name, str) for name in names):
         raise InputError(
-            f"{options.class_map} is not a JSON object of class names: {error}"
-        ) from error
+            f"{options.class_map} is not a JSON object of class names such as"
+            ' {"Woods": "Forest", "Yards": ""}'
+        )
+    return dict(values)
 
 
 def _check_output(folder: str | Path | None) -> None:

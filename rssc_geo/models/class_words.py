@@ -31,15 +31,18 @@ class ClassWords:
         """Classes by their names alone, or by the words and sentences of each.
 
         ``other`` adds no class where one of that name is there already. Raises ``UsageError`` for
-        fewer than two classes (one will do with ``other``), or names twice.
+        fewer than two classes (one will do with ``other``), or names twice, also with other case.
         """
         words = tuple(
             (name, tuple(classes[name]) if isinstance(classes, Mapping) else (name,))
             for name in classes
         )
-        names = {name for name, _ in words}
+        names = [name for name, _ in words]
         other = other and OTHER not in names
-        if len(names) + other < 2 or not names or len(names) != len(classes):
+        folded = [name.casefold() for name in names]
+        if twice := [name for name in names if folded.count(name.casefold()) > 1]:
+            raise UsageError(f"the class {twice[0]!r} is named twice: name each class once")
+        if len(names) + other < 2 or not names:
             raise UsageError(
                 "at least two different classes are needed, got"
                 f" {', '.join(map(repr, classes)) or 'none'}"

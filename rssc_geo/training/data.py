@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, UsageError, one_line
@@ -167,8 +167,10 @@ def load_image_folder(
     for index, path in found.paths:
         try:
             pixels[len(kept)] = read_picture(path, size)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            broken.append(f"{path} ({error})")
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- of a damaged file Pillow raises any kind
+            broken.append(f"{path} ({one_line(error)})")
             continue
         kept.append((index, path.relative_to(found.root).as_posix()))
     if broken:
@@ -194,12 +196,15 @@ def data_sets(dataset: DataSets) -> list[str | Path]:
 def check_data_sets(folders: Sequence[str | Path], taxonomy: str | Path | None) -> None:
     """Refuse data sets and a taxonomy that do not match, from the folders' names alone.
 
-    Raises ``InputError`` as :func:`load_data_sets` does, ``UsageError`` for no folder at all.
+    With a warning of classes and data sets of the taxonomy that no picture is of. Raises
+    ``InputError`` as :func:`load_data_sets` does, ``UsageError`` for no folder at all.
     """
     if not folders:
         raise UsageError("give at least one DATASET folder")
     found = [find_pictures(folder).classes for folder in folders]
-    _legends(folders, found, taxonomy)
+    legends = _legends(folders, found, taxonomy)
+    if taxonomy is not None:
+        _warn_of_unused(folders, Legend.joined(legends), taxonomy)
 
 
 def load_data_sets(
@@ -258,6 +263,26 @@ def _legends(
     return [read.legend(name, part) for name, part in zip(names, labels, strict=True)]
 
 
+def _warn_of_unused(folders: Sequence[str | Path], legend: Legend, taxonomy: str | Path) -> None:
+    """Warn of what a taxonomy has and no picture: names may be misspelled."""
+    given = _set_names(folders)
+    absent = [name for name in read_taxonomy(taxonomy).sets if name not in given]
+    if absent:
+        log.warning(
+            "%s lists %s under sets, but the data sets are %s",
+            taxonomy,
+            ", ".join(map(repr, absent)),
+            ", ".join(map(repr, given)),
+        )
+    allowed = np.asarray(legend.allowed.any(0)).tolist()
+    if bare := [name for name, some in zip(legend.classes, allowed, strict=True) if not some]:
+        log.warning(
+            "%s: no data set has pictures of %s, which the model can then not learn",
+            taxonomy,
+            ", ".join(map(repr, bare)),
+        )
+
+
 def _set_names(folders: Sequence[str | Path]) -> list[str]:
     """Names of the data sets: those of their folders."""
     names = [Path(folder).resolve().name for folder in folders]
@@ -272,12 +297,15 @@ def _set_names(folders: Sequence[str | Path]) -> list[str]:
 def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
     """An image file as uint8 ``(size, size, 3)`` RGB.
 
-    16-bit gray is scaled to 8 bit, transparency dropped. Raises ``ValueError`` for floating-point
-    pixels, and what Pillow raises.
+    16-bit gray is scaled to 8 bit, transparency dropped. Raises ``ValueError`` for pixels of 32 bit
+    and for what is no file, such as a pipe, which may never end; and what Pillow raises.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("a folder, pipe or device, no file")
     with Image.open(path) as image:
-        if image.mode == "F":
-            raise ValueError("floating-point pixels; scale them to 8 bit first")
+        # Pillow gives 32 bit for PNG of 16, which is the most that PNG has.
+        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+            raise ValueError("pixels of 32 bit; scale them to 8 bit first")
         gray16 = image.mode.startswith("I")
         eight = (
             Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
@@ -313,15 +341,13 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                entry = parse_json(line)
-                written[str(entry["image"])] = tuple(
-                    " ".join(str(text).split()) for text in entry["captions"]
-                )
-            except (ValueError, KeyError, TypeError) as error:
+                image, texts = _caption_line(line)
+            except ValueError as error:
                 raise InputError(
                     f'{path}, line {number}: expected {{"image": "<class>/<file>", "captions":'
-                    f' ["…"]}} ({error!r})'
+                    f' ["…"]}} ({one_line(error)})'
                 ) from error
+            written[image] = written.get(image, ()) + texts
     unknown = sorted(set(written) - set(names))
     if unknown:
         log.warning(
@@ -339,6 +365,20 @@ def _captions(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
             len(names),
         )
     return tuple(written.get(name, ()) for name in names)
+
+
+def _caption_line(line: str) -> tuple[str, tuple[str, ...]]:
+    """The image of a line, and its sentences that have words; ``ValueError`` for another form."""
+    entry = parse_json(line)
+    image, texts = (
+        (entry.get("image"), entry.get("captions")) if isinstance(entry, dict) else (None, None)
+    )
+    if not isinstance(image, str):
+        raise ValueError('no text "image"')  # noqa: TRY004 -- a mistake in the file
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError('"captions" is no list of texts')
+    sentences = (" ".join(text.split()) for text in texts)
+    return image, tuple(text for text in sentences if text)
 
 
 def check_shares(val: float, test: float) -> None:
@@ -413,6 +453,21 @@ def deal_folds(
             )
         fold[places] = (np.arange(len(places)) + generator.integers(folds)) % folds
     return [rows[fold == number] for number in range(folds)]
+
+
+def check_captioners(data: SceneImages, rows: NDArray[np.int64], *, folds: int, seed: int) -> None:
+    """Refuse with ``InputError`` captions too few for a captioner without each fold.
+
+    And labels too few for the folds, see ``deal_folds``. Arguments are those of ``deal_folds``.
+    """
+    described = np.array([row for row in rows.tolist() if data.captions[row]], np.int64)
+    for held in deal_folds(data, rows, folds=folds, seed=seed):
+        if not len(np.setdiff1d(described, held)):
+            raise InputError(
+                f"only {len(described)} of {len(rows)} training images have a caption, too few for"
+                f" captioners of {folds} folds: add captions, or remove them all to train by the"
+                " pictures alone"
+            )
 
 
 def caption_pictures(

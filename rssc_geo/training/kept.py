@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from rssc_geo.errors import one_line
-from rssc_geo.files import atomic_write
+from rssc_geo.files import atomic_write, write_error
 from rssc_geo.fingerprints import content_hash
 from rssc_geo.texts import parse_json
 
@@ -34,7 +35,10 @@ SCHEMA = 2
 def keeping(path: Path, made_of: str) -> Iterator[Path]:
     """``atomic_write`` of a file that ``is_kept`` recognizes; ``made_of``: see ``identity``."""
     with atomic_write(path) as made:
-        yield made
+        try:
+            yield made
+        except SafetensorError as error:  # a full disk, of which the library makes no OSError
+            raise write_error(path, error) from error
         # The mark is written first and covers both files: after a crash either is recognized.
         earlier = _read_mark(path)
         known = earlier["sha256"][:1] if earlier.get("made_of") == made_of else []

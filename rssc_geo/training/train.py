@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from rssc_geo.models import check_bundle_folder
 from rssc_geo.options import TrainOptions
 from rssc_geo.progress import Progress, reporting
-from rssc_geo.training.data import DataSets, data_sets, load_data_sets, stratified_split
+from rssc_geo.training.data import (
+    DataSets,
+    check_captioners,
+    data_sets,
+    load_data_sets,
+    stratified_split,
+)
 from rssc_geo.training.options import (
     TrainingRecipe,
     check_training,
@@ -142,6 +148,8 @@ def _train_by_stages(
     split = stratified_split(data, seed=recipe.seed, val=recipe.val, test=recipe.test)
     rows = split["train"]
     sentences = _sentences(data, rows)
+    if sentences:
+        check_captioners(data, rows, folds=recipe.folds, seed=recipe.seed)
     work.open(data, recipe)
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, data)

@@ -213,11 +213,11 @@ class _RunLog:
         try:
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(f"{stage}/{name}", value, step)
         except OSError as error:
             raise write_error(self._path, error) from error
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{stage}/{name}", value, step)
 
     def close(self) -> None:
         self._file.close()

@@ -486,3 +486,59 @@ def test_a_manifest_that_is_no_table_is_one_line(tmp_path: Path, row: str) -> No
     (tmp_path / "list.csv").write_text(f"input\n{row}\n")
     jobs = collect_jobs([f"{tmp_path}/list.csv"], f"{tmp_path}/{{id}}.gpkg", BatchOptions())
     assert "list.csv cannot be read as a manifest: line 2" in jobs.problems[0].message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that other systems do not allow")
+@pytest.mark.parametrize("name", ["in", "in/*.tif"])
+def test_a_file_whose_name_is_no_text_fails_alone(bundle: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    raster = write_raster(tmp_path / "in" / "good.tif", texture(64, 64))
+    shutil.copy(raster, os.fsencode(tmp_path / "in") + b"/\xff.tif")
+    options = BatchOptions(model=str(bundle), device="cpu")
+    result = run_batch([tmp_path / name], tmp_path / "maps", options)
+    assert result.done == 1
+    (problem,) = result.failed
+    assert r"\udcff.tif is not UTF-8; rename the file" in str(problem)
+    assert [problem["label"] for problem in read_status(tmp_path / "maps")["problems"]] == [
+        f"{tmp_path}/in/\\udcff.tif"
+    ]
+
+
+def test_a_scene_that_is_listed_twice_is_mapped_once(tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "a.tif", texture(64, 64))
+    (tmp_path / "list.csv").write_text("input,tile-size\na.tif,\na.tif,32px\n")
+    again = tmp_path / "list.csv" / ".." / "a.tif"
+    names = [str(raster), f"{tmp_path}/*.tif", str(again), f"{tmp_path}/list.csv"]
+    jobs = collect_jobs(names, f"{tmp_path}/maps", BatchOptions())
+    assert [job.source for job in jobs.jobs] == [(str(raster),)]
+    (problem,) = jobs.problems
+    assert "is that of" in problem.message, "other options are another scene"
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("in", "in/a_class.tif"),
+        ("in/*.tif", "in/a_class.tif"),
+        ("in/a*", "in/a.gpkg"),
+        ("*/*.tif", "in/a_class.tif"),
+        ("**/*.tif", "in/b_class.tif"),
+        ("**/in/*", "in/a.gpkg"),
+        ("in/?.tif", ""),
+        ("*.tif", ""),
+        ("in/a.tif", ""),
+    ],
+)
+def test_results_that_the_next_run_would_read_are_refused(
+    bundle: Path, tmp_path: Path, name: str, refused: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_raster(tmp_path / "in" / "a.tif", texture(64, 64))
+    write_raster(tmp_path / "b.tif", texture(64, 64))
+    folder = tmp_path / "in"
+    options = BatchOptions(model=str(bundle), class_raster=f"{folder}/{{id}}_class.tif")
+    if not refused:
+        plan_batch([tmp_path / name], folder, options)
+        return
+    with pytest.raises(UsageError, match=f"{refused} would be an input of the next run"):
+        plan_batch([tmp_path / name], folder, options)

@@ -128,7 +128,7 @@ def test_classes_are_refined_in_any_precision(
 @pytest.mark.parametrize(
     ("content", "classes", "message"),
     [
-        (None, "forest,forest", "at least two different classes"),
+        (None, "forest,forest", "the class 'forest' is named twice"),
         (None, "forest,日本", "holds no word the text encoder knows"),
         (None, "{file}", "cannot be read as JSON"),
         ("{", "{file}", "cannot be read as JSON"),

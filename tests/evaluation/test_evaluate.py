@@ -180,13 +180,44 @@ def test_report_files(small_model: Model, data: SceneImages, tmp_path: Path) -> 
         evaluate(small_model, data, output=tmp_path / "file")
 
 
+def test_pictures_of_classes_that_the_model_has_not_are_left_out_with_a_word(
+    small_model: Model, data: SceneImages, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("Orchard", *data.classes[1:])
+    strange = dataclasses.replace(data, legend=Legend.of_classes(names))
+    assert len(match_classes(strange, small_model.card, {}).names) == 40
+    assert "20 of 60 pictures are left out" in caplog.text
+    assert "no class of the model is called 'Orchard'; --class-map states" in caplog.text
+    caplog.clear()
+    assert len(match_classes(strange, small_model.card, {"Orchard": ""}).names) == 40
+    assert not caplog.records, "as asked for"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON: "),
+        ("[]", "is not a JSON object of class names such as"),
+        ('{"Field": ["River"]}', "is not a JSON object of class names such as"),
+        ('{"Field": null}', "is not a JSON object of class names such as"),
+    ],
+)
+def test_a_class_map_that_is_none_is_refused(
+    folder: Path, bundle: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "map.json").write_text(text)
+    options = EvaluateOptions(class_map=str(tmp_path / "map.json"))
+    with pytest.raises(InputError, match=f"map.json {message}"):
+        evaluate(bundle, folder, options)
+
+
 def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
     folder: Path, bundle: Path
 ) -> None:
     pairs = [("scene.tif", "labels.gpkg")]
     with pytest.raises(UsageError, match="--part test has no effect for polygons"):
         evaluate_on_polygons(bundle, pairs, EvaluateOptions(part="test"))
-    with pytest.raises(InputError, match=r"none.json is not a JSON object"):
+    with pytest.raises(InputError, match=r"none.json cannot be read: No such file"):
         evaluate(bundle, folder, EvaluateOptions(class_map="none.json"))
     with pytest.raises(InputError, match="no such folder"):
         evaluate(bundle, folder / "none")

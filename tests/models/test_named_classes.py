@@ -196,7 +196,8 @@ def test_the_alignment_is_kept_in_the_bundle(
     ("classes", "message"),
     [
         (["river"], "at least two different classes"),
-        (["river", "river"], "at least two different classes"),
+        (["river", "river"], "the class 'river' is named twice"),
+        (["River", "wood", "river"], "the class 'River' is named twice"),
         ([], "at least two different classes are needed, got none"),
         (["river", "\u65e5\u672c"], "holds no word the text encoder knows"),
         ({"river": ["river"], "town": []}, "'town': no words holds no word"),

@@ -18,6 +18,7 @@ from rssc_geo.training import (
     read_taxonomy,
     stratified_split,
 )
+from rssc_geo.training.data import check_data_sets
 
 TAXONOMY = {
     "about": "two data sets",
@@ -161,6 +162,19 @@ def test_data_sets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_data_sets([one, twin], size=6)
     with pytest.raises(UsageError, match="several bring their own"):
         load_data_sets([one, two], size=6, captions=tmp_path / "c.jsonl")
+
+
+def test_what_no_picture_is_of_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = _pictures(tmp_path / "one", ["Forest", "Pond"], count=2)
+    sets = {"one": TAXONOMY["sets"]["one"], "onne": {"Pond": ["Lake"]}}  # type: ignore[index]
+    path = _write(tmp_path, _with(sets=sets))
+    check_data_sets([one], path)
+    said = [record.getMessage() for record in caplog.records]
+    assert f"{path} lists 'onne' under sets, but the data sets are 'one'" in said
+    assert any("no data set has pictures of 'Dense', 'Sparse', which" in line for line in said)
+    caplog.clear()
+    load_data_sets([one], size=6, taxonomy=path)
+    assert not caplog.records, "to measure on one data set of several is usual"
 
 
 def test_several_sets_are_learned_and_measured(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import copy
 import dataclasses
 import json
 import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from rssc_geo import TrainOptions
@@ -60,6 +62,7 @@ from rssc_geo.training import (
     write_captions,
 )
 from rssc_geo.training.augment import augment
+from rssc_geo.training.data import read_picture
 from rssc_geo.training.loop import moving_average, warmup_cosine
 from rssc_geo.training.stages.encoder import EncoderTask
 from tests.users import without_privileges
@@ -109,6 +112,10 @@ def test_what_cannot_be_read_is_named_and_left_out(
         for index in range(2):
             _picture(tmp_path / name / f"{index}.png", np.full((8, 8, 3), index * 90, np.uint8))
     (tmp_path / "b" / "broken.png").write_bytes(b"no picture")
+    whole = (tmp_path / "b" / "0.png").read_bytes()
+    place = whole.index(b"IDAT") - 1
+    damaged = whole[:place] + b"\4" + whole[place + 1 :]  # Pillow raises SyntaxError
+    (tmp_path / "b" / "damaged.png").write_bytes(damaged)
     (tmp_path / "captions.jsonl").write_text(
         '{"image": "a/0.png", "captions": ["dark"]}\n{"image": "a/9.png", "captions": ["gone"]}\n'
     )
@@ -117,10 +124,28 @@ def test_what_cannot_be_read_is_named_and_left_out(
     assert data.names == ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
     assert data.captions == (("dark",), (), (), ())
     said = [record.getMessage() for record in caplog.records]
-    assert "1 of 5 images cannot be read" in said[0]
+    assert "2 of 6 images cannot be read" in said[0]
     assert "broken.png" in said[0]
     assert "1 captions name images that are not there, first a/9.png" in said[1]
     assert "3 of 4 images have no caption" in said[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_pictures_of_32_bit_and_what_is_no_file_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        _picture(tmp_path / file, np.zeros((8, 8, 3), np.uint8))
+    for name, dtype in (("real", np.float32), ("whole", np.int32)):
+        _picture(tmp_path / "a" / f"{name}.tif", np.full((8, 8), 200, dtype))
+        with pytest.raises(ValueError, match="pixels of 32 bit; scale them to 8 bit first"):
+            read_picture(tmp_path / "a" / f"{name}.tif", 8)
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "b" / "folder.png").mkdir()
+    data = load_image_folder(tmp_path, size=8)
+    assert data.names == ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
+    assert "4 of 8 images cannot be read" in caplog.text
+    assert "pipe.png (a folder, pipe or device, no file)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -146,7 +171,19 @@ def test_folders_that_cannot_be_learned_from_are_refused(
         load_image_folder(root, size=8)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"image": "a/0.png"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"image": "a/0.png"}',
+        '{"image": "a/0.png", "captions": "a wood"}',
+        '{"image": "a/0.png", "captions": [null]}',
+        '{"image": "a/0.png", "captions": {"en": "a wood"}}',
+        '{"image": 3, "captions": []}',
+        "[" * 100_000,
+    ],
+)
 def test_captions_that_are_no_captions_are_refused(tmp_path: Path, line: str) -> None:
     for file in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
         _picture(tmp_path / file, np.zeros((8, 8, 3), np.uint8))
@@ -156,6 +193,29 @@ def test_captions_that_are_no_captions_are_refused(tmp_path: Path, line: str) ->
     (tmp_path / "captions.jsonl").write_bytes(b"\xe9")
     with pytest.raises(InputError, match="captions.jsonl cannot be read as text"):
         load_image_folder(tmp_path, size=8)
+
+
+def test_an_image_has_the_captions_of_all_its_lines(tmp_path: Path) -> None:
+    for file in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        _picture(tmp_path / file, np.zeros((8, 8, 3), np.uint8))
+    lines = [("a/0.png", ["a  wood"]), ("b/0.png", [" ", ""]), ("a/0.png", ["trees", ""])]
+    (tmp_path / "captions.jsonl").write_text(
+        "\n".join(json.dumps({"image": image, "captions": texts}) for image, texts in lines)
+    )
+    data = load_image_folder(tmp_path, size=8)
+    assert data.captions == (("a wood", "trees"), (), (), ()), "texts without words are none"
+
+
+def test_captions_too_few_for_the_folds_are_refused_before_the_training(
+    data: SceneImages, folder: Path, start: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "few")
+    name = data.names[stratified_split(data, seed=0)["train"][0]]
+    line = json.dumps({"image": name, "captions": ["this is a field ."]})
+    (tmp_path / "few" / "captions.jsonl").write_text(line)
+    with pytest.raises(InputError, match=r"only 1 of \d+ training images have a caption, too few"):
+        _train(tmp_path / "few", tmp_path / "out", _options(start))
+    assert not (tmp_path / "out.work").exists()
 
 
 def test_split_is_stratified_disjoint_and_keeps_twins_together(
@@ -672,6 +732,41 @@ def test_tokens_of_another_network_or_other_pictures_are_not_taken(
             value.mul_(0.5)
     assert not np.array_equal(tokens(), first)
     assert "made of other pictures, weights or options" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_weights_for_which_there_is_no_room_are_one_line(tmp_path: Path) -> None:
+    """A limit in place of a full disk: the library tells both by an error of its own."""
+    import resource
+
+    file, limits = tmp_path / "weights.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    weights = {"layer": torch.zeros(100_000)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with (
+            pytest.raises(OutputError, match="cannot write weights.safetensors in .*: make room"),
+            keeping(file, "these"),
+        ):
+            save_file(weights, next(tmp_path.iterdir()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sparse files of Linux")
+def test_tokens_have_room_on_the_disk_before_they_are_mapped(
+    data: SceneImages, start: Path, tmp_path: Path
+) -> None:
+    """Else a full disk ends the process, without a word."""
+    model, found = load_bundle(start), []
+
+    def look(*_: object) -> None:
+        found.extend(file.stat() for file in tmp_path.glob(".tokens.npy*"))
+
+    model.network.image_encoder.register_forward_pre_hook(look)
+    cache_features(model, data, np.arange(10), views=8, seed=0, work=tmp_path)
+    assert found
+    assert all(file.st_blocks * 512 >= file.st_size for file in found)
 
 
 @pytest.mark.parametrize("name", ["encoder.last.safetensors", "encoder.safetensors"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rssc_geo.training.kept import identity, is_kept, keeping
 log = logging.getLogger(__name__)
 
 _BATCH = 64
+_BLOCK = 1 << 20
 _ZOOM = (0.75, 1.3)
 """Views stay wide enough for the captions, which describe the whole picture, to hold."""
 
@@ -79,9 +81,8 @@ def cache_features(
         size, device = card.input_size[0], network.queries.device
         shape = network.encode_image(torch.zeros(1, 3, *card.input_size, device=device)).shape[1:]
         with keeping(tokens_file, made_of) as made:
-            tokens = np.lib.format.open_memmap(
-                made, mode="w+", dtype=np.float16, shape=(views, len(data.pixels), *shape)
-            )
+            _allocate(made, (views, len(data.pixels), *shape))
+            tokens = np.lib.format.open_memmap(made, mode="r+")
             visible = np.ones((views, len(data.pixels)), np.float32)
             for view in range(views):
                 chosen = rows if view else np.arange(len(data.pixels))
@@ -98,3 +99,17 @@ def cache_features(
             with keeping(visible_file, made_of) as file, file.open("wb") as stream:
                 np.save(stream, visible)
     return Features(np.load(tokens_file, mmap_mode="r"), np.load(visible_file), made_of)
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> None:
+    """Write an array of zeros, float16, so that the disk has room for all of it.
+
+    A full disk raises ``OSError`` here; the system ends a process that meets it in a mapped file.
+    """
+    header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+    left = math.prod(shape) * np.dtype(np.float16).itemsize
+    block = bytes(min(left, _BLOCK))
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        while left:
+            left -= file.write(memoryview(block)[:left])
