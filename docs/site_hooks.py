@@ -41,12 +41,15 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def options_page() -> str:
     """The page of all options, from their declarations."""
-    from rssc_geo.options import COMMANDS, all_options, options_of
+    from rssc_geo.options import COMMANDS, SHARED, all_options, options_of
 
     commands: dict[str, list[str]] = {}
     for name, group in COMMANDS.items():
         for option in options_of(group):
             commands.setdefault(option.flag, []).append(f"`{name}`")
+    for words, group in SHARED.items():
+        for option in options_of(group):
+            commands.setdefault(option.flag, [words])
     lines = [_OPTIONS_HEAD]
     heading = ""
     for option in sorted(all_options(), key=_place):

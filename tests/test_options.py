@@ -18,6 +18,7 @@ from rssc_geo.errors import UsageError
 from rssc_geo.options import (
     COMMANDS,
     GROUPS,
+    SHARED,
     ClassifyOptions,
     Option,
     TilingOptions,
@@ -230,6 +231,32 @@ def test_a_misspelt_variable_is_told(
     assert "RSSC_GEO_TILESIZE is no option; RSSC_GEO_TILE_SIZE is" in caplog.text
 
 
+def commands_of(group: click.Group, above: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(above):
+        found = group.get_command(above, name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from commands_of(found, above)
+        else:
+            yield found
+
+
+def test_what_is_an_option_of_another_command_alone_is_known_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One file and one environment serve all commands."""
+    known = {option.flag for option in all_options()}
+    for found in commands_of(cli, click.Context(cli)):
+        declared = [getattr(param, "declaration", None) for param in found.params]
+        assert {option.flag for option in declared if option} <= known, found.name
+    config = tmp_path / "options.toml"
+    config.write_text("fail-on = 'new'\nprogress = 'none'\nlabels = 'a.gpkg'\n", encoding="utf-8")
+    monkeypatch.setenv("RSSC_GEO_PROGRESS", "none")
+    monkeypatch.setenv("RSSC_GEO_FAIL_ON", "new")
+    assert "fail_on" not in parse("info", ["scene.tif", "--config", str(config)])
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -296,9 +323,9 @@ def test_one_name_means_one_thing() -> None:
 def test_described_as_plain_data() -> None:
     described = json.loads(json.dumps(describe_options()))
     assert set(described) == set(COMMANDS)
-    assert len({entry["flag"] for entries in described.values() for entry in entries}) == len(
-        list(all_options())
-    )
+    flags = {entry["flag"] for entries in described.values() for entry in entries}
+    shared = {option.flag for group in SHARED.values() for option in options_of(group)}
+    assert sorted(flags | shared) == sorted(option.flag for option in all_options())
 
 
 NEW = """

@@ -208,8 +208,7 @@ def _check_results(values: Mapping[str, Any], written: Collection[str]) -> None:
 
 def _check_environment(own: Sequence[Option]) -> None:
     """Refuse what the environment must not set; warn of variables that set nothing."""
-    known = _OTHER_VARIABLES | {found.variable for found in own if found.variable}
-    known |= {found.variable for found in all_options() if found.variable}
+    known = _OTHER_VARIABLES | {found.variable for found in all_options() if found.variable}
     for name in sorted(os.environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in known:
             continue
@@ -242,7 +241,7 @@ def _config_values(
     table = ctx.command_path.split()[1]
     tables = {name.split()[0] for name in COMMANDS} | {"models"}
     by_key = {found.key: found for found in own}
-    known = {found.key for found in all_options()} | set(by_key)
+    known = {found.key for found in all_options()}
     values: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):

@@ -11,6 +11,7 @@ This package uses the standard library and ``rssc_geo.errors`` alone, so that th
 """
 
 from rssc_geo.options.commands import COMMANDS as COMMANDS
+from rssc_geo.options.commands import SHARED as SHARED
 from rssc_geo.options.commands import all_options as all_options
 from rssc_geo.options.commands import describe_options as describe_options
 from rssc_geo.options.declaration import ENVIRONMENT_PREFIX as ENVIRONMENT_PREFIX

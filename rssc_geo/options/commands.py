@@ -14,9 +14,23 @@ from rssc_geo.options.finished import (
     RefineOptions,
     SampleOptions,
 )
-from rssc_geo.options.maps import CaptionOptions, ClassifyOptions, ExplainOptions, ZeroShotOptions
+from rssc_geo.options.maps import (
+    CaptionOptions,
+    CaptionSourceOptions,
+    ClassifyOptions,
+    ExplainOptions,
+    ZeroShotOptions,
+)
 from rssc_geo.options.models import ImportOptions, ModelInfoOptions
-from rssc_geo.options.rasters import InfoOptions, TileOptions
+from rssc_geo.options.rasters import InfoOptions, SourceOptions, TileOptions
+from rssc_geo.options.runs import (
+    BatchRunOptions,
+    PrintOptions,
+    RunOptions,
+    ScenesRunOptions,
+    ServeOptions,
+    TargetOptions,
+)
 from rssc_geo.options.scenes import (
     BatchAreasOptions,
     BatchOptions,
@@ -27,6 +41,7 @@ from rssc_geo.options.scenes import (
 from rssc_geo.options.training import (
     BaselineOptions,
     EvaluateOptions,
+    PolygonSourceOptions,
     TrainOnPolygonsOptions,
     TrainOptions,
 )
@@ -58,12 +73,26 @@ COMMANDS: Mapping[str, type] = types.MappingProxyType(
     }
 )
 """The options of each command; two commands have two forms, each with its own options."""
+SHARED: Mapping[str, type] = types.MappingProxyType(
+    {
+        "commands that read rasters": SourceOptions,
+        "`caption`": CaptionSourceOptions,
+        "`evaluate`, `train`": PolygonSourceOptions,
+        "commands that write a result": TargetOptions,
+        "all commands": PrintOptions,
+        "`serve`": ServeOptions,
+        "commands that show their progress": RunOptions,
+        "`batch run`, `index`": ScenesRunOptions,
+        "`batch run`": BatchRunOptions,
+    }
+)
+"""The options that commands have beside these: of which inputs, where to, and how they run."""
 
 
 def all_options() -> Iterator[Option]:
-    """Every option once, by the order of the commands."""
+    """Every option once, by the order of the commands; the shared ones last."""
     seen: set[str] = set()
-    for group in COMMANDS.values():
+    for group in (*COMMANDS.values(), *SHARED.values()):
         for found in options_of(group):
             if found.flag not in seen:
                 seen.add(found.flag)
