@@ -232,6 +232,12 @@ def crs_text(crs: QgsCoordinateReferenceSystem) -> str:
     return crs.toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT2_2019)
 
 
+def bounds_text(extent: QgsRectangle) -> str:
+    """An extent as the program's options take it: MINX,MINY,MAXX,MAXY."""
+    corners = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
+    return ",".join(f"{value:.15g}" for value in corners)
+
+
 def window_of(raster: RasterInput, extent: QgsRectangle, resolution_m: float) -> Window:
     """What is written of a layer that has no file; of its own pixels those that the extent touches.
 
