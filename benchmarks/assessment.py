@@ -112,7 +112,8 @@ def make_map(path: Path) -> None:
         unknown = np.full(len(rows), np.nan, np.float32)
         colors = np.zeros((len(rows), 3), np.float32)
         writer.append(CellBatch(rows, cols, probabilities, unknown, captions, colors), 1)
-        writer.finish()
+        writer.make()
+        writer.discard()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,12 +58,16 @@ class CancelledError(RsscGeoError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request. ``arguments``: texts by name; ``options``: plain data by name."""
+    """A request. ``arguments``: texts by name; ``options``: plain data by name.
+
+    ``cancelled`` is set when it is no longer wanted.
+    """
 
     id: Id
     command: str
     arguments: Mapping[str, str]
     options: Mapping[str, Any]
+    cancelled: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def argument(self, name: str) -> str:
         """An argument of the command; ``UsageError`` where it is not given."""
@@ -109,7 +114,7 @@ class Service:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: queue.Queue[Request | None] = queue.Queue()
-        self._unwanted: set[Id] = set()
+        self._unanswered: list[Request] = []
         self._models: OrderedDict[object, Predictor] = OrderedDict()
         verbs = (self._load, self._info, self._classify, self._explain, self._train)
         self._verbs: dict[str, Verb] = dict(zip(_COMMANDS, verbs, strict=True))
@@ -123,13 +128,18 @@ class Service:
             return
         wanted = found.get("cancel") if isinstance(found, dict) else None
         if isinstance(wanted, str | int):
-            self._unwanted.add(wanted)
+            for request in tuple(self._unanswered):
+                if request.id == wanted:
+                    request.cancelled.set()
             return
         try:
-            self._waiting.put(_request(found))
+            request = _request(found)
         except UsageError as error:
             known = found.get("id") if isinstance(found, dict) else None
             self._fail(known if isinstance(known, str | int) else None, error)
+            return
+        self._unanswered.append(request)
+        self._waiting.put(request)
 
     def close(self) -> None:
         """No more requests come; those that wait are answered."""
@@ -147,7 +157,7 @@ class Service:
             if request is None:
                 return
             self._answer(request)
-            self._unwanted.discard(request.id)
+            del self._unanswered[0]  # they are answered in the order in which they came
 
     def _answer(self, request: Request) -> None:
         def send(event: dict[str, Any]) -> None:
@@ -156,7 +166,7 @@ class Service:
         events = ProgressEvents(send)
 
         def progress(stage: str, done: int, total: int) -> None:
-            if request.id in self._unwanted:
+            if request.cancelled.is_set():
                 raise CancelledError("cancelled")
             events(stage, done, total)
 

@@ -96,7 +96,8 @@ def write_map(
         captions = [""] * len(rows)
         colors = np.zeros((len(rows), 3), np.float32)
         writer.append(CellBatch(rows, cols, probabilities, unfamiliar, captions, colors), 1)
-        writer.finish()
+        writer.make()
+        writer.discard()
     return path
 
 

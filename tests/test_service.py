@@ -145,6 +145,15 @@ def test_what_is_cancelled_ends_at_its_next_step(ask: Ask, scene: Path, tmp_path
     assert list(tmp_path.glob("map*")) == []
 
 
+def test_a_cancellation_after_the_answer_cancels_no_later_request_of_that_id(
+    ask: Ask, scene: Path
+) -> None:
+    info = {"id": 6, "command": "info", "raster": str(scene)}
+    (first,) = ask(info)
+    answers = ask({"cancel": 6}, info)
+    assert [answer["event"] for answer in (first, *answers)] == ["result", "result"]
+
+
 def test_a_model_that_was_trained_anew_is_loaded_anew(
     ask: Ask, scene: Path, tmp_path: Path
 ) -> None:

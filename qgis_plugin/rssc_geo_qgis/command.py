@@ -73,42 +73,52 @@ def run_command(
 
 
 def _told(values: Mapping[str, Any]) -> list[str]:
-    """A result for people: how much of each class, or how right a model is; files are outputs."""
+    """A result for people; its files are outputs."""
     if scores := values.get("scores"):
-        found = tr("Overall accuracy {accuracy:.1%}, by cross-validation").format(
-            accuracy=scores["overall_accuracy"]
-        )
-        rows = scores["per_class"].items()
-        return [
-            found,
-            *(
-                tr("{name}: F1 {f1:.2f}, {support} patches").format(name=name, **row)
-                for name, row in rows
-            ),
-        ]
+        return _scores_told(scores)
     if "transitions" in values:
-        found = values["class_change"]
-        told = tr(
-            "{changed} of {cells} cells changed their class, in {regions} regions: {area:,.1f} ha,"
-            " {within:,.1f} ha of it within a group of classes. {kept:,.1f} ha changed to other"
-            " ground of the same class."
-        )
-        return [
-            told.format(
-                changed=found["cells"],
-                cells=values["cells"],
-                regions=found["regions"],
-                area=found["area_m2"] / 1e4,
-                within=found["within_group_m2"] / 1e4,
-                kept=(values["changed_m2"] - found["area_m2"]) / 1e4,
-            )
-        ]
+        return [_change_told(values)]
     if "hits" in values:
         told = tr("{hits} cells found among {searched}")
         return [told.format(hits=len(values["hits"]), searched=values["searched"])]
     if "archive" in values:
         told = tr("The archive holds {cells} cells of {scenes} scenes")
         return [told.format(**values["archive"])]
+    return _classes_told(values)
+
+
+def _scores_told(scores: Mapping[str, Any]) -> list[str]:
+    """How right a model is, in all and for each class."""
+    overall = tr("Overall accuracy {accuracy:.1%}, by cross-validation").format(
+        accuracy=scores["overall_accuracy"]
+    )
+    row = tr("{name}: F1 {f1:.2f}, {support} patches")
+    return [
+        overall,
+        *(row.format(name=name, **figures) for name, figures in scores["per_class"].items()),
+    ]
+
+
+def _change_told(values: Mapping[str, Any]) -> str:
+    """How much changed between dates."""
+    found = values["class_change"]
+    told = tr(
+        "{changed} of {cells} cells changed their class, in {regions} regions: {area:,.1f} ha,"
+        " {within:,.1f} ha of it within a group of classes. {kept:,.1f} ha changed to other"
+        " ground of the same class."
+    )
+    return told.format(
+        changed=found["cells"],
+        cells=values["cells"],
+        regions=found["regions"],
+        area=found["area_m2"] / 1e4,
+        within=found["within_group_m2"] / 1e4,
+        kept=(values["changed_m2"] - found["area_m2"]) / 1e4,
+    )
+
+
+def _classes_told(values: Mapping[str, Any]) -> list[str]:
+    """How much there is of each class of a map; nothing for what has no classes with areas."""
     classes = [entry for entry in values.get("classes", ()) if isinstance(entry, dict)]
     whole = sum(entry["area_m2"] for entry in classes) or 1.0
     lines = [

@@ -232,6 +232,12 @@ def crs_text(crs: QgsCoordinateReferenceSystem) -> str:
     return crs.toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT2_2019)
 
 
+def bounds_text(extent: QgsRectangle) -> str:
+    """An extent as the program's options take it: MINX,MINY,MAXX,MAXY."""
+    corners = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
+    return ",".join(f"{value:.15g}" for value in corners)
+
+
 def window_of(raster: RasterInput, extent: QgsRectangle, resolution_m: float) -> Window:
     """What is written of a layer that has no file; of its own pixels those that the extent touches.
 
@@ -250,18 +256,7 @@ def window_of(raster: RasterInput, extent: QgsRectangle, resolution_m: float) ->
             raise QgsProcessingException(
                 tr("The extent lies beside '{title}'.").format(title=raster.title)
             )
-        width, height = whole.width() / pixels.columns, whole.height() / pixels.rows
-        left = math.floor((wanted.xMinimum() - whole.xMinimum()) / width + _EDGE)
-        right = math.ceil((wanted.xMaximum() - whole.xMinimum()) / width - _EDGE)
-        top = math.floor((whole.yMaximum() - wanted.yMaximum()) / height + _EDGE)
-        bottom = math.ceil((whole.yMaximum() - wanted.yMinimum()) / height - _EDGE)
-        snapped = QgsRectangle(
-            whole.xMinimum() + left * width,
-            whole.yMaximum() - bottom * height,
-            whole.xMinimum() + right * width,
-            whole.yMaximum() - top * height,
-        )
-        window = Window(snapped, right - left, bottom - top)
+        window = _touched(pixels, wanted)
     size = window.columns * window.rows * pixels.bytes_each
     if size > MAX_COPIED_BYTES:
         raise QgsProcessingException(
@@ -278,6 +273,23 @@ def window_of(raster: RasterInput, extent: QgsRectangle, resolution_m: float) ->
             )
         )
     return window
+
+
+def _touched(pixels: Pixels, wanted: QgsRectangle) -> Window:
+    """The pixels that an extent within theirs touches."""
+    whole = pixels.extent
+    width, height = whole.width() / pixels.columns, whole.height() / pixels.rows
+    left = math.floor((wanted.xMinimum() - whole.xMinimum()) / width + _EDGE)
+    right = math.ceil((wanted.xMaximum() - whole.xMinimum()) / width - _EDGE)
+    top = math.floor((whole.yMaximum() - wanted.yMaximum()) / height + _EDGE)
+    bottom = math.ceil((whole.yMaximum() - wanted.yMinimum()) / height - _EDGE)
+    snapped = QgsRectangle(
+        whole.xMinimum() + left * width,
+        whole.yMaximum() - bottom * height,
+        whole.xMinimum() + right * width,
+        whole.yMaximum() - top * height,
+    )
+    return Window(snapped, right - left, bottom - top)
 
 
 def _drawn_window(raster: RasterInput, extent: QgsRectangle, resolution_m: float) -> Window:

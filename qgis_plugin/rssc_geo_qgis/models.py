@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qgis.core import QgsMapLayer, QgsProject, QgsProviderRegistry, QgsRasterLayer, QgsVectorLayer
+from qgis.core import QgsMapLayer, QgsProject, QgsRasterLayer, QgsVectorLayer
 
 from .labels import folder, plain_name
-from .results import read_provenance
+from .results import file_of, read_provenance
 
 EMBEDDED = "compact"
 _CARD = "config.json"
@@ -84,12 +84,6 @@ def rasters_of(made: Mapping[str, Any], chosen: QgsRasterLayer | None) -> list[Q
     wanted = os.path.basename(made["input"])
     likely = [layer for layer, name in zip(layers, names) if name == wanted]
     return likely + [layer for layer in layers if layer is chosen and layer not in likely]
-
-
-def file_of(layer: QgsMapLayer) -> str:
-    """The file that a layer reads, '' where there is none."""
-    decoded = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source())
-    return decoded.get("path") or ""
 
 
 def _is_file(layer: QgsMapLayer) -> bool:

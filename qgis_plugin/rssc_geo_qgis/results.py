@@ -96,6 +96,12 @@ def model_of_map(path: str) -> str:
     return str(read_provenance(path).get("model", {}).get("name", ""))
 
 
+def file_of(layer: QgsMapLayer) -> str:
+    """The file that a layer reads, '' where there is none."""
+    decoded = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source())
+    return decoded.get("path") or ""
+
+
 def open_layer_of(project: QgsProject | None, path: str) -> str:
     """The name of a layer of the project that reads the file, or one in the folder.
 
@@ -103,13 +109,8 @@ def open_layer_of(project: QgsProject | None, path: str) -> str:
     """
     wanted = os.path.normcase(os.path.abspath(path))
     for layer in project.mapLayers().values() if project else ():
-        decoded = (
-            QgsProviderRegistry.instance()
-            .decodeUri(layer.providerType(), layer.source())
-            .get("path")
-            or ""
-        )
-        found = os.path.normcase(os.path.abspath(decoded)) if decoded else ""
+        file = file_of(layer)
+        found = os.path.normcase(os.path.abspath(file)) if file else ""
         if found == wanted or found.startswith(wanted + os.sep):
             return layer.name()
     return ""

@@ -8,7 +8,8 @@ from qgis.core import Qgis, QgsFeature, QgsMapLayer, QgsProject, QgsRasterLayer,
 from qgis.gui import QgisInterface, QgsGui, QgsMapLayerAction
 
 from .i18n import tr
-from .models import file_of, provenance_of
+from .models import provenance_of
+from .results import file_of
 
 _TITLE = "RSSC Geo"
 _SOURCE = "source"  # the field of hits that names their raster

@@ -24,7 +24,7 @@ from pyproj import CRS
 from rssc_geo.batch.inputs import Jobs
 from rssc_geo.batch.journal import Journal, signatures, unchanged
 from rssc_geo.errors import InputError, one_line
-from rssc_geo.geometry import geodesic_area_m2
+from rssc_geo.geometry import as_multipolygons, geodesic_area_m2
 from rssc_geo.options import BatchOptions, OutputOptions
 from rssc_geo.output import (
     CELL_FIELDS,
@@ -236,7 +236,7 @@ class _Merger:
             size = shapely.area(cells[index])
             if shapely.area(taken) <= _NOTHING * size:
                 continue
-            rest = _polygonal(shapely.difference(cells[index], taken), _NOTHING * size)
+            rest = _above_rounding(shapely.difference(cells[index], taken), _NOTHING * size)
             lost.pieces.append(cells[index] if rest is None else taken)
             lost.confidence.append(confidence[index])
             lost.whole.append(rest is None)
@@ -282,7 +282,7 @@ class _Merger:
             mine = piece[region == index]
             gone = lost_area[mine].sum()
             smallest = shapely.area(pieces[mine]).min()
-            regions[index] = _polygonal(
+            regions[index] = _above_rounding(
                 shapely.difference(regions[index], shapely.union_all(pieces[mine])),
                 _NOTHING * smallest,
             )
@@ -307,7 +307,7 @@ def _batch(
 ) -> pa.RecordBatch:
     """The features that are not empty, as multipolygons, under the scene's name."""
     kept = np.flatnonzero(~shapely.is_missing(geometries))
-    left = np.array([_multi(geometry) for geometry in geometries[kept]], object)
+    left = as_multipolygons(geometries[kept])
     columns: Mapping[str, Any] = {
         _SCENE.name: pa.array([scene] * len(kept), pa.string()),
         GEOMETRY: pa.array(shapely.to_wkb(left), pa.binary()),
@@ -336,13 +336,7 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
-def _multi(geometry: shapely.Geometry) -> shapely.Geometry:
-    return (
-        geometry if isinstance(geometry, shapely.MultiPolygon) else shapely.MultiPolygon([geometry])
-    )
-
-
-def _polygonal(geometry: shapely.Geometry, at_least: float) -> shapely.Geometry | None:
+def _above_rounding(geometry: shapely.Geometry, at_least: float) -> shapely.Geometry | None:
     """The polygons of a difference that are larger than rounding; None where there is none."""
     parts = [
         p

@@ -110,10 +110,10 @@ class Runner:
         Results go into the journal and, as counts, to the tracker. Raises ``OutputError`` where
         nothing more can be written (a full disk): the same command then continues.
         """
-        self._pool, self._tracker.dtype = pool, pool.spec.dtype
+        self._tracker.dtype = pool.spec.dtype
         try:
             while (self.waiting or self._opening or self._open) and self._stopped is None:
-                self._feed()
+                self._feed(pool)
                 try:
                     event = self._events.get(timeout=_TICK_S)
                 except queue.Empty:
@@ -129,15 +129,15 @@ class Runner:
     def _key(self, job: Job) -> str:
         return self._journal.key(job.output)
 
-    def _feed(self) -> None:
+    def _feed(self, pool: Pool) -> None:
         """Keep enough blocks in progress, and enough scenes open to take them from.
 
         No more, so that memory stays flat.
         """
-        window = 2 * self._pool.capacity + 1
+        window = 2 * pool.capacity + 1
         for opened in self._open:
             while self._unwritten < window and (number := opened.next_block()) is not None:
-                self._submit(opened, number)
+                self._submit(pool, opened, number)
         unbegun = sum(opened.next_submit < len(opened.blocks) for opened in self._open)
         while (
             self.waiting
@@ -146,7 +146,7 @@ class Runner:
         ):
             job, overwrite = self.waiting.popleft()
             self._opening += 1
-            work = functools.partial(open_job, job, self._pool, overwrite=overwrite)
+            work = functools.partial(open_job, job, pool, overwrite=overwrite)
             self._start(self._opener, work, functools.partial(self._opened, job))
 
     def _start(
@@ -190,7 +190,7 @@ class Runner:
         if not found.blocks:
             self._finish(found)
 
-    def _submit(self, opened: OpenJob, number: int) -> None:
+    def _submit(self, pool: Pool, opened: OpenJob, number: int) -> None:
         opened.attempts[number] = opened.attempts.get(number, 0) + 1
         self._unwritten += 1
 
@@ -198,7 +198,7 @@ class Runner:
             self._events.put(functools.partial(self._arrived, opened, number, result))
 
         self._record(opened, number, "running")
-        opened.cancels[number] = self._pool.submit(opened.blocks[number], done)
+        opened.cancels[number] = pool.submit(opened.blocks[number], done)
 
     def _arrived(self, opened: OpenJob, number: int, result: BlockResult | BaseException) -> None:
         opened.cancels.pop(number, None)

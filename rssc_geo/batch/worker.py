@@ -219,6 +219,7 @@ class Worker:
     input_size : (rows, columns) of its tiles
     reading_threads : how many read tiles, for each block
     name : in the journal: the device, or an address
+    lock : held while a batch is processed; that of another worker on the same device, None: its own
     """
 
     def __init__(
@@ -229,6 +230,7 @@ class Worker:
         input_size: tuple[int, int],
         reading_threads: int,
         name: str,
+        lock: threading.Lock | None = None,
     ) -> None:
         self.spec = spec
         self.name = name
@@ -237,7 +239,7 @@ class Worker:
         self._named: OrderedDict[ClassWords, Worker] = OrderedDict()
         self._input_size = input_size
         self._reading_threads = reading_threads
-        self._lock, self._naming = threading.Lock(), threading.Lock()
+        self._lock, self._naming = lock or threading.Lock(), threading.Lock()
 
     @property
     def batch_size(self) -> int:
@@ -265,17 +267,17 @@ class Worker:
                     vectors = torch.frombuffer(bytearray(words.vectors), dtype=torch.float32)
                     model = with_vectors(model, vectors.reshape(before.shape).to(before))
                 predictor = Predictor(model, own.captioner, own.compute)
-                worker = Worker(
+                self._named[words] = Worker(
                     predictor.spec,
                     predictor,
                     input_size=self._input_size,
                     reading_threads=self._reading_threads,
                     name=self.name,
+                    lock=self._lock,
                 )
-                worker._lock = self._lock
-                self._named[words] = worker
                 while len(self._named) > _NAMED:
                     self._named.popitem(last=False)
+            self._named.move_to_end(words)
             return self._named[words]
 
     def refined(self, block: Block) -> ClassWords:

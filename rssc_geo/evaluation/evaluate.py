@@ -22,7 +22,13 @@ from rssc_geo.evaluation.caption_metrics import caption_scores
 from rssc_geo.evaluation.plots import confusion_png, mistakes_png, require_plots, tsne_png
 from rssc_geo.files import StagingFolder, check_writable, make_folders, remove_empty
 from rssc_geo.inference import Source
-from rssc_geo.models import ModelCard, check_class_choice, class_choice, load_card
+from rssc_geo.models import (
+    ModelCard,
+    check_class_choice,
+    class_choice,
+    load_card,
+    simplified_name,
+)
 from rssc_geo.options import EvaluateOptions, SplitOptions, TilingOptions, narrowed, values_of
 from rssc_geo.texts import parse_json, read_text
 from rssc_geo.training import (
@@ -394,14 +400,16 @@ def match_classes(
     allowed classes, None: all. Raises ``UsageError`` for unknown names in the map, ``InputError``
     when no class is left.
     """
-    known = {_plain(c.name): c.id for c in card.classes}
+    known = {simplified_name(c.name): c.id for c in card.classes}
     unknown = [name for name in class_map if name not in data.classes]
-    missing = [name for name in class_map.values() if name and _plain(name) not in known]
+    missing = [name for name in class_map.values() if name and simplified_name(name) not in known]
     if unknown or missing:
         raise UsageError(
             f"the class map names classes that are not there: {', '.join([*unknown, *missing])}"
         )
-    targets = np.array([known.get(_plain(class_map.get(name, name)), -1) for name in data.classes])
+    targets = np.array(
+        [known.get(simplified_name(class_map.get(name, name)), -1) for name in data.classes]
+    )
     allowed = np.zeros((len(data.legend.labels), len(card.classes)), bool)
     for name, target in enumerate(targets.tolist()):
         if target >= 0 and (choice is None or target in choice):
@@ -574,7 +582,3 @@ def _is_evaluation(path: Path) -> bool:
         return "overall_accuracy" in json.loads(path.read_bytes())
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())

@@ -90,23 +90,12 @@ class BlockLayout:
         """
         (stride, finest), window = card.token_strides, card.input_size[0]
         cell = grid.cell_pixels
-        step = math.lcm(cell, stride) // cell
+        step = _step(card, grid)
         reach = grid.reach(block)
         if cells is None:
             cells, seen = grid.cells_of_tile(block), reach
         else:
-            field = (card.local_features or {})["receptive_field"]
-            around = -(-(field - stride) // 2 // stride) * stride
-            seen_rows, seen_cols = (
-                _seen(
-                    _needed(some, count, window // cell, step=step, captions=captions),
-                    every,
-                    margin=-(-around // cell),
-                    step=step,
-                )
-                for some, every, count in zip(cells, reach, grid.cells_shape, strict=True)
-            )
-            seen = seen_rows, seen_cols
+            seen = _seen_around(card, grid, cells, reach, captions=captions)
         axes = list(zip(cells, seen, grid.cells_shape, strict=True))
 
         def weights(length: int) -> WindowWeights:
@@ -138,6 +127,31 @@ class BlockLayout:
         return cls(
             (down, across), stride, (rows, cols), (own_rows, own_cols), np.array(tiles), caption_of
         )
+
+
+def _step(card: ModelCard, grid: BlockGrid) -> int:
+    """The least number of cells along an axis that are whole tokens of the scene features."""
+    return math.lcm(grid.cell_pixels, card.token_strides[0]) // grid.cell_pixels
+
+
+def _seen_around(
+    card: ModelCard, grid: BlockGrid, cells: CellRanges, reach: CellRanges, *, captions: bool
+) -> CellRanges:
+    """The cells within ``reach`` of a block that the image encoder has to see for some of them."""
+    stride, step = card.token_strides[0], _step(card, grid)
+    field = (card.local_features or {})["receptive_field"]
+    around = -(-(field - stride) // 2 // stride) * stride
+    fraction = card.input_size[0] // grid.cell_pixels
+    rows, cols = (
+        _seen(
+            _needed(some, count, fraction, step=step, captions=captions),
+            every,
+            margin=-(-around // grid.cell_pixels),
+            step=step,
+        )
+        for some, every, count in zip(cells, reach, grid.cells_shape, strict=True)
+    )
+    return rows, cols
 
 
 def _needed(cells: range, count: int, fraction: int, *, step: int, captions: bool) -> range:

@@ -201,14 +201,7 @@ def make_plan(
     if tokens > 1 and tiling.fraction > 1:
         blocks = block_grid(card, scene.shape, tiling.cell_size, tiling.fraction)
     area = _area(scene, options)
-    selected = np.ones(grid.cells_shape, bool)
-    if area is not None:
-        selected = cells_inside(grid, scene.transform, area)
-        if not selected.any():
-            raise UsageError(
-                "the area of interest contains no cell's center; make it larger or the tiles"
-                " smaller (--tile-size)"
-            )
+    selected = _selected_cells(scene, grid, area)
     picture = check_picture(scene) if looks else PictureCheck()
     warnings = (
         *scene.warnings,
@@ -324,6 +317,19 @@ def _choose_sizes(
         return tiling
     cell_size = parse_cell_size(options.cell_size, tiling.size, scene.gsd_m)
     return replace(tiling, cell_size=cell_size)
+
+
+def _selected_cells(scene: Scene, grid: TileGrid, area: BaseGeometry | None) -> NDArray[np.bool_]:
+    """The cells of an area of interest, None: all; ``UsageError`` where it has none."""
+    if area is None:
+        return np.ones(grid.cells_shape, bool)
+    selected = cells_inside(grid, scene.transform, area)
+    if not selected.any():
+        raise UsageError(
+            "the area of interest contains no cell's center; make it larger or the tiles"
+            " smaller (--tile-size)"
+        )
+    return selected
 
 
 def _area(scene: Scene, options: TilingOptions) -> BaseGeometry | None:

@@ -75,7 +75,7 @@ def _ids(card: ModelCard, names: Sequence[str], flag: str) -> set[int]:
 
 def _named(card: ModelCard, text: str) -> set[int]:
     """The ids of a name: by exact, else by simplified spelling; of classes, else of a group."""
-    for same in (_as_it_is, _plain):
+    for same in (_as_it_is, simplified_name):
         wanted = same(text)
         names = {known.id: {same(known.name), same(known.title)} for known in card.classes}
         ids = {known for known, own in names.items() if wanted and wanted in own}
@@ -87,9 +87,12 @@ def _named(card: ModelCard, text: str) -> set[int]:
 
 def _unknown(card: ModelCard, text: str) -> str:
     known = {
-        _plain(name): name for c in card.classes for name in (c.group, c.title, c.name) if name
+        simplified_name(name): name
+        for c in card.classes
+        for name in (c.group, c.title, c.name)
+        if name
     }
-    close = difflib.get_close_matches(_plain(text), list(known), _NEAREST, cutoff=0.5)
+    close = difflib.get_close_matches(simplified_name(text), list(known), _NEAREST, cutoff=0.5)
     names = [known[name] for name in close] or [c.name for c in card.classes][:_NEAREST]
     told = "nearest" if close else "it has"
     return (
@@ -102,5 +105,6 @@ def _as_it_is(name: str) -> str:
     return name.strip()
 
 
-def _plain(name: str) -> str:
+def simplified_name(name: str) -> str:
+    """A name for comparisons: without case, spaces and punctuation."""
     return "".join(sign for sign in name.lower() if sign.isalnum())

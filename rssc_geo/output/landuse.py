@@ -181,17 +181,6 @@ class LandUseWriter(Closing):
         rows = make_rows(batch, keep=keep, unknown_below=self._unknown.cell)
         self._part.append(rows, watermark)
 
-    def finish(
-        self,
-        extra_provenance: Mapping[str, object] | None = None,
-        pixels: Pixels | None = None,
-        embedded: EmbeddingSource | None = None,
-    ) -> LandUseSummary:
-        """Make the result as ``make`` does, and remove the part file."""
-        summary = self.make(extra_provenance, pixels, embedded)
-        self.discard()
-        return summary
-
     def make(
         self,
         extra_provenance: Mapping[str, object] | None = None,

@@ -122,9 +122,8 @@ class Placement:
             return polygons
         clipped = np.array(polygons, object)
         cut = ~shapely.contains(self._clip, polygons)
-        clipped[cut] = [
-            _polygonal(piece) for piece in shapely.intersection(polygons[cut], self._clip)
-        ]
+        pieces = shapely.intersection(polygons[cut], self._clip)
+        clipped[cut] = [_polygons_or_none(piece) for piece in pieces]
         return clipped
 
     def areas_m2(self, clipped: NDArray[np.object_]) -> NDArray[np.float64]:
@@ -167,7 +166,7 @@ class Placement:
             placed = np.array(placed, object)
             torn = ~shapely.is_valid(placed)
             joined = shapely.make_valid(placed[torn], method="structure", keep_collapsed=False)
-            placed[torn] = [_polygonal(geometry) for geometry in joined]
+            placed[torn] = [_polygons_or_none(geometry) for geometry in joined]
         if self.geometry_type == "MultiPolygon":
             placed = as_multipolygons(placed)
         return placed
@@ -294,7 +293,7 @@ def _vertices(geometries: NDArray[np.object_]) -> tuple[NDArray[np.float64], NDA
     return vertices, line
 
 
-def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry | None:
+def _polygons_or_none(geometry: shapely.Geometry) -> shapely.Geometry | None:
     """The polygons of an intersection, without the points and lines in which it may also touch."""
     if shapely.get_type_id(geometry) in (_POLYGON, _MULTIPOLYGON):
         return None if geometry.is_empty else geometry

@@ -144,9 +144,7 @@ def snap_cells(
     """
     geo = placement.geo
     grid = pixel_grid(geo.grid)
-    written = np.zeros(grid.cells_shape, bool)
-    for chunk in part.read("row, col"):
-        written[tuple(np.array(chunk, np.intp).T)] = True
+    written = _written_cells(part, grid)
     middles = np.full(grid.cells_shape, _NOTHING, np.int64)
     joiner = PieceJoiner(grid.cells_shape[1] * grid.cell_pixels)
     kept, sums, voters = _Blocks(scratch), _Sums(), None
@@ -170,21 +168,10 @@ def snap_cells(
     areas, weighted = sums.totals()
     least = LEAST_CELLS * areas.sum() / written.sum()
     joined = joiner.join(areas, min_area=max(min_area, least))
-    drawn = [
-        piece_outlines(_lookup(joined.region_of, pieces), place, tolerance=TOLERANCE)
-        for place, pieces in kept
-    ]
-    count = len(joined.class_ids)
-    regions = join_outlines(
-        (
-            np.concatenate([ids for ids, _ in drawn]),
-            np.concatenate([shapes for _, shapes in drawn]),
-        ),
-        _edges(grid, geo.transform),
-        labels=_lookup(joined.region_of, middles).astype(np.int32),
-        class_ids=joined.class_ids,
-        keep_corners=placement.reprojects,
+    regions = _drawn(
+        kept, joined, middles, _edges(grid, geo.transform), keep_corners=placement.reprojects
     )
+    count = len(joined.class_ids)
     area = np.bincount(joined.region_of, areas, minlength=count)
     mean = np.bincount(joined.region_of, weighted, minlength=count) / np.where(area > 0, area, 1)
     sides = [size / grid.cell_pixels for size in grid.cell_size]
@@ -198,6 +185,42 @@ def snap_cells(
         geo.transform @ Affine.scale(sides[1], sides[0]),
         kept,
         joined,
+    )
+
+
+def _written_cells(part: PartFile, grid: BlockGrid) -> NDArray[np.bool_]:
+    """Which cells there are, bool (cell rows, cell columns)."""
+    written = np.zeros(grid.cells_shape, bool)
+    for chunk in part.read("row, col"):
+        written[tuple(np.array(chunk, np.intp).T)] = True
+    return written
+
+
+def _drawn(
+    blocks: _Blocks,
+    joined: JoinedPieces,
+    middles: NDArray[np.int64],
+    edges: PixelEdges,
+    *,
+    keep_corners: bool,
+) -> Regions:
+    """The regions with their outlines.
+
+    ``middles``: the piece at the middle of each cell, (cell rows, cell columns), -1 for none.
+    """
+    drawn = [
+        piece_outlines(_lookup(joined.region_of, pieces), place, tolerance=TOLERANCE)
+        for place, pieces in blocks
+    ]
+    return join_outlines(
+        (
+            np.concatenate([ids for ids, _ in drawn]),
+            np.concatenate([shapes for _, shapes in drawn]),
+        ),
+        edges,
+        labels=_lookup(joined.region_of, middles).astype(np.int32),
+        class_ids=joined.class_ids,
+        keep_corners=keep_corners,
     )
 
 

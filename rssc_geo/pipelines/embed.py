@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from rssc_geo.inference import (
     make_plan,
     nothing_to_classify,
 )
-from rssc_geo.models import check_class_choice, check_embeddings, load_card
+from rssc_geo.models import ModelCard, check_class_choice, check_embeddings, load_card
 from rssc_geo.options import PARQUET, EmbedOptions, files_read
 from rssc_geo.output import (
     WGS84,
@@ -116,10 +117,7 @@ def embed(
         check_captioner(options, card)
     path = Path(output)
     PARQUET.check_suffix("--output", path)
-    plans = [make_plan(source, card, options) for source in sources]
-    names = [plan.scene.source for plan in plans]
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise UsageError(f"{twice[0]} is given twice: a table holds a scene once")
+    plans = _plans(sources, card, options)
     read = [file for plan in plans for file in plan.inputs()]
     check_not_input([path], [*read, *files_read(options)])
     check_writable(path, overwrite=options.overwrite)
@@ -131,19 +129,9 @@ def embed(
 
     predictor = model.choosing(choice) if model else load_predictor(options)
     date = None if options.date is None else parse_date(options.date, "--date")
-    targets = [
-        # No map is written: only the name of its part file counts.
-        OutputTarget(
-            path.with_name(f"{path.stem}.{number}{path.suffix}"),
-            overwrite=True,
-            embeds=True,
-            date=date,
-        )
-        for number in range(len(plans))
-    ]
     scenes = [
-        _EmbeddedScene(plan, target, predictor.spec)
-        for plan, target in zip(plans, targets, strict=True)
+        _EmbeddedScene(plan, _part_target(path, number, date), predictor.spec)
+        for number, plan in enumerate(plans)
     ]
     with reporting(progress) as report:
         looked = sum(scene.look(predictor, report) for scene in scenes)
@@ -167,6 +155,21 @@ def embed(
         tiles_classified=looked,
         seconds=time.monotonic() - started,
     )
+
+
+def _plans(sources: Sequence[Source], card: ModelCard, options: EmbedOptions) -> list[Plan]:
+    """The plan of each scene; ``UsageError`` for one that is given twice."""
+    plans = [make_plan(source, card, options) for source in sources]
+    names = [plan.scene.source for plan in plans]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise UsageError(f"{twice[0]} is given twice: a table holds a scene once")
+    return plans
+
+
+def _part_target(table: Path, number: int, date: datetime | None) -> OutputTarget:
+    """The target of a scene's cells. No map is written: only the name of its part file counts."""
+    path = table.with_name(f"{table.stem}.{number}{table.suffix}")
+    return OutputTarget(path, overwrite=True, embeds=True, date=date)
 
 
 class _EmbeddedScene:

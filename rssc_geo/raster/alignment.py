@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from rssc_geo.errors import InputError
 from rssc_geo.raster.gdal import gdal_env, gdal_errors
 from rssc_geo.raster.mask import find_mask_rule, is_measured
-from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, sample_windows
+from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, as_triple, sample_windows
 from rssc_geo.raster.scene import Scene
 from rssc_geo.raster.warping import Onto
 
@@ -127,7 +126,7 @@ def harmonize(
         wide = (high - low) or 1.0
         lows.append(float(low - line.offset / line.gain * wide / 255))
         highs.append(float(low + (255 - line.offset) / line.gain * wide / 255))
-    found = Radiometry(_triple(lows), _triple(highs), f"matched to {like.name}")
+    found = Radiometry(as_triple(lows), as_triple(highs), f"matched to {like.name}")
     if not is_veiled:
         return found
     return VeiledRadiometry(
@@ -296,7 +295,3 @@ def _means(values: NDArray[Any]) -> NDArray[np.float64]:
     cut = values[: rows * sides[0], : cols * sides[1]].astype(np.float64)
     blocks = cut.reshape(rows, sides[0], cols, sides[1], -1).mean((1, 3))
     return np.asarray(blocks.reshape(rows * cols, -1))
-
-
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    return values[0], values[1], values[2]

@@ -24,6 +24,8 @@ from rssc_geo.raster.features import (
     check_no_view,
     repaired,
     reprojected,
+    single_polygons,
+    united_polygons,
 )
 from rssc_geo.raster.gdal import is_remote
 from rssc_geo.raster.scene import Scene
@@ -41,12 +43,12 @@ def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
     path = os.fspath(path)
     polygons, crs = _read_polygons(path)
     polygons = repaired(polygons, path)
-    area = _polygonal(shapely.union_all(polygons))
+    area = united_polygons(shapely.union_all(polygons))
     if area.is_empty:
         raise InputError(f"{path} has no polygon with an area")
     raster = footprint(scene.transform, scene.shape)
     (area,) = reprojected(np.array([area]), crs, scene.crs, path, near=raster.bounds)
-    area = _polygonal(shapely.intersection(area, raster))
+    area = united_polygons(shapely.intersection(area, raster))
     if area.is_empty:
         raise InputError(f"{path}: no polygon lies on the raster {scene.source}, {_where(scene)}")
     return area
@@ -136,7 +138,7 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
                 path, layer=layer, columns=[], force_2d=True, max_features=MOST_FEATURES + 1
             )
             check_count(len(wkb), path)
-            parts = _parts(shapely.from_wkb(wkb))
+            parts = single_polygons(shapely.from_wkb(wkb))
             if len(parts) == 0:
                 continue
             if not meta["crs"]:
@@ -147,20 +149,6 @@ def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     except VECTOR_ERRORS as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
     raise InputError(f"{path} has no polygons: an area of interest is one or more polygons")
-
-
-def _parts(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
-    """All single polygons, also those in collections; neither missing nor empty ones."""
-    geometries = shapely.get_parts(shapely.get_parts(geometries[~shapely.is_missing(geometries)]))
-    kinds = shapely.get_type_id(geometries)
-    return np.asarray(
-        geometries[(kinds == shapely.GeometryType.POLYGON) & ~shapely.is_empty(geometries)]
-    )
-
-
-def _polygonal(geometry: BaseGeometry) -> BaseGeometry:
-    """Drop the points and lines that repairs and intersections leave."""
-    return shapely.union_all(_parts(np.asarray([geometry], dtype=object)))
 
 
 def _where(scene: Scene) -> str:

@@ -141,7 +141,8 @@ def repaired(geometries: NDArray[np.object_], path: str) -> NDArray[np.object_]:
         _check_crossings(geometry, path)
     log.warning("%s: %d invalid polygon(s) repaired", path, int(bad.sum()))
     whole = geometries.copy()
-    whole[bad] = [_polygonal(geometry) for geometry in shapely.make_valid(geometries[bad])]
+    repairs = shapely.make_valid(geometries[bad])
+    whole[bad] = [united_polygons(geometry) or None for geometry in repairs]
     return whole
 
 
@@ -302,7 +303,7 @@ def _as_before(
     """Of polygons the polygons, without the lines and points that cuts and repairs leave."""
     was_area = np.isin(shapely.get_type_id(geometries), _POLYGONS)
     for index in np.flatnonzero(was_area & ~np.isin(shapely.get_type_id(changed), _POLYGONS)):
-        changed[index] = _polygonal(changed[index]) or shapely.Polygon()
+        changed[index] = united_polygons(changed[index]) or shapely.Polygon()
     return changed
 
 
@@ -318,11 +319,19 @@ def _check_latitudes(geometries: NDArray[np.object_], crs: pyproj.CRS, path: str
         )
 
 
-def _polygonal(geometry: BaseGeometry) -> BaseGeometry | None:
-    """The polygons of a repaired geometry, without the lines and points left; None without any."""
-    parts = shapely.get_parts(shapely.get_parts(geometry))
-    polygons = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
-    return shapely.union_all(polygons) if len(polygons) else None
+def single_polygons(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
+    """All single polygons, also those in collections; neither missing nor empty ones."""
+    parts = shapely.get_parts(shapely.get_parts(geometries[~shapely.is_missing(geometries)]))
+    is_polygon = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    return np.asarray(parts[is_polygon & ~shapely.is_empty(parts)])
+
+
+def united_polygons(geometry: BaseGeometry) -> BaseGeometry:
+    """The polygons of a geometry, without the lines and points that cuts and repairs leave.
+
+    Empty where it has none.
+    """
+    return shapely.union_all(single_polygons(np.array([geometry], object)))
 
 
 def _check_crossings(polygon: BaseGeometry, path: str) -> None:

@@ -88,14 +88,19 @@ class Opening:
     onto: Onto | None = None
 
     def open(self) -> rasterio.DatasetReader | WarpedVRT:
-        """A new handle, to be used by one thread and closed by it.
+        """A new handle, to be used by one thread and closed by it, with all that is under a warp.
 
         Raises ``InputError`` when it cannot be opened.
         """
         with gdal_errors(self.label), gdal_env(self.dataset):
             handle = rasterio.open(self.dataset)
-            view = handle if self.warp is None else self.warp.over(handle)
-            return view if self.onto is None else self.onto.over(view)
+            try:
+                for warp in (self.warp, self.onto):
+                    handle = handle if warp is None else warp.over(handle)
+            except BaseException:
+                handle.close()
+                raise
+            return handle
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,8 +196,8 @@ def fit_radiometry(
     if not any(relative for _, _, relative in pairs):
         tagged = "" if all(scale == (1.0, 0.0) for scale in scene.scales) else " (scaled by tags)"
         return Radiometry(
-            _triple([_stored(pair[0], scene.scales[i]) for i, pair in enumerate(pairs)]),
-            _triple([_stored(pair[1], scene.scales[i]) for i, pair in enumerate(pairs)]),
+            as_triple([_stored(pair[0], scene.scales[i]) for i, pair in enumerate(pairs)]),
+            as_triple([_stored(pair[1], scene.scales[i]) for i, pair in enumerate(pairs)]),
             f"values {text}{tagged}",
         )
     lows, highs = _limits(scene, pairs, sample_pixels(scene) if sample is None else sample)
@@ -226,7 +226,7 @@ def _limits(
             # There is no valid pixel in the sample, and no tile will be classified either.
             lows.append(0.0)
             highs.append(_type_maximum(scene.dtype))
-    return _triple(lows), _triple(highs)
+    return as_triple(lows), as_triple(highs)
 
 
 def _stored(value: float, scale: tuple[float, float]) -> float:
@@ -469,7 +469,8 @@ def _parse(text: str, shown: str) -> list[tuple[float, float, bool]]:
     return pairs * 3 if len(pairs) == 1 else pairs
 
 
-def _triple(values: list[float]) -> tuple[float, float, float]:
+def as_triple(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three values, as a tuple of three for the type checker."""
     return values[0], values[1], values[2]
 
 

@@ -180,15 +180,18 @@ class TileReader(Closing):
         return _TileLoader(pixels, self._grid, radiometry, self._out_size, source)
 
 
+_FinishedRun = tuple[list[TileData], BaseException | None]
+"""The tiles of a run, and the error that ended it, if any."""
+
+
 class _Queue:
     """Runs that a thread has finished, and how many more it may finish before they are taken.
 
-    A run comes with the error that ended it, if any; None says that the reader is closed.
+    None among them says that the reader is closed.
     """
 
     def __init__(self, runs: int) -> None:
-        self.finished: SimpleQueue[tuple[list[TileData], BaseException | None] | None]
-        self.finished = SimpleQueue()
+        self.finished: SimpleQueue[_FinishedRun | None] = SimpleQueue()
         self.free = threading.Semaphore(runs)
 
 
@@ -448,14 +451,7 @@ def _reading_order(
     is_blocks = isinstance(grid, BlockGrid)
     run_tiles, queue_runs = (1, _BLOCKS_AHEAD) if is_blocks else (_RUN_TILES, _QUEUE_RUNS)
     rows, cols = grid.tiles_shape
-    wanted = range(rows * cols) if tiles is None else tiles
-    indices = (
-        np.asarray(wanted, dtype=np.int64)
-        if isinstance(wanted, range)
-        else np.fromiter(wanted, dtype=np.int64)
-    )
-    if indices.size and (indices.min() < 0 or indices.max() >= rows * cols):
-        raise IndexError(f"tiles {indices.min()} to {indices.max()} of a grid of {rows * cols}")
+    indices = _tile_indices(tiles, count=rows * cols)
     in_strips = block_shape[1] >= grid.shape[1] and cols > 1
     cache_bytes = (grid.size[0] + block_shape[0]) * grid.shape[1] * pixel_bytes
     if in_strips:
@@ -499,3 +495,16 @@ def _reading_order(
     return _ReadingOrder(
         indices, bounds, thread_of_run.astype(np.int64), threads, queue_runs, cache_bytes
     )
+
+
+def _tile_indices(tiles: Iterable[int] | None, *, count: int) -> NDArray[np.int64]:
+    """The tiles wanted of so many, in order, all of them for None; ``IndexError`` for others."""
+    wanted = range(count) if tiles is None else tiles
+    indices = (
+        np.asarray(wanted, dtype=np.int64)
+        if isinstance(wanted, range)
+        else np.fromiter(wanted, dtype=np.int64)
+    )
+    if indices.size and (indices.min() < 0 or indices.max() >= count):
+        raise IndexError(f"tiles {indices.min()} to {indices.max()} of a grid of {count}")
+    return indices

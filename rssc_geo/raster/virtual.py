@@ -47,7 +47,7 @@ VRT_TYPES = {
 
 _NAMES_A_SOURCE = frozenset({"SourceFilename", "SourceDataset", "Filename"})
 _HEADER_BYTES = 4096  # GDAL looks for the mark of a VRT in the first 1024
-_LABEL_BYTES = 1 << 20  # of a header that is text
+_TEXT_HEADER_BYTES = 1 << 20  # of a header that is text
 MOST_NESTED = 16
 
 Rectangle = tuple[float, float, float, float]
@@ -170,13 +170,13 @@ def _add_source(parent: ET.Element, source: VrtSource) -> None:
 
 # Restrictions of rasters that are made of others.
 
-_WORDS = {
+_SOURCES_UNKNOWN = {
     "STACTA": "which name their tiles by a pattern",
     "STACIT": "which name their tiles in a catalog",
 }
 """Kinds of rasters whose sources cannot be told before they are read, and why."""
 
-_LABELS = {
+_FILE_ELSEWHERE = {
     "MRF": rb"<(DataFile|IndexFile|Source)\b",
     "PDS4": rb"<file_name>[^<]*[/\\]",
     "PDS": rb"\^\w+\s*=[^\r\n]*[/\\]",
@@ -184,19 +184,19 @@ _LABELS = {
     "ISIS3": rb"\^\w+\s*=[^\r\n]*[/\\]",
     "ERS": rb"DataFile\s*=[^\r\n]*[/\\]",
 }
-"""Headers that may show the bytes of any file, by driver, and the pattern of a file elsewhere."""
+"""Drivers whose headers may show the bytes of any file, and the pattern of a file elsewhere."""
 
-_PART = re.compile(r"^PDS4:(.+):\d+:\d+$")
+_PART_OF_FILE = re.compile(r"^PDS4:(.+):\d+:\d+$")
 """GDAL's name of a part of a file, with the file."""
 
-_HINTS = (
+_MARKS = (
     *(b"<VRTDataset", b"<GDALTileIndexDataset", b"<MRF_META", b"Product_Observational"),
     *(b"PDS_VERSION_ID", b"IsisCube", b"DatasetHeader Begin", b"stac_version"),
     b"gdal_streamed_alg",
 )
 """First bytes of files that may name others."""
 
-_INDEX = ".gti."
+_TILE_INDEX = ".gti."
 """Part of the names of tile indexes that GDAL opens as rasters (``scene.gti.gpkg``)."""
 
 
@@ -246,9 +246,9 @@ class _Named:
             return cls(driver, "", b"", index_tiles(dataset))
         files = tuple(str(file) for file in dataset.files if str(file) != name)
         header: bytes | None = b""
-        if driver in _LABELS:
-            place = _PART.sub(r"\1", name)
-            header = _beginning(place, _LABEL_BYTES) if os.path.isfile(place) else None
+        if driver in _FILE_ELSEWHERE:
+            place = _PART_OF_FILE.sub(r"\1", name)
+            header = _beginning(place, _TEXT_HEADER_BYTES) if os.path.isfile(place) else None
         return cls(driver, "", header, files)
 
     def check(self, label: str) -> None:
@@ -269,9 +269,9 @@ class _Named:
                 f"{label} is or names a pipeline of GDAL (GDALG), which may read any file: run it"
                 " with gdal, if you trust it, and give its result"
             )
-        if self.driver in _WORDS:
+        if reason := _SOURCES_UNKNOWN.get(self.driver):
             raise InputError(
-                f"{label} is or names tiled assets of STAC ({self.driver}), {_WORDS[self.driver]}:"
+                f"{label} is or names tiled assets of STAC ({self.driver}), {reason}:"
                 " build a VRT of the tiles with gdalbuildvrt"
             )
         if self.header is None:
@@ -280,7 +280,7 @@ class _Named:
                 " a name, where it is not known which file its pixels come from: unpack or download"
                 " it"
             )
-        if self.driver in _LABELS and re.search(_LABELS[self.driver], self.header):
+        if self.driver in _FILE_ELSEWHERE and re.search(_FILE_ELSEWHERE[self.driver], self.header):
             raise InputError(
                 f"{label} is or names a header ({self.driver}) that takes its pixels from a file"
                 " elsewhere, whatever that is: convert it with gdal_translate to a GeoTIFF, if you"
@@ -307,7 +307,7 @@ def index_tiles(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
     text = (
         place
         if place.lstrip().startswith("<")
-        else _beginning(place, _LABEL_BYTES).decode("utf-8", "replace")
+        else _beginning(place, _TEXT_HEADER_BYTES).decode("utf-8", "replace")
     )
     layer = field = None
     folders = [os.path.dirname(place), ""]
@@ -357,10 +357,10 @@ def _is_no_path(name: str) -> bool:
 
 def may_name_others(name: str) -> bool:
     """Whether a file, by its first bytes or its name, may be a raster that names others."""
-    if _INDEX in os.path.basename(name).lower():
+    if _TILE_INDEX in os.path.basename(name).lower():
         return True
     beginning = _beginning(name, _HEADER_BYTES)
-    return any(hint in beginning for hint in _HINTS)
+    return any(mark in beginning for mark in _MARKS)
 
 
 def _opened(name: str) -> _Named | None:

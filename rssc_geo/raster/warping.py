@@ -19,6 +19,15 @@ from rssc_geo.raster.mask import MaskRule, held_nodata, nodata_values
 from rssc_geo.raster.virtual import dtype_of
 
 
+class WarpedFile(WarpedVRT):  # type: ignore[misc]  # rasterio has no types
+    """A warped raster that closes the dataset under it when it is closed."""
+
+    def close(self) -> None:
+        """Close the warp, then what it is made of."""
+        super().close()
+        self.src_dataset.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Warp:
     """A virtual warp of a raster that has no geotransform.
@@ -35,8 +44,8 @@ class Warp:
     nodata: float | None = None
     rpc_height_m: float | None = None
 
-    def over(self, dataset: rasterio.DatasetReader) -> WarpedVRT:
-        """The warped raster over an open dataset, which must stay open as long.
+    def over(self, dataset: rasterio.DatasetReader) -> WarpedFile:
+        """The warped raster over an open dataset, which is closed with it.
 
         Raises ``GeoreferenceError`` where its control points or RPCs give no place.
         """
@@ -46,7 +55,7 @@ class Warp:
             extra = {"METHOD": "RPC", "RPC_HEIGHT": repr(self.rpc_height_m)}
         has_mask = ColorInterp.alpha in dataset.colorinterp or self.nodata is not None
         try:
-            return WarpedVRT(
+            return WarpedFile(
                 dataset,
                 src_crs=self.src_crs,
                 crs=self.crs,
@@ -92,13 +101,13 @@ class Onto:
         # Otherwise NaN would spread to the pixels around it.
         return math.nan if self.mask_rule.nan and not self.mask_rule.dataset_mask else None
 
-    def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedVRT:
-        """The raster on the grid over an open dataset, which must stay open as long."""
+    def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedFile:
+        """The raster on the grid over an open dataset, which is closed with it."""
         rule = self.mask_rule
         settings: dict[str, Any] = {}
         if rule.mask_band is not None:
             settings["src_alpha"] = rule.mask_band
-        return WarpedVRT(
+        return WarpedFile(
             dataset,
             crs=self.crs,
             transform=self.transform,

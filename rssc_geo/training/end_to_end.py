@@ -77,13 +77,7 @@ def train_end_to_end(
     if model.card.needs_captions:
         own = dataclasses.replace(own, silent=0.0)
     _choose_layers(model.network, own)
-    batch_size = min(own.batch_size, len(split["train"]))
-    if batch_size < accelerator.num_processes * own.accumulate:
-        raise UsageError(
-            f"a batch of {batch_size} cannot be divided among"
-            f" {accelerator.num_processes} processes and {own.accumulate} parts: give a"
-            " larger --batch-size or a smaller --accumulate"
-        )
+    _check_batches(own, pictures=len(split["train"]), processes=accelerator.num_processes)
     with accelerator.main_process_first():
         work.open(data, recipe, locks=accelerator.is_main_process)
 
@@ -94,17 +88,7 @@ def train_end_to_end(
         report=work.reporter(_EndToEndTask.name, own.epochs),
     )
     weights = work.path / "end_to_end.safetensors"
-    start = model.network.state_dict()
-    card = model.card
-    made_of = identity(
-        pictures=data.fingerprint(),
-        recipe=own,
-        seed=recipe.seed,
-        start=start,
-        reading=(card.input_size, card.mean, card.std, card.max_tokens, card.special_tokens),
-        tokenizer=model.tokenizer.to_str(),
-        **beyond_half(start),
-    )
+    made_of = _made_of(model, data, own, seed=recipe.seed)
     task = _EndToEndTask(model, data, split, own, run=run, accelerator=accelerator)
     optimizer = _optimizer(model.network, own)
     schedule = _schedule(optimizer, own, steps=task.steps)
@@ -318,6 +302,31 @@ def _accelerator(recipe: EndToEndRecipe, device: torch.device) -> Any:
         cpu=device.type == "cpu",
         gradient_accumulation_steps=recipe.accumulate,
         kwargs_handlers=[unused],
+    )
+
+
+def _check_batches(recipe: EndToEndRecipe, *, pictures: int, processes: int) -> None:
+    """``UsageError`` for batches that cannot be divided."""
+    batch_size = min(recipe.batch_size, pictures)
+    if batch_size < processes * recipe.accumulate:
+        raise UsageError(
+            f"a batch of {batch_size} cannot be divided among"
+            f" {processes} processes and {recipe.accumulate} parts: give a"
+            " larger --batch-size or a smaller --accumulate"
+        )
+
+
+def _made_of(model: Model, data: SceneImages, recipe: EndToEndRecipe, *, seed: int) -> str:
+    """The identity of everything on which the weights depend, of the untrained model too."""
+    card, start = model.card, model.network.state_dict()
+    return identity(
+        pictures=data.fingerprint(),
+        recipe=recipe,
+        seed=seed,
+        start=start,
+        reading=(card.input_size, card.mean, card.std, card.max_tokens, card.special_tokens),
+        tokenizer=model.tokenizer.to_str(),
+        **beyond_half(start),
     )
 
 

@@ -132,37 +132,7 @@ def polygons_readme(card: ModelCard, measured: Measured | None, warnings: Sequen
             " test on."
         )
     else:
-        scores, (tested, of), (low, high) = measured.scores, measured.counts, measured.interval
-        lines += [
-            (
-                "Measured on labels of their own, which nothing learned touches."
-                if measured.by_labels_apart
-                else "Measured by cross-validation in blocks of space: patches near a tested one"
-                " were not learned from."
-            ),
-            "",
-            (
-                f"{tested} of {of} patches were tested. {_figures(scores)} The overall accuracy"
-                f" lies between {low:.3f} and {high:.3f} with 95 %."
-            ),
-            "",
-            "| class | precision | recall | F1 | tested | taken for |",
-            "|---|---|---|---|---|---|",
-        ]
-        names = list(scores.per_class)
-        for code, (name, row) in enumerate(scores.per_class.items()):
-            wrong = [
-                (count, other)
-                for other, count in enumerate(scores.confusion[code].tolist())
-                if count and other != code
-            ]
-            taken = ", ".join(
-                f"{_cell(names[other])} {count}" for count, other in sorted(wrong, reverse=True)
-            )
-            lines.append(
-                f"| {_cell(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
-                f" {row.support} of {measured.tested[name][1]} | {taken} |"
-            )
+        lines += _evaluation(measured)
     if warnings:
         lines += [
             "",
@@ -171,6 +141,42 @@ def polygons_readme(card: ModelCard, measured: Measured | None, warnings: Sequen
             *(f"- {_cell(warning)}" for warning in warnings),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _evaluation(measured: Measured) -> list[str]:
+    """How the patches were tested, the figures, and a table of the classes."""
+    scores, (tested, of), (low, high) = measured.scores, measured.counts, measured.interval
+    lines = [
+        (
+            "Measured on labels of their own, which nothing learned touches."
+            if measured.by_labels_apart
+            else "Measured by cross-validation in blocks of space: patches near a tested one"
+            " were not learned from."
+        ),
+        "",
+        (
+            f"{tested} of {of} patches were tested. {_figures(scores)} The overall accuracy"
+            f" lies between {low:.3f} and {high:.3f} with 95 %."
+        ),
+        "",
+        "| class | precision | recall | F1 | tested | taken for |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = list(scores.per_class)
+    for code, (name, row) in enumerate(scores.per_class.items()):
+        wrong = [
+            (count, other)
+            for other, count in enumerate(scores.confusion[code].tolist())
+            if count and other != code
+        ]
+        taken = ", ".join(
+            f"{_cell(names[other])} {count}" for count, other in sorted(wrong, reverse=True)
+        )
+        lines.append(
+            f"| {_cell(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
+            f" {row.support} of {measured.tested[name][1]} | {taken} |"
+        )
+    return lines
 
 
 def _figures(scores: Scores) -> str:

@@ -35,8 +35,8 @@ from rssc_geo.batch import (
 )
 from rssc_geo.errors import InputError, RsscGeoError, UsageError
 from rssc_geo.geometry import BlockGrid, TileGrid
-from rssc_geo.inference import Prediction, PredictorSpec, TileResult
-from rssc_geo.models import Model, load_card, save_bundle
+from rssc_geo.inference import Prediction, PredictorSpec, TileResult, load_predictor
+from rssc_geo.models import ClassWords, Model, load_card, save_bundle
 from rssc_geo.options import BatchOptions, BatchSceneOptions, PredictorOptions, options_of
 from tests.factories import texture, write_raster
 
@@ -542,3 +542,21 @@ def test_results_that_the_next_run_would_read_are_refused(
         return
     with pytest.raises(UsageError, match=f"{refused} would be an input of the next run"):
         plan_batch([tmp_path / name], folder, options)
+
+
+def test_of_workers_for_named_classes_the_one_unused_for_longest_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With --refine the words as given are needed for every scene, refined ones for one."""
+    monkeypatch.setattr("rssc_geo.batch.worker._NAMED", 2)
+    predictor = load_predictor(PredictorOptions(device="cpu"))
+    size = predictor.spec.card.input_size
+    worker = Worker(predictor.spec, predictor, input_size=size, reading_threads=1, name="cpu")
+    river, beach, harbor = (
+        ClassWords.of([name, "forest"], other=False) for name in ("river", "beach", "harbor")
+    )
+    first, second = worker.named(river), worker.named(beach)
+    assert worker.named(river) is first
+    worker.named(harbor)
+    assert worker.named(river) is first
+    assert worker.named(beach) is not second

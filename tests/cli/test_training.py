@@ -314,7 +314,7 @@ def test_wrong_use_of_train_is_one_line(
         (["{pictures}", "--raster", "x.tif"], "give a DATASET folder"),
         (["--raster", "x.tif"], "together with --labels"),
         (["{pictures}"], "none of the data set's classes"),
-        (["{pictures}", "--class-map", "none.json"], "none.json is not a JSON object"),
+        (["{pictures}", "--class-map", "none.json"], "none.json cannot be read: No such file"),
         (["nowhere"], "nowhere: no such folder"),
     ],
 )

@@ -101,7 +101,9 @@ class Case:
         with self.writer(path, **options) as writer:
             for start in range(0, len(self.rows), 7):
                 writer.append(self.batch(start, start + 7), start + 7)
-            return writer.finish({"captions": len(self.rows)})
+            summary = writer.make({"captions": len(self.rows)})
+            writer.discard()
+            return summary
 
     @property
     def class_grid(self) -> np.ndarray:

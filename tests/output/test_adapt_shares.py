@@ -164,7 +164,8 @@ def test_neither_order_nor_batches_nor_a_stop_change_it(
         with case.writer(path, adapt_shares=True) as writer:
             assert len(writer) == 1000
             case.fill(writer, places[1000:], size)
-            writer.finish()
+            writer.make()
+            writer.discard()
     straight = read_cells(tmp_path / "straight.gpkg")
     told = read_provenance(tmp_path / "straight.gpkg")["steps"]
     for name in ("mixed", "stopped"):
@@ -187,11 +188,12 @@ def test_it_is_done_once_whatever_happens_after_it(
         case.fill(writer, np.arange(3000), 500)
         monkeypatch.setattr("rssc_geo.output.layers.shapely.to_wkb", fail)
         with pytest.raises(OSError, match="no place"):
-            writer.finish()
+            writer.make()
     monkeypatch.undo()
     with case.writer(path, adapt_shares=True) as writer:
         assert len(writer) == 3000
-        writer.finish()
+        writer.make()
+        writer.discard()
     assert read_cells(path).equals(read_cells(tmp_path / "straight.gpkg"))
     assert read_provenance(path)["steps"] == read_provenance(tmp_path / "straight.gpkg")["steps"]
 
@@ -216,10 +218,11 @@ def test_a_step_that_fails_changes_nothing(
         case.fill(writer, np.arange(3000), 500)
         before = [row for chunk in writer._part.read("*") for row in chunk]
         with pytest.raises(KeyboardInterrupt):
-            writer.finish()
+            writer.make()
         assert [row for chunk in writer._part.read("*") for row in chunk] == before
         assert writer._part.steps == {}
-        writer.finish()
+        writer.make()
+        writer.discard()
     case.write(tmp_path / "straight.gpkg", adapt_shares=True)
     assert read_cells(path).equals(read_cells(tmp_path / "straight.gpkg"))
 

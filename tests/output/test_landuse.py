@@ -273,7 +273,8 @@ def test_a_map_of_no_cells_is_an_empty_file_with_its_fields(
 ) -> None:
     with case.writer(tmp_path / f"map.{suffix}") as writer:
         assert len(writer) == 0
-        summary = writer.finish()
+        summary = writer.make()
+        writer.discard()
     assert (summary.cells, summary.regions) == (0, 0)
     assert set(os.listdir(tmp_path)) == FILES[suffix]
     if suffix == "geojson":  # holds no list of fields
@@ -300,7 +301,8 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_map(case: Case, tmp_path:
     with case.writer(tmp_path / "map.gpkg") as writer:
         assert (writer.watermark, len(writer)) == (20, 20)
         writer.append(case.batch(20, len(case.rows)), 99)
-        writer.finish()
+        writer.make()
+        writer.discard()
     for one, other in zip(read(tmp_path / "map.gpkg"), read(tmp_path / "whole.gpkg"), strict=True):
         assert one.equals(other)
     assert sorted(os.listdir(tmp_path)) == ["map.gpkg", "whole.gpkg"]
@@ -349,14 +351,15 @@ def test_a_failure_while_writing_leaves_the_old_map_and_the_part_file(
         # it was.
         monkeypatch.setattr("rssc_geo.output.layers.shapely.to_wkb", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            writer.finish()
+            writer.make()
         assert (tmp_path / "map.gpkg").read_bytes() == before
         assert sorted(name for name in os.listdir(tmp_path) if "journal" not in name) == [
             "map.gpkg",
             "map.gpkg.part",
         ]
         monkeypatch.undo()
-        writer.finish()
+        writer.make()
+        writer.discard()
     assert os.listdir(tmp_path) == ["map.gpkg"]
     assert len(read(tmp_path / "map.gpkg")[1]) == 20
 
@@ -387,7 +390,8 @@ if not writer.watermark:
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    print(len(writer), writer.finish().cells)
+    print(len(writer), writer.make().cells)
+    writer.discard()
 except OutputError as error:
     print(error)
 """

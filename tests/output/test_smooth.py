@@ -183,7 +183,8 @@ def test_neither_order_nor_batches_nor_a_stop_change_it(
         with case.writer(path, smooth=True) as writer:
             assert len(writer) == 500
             case.fill(writer, places[500:], size)
-            writer.finish()
+            writer.make()
+            writer.discard()
     straight = read_cells(tmp_path / "straight.gpkg")
     assert not [name for name in straight.columns if name.startswith("p_")]
     for name in ("mixed", "back"):
@@ -207,17 +208,18 @@ def test_shares_come_first_and_nothing_is_done_twice(
         case.fill(writer, np.arange(len(case.rows)), 500)
         monkeypatch.setattr(PartFile, "take_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            writer.finish()
+            writer.make()
     monkeypatch.undo()
     with case.writer(path, **asked) as writer:
         assert list(writer._part.steps) == ["adapt_shares"]
         monkeypatch.setattr("rssc_geo.output.layers.shapely.to_wkb", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            writer.finish()
+            writer.make()
     monkeypatch.undo()
     with case.writer(path, **asked) as writer:
         assert list(writer._part.steps) == ["adapt_shares", "smooth"]
-        writer.finish()
+        writer.make()
+        writer.discard()
     assert read_cells(path).equals(read_cells(tmp_path / "straight.gpkg"))
 
 

@@ -52,7 +52,9 @@ class Scene:
         with case.writer(target, snap=True, **options) as writer:
             batch = case.batch(0, len(case.rows))
             writer.append(dataclasses.replace(batch, colors=self.colors()), 1)
-            return writer.finish(pixels=pixels)
+            summary = writer.make(pixels=pixels)
+            writer.discard()
+            return summary
 
     def colors(self) -> np.ndarray:
         with rasterio.open(self.path) as raster:
@@ -268,4 +270,4 @@ def test_a_map_cannot_be_snapped_without_pixels(
             "rows", "cols", "probabilities", "familiarity", "captions", "colors",
         ))), 1)  # fmt: skip
         with pytest.raises(ValueError, match="pixels"):
-            writer.finish()
+            writer.make()

@@ -136,10 +136,11 @@ def test_a_file_opened_during_the_run_is_not_replaced_either(case: Case, tmp_pat
         writer.append(case.batch(0, 9), 9)
         (tmp_path / "map.gpkg-wal").touch()
         with pytest.raises(OutputError, match="open in another program"):
-            writer.finish()
+            writer.make()
         assert path.read_bytes() == before
         (tmp_path / "map.gpkg-wal").unlink()
-        assert writer.finish().cells == 9
+        assert writer.make().cells == 9
+        writer.discard()
     assert os.listdir(tmp_path) == ["map.gpkg"]
 
 

@@ -387,6 +387,9 @@ def test_control_points_are_warped_virtually(write, texture, nodata) -> None:
     assert "control points" in scene.warnings[0]
     assert scene.bounds_lonlat() == pytest.approx((11, 48, 11.01, 48.008), abs=3e-4)
     assert 0.95 < mask(scene).mean() <= 1
+    with scene.open() as handle:
+        assert not handle.src_dataset.closed
+    assert handle.src_dataset.closed
     assert open_scene(path, assume_crs="EPSG:4258").crs.to_epsg() == 4258
 
 

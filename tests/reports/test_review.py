@@ -64,7 +64,8 @@ def write_map(
                 np.zeros((len(part), 3), np.float32),
             )
             writer.append(batch, int(part[-1]) + 1)
-        writer.finish()
+        writer.make()
+        writer.discard()
     return wanted
 
 

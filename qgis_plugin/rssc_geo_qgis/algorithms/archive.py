@@ -27,7 +27,7 @@ from qgis.core import (
 
 from .. import settings
 from ..i18n import tr
-from ..inputs import RasterInput, read_together, write_polygons
+from ..inputs import RasterInput, bounds_text, read_together
 from ..results import Classes
 from . import parameters as shared
 from .base import RsscAlgorithm
@@ -89,7 +89,7 @@ class Index(RsscAlgorithm):
         return shared.described(folder, tr("A new folder, or an archive to add to."))
 
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
-        read_together(self.parameterAsLayerList(parameters, "INPUT", context), kept=True)
+        self.read_input(parameters, context)
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         self._rasters = read_together(
@@ -234,15 +234,12 @@ class Search(PolygonAlgorithm):
                 found.append(f"--{option}={point.x():.15g},{point.y():.15g}")
         area = self.parameterAsSource(parameters, "LIKE_AREA", context)
         if area is not None:
-            path = os.path.join(work, "example.gpkg")
-            self.titles[path] = area.sourceName()
-            write_polygons(area, path, area.sourceName())
+            path = self.polygons_file(area, os.path.join(work, "example.gpkg"))
             found.append(f"--like-area={path}")
         lonlat = QgsCoordinateReferenceSystem("EPSG:4326")
         extent = self.parameterAsExtent(parameters, "EXTENT", context, lonlat)
         if not extent.isNull():
-            corners = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
-            found.append("--bounds=" + ",".join(f"{value:.15g}" for value in corners))
+            found.append(f"--bounds={bounds_text(extent)}")
         return found
 
     def input_title(self) -> str:

@@ -16,6 +16,7 @@ from qgis.core import (
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeatureSource,
     QgsProcessingFeedback,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterCrs,
@@ -35,6 +36,7 @@ from ..command import run_command
 from ..i18n import tr
 from ..inputs import (
     RasterInput,
+    bounds_text,
     crs_text,
     no_file,
     read_raster,
@@ -275,16 +277,12 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             extent, _ = self._window(parameters, context, self.raster)
             if extent.isNull() or self.raster.picture is not None:
                 return None
-            corners = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
-            return ",".join(f"{value:.15g}" for value in corners)
+            return bounds_text(extent)
         if option.name == "aoi":
             area = self.parameterAsSource(parameters, "AOI", context)
             if area is None:
                 return None
-            path = os.path.join(work, "aoi.gpkg")
-            self.titles[path] = area.sourceName()
-            write_polygons(area, path, area.sourceName())
-            return path
+            return self.polygons_file(area, os.path.join(work, "aoi.gpkg"))
         value = self._value_by_type(option, parameters, context)
         if option.name in ("bands", "nodata") and value in (None, ""):
             return getattr(self.raster, option.name)
@@ -341,6 +339,15 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         path = os.path.join(tempfile.mkdtemp(dir=work), f"{plain_name(raster.title)}.tif")
         self.titles[path] = raster.title
         write_raster(raster, window_of(raster, *window), path, feedback)
+        return path
+
+    def polygons_file(self, source: QgsProcessingFeatureSource, path: str, field: str = "") -> str:
+        """Write polygons, with one field or none, to a file that messages call by its layer.
+
+        Returns its path.
+        """
+        self.titles[path] = source.sourceName()
+        write_polygons(source, path, source.sourceName(), field)
         return path
 
     def reworded(self, message: str) -> str:
@@ -498,9 +505,8 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
             if os.path.isdir(path):  # a result that is a folder is started again
                 shutil.rmtree(path, ignore_errors=True)
             elif temporary:
-                with contextlib.suppress(
-                    OSError
-                ):  # the user has to see the reason why the run ended
+                # The user has to see the reason why the run ended.
+                with contextlib.suppress(OSError):
                     os.remove(path)
             else:
                 feedback.pushInfo(

@@ -48,6 +48,7 @@ class MapAlgorithm(RsscAlgorithm):
     def __init__(self) -> None:
         super().__init__()
         self._map, self._title = "", ""
+        self._layers: dict[str, str] = {}
 
     def input(self) -> QgsProcessingParameterDefinition:
         layer = QgsProcessingParameterVectorLayer("INPUT", tr("Map"), _POLYGONS)
@@ -210,7 +211,7 @@ class Refine(MapAlgorithm, LandUseAlgorithm):
 
     NAME = "refine"
     COMMAND = "refine"
-    TITLE = "Refine a map"
+    TITLE = tr("Refine a map")
     LAYERS = MappingProxyType({"OUTPUT": "landuse", "CELLS": "cells"})
     TAGS = tr("legend crosswalk corine anderson generalize smooth majority filter")
     HELP = tr(

@@ -12,7 +12,6 @@ from qgis.core import (
 )
 
 from ..i18n import tr
-from ..inputs import write_polygons
 from . import parameters as shared
 from .base import RsscAlgorithm
 
@@ -50,10 +49,7 @@ class Train(RsscAlgorithm):
     def more_arguments(
         self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
     ) -> list[str]:
-        path = os.path.join(work, "labels.gpkg")
         labels = self.parameterAsSource(parameters, "LABELS", context)
-        self.titles[path] = labels.sourceName()
-        write_polygons(
-            labels, path, labels.sourceName(), self.parameterAsString(parameters, "FIELD", context)
-        )
+        field = self.parameterAsString(parameters, "FIELD", context)
+        path = self.polygons_file(labels, os.path.join(work, "labels.gpkg"), field)
         return ["--labels", path]
