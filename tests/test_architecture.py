@@ -35,6 +35,7 @@ def modules(package: str) -> list[str]:
     return [name.removesuffix(".__init__") for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", LOADS_NONE_OF)
 def test_importing_a_package_loads_nothing_that_it_must_not_know(package: str) -> None:
     """Also through other packages, whose lazy imports the import linter does not follow."""

@@ -372,6 +372,7 @@ def test_no_damage_to_a_cache_gives_another_caption(
     fuzz(path, use)
 
 
+@pytest.mark.slow
 def test_no_damage_to_a_checkpoint_changes_a_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,6 +61,7 @@ def held(archive: Path) -> dict[str, int]:
     return {name: names.count(name) for name in sorted(set(names))}
 
 
+@pytest.mark.slow
 def test_what_is_new_or_changed_is_looked_at_and_nothing_else(tmp_path: Path) -> None:
     archive, scenes = tmp_path / "archive", tmp_path / "in"
     for number in range(2):
@@ -136,6 +137,7 @@ def test_maps_that_a_killed_removal_left_are_removed_by_the_next(
     assert not (archive / "scenes" / "s1.gpkg").exists()
 
 
+@pytest.mark.slow
 def test_scenes_are_made_again_where_the_journal_is_lost(tmp_path: Path) -> None:
     archive, scenes = tmp_path / "archive", tmp_path / "in"
     for number in range(2):
@@ -171,6 +173,7 @@ def test_a_folder_of_others_named_scenes_is_not_taken_over(tmp_path: Path) -> No
         rssc_geo.index([raster], tmp_path / "archive", OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -248,6 +251,7 @@ def wait_for(program: Program, archive: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_finished_scene(
     start: Callable[..., Program], tmp_path: Path
 ) -> None:

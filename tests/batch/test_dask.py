@@ -230,6 +230,7 @@ def test_a_killed_scheduler_is_said_and_another_goes_on(
         assert content(maps / f"{name}.gpkg") == content(whole / f"{name}.gpkg")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"

@@ -107,6 +107,7 @@ def test_an_interrupted_batch_says_so_and_goes_on(
     assert load_json(out)["done"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room_kb", [150, 300, 550])
 def test_a_full_disk_stops_the_batch_which_goes_on_when_there_is_room(
     start: Start, scenes: Path, bundle: Path, small_disk: Path, tmp_path: Path, room_kb: int
@@ -168,6 +169,7 @@ def test_a_scene_damaged_in_the_middle_fails_alone(
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_a_scene_that_changes_while_it_is_read_is_found_out(
     start: Start, scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:

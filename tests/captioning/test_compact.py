@@ -68,6 +68,7 @@ def test_a_beam_of_one_is_greedy(decoder: CaptionDecoder) -> None:
         decoder.beam(tokens, width=0)
 
 
+@pytest.mark.slow
 def test_a_wide_beam_finds_the_likeliest_sentence_of_all() -> None:
     """The oracle: all sentences of up to three of five words (one is the end), scored singly."""
     everything = [

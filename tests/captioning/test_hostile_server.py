@@ -178,6 +178,7 @@ def test_an_answer_of_marks_alone_is_read_in_one_pass(server: ChatServer) -> Non
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_mutated_answers_end_in_a_caption_or_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     draw = random.Random(17)

@@ -97,6 +97,7 @@ def test_strata_that_are_the_map_s_classes(
     assert "overall accuracy 0.9465 ± 0.0185" in text.out
 
 
+@pytest.mark.slow
 def test_strata_that_are_not_the_map_s_classes(rssc: Rssc, tmp_path: Path) -> None:
     """Stehman (2014), table 2, to the digits of the paper."""
     shares = {"A": "AAAAAAABBB", "B": "ABBBBBBBBB", "C": "BBCCCCCCBB", "D": "DDDDDDDDDD"}

@@ -535,6 +535,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     rssc: Rssc, start: Callable[..., Program], bundle: Path, tmp_path: Path

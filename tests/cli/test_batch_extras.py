@@ -129,6 +129,7 @@ def test_status_tells_areas_and_times(
     assert any(line.startswith("run of 20") and line.endswith(": done") for line in lines)
 
 
+@pytest.mark.slow
 def test_classes_by_words_are_those_of_zero_shot(rssc: Rssc, scenes: Path, tmp_path: Path) -> None:
     words = tmp_path / "in" / "words.json"
     words.write_text(json.dumps({"water": ["lake", "river"], "houses": ["dense houses"]}))

@@ -252,6 +252,7 @@ def test_nothing_to_describe(rssc: Rssc, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 def test_stops_at_once_with_its_parent_while_the_server_thinks(
     server: ChatServer, scene: Path, tmp_path: Path

@@ -93,6 +93,7 @@ def test_what_is_far_from_the_model_is_refused_or_unknown(
     assert (cells["familiarity"] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["noise", "gray"])
 def test_a_raster_that_is_no_color_photograph_is_unknown(
     rssc: Rssc, tmp_path: Path, kind: str
@@ -151,6 +152,7 @@ def test_json_class_raster_and_preview(rssc: Rssc, scene: Path, tmp_path: Path) 
         assert min(picture.size) > 200
 
 
+@pytest.mark.slow
 def test_batch_size_and_aoi_do_not_change_results(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     aoi = tmp_path / "area.gpkg"
     gpd.GeoDataFrame(
@@ -301,6 +303,7 @@ def test_interrupted_runs_stop_within_a_second_and_go_on(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.gpkg"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 @pytest.mark.parametrize("command", [("classify",), ("batch", "run")])
 def test_stops_when_the_parent_goes(command: tuple[str, ...], tmp_path: Path) -> None:

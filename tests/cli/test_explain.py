@@ -126,6 +126,7 @@ def test_the_least_certain_cells_of_a_map(
     assert "another class" not in done.err
 
 
+@pytest.mark.slow
 def test_maps_of_one_layer(
     rssc: Callable[..., Outcome], mapped: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -411,6 +411,7 @@ PartFile.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 @posix
 def test_a_kill_between_publishing_and_tidying_is_made_good(
     rssc: Rssc, start: Start, scene: Path, tmp_path: Path

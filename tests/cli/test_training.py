@@ -163,6 +163,7 @@ def test_a_whole_sentence_encoder_reads_and_names_classes(
     assert "holds no word the text encoder knows" in unknown.message
 
 
+@pytest.mark.slow
 def test_baselines_go_on_from_the_training(
     rssc: Callable[..., Outcome], pictures: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 @pytest.mark.parametrize(
     ("what", "value"),
@@ -147,6 +148,7 @@ def test_a_limit_of_the_system_is_one_line(tmp_path: Path, what: str, value: int
     assert [name for name in os.listdir(tmp_path) if name != "m.gpkg.part"] == ["s.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "PROJ_NETWORK"])
 def test_a_variable_that_a_library_cannot_read_is_one_line(tmp_path: Path, name: str) -> None:
     code = "from rssc_geo_cli.main import main; main()"
@@ -179,6 +181,7 @@ program.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_impatience_does_not_break_into_the_goodbye(tmp_path: Path) -> None:
     done = _classify(_IMPATIENT, tmp_path)

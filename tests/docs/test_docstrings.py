@@ -87,6 +87,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*VERBS, "Predictor"])
 def test_an_example_does_what_it_shows(
     name: str, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,7 @@ def test_script_own_classes(part: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "right for" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_script_words(part: Path) -> None:
     type_command(["python", "examples/words.py", "part.tif", "words.gpkg"])
     assert (
@@ -82,6 +83,7 @@ def test_script_words(part: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_script_local_cluster(part: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
     type_command(["python", "examples/local_cluster.py", "maps", "part.tif"])
@@ -104,6 +106,7 @@ def test_the_cluster_of_containers_is_the_one_of_the_script() -> None:
     assert (place.parent / services["batch"]["build"] / "Dockerfile").resolve().is_file()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -42,6 +42,7 @@ class _Warnings(logging.Handler):
         self.messages.append(record.getMessage())
 
 
+@pytest.mark.slow
 def test_pages_fetch_nothing(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 20

@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # on a busy machine README takes over five minutes
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_a_page_works_as_written_after_those_before_it(

@@ -163,6 +163,7 @@ def test_corruptions_keep_the_form_and_do_something(data: SceneImages) -> None:
     assert all_corruptions()["footprint 2"](center)[0, 17:26, 17:47].max() == 0
 
 
+@pytest.mark.slow
 def test_report_files(small_model: Model, data: SceneImages, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra 'train' is not installed")
     options = EvaluateOptions(robustness=True, device="cpu")

@@ -196,6 +196,7 @@ def _reader(plan: object, grid: BlockGrid):
     return TileReader(plan.scene, grid, plan.radiometry, out_size=(1, 1))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cell", "fraction"), [("100m", 6), ("50m", 12)])
 def test_where_blocks_end_leaves_no_trace(
     cell: str,
@@ -255,6 +256,7 @@ def test_results_of_a_whole_block_are_not_copied(
         assert not made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captioner", [_ColorCaptioner(), NoCaptioner()], ids=["captions", "none"])
 @pytest.mark.parametrize(("cell", "fraction"), [("100m", 6), ("50m", 12), ("200m", 3)])
 def test_cells_are_the_same_looked_at_alone(
@@ -356,6 +358,7 @@ def test_windows_have_a_temperature_of_their_own(
     _same(alone, _cells(surer, fine_scene, tmp_path / "same.gpkg", **tiles))
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on(
     fine_model: Model, fine_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -477,6 +477,7 @@ def load_or_refuse(bundle: Path) -> Model | None:
     return None
 
 
+@pytest.mark.slow
 def test_mutated_bundles_are_refused_or_work(
     bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

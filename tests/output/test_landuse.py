@@ -397,6 +397,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit to stand for a full disk")
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_full_disk_while_finishing_is_one_line_and_the_run_can_go_on(
@@ -472,6 +473,7 @@ def test_maps_across_the_antimeridian_are_cut_in_projections_of_the_world(
     assert equal_area.area.sum() == pytest.approx(landuse["area_m2"].sum(), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_cells_at_the_limb_of_a_full_disk_have_the_area_on_earth(
     make_case: Callable[..., Case], tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def landuse_of(path: Path) -> gpd.GeoDataFrame:
     return gpd.read_file(path, layer="landuse")
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_same_and_cells_stay_the_grid(
     predictor: Predictor, bundle: Path, fine_scene: Path, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def archive(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_repository_s_scanners_find_nothing(archive):
     assert scan_zip.scan(archive) == []
 

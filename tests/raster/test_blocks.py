@@ -94,6 +94,7 @@ def test_invalid_pixels_count_in_the_cells_where_they_lie(tmp_path: Path) -> Non
         assert data.valid_fraction == pytest.approx(valid[window.slices].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("scale", [0.4, 1.0, 1.7])
 def test_a_resampled_pixel_is_the_weighted_mean_of_what_is_valid(

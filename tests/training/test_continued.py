@@ -127,6 +127,7 @@ def test_damage_to_any_file_of_the_work_folder(inputs: Inputs) -> None:
         assert not refusal or name == "options.json", (name, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["nan", "inf", "-5", "1e300", "[" * 100_000])
 def test_a_time_that_is_none(inputs: Inputs, content: str) -> None:
     work = inputs.home / "work"

@@ -84,6 +84,7 @@ def _losses(work: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (work / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_learns_and_its_bundle_classifies(
     folder: Path, recipe: EndToEndRecipe, captions: Path, tmp_path: Path
 ) -> None:

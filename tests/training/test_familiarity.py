@@ -44,6 +44,7 @@ def test_familiarity_is_the_share_that_scores_less() -> None:
     assert part(pooled).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_what_is_no_photograph_is_less_familiar(fine_model: Model, tmp_path) -> None:
     pixels = _pictures(60, size=192)
     allowed, weights = np.ones((1, 1), bool), np.ones((1, 1), np.float32)

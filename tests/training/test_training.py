@@ -286,6 +286,7 @@ def test_labels_are_trusted_by_what_is_visible() -> None:
         torch.testing.assert_close(found, -(targets * log_p).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ground", "swa_epochs"), [(None, 0), ({"stage": 2, "width": 16}, 0), (None, 2)]
 )
@@ -769,6 +770,7 @@ def test_tokens_have_room_on_the_disk_before_they_are_mapped(
     assert all(file.st_blocks * 512 >= file.st_size for file in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder.last.safetensors", "encoder.safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_damaged_checkpoint_is_made_anew(

@@ -115,6 +115,7 @@ def test_the_probe_is_scikit_learn_s_logistic_regression(classes: int) -> None:
     np.testing.assert_allclose(ours, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_from_polygons_with_words_and_a_tuned_encoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

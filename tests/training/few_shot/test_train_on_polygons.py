@@ -387,6 +387,7 @@ def texture(kind: str, rows: int, cols: int, seed: int) -> np.ndarray:
     return np.stack([level, level + 40, level]).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_polygons_become_a_model_that_maps_their_classes(tmp_path: Path) -> None:
     transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
     pixels = np.concatenate(
