@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +98,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("work/real_scenes"))
     arguments = parser.parse_args()
+    tool = load_tool(arguments.shared / "tools" / "score_scenes.py")
     for kind, folder in SETS.items():
         pairs: list[str] = []
         seconds = 0.0
@@ -114,10 +114,9 @@ def main() -> None:
             pairs += [str(target), str(mask)]
         if not pairs:
             continue
-        tool = arguments.shared / "tools" / "score_scenes.py"
         print(f"{folder}: {len(pairs) // 2} scenes in {seconds:.0f} s", flush=True)
-        subprocess.run([sys.executable, str(tool), kind, *pairs], check=True)
-        confidence, right, error = reliability(load_tool(tool), kind, pairs)
+        tool.main(kind, *pairs)
+        confidence, right, error = reliability(tool, kind, pairs)
         print(f"confidence {confidence:.3f}, right {right:.3f}, calibration error {error:.3f}")
 
 
