@@ -75,9 +75,12 @@ def without_words() -> Iterator[None]:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+    finally:  # again: an interruption may come before the line above
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)

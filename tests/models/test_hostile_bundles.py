@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -344,6 +345,40 @@ def test_a_tokenizer_that_panics_at_some_texts_alone_is_one_line(bundle: Path) -
         with pytest.raises(BundleError, match="tokenizer cannot read the text 'qaaaa") as caught:
             model.tokenize([f"q{'a' * 100} b"])
         assert "\n" not in str(caught.value)
+
+
+class _StopAt:
+    """A trace function that interrupts at the n-th line of a function, where it is called first."""
+
+    def __init__(self, function: str, line: int) -> None:
+        self.function, self.left, self.frame = function, line, None
+
+    def __call__(self, frame: Any, event: str, _argument: object) -> Any:
+        if frame.f_code.co_name != self.function or self.frame not in (None, frame):
+            return None
+        self.frame = frame
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_a_stop_while_libraries_are_silenced_leaves_stderr_as_it_was(bundle: Path) -> None:
+    before = os.fstat(2)
+    for line in range(1, 100):
+        stop = _StopAt("without_words", line)
+        sys.settrace(stop)
+        try:
+            load_bundle(bundle)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert os.path.samestat(os.fstat(2), before), line
+        if stop.left > 0:  # the block has fewer lines
+            break
+    assert line > 10
 
 
 TOKENIZERS = {
