@@ -92,6 +92,7 @@ def test_what_is_new_or_changed_is_looked_at_and_nothing_else(tmp_path: Path) ->
     assert held(archive) == {"s0": 12, "s2": 12}
 
 
+@pytest.mark.slow
 def test_scenes_that_are_not_named_any_more_are_removed_and_can_come_again(tmp_path: Path) -> None:
     archive, scenes = tmp_path / "archive", tmp_path / "in"
     for number in range(3):
@@ -202,6 +203,7 @@ def test_wrong_options_leave_no_archive(wrong: dict[str, Any], tmp_path: Path) -
     assert list(archive.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_wrong_options_change_no_archive(tmp_path: Path) -> None:
     raster, archive = scene(tmp_path / "in" / "s0.tif"), tmp_path / "archive"
     rssc_geo.index([raster], archive, OPTIONS)
@@ -216,6 +218,7 @@ def test_wrong_options_change_no_archive(tmp_path: Path) -> None:
     assert json.loads((archive / "archive.json").read_text())["cell_size"] == "48px"
 
 
+@pytest.mark.slow
 def test_the_database_writes_no_lines_of_its_own(
     tmp_path: Path, start: Callable[..., Program]
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_read_only_output_is_refused_at_once(
     assert f"cannot write in {small_disk}" in err
 
 
+@pytest.mark.slow
 def test_a_scene_damaged_in_the_middle_fails_alone(
     start: Start, scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_order_and_failures_of_blocks_do_not_change_the_map(
     assert gray.tiles == 256  # 16 × 16: none twice
 
 
+@pytest.mark.slow
 def test_fine_maps_are_the_same_as_one_by_one(
     fine_model: Model, fine_scene: Path, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def hole() -> Iterator[int]:
     proxy.stop()
 
 
+@pytest.mark.slow
 def test_a_web_server_that_says_nothing_is_told(
     monkeypatch: pytest.MonkeyPatch, hole: int, tmp_path: Path
 ) -> None:

@@ -329,6 +329,7 @@ def test_a_tile_larger_than_the_raster_is_one_cell(rssc: Rssc, scene: Path, tmp_
     assert len(gpd.read_file(tmp_path / "map.gpkg", layer="cells")) == 1
 
 
+@pytest.mark.slow
 def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) -> None:
     transforms = {
         "rotated": (

@@ -33,6 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ChatServ
         yield chat
 
 
+@pytest.mark.slow
 def test_caption_fills_what_classify_needs(rssc: Rssc, server: ChatServer, tmp_path: Path) -> None:
     pixels = texture(500, 400)
     pixels[:, :200, :100] = 0

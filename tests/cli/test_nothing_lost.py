@@ -435,6 +435,7 @@ def test_a_kill_between_publishing_and_tidying_is_made_good(
     assert rssc(*command).code == 1  # a finished map is not replaced
 
 
+@pytest.mark.slow
 @posix
 def test_a_map_that_people_have_changed_since_a_kill_is_not_replaced(
     rssc: Rssc, start: Start, scene: Path, tmp_path: Path

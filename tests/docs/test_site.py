@@ -55,6 +55,7 @@ def test_pages_fetch_nothing(site: Path) -> None:
         assert not [tag for tag in fetched if "canonical" not in tag], page.name
 
 
+@pytest.mark.slow
 def test_every_command_and_option_is_there(site: Path) -> None:
     text = (site / "cli.html").read_text(encoding="utf-8")
     for path, command in _walk("rssc-geo", cli):

@@ -135,6 +135,7 @@ def test_a_cell_is_whole_tokens(tokens: int, cell_size: int) -> None:
     assert tokens % found.fraction == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fraction", "cell"), [(12, 5), (12, 4), (6, 10), (3, 20), (2, 30)])
 def test_windows_equal_those_cut_out_with_their_context(
     fine_model: Model, fine_scene: Path, fraction: int, cell: int
@@ -340,6 +341,7 @@ def test_one_cell_a_tile_is_looked_at_alone(
     )
 
 
+@pytest.mark.slow
 def test_windows_have_a_temperature_of_their_own(
     fine_model: Model, fine_scene: Path, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def predictor(model: Model) -> Predictor:
     return Predictor(model, NoCaptioner(), choose_compute("cpu", dtype="float32"))
 
 
+@pytest.mark.slow
 def test_blocks_a_stop_and_a_batch_give_the_same(
     model: Model,
     bundle: Path,

@@ -38,6 +38,7 @@ def test_the_repository_s_scanners_find_nothing(archive):
     assert scan_zip.scan(archive) == []
 
 
+@pytest.mark.slow
 def test_each_scanner_finds_what_is_planted(archive, tmp_path):
     planted = tmp_path / "planted.zip"
     metadata = zipfile.ZipFile(archive).read("rssc_geo_qgis/metadata.txt").decode()
