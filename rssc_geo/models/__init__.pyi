@@ -3,9 +3,7 @@ from .attribution import ReadCaption as ReadCaption
 from .attribution import Word as Word
 from .attribution import attribute as attribute
 from .bundle import EMBEDDED as EMBEDDED
-from .bundle import Model as Model
 from .bundle import build_network as build_network
-from .bundle import caption_ids as caption_ids
 from .bundle import check_bundle_folder as check_bundle_folder
 from .bundle import embedded_names as embedded_names
 from .bundle import load_bundle as load_bundle
@@ -37,6 +35,8 @@ from .encoders import joined_features as joined_features
 from .encoders import make_image_encoder as make_image_encoder
 from .encoders import make_text_encoder as make_text_encoder
 from .encoders import receptive_field as receptive_field
+from .model import Model as Model
+from .model import caption_ids as caption_ids
 from .named_classes import ZeroShotHead as ZeroShotHead
 from .named_classes import class_embedding as class_embedding
 from .named_classes import class_embeddings as class_embeddings

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.bundle import Model, encode_text
 from rssc_geo.models.caption_decoder import CaptionSource
+from rssc_geo.models.model import Model, encode_text
 from rssc_geo.models.network import DualAttentionClassifier, DualAttentionLevel
 
 _STEPS = 16  # steps of the integral: the parts then sum to the whole within a few percent

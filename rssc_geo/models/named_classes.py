@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from rssc_geo.errors import UsageError, shortened
-from rssc_geo.models.bundle import Model, encode_text
 from rssc_geo.models.card import in_words
 from rssc_geo.models.class_words import ClassWords
+from rssc_geo.models.model import Model, encode_text
 from rssc_geo.models.network import Alignment
 
 # Own classes of the bundle whose text is this similar to a named class's (cosine) are left out of

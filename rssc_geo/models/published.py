@@ -17,9 +17,10 @@ import torch
 from transformers import CLIPTextConfig, ViTConfig
 
 from rssc_geo.errors import BundleError, UsageError, one_line
-from rssc_geo.models.bundle import Model, build_network, check_bundle_folder, load_card, save_bundle
+from rssc_geo.models.bundle import build_network, check_bundle_folder, load_card, save_bundle
 from rssc_geo.models.card import AS_PUBLISHED, Footprint, ModelCard
 from rssc_geo.models.encoders import fit_keys
+from rssc_geo.models.model import Model
 from rssc_geo.models.network import DualAttentionClassifier
 from rssc_geo.models.palette import scene_classes
 from rssc_geo.models.pretrained import as_configuration, load_tokenizer

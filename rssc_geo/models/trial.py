@@ -19,7 +19,7 @@ from rssc_geo.errors import BundleError
 from rssc_geo.models.network import pool_windows
 
 if TYPE_CHECKING:
-    from rssc_geo.models.bundle import Model
+    from rssc_geo.models.model import Model
 
 _TRICKY = (
     f"{'a' * 200}{' field' * 50}; 12.5 % of Ĳssel-Ærø, 森林 \N{DECIDUOUS TREE} (e.g. {'x ' * 50}"
