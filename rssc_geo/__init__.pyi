@@ -45,7 +45,7 @@ from .options import TilingOptions as TilingOptions
 from .options import TrainOnPolygonsOptions as TrainOnPolygonsOptions
 from .options import TrainOptions as TrainOptions
 from .options import ZeroShotOptions as ZeroShotOptions
-from .pipelines.assess_accuracy import AccuracyAssessment as AccuracyAssessment
+from .pipelines.accuracy import AccuracyAssessment as AccuracyAssessment
 from .pipelines.assess_accuracy import assess_accuracy as assess_accuracy
 from .pipelines.assess_sample import SampleDesign as SampleDesign
 from .pipelines.assess_sample import assess_sample as assess_sample

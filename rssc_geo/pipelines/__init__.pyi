@@ -1,5 +1,5 @@
-from .assess_accuracy import Comparison as Comparison
-from .assess_accuracy import MapAccuracy as MapAccuracy
+from .accuracy import Comparison as Comparison
+from .accuracy import MapAccuracy as MapAccuracy
 from .assess_sample import Stratum as Stratum
 from .caption import CaptionResult as CaptionResult
 from .cell_choice import cells_at as cells_at

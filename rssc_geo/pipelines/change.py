@@ -73,7 +73,8 @@ from rssc_geo.output import (
     write_change,
     write_transition_table,
 )
-from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
+from rssc_geo.pipelines.accuracy import MapAccuracy, adjusted_area
+from rssc_geo.pipelines.assess_accuracy import assess_accuracy
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.reports import ChangePage, area_text, write_change_page
 

@@ -19,7 +19,8 @@ from rssc_geo.output import (
     read_zones,
     write_area_table,
 )
-from rssc_geo.pipelines.assess_accuracy import MapAccuracy, adjusted_area, assess_accuracy
+from rssc_geo.pipelines.accuracy import MapAccuracy, adjusted_area
+from rssc_geo.pipelines.assess_accuracy import assess_accuracy
 
 
 @dataclass(frozen=True, slots=True)
