@@ -13,9 +13,9 @@ from .errors import NothingToClassifyError as NothingToClassifyError
 from .errors import OutputError as OutputError
 from .errors import RsscGeoError as RsscGeoError
 from .errors import UsageError as UsageError
-from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import evaluate_on_polygons as evaluate_on_polygons
+from .evaluation.evaluation import Evaluation as Evaluation
 from .inference.plan import Plan as Plan
 from .inference.plan import describe_run as describe_run
 from .inference.plan import make_plan as make_plan

@@ -8,10 +8,10 @@ from .baselines import compare_arms as compare_arms
 from .baselines import compare_baselines as compare_baselines
 from .caption_metrics import caption_scores as caption_scores
 from .caption_metrics import tokenize as tokenize
-from .evaluate import Evaluation as Evaluation
-from .evaluate import Predictions as Predictions
 from .evaluate import evaluate_on_polygons as evaluate_on_polygons
 from .evaluate import match_classes as match_classes
+from .evaluation import Evaluation as Evaluation
+from .evaluation import Predictions as Predictions
 from .plots import confusion_png as confusion_png
 from .plots import mistakes_png as mistakes_png
 from .plots import spread as spread

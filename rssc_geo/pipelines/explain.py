@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
-import rasterio
-from affine import Affine
 from numpy.typing import NDArray
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, NothingToClassifyError, UsageError, one_line
 from rssc_geo.files import atomic_folder, check_not_input
-from rssc_geo.geometry import TileGrid, Window, cell_polygons
 from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
-from rssc_geo.models import ModelCard, SceneClass, class_choice, load_card
+from rssc_geo.models import ModelCard, class_choice, load_card
 from rssc_geo.options import (
     ClassChoiceOptions,
     ExplainOptions,
@@ -34,8 +31,6 @@ from rssc_geo.output import (
     map_files,
     read_names,
     read_provenance,
-    rgb,
-    write_gpkg_index,
 )
 from rssc_geo.pipelines.cell_choice import (
     CellChoice,
@@ -45,22 +40,28 @@ from rssc_geo.pipelines.cell_choice import (
     options_of_map,
     warn_of_differences,
 )
+from rssc_geo.pipelines.explanation import (
+    LAYER,
+    Explanation,
+    content_shape,
+    panel_of,
+    write_heat_map,
+    write_index,
+)
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.raster import TileData
-from rssc_geo.reports import Panel, write_panel
+from rssc_geo.reports import write_panel
 
 if TYPE_CHECKING:
     from rssc_geo.inference import Predictor
-    from rssc_geo.models import Attribution
-
-LAYER = "explained"
-
 
 log = logging.getLogger(__name__)
 
-INDEX = "explain.gpkg"
+_INDEX = "explain.gpkg"
+
 _PAGE = "explanation.html"
 """The QGIS plugin adds it to a result."""
+
 _CELLS = 20
 
 
@@ -143,7 +144,7 @@ def explain(
     check_not_input([Path(output)], [*plan.inputs(), *_map(options.result), *files_read(options)])
     with (
         atomic_folder(
-            Path(output), index=INDEX, overwrite=options.overwrite, others=_files_of
+            Path(output), index=_INDEX, overwrite=options.overwrite, others=_files_of
         ) as folder,
         reporting(progress) as report,
     ):
@@ -163,16 +164,16 @@ def explain(
             smoothed = "smooth" in made.get("steps", {})
             warn_of_differences(choices, classes, result=options.result, smoothed=smoothed)
         explained = tuple(found[choice.row, choice.col] for choice in choices)
-        write_index(folder / INDEX, explained, plan)
+        write_index(folder / _INDEX, explained, plan)
     target = Path(output)
     return ExplainResult(
-        target, target / INDEX, explained, time.monotonic() - started, plan.warnings
+        target, target / _INDEX, explained, time.monotonic() - started, plan.warnings
     )
 
 
 def _files_of(folder: Path) -> set[str]:
     """Names of the pictures in an earlier result, and of its page."""
-    return {*read_names(folder / INDEX, LAYER, ["panel", "heat_map"]), _PAGE}
+    return {*read_names(folder / _INDEX, LAYER, ["panel", "heat_map"]), _PAGE}
 
 
 def _plan_cells(
@@ -359,181 +360,3 @@ class _ChosenCells:
         panel = panel_of(self._plan, data, explanation, shape, classes)
         write_panel(folder / explanation.panel, panel)
         return explanation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """A cell with its class and the reasons for it.
-
-    ``row``, ``col`` count cells; ``margin`` and ``confidence`` are probabilities, as ``classify``
-    writes them; ``evidence`` and the words are those of the tile whose center is nearest, encoded
-    by itself, also of a fine map. ``words_read``: whether the class was found with the caption's
-    words. ``panel`` and ``heat_map`` are names of files in the result's folder.
-    """
-
-    row: int
-    col: int
-    class_name: str
-    class_id: int
-    confidence: float
-    runner_up: str
-    margin: float
-    caption: str
-    words_read: bool
-    reasons: Attribution
-    panel: str
-    heat_map: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, as ``--json`` prints it; the field names are those of the GeoPackage."""
-        words = [
-            {
-                "text": word.text,
-                "effect": round(word.effect, 4),
-                "attention": word.attention and round(word.attention, 4),
-            }
-            for word in self.reasons.words
-        ]
-        return {**self.fields(), "words": words}
-
-    def fields(self) -> dict[str, Any]:
-        """The cell's fields in the GeoPackage."""
-        return {
-            "row": self.row,
-            "col": self.col,
-            "class": self.class_name,
-            "class_id": self.class_id,
-            "confidence": round(self.confidence, 6),
-            "runner_up": self.runner_up,
-            "margin": round(self.margin, 6),
-            "caption": self.caption,
-            "top_words": ", ".join(self.reasons.top_words),
-            "words_read": self.words_read,
-            "evidence": round(self.reasons.total, 4),
-            "panel": self.panel,
-            "heat_map": self.heat_map,
-        }
-
-
-def content_shape(grid: TileGrid, data: TileData) -> tuple[int, int]:
-    """Rows and columns of the tile's picture that show the raster.
-
-    The rest, where an axis is shorter than a tile, is padding.
-    """
-    window, (rows, cols) = data.tile.window, data.mask.shape
-    return max(1, round(window.height / grid.size[0] * rows)), max(
-        1, round(window.width / grid.size[1] * cols)
-    )
-
-
-def write_heat_map(
-    path: Path, plan: Plan, data: TileData, cell: Explanation, shape: tuple[int, int]
-) -> None:
-    """Evidence and attention over exactly the tile's window, in the raster's CRS.
-
-    NaN where the raster is invalid.
-    """
-    window, reasons = data.tile.window, cell.reasons
-    place = Affine.translation(window.col, window.row) @ Affine.scale(
-        window.width / shape[1], window.height / shape[0]
-    )
-    bands = {f"Evidence for {cell.class_name} (log-odds)": reasons.evidence}
-    if reasons.attention is not None:
-        bands["Attention to the picture (1 = even)"] = reasons.attention
-    here = slice(shape[0]), slice(shape[1])
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=shape[0],
-        width=shape[1],
-        count=len(bands),
-        dtype="float32",
-        nodata=np.nan,
-        crs=plan.scene.crs.to_wkt(),
-        transform=plan.scene.transform @ place,
-        compress="deflate",
-        predictor=3,
-    ) as raster:
-        for number, (description, values) in enumerate(bands.items(), 1):
-            raster.write(np.where(data.mask, values, np.nan).astype(np.float32)[here], number)
-            raster.set_band_description(number, description)
-
-
-def panel_of(
-    plan: Plan,
-    data: TileData,
-    cell: Explanation,
-    shape: tuple[int, int],
-    classes: tuple[SceneClass, SceneClass],
-) -> Panel:
-    """The picture of a cell; ``shape`` as ``content_shape`` gives it.
-
-    ``classes``: its own and the one after it, which people read by their titles.
-    """
-    own, runner_up = classes
-    here = slice(shape[0]), slice(shape[1])
-    window, reasons = data.tile.window, cell.reasons
-    second = cell.confidence - cell.margin
-    detail = f"{cell.confidence:.0%}  ·  then {runner_up.title}, " + (
-        f"{second:.0%}" if second >= 0.005 else "under 1%"
-    )
-    return Panel(
-        pixels=data.pixels[here],
-        mask=data.mask[here],
-        metres_a_pixel=plan.scene.gsd_m[1] * window.width / shape[1],
-        cell=_within(plan.grid.cell(cell.row, cell.col).window, window, shape),
-        evidence=reasons.evidence[here],
-        attention=None if reasons.attention is None else reasons.attention[here],
-        words=[(word.text, word.effect) for word in reasons.words],
-        title=own.title,
-        detail=f"{detail}  ·  {plan.scene.name}, cell row {cell.row}, column {cell.col}",
-        color=rgb(own.color),
-        evidence_note="For the class (orange), against it (blue)",
-        words_note=_words_note(cell),
-    )
-
-
-def _words_note(cell: Explanation) -> str:
-    """The effect of the words on the class."""
-    if not cell.reasons.words:
-        return "Classified without words."
-    strongest = max(abs(word.effect) for word in cell.reasons.words)
-    measure = (
-        f"log-odds {cell.reasons.total:+.1f} of the picture, {strongest:.2g} of the strongest word"
-    )
-    if cell.words_read:
-        return (
-            "Words for the class (orange) and against it (blue), classified with the picture:"
-            f" {measure}"
-        )
-    return (
-        "Words for the class (orange) and against it (blue). This cell was classified by the"
-        f" picture alone. With the words: {measure}"
-    )
-
-
-def _within(
-    cell: Window, tile: Window, shape: tuple[int, int]
-) -> tuple[float, float, float, float] | None:
-    """The cell's (top, left, bottom, right) in the tile's picture; None where it is all of it."""
-    if (cell.row, cell.col, cell.height, cell.width) == (
-        tile.row,
-        tile.col,
-        tile.height,
-        tile.width,
-    ):
-        return None
-    down, across = shape[0] / tile.height, shape[1] / tile.width
-    top, left = (cell.row - tile.row) * down, (cell.col - tile.col) * across
-    return top, left, top + cell.height * down, left + cell.width * across
-
-
-def write_index(path: Path, cells: Sequence[Explanation], plan: Plan) -> None:
-    """The GeoPackage of the cells: one polygon each."""
-    rows, cols = (
-        np.array(values) for values in zip(*((cell.row, cell.col) for cell in cells), strict=True)
-    )
-    shapes = cell_polygons(plan.grid, plan.scene.transform, rows, cols)
-    table = gpd.GeoDataFrame([cell.fields() for cell in cells], geometry=shapes, crs=plan.scene.crs)
-    write_gpkg_index(table, path, LAYER)
