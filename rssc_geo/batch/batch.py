@@ -19,6 +19,7 @@ from rssc_geo.batch.inputs import (
 from rssc_geo.batch.job import job_state
 from rssc_geo.batch.journal import NAME, STATES, Journal, key_of, read_journal
 from rssc_geo.batch.merge import merge_done
+from rssc_geo.batch.pool import LocalPool, Pool
 from rssc_geo.batch.progress import (
     BatchPlan,
     BatchResult,
@@ -28,7 +29,6 @@ from rssc_geo.batch.progress import (
     reporting,
 )
 from rssc_geo.batch.runner import Runner
-from rssc_geo.batch.worker import LocalPool, Pool
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
 from rssc_geo.files import check_not_input

@@ -25,16 +25,9 @@ from typing import Any, TypeVar
 import distributed
 from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 
-from rssc_geo.batch.worker import (
-    Block,
-    BlockResult,
-    Done,
-    LoadWorker,
-    PoolLostError,
-    Worker,
-    load_worker,
-    spec_hash,
-)
+from rssc_geo.batch.block import Block, BlockResult, spec_hash
+from rssc_geo.batch.pool import Done, PoolLostError
+from rssc_geo.batch.worker import LoadWorker, Worker, load_worker
 from rssc_geo.environment import prepare_torch
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
 from rssc_geo.inference import PredictorSpec

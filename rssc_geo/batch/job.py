@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rssc_geo.batch.block import BATCHES, Block, BlockResult, cut_blocks, spec_hash
 from rssc_geo.batch.journal import (
     SceneFigures,
     Signature,
@@ -18,7 +19,7 @@ from rssc_geo.batch.journal import (
     signatures,
     unchanged,
 )
-from rssc_geo.batch.worker import BATCHES, Block, BlockResult, Pool, cut_blocks, spec_hash
+from rssc_geo.batch.pool import Pool
 from rssc_geo.inference import Plan, PredictorSpec, SceneRun, make_plan
 from rssc_geo.models import ClassWords, ModelCard
 from rssc_geo.options import BatchSceneOptions, options_of, values_of

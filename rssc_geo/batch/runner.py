@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from rssc_geo.batch.block import BlockResult
 from rssc_geo.batch.inputs import Problem
 from rssc_geo.batch.job import Job, OpenJob, job_state, open_job
 from rssc_geo.batch.journal import BlockRecord, Journal, SceneFigures, signatures
+from rssc_geo.batch.pool import Pool, PoolLostError
 from rssc_geo.batch.progress import Tracker
-from rssc_geo.batch.worker import BlockResult, Pool, PoolLostError
 from rssc_geo.errors import (
     NothingToClassifyError,
     OutputError,

@@ -27,13 +27,13 @@ from .plan import without_folders as without_folders
 from .predictor import Compute as Compute
 from .predictor import Prediction as Prediction
 from .predictor import Predictor as Predictor
-from .predictor import TilePredictor as TilePredictor
 from .predictor import choose_compute as choose_compute
 from .predictor import load_predictor as load_predictor
-from .predictor import predict_tiles as predict_tiles
 from .scene_run import SceneRun as SceneRun
 from .scene_run import nothing_to_classify as nothing_to_classify
 from .series import ComparedCells as ComparedCells
 from .series import SceneSeries as SceneSeries
 from .series import SeriesCells as SeriesCells
 from .series import compare_series as compare_series
+from .tiles import TilePredictor as TilePredictor
+from .tiles import predict_tiles as predict_tiles

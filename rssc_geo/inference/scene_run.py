@@ -25,6 +25,7 @@ from rssc_geo.files import local_file
 from rssc_geo.geometry import BlockGrid
 from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
+from rssc_geo.inference.tiles import predict_tiles
 from rssc_geo.models import check_embeddings, legend_of
 from rssc_geo.options import TilingOptions, values_of
 from rssc_geo.output import (
@@ -108,8 +109,6 @@ class SceneRun(Closing):
         Reading, the network and writing run in parallel. Raises ``InputError`` where the raster
         cannot be read, ``OutputError`` where the part file cannot be written.
         """
-        from rssc_geo.inference.predictor import predict_tiles
-
         started = time.monotonic()
         done = len(self.tiles) - len(self.remaining)
         looked = 0

@@ -19,7 +19,14 @@ from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import UsageError
 from rssc_geo.files import atomic_write, check_not_input, check_writable
 from rssc_geo.geometry import Tile
-from rssc_geo.inference import Plan, Source, TileResult, make_plan, nothing_to_classify
+from rssc_geo.inference import (
+    Plan,
+    Source,
+    TileResult,
+    make_plan,
+    nothing_to_classify,
+    predict_tiles,
+)
 from rssc_geo.models import load_card
 from rssc_geo.options import (
     CaptionOptions,
@@ -159,8 +166,6 @@ def _check_output(path: Path, options: CaptionOptions, plan: Plan) -> OutputTarg
 
 def _results(plan: Plan, predictor: Predictor, progress: Progress) -> Iterator[TileResult]:
     """The tiles with valid pixels; ``NothingToClassifyError`` where there are none."""
-    from rssc_geo.inference import predict_tiles
-
     tiles = plan.cells.tiles()
     done = looked = 0
     with plan.reader(tiles.tolist(), out_size=predictor.card.input_size) as reader:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, NothingToClassifyError, UsageError, one_line
 from rssc_geo.files import atomic_folder, check_not_input
-from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan
+from rssc_geo.inference import CellAggregator, CellMap, Plan, Source, make_plan, predict_tiles
 from rssc_geo.models import ModelCard, class_choice, load_card
 from rssc_geo.options import (
     ClassChoiceOptions,
@@ -277,8 +277,6 @@ class _ChosenCells:
 
     def explain(self, folder: Path, progress: Progress) -> Iterator[Explanation]:
         """The cells that have enough valid pixels, each once its files are written."""
-        from rssc_geo.inference import predict_tiles
-
         card, fine = self._predictor.card, self._plan.blocks is not None
         units = self._units.tiles().tolist()
         aggregator = CellAggregator(self._units, classes=len(card.classes))
