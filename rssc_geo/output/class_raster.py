@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from rssc_geo.files import write_error
 from rssc_geo.geometry import TileGrid
 from rssc_geo.output.placement import GeoGrid
-from rssc_geo.output.styles import rgb, xml_text
+from rssc_geo.output.symbology import rgb, xml_text
 from rssc_geo.raster import GDAL_ERRORS
 
 if TYPE_CHECKING:

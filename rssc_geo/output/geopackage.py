@@ -18,7 +18,8 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, t
 from rssc_geo.errors import OutputError
 from rssc_geo.files import write_error
 from rssc_geo.output.layers import GEOMETRY, Layer
-from rssc_geo.output.styles import LayerStyle, change_styles, map_styles, xml_text
+from rssc_geo.output.styles import LayerStyle, change_styles, map_styles
+from rssc_geo.output.symbology import xml_text
 from rssc_geo.texts import parse_json
 
 if TYPE_CHECKING:
