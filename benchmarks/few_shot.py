@@ -1,7 +1,7 @@
 """Accuracy against the number of labeled pictures of classes that the model has never seen.
 
     python benchmarks/few_shot.py ../shared/data --start AID_BUNDLE --encoder
-    work/left_out/ucm256-without-aid150-PICTURES-TRAININGS/seed_0/encoder.safetensors
+    work/left_out/ucm256-without-aid150-PICTURES-2/seed_*/encoder.safetensors
     --weights IMAGENET.safetensors --work DIR
 
 Classes, pictures and encoder are those of zero_shot.py: the encoder knows AID alone, the pictures

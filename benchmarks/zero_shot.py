@@ -1,17 +1,18 @@
 """Zero-shot accuracy on classes of several data sets that the model has never seen.
 
     python benchmarks/zero_shot.py ../shared/data --start AID_BUNDLE --encoder
-    work/left_out/ucm256-without-aid150-PICTURES-TRAININGS/seed_0/encoder.safetensors --work DIR
+    work/left_out/ucm256-without-aid150-PICTURES-2/seed_*/encoder.safetensors --work DIR
 
-The image encoder is one that left_out.py has trained on AID alone; its alignment with words is
-trained here, on AID's training pictures and captions, with the word vectors of the bundle that it
-started from, which knows AID alone too. Unseen are the classes that labels of UC Merced, NWPU and
-EuroSAT name alone and no label of AID allows; nothing of these data sets was ever learned. At most
-60 pictures a label are given one of the names, written as words ("Golf course"), and again with
-the phrases of unseen_phrases.json, what a user who knows the classes would give to ``zero-shot
---classes FILE``: the name and three descriptions each, written once, before any was tried. Of all
-unseen classes, and of ten draws of six, where chance is one in six. Each again after
-``refine_texts`` has seen all pictures without their labels.
+The image encoder is the mean of those that left_out.py has trained on AID alone, as the embedded
+model's is the mean of two trainings; its alignment with words is trained here, on AID's training
+pictures and captions, with the word vectors of the bundle that it started from, which knows AID
+alone too. Unseen are the classes that labels of UC Merced, NWPU and EuroSAT name alone and no label
+of AID allows; nothing of these data sets was ever learned. At most 60 pictures a label are given
+one of the names, written as words ("Golf course"), and again with the phrases of
+unseen_phrases.json, what a user who knows the classes would give to ``zero-shot --classes FILE``:
+the name and three descriptions each, written once, before any was tried. Of all unseen classes, and
+of ten draws of six, where chance is one in six. Each again after ``refine_texts`` has seen all
+pictures without their labels.
 """
 
 from __future__ import annotations
@@ -64,7 +65,11 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, help="folder of the four data sets and taxonomy.json")
     parser.add_argument("--start", required=True, help="a bundle that learned AID alone")
     parser.add_argument(
-        "--encoder", type=Path, required=True, help="encoder.safetensors of left_out.py, AID alone"
+        "--encoder",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="files encoder.safetensors of left_out.py, AID alone: their mean",
     )
     parser.add_argument("--work", type=Path, required=True)
     return parser
@@ -99,6 +104,16 @@ def unseen(folder: Path, size: int) -> SceneImages:
     return SceneImages(np.stack(pixels), labels, tuple(names), legend, ((),) * len(names))
 
 
+def trained_encoder(path: Path) -> TrainedEncoder:
+    """What a training of left_out.py has kept."""
+    made = load_file(path)
+    encoder, classify = (
+        {name.removeprefix(part): made[name] for name in made if name.startswith(part)}
+        for part in ("encoder.", "classify.")
+    )
+    return TrainedEncoder(encoder, classify)
+
+
 def aid_model(options: argparse.Namespace) -> Model:
     """A model of AID's classes with the encoder of left_out.py and an alignment with words."""
     recipe = TrainingRecipe(
@@ -111,12 +126,8 @@ def aid_model(options: argparse.Namespace) -> Model:
         taxonomy=options.data / "taxonomy.json",
     )
     data = data.take(stratified_split(data, seed=0)["train"])
-    made = load_file(options.encoder)
-    encoder, classify = (
-        {name.removeprefix(part): made[name] for name in made if name.startswith(part)}
-        for part in ("encoder.", "classify.")
-    )
-    model = with_encoder(new_model(recipe, data), TrainedEncoder(encoder, classify))
+    encoder = TrainedEncoder.mean(map(trained_encoder, options.encoder))
+    model = with_encoder(new_model(recipe, data), encoder)
     model.network.eval()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = np.arange(len(data.names))
