@@ -282,6 +282,15 @@ def test_baselines_are_killed_again_and_again(
     assert "lock.rssc-geo" not in left
 
 
+def test_a_card_s_name_is_one_line(rssc: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Told before the training."""
+    for option in ("--name", "--bundle-version", "--license"):
+        done = rssc(
+            "train", "--raster", "a.tif", "--labels", "b.gpkg", "-o", tmp_path / "x", option, "a\nb"
+        )
+        assert (done.code, "is not a name of one line" in done.message) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
