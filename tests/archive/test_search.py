@@ -154,10 +154,14 @@ def test_filters(archive: Path, model: Predictor) -> None:
     name = known.iloc[0]
     assert len(scenes(only_classes=(name,))) == (known == name).sum()
     assert len(scenes(exclude_classes=(name,))) == (known != name).sum()
-    for nothing in ("x' OR '1'='1", "x\\' OR 1=1 --", 'x" OR 1=1'):
-        with pytest.raises(NothingToClassifyError, match="passes the filters"):
-            scenes(only_classes=(nothing,))
-        assert len(scenes(exclude_classes=(nothing,))) == 21
+    group = cells(archive)["group"]
+    assert len(scenes(exclude_classes=(name.upper(),))) == (known != name).sum()
+    assert len(scenes(only_classes=(group.iloc[0].lower(),))) == (group == group.iloc[0]).sum()
+    assert len(scenes(exclude_classes=("unknown",))) == (known != "Unknown").sum()
+    for nothing in ("x' OR '1'='1", "Rivr"):  # a slip would leave all cells in
+        for which in ("only_classes", "exclude_classes"):
+            with pytest.raises(UsageError, match="has no class or group"):
+                scenes(**{which: (nothing,)})
     with pytest.raises(NothingToClassifyError, match="21 cells of 2 scenes"):
         scenes(until="2023-07-14T09:30:00Z")
 
@@ -196,7 +200,7 @@ def test_mistakes_are_one_line(
         ([archive, "river", "--unlike-at", "1,2"], 2, "place of --unlike"),
         ([archive, "--like", "none.tif"], 1, "none.tif"),
         ([archive, "river", "-o", "hits.csv"], 2, "unknown output format"),
-        ([archive, "river", "--only-classes", "None"], 3, "passes the filters"),
+        ([archive, "river", "--only-classes", "None"], 2, "no class or group 'None'"),
     ):
         assert run(["search", *map(str, arguments)]) == code
         error = capsys.readouterr().err.strip()
