@@ -122,8 +122,7 @@ def format_of(output: Path) -> Format:
     found = FORMATS.get(output.suffix.lower())
     if found is None:
         raise UsageError(
-            f"{output.name}: unknown output format {output.suffix!r}: use one of"
-            f" {' '.join(FORMATS)}"
+            f"{output}: unknown output format {output.suffix!r}: use one of {' '.join(FORMATS)}"
         )
     return found
 
