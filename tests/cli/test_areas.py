@@ -182,6 +182,20 @@ def test_maps_edited_by_hand_are_refused(
         assert (done.code, message in done.message) == (1, True), done.err
 
 
+@pytest.mark.parametrize("suffix", [".shp", ".parquet"])
+def test_maps_without_a_crs_any_more(
+    rssc: Rssc, map_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    path, cells = tmp_path / f"m{suffix}", tmp_path / f"m_cells{suffix}"
+    assert rssc("refine", map_path, "-o", path).code == 0
+    if suffix == ".shp":
+        cells.with_suffix(".prj").unlink()
+    else:
+        gpd.read_parquet(cells).set_crs(None, allow_override=True).to_parquet(cells)
+    done = rssc("areas", path, "-o", tmp_path / "areas.csv")
+    assert (done.code, f"{cells} has no CRS any more" in done.message) == (1, True)
+
+
 def test_what_lies_in_no_zone_is_told(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     west, north = CELLS @ (0, 0)
     zone = gpd.GeoDataFrame(
