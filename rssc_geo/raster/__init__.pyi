@@ -11,6 +11,7 @@ from .features import LAYER as LAYER
 from .features import check_latitudes as check_latitudes
 from .features import check_no_view as check_no_view
 from .features import class_name as class_name
+from .features import full_turn as full_turn
 from .features import moved_bounds as moved_bounds
 from .features import read_features as read_features
 from .features import reprojected as reprojected

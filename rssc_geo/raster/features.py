@@ -232,7 +232,7 @@ def _moved(
     else:
         place = tuple(shapely.total_bounds(geometries))
     west, south, east, north = place
-    width = east - west if east >= west else east - west + _turn(crs)
+    width = east - west if east >= west else east - west + full_turn(crs)
     longest = max(width, north - south) / _EDGE_PARTS
     if longest > 0:
         geometries = shapely.segmentize(geometries, longest)
@@ -263,7 +263,7 @@ def _cut(
     """The parts of geometries in boxes, wherever their longitudes begin to count."""
     area = shapely.union_all(boxes)
     shapely.prepare(area)
-    turn = _turn(crs)
+    turn = full_turn(crs)
     parts = np.stack(
         [
             _parts_in(shapely.transform(geometries, _shift(x)), area)
@@ -285,7 +285,7 @@ def _around(
     ``wrapped``: cut at the antimeridian, so that no longitude lies beyond it.
     """
     west, south, east, north = place
-    turn = _turn(crs)
+    turn = full_turn(crs)
     if east < west:
         east, wrapped = east + turn, True
     more = margin * max(east - west, north - south)
@@ -317,7 +317,7 @@ def _shift(x: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     return lambda points: np.add(points, (x, 0.0))
 
 
-def _turn(crs: pyproj.CRS) -> float:
+def full_turn(crs: pyproj.CRS) -> float:
     """All longitudes in the unit of a CRS: 360, or 400 grads; 0 if it is projected."""
     if not crs.is_geographic:
         return 0.0
@@ -342,7 +342,7 @@ def check_latitudes(geometries: NDArray[np.object_], crs: pyproj.CRS, path: str)
     if not crs.is_geographic:
         return
     farthest = np.abs(shapely.get_coordinates(geometries)[:, 1]).max(initial=0.0)
-    if farthest > _FARTHEST * _turn(crs) / 4:
+    if farthest > _FARTHEST * full_turn(crs) / 4:
         raise InputError(
             f"{path}: some features have no place in {crs.name}, with latitudes to {farthest:.6g}:"
             " name the CRS that the file is in (in QGIS, Assign projection)"

@@ -187,6 +187,23 @@ def test_bounds_at_the_antimeridian(tmp_path: Path, model: Predictor) -> None:
         count(0, -1, 9, 1)
 
 
+def test_a_place_beyond_the_antimeridian_has_two_longitudes(
+    tmp_path: Path, model: Predictor
+) -> None:
+    """A hit is at -179.9, where the longitudes of the raster go on to 180.1."""
+    step = 2e-5
+    transform = Affine(step, 0, 180 - 32 * step, 0, -step, -17)
+    source = write_raster(
+        tmp_path / "fiji.tif", texture(96, 96), crs="EPSG:4326", transform=transform
+    )
+    options = IndexOptions(tile_size="96px", cell_size="32px", captioner="none", device="cpu")
+    rssc_geo.index([source], tmp_path / "archive", options)
+    for longitude in (180 + 40 * step, -180 + 40 * step):
+        like = SearchOptions(like=str(source), at=((longitude, -17 - 10 * step),), hits=1)
+        (hit,) = rssc_geo.search(tmp_path / "archive", options=like, model=model).hits
+        assert (hit.row, hit.col) == (0, 2)
+
+
 def test_mistakes_are_one_line(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
