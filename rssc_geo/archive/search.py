@@ -336,15 +336,15 @@ def _question(
         tile_size=store.tile_size,
         cell_size=store.cell_size,
     )
-    examples = []  # weight, raster, and its plan
+    examples = []  # weight, raster, points in it, their option, and its plan
     if options.like is not None:
         whole = replace(looking, aoi=options.like_area)
-        examples.append((1.0, options.like, options.at, whole))
+        examples.append((1.0, options.like, options.at, "--at", whole))
     if options.unlike is not None:
-        examples.append((-_AGAINST, options.unlike, options.unlike_at, looking))
+        examples.append((-_AGAINST, options.unlike, options.unlike_at, "--unlike-at", looking))
     looks = [
-        (weight, source, _looks(source, points, card, how, options.at_crs))
-        for weight, source, points, how in examples
+        (weight, source, _looks(source, points, card, how, crs=options.at_crs, flag=flag))
+        for weight, source, points, flag, how in examples
     ]
     predictor = model or load_predictor(looking)
     vector = np.zeros(store.width, np.float32)
@@ -360,7 +360,9 @@ def _looks(
     points: Sequence[tuple[float, float]],
     card: ModelCard,
     looking: EmbedOptions,
+    *,
     crs: str | None,
+    flag: str,
 ) -> list[EmbedOptions]:
     """The plans of an example: one for the cell under each point, or one for the area or raster.
 
@@ -369,7 +371,7 @@ def _looks(
     plan = make_plan(source, card, looking)
     if not points:
         return [looking]
-    chosen = cells_at(points, plan, crs=crs)
+    chosen = cells_at(points, plan, crs=crs, flag=flag)
     return [replace(looking, bounds=_middle(plan, cell.row, cell.col)) for cell in chosen]
 
 

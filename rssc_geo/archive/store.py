@@ -341,6 +341,9 @@ def open_store(folder: str | Path) -> ArchiveStore:
     not installed.
     """
     folder = Path(folder)
+    read_card(folder)
+    if not (folder / _DATABASE).is_dir():  # else it would be made here, empty
+        raise InputError(f"{folder} has lost its database: index its rasters again")
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE_S)  # another process may be indexing

@@ -41,11 +41,15 @@ class CellChoice:
 
 
 def cells_at(
-    points: Sequence[tuple[float, float]], plan: Plan, *, crs: str | None = None
+    points: Sequence[tuple[float, float]],
+    plan: Plan,
+    *,
+    crs: str | None = None,
+    flag: str = "--at",
 ) -> list[CellChoice]:
     """The cells under points (x, y) of the raster's CRS, or of ``crs``; each cell once.
 
-    x is east or longitude.
+    x is east or longitude; ``flag``: the option that named the points, for messages.
 
     Raises ``UsageError`` for a point that is invalid, or lies outside the raster or the area of
     interest.
@@ -58,7 +62,7 @@ def cells_at(
         )
     chosen: dict[tuple[int, int], CellChoice] = {}
     for point in points:
-        words = f"--at {point[0]:.12g},{point[1]:.12g}"
+        words = f"{flag} {point[0]:.12g},{point[1]:.12g}"
         x, y = point if to_scene is None else to_scene.transform(*point)
         if not (math.isfinite(x) and math.isfinite(y)):
             raise UsageError(f"{words} has no place in the raster's CRS {scene.crs.name!r}")

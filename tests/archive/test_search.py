@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,14 @@ from affine import Affine
 from PIL import Image
 
 import rssc_geo
-from rssc_geo import IndexOptions, NothingToClassifyError, OutputError, SearchOptions, UsageError
+from rssc_geo import (
+    IndexOptions,
+    InputError,
+    NothingToClassifyError,
+    OutputError,
+    SearchOptions,
+    UsageError,
+)
 from rssc_geo.archive import (
     ArchiveCard,
     ArchiveStore,
@@ -216,6 +224,11 @@ def test_mistakes_are_one_line(
         ([archive, "river", "--at", "1,2"], 2, "places of --like"),
         ([archive, "river", "--unlike-at", "1,2"], 2, "place of --unlike"),
         ([archive, "--like", "none.tif"], 1, "none.tif"),
+        (
+            [archive, "a", "--unlike", archive.parent / "first.tif", "--unlike-at", "1,2"],
+            2,
+            "--unlike-at 1,2 lies outside",
+        ),
         ([archive, "river", "-o", "hits.csv"], 2, "unknown output format"),
         ([archive, "river", "--only-classes", "None"], 2, "no class or group 'None'"),
     ):
@@ -223,6 +236,14 @@ def test_mistakes_are_one_line(
         error = capsys.readouterr().err.strip()
         assert message in error
         assert len(error.splitlines()) == 1
+
+
+def test_a_lost_database_is_told(archive: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(archive, tmp_path / "moved")
+    shutil.rmtree(moved / "cells.lancedb")
+    with pytest.raises(InputError, match="has lost its database"):
+        rssc_geo.search(moved, WORDS)
+    assert not (moved / "cells.lancedb").exists()
 
 
 def test_programs_read_json(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
