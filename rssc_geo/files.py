@@ -75,6 +75,11 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     folder = followed(path).parent
     if not folder.is_dir():
         raise OutputError(f"{folder} is not an existing folder: create it first")
+    check_takes_files(folder)
+
+
+def check_takes_files(folder: Path) -> None:
+    """Refuse with ``OutputError`` a folder in which no file can be made."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich_click import RichGroup
 
 from rssc_geo.options import (
     AccuracyOptions,
@@ -17,12 +16,13 @@ from rssc_geo.options import (
     TargetOptions,
 )
 from rssc_geo_cli.console import say, show_result
+from rssc_geo_cli.groups import CommandGroup
 from rssc_geo_cli.options import command
 
 _ROOM = (16, 19, 14, 24)
 
 
-@click.group("assess", cls=RichGroup)
+@click.group("assess", cls=CommandGroup)
 def assess_group() -> None:
     """Assess the accuracy of a finished map: draw a sample, label it, get accuracies and areas."""
 

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich_click import RichGroup
 
 from rssc_geo.errors import NothingToClassifyError, RsscGeoError
 from rssc_geo.options import (
@@ -31,6 +30,7 @@ from rssc_geo_cli.console import (
     show_result,
     wants_bar,
 )
+from rssc_geo_cli.groups import CommandGroup
 from rssc_geo_cli.options import command
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _NEW_FAILURES, _KNOWN_FAILURES = 4, 5
 """Exit codes of a batch of which some scenes failed."""
 
 
-@click.group("batch", cls=RichGroup)
+@click.group("batch", cls=CommandGroup)
 def batch_group() -> None:
     """Map many scenes, on this machine or on a cluster, and keep a journal of them."""
 

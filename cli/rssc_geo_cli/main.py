@@ -18,9 +18,9 @@ import time
 from types import FrameType
 
 import click
-from rich_click import RichGroup
 
 from rssc_geo.environment import prepare_torch
+from rssc_geo_cli.groups import CommandGroup
 
 _COMMANDS = {
     "classify": ("classify", "classify_command"),
@@ -53,24 +53,12 @@ _GRACE_S = 5
 _SOON_S = 0.05
 
 
-class _LazyGroup(RichGroup):
+class _LazyGroup(CommandGroup):
     """A group that imports a command only to run it or to show its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return [name for name in _COMMANDS if name not in _HIDDEN]
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in _COMMANDS and not name.startswith("-"):
-            import difflib
-
-            close = difflib.get_close_matches(name, _COMMANDS, 1)
-            hint = f"did you mean {close[0]}?" if close else "rssc-geo --help lists them"
-            ctx.fail(f"there is no command {name!r}: {hint}")
-        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx

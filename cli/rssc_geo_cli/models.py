@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich_click import RichGroup
 
 from rssc_geo.options import (
     ClassNamesOptions,
@@ -17,10 +16,11 @@ from rssc_geo.options import (
     TargetOptions,
 )
 from rssc_geo_cli.console import print_json, say, show_result
+from rssc_geo_cli.groups import CommandGroup
 from rssc_geo_cli.options import command
 
 
-@click.group("models", cls=RichGroup)
+@click.group("models", cls=CommandGroup)
 def models_group() -> None:
     """List model bundles, show a model's card, import the authors' checkpoints.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from rssc_geo.archive.store import (
     ArchiveStore,
     SceneEntry,
     check_installed,
+    files_of,
     make_store,
     read_card,
 )
@@ -33,6 +35,8 @@ from rssc_geo.locks import FileLock
 from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
 from rssc_geo.raster import is_remote
+
+log = logging.getLogger(__name__)
 
 _LOCK = ".rssc-geo-index.lock"
 
@@ -83,7 +87,8 @@ def index(
     Each scene is mapped into ``scenes`` of the folder, with the embeddings of its cells, which then
     go into a vector database beside it. Only scenes that are new, or whose files have changed, are
     processed; running the same again continues where it stopped. A scene's failure never stops the
-    others. With ``options.prune`` what is not among the inputs is removed at the end.
+    others. With ``options.prune`` what is not among the inputs is removed at the end, where all of
+    these name scenes.
 
     Parameters
     ----------
@@ -119,9 +124,10 @@ def index(
     check_batch(batch, model)
     template = str(scenes / "{id}.gpkg")
     names = [str(name) for name in inputs]
+    listed = collect_jobs(names, template, batch)
     sources = {
         job.output.name: _source(job.source)
-        for job in collect_jobs(names, template, batch).jobs
+        for job in listed.jobs
         if _is_own(job.output, job.options.embeddings, scenes)
     }
     made = make_folders(scenes)
@@ -142,7 +148,14 @@ def index(
                 store.describe(card)
             rows = read_status(scenes)["scenes"] if (scenes / JOURNAL).is_file() else []
             added, forgotten = _take_in(store, rows, sources, known)
-            if prune:
+            unnamed = len(listed.problems) + _count_absent(sources, known)
+            if prune and unnamed:
+                log.warning(
+                    "nothing is pruned: %d of the inputs name no scene, and may have named those"
+                    " that would go; correct or leave out these inputs, then index again",
+                    unnamed,
+                )
+            elif prune:
                 forgotten += _prune(store, rows, {Path(output).stem for output in sources})
             held = store.scenes()
     except BaseException:
@@ -199,11 +212,18 @@ def _source(files: Sequence[str]) -> str:
     return ";".join(file if is_remote(file) else os.path.abspath(file) for file in files)
 
 
+def _count_absent(sources: dict[str, str], known: Mapping[str, object]) -> int:
+    """How many sources are not there and no scenes of the archive: what may have been folders."""
+    new = [source for output, source in sources.items() if Path(output).stem not in known]
+    firsts = [files_of(source)[0] for source in new]
+    return sum(not is_remote(file) and not os.path.exists(file) for file in firsts)
+
+
 def _check_sources(sources: dict[str, str], known: dict[str, dict[str, Any]]) -> None:
     """Refuse with ``UsageError`` a scene that has the name of another that is still there."""
     for output, source in sources.items():
         before = known.get(Path(output).stem, {}).get("source", source)
-        if before != source and os.path.exists(before.split(";")[0]):
+        if before != source and os.path.exists(files_of(before)[0]):
             raise UsageError(
                 f"{source} has the name of {before}, which is in the archive: give it an id of its"
                 " own in a CSV manifest"

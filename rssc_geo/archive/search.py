@@ -24,13 +24,14 @@ from rssc_geo.archive.store import (
     ArchiveStore,
     CellFilter,
     check_installed,
+    files_of,
     open_store,
     scene_map,
 )
 from rssc_geo.errors import NothingToClassifyError, RsscGeoError, UsageError
 from rssc_geo.files import check_not_input, check_writable
 from rssc_geo.inference import Plan, make_plan
-from rssc_geo.models import ModelCard, check_embeddings, legend_of, load_card
+from rssc_geo.models import ModelCard, check_embeddings, classes_named, legend_of, load_card
 from rssc_geo.options import EmbedOptions, SearchOptions, TilingOptions, check_suffixes, files_read
 from rssc_geo.output import (
     EMBEDDING,
@@ -91,7 +92,7 @@ class Hit:
     @property
     def raster(self) -> str:
         """The name of the raster, without its folder."""
-        return ";".join(Path(file).name for file in self.source.split(";"))
+        return ";".join(Path(file).name for file in files_of(self.source))
 
     def as_row(self) -> dict[str, Any]:
         """The hit as a row of the layer ``hits``."""
@@ -196,6 +197,11 @@ def search(
     store = open_store(archive)
     card = model.card if model else load_card(options.model, revision=options.revision)
     _check_model(card, store)
+    cells = replace(
+        cells,
+        only=classes_named(card, options.only_classes, "--only-classes"),
+        exclude=classes_named(card, options.exclude_classes, "--exclude-classes"),
+    )
     searched = store.count(cells)
     if not searched:
         raise _nothing(store)
@@ -289,7 +295,7 @@ def _check(words: str | None, options: SearchOptions) -> None:
 
 
 def _filter(options: SearchOptions) -> CellFilter:
-    """The filter that the options ask for; ``UsageError`` for invalid dates or bounds."""
+    """The filter by dates and bounds; ``UsageError`` for invalid ones."""
     bounds = None
     if options.bounds is not None:
         west, south, east, north = options.bounds
@@ -301,11 +307,9 @@ def _filter(options: SearchOptions) -> CellFilter:
             )
         bounds = (west, south, east, north)
     return CellFilter(
-        options.only_classes,
-        options.exclude_classes,
-        None if options.since is None else parse_date(options.since, "--since"),
-        None if options.until is None else parse_date(options.until, "--until"),
-        bounds,
+        since=None if options.since is None else parse_date(options.since, "--since"),
+        until=None if options.until is None else parse_date(options.until, "--until"),
+        bounds=bounds,
     )
 
 
@@ -332,15 +336,15 @@ def _question(
         tile_size=store.tile_size,
         cell_size=store.cell_size,
     )
-    examples = []  # weight, raster, and its plan
+    examples = []  # weight, raster, points in it, their option, and its plan
     if options.like is not None:
         whole = replace(looking, aoi=options.like_area)
-        examples.append((1.0, options.like, options.at, whole))
+        examples.append((1.0, options.like, options.at, "--at", whole))
     if options.unlike is not None:
-        examples.append((-_AGAINST, options.unlike, options.unlike_at, looking))
+        examples.append((-_AGAINST, options.unlike, options.unlike_at, "--unlike-at", looking))
     looks = [
-        (weight, source, _looks(source, points, card, how, options.at_crs))
-        for weight, source, points, how in examples
+        (weight, source, _looks(source, points, card, how, crs=options.at_crs, flag=flag))
+        for weight, source, points, flag, how in examples
     ]
     predictor = model or load_predictor(looking)
     vector = np.zeros(store.width, np.float32)
@@ -356,7 +360,9 @@ def _looks(
     points: Sequence[tuple[float, float]],
     card: ModelCard,
     looking: EmbedOptions,
+    *,
     crs: str | None,
+    flag: str,
 ) -> list[EmbedOptions]:
     """The plans of an example: one for the cell under each point, or one for the area or raster.
 
@@ -365,7 +371,7 @@ def _looks(
     plan = make_plan(source, card, looking)
     if not points:
         return [looking]
-    chosen = cells_at(points, plan, crs=crs)
+    chosen = cells_at(points, plan, crs=crs, flag=flag)
     return [replace(looking, bounds=_middle(plan, cell.row, cell.col)) for cell in chosen]
 
 
@@ -471,7 +477,7 @@ def _pictures(folder: Path, hits: Sequence[Hit], card: ModelCard) -> dict[int, H
     pictures = {}
     for scene, same in itertools.groupby(sorted(hits, key=lambda hit: hit.scene), _scene):
         found = list(same)
-        files = found[0].source.split(";")
+        files = files_of(found[0].source)
         try:
             # With the options with which it was indexed.
             options = options_of_map(scene_map(folder, scene), card, TilingOptions())

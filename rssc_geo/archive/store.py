@@ -49,6 +49,10 @@ _PROBES = 2.5
 """Partitions that a search looks at, by the square root of their number: of vectors that form no
 clusters it finds 0.99 of the best ten among a million, 0.98 among ten million."""
 _LOOKS, _PAUSE_S = 5, 0.2
+_WIDEST = 1 << 16
+"""Numbers of an embedding at most."""
+_BANDS = 3
+"""Files of a scene whose bands lie in a file each."""
 _SCENES_AT_ONCE = 100
 
 
@@ -81,8 +85,10 @@ class ArchiveCard:
         )
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("model, version, identity and sizes are texts")
-        if type(self.width) is not int or type(self.indexed_rows) is not int or self.width < 1:
-            raise TypeError("width and indexed_rows are whole numbers")
+        if type(self.width) is not int or not 1 <= self.width <= _WIDEST:
+            raise TypeError(f"width is a whole number from 1 to {_WIDEST}")
+        if type(self.indexed_rows) is not int or self.indexed_rows < 0:
+            raise TypeError("indexed_rows is a whole number from 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ class SceneEntry:
 class CellFilter:
     """Which cells may be found; empty and None: all.
 
-    ``only``, ``exclude``: classes or groups; ``since`` and ``until``: from when on and before when
+    ``only``, ``exclude``: names of classes; ``since`` and ``until``: from when on and before when
     the scene was taken; ``bounds``: west, south, east, north in degrees.
     """
 
@@ -117,13 +123,9 @@ class CellFilter:
         """As a condition of the database; "" where all may be found."""
         conditions = []
         if self.only:
-            names = _texts(self.only)
-            conditions.append(f"(`class` IN ({names}) OR `group` IN ({names}))")
+            conditions.append(f"`class` IN ({_texts(self.only)})")
         if self.exclude:
-            names = _texts(self.exclude)
-            conditions.append(
-                f"`class` NOT IN ({names}) AND (`group` IS NULL OR `group` NOT IN ({names}))"
-            )
+            conditions.append(f"`class` NOT IN ({_texts(self.exclude)})")
         if self.since is not None:
             conditions.append(f"`date` >= timestamp '{date_text(self.since)}'")
         if self.until is not None:
@@ -339,6 +341,9 @@ def open_store(folder: str | Path) -> ArchiveStore:
     not installed.
     """
     folder = Path(folder)
+    read_card(folder)
+    if not (folder / _DATABASE).is_dir():  # else it would be made here, empty
+        raise InputError(f"{folder} has lost its database: index its rasters again")
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE_S)  # another process may be indexing
@@ -371,6 +376,12 @@ def read_card(folder: Path) -> ArchiveCard:
 def scene_map(archive: Path, scene: str) -> Path:
     """The map that the cells of a scene were taken from."""
     return archive / SCENES / f"{scene}.gpkg"
+
+
+def files_of(source: str) -> list[str]:
+    """The rasters of a scene's source: one, or three with ``;`` between them."""
+    files = source.split(";")
+    return files if len(files) == _BANDS else [source]
 
 
 def check_installed() -> None:

@@ -345,7 +345,8 @@ def _connect(scheduler: str) -> Client:
         return _begun(lambda: Client(**where, timeout=_PATIENCE_S, set_as_default=False)).result(
             2 * _PATIENCE_S
         )
-    except (OSError, ValueError, KeyError) as error:  # OSError is the base of time-outs, too
+    # OSError is the base of time-outs, too; the others are of a file that is none of a scheduler.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise UsageError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({one_line(error)}); give"
             " tcp://HOST:8786 or the file that 'dask scheduler --scheduler-file' writes"

@@ -182,6 +182,8 @@ class CaptionCache:
         With a rollback journal, since WAL fails on network folders. Raises ``OutputError`` where a
         file of others has the journal's name, and errors of SQLite and of the file system.
         """
+        if self.path.is_dir():
+            raise IsADirectoryError(f"{self.path} is a folder")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         check_journal(self.path)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection, connection:

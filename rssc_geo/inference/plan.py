@@ -34,6 +34,7 @@ from rssc_geo.inference.layout import block_grid, tokens_a_side
 from rssc_geo.models import ModelCard
 from rssc_geo.options import TilingOptions, given_of
 from rssc_geo.raster import (
+    LAYER,
     PictureCheck,
     Radiometry,
     Scene,
@@ -145,7 +146,7 @@ class Plan:
     def inputs(self) -> tuple[str, ...]:
         """The files that are read and must not be replaced."""
         aoi = self.options.aoi
-        return (*self.scene.files, *(() if aoi is None else (str(aoi),)))
+        return (*self.scene.files, *(() if aoi is None else (str(aoi).partition(LAYER)[0],)))
 
 
 def make_plan(

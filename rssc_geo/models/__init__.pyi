@@ -26,6 +26,7 @@ from .card import in_words as in_words
 from .card import read_json as read_json
 from .class_choice import check_class_choice as check_class_choice
 from .class_choice import class_choice as class_choice
+from .class_choice import classes_named as classes_named
 from .class_choice import simplified_name as simplified_name
 from .class_words import ClassWords as ClassWords
 from .encoders import StaticTextEncoder as StaticTextEncoder

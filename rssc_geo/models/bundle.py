@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rssc_geo.errors import BundleError, InputError, RsscGeoError, one_line
-from rssc_geo.files import atomic_write, check_name, write_error
+from rssc_geo.files import atomic_write, check_name, check_takes_files, write_error
 from rssc_geo.fingerprints import content_hash
 from rssc_geo.hub import fetch
 from rssc_geo.locks import FileLock
@@ -144,10 +144,12 @@ def check_bundle_folder(folder: str | Path) -> None:
     """Refuse with ``InputError`` a folder where saving a bundle would replace what is there.
 
     That is another bundle, or files with its names that no interrupted saving has left.
-    ``UsageError`` for an invalid name.
+    ``UsageError`` for an invalid name, ``OutputError`` where no files can be made.
     """
     target = Path(folder)
     check_name(target)
+    places = (target, *target.absolute().parents)
+    check_takes_files(next(place for place in places if place.exists()))
     if (target / "config.json").exists():
         raise InputError(f"{target} holds a bundle already; choose another folder or remove it")
     names = (WEIGHTS, TOKENIZER, VOCABULARY, "README.md")

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from rssc_geo.errors import UsageError
-from rssc_geo.models.card import ModelCard
+from rssc_geo.models.card import UNKNOWN_CLASS, ModelCard
 from rssc_geo.options import ClassChoiceOptions
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,17 @@ def check_class_choice(card: ModelCard, options: ClassChoiceOptions) -> tuple[in
             "%s is the only class left to choose: every cell will be that", card.names(choice)[0]
         )
     return choice
+
+
+def classes_named(card: ModelCard, names: Sequence[str], flag: str) -> tuple[str, ...]:
+    """The classes that names of classes and groups mean, ``Unknown`` included.
+
+    Spelling is as free as in ``class_choice``. Raises ``UsageError`` for names that the model does
+    not have.
+    """
+    own = [name for name in names if simplified_name(name) != simplified_name(UNKNOWN_CLASS)]
+    unknown = () if len(own) == len(names) else (UNKNOWN_CLASS,)
+    return (*card.names(tuple(sorted(_ids(card, own, flag)))), *unknown)
 
 
 def _ids(card: ModelCard, names: Sequence[str], flag: str) -> set[int]:

@@ -123,7 +123,7 @@ def _card(
     """The bundle's card; ``network``: the arguments of its network."""
     return dataclasses.replace(
         load_card("compact"),
-        name=options.bundle_name or Path(path).stem,
+        name=options.bundle_name or one_line(Path(path).stem),
         version="1",
         description=(
             f"weights of MultiAtt-RSSC (arXiv 2412.02531), {options.variant},"

@@ -35,7 +35,7 @@ class Kind:
 
     def check_suffix(self, flag: str, path: str | Path) -> None:
         """Raise ``UsageError`` where a file of the option ``flag`` is named as another format."""
-        if not str(path).lower().endswith(self.suffixes):
+        if Path(path).suffix.lower() not in self.suffixes:
             raise UsageError(
                 f"{flag} {path}: it is written as {self.name}: name it {self.suffixes[0]}"
             )
@@ -108,6 +108,12 @@ def _parse_schedule(text: str) -> tuple[tuple[int, int], ...]:
     return parts
 
 
+def _parse_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
 def _parse_layers(text: str) -> int | None:
     words = {"none": 0, "all": None}
     if text in words:
@@ -159,6 +165,7 @@ CSV = Kind("CSV", str, suffixes=(".csv",))
 JSON = Kind("JSON", str, suffixes=(".json", ".geojson"))
 PARQUET = Kind("PARQUET", str, suffixes=(".parquet",))
 NAME = Kind("NAME", str)
+LINE = Kind("NAME", _parse_line, expected="a name of one line that can be printed")
 CRS = Kind("CRS", str)
 SIZE = Kind("SIZE", str)
 RANGE = Kind("LOW,HIGH", str)

@@ -11,6 +11,7 @@ from rssc_geo.options.kinds import (
     FILE,
     FLAG,
     JSON,
+    LINE,
     NAME,
     NAMES,
     POSITIVE,
@@ -209,5 +210,5 @@ class ImportOptions:
         "Folder or hub id of CLIP's tokenizer.", MODEL, NAME, default="openai/clip-vit-base-patch32"
     )
     bundle_name: str | None = option(
-        "Of the bundle. Default: the checkpoint's.", CARD, NAME, default=None, flag="--name"
+        "Of the bundle. Default: the checkpoint's.", CARD, LINE, default=None, flag="--name"
     )

@@ -26,6 +26,7 @@ from rssc_geo.options.kinds import (
     FOLDER,
     HTML,
     LAYERS,
+    LINE,
     NAME,
     NATURAL,
     POSITIVE,
@@ -197,10 +198,10 @@ class CardOptions:
     """The description of a new bundle in its card."""
 
     model: str = option("Bundle to start from.", MODEL, NAME, default="compact")
-    name: str = option("Name of the bundle.", CARD, NAME, default="trained")
-    bundle_version: str = option("Version of the bundle.", CARD, NAME, default="1")
+    name: str = option("Name of the bundle.", CARD, LINE, default="trained")
+    bundle_version: str = option("Version of the bundle.", CARD, LINE, default="1")
     description: str = option("One line for the card.", CARD, default="")
-    license: str = option("License of the weights.", CARD, NAME, default="unspecified")
+    license: str = option("License of the weights.", CARD, LINE, default="unspecified")
     data: str = option("What the data set is, and its license.", CARD, default="")
 
 

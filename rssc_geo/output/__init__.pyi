@@ -78,6 +78,7 @@ from .refined import write_refined as write_refined
 from .shares import LEAST_CELLS as LEAST_CELLS
 from .shares import Shares as Shares
 from .shares import estimate_shares as estimate_shares
+from .small_raster import small_raster as small_raster
 from .smoothing import CONTRAST as CONTRAST
 from .smoothing import ROUNDS as ROUNDS
 from .smoothing import GridRow as GridRow

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -94,9 +94,12 @@ def read_cells(
             raise _unreadable(path, error) from error
 
     try:
-        crs = _parquet_crs(path) if parquet else CRS(pyogrio.read_info(path, layer=inner)["crs"])
+        stated = _parquet_crs(path) if parquet else pyogrio.read_info(path, layer=inner)["crs"]
+        crs = None if stated is None else CRS(stated)
     except _ERRORS as error:
         raise _unreadable(path, error) from error
+    if crs is None:
+        raise InputError(f"{path} has no CRS any more: assign that of the map's raster to it")
     layer = Layer(
         "cells", "Cells", "Grid cells of a finished map.", wanted, "Unknown", crs, batches
     )
@@ -192,9 +195,9 @@ def _parquet(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
-def _parquet_crs(path: Path) -> CRS:
+def _parquet_crs(path: Path) -> Any:
     geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
-    return CRS(geo["columns"][GEOMETRY]["crs"])
+    return geo["columns"][GEOMETRY]["crs"]
 
 
 def _ogr(

@@ -32,6 +32,7 @@ class ChangeMap(FinishedMap):
             self._cells, names = self._read()
         except (InputError, KeyError) as error:
             raise InputError(f"{self.path} is no result of change that can be read") from error
+        self._check_place()
         areas = np.zeros(len(names))
         for start, polygons in self.outlines():
             here = self._cells.codes[start : start + len(polygons)]

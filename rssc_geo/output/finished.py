@@ -29,6 +29,7 @@ from rssc_geo.models import (
 from rssc_geo.output.cells import read_cells, read_layer, read_totals
 from rssc_geo.output.geopackage import read_looks, read_provenance
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field
+from rssc_geo.raster import check_latitudes
 
 _NOTHING = -1
 
@@ -85,6 +86,9 @@ class FinishedMap:
                 f"{self.path}: its CRS {self.crs.name!r} has no place on Earth: assign the"
                 " right one"
             )
+        if not self.classes:
+            raise InputError(f"{self.path} has no regions in its landuse layer: make the map again")
+        self._check_place()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ class FinishedMap:
     def outlines(self) -> Iterator[tuple[int, NDArray[np.object_]]]:
         """Polygons (n,) of the cells, in chunks with the place of their first in ``cells``."""
         start = 0
-        for batch in read_cells(self.path, ("row",), fields=self._fields).batches():
+        for batch in read_cells(self.path, (), fields=self._fields).batches():
             polygons = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
             yield start, polygons
             start += len(polygons)
@@ -140,6 +144,12 @@ class FinishedMap:
         codes = {name: code for code, name in enumerate(self.names)}
         polygons = np.asarray(regions.geometry, object)
         return polygons, np.array([codes[name] for name in regions["class"]], np.int16)
+
+    def _check_place(self) -> None:
+        """Refuse cells whose coordinates are not of the CRS that the file states now."""
+        for _, polygons in self.outlines():
+            check_latitudes(polygons, self.crs, str(self.path))
+            return  # the others lie beside them
 
     def _shows(self, own: MapCells) -> bool:
         """Whether the regions are those of the cells by their own classes.

@@ -122,8 +122,7 @@ def format_of(output: Path) -> Format:
     found = FORMATS.get(output.suffix.lower())
     if found is None:
         raise UsageError(
-            f"{output.name}: unknown output format {output.suffix!r}: use one of"
-            f" {' '.join(FORMATS)}"
+            f"{output}: unknown output format {output.suffix!r}: use one of {' '.join(FORMATS)}"
         )
     return found
 
@@ -153,10 +152,16 @@ def _write_gpkg(layer: Layer, path: Path, _provenance: Mapping[str, object]) -> 
 
 
 def write_gpkg_index(table: gpd.GeoDataFrame, path: Path, layer: str) -> None:
-    """Write a table in memory to a new GeoPackage, its CRS as that of a map."""
+    """Write a table in memory to a new GeoPackage, its CRS as that of a map.
+
+    Raises ``OutputError`` where it cannot be written.
+    """
     crs = _written_crs(table.crs, "GPKG")
     table = table.set_crs(crs, allow_override=True)
-    table.to_file(path, layer=layer, driver="GPKG", VERSION=_GPKG_VERSION)
+    try:
+        table.to_file(path, layer=layer, driver="GPKG", VERSION=_GPKG_VERSION)
+    except (RuntimeError, OSError) as error:  # RuntimeError is the base of pyogrio's errors
+        raise write_error(path, error) from error
 
 
 def _write_flatgeobuf(layer: Layer, path: Path, provenance: Mapping[str, object]) -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _OWN_LAYERS = frozenset(
     {"landuse", "change", "cells", "captions", "hits", "review", "sample", "layer_styles"}
 )
+_LABELS = {"sample": "class", "review": "label"}
+"""The columns of our layers that people fill in."""
+_INNER_TABLES = ("gpkg_", "rtree_", "sqlite_")
 PROVENANCE_URI = "urn:rssc-geo:provenance:1"
 _OBJECTS = ("model", "options", "steps", "input_marks")
 """Parts of a provenance that have parts themselves."""
@@ -226,7 +229,8 @@ def read_looks(path: Path) -> dict[str, tuple[str, str]]:
 def check_no_other_layers(path: Path) -> None:
     """Raise ``OutputError`` for a GeoPackage with contents that this program has not written.
 
-    Layers of other names or without our provenance, and projects that QGIS keeps in it.
+    Layers and tables of other names or without our provenance, labels that people have given, and
+    projects that QGIS keeps in it.
     """
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return
@@ -238,13 +242,18 @@ def check_no_other_layers(path: Path) -> None:
     try:
         with _opened(path) as connection:
             layers = connection.execute("SELECT table_name FROM gpkg_contents").fetchall()
-            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+            tables = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+            ).fetchall()
+            labeled = [layer for layer in _LABELS if _is_labeled(connection, layer)]
     except sqlite3.Error:
         return  # no GeoPackage that holds anything
     names = {name for (name,) in layers}
-    others = sorted(names - _OWN_LAYERS)
-    if ("qgis_projects",) in tables:
+    plain = {name for (name,) in tables if not name.lower().startswith(_INNER_TABLES)}
+    others = sorted((names | plain) - _OWN_LAYERS - {"qgis_projects"})
+    if "qgis_projects" in plain:
         others.append("a project of QGIS")
+    others += [f"labels in its layer {layer}" for layer in labeled]
     if names and not others and not read_provenance(path):
         others = sorted(names)
     if others:
@@ -252,6 +261,16 @@ def check_no_other_layers(path: Path) -> None:
             f"{path} holds what rssc-geo has not made ({', '.join(others[:3])}), which would be"
             " lost: choose another name"
         )
+
+
+def _is_labeled(connection: sqlite3.Connection, layer: str) -> bool:
+    """Whether people have labeled features of a layer of ours that may be there."""
+    column = _LABELS[layer]
+    try:
+        found = connection.execute(f"SELECT 1 FROM {layer} WHERE {column} <> '' LIMIT 1")  # noqa: S608 -- names of ours
+    except sqlite3.OperationalError:  # no such layer or column
+        return False
+    return found.fetchone() is not None
 
 
 def _opened(path: Path) -> closing[sqlite3.Connection]:

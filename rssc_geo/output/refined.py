@@ -73,20 +73,30 @@ def majority_filter(classes: NDArray[np.int64], times: int) -> NDArray[np.int64]
     """The class that most of each cell and its eight neighbors have.
 
     Of equals its own, else the first. ``classes``: (cell rows, cell columns), below 0 for none,
-    which stay unchanged and do not vote.
+    which stay unchanged and do not vote. A pass that changes nothing is the last one, and of two
+    states that follow each other for ever the one after ``times`` passes counts.
     """
-    kernel = np.ones((3, 3), np.int16)
-    for _ in range(times):
-        best = classes.copy()
-        own = np.zeros(classes.shape, np.int16)
-        most = np.zeros(classes.shape, np.int16)
-        for code in np.unique(classes[classes >= 0]).tolist():
-            votes = ndimage.convolve((classes == code).astype(np.int16), kernel, mode="constant")
-            own[classes == code] = votes[classes == code]
-            better = votes > most
-            best[better], most[better] = code, votes[better]
-        classes = np.where((classes >= 0) & (most > own), best, classes)
+    before = classes
+    for done in range(1, times + 1):
+        voted = _most_of_neighbors(classes)
+        if np.array_equal(voted, before):
+            return voted if (times - done) % 2 == 0 else classes
+        before, classes = classes, voted
     return classes
+
+
+def _most_of_neighbors(classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One pass of ``majority_filter``."""
+    kernel = np.ones((3, 3), np.int16)
+    best = classes.copy()
+    own = np.zeros(classes.shape, np.int16)
+    most = np.zeros(classes.shape, np.int16)
+    for code in np.unique(classes[classes >= 0]).tolist():
+        votes = ndimage.convolve((classes == code).astype(np.int16), kernel, mode="constant")
+        own[classes == code] = votes[classes == code]
+        better = votes > most
+        best[better], most[better] = code, votes[better]
+    return np.where((classes >= 0) & (most > own), best, classes)
 
 
 def write_refined(

@@ -16,7 +16,8 @@ def read_zones(
     """Read polygons in any CRS as zones in ``crs``, as far as they lie near ``near``.
 
     ``near``: min x, min y, max x, max y of the map, in ``crs``; ``field``: column of their names,
-    features of one name being one zone; None: each feature is one and has its number, from 1.
+    features of one name being one zone; None: each feature is one, named by its place in the file,
+    from 1.
     Raises ``InputError`` for a file that cannot be used.
     """
     frame = read_features(path, field)
@@ -30,7 +31,7 @@ def read_zones(
     polygons = reprojected(np.asarray(frame.geometry, object), frame.crs, crs, path, near=near)
     if field is None:
         return Zones(
-            tuple(str(number + 1) for number in range(len(frame))),
+            tuple(str(place + 1) for place in frame.index),
             polygons,
             np.arange(len(frame)),
         )

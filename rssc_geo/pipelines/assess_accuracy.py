@@ -153,6 +153,7 @@ def _assess(finished: FinishedMap, reference: Reference, legend: Legend | None) 
     notes = (
         *unmapped,
         *_place_warnings(inside, truth, finished),
+        *_copy_warnings(geometry[used]),
         *strata.notes,
         *_stratum_warnings(rows, reference, truth, strata.of_unit),
         *_class_warnings(names, areas, sample),
@@ -335,6 +336,13 @@ def _place_warnings(
         yield f"{count} labeled units lie outside the map {finished.path.name}: left out"
     if count := int((labeled & (inside > 0) & (inside < _WHOLE)).sum()):
         yield f"{count} units reach beyond the map: the part on it counts"
+
+
+def _copy_warnings(labeled: NDArray[np.object_]) -> Iterator[str]:
+    """On units that are there several times, as where the files of two people were joined."""
+    copies = len(labeled) - len(set(shapely.to_wkb(shapely.normalize(labeled)).tolist()))
+    if copies:
+        yield f"{copies} labeled units lie exactly upon others, and count too: delete any copies"
 
 
 def _stratum_warnings(

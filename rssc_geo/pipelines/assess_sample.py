@@ -251,8 +251,7 @@ def _draw(
 def _target(path: Path, map_path: Path, *, overwrite: bool) -> OutputTarget:
     if path.suffix.lower() != ".gpkg":
         raise UsageError(
-            f"{path.name}: a sample is a GeoPackage, which keeps the form for its labels; name it"
-            " .gpkg"
+            f"{path}: a sample is a GeoPackage, which keeps the form for its labels; name it .gpkg"
         )
     check_not_input([path], map_files(map_path))
     target = OutputTarget(path, overwrite=overwrite)

@@ -114,7 +114,7 @@ def caption(
     options = options or CaptionOptions()
     path = Path(output)
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"{path.name}: captions are written as {' or '.join(_SUFFIXES)}")
+        raise UsageError(f"{path}: captions are written as {' or '.join(_SUFFIXES)}")
     if options.captioner == "none":
         raise UsageError("--captioner none writes no captions; name one that does")
     if options.caption_when != CaptionOptions.caption_when:

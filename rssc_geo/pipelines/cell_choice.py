@@ -20,7 +20,7 @@ from rssc_geo.inference import Plan
 from rssc_geo.models import UNKNOWN_CLASS, ModelCard
 from rssc_geo.options import TilingOptions, given_of, options_of
 from rssc_geo.output import format_of, read_provenance
-from rssc_geo.raster import Scene, footprint
+from rssc_geo.raster import Scene, footprint, full_turn
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,15 @@ class CellChoice:
 
 
 def cells_at(
-    points: Sequence[tuple[float, float]], plan: Plan, *, crs: str | None = None
+    points: Sequence[tuple[float, float]],
+    plan: Plan,
+    *,
+    crs: str | None = None,
+    flag: str = "--at",
 ) -> list[CellChoice]:
     """The cells under points (x, y) of the raster's CRS, or of ``crs``; each cell once.
 
-    x is east or longitude.
+    x is east or longitude; ``flag``: the option that named the points, for messages.
 
     Raises ``UsageError`` for a point that is invalid, or lies outside the raster or the area of
     interest.
@@ -58,12 +62,12 @@ def cells_at(
         )
     chosen: dict[tuple[int, int], CellChoice] = {}
     for point in points:
-        words = f"--at {point[0]:.12g},{point[1]:.12g}"
+        words = f"{flag} {point[0]:.12g},{point[1]:.12g}"
         x, y = point if to_scene is None else to_scene.transform(*point)
         if not (math.isfinite(x) and math.isfinite(y)):
             raise UsageError(f"{words} has no place in the raster's CRS {scene.crs.name!r}")
-        col, row = ~scene.transform @ (x, y)
-        if not (0 <= row < scene.height and 0 <= col < scene.width):
+        pixel = _pixel(x, y, scene)
+        if pixel is None:
             extent = ",".join(
                 f"{value:.10g}" for value in footprint(scene.transform, scene.shape).bounds
             )
@@ -72,11 +76,21 @@ def cells_at(
                 f"{words} lies outside the raster, whose bounds are {extent}"
                 f" ({scene.crs.name}){hint}"
             )
-        cell = int(row) // plan.grid.cell_size[0], int(col) // plan.grid.cell_size[1]
+        cell = pixel[0] // plan.grid.cell_size[0], pixel[1] // plan.grid.cell_size[1]
         if not plan.selected[cell]:
             raise UsageError(f"{words} lies in a cell outside the area of interest")
         chosen.setdefault(cell, CellChoice(*cell, words))
     return list(chosen.values())
+
+
+def _pixel(x: float, y: float, scene: Scene) -> tuple[int, int] | None:
+    """Row and column of the pixel at a point; None outside. In degrees 190 is also -170."""
+    turn = full_turn(scene.crs)
+    for longitude in (x, x - turn, x + turn):
+        col, row = ~scene.transform @ (longitude, y)
+        if 0 <= row < scene.height and 0 <= col < scene.width:
+            return int(row), int(col)
+    return None
 
 
 def cells_of_map(result: Path, plan: Plan, *, count: int, where: str | None) -> list[CellChoice]:

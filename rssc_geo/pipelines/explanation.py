@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
-import rasterio
 from affine import Affine
 
 from rssc_geo.geometry import TileGrid, Window, cell_polygons
 from rssc_geo.inference import Plan
 from rssc_geo.models import SceneClass
-from rssc_geo.output import rgb, write_gpkg_index
+from rssc_geo.output import rgb, small_raster, write_gpkg_index
 from rssc_geo.raster import TileData
 from rssc_geo.reports import Panel
 
@@ -105,20 +104,19 @@ def write_heat_map(
     if reasons.attention is not None:
         bands["Attention to the picture (1 = even)"] = reasons.attention
     here = slice(shape[0]), slice(shape[1])
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=shape[0],
-        width=shape[1],
-        count=len(bands),
-        dtype="float32",
-        nodata=np.nan,
-        crs=plan.scene.crs.to_wkt(),
-        transform=plan.scene.transform @ place,
-        compress="deflate",
-        predictor=3,
-    ) as raster:
+    profile = {
+        "driver": "GTiff",
+        "height": shape[0],
+        "width": shape[1],
+        "count": len(bands),
+        "dtype": "float32",
+        "nodata": np.nan,
+        "crs": plan.scene.crs.to_wkt(),
+        "transform": plan.scene.transform @ place,
+        "compress": "deflate",
+        "predictor": 3,
+    }
+    with small_raster(path, profile) as raster:
         for number, (description, values) in enumerate(bands.items(), 1):
             raster.write(np.where(data.mask, values, np.nan).astype(np.float32)[here], number)
             raster.set_band_description(number, description)

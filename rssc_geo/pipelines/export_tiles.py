@@ -17,7 +17,7 @@ from rssc_geo.files import atomic_folder, check_not_input
 from rssc_geo.inference import Plan, Source, make_plan
 from rssc_geo.models import load_card
 from rssc_geo.options import TileOptions, files_read
-from rssc_geo.output import read_names, write_gpkg_index
+from rssc_geo.output import read_names, small_raster, write_gpkg_index
 from rssc_geo.progress import Progress, reporting
 from rssc_geo.raster import TileData
 
@@ -153,7 +153,7 @@ def _write(path: Path, data: TileData, transform: Affine, crs: str, image_format
         if image_format == "png":  # its mask is an alpha band
             profile["count"] = 4
             bands = np.concatenate([bands, data.mask[None] * np.uint8(255)])
-        with rasterio.open(path, "w", **profile) as chip:
+        with small_raster(path, profile) as chip:
             chip.write(bands)
             if image_format == "tif" and not data.mask.all():
                 chip.write_mask(data.mask)

@@ -20,6 +20,7 @@ from rssc_geo.models import (
     SceneClass,
     known_groups,
     known_names,
+    simplified_name,
 )
 from rssc_geo.options import OutputOptions, RefineOptions, files_read, given_of
 from rssc_geo.output import (
@@ -176,17 +177,25 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
     met = {*names, *(runner for runner in runners if runner)}
     groups = known_groups() | dict(finished.named_groups)
     known = {*met, *known_names(), *(groups.get(name, "") for name in met), *GROUPS} - {""}
-    for name in (*options.only_classes, *options.exclude_classes):
-        if name not in known:
+    spelled = {simplified_name(name): name for name in sorted(known)}
+
+    def meant(name: str) -> str:
+        found = name if name in known else spelled.get(simplified_name(name))
+        if found is None:
             raise UsageError(
                 f"{name!r} is no class of {finished.path.name}, nor a group of its classes: it has"
                 f" {', '.join(sorted(met))}"
             )
+        return found
+
+    only, exclude = (
+        set(map(meant, asked)) for asked in (options.only_classes, options.exclude_classes)
+    )
 
     def allowed(name: str) -> bool:
         both = {name, groups.get(name, "")}
-        wanted = not options.only_classes or bool(both & set(options.only_classes))
-        return name == UNKNOWN_CLASS or (wanted and not both & set(options.exclude_classes))
+        wanted = not only or bool(both & only)
+        return name == UNKNOWN_CLASS or (wanted and not both & exclude)
 
     may = {name: allowed(name) for name in met}
     moved = np.array([not may[name] for name in names], bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,7 @@ def read_classes(text: str) -> list[str] | dict[str, list[str]]:
     if text.lower().endswith(".json"):
         return read_class_words(text)
     names = text.split(",")
-    if Path(text).is_file():
+    if os.path.isfile(text):  # False, too, for what is too long for a name
         try:
             names = read_lines(text)
         except (OSError, UnicodeDecodeError) as error:

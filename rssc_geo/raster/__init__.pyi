@@ -8,8 +8,10 @@ from .aoi import check_bounds as check_bounds
 from .aoi import footprint as footprint
 from .aoi import read_aoi as read_aoi
 from .features import LAYER as LAYER
+from .features import check_latitudes as check_latitudes
 from .features import check_no_view as check_no_view
 from .features import class_name as class_name
+from .features import full_turn as full_turn
 from .features import moved_bounds as moved_bounds
 from .features import read_features as read_features
 from .features import reprojected as reprojected

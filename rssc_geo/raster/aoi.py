@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyogrio
 import pyproj
 import shapely
 from affine import Affine
@@ -18,10 +17,9 @@ from shapely.geometry.base import BaseGeometry
 from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.geometry import TileGrid
 from rssc_geo.raster.features import (
-    MOST_FEATURES,
+    LAYER,
     VECTOR_ERRORS,
-    check_count,
-    check_no_view,
+    read_layers,
     repaired,
     reprojected,
     single_polygons,
@@ -36,7 +34,8 @@ _CENTERS_AT_ONCE = 1 << 20
 def read_aoi(path: str | Path, scene: Scene) -> BaseGeometry:
     """Read the polygons of a vector file: their union in the raster's CRS, cut to the raster.
 
-    Any format and CRS that pyogrio knows; the first layer with polygons counts. Invalid polygons
+    Any format and CRS that pyogrio knows, and GeoParquet; the layer that is named
+    (``file.gpkg|layername=districts``), else the first with polygons counts. Invalid polygons
     are repaired, with a warning. Raises ``InputError`` for a file that is missing, unreadable,
     without polygons, without CRS, or elsewhere.
     """
@@ -92,7 +91,7 @@ def _shown(bounds: Sequence[float]) -> str:
 
 def check_area_file(path: str) -> None:
     """Refuse with ``InputError`` a file of an area of interest that is not there."""
-    if not is_remote(path) and not os.path.exists(path):
+    if not is_remote(path) and not os.path.exists(path.partition(LAYER)[0]):
         raise InputError(f"--aoi {path} does not exist")
 
 
@@ -129,23 +128,16 @@ def footprint(transform: Affine, shape: tuple[int, int]) -> BaseGeometry:
 def _read_polygons(path: str) -> tuple[NDArray[np.object_], pyproj.CRS]:
     """Polygons of the first layer that has some, and the layer's CRS."""
     check_area_file(path)
-    check_no_view(path)
     try:
-        for layer, kind in pyogrio.list_layers(path):
-            if kind is None:
-                continue
-            meta, _, wkb, _ = pyogrio.raw.read(
-                path, layer=layer, columns=[], force_2d=True, max_features=MOST_FEATURES + 1
-            )
-            check_count(len(wkb), path)
-            parts = single_polygons(shapely.from_wkb(wkb))
+        for geometries, crs in read_layers(path):
+            parts = single_polygons(geometries)
             if len(parts) == 0:
                 continue
-            if not meta["crs"]:
+            if not crs:
                 raise InputError(
                     f"{path} has no CRS, so that its place is unknown: save it with one"
                 )
-            return parts, pyproj.CRS.from_user_input(meta["crs"])
+            return parts, pyproj.CRS.from_user_input(crs)
     except VECTOR_ERRORS as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
     raise InputError(f"{path} has no polygons: an area of interest is one or more polygons")

@@ -6,10 +6,12 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 import shapely
@@ -32,6 +34,7 @@ VECTOR_ERRORS = (
     CRSError,
     OSError,
     ValueError,
+    pa.ArrowException,
 )
 """What reading a vector file raises, of a damaged one too."""
 
@@ -60,6 +63,9 @@ _EXACT = 2.0**53
 _LOOK_BYTES = 4096
 """GDAL looks for the mark of a view in the first 1024 bytes."""
 
+_PARQUET = (".parquet", ".geoparquet")
+"""Suffixes of tables for which GDAL needs a library that comes with few of its builds."""
+
 _VIEWS = ("OGR_VRT", "GDALG")
 _VIEW_MARKS = (b"<OGRVRTDataSource", b"gdal_streamed_alg")
 
@@ -81,6 +87,27 @@ def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
     check_count(len(frame), path)
     places = repaired(np.asarray(frame.geometry, object), path)
     return frame.set_geometry(places, crs=frame.crs)
+
+
+def read_layers(path: str) -> Iterator[tuple[NDArray[np.object_], Any]]:
+    """The geometries (n,) of each layer of a vector file that has places, and their CRS or None.
+
+    ``path``: as of ``read_features``, of which it raises the errors, or those of ``VECTOR_ERRORS``.
+    """
+    file, _, layer = path.partition(LAYER)
+    check_no_view(file)
+    if _is_parquet(file):
+        frame = _read_parquet(file, None)
+        yield shapely.force_2d(np.asarray(frame.geometry, object)), frame.crs
+        return
+    kinds = {str(name): kind for name, kind in pyogrio.list_layers(file)}
+    _check_layer(file, layer, list(kinds))
+    for name in [layer] if layer else [name for name, kind in kinds.items() if kind is not None]:
+        meta, _, wkb, _ = pyogrio.raw.read(
+            file, layer=name, columns=[], force_2d=True, max_features=MOST_FEATURES + 1
+        )
+        check_count(len(wkb), path)
+        yield shapely.from_wkb(wkb), meta["crs"]
 
 
 def check_no_view(path: str) -> None:
@@ -167,7 +194,7 @@ def reprojected(
 
     Raises ``InputError`` where there is no way to that CRS, or a vertex has no place in it.
     """
-    _check_latitudes(geometries, crs, path)
+    check_latitudes(geometries, crs, path)
     try:
         for margin in (_MARGIN, 0.0):  # Mercator ends where the whole world does
             moved = _moved(geometries, crs, target, near, margin)
@@ -205,7 +232,7 @@ def _moved(
     else:
         place = tuple(shapely.total_bounds(geometries))
     west, south, east, north = place
-    width = east - west if east >= west else east - west + _turn(crs)
+    width = east - west if east >= west else east - west + full_turn(crs)
     longest = max(width, north - south) / _EDGE_PARTS
     if longest > 0:
         geometries = shapely.segmentize(geometries, longest)
@@ -236,7 +263,7 @@ def _cut(
     """The parts of geometries in boxes, wherever their longitudes begin to count."""
     area = shapely.union_all(boxes)
     shapely.prepare(area)
-    turn = _turn(crs)
+    turn = full_turn(crs)
     parts = np.stack(
         [
             _parts_in(shapely.transform(geometries, _shift(x)), area)
@@ -258,7 +285,7 @@ def _around(
     ``wrapped``: cut at the antimeridian, so that no longitude lies beyond it.
     """
     west, south, east, north = place
-    turn = _turn(crs)
+    turn = full_turn(crs)
     if east < west:
         east, wrapped = east + turn, True
     more = margin * max(east - west, north - south)
@@ -290,7 +317,7 @@ def _shift(x: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     return lambda points: np.add(points, (x, 0.0))
 
 
-def _turn(crs: pyproj.CRS) -> float:
+def full_turn(crs: pyproj.CRS) -> float:
     """All longitudes in the unit of a CRS: 360, or 400 grads; 0 if it is projected."""
     if not crs.is_geographic:
         return 0.0
@@ -307,12 +334,15 @@ def _as_before(
     return changed
 
 
-def _check_latitudes(geometries: NDArray[np.object_], crs: pyproj.CRS, path: str) -> None:
-    """Refuse metres that are given as degrees. Global grids reach half a pixel beyond a pole."""
+def check_latitudes(geometries: NDArray[np.object_], crs: pyproj.CRS, path: str) -> None:
+    """Refuse with ``InputError`` metres that are given as degrees.
+
+    Global grids reach half a pixel beyond a pole.
+    """
     if not crs.is_geographic:
         return
     farthest = np.abs(shapely.get_coordinates(geometries)[:, 1]).max(initial=0.0)
-    if farthest > _FARTHEST * _turn(crs) / 4:
+    if farthest > _FARTHEST * full_turn(crs) / 4:
         raise InputError(
             f"{path}: some features have no place in {crs.name}, with latitudes to {farthest:.6g}:"
             " name the CRS that the file is in (in QGIS, Assign projection)"
@@ -357,12 +387,10 @@ def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
     file, _, layer = path.partition(LAYER)
     check_no_view(file)
     try:
+        if _is_parquet(file):
+            return _read_parquet(file, field)
         names = [str(name) for name in pyogrio.list_layers(file)[:, 0]]
-        if layer and layer not in names:
-            raise InputError(
-                f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
-                f"{nearest(layer, names)}"
-            )
+        _check_layer(file, layer, names)
         if field is None:
             places = (str(name) for name, kind in pyogrio.list_layers(file) if kind is not None)
             return _frame(file, layer or next(places, names[0]))
@@ -382,6 +410,34 @@ def _read(path: str, field: str | None) -> gpd.GeoDataFrame:
         return _frame(file, having[0])
     except VECTOR_ERRORS as error:
         raise InputError(f"{path} cannot be read as a vector file: {one_line(error)}") from error
+
+
+def _check_layer(file: str, layer: str, names: Sequence[str]) -> None:
+    """Refuse a layer that a file does not have; "" is none that is asked for."""
+    if layer and layer not in names:
+        raise InputError(
+            f"{file} has no layer {layer!r}; there are {', '.join(map(repr, names))}"
+            f"{nearest(layer, names)}"
+        )
+
+
+def _is_parquet(file: str) -> bool:
+    return file.lower().endswith(_PARQUET) and os.path.isfile(file)
+
+
+def _read_parquet(file: str, field: str | None) -> gpd.GeoDataFrame:
+    """A GeoParquet table; ``InputError`` where it lacks the column, or is too long."""
+    import geopandas as gpd
+
+    check_count(pq.read_metadata(file).num_rows, file)
+    frame = gpd.read_parquet(file)
+    if field is not None and field not in frame:
+        names = [str(name) for name in frame if name != frame.geometry.name]
+        raise InputError(
+            f"{file} has no column {field!r}; there are {', '.join(names) or 'none'}"
+            f"{nearest(field, names)}"
+        )
+    return frame
 
 
 def _columns(file: str, layer: str) -> list[str]:

@@ -114,6 +114,31 @@ def test_scenes_that_are_not_named_any_more_are_removed_and_can_come_again(tmp_p
     assert held(archive) == {"s0": 12, "s1": 9, "s2": 12}
 
 
+def test_nothing_is_pruned_where_inputs_name_no_scene(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the disk of the rasters is not there: all scenes would go."""
+    archive, scenes = tmp_path / "archive", tmp_path / "in"
+    scene(scenes / "s0.tif")
+    rssc_geo.index([scenes], archive, OPTIONS)
+    (scenes / "s0.tif").unlink()
+    for inputs in ([scenes], [scenes / "*.tif"], [tmp_path / "gone"]):
+        kept = rssc_geo.index(inputs, archive, replace(OPTIONS, prune=True))
+        assert (kept.scenes, kept.forgotten) == (1, 0)
+        assert "nothing is pruned" in caplog.text
+        caplog.clear()
+    assert (archive / "scenes" / "s0.gpkg").exists()
+
+
+def test_a_semicolon_in_a_name_parts_no_bands(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s;0.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, replace(OPTIONS, cell_size="96px"))
+    options = rssc_geo.SearchOptions(sheet=str(tmp_path / "sheet.html"))
+    hits = rssc_geo.search(archive, "a river", options=options).hits
+    assert {hit.raster for hit in hits} == {"s;0.tif"}
+    assert (tmp_path / "sheet.html").read_text().count("data:image") >= len(hits)
+
+
 def test_maps_that_a_killed_removal_left_are_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,7 +503,15 @@ def test_a_scene_without_its_source_is_damage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"width": "192"}, {"model": 5}, {"version": []}, {"indexed_rows": "x"}, {"tile_size": 5}],
+    [
+        {"width": "192"},
+        {"width": 10**12},
+        {"indexed_rows": -1},
+        {"model": 5},
+        {"version": []},
+        {"indexed_rows": "x"},
+        {"tile_size": 5},
+    ],
 )
 def test_a_description_of_other_types_is_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
     card = {

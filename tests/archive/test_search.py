@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,14 @@ from affine import Affine
 from PIL import Image
 
 import rssc_geo
-from rssc_geo import IndexOptions, NothingToClassifyError, OutputError, SearchOptions, UsageError
+from rssc_geo import (
+    IndexOptions,
+    InputError,
+    NothingToClassifyError,
+    OutputError,
+    SearchOptions,
+    UsageError,
+)
 from rssc_geo.archive import (
     ArchiveCard,
     ArchiveStore,
@@ -154,10 +162,14 @@ def test_filters(archive: Path, model: Predictor) -> None:
     name = known.iloc[0]
     assert len(scenes(only_classes=(name,))) == (known == name).sum()
     assert len(scenes(exclude_classes=(name,))) == (known != name).sum()
-    for nothing in ("x' OR '1'='1", "x\\' OR 1=1 --", 'x" OR 1=1'):
-        with pytest.raises(NothingToClassifyError, match="passes the filters"):
-            scenes(only_classes=(nothing,))
-        assert len(scenes(exclude_classes=(nothing,))) == 21
+    group = cells(archive)["group"]
+    assert len(scenes(exclude_classes=(name.upper(),))) == (known != name).sum()
+    assert len(scenes(only_classes=(group.iloc[0].lower(),))) == (group == group.iloc[0]).sum()
+    assert len(scenes(exclude_classes=("unknown",))) == (known != "Unknown").sum()
+    for nothing in ("x' OR '1'='1", "Rivr"):  # a slip would leave all cells in
+        for which in ("only_classes", "exclude_classes"):
+            with pytest.raises(UsageError, match="has no class or group"):
+                scenes(**{which: (nothing,)})
     with pytest.raises(NothingToClassifyError, match="21 cells of 2 scenes"):
         scenes(until="2023-07-14T09:30:00Z")
 
@@ -183,6 +195,23 @@ def test_bounds_at_the_antimeridian(tmp_path: Path, model: Predictor) -> None:
         count(0, -1, 9, 1)
 
 
+def test_a_place_beyond_the_antimeridian_has_two_longitudes(
+    tmp_path: Path, model: Predictor
+) -> None:
+    """A hit is at -179.9, where the longitudes of the raster go on to 180.1."""
+    step = 2e-5
+    transform = Affine(step, 0, 180 - 32 * step, 0, -step, -17)
+    source = write_raster(
+        tmp_path / "fiji.tif", texture(96, 96), crs="EPSG:4326", transform=transform
+    )
+    options = IndexOptions(tile_size="96px", cell_size="32px", captioner="none", device="cpu")
+    rssc_geo.index([source], tmp_path / "archive", options)
+    for longitude in (180 + 40 * step, -180 + 40 * step):
+        like = SearchOptions(like=str(source), at=((longitude, -17 - 10 * step),), hits=1)
+        (hit,) = rssc_geo.search(tmp_path / "archive", options=like, model=model).hits
+        assert (hit.row, hit.col) == (0, 2)
+
+
 def test_mistakes_are_one_line(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,13 +224,26 @@ def test_mistakes_are_one_line(
         ([archive, "river", "--at", "1,2"], 2, "places of --like"),
         ([archive, "river", "--unlike-at", "1,2"], 2, "place of --unlike"),
         ([archive, "--like", "none.tif"], 1, "none.tif"),
+        (
+            [archive, "a", "--unlike", archive.parent / "first.tif", "--unlike-at", "1,2"],
+            2,
+            "--unlike-at 1,2 lies outside",
+        ),
         ([archive, "river", "-o", "hits.csv"], 2, "unknown output format"),
-        ([archive, "river", "--only-classes", "None"], 3, "passes the filters"),
+        ([archive, "river", "--only-classes", "None"], 2, "no class or group 'None'"),
     ):
         assert run(["search", *map(str, arguments)]) == code
         error = capsys.readouterr().err.strip()
         assert message in error
         assert len(error.splitlines()) == 1
+
+
+def test_a_lost_database_is_told(archive: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(archive, tmp_path / "moved")
+    shutil.rmtree(moved / "cells.lancedb")
+    with pytest.raises(InputError, match="has lost its database"):
+        rssc_geo.search(moved, WORDS)
+    assert not (moved / "cells.lancedb").exists()
 
 
 def test_programs_read_json(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:

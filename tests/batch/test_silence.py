@@ -116,6 +116,16 @@ def test_a_scheduler_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, 
         dask_pool.DaskPool(f"tcp://127.0.0.1:{hole}", PredictorOptions())
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"", b"[]", b"{}", b'{"address": 5}', b'{"address": "nowhere"}', b"7"]
+)
+def test_a_file_of_no_scheduler_is_told(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match="no Dask scheduler answers there"):
+        dask_pool.DaskPool(str(file), PredictorOptions())
+
+
 AT_WORK, OVER = threading.Event(), threading.Event()
 """A worker, which is a thread of this process, thinks; the test is over."""
 

@@ -283,6 +283,15 @@ def test_a_file_that_cannot_be_written_costs_one_warning(
     assert caplog.text.count("captions are not cached") == 1
 
 
+@pytest.mark.parametrize("folder", ["/", "."])
+def test_a_folder_is_no_cache(folder: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even one without a name of its own."""
+    captioner = CachedCaptioner(Counting(), CaptionCache(folder))
+    assert captioner.caption(tiles(1)) == ["caption 1"]
+    assert "is a folder" in caplog.text
+    assert caplog.text.count("captions are not cached") == 1
+
+
 _WRITER = """
 import sys
 from rssc_geo.captioning.cache import CaptionCache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +133,67 @@ def test_zones_of_a_file(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     zones = {row["zone"] for row in json.loads(numbered.out)["areas"]}
     assert zones == {"(all)", "1", "2", "3"}
+
+
+def test_zones_are_numbered_by_their_place_in_the_file(
+    rssc: Rssc, map_path: Path, tmp_path: Path
+) -> None:
+    """One without an outline counts there; GeoParquet is read, too."""
+    west, north = CELLS @ (0, 0)
+    zones = gpd.GeoDataFrame(
+        geometry=[None, box(west, north - 2400, west + 1800, north)], crs="EPSG:32632"
+    )
+    for name in ("zones.gpkg", "zones.parquet"):
+        path = tmp_path / name
+        zones.to_parquet(path) if name.endswith("parquet") else zones.to_file(path)
+        out = tmp_path / f"{name}.csv"
+        done = rssc("areas", map_path, "-o", out, "--zones", path)
+        assert done.code == 0, done.err
+        assert {row["zone"] for row in rows_of(out)} == {"(all)", "2"}
+    wrong = ("--zones", tmp_path / "zones.parquet", "--zone-field", "name")
+    done = rssc("areas", map_path, "-o", tmp_path / "x.csv", *wrong)
+    assert (done.code, "has no column 'name'" in done.message) == (1, True)
+    (tmp_path / "zones.parquet").write_bytes(b"PAR1")
+    done = rssc("areas", map_path, "-o", tmp_path / "x.csv", *wrong)
+    assert (done.code, "cannot be read as a vector file" in done.message) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            "UPDATE gpkg_geometry_columns SET srs_id = 4326",
+            "features have no place in WGS 84, with latitudes to",
+        ),
+        ("DELETE FROM landuse", "has no regions"),
+    ],
+)
+def test_maps_edited_by_hand_are_refused(
+    rssc: Rssc, map_path: Path, tmp_path: Path, edit: str, message: str
+) -> None:
+    """A wrong CRS was assigned, all regions deleted: areas would be 0, or missing."""
+    with contextlib.closing(sqlite3.connect(map_path)) as database, database:
+        triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        for (name,) in database.execute(triggers).fetchall():  # they call functions of GDAL
+            database.execute(f'DROP TRIGGER "{name}"')
+        database.execute(edit)
+    for words in (("areas", "a.csv"), ("refine", "b.gpkg"), ("assess", "sample", "c.gpkg")):
+        done = rssc(*words[:-1], map_path, "-o", tmp_path / words[-1])
+        assert (done.code, message in done.message) == (1, True), done.err
+
+
+@pytest.mark.parametrize("suffix", [".shp", ".parquet"])
+def test_maps_without_a_crs_any_more(
+    rssc: Rssc, map_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    path, cells = tmp_path / f"m{suffix}", tmp_path / f"m_cells{suffix}"
+    assert rssc("refine", map_path, "-o", path).code == 0
+    if suffix == ".shp":
+        cells.with_suffix(".prj").unlink()
+    else:
+        gpd.read_parquet(cells).set_crs(None, allow_override=True).to_parquet(cells)
+    done = rssc("areas", path, "-o", tmp_path / "areas.csv")
+    assert (done.code, f"{cells} has no CRS any more" in done.message) == (1, True)
 
 
 def test_what_lies_in_no_zone_is_told(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:

@@ -239,6 +239,19 @@ def test_what_is_missing_is_said(rssc: Rssc, small: Path, tmp_path: Path) -> Non
     assert all(line.startswith("warning: ") for line in done.err.strip().splitlines())
 
 
+def test_units_that_are_there_twice_are_told(rssc: Rssc, small: Path, tmp_path: Path) -> None:
+    """As where the files of two people were joined in QGIS."""
+    sample = tmp_path / "sample.gpkg"
+    rssc("assess", "sample", small, "-o", sample, "--sample-size", 40)
+    labeled = label(sample, tmp_path / "labeled.gpkg", lambda units: units["stratum"])
+    assert "upon others" not in rssc("assess", "accuracy", small, "--reference", labeled).err
+    units = gpd.read_file(labeled)
+    twice = gpd.pd.concat([units, units.iloc[:6]])
+    twice.to_file(tmp_path / "twice.gpkg", layer="sample")
+    done = rssc("assess", "accuracy", small, "--reference", tmp_path / "twice.gpkg")
+    assert "6 labeled units lie exactly upon others" in done.err
+
+
 def test_a_legend_gives_strata_and_figures(rssc: Rssc, small: Path, tmp_path: Path) -> None:
     points = tmp_path / "points.gpkg"
     done = rssc(

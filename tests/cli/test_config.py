@@ -83,6 +83,8 @@ def test_a_byte_order_mark_is_no_part_of_a_text(rssc: Rssc, scene: Path, tmp_pat
     told = json.loads(rssc("info", scene, "--config", config, "--json").out)
     assert told["tile_size_px"] == [96, 96]
     assert read_classes(marked("names.txt", "River\nTown\n")) == ["River", "Town"]
+    many = [f"town {number}" for number in range(400)]  # longer than the name of a file can be
+    assert read_classes(",".join(many)) == many
     assert read_class_words(marked("words.json", '{"a": ["b"]}')) == {"a": ["b"]}
     legend = read_legend(marked("own.json", '{"crosswalk": {"River": "Water"}}'))
     assert legend.translate("River", "") == "Water"

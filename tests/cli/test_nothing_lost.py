@@ -323,6 +323,32 @@ def test_a_geopackage_with_layers_of_others_is_not_replaced(
         assert path.read_bytes() == before
 
 
+def test_labels_of_people_are_not_replaced(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
+    """In the layer that a run has made for them, and in a table of others without geometry."""
+    target, sample = tmp_path / "map.gpkg", tmp_path / "sample.gpkg"
+    assert rssc("classify", scene, "-o", target, "--review", 3, *TILES).code == 0
+    lines = {
+        sample: ("assess", "sample", target, "-o", sample, "--sample-size", 3),
+        target: ("classify", scene, "-o", target, "--overwrite", *TILES),
+    }
+    assert rssc(*lines[sample]).code == 0
+    for path, statement, words in (
+        (sample, "UPDATE sample SET class = 'Forest' WHERE fid = 2", "labels in its layer sample"),
+        (target, "UPDATE review SET label = 'Forest' WHERE fid = 2", "labels in its layer review"),
+        (target, "UPDATE review SET label = NULL", ""),
+        (target, "CREATE TABLE visits (day TEXT)", "visits"),
+    ):
+        with closing(sqlite3.connect(path)) as database, database:
+            for (name,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            ).fetchall():  # they call functions of GDAL
+                database.execute(f'DROP TRIGGER "{name}"')
+            database.execute(statement)
+        done = rssc(*lines[path], "--overwrite")
+        assert done.code == (1 if words else 0)
+        assert not words or f"has not made ({words})" in done.message
+
+
 def test_captions_may_be_replaced(rssc: Rssc, scene: Path, tmp_path: Path) -> None:
     for _ in range(2):
         done = rssc(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,6 +106,21 @@ def test_chips_are_the_raster_s_own_pixels_in_their_place(rssc: Rssc, tmp_path: 
     with rasterio.open(tmp_path / "chips" / names[0]) as chip:
         assert (chip.width, chip.transform.a) == (75, 4.0)
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("image_format", ["tif", "png"])
+@pytest.mark.parametrize("room", [8_192, 65_536])
+def test_chips_on_a_full_disk(
+    rssc: Rssc, tmp_path: Path, small_disk: Path, image_format: str, room: int
+) -> None:
+    """There is no room for the chip, or none for the index."""
+    raster = write_raster(tmp_path / "scene.tif", texture(64, 64), photometric="rgb")
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "ballast").write_bytes(b"x" * (free - room))
+    words = (*whole_tiles("64px"), "--format", image_format)
+    done = rssc("tile", raster, "-o", small_disk / "chips", *words)
+    assert (done.code, "make room there" in done.err) == (1, True)
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
 
 def test_chips_never_replace_a_folder_of_other_things(

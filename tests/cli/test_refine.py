@@ -115,6 +115,11 @@ def test_fewer_classes(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     unknown = rssc("refine", map_path, "-o", new, "--only-classes", "Forrest", "--overwrite")
     assert unknown.code == 2
     assert "'Forrest' is no class of map.gpkg" in unknown.message
+    free = rssc(
+        "refine", map_path, "-o", new, "--exclude-classes", "dense residential", "--overwrite"
+    )
+    assert free.code == 0, free.err
+    assert "DenseResidential" not in set(both(new)[1]["class"])
 
 
 def test_larger_regions(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
@@ -137,6 +142,19 @@ def test_the_majority_filter() -> None:
     assert smooth[0, 0] == -1
     assert (smooth[:, 5:] == 2).all()
     assert (majority_filter(np.arange(9).reshape(3, 3), 3) == np.arange(9).reshape(3, 3)).all()
+
+
+@pytest.mark.parametrize("passes", [1_000_000, 1_000_001])
+def test_passes_that_change_nothing_more_take_no_time(passes: int) -> None:
+    """Nor do those that only swing to and fro, of which the last counts."""
+    classes = np.random.default_rng(5).integers(0, 2, (30, 30))
+    assert (majority_filter(classes, passes) == majority_filter(classes, 200 + passes % 2)).all()
+    ring = np.full((3, 6), -1)
+    ring[1] = 0, 1, 0, 1, 0, 1
+    expected = ring.copy()
+    for _ in range(8 + passes % 2):
+        expected = majority_filter(expected, 1)
+    assert (majority_filter(ring, passes) == expected).all()
 
 
 @pytest.mark.parametrize("suffix", [".fgb", ".geojson", ".parquet", ".shp"])

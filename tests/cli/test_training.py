@@ -282,6 +282,24 @@ def test_baselines_are_killed_again_and_again(
     assert "lock.rssc-geo" not in left
 
 
+def test_a_bundle_s_folder_is_checked_before_the_training(
+    rssc: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("of others")
+    for output in (tmp_path / "file", tmp_path / "file" / "bundle"):
+        done = rssc("train", "--raster", "a.tif", "--labels", "b.gpkg", "-o", output)
+        assert (done.code, "cannot write in" in done.message) == (1, True)
+
+
+def test_a_card_s_name_is_one_line(rssc: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Told before the training."""
+    for option in ("--name", "--bundle-version", "--license"):
+        done = rssc(
+            "train", "--raster", "a.tif", "--labels", "b.gpkg", "-o", tmp_path / "x", option, "a\nb"
+        )
+        assert (done.code, "is not a name of one line" in done.message) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -267,6 +267,10 @@ def test_an_unknown_command_is_told_the_nearest(rssc: Rssc) -> None:
         "rssc-geo: error: there is no command 'clasify': did you mean classify?",
     )
     assert "rssc-geo --help lists them" in rssc("xyz").message
+    assert rssc("assess", "run").message == (
+        "rssc-geo: error: there is no command 'assess run': rssc-geo assess --help lists them"
+    )
+    assert "no command 'batch stats': did you mean status?" in rssc("batch", "stats").message
 
 
 def test_names_in_results_forge_no_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def save(
     return path
 
 
-@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp", "a.fgb"])
+@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp", "a.fgb", "a.parquet"])
 def test_polygons_of_any_format_are_joined(scene, tmp_path, name) -> None:
     parts = [
         shapely.box(500_100, 4_999_800, 500_200, 4_999_900),
@@ -39,7 +39,7 @@ def test_polygons_of_any_format_are_joined(scene, tmp_path, name) -> None:
     ]
     crs = "EPSG:4326" if name.endswith("geojson") else "EPSG:32632"
     frame = gpd.GeoDataFrame(geometry=parts, crs="EPSG:32632").to_crs(crs)
-    frame.to_file(tmp_path / name)
+    frame.to_parquet(tmp_path / name) if name == "a.parquet" else frame.to_file(tmp_path / name)
     area = read_aoi(tmp_path / name, scene)
     assert area.bounds == pytest.approx((500_100, 4_999_800, 500_300, 4_999_900), abs=0.05)
     assert area.area == pytest.approx(20_000, rel=1e-3)
@@ -105,6 +105,20 @@ def test_first_layer_with_polygons_counts_and_collections_are_opened(scene, tmp_
     )
     save(path, [mixed, None], layer="mixed")
     assert read_aoi(path, scene).area == pytest.approx(10_000)
+
+
+def test_a_layer_is_named_as_qgis_writes_it(scene, tmp_path) -> None:
+    path = tmp_path / "city.gpkg"
+    boxes = {
+        name: shapely.box(500_000 + x, 4_999_700, 500_100 + x, 4_999_900)
+        for name, x in (("quarters", 0), ("parks", 200))
+    }
+    for name, box in boxes.items():
+        save(path, [box], layer=name)
+    assert read_aoi(path, scene).equals(boxes["quarters"])
+    assert read_aoi(f"{path}|layername=parks", scene).equals(boxes["parks"])
+    with pytest.raises(InputError, match="has no layer 'park'; .*did you mean 'parks'"):
+        read_aoi(f"{path}|layername=park", scene)
 
 
 @pytest.mark.filterwarnings("ignore:.crs. was not provided")
@@ -182,8 +196,7 @@ def test_scribbles_and_views_that_never_end_are_refused_soon(scene, tmp_path, mo
     started = time.process_time()  # of this process: a busy machine is no fault
     with pytest.raises(InputError, match="crosses itself"):
         read_aoi(tmp_path / "scribble.gpkg", scene)
-    for module in ("aoi", "features"):
-        monkeypatch.setattr(f"rssc_geo.raster.{module}.MOST_FEATURES", 1000)
+    monkeypatch.setattr("rssc_geo.raster.features.MOST_FEATURES", 1000)
     path = tmp_path / "view.gpkg"
     gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32632").to_file(path, layer="a")
     with contextlib.closing(sqlite3.connect(path)) as database, database:
