@@ -9,9 +9,10 @@ Counted are labels that the training sets can teach: a training label names one 
 alone, or all classes of a partial training label are among theirs; and, for the comparison, those
 that AID alone can teach. A picture is right when its label allows the class.
 
-The recipe is that of the embedded model (embedded_model.py) with fewer passes: half of EuroSAT's
-training pictures are learned without their haze, and the set that is left out is read as the
-default scaling reads a scene, its haze subtracted by its darkest pixels.
+The recipe is that of the embedded model (embedded_model.py) with fewer passes, all at 160 pixels a
+side: half of EuroSAT's training pictures are learned without their haze, and the set that is left
+out is read as the default scaling reads a scene, its haze subtracted by its darkest pixels. As the
+embedded model does, an encoder reads pictures at the size at which its training ended.
 
 Each training starts from the encoder of a bundle that learned from AID alone (--start), but where
 AID is left out: there it starts from ImageNet's weights (--weights). Logits and embeddings are kept
@@ -33,6 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from common import DATA_SETS
 from scipy.special import softmax
 
@@ -154,10 +156,11 @@ def trained(
 
 @torch.inference_mode()
 def looked(network: LookClassifier, data: SceneImages) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, C) and mean tokens (N, I) of pictures at the model's input size."""
+    """Logits (N, C) and mean tokens (N, I) of pictures, at the size of the training's end."""
     recipe, logits, tokens = EncoderRecipe(), [], []
     for part in np.array_split(data.pixels, -(-len(data.pixels) // BATCH)):
-        found = network.encoder(normalize(to_input(part), recipe.mean, recipe.std)).mean(1)
+        images = F.interpolate(to_input(part), (SIZE, SIZE), mode="bilinear", antialias=True)
+        found = network.encoder(normalize(images, recipe.mean, recipe.std)).mean(1)
         tokens.append(found)
         logits.append(network.classify(found))
     return torch.cat(logits).numpy(), torch.cat(tokens).numpy()

@@ -4,15 +4,15 @@
     work/left_out/ucm256-without-aid150-PICTURES-2/seed_*/encoder.safetensors --work DIR
 
 The image encoder is the mean of those that left_out.py has trained on AID alone, as the embedded
-model's is the mean of two trainings; its alignment with words is trained here, on AID's training
-pictures and captions, with the word vectors of the bundle that it started from, which knows AID
-alone too. Unseen are the classes that labels of UC Merced, NWPU and EuroSAT name alone and no label
-of AID allows; nothing of these data sets was ever learned. At most 60 pictures a label are given
-one of the names, written as words ("Golf course"), and again with the phrases of
-unseen_phrases.json, what a user who knows the classes would give to ``zero-shot --classes FILE``:
-the name and three descriptions each, written once, before any was tried. Of all unseen classes, and
-of ten draws of six, where chance is one in six. Each again after ``refine_texts`` has seen all
-pictures without their labels.
+model's is the mean of two trainings, and reads pictures at the size of these trainings; its
+alignment with words is trained here, on AID's training pictures and captions, with the word vectors
+of the bundle that it started from, which knows AID alone too. Unseen are the classes that labels of
+UC Merced, NWPU and EuroSAT name alone and no label of AID allows; nothing of these data sets was
+ever learned. At most 60 pictures a label are given one of the names, written as words ("Golf
+course"), and again with the phrases of unseen_phrases.json, what a user who knows the classes would
+give to ``zero-shot --classes FILE``: the name and three descriptions each, written once, before any
+was tried. Of all unseen classes, and of ten draws of six, where chance is one in six. Each again
+after ``refine_texts`` has seen all pictures without their labels.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from common import DATA_SETS, verdict
+from left_out import SIZE
 from safetensors.torch import load_file
 
 from rssc_geo.models import Model, class_embeddings, refine_texts
@@ -118,7 +119,7 @@ def aid_model(options: argparse.Namespace) -> Model:
     """A model of AID's classes with the encoder of left_out.py and an alignment with words."""
     recipe = TrainingRecipe(
         model=options.start,
-        encoder=EncoderRecipe(ground={"stage": 2, "width": 256}),
+        encoder=EncoderRecipe(ground={"stage": 2, "width": 256}, schedule=((1, SIZE),)),
     )
     data = load_data_sets(
         [options.data / LEARNED],
