@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from common import DATA_SETS, verdict
 from left_out import SIZE
-from safetensors.torch import load_file
 
 from rssc_geo.models import Model, class_embeddings, refine_texts
 from rssc_geo.training import (
@@ -105,16 +104,6 @@ def unseen(folder: Path, size: int) -> SceneImages:
     return SceneImages(np.stack(pixels), labels, tuple(names), legend, ((),) * len(names))
 
 
-def trained_encoder(path: Path) -> TrainedEncoder:
-    """What a training of left_out.py has kept."""
-    made = load_file(path)
-    encoder, classify = (
-        {name.removeprefix(part): made[name] for name in made if name.startswith(part)}
-        for part in ("encoder.", "classify.")
-    )
-    return TrainedEncoder(encoder, classify)
-
-
 def aid_model(options: argparse.Namespace) -> Model:
     """A model of AID's classes with the encoder of left_out.py and an alignment with words."""
     recipe = TrainingRecipe(
@@ -127,7 +116,7 @@ def aid_model(options: argparse.Namespace) -> Model:
         taxonomy=options.data / "taxonomy.json",
     )
     data = data.take(stratified_split(data, seed=0)["train"])
-    encoder = TrainedEncoder.mean(map(trained_encoder, options.encoder))
+    encoder = TrainedEncoder.mean(map(TrainedEncoder.load, options.encoder))
     model = with_encoder(new_model(recipe, data), encoder)
     model.network.eval()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -341,13 +341,13 @@ def open_store(folder: str | Path) -> ArchiveStore:
     not installed.
     """
     folder = Path(folder)
-    read_card(folder)
-    if not (folder / _DATABASE).is_dir():  # else it would be made here, empty
-        raise InputError(f"{folder} has lost its database: index its rasters again")
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE_S)  # another process may be indexing
-        store = ArchiveStore(folder, read_card(folder))
+        card = read_card(folder)
+        if not (folder / _DATABASE).is_dir():  # else it would be made here, empty
+            raise InputError(f"{folder} has lost its database: index its rasters again")
+        store = ArchiveStore(folder, card)
         if not (lost := store.lost()):
             return store
     raise _damaged(folder, ValueError(f"it has lost {lost} cells of its scenes"))

@@ -178,19 +178,17 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
     groups = known_groups() | dict(finished.named_groups)
     known = {*met, *known_names(), *(groups.get(name, "") for name in met), *GROUPS} - {""}
     spelled = {simplified_name(name): name for name in sorted(known)}
-
-    def meant(name: str) -> str:
-        found = name if name in known else spelled.get(simplified_name(name))
+    spelled |= {name: name for name in known}  # exactly comes first
+    asked = [*options.only_classes, *options.exclude_classes]
+    meant = {name: spelled.get(name) or spelled.get(simplified_name(name)) for name in asked}
+    for name, found in meant.items():
         if found is None:
             raise UsageError(
                 f"{name!r} is no class of {finished.path.name}, nor a group of its classes: it has"
                 f" {', '.join(sorted(met))}"
             )
-        return found
-
-    only, exclude = (
-        set(map(meant, asked)) for asked in (options.only_classes, options.exclude_classes)
-    )
+    only = {meant[name] for name in options.only_classes}
+    exclude = {meant[name] for name in options.exclude_classes}
 
     def allowed(name: str) -> bool:
         both = {name, groups.get(name, "")}

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -146,6 +147,16 @@ class TrainedEncoder:
     classify: dict[str, torch.Tensor]
 
     @classmethod
+    def load(cls, path: Path) -> TrainedEncoder:
+        """What a training has kept: the ``encoder.safetensors`` of its folder."""
+        made = load_file(path)
+        encoder, classify = (
+            {name.removeprefix(part): made[name] for name in made if name.startswith(part)}
+            for part in ("encoder.", "classify.")
+        )
+        return cls(encoder, classify)
+
+    @classmethod
     def mean(cls, trained: Iterable[TrainedEncoder]) -> TrainedEncoder:
         """The mean of some of the same modules, one at least."""
         first, *others = trained
@@ -234,17 +245,7 @@ def train_encoder(
         constant=recipe.swa_epochs * task.steps,
     )
     fit(task, optimizer, schedule, options, report=run.report)
-    made = load_file(weights)
-    return TrainedEncoder(
-        *(
-            {
-                name.removeprefix(prefix): value
-                for name, value in made.items()
-                if name.startswith(prefix)
-            }
-            for prefix in ("encoder.", "classify.")
-        )
-    )
+    return TrainedEncoder.load(weights)
 
 
 class EncoderTask(Task[Crops]):
