@@ -118,6 +118,7 @@ def test_workers_of_another_version_are_refused(
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"

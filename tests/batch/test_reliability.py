@@ -207,6 +207,7 @@ time.time = lambda real=time.time, jumps=random.Random(1): real() + jumps.choice
     assert load_json(out)["skipped"] == 3, err
 
 
+@pytest.mark.slow
 def test_files_that_no_batch_has_made_are_not_replaced(
     rssc_run: Callable[..., tuple[int, str, str]], scenes: Path, bundle: Path, tmp_path: Path
 ) -> None:

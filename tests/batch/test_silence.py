@@ -119,7 +119,10 @@ def test_a_scheduler_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe", b"", b"[]", b"{}", b'{"address": 5}', b'{"address": "nowhere"}', b"7"]
 )
-def test_a_file_of_no_scheduler_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_no_scheduler_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    monkeypatch.setattr(dask_pool, "_PATIENCE_S", 1)
     file = tmp_path / "scheduler.json"
     file.write_bytes(content)
     with pytest.raises(UsageError, match="no Dask scheduler answers there"):

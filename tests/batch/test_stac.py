@@ -236,6 +236,7 @@ def test_a_collection_without_an_end_is_left(
     assert "items.json has more than 3 STAC items" in jobs.problems[0].message
 
 
+@pytest.mark.slow
 def test_a_large_static_catalog_is_read(tmp_path: Path) -> None:
     """One list of links to 100,000 documents, of which the first few are there."""
     written(tmp_path, item("one"), "0.json")
@@ -272,6 +273,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     before=st.dictionaries(st.text(max_size=5).filter(lambda key: key != "type"), json_values),
     others=st.lists(json_values, max_size=3),

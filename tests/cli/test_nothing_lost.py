@@ -488,6 +488,7 @@ files.sync = kill
 """
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("option", "name"),

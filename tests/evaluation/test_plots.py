@@ -76,6 +76,7 @@ def test_confusion_is_shaded_by_the_share_of_the_row(tmp_path: Path, figures: li
     assert dark.mean() > 0.1  # the diagonal
 
 
+@pytest.mark.slow
 def test_confusion_of_thirty_classes_is_legible(tmp_path: Path, figures: list[Any]) -> None:
     confusion = np.full((30, 30), 1234)
     confusion[7] = 0

@@ -38,6 +38,7 @@ def predictor(model: Model, batch_size: int) -> Predictor:
     return Predictor(model, NoCaptioner(), compute)
 
 
+@pytest.mark.slow
 def test_batch_size_stop_and_batch_give_the_same(
     model: Model, bundle: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,7 @@ def test_cells_are_chosen_by_their_center(transform) -> None:
     assert not inside.all()
 
 
+@pytest.mark.slow
 def test_scribbles_and_views_that_never_end_are_refused_soon(scene, tmp_path, monkeypatch) -> None:
     scribble = shapely.Polygon(np.random.default_rng(0).random((10_000, 2)) * 100 + 500_000)
     gpd.GeoDataFrame(geometry=[scribble], crs="EPSG:32632").to_file(tmp_path / "scribble.gpkg")

@@ -177,6 +177,7 @@ def test_what_no_picture_is_of_is_told(tmp_path: Path, caplog: pytest.LogCapture
     assert not caplog.records, "to measure on one data set of several is usual"
 
 
+@pytest.mark.slow
 def test_several_sets_are_learned_and_measured(tmp_path: Path) -> None:
     one = _pictures(tmp_path / "one", ["Forest", "Pond"])
     two = _pictures(tmp_path / "two", ["houses", "trees"])

@@ -202,6 +202,7 @@ def test_patches_lie_where_the_labels_are(
     assert apart == pytest.approx(moved, abs=21)
 
 
+@pytest.mark.slow
 def test_large_and_many_areas_are_balanced(
     small_model: Model, plain: Scene, tmp_path: Path
 ) -> None:
