@@ -97,7 +97,7 @@ class Model:
             torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std)
         )
         images.sub_(mean).div_(std)
-        images.masked_fill_(~torch.from_numpy(mask)[:, None], 0.0)
+        images.masked_fill_(torch.from_numpy(~mask)[:, None], 0.0)
         return images.contiguous(memory_format=torch.channels_last)
 
     def encode_block(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
