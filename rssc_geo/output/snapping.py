@@ -7,10 +7,19 @@ each vote for its class with their probabilities, those near by and of its color
 probabilities p_i, mean colors c_i and centers z_i of the cells at most two rows and columns away
 from the one in which its center z lies,
 
-    p = Σ w_i p_i / Σ w_i,    w_i = exp(-|z - z_i|² / 2ρ²) exp(-|c - c_i|² / 2σ²)
+    v = Σ w_i p_i / Σ w_i,    w_i = exp(-|z - z_i|² / 2ρ²) (exp(-|c - c_i|² / 2σ²) + ε)
 
-which is the joint bilateral upsampling of Kopf et al. (SIGGRAPH 2007) with superpixels for pixels.
-Without the color the votes would only round the cells' corners (benchmarks/snapping.py).
+which is the joint bilateral upsampling of Kopf et al. (SIGGRAPH 2007) with superpixels for pixels,
+and with ε, so that a color that no cell has, as a roof among trees, gets the class of the cell that
+is there. Without the color the votes would only round the cells' corners (benchmarks/snapping.py).
+Then neighbors agree, the more the longer their common border and the more alike they are: from
+p = v on, in rounds,
+
+    p_s = (v_s + λ Σ_t a_st p_t) / (1 + λ Σ_t a_st),    a_st = l_st exp(-|c_s - c_t|² / 2τ²)
+
+with l the length of the border in sides of a superpixel. These are Jacobi's rounds for the random
+walker with priors (Grady, "Multilabel Random Walker Image Segmentation Using Prior Models", CVPR
+2005), and end long before they converge: a class spreads over a cell or two.
 
 A raster's pixels are its own where a cell has fewer than 32 a side, else averaged to about 16 a
 cell. They are read in fixed blocks with a halo: no superpixel depends on memory, order, or the area
@@ -43,6 +52,8 @@ from rssc_geo.output.partfile import PartFile, table_of
 from rssc_geo.output.placement import Placement
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from rssc_geo.raster import TileData, TileReader
 
 SUPERPIXELS = 4
@@ -51,11 +62,20 @@ NEARNESS = 1.0
 """ρ, in cells."""
 CONTRAST = 20.0
 """σ, of 255 a band."""
+OUTLIERS = 0.2
+"""ε, the weight of any other color."""
+STRENGTH = 30.0
+"""λ, of the agreement of superpixels."""
+LIKENESS = 16.0
+"""τ, of 255 a band."""
+ROUNDS = 50
+"""Of the agreement."""
 TOLERANCE = 1.0
 """Tolerance of outlines: root of the area, in pixels, of the corners that are removed."""
 LEAST_CELLS = 0.25
 """Of a region: less is no more than a spot of another color."""
 _REACH = 2
+_HALO = 2
 _LEAST_PIXELS = 16
 """Of a cell's side, where the raster has them."""
 _BLOCK_CELLS = 32
@@ -77,8 +97,8 @@ def pixel_grid(grid: TileGrid) -> BlockGrid:
         grid.cell_size,
         cell_pixels=round(finest / factor),
         side=_BLOCK_CELLS,
-        halo=1,
-        margin=1,
+        halo=_HALO,
+        margin=_HALO,
     )
 
 
@@ -91,6 +111,10 @@ def snap_record(grid: TileGrid, cells: int) -> Mapping[str, object]:
         "superpixels_a_cell": SUPERPIXELS,
         "nearness": NEARNESS,
         "contrast": CONTRAST,
+        "outliers": OUTLIERS,
+        "strength": STRENGTH,
+        "likeness": LIKENESS,
+        "rounds": ROUNDS,
         "tolerance": TOLERANCE,
         "least_cells": LEAST_CELLS,
     }
@@ -336,7 +360,8 @@ class _Voters:
 
     @classmethod
     def of_rows(cls, part: PartFile, own: range, grid: BlockGrid, classes: int) -> _Voters:
-        start, stop = max(own.start - _REACH, 0), min(own.stop + _REACH, grid.cells_shape[0])
+        reach = _REACH + _HALO
+        start, stop = max(own.start - reach, 0), min(own.stop + reach, grid.cells_shape[0])
         shape = stop - start, grid.cells_shape[1]
         voters = cls(
             own,
@@ -375,7 +400,8 @@ class _Voters:
             off = ((middle - centers[there]) ** 2).sum(1) / (2 * NEARNESS**2)
             # An unknown color does not reduce the weight of a cell.
             contrast = np.nan_to_num(colors[there] - self.colors[cell])
-            weight[there] = -off - (contrast**2).sum(1) / (2 * CONTRAST**2)
+            alike = -(contrast**2).sum(1) / (2 * CONTRAST**2)
+            weight[there] = np.logaddexp(alike, math.log(OUTLIERS)) - off
         most = weights.max(0)
         weights = np.exp(weights - np.where(np.isfinite(most), most, 0))
         total = np.zeros((len(centers), self.probabilities.shape[2]))
@@ -387,14 +413,15 @@ class _Voters:
 
 @dataclass(frozen=True, slots=True)
 class _Superpixels:
-    """Those of a block, without its halo.
+    """Those of a block and its halo.
 
     Attributes
     ----------
-    labels : int64 (h, w), the superpixel of each pixel
-    valid, on_raster : bool (h, w)
+    labels : int64 (h, w), the superpixel of each pixel of the block without its halo
+    valid, on_raster : bool (h, w), of the same pixels
     side : pixels of a cell
-    centers, colors : (n, 2) and (n, 3), of their valid pixels in the halo too, in cells
+    centers, colors : (n, 2) and (n, 3), of their valid pixels; centers in cells
+    alike : (n, n), the a_st above
     """
 
     labels: NDArray[np.int64]
@@ -403,6 +430,7 @@ class _Superpixels:
     side: int
     centers: NDArray[np.float64]
     colors: NDArray[np.float64]
+    alike: csr_array
 
     @classmethod
     def of_data(cls, data: TileData, grid: BlockGrid) -> _Superpixels:
@@ -424,16 +452,27 @@ class _Superpixels:
         table = np.stack(means, 1) / np.where(count > 0, count, np.nan)[:, None]
         shown = tuple(_rows_shown(grid, axis, cells, side=side) for axis, cells in enumerate(own))
         on_raster = np.asarray(np.logical_and.outer(*(places >= 0 for places in shown)))
-        labels, valid = labels[inner][np.ix_(*shown)], data.mask[inner][np.ix_(*shown)]
-        kept, inside = np.unique(labels, return_inverse=True)
         return cls(
-            inside.reshape(labels.shape),
-            valid & on_raster,
+            labels[inner][np.ix_(*shown)],
+            data.mask[inner][np.ix_(*shown)] & on_raster,
             on_raster,
             side,
-            table[kept, :2],
-            table[kept, 2:],
+            table[:, :2],
+            table[:, 2:],
+            _alike(labels, table[:, 2:], side / SUPERPIXELS),
         )
+
+    def agreed(self, votes: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Probabilities (n, C) after the rounds, from votes (n, C); who has none is passed over."""
+        votes = votes.astype(np.float32)
+        voted = votes.max(1) > 0
+        weights = STRENGTH * self.alike.multiply(voted.astype(np.float32)).tocsr()
+        total = (1 + weights.sum(1))[:, None]
+        own, weights = votes / total, weights.multiply(1 / total).tocsr()
+        found = votes
+        for _ in range(ROUNDS):
+            found = own + weights @ found
+        return np.where(voted[:, None], found, 0)
 
 
 def _rows_shown(grid: BlockGrid, axis: int, cells: range, *, side: int) -> NDArray[np.int64]:
@@ -460,7 +499,7 @@ def _told(
     some = np.asarray(_of_cells(superpixels.valid, side).any(-1))
     valid = superpixels.valid | (superpixels.on_raster & ~_of_pixels(some, side))
     valid &= _of_pixels(written, side)
-    votes = voters.votes(superpixels.centers, superpixels.colors)
+    votes = superpixels.agreed(voters.votes(superpixels.centers, superpixels.colors))
     alone = voters.probabilities[
         voters.own.start - voters.start : voters.own.stop - voters.start, cols.start : cols.stop
     ]
@@ -468,6 +507,21 @@ def _told(
     found = np.where(voted, votes.argmax(1)[labels], _of_pixels(alone.argmax(-1), side))
     sure = np.where(voted, votes.max(1)[labels], _of_pixels(alone.max(-1), side))
     return np.where(valid, found, _NOTHING), sure.astype(np.float32)
+
+
+def _alike(labels: NDArray[np.int64], colors: NDArray[np.float64], side: float) -> csr_array:
+    """How much superpixels (H, W) that touch agree, (n, n); one of unknown color with none."""
+    from scipy.sparse import coo_array
+
+    across = labels[:, :-1].ravel(), labels[:, 1:].ravel()
+    down = labels[:-1].ravel(), labels[1:].ravel()
+    one, other = np.concatenate([across, down], 1)
+    touch = one != other
+    one, other = one[touch], other[touch]
+    apart = ((colors[one] - colors[other]) ** 2).sum(1)
+    alike = np.nan_to_num(np.exp(-apart / (2 * LIKENESS**2))) / side
+    half = coo_array((alike.astype(np.float32), (one, other)), (len(colors),) * 2).tocsr()
+    return half + half.T
 
 
 def _slic(pixels: NDArray[np.uint8], side: float) -> NDArray[np.int64]:

@@ -201,6 +201,36 @@ def test_small_regions_join_a_neighbor(make_scene: Callable[..., Scene], tmp_pat
     )
 
 
+def classes_of(scene: Scene, folder: Path) -> np.ndarray:
+    """The class of each pixel of a scene's snapped map, whose cells are not smoothed."""
+    scene.write(folder / "map.gpkg", class_raster=folder / "classes.tif", smooth=False)
+    with rasterio.open(folder / "classes.tif") as raster:
+        return raster.read(1)
+
+
+def test_a_roof_in_a_field_is_no_water(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+    """Its color is that of no cell, though nearer to the water's than to the field's."""
+    scene = make_scene(holes=False)
+    roof = slice(73, 87), slice(73, 87)
+    assert scene.water[100:120, 80:100].any()  # two cells away from a part of it
+    with rasterio.open(scene.path, "r+") as raster:
+        picture = raster.read()
+        picture[:, *roof] = 250
+        raster.write(picture)
+    assert (classes_of(scene, tmp_path)[roof] == 0).all()
+
+
+def test_a_few_unsure_cells_agree_with_those_around(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    scene = make_scene(holes=False)
+    rows, cols = scene.case.rows, scene.case.cols
+    unsure = (abs(rows - 3) <= 1) & (abs(cols - 3) <= 1)
+    told = np.where(unsure[:, None], np.float32([0.3, 0.7]), scene.case.probabilities)
+    case = dataclasses.replace(scene.case, probabilities=told)
+    assert (classes_of(dataclasses.replace(scene, case=case), tmp_path)[40:100, 40:100] == 0).all()
+
+
 def test_unknown_cells_vote_for_unknown(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
     scene = make_scene(holes=False)
     unknown = dataclasses.replace(scene_classes(["Unknown"])[0], id=2)
