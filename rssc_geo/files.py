@@ -38,6 +38,25 @@ FilesOf = Callable[[Path], Iterable[str]]
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
 
+def paths_of(given: object) -> list[str]:
+    """One path or several, as Python callers give them, as texts: a text alone is one path.
+
+    ``UsageError`` for what is none.
+    """
+    if isinstance(given, str | os.PathLike):
+        return [path_of(given)]
+    return [path_of(path) for path in (given if isinstance(given, Iterable) else [given])]
+
+
+def path_of(given: object) -> str:
+    """A path as a Python caller gives it, as text; ``UsageError`` for what is none, as tables."""
+    if isinstance(given, str | os.PathLike):
+        return os.fsdecode(given)
+    raise UsageError(
+        f"a path cannot be of Python's type {type(given).__name__}: give the path of a file as text"
+    )
+
+
 def check_name(path: Path) -> None:
     """Refuse a result's name that is too long for the files beside it, or no single line of text.
 

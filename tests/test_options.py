@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import pyproj
 import pytest
+import torch
 
 from rssc_geo.errors import UsageError
 from rssc_geo.options import (
@@ -20,8 +24,11 @@ from rssc_geo.options import (
     GROUPS,
     SHARED,
     ClassifyOptions,
+    ExplainOptions,
     Option,
     TilingOptions,
+    TrainOnPolygonsOptions,
+    TrainOptions,
     all_options,
     describe_options,
     narrowed,
@@ -296,6 +303,75 @@ def test_a_seed_that_none_of_the_libraries_takes(name: str, seed: str) -> None:
         parse("train", ["-o", "out", "data", "--workers=-1"])
 
 
+class Named:
+    """A path as other libraries have them."""
+
+    def __fspath__(self) -> str:
+        return "a.gpkg"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("aoi", Path("a.gpkg"), "a.gpkg"),
+        ("aoi", Named(), "a.gpkg"),
+        ("bands", np.array([3, 2, 1]), (3, 2, 1)),
+        ("bands", [3, 2, 1], (3, 2, 1)),
+        ("bands", "3,2,1", (3, 2, 1)),
+        ("bounds", np.arange(4.0), (0.0, 1.0, 2.0, 3.0)),
+        ("nodata", np.uint8(7), 7.0),
+        ("nodata", float("-inf"), float("-inf")),
+        ("nodata", 2.0**64, 2.0**64),
+        ("nodata", 2**64 - 1, 2**64 - 1),
+        ("min_valid", np.float64(0.25), 0.25),
+        ("review", np.int64(3), 3),
+        ("smooth", np.bool_(False), False),
+        ("stretch", (0, 3000), "0,3000"),
+        ("date", date(2024, 6, 1), "2024-06-01"),
+        ("date", datetime(2024, 6, 1, 12, tzinfo=UTC), "2024-06-01 12:00:00+00:00"),
+        ("crs", pyproj.CRS(32632), "EPSG:32632"),
+        ("crs", 4326, "4326"),
+        ("device", torch.device("cuda", 1), "cuda:1"),
+        ("dtype", torch.float16, "float16"),
+        ("only_classes", ["Port", "Pier, or quay"], ("Port", "Pier, or quay")),
+        ("only_classes", "Port,Lake", ("Port", "Lake")),
+    ],
+)
+def test_pythons_own_types_are_those_of_the_option(name: str, value: Any, wanted: Any) -> None:
+    found = getattr(ClassifyOptions(**{name: value}), name)
+    assert found == wanted
+    assert type(found) is type(wanted)
+    if isinstance(found, tuple):
+        assert list(map(type, found)) == list(map(type, wanted))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("min_area", -5, "--min-area '-5' is not an area of 0 or more"),
+        ("min_area", float("nan"), "--min-area 'nan' is not an area of 0 or more"),
+        ("review", True, "--review 'true' is not a whole number; give 1 or more"),
+        ("caption_beam", 0, "--caption-beam '0' is not a whole number; give 1 or more"),
+        ("dtype", "f32", "--dtype 'f32' is not one of float32, bfloat16, float16"),
+        ("bands", [3, 2], "--bands '3,2' is not 3 numbers, R,G,B"),
+        ("smooth", None, "--smooth cannot be of Python's type NoneType: give true or false"),
+        ("aoi", b"a.gpkg", "--aoi cannot be of Python's type bytes: give the path of a file"),
+    ],
+)
+def test_a_wrong_value_fails_in_python_in_one_line(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError) as told:
+        ClassifyOptions(**{name: value})
+    assert str(told.value) == message
+
+
+def test_values_of_python_that_no_text_has_stay_as_they_are() -> None:
+    assert TrainOptions(schedule=((6, 128),)).schedule == ((6, 128),)
+    assert TrainOptions(schedule="6x128").schedule == ((6, 128),)  # type: ignore[arg-type]
+    words = {"Port": ["ships"]}
+    assert TrainOnPolygonsOptions(class_words=words).class_words == words
+    assert ExplainOptions(at=np.array([[1.5, 2]])).at == ((1.5, 2.0),)  # type: ignore[arg-type]
+
+
 def test_a_wrong_name_fails_in_python() -> None:
     with pytest.raises(TypeError, match="tile_sice"):
         ClassifyOptions(tile_sice="400m")  # type: ignore[call-arg]
@@ -377,7 +453,7 @@ def test_a_new_option_is_one_declaration(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     file = tmp_path / "rssc_geo" / "options" / "maps.py"
     text = file.read_text(encoding="utf-8")
-    start = text.index("class OutputOptions:")
+    start = text.index("class OutputOptions(")
     place = text.index("\n\n", start) + 1
     file.write_text(text[:place] + NEW + text[place:], encoding="utf-8")
     done = subprocess.run(

@@ -6,11 +6,14 @@ import dataclasses
 import functools
 import inspect
 import os
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from rssc_geo.errors import UsageError, shortened
-from rssc_geo.options.kinds import FILE, TEXT, Kind
+from rssc_geo.options.kinds import CRS, FILE, NAMES, TEXT, Kind
 
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ class Declaration:
     row : a row of a batch manifest may set it for its scene
     path : it names a file or folder: a relative one in a manifest starts from the manifest's folder
     required : it must be given
+    structured : in Python it may be more than its text, and is then taken as it is
     """
 
     help: str
@@ -55,6 +59,7 @@ class Declaration:
     row: bool = False
     path: bool = False
     required: bool = False
+    structured: bool = False
 
 
 _KEY = "option"
@@ -95,6 +100,7 @@ class Settings(TypedDict, total=False):
     row: bool
     path: bool
     required: bool
+    structured: bool
 
 
 def option(
@@ -163,6 +169,45 @@ class Option:
             return value
         return self.parse(self._plain_text(value))
 
+    def from_python(self, value: Any) -> Any:
+        """The value of a Python caller's own types: paths, dates, a CRS, numpy's, any sequence.
+
+        ``UsageError`` for an invalid value.
+        """
+        declaration, kind = self.declaration, self.declaration.kind
+        if value is None and self.default is None:
+            return None
+        if declaration.structured and not isinstance(value, str | os.PathLike):
+            return value
+        plain = self._plain(value)
+        if plain == "" == self.default:
+            return plain
+        if isinstance(plain, list) and kind is NAMES:
+            return tuple(map(self._plain_text, plain))  # a name may have a comma in it
+        found = self.from_plain(plain)
+        # A float is itself, where its digits would be read as a whole number of 64 bits.
+        return plain if isinstance(found, int) and isinstance(plain, float) else found
+
+    def _plain(self, value: Any) -> Any:
+        """A value of Python as plain data."""
+        if hasattr(value, "tolist"):  # of numpy, pandas and torch
+            value = value.tolist()
+        kind = self.declaration.kind
+        if isinstance(value, str | int | float):
+            return value
+        if isinstance(value, os.PathLike):
+            return os.fsdecode(value)
+        if type(value).__module__ == "torch":
+            return str(value).removeprefix("torch.")  # a device, or a type of numbers
+        if isinstance(value, date) or (kind is CRS and hasattr(value, "to_wkt")):
+            return str(value)
+        if isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes):
+            return [self._plain(item) for item in value]
+        expected = "the path of a file" if self.declaration.path else kind.expected
+        raise UsageError(
+            f"{self.flag} cannot be of Python's type {type(value).__name__}: give {expected}"
+        )
+
     def _plain_text(self, value: Any) -> str:
         """Plain data as it is written on the command line.
 
@@ -203,6 +248,17 @@ class Option:
             "row": declaration.row,
             "path": declaration.path,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of all groups of options: their values are those that the command line would give."""
+
+    def __post_init__(self) -> None:
+        group: type = type(self)
+        for known in options_of(group):
+            value = getattr(self, known.name)
+            object.__setattr__(self, known.name, known.from_python(value))
 
 
 @functools.lru_cache(maxsize=64)

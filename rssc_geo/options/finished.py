@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rssc_geo.errors import UsageError
-from rssc_geo.options.declaration import INPUT, OUTPUT, SAMPLE, option
+from rssc_geo.options.declaration import INPUT, OUTPUT, SAMPLE, Options, option
 from rssc_geo.options.kinds import (
     AREA,
     COUNT,
@@ -28,7 +28,7 @@ from rssc_geo.options.training import ClassFieldOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class LegendOptions:
+class LegendOptions(Options):
     """The legend of the result."""
 
     legend: str | None = option(
@@ -95,6 +95,7 @@ class SampleOptions(LegendOptions, OverwriteOptions):
     seed: int = option("Seed of all random choices.", SAMPLE, SEED, default=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.standard_error:
             raise UsageError("--standard-error 0 needs a label for every cell; give more, as 0.02")
 
@@ -105,7 +106,7 @@ class AccuracyOptions(LegendOptions, ClassFieldOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceOptions:
+class ReferenceOptions(Options):
     """The reference of an assessment."""
 
     reference: str = option(
@@ -119,7 +120,7 @@ class ReferenceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssessmentTargetOptions:
+class AssessmentTargetOptions(Options):
     """Where the figures of an assessment go."""
 
     output: str | None = option(

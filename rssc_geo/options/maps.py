@@ -11,6 +11,7 @@ from rssc_geo.options.declaration import (
     OUTPUT,
     RASTER,
     TILES,
+    Options,
     option,
 )
 from rssc_geo.options.kinds import (
@@ -55,7 +56,7 @@ class CaptionSourceOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class OutputOptions(Options):
     """Contents of a map and the files beside it."""
 
     crs: str | None = option(
@@ -151,7 +152,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZoneOptions:
+class ZoneOptions(Options):
     """The zones of a table of areas."""
 
     zones: str | None = option(

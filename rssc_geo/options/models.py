@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rssc_geo.options.declaration import CAPTIONS, CARD, COMPUTING, MODEL, OUTPUT, option
+from rssc_geo.options.declaration import (
+    CAPTIONS,
+    CARD,
+    COMPUTING,
+    MODEL,
+    OUTPUT,
+    Options,
+    option,
+)
 from rssc_geo.options.kinds import (
     COUNT,
     DEVICE,
@@ -22,7 +30,7 @@ from rssc_geo.options.runs import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassNamesOptions:
+class ClassNamesOptions(Options):
     """Which classes."""
 
     classes: str = option(
@@ -35,7 +43,7 @@ class ClassNamesOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ModelOptions(Options):
     """Which model."""
 
     model: str = option("Embedded name, bundle folder or hub id.", MODEL, NAME, default="compact")
@@ -43,7 +51,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassChoiceOptions:
+class ClassChoiceOptions(Options):
     """The allowed classes of the model."""
 
     only_classes: tuple[str, ...] = option(
@@ -58,7 +66,7 @@ class ClassChoiceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions:
+class DeviceOptions(Options):
     """Where the network runs."""
 
     device: str | None = option(
@@ -82,7 +90,7 @@ class ComputeOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionerOptions:
+class CaptionerOptions(Options):
     """Options of the captioner; all but ``caption_beam`` are for large captioners."""
 
     captioner: str | None = option(
@@ -144,7 +152,7 @@ class CaptionerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedClassOptions:
+class NamedClassOptions(Options):
     """How classes that are named by words are used."""
 
     other: bool = option(
@@ -189,7 +197,7 @@ class ModelInfoOptions(OverwriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOptions:
+class ImportOptions(Options):
     """Options of ``models import``."""
 
     levels: int = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rssc_geo.errors import UsageError
-from rssc_geo.options.declaration import INPUT, OUTPUT, RASTER, TILES, option
+from rssc_geo.options.declaration import INPUT, OUTPUT, RASTER, TILES, Options, option
 from rssc_geo.options.kinds import (
     COUNT,
     CRS,
@@ -23,7 +23,7 @@ from rssc_geo.options.runs import OverwriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class SourceOptions(Options):
     """A raster in several files."""
 
     bands_from: tuple[str, ...] | None = option(
@@ -37,7 +37,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadingOptions:
+class ReadingOptions(Options):
     """How a raster is read: bands, nodata, CRS, scaling to 8 bit."""
 
     bands: tuple[int, ...] | None = option(
@@ -113,6 +113,7 @@ class TilingOptions(ReadingOptions):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.min_valid <= 1:
             raise UsageError(
                 f"--min-valid {self.min_valid:g} is not a share; give a number above 0 and up to 1"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rssc_geo.options.declaration import OUTPUT, RUN, option
+from rssc_geo.options.declaration import OUTPUT, RUN, Options, option
 from rssc_geo.options.kinds import COUNT, FILE, FLAG, INTEGER, Kind, choice
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrintOptions:
+class PrintOptions(Options):
     """Messages of a command, and the file that sets its other options."""
 
     config: str | None = option(
@@ -87,7 +87,7 @@ class BatchRunOptions(ScenesRunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetOptions:
+class TargetOptions(Options):
     """The path of the result."""
 
     output: str = option(
@@ -96,7 +96,7 @@ class TargetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverwriteOptions:
+class OverwriteOptions(Options):
     """Whether a result may replace an earlier one."""
 
     overwrite: bool = option(

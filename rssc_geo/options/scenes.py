@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rssc_geo.options.declaration import BATCH, COMPUTING, MODEL, OUTPUT, RASTER, SEARCH, option
+from rssc_geo.options.declaration import (
+    BATCH,
+    COMPUTING,
+    MODEL,
+    OUTPUT,
+    RASTER,
+    SEARCH,
+    Options,
+    option,
+)
 from rssc_geo.options.kinds import COUNT, CRS, FILE, FLAG, HTML, NAME, NAMES, Kind, choice, numbers
 from rssc_geo.options.maps import SceneOptions
 from rssc_geo.options.models import DeviceOptions, ModelOptions, NamedClassOptions, PredictorOptions
@@ -26,7 +35,7 @@ class BatchSceneOptions(SceneOptions, NamedClassOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManyScenesOptions:
+class ManyScenesOptions(Options):
     """How many scenes are found and worked on."""
 
     asset: str | None = option(
@@ -177,7 +186,7 @@ class SearchOptions(ModelOptions, DeviceOptions, OverwriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchTargetOptions:
+class SearchTargetOptions(Options):
     """Where the cells that a search found go."""
 
     output: str | None = option(

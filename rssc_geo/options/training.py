@@ -17,6 +17,7 @@ from rssc_geo.options.declaration import (
     OUTPUT,
     POLYGONS,
     SPLIT,
+    Options,
     option,
 )
 from rssc_geo.options.kinds import (
@@ -43,7 +44,7 @@ from rssc_geo.options.rasters import TilingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolygonSourceOptions:
+class PolygonSourceOptions(Options):
     """Labeled polygons, instead of a data set of pictures."""
 
     raster: tuple[str, ...] = option(
@@ -65,7 +66,7 @@ class PolygonSourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationTargetOptions:
+class EvaluationTargetOptions(Options):
     """The paths of figures and pictures of an evaluation."""
 
     output: str | None = option(
@@ -79,7 +80,7 @@ class EvaluationTargetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitOptions:
+class SplitOptions(Options):
     """How a data set is cut into parts for training, validation and test."""
 
     seed: int | None = option(
@@ -100,7 +101,7 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassFieldOptions:
+class ClassFieldOptions(Options):
     """The column of the class in labels."""
 
     field: str = option("Column of the class names.", POLYGONS, NAME, default="class")
@@ -115,12 +116,13 @@ class PatchOptions(ClassFieldOptions):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.5 <= self.purity <= 1:
             raise UsageError(f"--purity {self.purity:g} is no share from 0.5 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaxonomyOptions:
+class TaxonomyOptions(Options):
     """The meaning of data sets' labels."""
 
     taxonomy: str | None = option(
@@ -172,10 +174,6 @@ class EvaluateOptions(
         "Also the accuracy under corruptions and other footprints.", OUTPUT, FLAG, default=False
     )
 
-    def __post_init__(self) -> None:
-        TilingOptions.__post_init__(self)
-        PatchOptions.__post_init__(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions(SplitOptions, TaxonomyOptions, DeviceOptions):
@@ -194,7 +192,7 @@ class BaselineOptions(SplitOptions, TaxonomyOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardOptions:
+class CardOptions(Options):
     """The description of a new bundle in its card."""
 
     model: str = option("Bundle to start from.", MODEL, NAME, default="compact")
@@ -256,6 +254,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
         LEARNING,
         SCHEDULE,
         default=None,
+        structured=True,
     )
     learning_rate: float | None = option(
         "Learning rate of the image encoder's heads; end to end: of all layers.",
@@ -359,6 +358,7 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.folds < 2 or self.views < 1:
             raise UsageError(
                 f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed"
@@ -397,14 +397,11 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
         default=None,
         path=True,
     )
-    class_words: Mapping[str, Sequence[str]] | str | None = option(
+    class_words: Mapping[str, str | Sequence[str]] | str | None = option(
         "JSON {class: [words, …]}: phrases that describe classes with few patches.",
         POLYGONS,
         FILE,
         default=None,
         path=True,
+        structured=True,
     )
-
-    def __post_init__(self) -> None:
-        TilingOptions.__post_init__(self)
-        PatchOptions.__post_init__(self)

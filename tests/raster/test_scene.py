@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import pickle
 import socket
 import subprocess
@@ -28,6 +29,20 @@ from rssc_geo.fingerprints import fingerprint
 from rssc_geo.geometry import Window
 from rssc_geo.raster import Scene, open_scene
 from tests.factories import colors, mask
+
+
+def test_a_raster_is_named_in_any_way_of_python(write, texture) -> None:
+    path = write(texture(8, 8))
+    with os.scandir(path.parent) as entries:
+        entry = next(entry for entry in entries if entry.path == str(path))
+    assert open_scene(entry) == open_scene(path) == open_scene(str(path))
+    assert open_scene(path, bands=np.array([3, 2, 1])).bands == (3, 2, 1)
+    bands = [write(texture(8, 8)[:1]) for _ in range(3)]
+    assert open_scene(band for band in bands) == open_scene(bands)  # type: ignore[arg-type]
+    for source in (None, 3, b"scene.tif"):
+        with pytest.raises(UsageError, match="a path cannot be of Python's type"):
+            open_scene(source)
+
 
 # --- bands
 
@@ -391,6 +406,22 @@ def test_control_points_are_warped_virtually(write, texture, nodata) -> None:
         assert not handle.src_dataset.closed
     assert handle.src_dataset.closed
     assert open_scene(path, assume_crs="EPSG:4258").crs.to_epsg() == 4258
+
+
+def test_control_points_of_a_turned_picture_do_not_blur_it(write, texture) -> None:
+    pixels = texture(40, 120)
+    points = [
+        GroundControlPoint(row=r, col=c, x=500_000 + 2 * r, y=5_000_000 - 2 * (40 - c))
+        for r in (0, 60, 120)
+        for c in (0, 20, 40)
+    ]
+    turned = pixels[:, ::-1].transpose(0, 2, 1)  # its rows run east, its columns north
+    path = write(turned, crs=None, transform=Affine.identity())
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = (points, CRS.from_epsg(32632))
+    scene = open_scene(path)
+    assert scene.shape == (40, 120)
+    assert (colors(scene) == pixels).all()
 
 
 def test_rpcs_are_warped_virtually_at_their_mean_height(write, texture) -> None:
