@@ -38,6 +38,21 @@ FilesOf = Callable[[Path], Iterable[str]]
 _MARK = "rssc-geo makes results in this folder and deletes it with all it holds\n"
 
 
+def paths_of(given: object) -> list[str]:
+    """One path or several, as Python callers give them, as texts: a text alone is one path.
+
+    ``UsageError`` for what is none.
+    """
+    if isinstance(given, str | os.PathLike):
+        return [os.fsdecode(given)]
+    paths = []
+    for path in given if isinstance(given, Iterable) else [given]:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"a path cannot be of Python's type {type(path).__name__}: give text")
+        paths.append(os.fsdecode(path))
+    return paths
+
+
 def check_name(path: Path) -> None:
     """Refuse a result's name that is too long for the files beside it, or no single line of text.
 

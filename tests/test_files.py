@@ -23,6 +23,7 @@ from rssc_geo.files import (
     atomic_write,
     check_not_input,
     check_writable,
+    paths_of,
 )
 from rssc_geo.fingerprints import fingerprint
 
@@ -36,6 +37,14 @@ def names(folder: Path) -> list[str]:
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_one_path_is_no_list_of_its_letters() -> None:
+    assert paths_of("scene.tif") == paths_of(Path("scene.tif")) == ["scene.tif"]
+    assert paths_of(path for path in ("a.tif", Path("b.tif"))) == ["a.tif", "b.tif"]
+    for given in (None, 3, b"a.tif", [b"a.tif"], [["a.tif"]]):
+        with pytest.raises(UsageError, match="a path cannot be of Python's type"):
+            paths_of(given)
 
 
 def test_a_file_appears_at_the_end_and_replaces_what_was_there(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from rssc_geo.batch import (
     run_batch,
 )
 from rssc_geo.errors import OutputError, UsageError
-from rssc_geo.files import make_folders, remove_empty, write_error
+from rssc_geo.files import make_folders, paths_of, remove_empty, write_error
 from rssc_geo.locks import FileLock
 from rssc_geo.models import ModelCard, check_embeddings, load_card
 from rssc_geo.options import BatchOptions, IndexOptions, values_of
@@ -123,7 +123,7 @@ def index(
     batch = BatchOptions(**values, embeddings=str(scenes / "{id}.parquet"), overwrite=True)
     check_batch(batch, model)
     template = str(scenes / "{id}.gpkg")
-    names = [str(name) for name in inputs]
+    names = paths_of(inputs)
     listed = collect_jobs(names, template, batch)
     sources = {
         job.output.name: _source(job.source)

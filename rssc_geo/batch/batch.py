@@ -31,7 +31,7 @@ from rssc_geo.batch.progress import (
 from rssc_geo.batch.runner import Runner
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, OutputError, UsageError
-from rssc_geo.files import check_not_input
+from rssc_geo.files import check_not_input, paths_of
 from rssc_geo.inference import PredictorSpec
 from rssc_geo.models import ModelCard, SceneClass, check_class_choice, legend_of, load_card
 from rssc_geo.options import (
@@ -67,7 +67,8 @@ class _Batch:
         """As :func:`run_batch` is asked for it; errors as there."""
         card = load_card(options.model, revision=options.revision)
         made_by = check_batch(options, card)
-        jobs = collect_jobs([str(name) for name in inputs], str(output), options)
+        inputs = paths_of(inputs)
+        jobs = collect_jobs(inputs, str(output), options)
         _check_outlines(jobs, options)
         _check_results(jobs, inputs, output, options)
         return cls(card, made_by, jobs, output_folder(str(output), options))

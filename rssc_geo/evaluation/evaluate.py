@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +122,7 @@ def check_evaluation_captioner(options: EvaluateOptions, card: ModelCard) -> Non
 
 def evaluate_on_polygons(
     model: str | Path | Model | Predictor,
-    sources: Sequence[tuple[Source, str | Path]],
+    sources: Iterable[tuple[Source, str | Path]],
     options: EvaluateOptions | None = None,
     *,
     output: str | Path | None = None,
@@ -148,7 +148,7 @@ def evaluate_on_polygons(
     >>> sorted(set(result.to_pandas()["class"]))
     ['Farmland', 'Forest']
     """
-    options = options or EvaluateOptions()
+    options, sources = options or EvaluateOptions(), list(sources)
     _check_for_rasters(options)
     check_evaluation_folder(output)
     class_map = _class_map(options)

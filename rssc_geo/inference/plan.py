@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import UsageError
-from rssc_geo.files import local_file
+from rssc_geo.files import local_file, paths_of
 from rssc_geo.geometry import (
     LEAST_SHOWN_FINE,
     BlockGrid,
@@ -51,7 +50,7 @@ from rssc_geo.raster import (
 
 log = logging.getLogger(__name__)
 
-Source = str | Path | Sequence[str | Path]
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A raster (path, URL or /vsi path), or single-band ones as red, green, blue."""
 _FAR = 4
 """Factor between pixels or tiles and those of the training beyond which a raster is refused."""
@@ -188,10 +187,10 @@ def make_plan(
     ((90, 90), (30, 30))
     """
     started = time.monotonic()
-    log.info(
-        "opening %s", source if isinstance(source, str | Path) else ", ".join(map(str, source))
-    )
-    options = _as_trained(options, card, source)
+    paths = paths_of(source)
+    source = paths[0] if isinstance(source, str | os.PathLike) else paths
+    log.info("opening %s", ", ".join(paths))
+    options = _as_trained(options, card, single=len(paths) == 1)
     scene = open_scene(
         source, bands=options.bands, nodata=options.nodata, assume_crs=options.assume_crs
     )
@@ -284,13 +283,13 @@ def _out_of_range(scene: Scene, tiling: TileChoice, card: ModelCard) -> str:
     return ""
 
 
-def _as_trained(options: TilingOptions, card: ModelCard, source: Source) -> TilingOptions:
+def _as_trained(options: TilingOptions, card: ModelCard, *, single: bool) -> TilingOptions:
     """Bands and scaling as the model was trained with, where the options give none.
 
     Bands given as files of their own are not numbered.
     """
     bands, stretch = options.bands, options.stretch
-    if bands is None and (isinstance(source, str | Path) or len(source) == 1):
+    if bands is None and single:
         bands = card.raster_bands
     if stretch is None:
         stretch = card.stretch

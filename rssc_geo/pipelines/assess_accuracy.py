@@ -21,6 +21,7 @@ from rssc_geo.assessment import (
     read_reference,
 )
 from rssc_geo.errors import InputError
+from rssc_geo.files import paths_of
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions
@@ -92,7 +93,7 @@ def assess_accuracy(
     1.0
     """
     options = options or AccuracyOptions()
-    paths = [maps] if isinstance(maps, str | Path) else list(maps)
+    paths = paths_of(maps)
     legend = None if options.legend is None else read_legend(options.legend)
     labels = read_reference(str(reference), options.field)
     if not (labels.labels != "").any():

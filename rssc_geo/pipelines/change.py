@@ -19,7 +19,7 @@ from pyproj import CRS
 
 from rssc_geo.assessment import read_reference
 from rssc_geo.errors import NothingToClassifyError, UsageError
-from rssc_geo.files import check_not_input, check_writable
+from rssc_geo.files import check_not_input, check_writable, paths_of
 from rssc_geo.geometry import LEAST_SHOWN, as_one_type, geodesic_area_m2
 from rssc_geo.inference import (
     BY_CLASSES,
@@ -196,7 +196,7 @@ def change(
     """
     started = time.monotonic()
     options = options or ChangeOptions()
-    paths = list(dates)
+    paths = paths_of(dates)
     labels, of_maps = _labels(paths, options), _are_maps(paths)
     read: list[str | Path] = [*paths, *files_read(options)]
     if of_maps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ class EmbedResult:
 
 
 def embed(
-    sources: Sequence[Source],
+    sources: Source | Sequence[Source],
     output: str | Path,
     options: EmbedOptions | None = None,
     *,
@@ -117,7 +118,8 @@ def embed(
         check_captioner(options, card)
     path = Path(output)
     PARQUET.check_suffix("--output", path)
-    plans = _plans(sources, card, options)
+    listed = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    plans = _plans(listed, card, options)
     read = [file for plan in plans for file in plan.inputs()]
     check_not_input([path], [*read, *files_read(options)])
     check_writable(path, overwrite=options.overwrite)

@@ -20,7 +20,7 @@ from affine import Affine
 from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError
-from rssc_geo.files import local_file
+from rssc_geo.files import local_file, paths_of
 from rssc_geo.fingerprints import content_mark, fingerprint
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
 from rssc_geo.raster.gdal import GDAL_ERRORS, gdal_env, gdal_errors, is_remote
@@ -145,7 +145,7 @@ class Scene:
 
 
 def open_scene(
-    source: str | Path | Sequence[str | Path],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
@@ -176,10 +176,11 @@ def open_scene(
     >>> scene.shape, scene.bands, scene.mask
     ((450, 450), (1, 2, 3), 'internal mask')
     """
-    if isinstance(source, str | Path):
-        found = open_source(source, bands=bands, nodata=nodata, assume_crs=assume_crs)
+    paths = paths_of(source)
+    bands = None if bands is None else [int(band) for band in bands]
+    if isinstance(source, str | os.PathLike):
+        found = open_source(paths[0], bands=bands, nodata=nodata, assume_crs=assume_crs)
     else:
-        paths = [os.fspath(path) for path in source]
         found = open_separate(paths, bands=bands, nodata=nodata, assume_crs=assume_crs)
     label = found.opening.label
     crs, notes = _crs_of(found, assume_crs)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rssc_geo.captioning import check_captioner
 from rssc_geo.errors import InputError, UsageError, one_line
-from rssc_geo.files import atomic_write, check_not_input, check_writable
+from rssc_geo.files import atomic_write, check_not_input, check_writable, paths_of
 from rssc_geo.models import load_card
 from rssc_geo.options import CaptionOptions, DescribingOptions, PredictorOptions, values_of
 from rssc_geo.pipelines import CaptionResult
@@ -188,9 +188,9 @@ def load_image_folder(
     return SceneImages(pixels[: len(kept)], labels, names, legend, sentences)
 
 
-def data_sets(dataset: DataSets) -> list[str | Path]:
+def data_sets(dataset: DataSets) -> list[str]:
     """The folders, one or several, as a list."""
-    return [dataset] if isinstance(dataset, str | Path) else list(dataset)
+    return paths_of(dataset)
 
 
 def check_data_sets(folders: Sequence[str | Path], taxonomy: str | Path | None) -> None:

@@ -266,6 +266,13 @@ ONCE = {
 }
 
 
+def test_an_input_that_is_named_alone_is_one(bundle: Path, tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "scene.tif", texture(64, 64))
+    options = BatchOptions(model=str(bundle), tile_size="64px")
+    for named in (scene, str(scene)):
+        assert plan_batch(named, tmp_path / "maps", options).scenes == 1
+
+
 @pytest.mark.parametrize("name", ONCE)
 @pytest.mark.parametrize("verb", [run_batch, plan_batch])
 def test_a_value_that_suits_no_raster_is_told_once(

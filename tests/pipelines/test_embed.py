@@ -70,6 +70,15 @@ def test_rows_of_all_scenes_in_one_table(
     assert moved.geom_equals_exact(table.geometry[:12], tolerance=1e-9).all()
 
 
+def test_a_scene_that_is_named_alone_is_one(
+    scenes: list[Path], tmp_path: Path, model: Predictor
+) -> None:
+    made = rssc_geo.embed(scenes[1], tmp_path / "e.parquet", EmbedOptions(**TILES), model=model)
+    assert made.scenes == 1
+    with pytest.raises(UsageError, match="between two dates: give OLD and NEW"):
+        rssc_geo.change(str(scenes[0]), tmp_path / "change.gpkg")
+
+
 def test_changed_bits_of_the_table_are_told(
     scenes: list[Path], tmp_path: Path, model: Predictor
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import pickle
 import socket
 import subprocess
@@ -28,6 +29,20 @@ from rssc_geo.fingerprints import fingerprint
 from rssc_geo.geometry import Window
 from rssc_geo.raster import Scene, open_scene
 from tests.factories import colors, mask
+
+
+def test_a_raster_is_named_in_any_way_of_python(write, texture) -> None:
+    path = write(texture(8, 8))
+    with os.scandir(path.parent) as entries:
+        entry = next(entry for entry in entries if entry.path == str(path))
+    assert open_scene(entry) == open_scene(path) == open_scene(str(path))
+    assert open_scene(path, bands=np.array([3, 2, 1])).bands == (3, 2, 1)
+    bands = [write(texture(8, 8)[:1]) for _ in range(3)]
+    assert open_scene(band for band in bands) == open_scene(bands)  # type: ignore[arg-type]
+    for source in (None, 3, b"scene.tif"):
+        with pytest.raises(UsageError, match="a path cannot be of Python's type"):
+            open_scene(source)
+
 
 # --- bands
 

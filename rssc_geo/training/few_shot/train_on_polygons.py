@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rssc_geo.errors import InputError, UsageError
-from rssc_geo.files import check_writable
+from rssc_geo.files import check_writable, paths_of
 from rssc_geo.inference import Plan, Source
 from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card, scene_classes
 from rssc_geo.options import TrainOnPolygonsOptions, check_suffixes
@@ -78,7 +78,7 @@ class TrainOnPolygonsResult:
 
 
 def train_on_polygons(
-    sources: Sequence[tuple[Source, str | Path]],
+    sources: Iterable[tuple[Source, str | Path]],
     output: str | Path,
     options: TrainOnPolygonsOptions | None = None,
     *,
@@ -108,7 +108,7 @@ def train_on_polygons(
     True
     """
     started = time.monotonic()
-    options = options or TrainOnPolygonsOptions()
+    options, sources = options or TrainOnPolygonsOptions(), list(sources)
     _check(Path(output), options)
     words = _class_words(options)
     card = load_card(options.model)
@@ -349,5 +349,4 @@ def _card(
 
 def _name(source: Source) -> str:
     """A raster's name without its folder."""
-    parts = [source] if isinstance(source, str | Path) else source
-    return ", ".join(Path(part).name for part in parts)
+    return ", ".join(Path(part).name for part in paths_of(source))

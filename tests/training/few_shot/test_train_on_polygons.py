@@ -304,7 +304,9 @@ def test_a_model_is_tested_on_labels_apart_and_knows_its_own_again(
     options = TrainOnPolygonsOptions(
         model=str(bundle), tile_size="200m", device="cpu", test_labels=(str(tests),)
     )
-    result = train_on_polygons([(path, labels)], tmp_path / "mine", options)
+    once = zip([path], [labels], strict=True)  # pairs that can be read only once
+    result = train_on_polygons(once, tmp_path / "mine", options)
+    assert len(result.card.training["sources"]) == 1
     assert result.measured is not None
     assert result.measured.by_labels_apart
     assert result.measured.counts[0] == result.measured.counts[1] == result.scores.confusion.sum()  # type: ignore[union-attr]
@@ -317,7 +319,7 @@ def test_a_model_is_tested_on_labels_apart_and_knows_its_own_again(
     assert told["tested"]["classes"]["dark"]["of"] == told["scores"]["per_class"]["dark"]["support"]
 
     measured = evaluate_on_polygons(
-        str(tmp_path / "mine"), [(path, labels)], EvaluateOptions(device="cpu")
+        str(tmp_path / "mine"), zip([path], [labels], strict=True), EvaluateOptions(device="cpu")
     )
     assert f"trained has learned from {labels}" in measured.warnings[0]
     fresh = evaluate_on_polygons(
