@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,13 +176,14 @@ class Predictor:
         >>> found.probabilities.shape, len(found.captions)
         ((2, 41), 2)
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        images = _writable(images)
+        no_pictures = images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:3]
+        if images.dtype != np.uint8 or no_pictures:
             raise UsageError(
                 f"images of type {images.dtype} and shape {images.shape}: uint8 (B, H, W, 3) is"
                 " wanted"
             )
-        if masks is None:
-            masks = np.ones(images.shape[:3], bool)
+        masks = np.ones(images.shape[:3], bool) if masks is None else _writable(masks)
         if masks.dtype != bool or masks.shape != images.shape[:3]:
             raise UsageError(
                 f"masks of type {masks.dtype} and shape {masks.shape}: bool {images.shape[:3]} is"
@@ -421,6 +423,16 @@ def load_model(
             batch_size=batch_size,
         )
     )
+
+
+def _writable(values: object) -> NDArray[Any]:
+    """An array of its own where torch does not take it, as one of BGR turned into RGB, or PIL's."""
+    try:
+        return np.require(values, requirements=["C", "W"])
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"images and masks have to be arrays, of pictures of one size: {one_line(error)}"
+        ) from error
 
 
 def _resampled(

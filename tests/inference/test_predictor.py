@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,36 @@ def test_results_do_not_depend_on_the_batch(
     order = np.random.default_rng(1).permutation(13)
     mixed = classifier(compact, 13)(tiles[0][order], tiles[1][order])
     np.testing.assert_allclose(mixed.probabilities, whole.probabilities[order], atol=1e-5)
+
+
+def test_pictures_as_other_libraries_hold_them(
+    compact: Model, tiles: tuple[np.ndarray, np.ndarray], recwarn: pytest.WarningsRecorder
+) -> None:
+    pictures = tiles[0][:2, :64, :64]
+    predictor = classifier(compact, 2, captions=False)
+    wanted = predictor.predict(pictures.copy()).probabilities
+    read_only = pictures.copy()
+    read_only.flags.writeable = False  # as of PIL
+    backwards = pictures[..., ::-1].copy()[..., ::-1]  # as of OpenCV, whose colors are BGR
+    for values in (read_only, backwards, np.asfortranarray(pictures)):
+        mask = np.ones(pictures.shape[:3], bool)[:, ::-1]
+        assert np.array_equal(predictor.predict(values, mask).probabilities, wanted)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((1, 0, 64, 3), np.uint8), "uint8 (B, H, W, 3) is wanted"),
+        ([[1]], "uint8 (B, H, W, 3) is wanted"),
+        ([np.zeros((64, 64, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)], "of one size"),
+    ],
+)
+def test_what_is_no_picture_is_one_line(compact: Model, images: Any, message: str) -> None:
+    with pytest.raises(UsageError) as told:
+        classifier(compact, 2, captions=False).predict(images)
+    assert message in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_numbers_too_large_for_the_precision_are_told(
