@@ -17,10 +17,13 @@ def acquired(scene: Scene) -> datetime | None:
     First the acquisition that drivers of satellite products read (``ACQUISITIONDATETIME`` of the
     ``IMAGERY`` domain), then the TIFF's own ``DateTime``, which knows no zone.
     """
+    # By its own name: a file may hold several rasters, such as the pages of a TIFF. Several files
+    # have none in common.
+    name = scene.files[0] if ", " in scene.source else scene.source
     with (
-        contextlib.suppress(*GDAL_ERRORS, OSError, IndexError),
-        gdal_env(scene.opening.dataset),
-        rasterio.open(scene.files[0]) as raster,
+        contextlib.suppress(*GDAL_ERRORS, OSError),
+        gdal_env(name),
+        rasterio.open(name) as raster,
     ):
         imagery = _moment(raster.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", ""))
         return imagery or _moment(raster.tags().get("TIFFTAG_DATETIME", ""))

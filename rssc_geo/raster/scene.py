@@ -23,7 +23,13 @@ from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.files import local_file, paths_of
 from rssc_geo.fingerprints import content_mark, fingerprint
 from rssc_geo.geometry import check_earth, ground_sampling, lonlat_bounds, parse_crs
-from rssc_geo.raster.gdal import GDAL_ERRORS, gdal_env, gdal_errors, is_remote
+from rssc_geo.raster.gdal import (
+    GDAL_ERRORS,
+    gdal_env,
+    gdal_errors,
+    is_remote,
+    unplaced_is_silent,
+)
 from rssc_geo.raster.mask import PixelReader
 from rssc_geo.raster.opening import (
     UNSCALED,
@@ -253,6 +259,7 @@ def all_files(files: Iterable[str]) -> tuple[str, ...]:
         with (
             contextlib.suppress(*GDAL_ERRORS, OSError),
             gdal_env(name),
+            unplaced_is_silent(),
             rasterio.open(name) as one,
         ):
             for inner in files_of(one):

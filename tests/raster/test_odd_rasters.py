@@ -23,7 +23,7 @@ from rasterio.vrt import WarpedVRT
 
 from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.geometry import Window
-from rssc_geo.raster import check_picture, fit_radiometry, open_scene
+from rssc_geo.raster import acquired, check_picture, fit_radiometry, open_scene
 from tests.factories import colors, mask, write_raster
 
 
@@ -61,6 +61,33 @@ def test_what_was_named_is_read_whatever_else_the_file_holds(write, texture, tmp
             assert (colors(open_scene(name, nodata=nodata, **options)) == pixels).all()
     first, second = (open_scene(f"GTIFF_DIR:{number}:{two}") for number in (1, 2))
     assert first.fingerprint() != second.fingerprint()
+
+
+def test_the_date_is_that_of_the_raster_that_was_named(write, texture) -> None:
+    pages = [write(texture(8, 8), f"{year}.tif") for year in (2019, 2024)]
+    for page, year in zip(pages, (2019, 2024), strict=True):
+        with rasterio.open(page, "r+") as raster:
+            raster.update_tags(TIFFTAG_DATETIME=f"{year}:07:14 09:30:00")
+    copy(pages[1], pages[0], driver="GTiff", APPEND_SUBDATASET="YES")
+    named = [f"GTIFF_DIR:{page}:{pages[0]}" for page in (1, 2)]
+    dates = [acquired(open_scene(name)) for name in named]
+    assert [date.year for date in dates if date is not None] == [2019, 2024]
+    bands = [write(texture(8, 8)[:1], f"{name}.tif") for name in "rgb"]
+    assert acquired(open_scene(bands)) is None
+
+
+def test_parts_of_a_raster_need_no_place_of_their_own(write, texture, tmp_path, recwarn) -> None:
+    pixels = texture(8, 8)
+    placed = write(pixels)
+    copy(write(pixels, "part.tif", transform=None, crs=None), tmp_path / "part.vrt", driver="VRT")
+    copy(placed, tmp_path / "whole.vrt", driver="VRT")
+    text = (tmp_path / "whole.vrt").read_text().replace(placed.name, "part.vrt")
+    (tmp_path / "whole.vrt").write_text(text)
+    recwarn.clear()
+    scene = open_scene(tmp_path / "whole.vrt")
+    assert (colors(scene) == pixels).all()
+    assert str(tmp_path / "part.tif") in scene.files
+    assert "geotransform" not in "".join(str(found.message) for found in recwarn.list)
 
 
 def test_separate_variables_of_one_file(write, texture, tmp_path) -> None:
