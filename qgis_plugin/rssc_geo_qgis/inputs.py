@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -507,12 +507,12 @@ def _failed_requests() -> Iterator[dict[str, str]]:
 
 
 def write_polygons(
-    source: QgsProcessingFeatureSource, path: str, title: str, field: str = ""
+    source: QgsProcessingFeatureSource, path: str, title: str, fields: Sequence[str] = ()
 ) -> None:
-    """Write the features of a source to a GeoPackage, with one field or none.
+    """Write the features of a source to a GeoPackage, with some of its fields.
 
     Only the selected ones where the user said so. Raises ``QgsProcessingException`` when there are
-    none.
+    none, or no such field.
     """
     if not source.sourceCrs().isValid():
         raise QgsProcessingException(
@@ -521,21 +521,25 @@ def write_polygons(
                 " Layer CRS)."
             ).format(title=title)
         )
-    fields = QgsFields()
-    wanted = source.fields().indexOf(field) if field else -1
-    if wanted >= 0:
-        fields.append(QgsField(source.fields().at(wanted)))
+    kept, wanted = QgsFields(), [source.fields().indexOf(field) for field in fields]
+    for field, index in zip(fields, wanted):
+        if index < 0:
+            raise QgsProcessingException(
+                tr("The layer '{title}' has no field '{field}'; there are {names}.").format(
+                    title=title, field=field, names=", ".join(source.fields().names())
+                )
+            )
+        kept.append(QgsField(source.fields().at(index)))
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
     writer = QgsVectorFileWriter.create(
-        path, fields, source.wkbType(), source.sourceCrs(), QgsCoordinateTransformContext(), options
+        path, kept, source.wkbType(), source.sourceCrs(), QgsCoordinateTransformContext(), options
     )
     count = 0
     for feature in source.getFeatures():
-        copy = QgsFeature(fields)
+        copy = QgsFeature(kept)
         copy.setGeometry(feature.geometry())
-        if wanted >= 0:
-            copy.setAttributes([feature.attribute(wanted)])
+        copy.setAttributes([feature.attribute(index) for index in wanted])
         if not writer.addFeature(copy):
             raise QgsProcessingException(
                 tr("The layer '{title}' could not be copied: {reason}").format(

@@ -146,6 +146,28 @@ def test_train_and_classify_with_the_model(scene, labels, tmp_path, feedback):
     assert {cell["class"] for cell in cells.getFeatures()} == {"vineyard", "olive grove"}
 
 
+def test_train_with_groups_of_labels(scene, labels, tmp_path):
+    """The fields of class and group reach the backend, and no others."""
+    uri = "Polygon?crs=EPSG:32632&field=land_use:string&field=site:integer"
+    grouped = QgsVectorLayer(uri, "grouped", "memory")
+    for number, label in enumerate(labels.getFeatures()):
+        feature = QgsFeature(grouped.fields())
+        feature.setGeometry(label.geometry())
+        feature.setAttributes([label["land_use"], number % 3])
+        grouped.dataProvider().addFeatures([feature])
+    run = {
+        "INPUT": str(scene),
+        "LABELS": grouped,
+        "FIELD": "land_use",
+        "GROUP_FIELD": "site",
+        "TILE_SIZE": "100px",
+        "OUTPUT": str(tmp_path / "model"),
+    }
+    assert processing.run("rsscgeo:train", run) == {"OUTPUT": str(tmp_path / "model")}
+    with pytest.raises(QgsProcessingException, match="no field 'place'; there are land_use, site"):
+        processing.run("rsscgeo:train", {**run, "GROUP_FIELD": "place"})
+
+
 def test_train_with_words(scene, labels, tmp_path):
     words = tmp_path / "words.json"
     words.write_text('{"vineyard": ["rows of vines"]}')

@@ -10,8 +10,17 @@ pytest.importorskip(
     "qgis.core", reason="QGIS's Python is not here; run tests/qgis/run where QGIS is installed"
 )
 
+import processing
 from helpers import algorithm, classify, loaded
-from qgis.core import QgsProcessingContext, QgsProject, QgsVectorLayer, edit
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsFeatureRequest,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProject,
+    QgsVectorLayer,
+    edit,
+)
 
 
 @pytest.fixture
@@ -95,6 +104,35 @@ def test_areas_are_a_table_and_a_page(run_in_desktop, mapped, tmp_path):
     page = Path(found["PAGE"]).read_text(encoding="utf-8")
     rows = (tmp_path / "areas.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == page.count("<tr>")
+
+
+def test_zones_are_those_that_the_layer_shows(mapped, tmp_path):
+    """With its filter, its unsaved changes and the CRS that was chosen for it, of any kind."""
+    kept = QgsVectorLayer(f"{mapped}|layername=cells", "cells", "ogr")
+    kept.setSubsetString("row = 0 AND col < 3")
+    run = {"INPUT": str(mapped), "ZONE_FIELD": "col", "OUTPUT": str(tmp_path / "areas.csv")}
+    memory = kept.materialize(QgsFeatureRequest())
+    memory.startEditing()
+    memory.deleteFeature(next(memory.getFeatures()).id())
+    for zones, names in ((kept, {"0", "1", "2"}), (memory, {"1", "2"})):
+        processing.run("rsscgeo:areas", {**run, "ZONES": zones})
+        rows = (tmp_path / "areas.csv").read_text(encoding="utf-8").splitlines()[1:]
+        assert {row.split(",")[0] for row in rows} == {"(all)", *names}
+    with pytest.raises(QgsProcessingException, match="'cells' has no field 'name'; there are fid"):
+        processing.run("rsscgeo:areas", {**run, "ZONES": kept, "ZONE_FIELD": "name"})
+
+
+def test_a_sample_that_is_shown_otherwise_than_it_is_kept_is_refused(mapped, tmp_path):
+    wanted = {"INPUT": str(mapped), "OUTPUT": str(tmp_path / "areas.csv")}
+    filtered, moved = (QgsVectorLayer(f"{mapped}|layername=cells", "mine") for _ in range(2))
+    filtered.setSubsetString("row = 0")
+    moved.setCrs(QgsCoordinateReferenceSystem("EPSG:32633"))
+    for layer in (filtered, moved):
+        good, message = algorithm("areas").checkParameterValues(
+            {**wanted, "REFERENCE": layer}, QgsProcessingContext()
+        )
+        assert not good
+        assert "the layer 'mine' has a filter, or a CRS that was chosen in QGIS" in message
 
 
 def test_another_map_of_a_map_is_loaded_like_the_first(run_in_desktop, mapped, tmp_path):

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -341,13 +341,15 @@ class RsscAlgorithm(QgsProcessingAlgorithm):
         write_raster(raster, window_of(raster, *window), path, feedback)
         return path
 
-    def polygons_file(self, source: QgsProcessingFeatureSource, path: str, field: str = "") -> str:
-        """Write polygons, with one field or none, to a file that messages call by its layer.
+    def polygons_file(
+        self, source: QgsProcessingFeatureSource, path: str, fields: Sequence[str] = ()
+    ) -> str:
+        """Write polygons, with some of their fields, to a file that messages call by its layer.
 
         Returns its path.
         """
         self.titles[path] = source.sourceName()
-        write_polygons(source, path, source.sourceName(), field)
+        write_polygons(source, path, source.sourceName(), fields)
         return path
 
     def reworded(self, message: str) -> str:

@@ -47,8 +47,7 @@ class MapAlgorithm(RsscAlgorithm):
 
     def __init__(self) -> None:
         super().__init__()
-        self._map, self._title = "", ""
-        self._layers: dict[str, str] = {}
+        self._map, self._title, self._reference = "", "", ""
 
     def input(self) -> QgsProcessingParameterDefinition:
         layer = QgsProcessingParameterVectorLayer("INPUT", tr("Map"), _POLYGONS)
@@ -73,20 +72,14 @@ class MapAlgorithm(RsscAlgorithm):
     def check_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         map_file(self.parameterAsVectorLayer(parameters, "INPUT", context), tr("Map"))
         if parameters.get("REFERENCE"):
-            layer = self.parameterAsVectorLayer(parameters, "REFERENCE", context)
-            map_file(layer, tr("Labeled sample"))
+            _reference_of(self.parameterAsVectorLayer(parameters, "REFERENCE", context))
 
     def read_input(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
         layer = self.parameterAsVectorLayer(parameters, "INPUT", context)
         self._map = map_file(layer, tr("Map"))
         self._title = title_of(self._map)
-        self._layers = {}
-        for name in ("REFERENCE", "ZONES"):
-            chosen = self.parameterAsVectorLayer(parameters, name, context)
-            if chosen is not None:
-                source = map_file(chosen, name.capitalize())
-                layer_name = _layer_name(chosen)
-                self._layers[name] = f"{source}|layername={layer_name}" if layer_name else source
+        sample = self.parameterAsVectorLayer(parameters, "REFERENCE", context)
+        self._reference = "" if sample is None else _reference_of(sample)
 
     def input_arguments(
         self,
@@ -110,10 +103,10 @@ class MapAlgorithm(RsscAlgorithm):
     def more_arguments(
         self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
     ) -> list[str]:
-        found = [f"--{name.lower()}={source}" for name, source in self._layers.items()]
-        if "REFERENCE" in self._layers:
-            found.append(f"--field={self.parameterAsString(parameters, 'FIELD', context)}")
-        return found
+        if not self._reference:
+            return []
+        field = self.parameterAsString(parameters, "FIELD", context)
+        return [f"--reference={self._reference}", f"--field={field}"]
 
 
 class AssessSample(MapAlgorithm, PolygonAlgorithm):
@@ -188,7 +181,7 @@ class Areas(MapAlgorithm):
         self.addOutput(QgsProcessingOutputHtml("PAGE", tr("Areas")))
 
     def parameters(self) -> shared.Parameters:
-        zones = QgsProcessingParameterVectorLayer("ZONES", tr("Zones"), _POLYGONS, optional=True)
+        zones = shared.polygons("ZONES", tr("Zones"), optional=True)
         return [
             shared.described(zones, tr("Polygons: also the areas of the classes in each.")),
             *super().parameters(),
@@ -199,6 +192,17 @@ class Areas(MapAlgorithm):
             "OUTPUT", tr("Table"), tr("CSV files (*.csv)")
         )
         return shared.described(table, tr("The areas as CSV."))
+
+    def more_arguments(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
+    ) -> list[str]:
+        found = super().more_arguments(parameters, context, work)
+        zones = self.parameterAsSource(parameters, "ZONES", context)
+        if zones is not None:
+            field = self.parameterAsString(parameters, "ZONE_FIELD", context).strip()
+            path = os.path.join(work, "zones.gpkg")
+            found.append(f"--zones={self.polygons_file(zones, path, [field] if field else [])}")
+        return found
 
     def results(
         self, values: dict[str, Any], output: str, context: QgsProcessingContext
@@ -242,6 +246,21 @@ def map_file(layer: QgsVectorLayer | None, title: str) -> str:
 def title_of(path: str) -> str:
     """What a map is called: the name of its file without the ending."""
     return os.path.splitext(os.path.basename(path))[0]
+
+
+def _reference_of(layer: QgsVectorLayer | None) -> str:
+    """The labels of a layer as its file has them; ``QgsProcessingException`` where they differ."""
+    path = map_file(layer, tr("Labeled sample"))
+    if layer.subsetString() or layer.crs() != layer.dataProvider().crs():
+        raise QgsProcessingException(
+            tr(
+                "Labeled sample: the layer '{name}' has a filter, or a CRS that was chosen in QGIS,"
+                " and its file has neither. Remove it, or save the layer as another file first"
+                " (Export ▸ Save Features As…)."
+            ).format(name=layer.name())
+        )
+    name = _layer_name(layer)
+    return f"{path}|layername={name}" if name else path
 
 
 def _layer_name(layer: QgsVectorLayer) -> str:

@@ -50,6 +50,9 @@ class Train(RsscAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext, work: str
     ) -> list[str]:
         labels = self.parameterAsSource(parameters, "LABELS", context)
-        field = self.parameterAsString(parameters, "FIELD", context)
-        path = self.polygons_file(labels, os.path.join(work, "labels.gpkg"), field)
+        names = (
+            self.parameterAsString(parameters, name, context) for name in ("FIELD", "GROUP_FIELD")
+        )
+        fields = dict.fromkeys(name for name in names if name)
+        path = self.polygons_file(labels, os.path.join(work, "labels.gpkg"), list(fields))
         return ["--labels", path]
