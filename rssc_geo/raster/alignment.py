@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyproj
 import shapely
 from numpy.typing import NDArray
 
@@ -63,7 +64,14 @@ def align_scene(scene: Scene, onto: Scene) -> Scene:
         raise InputError(f"{scene.source} does not overlap {onto.source}: give dates of one place")
     if _on_one_grid(scene, onto):
         return scene
-    warp = Onto(onto.crs.to_wkt(), onto.transform, onto.height, onto.width, scene.opening.mask_rule)
+    warp = Onto(
+        onto.crs.to_wkt(),
+        onto.transform,
+        onto.height,
+        onto.width,
+        scene.opening.mask_rule,
+        _scale(scene, onto),
+    )
     opening = replace(scene.opening, onto=warp)
     with gdal_errors(scene.source), gdal_env(opening.dataset), opening.open() as handle:
         alpha = handle.count if warp.adds_alpha else scene.opening.mask_rule.mask_band
@@ -233,6 +241,25 @@ def _on_one_grid(scene: Scene, onto: Scene) -> bool:
     corners = [(0, 0), (scene.width, 0), (0, scene.height)]
     moved = [offset @ corner for corner in corners]
     return bool(np.allclose(moved, corners, rtol=0, atol=_SAME_PLACE))
+
+
+def _scale(scene: Scene, onto: Scene) -> tuple[float, float] | None:
+    """How many pixels of ``onto`` a pixel of the scene covers along its columns and rows.
+
+    In the middle of ``onto``; None where the scene's CRS has no place for it, or ends there.
+    """
+    col, row = onto.width / 2, onto.height / 2
+    places = [onto.transform @ place for place in ((col, row), (col + 1, row), (col, row + 1))]
+    to_scene = pyproj.Transformer.from_crs(onto.crs, scene.crs, always_xy=True)
+    middle, right, below = (
+        np.array(~scene.transform @ to_scene.transform(*place)) for place in places
+    )
+    steps = np.stack([right - middle, below - middle], axis=1)
+    covered = np.prod(scene.gsd_m) / np.prod(onto.gsd_m)
+    if not np.isfinite(steps).all() or not 0.5 < abs(np.linalg.det(steps)) * covered < 2:
+        return None
+    across, down = np.linalg.norm(np.linalg.inv(steps), axis=0).tolist()
+    return across, down
 
 
 def _overlap(scene: Scene, onto: Scene) -> bool:

@@ -81,6 +81,8 @@ class Onto:
     ----------
     crs, transform, height, width : the grid
     mask_rule : what makes a pixel of the raster invalid before it is warped
+    scale : pixels of the grid that a pixel of the raster covers along its columns and rows; None:
+        as GDAL estimates them, which takes a turned raster for a larger one and blurs it
     """
 
     crs: str
@@ -88,6 +90,7 @@ class Onto:
     height: int
     width: int
     mask_rule: MaskRule
+    scale: tuple[float, float] | None = None
 
     @property
     def adds_alpha(self) -> bool:
@@ -107,6 +110,8 @@ class Onto:
         settings: dict[str, Any] = {}
         if rule.mask_band is not None:
             settings["src_alpha"] = rule.mask_band
+        if self.scale is not None:
+            settings["XSCALE"], settings["YSCALE"] = map(repr, self.scale)
         return WarpedFile(
             dataset,
             crs=self.crs,

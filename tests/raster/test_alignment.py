@@ -88,6 +88,25 @@ def test_each_pixel_lies_where_it_lay_and_holes_stay_holes(
     assert np.array_equal(found[:, valid], pixels[:, valid])
 
 
+TURNS = {
+    "columns and rows exchanged": (Affine(0, 1, 0, 1, 0, 0), lambda p: p.transpose(0, 2, 1)),
+    "by 90 degrees": (Affine(0, 1, 0, -1, 0, SHAPE[0]), lambda p: p[:, ::-1].transpose(0, 2, 1)),
+    "by 180 degrees": (Affine(-1, 0, SHAPE[1], 0, -1, SHAPE[0]), lambda p: p[:, ::-1, ::-1]),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_raster_that_is_turned_is_not_blurred(
+    turn: str, pixels: np.ndarray, old: Scene, tmp_path: Path
+) -> None:
+    """Also where it is far longer than wide, which GDAL takes for another resolution."""
+    place, turned = TURNS[turn]
+    path = write_raster(tmp_path / "new.tif", turned(pixels), transform=NORTH_UP @ place)
+    found, valid = read(align_scene(open_scene(path), old))
+    assert valid.all()
+    assert np.array_equal(found, pixels)
+
+
 def test_numbers_that_are_none_spoil_no_neighbor(
     pixels: np.ndarray, old: Scene, tmp_path: Path
 ) -> None:
