@@ -15,7 +15,7 @@ from rssc_geo.raster.gdal import gdal_env, gdal_errors
 from rssc_geo.raster.mask import find_mask_rule, is_measured
 from rssc_geo.raster.radiometry import Radiometry, VeiledRadiometry, as_triple, sample_windows
 from rssc_geo.raster.scene import Scene
-from rssc_geo.raster.warping import Onto
+from rssc_geo.raster.warping import Onto, Scale
 
 _SAME_PLACE = 1e-3
 """Share of a pixel: grids that differ by less are the same."""
@@ -243,7 +243,7 @@ def _on_one_grid(scene: Scene, onto: Scene) -> bool:
     return bool(np.allclose(moved, corners, rtol=0, atol=_SAME_PLACE))
 
 
-def _scale(scene: Scene, onto: Scene) -> tuple[float, float] | None:
+def _scale(scene: Scene, onto: Scene) -> Scale | None:
     """How many pixels of ``onto`` a pixel of the scene covers along its columns and rows.
 
     In the middle of ``onto``; None where the scene's CRS has no place for it, or ends there.
@@ -254,7 +254,8 @@ def _scale(scene: Scene, onto: Scene) -> tuple[float, float] | None:
     middle, right, below = (
         np.array(~scene.transform @ to_scene.transform(*place)) for place in places
     )
-    steps = np.stack([right - middle, below - middle], axis=1)
+    with np.errstate(invalid="ignore"):  # of points without a place
+        steps = np.stack([right - middle, below - middle], axis=1)
     covered = np.prod(scene.gsd_m) / np.prod(onto.gsd_m)
     if not np.isfinite(steps).all() or not 0.5 < abs(np.linalg.det(steps)) * covered < 2:
         return None

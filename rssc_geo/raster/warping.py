@@ -10,13 +10,18 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import calculate_default_transform
 
 from rssc_geo.errors import GeoreferenceError, one_line
 from rssc_geo.geometry import parse_crs
 from rssc_geo.raster.gdal import GDAL_ERRORS
 from rssc_geo.raster.mask import MaskRule, held_nodata, nodata_values
 from rssc_geo.raster.virtual import dtype_of
+
+Scale = tuple[float, float]
+"""Pixels of a warp's result that a pixel of the raster covers along its columns and rows."""
 
 
 class WarpedFile(WarpedVRT):  # type: ignore[misc]  # rasterio has no types
@@ -37,12 +42,14 @@ class Warp:
     src_crs, crs : CRS of the control points, and the one to warp to
     nodata : value of invalid pixels on both sides, if any
     rpc_height_m : mean height of the ground in metres, where RPCs place the raster
+    scale : as of ``Onto``
     """
 
     src_crs: str
     crs: str
     nodata: float | None = None
     rpc_height_m: float | None = None
+    scale: Scale | None = None
 
     def over(self, dataset: rasterio.DatasetReader) -> WarpedFile:
         """The warped raster over an open dataset, which is closed with it.
@@ -53,6 +60,7 @@ class Warp:
         extra = {"METHOD": "GCP_POLYNOMIAL"}
         if self.rpc_height_m is not None:
             extra = {"METHOD": "RPC", "RPC_HEIGHT": repr(self.rpc_height_m)}
+        extra |= _scale_settings(self.scale)
         has_mask = ColorInterp.alpha in dataset.colorinterp or self.nodata is not None
         try:
             return WarpedFile(
@@ -81,8 +89,7 @@ class Onto:
     ----------
     crs, transform, height, width : the grid
     mask_rule : what makes a pixel of the raster invalid before it is warped
-    scale : pixels of the grid that a pixel of the raster covers along its columns and rows; None:
-        as GDAL estimates them, which takes a turned raster for a larger one and blurs it
+    scale : None: as GDAL estimates it, which takes a turned raster for a finer one and blurs it
     """
 
     crs: str
@@ -90,7 +97,7 @@ class Onto:
     height: int
     width: int
     mask_rule: MaskRule
-    scale: tuple[float, float] | None = None
+    scale: Scale | None = None
 
     @property
     def adds_alpha(self) -> bool:
@@ -107,11 +114,9 @@ class Onto:
     def over(self, dataset: rasterio.DatasetReader | WarpedVRT) -> WarpedFile:
         """The raster on the grid over an open dataset, which is closed with it."""
         rule = self.mask_rule
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = {**_scale_settings(self.scale)}
         if rule.mask_band is not None:
             settings["src_alpha"] = rule.mask_band
-        if self.scale is not None:
-            settings["XSCALE"], settings["YSCALE"] = map(repr, self.scale)
         return WarpedFile(
             dataset,
             crs=self.crs,
@@ -124,6 +129,33 @@ class Onto:
             add_alpha=self.adds_alpha,
             **settings,
         )
+
+
+def _scale_settings(scale: Scale | None) -> dict[str, str]:
+    return {} if scale is None else {"XSCALE": repr(scale[0]), "YSCALE": repr(scale[1])}
+
+
+def _scale_of(dataset: rasterio.DatasetReader, crs: str, **placing: Any) -> Scale | None:
+    """The scale in the middle of a raster without geotransform; None where it cannot be told.
+
+    ``placing``: ``gcps``, or ``rpcs`` and ``RPC_HEIGHT``.
+    """
+    options = dict(placing)
+    make = GCPTransformer if "gcps" in options else RPCTransformer
+    points = options.pop("gcps" if "gcps" in options else "rpcs")
+    row, col = dataset.height / 2, dataset.width / 2
+    try:
+        transform, _, _ = calculate_default_transform(
+            crs, crs, dataset.width, dataset.height, **placing
+        )
+        with make(points, **options) as transformer:
+            xs, ys = transformer.xy([row, row, row + 1], [col, col + 1, col], offset="ul")
+    except (*GDAL_ERRORS, ValueError):
+        return None
+    middle, right, below = (np.array(~transform @ place) for place in zip(xs, ys, strict=True))
+    with np.errstate(invalid="ignore"):  # of points without a place
+        across, down = np.linalg.norm([right - middle, below - middle], axis=1).tolist()
+    return (across, down) if 0.1 < across < 10 and 0.1 < down < 10 else None
 
 
 def _rpc_height_m(dataset: rasterio.DatasetReader, path: str) -> float | None:
@@ -174,10 +206,11 @@ def warp_of(
                 f"{path}: its control points have no CRS; name it with --assume-crs (such as"
                 " EPSG:4326)"
             )
-        return Warp(crs, crs, value)
+        return Warp(crs, crs, value, scale=_scale_of(dataset, crs, gcps=points))
     height = _rpc_height_m(dataset, path)
     if height is not None:
-        return Warp("EPSG:4326", "EPSG:4326", value, height)
+        scale = _scale_of(dataset, "EPSG:4326", rpcs=dataset.rpcs, RPC_HEIGHT=height)
+        return Warp("EPSG:4326", "EPSG:4326", value, height, scale)
     raise GeoreferenceError(
         f"{path} is not georeferenced: it has no geotransform, control points or RPCs; georeference"
         " it first (in QGIS, or put a world file beside it)"

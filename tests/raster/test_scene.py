@@ -408,6 +408,22 @@ def test_control_points_are_warped_virtually(write, texture, nodata) -> None:
     assert open_scene(path, assume_crs="EPSG:4258").crs.to_epsg() == 4258
 
 
+def test_control_points_of_a_turned_picture_do_not_blur_it(write, texture) -> None:
+    pixels = texture(40, 120)
+    points = [
+        GroundControlPoint(row=r, col=c, x=500_000 + 2 * r, y=5_000_000 - 2 * (40 - c))
+        for r in (0, 60, 120)
+        for c in (0, 20, 40)
+    ]
+    turned = pixels[:, ::-1].transpose(0, 2, 1)  # its rows run east, its columns north
+    path = write(turned, crs=None, transform=Affine.identity())
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = (points, CRS.from_epsg(32632))
+    scene = open_scene(path)
+    assert scene.shape == (40, 120)
+    assert (colors(scene) == pixels).all()
+
+
 def test_rpcs_are_warped_virtually_at_their_mean_height(write, texture) -> None:
     none = [0.0] * 20
     rpc = RPC(
