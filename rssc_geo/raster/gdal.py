@@ -41,6 +41,14 @@ _COUNTS = {
 }
 """Contents of a file beside a raster that change how the raster is read."""
 _LOOK_BYTES = 1 << 20
+_ARCHIVES = (
+    (".zip", "/vsizip/", "/NAME.tif"),
+    (".tar", "/vsitar/", "/NAME.tif"),
+    (".tar.gz", "/vsitar/", "/NAME.tif"),
+    (".tgz", "/vsitar/", "/NAME.tif"),
+    (".gz", "/vsigzip/", ""),
+)
+"""Ends of their names, the file systems of GDAL that read them, and what lies in them."""
 _SCHEMES = {
     "file": "",
     "zip": "/vsizip",
@@ -110,7 +118,19 @@ def gdal_errors(label: str) -> Iterator[None]:
             raise InputError(
                 f"{label} is a folder that is not a raster as a whole: give a raster file in it"
             ) from error
-        raise InputError(f"{label} cannot be read as a raster: {reason}") from error
+        raise InputError(
+            f"{label} cannot be read as a raster: {reason}{_in_archive(label)}"
+        ) from error
+
+
+def _in_archive(label: str) -> str:
+    """How a raster in an archive is named, where an archive alone was; else ""."""
+    for end, system, inside in _ARCHIVES:
+        if label.lower().endswith(end):
+            place = label.removeprefix(system)
+            name = f"{system}{place}{inside}"
+            return "" if name == label else f" A raster in an archive is named {name}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -173,6 +173,17 @@ def test_a_header_counts_in_an_archive(texture, tmp_path, kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "gzip"])
+def test_an_archive_alone_is_told_how_to_name_what_is_in_it(write, texture, tmp_path, kind) -> None:
+    files = [write(texture(8, 8), f"{name}.tif") for name in "ab"]
+    name = packed(kind, tmp_path / f"x.{kind}", files)[0]
+    archive = name.removeprefix(f"/vsi{kind.replace('tgz', 'tar')}/").removesuffix("/a.tif")
+    with pytest.raises(InputError, match="A raster in an archive is named /vsi") as told:
+        open_scene(archive)
+    named = str(told.value).rpartition(" ")[2].replace("NAME.tif", "a.tif")
+    assert open_scene(named).shape == (8, 8)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "gzip"])
 def test_auxiliary_metadata_count_in_an_archive(texture, tmp_path, kind) -> None:
     """The nodata value of a PNG, and its place, stand in its .aux.xml."""
     pixels = texture(40, 50)
