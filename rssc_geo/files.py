@@ -44,13 +44,17 @@ def paths_of(given: object) -> list[str]:
     ``UsageError`` for what is none.
     """
     if isinstance(given, str | os.PathLike):
-        return [os.fsdecode(given)]
-    paths = []
-    for path in given if isinstance(given, Iterable) else [given]:
-        if not isinstance(path, str | os.PathLike):
-            raise UsageError(f"a path cannot be of Python's type {type(path).__name__}: give text")
-        paths.append(os.fsdecode(path))
-    return paths
+        return [path_of(given)]
+    return [path_of(path) for path in (given if isinstance(given, Iterable) else [given])]
+
+
+def path_of(given: object) -> str:
+    """A path as a Python caller gives it, as text; ``UsageError`` for what is none, as tables."""
+    if isinstance(given, str | os.PathLike):
+        return os.fsdecode(given)
+    raise UsageError(
+        f"a path cannot be of Python's type {type(given).__name__}: give the path of a file as text"
+    )
 
 
 def check_name(path: Path) -> None:

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rssc_geo.errors import OutputError, UsageError
@@ -23,6 +24,7 @@ from rssc_geo.files import (
     atomic_write,
     check_not_input,
     check_writable,
+    path_of,
     paths_of,
 )
 from rssc_geo.fingerprints import fingerprint
@@ -42,6 +44,8 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 def test_one_path_is_no_list_of_its_letters() -> None:
     assert paths_of("scene.tif") == paths_of(Path("scene.tif")) == ["scene.tif"]
     assert paths_of(path for path in ("a.tif", Path("b.tif"))) == ["a.tif", "b.tif"]
+    with pytest.raises(UsageError, match="a path cannot be of Python's type DataFrame"):
+        path_of(pd.DataFrame({"class": ["a"]}))
     for given in (None, 3, b"a.tif", [b"a.tif"], [["a.tif"]]):
         with pytest.raises(UsageError, match="a path cannot be of Python's type"):
             paths_of(given)

@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pyproj
 import pytest
+import torch
 
 from rssc_geo.errors import UsageError
 from rssc_geo.options import (
@@ -330,6 +331,8 @@ class Named:
         ("date", datetime(2024, 6, 1, 12, tzinfo=UTC), "2024-06-01 12:00:00+00:00"),
         ("crs", pyproj.CRS(32632), "EPSG:32632"),
         ("crs", 4326, "4326"),
+        ("device", torch.device("cuda", 1), "cuda:1"),
+        ("dtype", torch.float16, "float16"),
         ("only_classes", ["Port", "Pier, or quay"], ("Port", "Pier, or quay")),
         ("only_classes", "Port,Lake", ("Port", "Lake")),
     ],

@@ -29,6 +29,7 @@ from .class_choice import class_choice as class_choice
 from .class_choice import classes_named as classes_named
 from .class_choice import simplified_name as simplified_name
 from .class_words import ClassWords as ClassWords
+from .class_words import phrases_of as phrases_of
 from .encoders import StaticTextEncoder as StaticTextEncoder
 from .encoders import TimmImageEncoder as TimmImageEncoder
 from .encoders import fold_batch_norms as fold_batch_norms

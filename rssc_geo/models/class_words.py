@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +12,11 @@ from rssc_geo.models.card import SceneClass
 from rssc_geo.models.palette import scene_classes
 
 OTHER = "other"
+
+
+def phrases_of(words: str | Iterable[str]) -> tuple[str, ...]:
+    """The words of a class; a phrase alone is one, not the list of its letters."""
+    return (words,) if isinstance(words, str) else tuple(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +32,14 @@ class ClassWords:
     vectors: bytes = b""
 
     @classmethod
-    def of(cls, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool) -> Self:
+    def of(cls, classes: Sequence[str] | Mapping[str, str | Sequence[str]], *, other: bool) -> Self:
         """Classes by their names alone, or by the words and sentences of each.
 
         ``other`` adds no class where one of that name is there already. Raises ``UsageError`` for
         fewer than two classes (one will do with ``other``), or names twice, also with other case.
         """
         words = tuple(
-            (name, tuple(classes[name]) if isinstance(classes, Mapping) else (name,))
+            (name, phrases_of(classes[name]) if isinstance(classes, Mapping) else (name,))
             for name in classes
         )
         names = [name for name, _ in words]

@@ -78,7 +78,7 @@ class ZeroShotHead(nn.Module):
 
 
 def name_classes(
-    model: Model, classes: Sequence[str] | Mapping[str, Sequence[str]], *, other: bool = True
+    model: Model, classes: Sequence[str] | Mapping[str, str | Sequence[str]], *, other: bool = True
 ) -> Model:
     """The model with classes named by words, used like any other model.
 

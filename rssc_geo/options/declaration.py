@@ -197,6 +197,8 @@ class Option:
             return value
         if isinstance(value, os.PathLike):
             return os.fsdecode(value)
+        if type(value).__module__ == "torch":
+            return str(value).removeprefix("torch.")  # a device, or a type of numbers
         if isinstance(value, date) or (kind is CRS and hasattr(value, "to_wkt")):
             return str(value)
         if isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes):

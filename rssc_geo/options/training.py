@@ -397,7 +397,7 @@ class TrainOnPolygonsOptions(TilingOptions, CardOptions, PatchOptions, DeviceOpt
         default=None,
         path=True,
     )
-    class_words: Mapping[str, Sequence[str]] | str | None = option(
+    class_words: Mapping[str, str | Sequence[str]] | str | None = option(
         "JSON {class: [words, …]}: phrases that describe classes with few patches.",
         POLYGONS,
         FILE,

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyogrio
+from pyogrio.errors import DataLayerError
 from pyproj import CRS
 
-from rssc_geo.errors import InputError, one_line
+from rssc_geo.errors import InputError, UsageError, one_line
 from rssc_geo.output.formats import format_of
 from rssc_geo.output.layers import CELL_FIELDS, GEOMETRY, Field, Layer, short_names
 from rssc_geo.raster import check_no_view
@@ -107,7 +108,10 @@ def read_cells(
 
 
 def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
-    """The layer ``landuse`` or ``cells`` of the map ``output``; ``InputError`` if unreadable."""
+    """The layer ``landuse`` or ``cells`` of the map ``output``; ``InputError`` if unreadable.
+
+    ``UsageError`` for a layer that it does not have.
+    """
     import geopandas as gpd
 
     output_format = format_of(output)
@@ -117,6 +121,9 @@ def read_layer(output: Path, layer: str) -> gpd.GeoDataFrame:
     check_no_view(str(path))
     try:
         return gpd.read_file(path, layer=layer if output_format.multilayer else None)
+    except DataLayerError as error:
+        there = ", ".join(map(str, pyogrio.list_layers(path)[:, 0]))
+        raise UsageError(f"{path} has no layer {layer!r}; there are {there}") from error
     except _ERRORS as error:
         raise _unreadable(path, error) from error
 

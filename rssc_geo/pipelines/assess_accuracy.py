@@ -21,7 +21,7 @@ from rssc_geo.assessment import (
     read_reference,
 )
 from rssc_geo.errors import InputError
-from rssc_geo.files import paths_of
+from rssc_geo.files import path_of, paths_of
 from rssc_geo.geometry import geodesic_area_m2
 from rssc_geo.models import UNKNOWN_CLASS, in_words, known_groups, known_names
 from rssc_geo.options import AccuracyOptions
@@ -95,7 +95,7 @@ def assess_accuracy(
     options = options or AccuracyOptions()
     paths = paths_of(maps)
     legend = None if options.legend is None else read_legend(options.legend)
-    labels = read_reference(str(reference), options.field)
+    labels = read_reference(path_of(reference), options.field)
     if not (labels.labels != "").any():
         raise InputError(
             f"{reference}: column {options.field!r} holds no label yet in any of its"

@@ -43,7 +43,7 @@ _BATCH = 32
 def zero_shot(
     source: Source,
     output: str | Path,
-    classes: Sequence[str] | Mapping[str, Sequence[str]],
+    classes: str | Sequence[str] | Mapping[str, str | Sequence[str]],
     options: ZeroShotOptions | None = None,
     *,
     model: Predictor | None = None,
@@ -55,7 +55,8 @@ def zero_shot(
     ----------
     source, output, progress : as for :func:`rssc_geo.classify`
     classes : names ("solar park"), or names with the words and sentences that stand for them, whose
-        vectors are averaged: ``{"water": ["lake", "river", "sea"]}``
+        vectors are averaged: ``{"water": ["lake", "river", "sea"]}``; a text is read as
+        ``--classes`` is (:func:`read_classes`)
     options : all that the command line has; its defaults
     model : a loaded one, whose options of model and computing then have no effect; it must have
         been trained with captions
@@ -71,6 +72,7 @@ def zero_shot(
     ['water', 'forest', 'houses', 'other']
     """
     options = options or ZeroShotOptions()
+    named_classes = read_classes(classes) if isinstance(classes, str) else classes
     card = model.card if model else load_card(options.model, revision=options.revision)
 
     def load(plan: Plan) -> Predictor:
@@ -82,7 +84,7 @@ def zero_shot(
                 **values_of(options, ModelOptions), **values_of(options, ComputeOptions)
             )
         )
-        named = name_classes(loaded.model, classes, other=options.other)
+        named = name_classes(loaded.model, named_classes, other=options.other)
         if options.refine:
             tiles = sample_tiles(plan).tolist()
             with plan.reader(tiles, out_size=named.card.input_size) as reader:

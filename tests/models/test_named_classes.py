@@ -63,6 +63,8 @@ def test_named_classes_are_found(spoken: tuple[Model, np.ndarray, np.ndarray]) -
     )
     assert [c.name for c in named.card.classes] == ["water", "grass", "houses"]
     assert named.card.classes[0].description == "words: river, wide river"
+    one_phrase = name_classes(model, {"water": "wide river", "grass": "green field"}, other=True)
+    assert one_phrase.card.classes[0].description == "words: wide river"
     spoken_of = name_classes(model, {"Pond": ["river"], "grass": ["green field"]}).card.classes
     assert [(c.title, c.group) for c in spoken_of] == [
         ("Pond", "Water"),

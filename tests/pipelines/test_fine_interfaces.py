@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rssc_geo
-from rssc_geo import ClassifyOptions, ExplainOptions, TilingOptions, ZeroShotOptions
+from rssc_geo import ClassifyOptions, ExplainOptions, TilingOptions, UsageError, ZeroShotOptions
 from rssc_geo.models import END, Alignment, Model, load_card, save_bundle
 
 
@@ -36,6 +36,10 @@ def test_own_classes_by_words_are_mapped_as_finely(
     cells = gpd.read_file(tmp_path / "map.gpkg", layer="cells")
     assert len(cells) == 800
     assert set(cells["class"]) <= {"field", "river"}
+    again = rssc_geo.zero_shot(fine_scene, tmp_path / "again.gpkg", "field,river", options)
+    assert [total.name for total in again.summary.classes] == ["field", "river"]
+    with pytest.raises(UsageError, match="has no layer 'tiles'; there are landuse, cells"):
+        again.to_geopandas("tiles")
 
 
 def test_a_fine_cell_is_explained_by_the_tile_around_it(

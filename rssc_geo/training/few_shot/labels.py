@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from rssc_geo.errors import InputError
+from rssc_geo.files import path_of
 from rssc_geo.fingerprints import content_hash
 from rssc_geo.geometry import TileGrid
 from rssc_geo.raster import LAYER, Scene, class_name, footprint, read_features, reprojected
@@ -63,10 +64,11 @@ def read_labels(
     Raises ``InputError`` when the file, the layer or the column is not there, nothing usable lies
     on the raster, or there are too many different values for classes.
     """
-    frame = read_features(str(path), field)
+    path = path_of(path)
+    frame = read_features(path, field)
     places = np.asarray(frame.geometry, object)
     raster = footprint(scene.transform, scene.shape)
-    geometry = reprojected(places, frame.crs, scene.crs, str(path), near=raster.bounds)
+    geometry = reprojected(places, frame.crs, scene.crs, path, near=raster.bounds)
     areas = np.array([_area(shape, around_points) for shape in _pixels(geometry, scene)], object)
     names = np.array([class_name(value) for value in frame[field]], object)
     named = names != ""

@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from rssc_geo.errors import InputError, UsageError
 from rssc_geo.files import check_writable, paths_of
 from rssc_geo.inference import Plan, Source
-from rssc_geo.models import Footprint, ModelCard, check_bundle_folder, load_card, scene_classes
+from rssc_geo.models import (
+    Footprint,
+    ModelCard,
+    check_bundle_folder,
+    load_card,
+    phrases_of,
+    scene_classes,
+)
 from rssc_geo.options import TrainOnPolygonsOptions, check_suffixes
 from rssc_geo.pipelines import read_class_words
 from rssc_geo.progress import Progress, reporting
@@ -231,7 +238,11 @@ def _check(output: Path, options: TrainOnPolygonsOptions) -> None:
 def _class_words(options: TrainOnPolygonsOptions) -> Mapping[str, Sequence[str]] | None:
     """The words of the classes, from their file if they are in one."""
     words = options.class_words
-    return words if words is None or isinstance(words, Mapping) else read_class_words(words)
+    if words is None:
+        return None
+    if isinstance(words, str):
+        return read_class_words(words)
+    return {name: phrases_of(words[name]) for name in words}
 
 
 def _each(labels: Sequence[str], rasters: int) -> Sequence[str]:

@@ -132,7 +132,7 @@ def test_a_model_from_polygons_with_words_and_a_tuned_encoder(
         for side in (0, 1) for y in (60, 1200)
     ]  # fmt: skip
     labels = write_labels(tmp_path / "labels.gpkg", rows)
-    words = {"field": ["rows of crops"], "wood": ["dark forest"], "more": ["than there is"]}
+    words = {"field": "rows of crops", "wood": ["dark forest"], "more": ["than there is"]}
     options = TrainOnPolygonsOptions(
         class_words=words, fine_tune=True, tile_size="400m", device="cpu"
     )
