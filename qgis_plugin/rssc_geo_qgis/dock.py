@@ -248,11 +248,14 @@ class LoopDock(QgsDockWidget):
         self._iface.mapCanvas().setMapTool(self.label_tool)
 
     def _paint(self, points: list[QgsPointXY]) -> None:
-        moved = [self._to_labels(point) for point in points]
         name = self._chosen()
+
+        def add(labels: Labels) -> None:
+            moved = [self._to_labels(point) for point in points]
+            labels.add(Labels.shape(moved, self._side()), name)
+
         if name:
-            shape = Labels.shape(moved, self._side())
-            self._change_labels(lambda labels: labels.add(shape, name))
+            self._change_labels(add)
 
     def _erase(self, point: QgsPointXY) -> None:
         self._change_labels(lambda labels: labels.erase(self._to_labels(point)))
@@ -349,6 +352,15 @@ class LoopDock(QgsDockWidget):
             change(self.loop.open_labels())
         except (OSError, QgsProcessingException) as error:
             self._show_idle(str(error), int(Qgis.MessageLevel.Warning))
+            return
+        except QgsCsException:
+            self._show_idle(
+                tr(
+                    "The place that was clicked does not exist in the CRS of the raster: zoom to"
+                    " the raster."
+                ),
+                int(Qgis.MessageLevel.Warning),
+            )
             return
         self._show_classes()
 

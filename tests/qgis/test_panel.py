@@ -6,6 +6,7 @@ The desktop test of the panel (test_loop.py) clicks through all of it once.
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,6 +32,7 @@ from qgis.PyQt.QtCore import QEvent, QPoint, QPointF, Qt
 from qgis.PyQt.QtGui import QMouseEvent
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QApplication
+from rssc_geo_qgis.dock import LoopDock
 from rssc_geo_qgis.labels import Labels
 from rssc_geo_qgis.loop import Loop
 from rssc_geo_qgis.maptools import LabelTool
@@ -98,6 +100,42 @@ def test_a_click_labels_a_drag_paints_and_shift_erases(canvas):
     assert square.area() == pytest.approx(2500)
     assert brush.boundingBox().height() == pytest.approx(50, abs=1)
     assert brush.boundingBox().width() == pytest.approx(250, abs=5)
+
+
+class Panel:
+    """The panel's clicks, without its window."""
+
+    _paint, _erase, _change_labels = LoopDock._paint, LoopDock._erase, LoopDock._change_labels
+    _to_labels = LoopDock._to_labels
+
+    def __init__(self, canvas, labels):
+        self._iface = SimpleNamespace(mapCanvas=lambda: canvas)
+        self.loop = SimpleNamespace(labels=labels, open_labels=lambda: labels)
+        self.told = []
+
+    def _chosen(self):
+        return "field"
+
+    def _side(self):
+        return 50.0
+
+    def _show_idle(self, message, _level):
+        self.told.append(message)
+
+    def _show_classes(self):
+        pass
+
+
+def test_a_click_off_the_earth_is_told(canvas, labels):
+    canvas.setDestinationCrs(QgsCoordinateReferenceSystem("EPSG:4326"))
+    panel, nowhere = Panel(canvas, labels), QgsPointXY(9.0, 95.0)
+    panel._paint([nowhere])
+    panel._erase(nowhere)
+    assert len(panel.told) == 2
+    assert all("does not exist in the CRS of the raster" in message for message in panel.told)
+    assert labels.counts() == {}
+    panel._paint([QgsPointXY(9.0, 45.15)])
+    assert labels.counts() == {"field": 1}
 
 
 def test_labels_are_kept_undone_and_erased(labels, layer):
