@@ -353,6 +353,8 @@ def test_pythons_own_types_are_those_of_the_option(name: str, value: Any, wanted
         ("review", True, "--review 'true' is not a whole number; give 1 or more"),
         ("caption_beam", 0, "--caption-beam '0' is not a whole number; give 1 or more"),
         ("dtype", "f32", "--dtype 'f32' is not one of float32, bfloat16, float16"),
+        ("review", 0, "--review '0' is not a whole number; give 1 or more"),
+        ("caption_timeout", float("nan"), "--caption-timeout 'nan' is not a number above 0"),
         ("bands", [3, 2], "--bands '3,2' is not 3 numbers, R,G,B"),
         ("smooth", None, "--smooth cannot be of Python's type NoneType: give true or false"),
         ("aoi", b"a.gpkg", "--aoi cannot be of Python's type bytes: give the path of a file"),

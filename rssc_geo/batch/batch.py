@@ -39,7 +39,6 @@ from rssc_geo.options import (
     BatchOptions,
     CaptionerOptions,
     files_read,
-    options_of,
     values_of,
 )
 from rssc_geo.output import ALL, AreaRow, areas_of, check_table, read_totals, write_area_table
@@ -259,14 +258,8 @@ def _merged_legend(jobs: Jobs, options: BatchOptions, card: ModelCard) -> Sequen
 
 
 def _check(options: BatchOptions) -> None:
-    """Refuse values that the command line would refuse, or every scene."""
-    for found in options_of(BatchOptions):
-        value = getattr(options, found.name)
-        if found.declaration.kind.choices and value is not None:
-            found.parse(value)
+    """Refuse values that every scene would refuse."""
     check_values(options)
-    if options.attempts < 1:
-        raise UsageError(f"--attempts {options.attempts} is not a number of times; give 1 or more")
     if options.classes is not None and (options.only_classes or options.exclude_classes):
         raise UsageError(
             "--only-classes and --exclude-classes are of the model's own classes, not of --classes"

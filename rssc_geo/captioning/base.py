@@ -116,20 +116,6 @@ def caption_threshold(options: CaptionerOptions) -> float | None:
     return threshold
 
 
-def check_numbers(options: CaptionerOptions) -> None:
-    """Refuse numbers of a captioner that are not positive: ``UsageError``."""
-    batch_size = 1 if options.caption_batch_size is None else options.caption_batch_size
-    counts = (options.caption_tokens, options.caption_requests, batch_size)
-    if min(counts) < 1 or not options.caption_timeout > 0:
-        raise UsageError(
-            f"--caption-tokens {options.caption_tokens}, --caption-requests"
-            f" {options.caption_requests}, --caption-timeout {options.caption_timeout:g},"
-            f" --caption-batch-size {options.caption_batch_size}: all must be positive"
-        )
-    if options.caption_beam < 1:
-        raise UsageError(f"--caption-beam {options.caption_beam}: a beam has at least 1 sentence")
-
-
 def tile_image(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
     """A tile (H, W, 3) and its mask (H, W), True = valid, as an RGB image for a large model.
 

@@ -14,7 +14,6 @@ from rssc_geo.captioning.base import (
     CompactCaptioner,
     NoCaptioner,
     caption_threshold,
-    check_numbers,
 )
 from rssc_geo.captioning.cache import CachedCaptioner, CaptionCache, LargeCaptioner
 from rssc_geo.captioning.prompts import make_prompt
@@ -36,7 +35,6 @@ def check_captioner(options: CaptionerOptions, card: ModelCard) -> None:
     without effect, a model without the captioner that is asked for, and a model that needs captions
     where there would be none.
     """
-    check_numbers(options)
     caption_threshold(options)
     if options.captioner in (None, "none", "compact"):
         _check_own(options, card)

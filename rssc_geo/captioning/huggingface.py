@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from rssc_geo.batching import ShrinkingBatches, out_of_memory
-from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
+from rssc_geo.captioning.base import CaptionBatch, tile_image
 from rssc_geo.captioning.huggingface_model import (
     WeightsFormat,
     check_files,
@@ -96,7 +96,6 @@ class HuggingFaceCaptioner:
         options: CaptionerOptions = _DEFAULTS,
         sampling: Sampling = _GREEDY,
     ) -> None:
-        check_numbers(options)
         self._device = torch.device(device)
         self._dtype = dtype or (torch.bfloat16 if self._device.type == "cuda" else torch.float32)
         self._prompt, self._max_new_tokens = prompt, options.caption_tokens

@@ -353,11 +353,9 @@ def load_weights(
 
 
 def check_quantize(quantize: str | None) -> Quantize | None:
-    """``UsageError`` for another word than 4bit or 8bit, or where packages are missing for it."""
+    """``UsageError`` where packages are missing for it."""
     if quantize is None:
         return None
-    if quantize not in _BITS:
-        raise UsageError(f"--quantize {quantize} is unknown; use one of {', '.join(_BITS)}")
     missing = [
         name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None
     ]

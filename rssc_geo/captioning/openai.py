@@ -26,7 +26,7 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
-from rssc_geo.captioning.base import CaptionBatch, check_numbers, tile_image
+from rssc_geo.captioning.base import CaptionBatch, tile_image
 from rssc_geo.captioning.prompts import tidy_answer
 from rssc_geo.deadlines import Deadline
 from rssc_geo.errors import RsscGeoError, UsageError, one_line
@@ -116,7 +116,6 @@ class ServerCaptioner:
         options: CaptionerOptions = _DEFAULTS,
         backoff_s: float = 0.5,
     ) -> None:
-        check_numbers(options)
         self._server = parse_address(address)
         self._prompt, self._max_tokens = prompt, options.caption_tokens
         self._requests, self._timeout_s = options.caption_requests, options.caption_timeout

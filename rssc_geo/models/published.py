@@ -76,8 +76,6 @@ def import_checkpoint(
     """
     check_bundle_folder(output)
     weights = read_state_dict(Path(path))
-    if options.levels < 1:
-        raise UsageError(f"--levels {options.levels}: at least 1 is needed")
     rows = weights.get("classifier.0.weight")
     if rows is not None and len(rows) != len(classes):
         raise UsageError(

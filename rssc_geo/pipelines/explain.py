@@ -247,8 +247,6 @@ def _check_choice(options: ExplainOptions) -> None:
         raise UsageError("--cells and --where choose cells, --at names them: give one of both")
     if not options.at and options.at_crs is not None:
         raise UsageError("--at-crs is the CRS of points: give them with --at X,Y")
-    if options.cells is not None and options.cells < 1:
-        raise UsageError(f"--cells {options.cells} is not a number of cells; give 1 or more")
 
 
 def _map(result: str | None) -> tuple[Path, ...]:

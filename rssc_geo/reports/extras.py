@@ -55,7 +55,7 @@ class Extras:
         check_suffixes(options)
         named = [self._preview, self._report, self._areas, options.stac_item]
         paths = [Path(path) for path in named if path is not None]
-        review = [] if self._review is None else check_review(target, self._review)
+        review = [] if self._review is None else check_review(target)
         check_distinct([*target.files, *review, *paths])
         check_not_input([*review, *paths], self._read)
         for path in paths:

@@ -23,7 +23,6 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rssc_geo.errors import UsageError
 from rssc_geo.files import check_writable, write_error
 from rssc_geo.geometry import as_one_type
 from rssc_geo.models import UNKNOWN_CLASS, SceneClass
@@ -130,14 +129,12 @@ def farthest_first(
     return chosen
 
 
-def check_review(target: OutputTarget, count: int) -> list[Path]:
+def check_review(target: OutputTarget) -> list[Path]:
     """The files of a review that lies beside its map; none where it is a layer of that.
 
     Raises ``UsageError`` and ``OutputError``, before the work starts, for a review that could not
     be written.
     """
-    if count < 1:
-        raise UsageError(f"--review {count} is not a number of cells; give 1 or more")
     path = _review_path(target)
     if path == target.path:
         return []

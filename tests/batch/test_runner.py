@@ -235,8 +235,6 @@ def test_another_model_than_expected_is_refused(run: Run, bundle: Path, tmp_path
 @pytest.mark.parametrize(
     ("output", "options", "words"),
     [
-        ("maps", {"attempts": 0}, "--attempts 0"),
-        ("all.gpkg", {"merge": "best"}, "--merge 'best' is not one of first, last, most-confident"),
         ("{id}.gpkg", {"merge": "last"}, "must have no placeholder"),
         ("all.shp", {"merge": "last"}, "--merge writes .gpkg or .parquet, not all.shp"),
     ],

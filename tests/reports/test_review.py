@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from rssc_geo.errors import InputError, OutputError, UsageError
+from rssc_geo.errors import InputError, OutputError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.models import SceneClass, scene_classes
 from rssc_geo.output import CellBatch, GeoGrid, LandUseWriter, OutputTarget, read_cells, read_layer
@@ -149,12 +149,10 @@ def test_more_than_there_are_gives_all_and_one_class_has_no_other(tmp_path: Path
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "map_review.fgb").touch()
-    check_review(OutputTarget(tmp_path / "map.gpkg"), 5)
+    check_review(OutputTarget(tmp_path / "map.gpkg"))
     with pytest.raises(OutputError, match="map_review.fgb exists"):
-        check_review(OutputTarget(tmp_path / "map.fgb"), 5)
-    check_review(OutputTarget(tmp_path / "map.fgb", overwrite=True), 5)
-    with pytest.raises(UsageError, match="--review 0"):
-        check_review(OutputTarget(tmp_path / "map.gpkg"), 0)
+        check_review(OutputTarget(tmp_path / "map.fgb"))
+    check_review(OutputTarget(tmp_path / "map.fgb", overwrite=True))
 
 
 def test_a_failure_leaves_the_map_as_it_was(tmp_path: Path) -> None:
