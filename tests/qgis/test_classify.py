@@ -317,10 +317,11 @@ def test_an_output_that_another_program_has_open(scene, tmp_path):
     classify(INPUT=str(scene), OUTPUT=str(output))
     with closing(sqlite3.connect(output)) as other:
         other.execute("PRAGMA journal_mode = WAL")
-        other.execute("CREATE TABLE notes (text)")
+        other.execute("UPDATE gpkg_contents SET description = 'mine'")
         with pytest.raises(QgsProcessingException, match="open in another program"):
             classify(INPUT=str(scene), OUTPUT=str(output))
-        assert other.execute("SELECT * FROM notes").fetchall() == []
+        described = other.execute("SELECT DISTINCT description FROM gpkg_contents").fetchall()
+        assert described == [("mine",)]
     assert not list(tmp_path.glob("*.part*"))
 
 
