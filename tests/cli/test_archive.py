@@ -101,10 +101,10 @@ def test_killed_again_and_again(
     def command(archive: str) -> tuple[object, ...]:
         return ("index", scenes, "-o", tmp_path / archive, *options)
 
-    def found(archive: str) -> list[object]:
+    def found(archive: str) -> dict[tuple[object, ...], object]:
         done = rssc("search", tmp_path / archive, "a river", "-n", "1000", "--json")
         hits = json.loads(done.out)["hits"]
-        return sorted((h["scene"], h["row"], h["col"], h["score"]) for h in hits)
+        return {(h["scene"], h["row"], h["col"]): h["score"] for h in hits}
 
     assert rssc(*command("whole")).code == 0
     moments = random.Random(3)
@@ -116,5 +116,5 @@ def test_killed_again_and_again(
         program.kill()
     code, _, err = start(*command("killed")).finish()
     assert code == 0, err
-    assert found("killed") == found("whole")
+    assert found("killed") == pytest.approx(found("whole"), abs=1e-5)  # other batches
     assert len(found("whole")) == 64
