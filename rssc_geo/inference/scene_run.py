@@ -27,7 +27,7 @@ from rssc_geo.inference.aggregate import CellAggregator, TileResult
 from rssc_geo.inference.plan import Plan, PredictorSpec, describe_run, without_folders
 from rssc_geo.inference.tiles import predict_tiles
 from rssc_geo.models import check_embeddings, legend_of
-from rssc_geo.options import TilingOptions, values_of
+from rssc_geo.options import TilingOptions, options_of
 from rssc_geo.output import (
     NAME_ALL,
     CellBatch,
@@ -215,15 +215,18 @@ class SceneRun(Closing):
         self._writer.close()
 
     def _key(self) -> dict[str, Any]:
-        """Everything on which the cells depend: a part file of another key is not continued."""
-        options = values_of(self.plan.options, TilingOptions)
-        selected = hashlib.sha256(self.plan.selected.tobytes()).hexdigest()
+        """Everything on which the cells depend, by names that users know.
+
+        A part file of another key is not continued.
+        """
+        options = {o.flag: getattr(self.plan.options, o.name) for o in options_of(TilingOptions)}
+        names = {"class_choice": "choice of classes", "rssc_geo": "version"}
         return {
             "input": self._fingerprint,
-            "options": {**options, "aoi": None, "selected": selected},
+            **options,
+            "--aoi": hashlib.sha256(self.plan.selected.tobytes()).hexdigest(),
             "scaling": asdict(self.plan.radiometry),
-            **self.spec.as_dict(),
-            "probabilities": self.target.probabilities,
+            **{names.get(name, name): value for name, value in self.spec.as_dict().items()},
             "embeddings": self.target.embeds,
         }
 

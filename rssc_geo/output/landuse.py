@@ -108,8 +108,8 @@ class LandUseWriter(Closing):
     target : where the map goes, checked by ``make_target``
     geo : the raster's grid
     classes : of the model, in the order of its outputs; behind them ``Unknown``, where there is one
-    run_key : everything that defines the cells (input, model, options), as JSON values; a part file
-        of a run with the same key is resumed
+    run_key : everything that defines the cells (input, model, options), as JSON values by names
+        that users know; a part file of a run with the same key is resumed
     provenance : of the result, as JSON values
     unknown : which cells are of the last class
 
@@ -148,13 +148,13 @@ class LandUseWriter(Closing):
             wrap=target.format.wgs84,
         )
         key = {
-            "run": run_key,
+            **run_key,
             "grid": [grid.shape, grid.size, grid.cell_size],
             "classes": names,
-            "probabilities": target.probabilities,
-            "adapt_shares": target.adapt_shares,
-            "smooth": target.smooth,
-            "snap": target.snap,
+            "--probabilities": target.probabilities,
+            "--adapt-shares": target.adapt_shares,
+            "--smooth": target.smooth,
+            "--snap": target.snap,
         }
         self._replaces = target.overwrite or target.is_announced
         self._part = PartFile(target.part_path, key)

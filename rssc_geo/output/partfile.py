@@ -34,6 +34,7 @@ _SCHEMA = 5  # the user version; changes with what the tables hold
 _FETCH = 8192
 _HEADER_BYTES = 100
 _DIGESTS = 1 << 128
+_MOST_NAMED = 3  # of what differs from an earlier run, in a warning
 _CREATE = """
     CREATE TABLE meta (
         run_key TEXT NOT NULL, watermark INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -168,10 +169,11 @@ def table_of(blobs: Sequence[bytes], dtype: type[np.floating[Any]] = np.float32)
 class PartFile(Closing):
     """The part file at ``path``, locked from opening to closing; a crash releases it.
 
-    ``run_key`` is everything that defines the result. A file left by a run with the same key is
-    resumed; one of another run, of another version of this program, or a damaged one is started
-    again, with a warning. May be used from any one thread at a time. Raises ``OutputError`` when
-    another process works on it, it cannot be written, or something else has its name.
+    ``run_key`` is everything that defines the result, by names that a warning can use. A file left
+    by a run with the same key is resumed; one of another run, of another version of this program,
+    or a damaged one is started again, with a warning. May be used from any one thread at a time.
+    Raises ``OutputError`` when another process works on it, it cannot be written, or something else
+    has its name.
     """
 
     def __init__(self, path: Path, run_key: Mapping[str, object]) -> None:
@@ -228,7 +230,7 @@ class PartFile(Closing):
             return f"it is of version {version}, this program writes {_SCHEMA}"
         meta = _Meta.read(self._connection)
         if meta.run_key != self._key:
-            return "it is from a run with another input, model or other options"
+            return f"it is from a run with another {_differing(meta.run_key, self._key)}"
         checked = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if checked != "ok":
             raise ValueError(checked)
@@ -521,6 +523,14 @@ class _Meta(NamedTuple):
         if len(rows) != 1 or rows[0][-1] != _mark(rows[0][:-1]):
             raise ValueError("its state is not what was written")
         return cls(*rows[0][:-1])
+
+
+def _differing(before: str, now: str) -> str:
+    """The first names whose values two keys do not share."""
+    old, new = json.loads(before), json.loads(now)
+    same = {name for name in old.keys() & new.keys() if old[name] == new[name]}
+    names = sorted({*old, *new} - same)
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 def _mark(values: Sequence[object]) -> str:

@@ -292,7 +292,9 @@ def test_one_class_has_no_runner_up(make_case: Callable[..., Case], tmp_path: Pa
     assert (cells["margin"] == cells["confidence"]).all()
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_map(case: Case, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_gives_the_same_map(
+    case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     case.write(tmp_path / "whole.gpkg")
     with case.writer(tmp_path / "map.gpkg") as writer:
         assert writer.watermark == 0
@@ -308,9 +310,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_map(case: Case, tmp_path:
     assert sorted(os.listdir(tmp_path)) == ["map.gpkg", "whole.gpkg"]
     with case.writer(tmp_path / "next.gpkg") as writer:
         writer.append(case.batch(0, 5), 5)
-    for changed in ({"probabilities": True}, {"run_key": {"input": "other"}}):
+    for changed, named in (
+        ({"probabilities": True}, "--probabilities)"),
+        ({"run_key": {"input": "other"}}, "--probabilities, input)"),
+        ({"run_key": {"--tile-size": "9px", "model": "m"}}, "--tile-size, input, model)"),
+    ):
+        caplog.clear()
         with case.writer(tmp_path / "next.gpkg", **changed) as writer:  # type: ignore[arg-type]
             assert (writer.watermark, len(writer)) == (0, 0)
+            assert f"it is from a run with another {named}" in caplog.text
             writer.append(case.batch(0, 5), 5)
     with case.writer(tmp_path / "next.gpkg") as writer:
         writer.discard()

@@ -189,7 +189,7 @@ def test_another_choice_does_not_go_on_with_what_is_left(
     two = ("Field", "Town <b>")
     interrupt(only_classes=two)
     assert finish() == 20
-    assert "from a run with another input, model or other options" in caplog.text
+    assert "it is from a run with another choice of classes)" in caplog.text
     target.unlink()
     interrupt()
     assert finish(only_classes=two) == 20
