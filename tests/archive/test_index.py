@@ -205,12 +205,9 @@ def test_a_folder_of_others_named_scenes_is_not_taken_over(tmp_path: Path) -> No
     [
         {"prompt": "free"},
         {"only_classes": ("none",)},
-        {"attempts": 0},
         {"quantize": "4bit"},
         {"device": "nonsense"},
         {"device": "cuda:77"},
-        {"dtype": "float99"},
-        {"batch_size": 0},
         {"scheduler": "tcp://127.0.0.1:1"},
         {"captioner": "hf:/nowhere/at/all"},
     ],
