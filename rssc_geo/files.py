@@ -505,9 +505,10 @@ def _machine() -> str:
 def _tidy(path: Path) -> None:
     """Delete hidden files of ``path`` that killed processes of this machine have left."""
     start = f".{path.name}."
-    if not os.access(path.parent, os.R_OK):
-        return
-    for name in os.listdir(path.parent):
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(path.parent)
+    for name in names:
         token = name.removeprefix(start).removesuffix(_SUFFIX)
         if name != start + token + _SUFFIX or not _TOKEN.fullmatch(token):
             continue
@@ -517,7 +518,8 @@ def _tidy(path: Path) -> None:
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # of another user, in a folder where each deletes its own
+                left.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -64,6 +64,33 @@ def test_a_file_appears_at_the_end_and_replaces_what_was_there(tmp_path: Path) -
     assert names(tmp_path) == ["areas.csv"]
 
 
+def test_what_killed_processes_left_is_deleted_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unlink = tmp_path / "areas.csv", Path.unlink
+    with atomic_write(path) as made:
+        token = made.name.split(".")[-2]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept, left = (
+        tmp_path / f".areas.csv.{token[:4]}{ended.pid:08x}{number:04x}.rssc-geo"
+        for number in range(2)
+    )
+    for each in (kept, left):
+        each.write_text("half")
+
+    def refuse(self: Path, **options: bool) -> None:
+        if self == kept:  # of another user, in a folder with the sticky bit
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(self, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with atomic_write(path) as made:
+        made.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == sorted([kept.name, "areas.csv"])
+
+
 @pytest.mark.parametrize("failure", [ValueError("x"), KeyboardInterrupt(), OSError(28, "full")])
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
     expected = OutputError if isinstance(failure, OSError) else type(failure)

@@ -16,7 +16,7 @@ _SHOWN = 12
 
 
 @command("change", TargetOptions, ChangeOptions, RunOptions)
-@click.argument("paths", metavar="OLD NEW...", nargs=-1, required=True)
+@click.argument("paths", metavar="OLD NEW...", nargs=-1, required=True, type=click.Path())
 def change_command(
     target: TargetOptions, options: ChangeOptions, run: RunOptions, *, paths: tuple[str, ...]
 ) -> None:

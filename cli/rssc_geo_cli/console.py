@@ -50,7 +50,7 @@ def set_up_logging(options: PrintOptions, *, least: int = 0) -> None:
     """Messages of the program on stderr: warnings by default; -v adds information, -vv everything.
 
     Of libraries only warnings, and only with -vv. ``least``: the level of --verbose that a long
-    -command has unless it is to be quiet.
+    command has unless it is to be quiet.
     """
     verbose = max(options.verbose, 0 if options.quiet else least)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]

@@ -13,7 +13,7 @@ from rssc_geo_cli.options import command
 
 
 @command("embed", TargetOptions, EmbedOptions, RunOptions)
-@click.argument("rasters", metavar="RASTER...", nargs=-1, required=True)
+@click.argument("rasters", metavar="RASTER...", nargs=-1, required=True, type=click.Path())
 def embed_command(
     target: TargetOptions,
     options: EmbedOptions,

@@ -252,7 +252,7 @@ def _take_in(
         if row["state"] != "done":
             continue
         table = Path(output).with_suffix(".parquet").name
-        mark = next(str(known.mark) for known in row["output_files"] if known.name == table)
+        mark = next(str(file.mark) for file in row["output_files"] if file.name == table)
         before = known.get(scene, {})
         if (before.get("mark"), before.get("source")) != (mark, sources[output]):
             entries.append(SceneEntry(scene, sources[output], mark, scenes / table))

@@ -189,6 +189,7 @@ def search(
     """
     started = time.monotonic()
     options = options or SearchOptions()
+    words = (words or "").strip() or None
     _check(words, options)
     check_suffixes(options)
     cells = _filter(options)
@@ -243,8 +244,7 @@ def _results(
         sheet = Path(options.sheet)
         check_writable(sheet, overwrite=options.overwrite)
         paths.append(sheet)
-    examples = (options.like, options.like_area, options.unlike)
-    check_not_input(paths, [*(file for file in examples if file is not None), *files_read(options)])
+    check_not_input(paths, files_read(options))
     for path in paths:
         if path.resolve().is_relative_to(archive.resolve()):
             raise UsageError(
@@ -284,7 +284,7 @@ def _asked_for(words: str | None, options: SearchOptions) -> dict[str, str]:
 
 def _check(words: str | None, options: SearchOptions) -> None:
     """Refuse invalid options with ``UsageError``."""
-    if not (words or "").strip() and options.like is None:
+    if words is None and options.like is None:
         raise UsageError("say what to look for: words, or --like a raster")
     if options.like is None and (options.at or options.like_area is not None):
         raise UsageError("--at and --like-area are places of --like: name its raster")
@@ -319,7 +319,7 @@ def _filter(options: SearchOptions) -> CellFilter:
 def _question(
     words: str | None,
     options: SearchOptions,
-    store: ArchiveCard,
+    archive: ArchiveCard,
     card: ModelCard,
     *,
     model: Predictor | None,
@@ -333,10 +333,10 @@ def _question(
         revision=options.revision,
         device=options.device,
         captioner="none",
-        tile_size=store.tile_size,
-        cell_size=store.cell_size,
+        tile_size=archive.tile_size,
+        cell_size=archive.cell_size,
     )
-    examples = []  # weight, raster, points in it, their option, and its plan
+    examples = []  # weight, raster, points in it, their option, and how it is looked at
     if options.like is not None:
         whole = replace(looking, aoi=options.like_area)
         examples.append((1.0, options.like, options.at, "--at", whole))
@@ -347,7 +347,7 @@ def _question(
         for weight, source, points, flag, how in examples
     ]
     predictor = model or load_predictor(looking)
-    vector = np.zeros(store.width, np.float32)
+    vector = np.zeros(archive.width, np.float32)
     if words is not None:
         vector += class_embedding(predictor.model, words, [words]).numpy()
     for weight, source, places in looks:
@@ -364,7 +364,7 @@ def _looks(
     crs: str | None,
     flag: str,
 ) -> list[EmbedOptions]:
-    """The plans of an example: one for the cell under each point, or one for the area or raster.
+    """How to embed an example: each cell under a point by itself, or the area or raster at once.
 
     Raises what ``make_plan`` does for a raster, and ``UsageError`` for a point outside.
     """

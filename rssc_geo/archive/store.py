@@ -212,13 +212,12 @@ class ArchiveStore:
         return total
 
     def _put(self, entries: Sequence[SceneEntry]) -> int:
-        self.forget([entry.scene for entry in entries])
-        counts = dict.fromkeys((entry.scene for entry in entries), 0)
         schema = self._cells.schema
-        unread: list[InputError] = []
-
         for entry in entries:
             _check_table(entry, schema)
+        self.forget([entry.scene for entry in entries])
+        counts = dict.fromkeys((entry.scene for entry in entries), 0)
+        unread: list[InputError] = []
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:

@@ -92,6 +92,7 @@ def draw_stratified(
     ----------
     strata : integers (N,), the stratum of each unit of the population; below 0: in none
     drawn : (H,), units to draw of each
+    seed : decides which; the same gives the same sample
 
     Returns indices of the units drawn, in random order, so that any first part of them is a sample
     too.
@@ -115,6 +116,7 @@ def draw_systematic(
     ----------
     rows, cols : integers (N,), the place of each unit
     size : how many are expected; how many there are depends on the start
+    seed : decides the start; the same gives the same sample
 
     Every unit has the same chance of size / N. Returns their indices in random order.
     """

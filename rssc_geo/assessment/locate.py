@@ -29,6 +29,7 @@ def locate_units(
 
     Parameters
     ----------
+    finished : the map
     codes : (cells,), the class of each cell of the map
     geometry : (n,), points or polygons in the map's CRS
     classes : how many there are, C

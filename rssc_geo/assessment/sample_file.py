@@ -93,6 +93,13 @@ def write_sample(
 ) -> None:
     """Write a sample, with a form in QGIS that offers ``answers`` and ``CANNOT_TELL``.
 
+    Parameters
+    ----------
+    target : of the sample
+    drawn : its units
+    answers : names of the classes that a unit can be
+    provenance : plain data, kept with the layer
+
     Raises ``OutputError`` when it cannot be written.
     """
     count, stratum = len(drawn.stratum), drawn.stratum
@@ -169,7 +176,14 @@ def read_reference(path: str, field: str) -> Reference:
     """Read reference labels: those of ``write_sample``, or any points or polygons with a column.
 
     Columns ``stratum``, ``stratum_cells`` or ``stratum_m2`` and ``area_m2`` are used where they are
-    there. Raises ``InputError`` for a file or column that is not there or cannot be used.
+    there.
+
+    Parameters
+    ----------
+    path : vector file
+    field : column of the labels
+
+    Raises ``InputError`` for a file or column that is not there or cannot be used.
     """
     frame = read_features(path, field)
     geometry = np.asarray(frame.geometry)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ class OpenJob:
     arrived : results that wait for an earlier block
     cancels : functions that cancel the blocks in progress
     attempts : how often each block was started
-    busy : a thread writes to its part file or makes its map
+    work : what a thread does with its part file: it writes to it, or makes the map; None: nothing
     over : it has failed; results that still arrive are dropped
     reading_s, model_s, writing_s : seconds of work so far
     written, looked : tiles (of a fine map: blocks) of this run that are written, and those of them
@@ -185,7 +186,7 @@ class OpenJob:
     arrived: dict[int, BlockResult] = field(default_factory=dict)
     cancels: dict[int, Callable[[], None]] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
-    busy: bool = False
+    work: Future[Any] | None = None
     over: bool = False
     reading_s: float = 0.0
     model_s: float = 0.0
@@ -255,8 +256,14 @@ class OpenJob:
         )
 
     def close(self) -> None:
-        """Close the part file; the next identical run continues from it."""
-        self.run.close()
+        """Close the part file as soon as no thread works with it.
+
+        The next identical run continues from it.
+        """
+        if self.work is None:
+            self.run.close()
+        else:
+            self.work.add_done_callback(lambda _: self.run.close())
 
 
 def open_job(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:

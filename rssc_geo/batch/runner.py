@@ -14,7 +14,7 @@ import queue
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Runner:
         self._journal, self._options, self._tracker = journal, options, tracker
         self.waiting = deque(self._left_to_do(jobs, made_by))
         self._open: list[OpenJob] = []
-        self._opening = 0
+        self._opening: deque[Future[Any]] = deque()
         self._unwritten = 0
         self._stopped: RsscGeoError | None = None
         self._records: list[BlockRecord] = []
@@ -142,32 +142,33 @@ class Runner:
         unbegun = sum(opened.next_submit < len(opened.blocks) for opened in self._open)
         while (
             self.waiting
-            and unbegun + self._opening < _AHEAD
-            and len(self._open) + self._opening < window + _AHEAD
+            and unbegun + len(self._opening) < _AHEAD
+            and len(self._open) + len(self._opening) < window + _AHEAD
         ):
             job, overwrite = self.waiting.popleft()
-            self._opening += 1
             work = functools.partial(open_job, job, pool, overwrite=overwrite)
-            self._start(self._opener, work, functools.partial(self._opened, job))
+            then = functools.partial(self._opened, job)
+            self._opening.append(self._start(self._opener, work, then))
 
     def _start(
         self, where: ThreadPoolExecutor, work: Callable[[], Any], then: Callable[[Any], None]
-    ) -> None:
+    ) -> Future[Any]:
         """Work in another thread; its value or its exception comes back as an event."""
 
-        def task() -> None:
+        def task() -> Any:
             try:
                 value = work()
             except BaseException as error:  # noqa: BLE001 -- comes back as an event
                 value = error
             self._events.put(functools.partial(then, value))
+            return value
 
-        where.submit(task)
+        return where.submit(task)
 
     # Events.
 
     def _opened(self, job: Job, found: OpenJob | BaseException) -> None:
-        self._opening -= 1
+        self._opening.popleft()  # one thread opens them, in this order
         if isinstance(found, BaseException):
             self._fail(job, found)
             return
@@ -222,10 +223,9 @@ class Runner:
             self._write(opened)
 
     def _write(self, opened: OpenJob) -> None:
-        if opened.busy or not (results := opened.pop_ready()):
+        if opened.work is not None or not (results := opened.pop_ready()):
             return
-        opened.busy = True
-        self._start(
+        opened.work = self._start(
             self._writer,
             functools.partial(opened.write, results),
             functools.partial(self._written, opened, results),
@@ -234,10 +234,9 @@ class Runner:
     def _written(
         self, opened: OpenJob, results: list[BlockResult], seconds: float | BaseException
     ) -> None:
-        opened.busy = False
+        opened.work = None
         self._unwritten -= len(results)
         if opened.over:
-            opened.close()
             return
         if isinstance(seconds, BaseException):
             self._fail(opened.job, seconds, opened)
@@ -261,14 +260,14 @@ class Runner:
             self._write(opened)
 
     def _finish(self, opened: OpenJob) -> None:
-        opened.busy = True
         self._journal.expect_output(self._key(opened.job))
-        self._start(self._finisher, opened.finish, functools.partial(self._finished, opened))
+        then = functools.partial(self._finished, opened)
+        opened.work = self._start(self._finisher, opened.finish, then)
 
     def _finished(
         self, opened: OpenJob, found: tuple[SceneFigures, list[Path]] | BaseException
     ) -> None:
-        opened.busy = False
+        opened.work = None
         if isinstance(found, BaseException):
             self._fail(opened.job, found, opened)
             return
@@ -299,8 +298,7 @@ class Runner:
             self._unwritten -= len(opened.arrived) + len(opened.cancels)
             for cancel in opened.cancels.values():
                 cancel()
-            if not opened.busy:
-                opened.close()
+            opened.close()
         if isinstance(error, NothingToClassifyError):
             log.warning("%s", message)
             self._journal.empty_scene(key, message, opened=begun)
@@ -358,7 +356,8 @@ class Runner:
     def _close(self) -> None:
         """Also after an interruption.
 
-        Only blocks that are being written are waited for.
+        Only blocks that are being written are waited for; scenes that are being opened or finished
+        are closed by their thread.
         """
         for executor in (self._opener, self._finisher):
             executor.shutdown(wait=False, cancel_futures=True)
@@ -367,8 +366,15 @@ class Runner:
             self._write_records()
             self._journal.release_scenes()
         for opened in self._open:
-            if not opened.busy:
-                opened.close()
+            opened.close()
+        for opening in self._opening:
+            opening.add_done_callback(_close_opened)
+
+
+def _close_opened(opening: Future[Any]) -> None:
+    """Close the scene that a thread has opened for a batch that is over."""
+    if not opening.cancelled() and isinstance(found := opening.result(), OpenJob):
+        found.close()
 
 
 def _message_of(error: BaseException) -> str:

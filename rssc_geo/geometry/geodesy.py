@@ -74,6 +74,13 @@ def ground_sampling(
     in CRSs whose own metres are stretched (EPSG:3857, EPSG:3395), for rotated and for non-square
     pixels.
 
+    Parameters
+    ----------
+    crs : of the raster
+    transform : from its pixels (column, row) to its CRS
+    shape : pixels (rows, columns)
+    source : the raster's name, for messages
+
     Raises ``GeoreferenceError`` where the center has no longitude and latitude, and where pixels
     have no size.
     """
@@ -153,8 +160,15 @@ def lonlat_bounds(
     """Bound a raster by west, south, east, north in WGS84 degrees.
 
     West > east where the raster crosses the antimeridian. Of a raster of which parts lie off the
-    Earth (the corners of a full disk) those on it count. Raises ``GeoreferenceError`` where none
-    is.
+    Earth (the corners of a full disk) those on it count.
+
+    Parameters
+    ----------
+    crs : of the raster
+    transform : from its pixels (column, row) to its CRS
+    shape : pixels (rows, columns)
+
+    Raises ``GeoreferenceError`` where no part is on the Earth.
     """
     rows, cols = shape
     corners = [transform @ corner for corner in ((0, 0), (cols, 0), (cols, rows), (0, rows))]
@@ -173,7 +187,10 @@ def lonlat_bounds(
 def lattice(
     transform: Affine, shape: tuple[int, int], *, points: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points over a whole raster, its border included: x and y in its CRS, ``(points, points)``."""
+    """Points over a whole raster, its border included: x and y in its CRS, ``(points, points)``.
+
+    ``transform``: from pixels (column, row) to the CRS; ``shape``: pixels (rows, columns).
+    """
     rows, cols = shape
     col, row = np.meshgrid(np.linspace(0, cols, points), np.linspace(0, rows, points))
     x, y = transform @ (col, row)

@@ -193,6 +193,7 @@ def join_outlines(
     Parameters
     ----------
     pieces : of all blocks, as ``piece_outlines`` gives them
+    edges : where the pixels end, in the regions' CRS
     labels : int32 (cell rows, cell columns), the region that counts each cell, -1 for none
     class_ids : (regions,)
     keep_corners : keep also the corners at which an outline along rows or columns does not turn

@@ -18,7 +18,11 @@ _BEND = 1 / 32
 
 
 def poles_near(crs: pyproj.CRS, transform: Affine, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """The poles (n, 2) in a projected CRS that lie in a raster, or no farther than its size off."""
+    """The poles (n, 2) in a projected CRS that lie in a raster, or no farther than its size off.
+
+    ``transform``: from the raster's pixels (column, row) to its ``crs``; ``shape``: pixels (rows,
+    columns). In other CRSs there are none, (0, 2).
+    """
     found = []
     if crs.is_projected:
         rows, cols = shape

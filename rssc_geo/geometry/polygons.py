@@ -107,6 +107,7 @@ def cell_polygons(
 
     Parameters
     ----------
+    grid : of the raster's cells
     transform : affine of the raster, from (column, row) to its CRS
     rows, cols : integers (n,)
 
@@ -200,6 +201,8 @@ def merge_small(
     ----------
     classes : integers (cell rows, cell columns), left as they are
     cell_areas : areas of the cells, same shape, in the unit of ``min_area``
+    min_area : smaller regions are merged
+    nothing : the value of cells that are in no region, and stay so
 
     Returns the classes after merging.
     """

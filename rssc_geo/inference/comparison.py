@@ -97,6 +97,8 @@ def change_signals(before: DateCells, after: DateCells) -> NDArray[np.float32]:
     Society 35 (1943), 99–109): 0 where both dates are equal, 1 where they share no class.
     Probabilities that do not sum to 1, as of a map that keeps two of them, are normalized.
 
+    ``before`` and ``after`` are the same n cells at both dates.
+
     Examples
     --------
     >>> import numpy as np

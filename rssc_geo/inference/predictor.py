@@ -267,10 +267,10 @@ class Predictor:
         pixels, masks, tokens = [], [], []
         for top, left, side in layout.tiles:
             tokens.append(features[0, :, top : top + side, left : left + side].flatten(1).T)
-            across = slice(top * stride, (top + side) * stride)
-            down = slice(left * stride, (left + side) * stride)
-            pixels.append(seen[across, down])
-            masks.append(valid[across, down])
+            rows = slice(top * stride, (top + side) * stride)
+            cols = slice(left * stride, (left + side) * stride)
+            pixels.append(seen[rows, cols])
+            masks.append(valid[rows, cols])
         texts = []
         for part in self._batches(
             lambda s: self.captioner.caption(

@@ -47,7 +47,14 @@ def predict_tiles(
 ) -> Iterator[list[TileResult]]:
     """Runs of consecutive tiles with their results, a model batch in each; of blocks, one by one.
 
-    Tiles without data are not classified. ``embed``: the results have embeddings.
+    Tiles without data are not classified.
+
+    Parameters
+    ----------
+    tiles : pixels and mask of each, in the order in which they are classified
+    cells : the cells that are asked for; a fine map's grid is a ``BlockGrid``, its tiles blocks
+    predictor : classifies them
+    embed : the results have embeddings
     """
     if isinstance(cells.grid, BlockGrid):
         for block in tiles:

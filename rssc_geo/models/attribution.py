@@ -109,8 +109,15 @@ def attribute(
 ) -> Attribution:
     """Explain one class of one tile, on the device of the model; best in float32.
 
-    ``pixels`` (H, W, 3); ``mask`` (H, W), True = valid. The model has two classes or more. Raises
-    ``UsageError`` where its image tokens are not laid out as a grid.
+    Parameters
+    ----------
+    model : of two classes or more
+    pixels : uint8 (H, W, 3)
+    mask : bool (H, W), True = valid
+    class_id : the class that is explained, a place in the model's list
+    caption : what the model reads of the tile
+
+    Raises ``UsageError`` where the model's image tokens are not laid out as a grid.
     """
     network = model.network
     weight = next(network.parameters())

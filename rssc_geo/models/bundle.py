@@ -166,10 +166,18 @@ def save_bundle(
     """Write weights, tokenizers, README and card into a folder, which is made if need be.
 
     Each file appears whole or not at all; the card comes last, with the checksums of the others.
-    One process at a time writes a folder. ``half``: weights in float16; False keeps them as they
-    are; ``overwrite``: whether a bundle that is there is replaced. Returns the card as written.
-    Raises ``OutputError`` for errors of the file system and a folder in use, ``InputError`` for a
-    bundle that another process has made meanwhile.
+    One process at a time writes a folder.
+
+    Parameters
+    ----------
+    folder : of the bundle
+    model : with its card, which gets the checksums
+    readme : text of README.md, Markdown
+    half : weights in float16; False keeps them as they are
+    overwrite : whether a bundle that is there is replaced
+
+    Returns the card as written. Raises ``OutputError`` for errors of the file system and a folder
+    in use, ``InputError`` for a bundle that another process has made meanwhile.
     """
     target = Path(folder)
     try:

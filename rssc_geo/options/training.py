@@ -359,10 +359,8 @@ class TrainOptions(CardOptions, SplitOptions, TaxonomyOptions, DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.folds < 2 or self.views < 1:
-            raise UsageError(
-                f"{self.folds} folds and {self.views} views: at least 2 and 1 are needed"
-            )
+        if self.folds < 2:
+            raise UsageError(f"--folds {self.folds}: at least 2 are needed")
         if self.whole_sentence_encoder and self.sentence_encoder is None:
             raise UsageError("--whole-sentence-encoder needs a --sentence-encoder to keep")
 

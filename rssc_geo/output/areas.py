@@ -97,6 +97,12 @@ def area_table(
 
     A cell that a zone cuts counts by the share of its area in the map's CRS that lies inside, so
     that zones which tile the map sum to its totals. Cells in no zone are reported in a warning.
+
+    Parameters
+    ----------
+    finished : the map
+    legend : to which its classes are translated
+    zones : polygons in the map's CRS
     """
     names, places = translate_classes(finished.named_groups, legend)
     groups = dict(finished.named_groups) if legend is None else {}

@@ -71,9 +71,13 @@ def read_cells(
 ) -> Layer:
     """The cells of the map ``output`` as a layer in its CRS, without fields for probabilities.
 
-    ``names``: of the fields that are wanted; by default all; ``fields``: that it has, those of a
-    map. Here and while its batches are read:
-    ``InputError`` when the file cannot be read.
+    Parameters
+    ----------
+    output : the map's file
+    names : of the fields that are wanted; by default all
+    fields : that it has, by default those of a map
+
+    Raises ``InputError``, here and while its batches are read, when the file cannot be read.
     """
     output_format = format_of(output)
     path = output_format.layer_path(output, "cells")

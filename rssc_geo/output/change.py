@@ -117,8 +117,15 @@ def write_change(
 ) -> list[ChangeRegion]:
     """Write the layers ``change`` (regions) and ``cells``; the regions, the largest first.
 
-    A region is connected cells with the same classes before and after, and the same date. Raises
-    ``OutputError`` where it cannot be written.
+    A region is connected cells with the same classes before and after, and the same date.
+
+    Parameters
+    ----------
+    target : of the result
+    cells : those that all dates have
+    provenance : plain data, kept with the layers
+
+    Raises ``OutputError`` where it cannot be written.
     """
     regions, outlines = _find_regions(cells)
     layers = [_change_layer(regions, outlines, cells.crs), _cells_layer(cells)]

@@ -217,9 +217,9 @@ def read_looks(path: Path) -> dict[str, tuple[str, str]]:
     except (sqlite3.Error, ParseError):
         return {}
     looks = {}
-    for rule in root.iter("Rule"):
-        name, title = rule.find(".//{*}Literal"), rule.find("Title")
-        color = rule.find(".//Fill/CssParameter[@name='fill']")
+    for rule in root.iterfind(".//{*}Rule"):
+        name, title = rule.find(".//{*}Literal"), rule.find("{*}Title")
+        color = rule.find(".//{*}Fill/{*}CssParameter[@name='fill']")
         texts = [part.text for part in (name, title, color) if part is not None and part.text]
         if len(texts) == 3:
             looks[texts[0]] = (texts[1], texts[2])

@@ -81,7 +81,7 @@ _LEAST_PIXELS = 16
 _BLOCK_CELLS = 32
 _COMPACTNESS = 10.0
 """Of SLIC: the difference in CIELAB that weighs as much as the distance to the next superpixel."""
-_ROUNDS = 5
+_SLIC_ROUNDS = 5
 _NOTHING = -1
 
 Pixels = Callable[[BlockGrid, list[int]], "TileReader"]
@@ -159,6 +159,7 @@ def snap_cells(
     Parameters
     ----------
     part : the cells, with their probabilities of the named classes and their colors
+    placement : of the map: the grid of cells, and whether its outlines are reprojected
     pixels : opens the scene
     classes : how many there are, ``Unknown`` included
     min_area : m²; smaller regions join a neighbor, as those of less than a quarter of a cell do
@@ -178,13 +179,14 @@ def snap_cells(
             if voters is None or voters.own != rows:
                 voters = _Voters.of_rows(part, rows, grid, classes)
             here = written[rows.start : rows.stop, cols.start : cols.stop]
-            found, confidence = _told(_Superpixels.of_data(data, grid), voters, here, cols)
+            superpixels = _Superpixels.of_data(data, grid)
+            found, confidence = _classified(superpixels, voters, here, cols)
             place = rows.start * grid.cell_pixels, cols.start * grid.cell_pixels
             pieces = joiner.add(found, place)
             kept.append(place, pieces)
             row, col = (axis.ravel() for axis in np.meshgrid(rows, cols, indexing="ij"))
             cell_areas = placement.areas_m2(geo.polygons(row, col)).reshape(here.shape)
-            sums.add(pieces, confidence, cell_areas, grid.cell_pixels)
+            sums.add(pieces, confidence, superpixels.pixel_areas(cell_areas))
             middle = _nearest_to_middles(pieces, grid.cell_pixels)
             middles[rows.start : rows.stop, cols.start : cols.stop] = np.where(
                 here, middle, _NOTHING
@@ -322,13 +324,12 @@ class _Sums:
         self,
         pieces: NDArray[np.int64],
         confidence: NDArray[np.float32],
-        cell_areas: NDArray[np.float64],
-        side: int,
+        pixel_areas: NDArray[np.float64],
     ) -> None:
-        """Count a block, whose pieces are numbered behind those of the last one."""
+        """Count a block's pixels (h, w), whose pieces are numbered behind those of the last one."""
         inside = pieces >= 0
         own = pieces[inside] - self._count
-        each = _of_pixels(cell_areas / side**2, side)[inside]
+        each = pixel_areas[inside]
         found = np.stack([np.bincount(own, each), np.bincount(own, each * confidence[inside])])
         self._parts.append(found.astype(np.float64))
         self._count += found.shape[1]
@@ -349,14 +350,14 @@ class _Voters:
     start : the first of the R rows of cells that vote, of M cells each
     probabilities : float32 (R, M, C), of all classes
     colors : float32 (R, M, 3)
-    told : bool (R, M), the cells that exist
+    written : bool (R, M), the cells that exist
     """
 
     own: range
     start: int
     probabilities: NDArray[np.float32]
     colors: NDArray[np.float32]
-    told: NDArray[np.bool_]
+    written: NDArray[np.bool_]
 
     @classmethod
     def of_rows(cls, part: PartFile, own: range, grid: BlockGrid, classes: int) -> _Voters:
@@ -379,7 +380,7 @@ class _Voters:
             lost = tuple(axis[unknown] for axis in place)
             voters.probabilities[lost] = np.eye(classes, dtype=np.float32)[-1]
             voters.colors[place] = table_of(colors)
-            voters.told[place] = True
+            voters.written[place] = True
         return voters
 
     def votes(
@@ -392,9 +393,9 @@ class _Voters:
         places = [(row + down - self.start, col + across) for down in around for across in around]
         weights = np.full((len(places), len(centers)), -np.inf)
         for weight, (rows, cols) in zip(weights, places, strict=True):
-            there = known & (rows >= 0) & (rows < len(self.told))
-            there &= (cols >= 0) & (cols < self.told.shape[1])
-            there[there] = self.told[rows[there], cols[there]]
+            there = known & (rows >= 0) & (rows < len(self.written))
+            there &= (cols >= 0) & (cols < self.written.shape[1])
+            there[there] = self.written[rows[there], cols[there]]
             cell = rows[there], cols[there]
             middle = np.stack([cell[0] + self.start, cell[1]], 1) + 0.5
             off = ((middle - centers[there]) ** 2).sum(1) / (2 * NEARNESS**2)
@@ -462,6 +463,14 @@ class _Superpixels:
             _alike(labels, table[:, 2:], side / SUPERPIXELS),
         )
 
+    def pixel_areas(self, cell_areas: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Areas of pixels (h, w) in cells of such areas (cell rows, cell columns).
+
+        A cell that the raster's edge clips has fewer pixels to share its area.
+        """
+        count = _of_cells(self.on_raster, self.side).sum(-1)
+        return _of_pixels(cell_areas / count, self.side)
+
     def agreed(self, votes: NDArray[np.float64]) -> NDArray[np.float32]:
         """Probabilities (n, C) after the rounds, from votes (n, C); who has none is passed over."""
         votes = votes.astype(np.float32)
@@ -486,7 +495,7 @@ def _rows_shown(grid: BlockGrid, axis: int, cells: range, *, side: int) -> NDArr
     return np.where(there, np.minimum(places, grid.pixels_shape[axis] - 1 - first), _NOTHING)
 
 
-def _told(
+def _classified(
     superpixels: _Superpixels, voters: _Voters, written: NDArray[np.bool_], cols: range
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Class, -1 for none, and confidence of a block's pixels (h, w).
@@ -540,7 +549,7 @@ def _slic(pixels: NDArray[np.uint8], side: float) -> NDArray[np.int64]:
         n_segments=max(1, round(lab.shape[0] * lab.shape[1] / side**2)),
         # It stretches its input to values from 0 to 1, whatever the block shows.
         compactness=_COMPACTNESS / max(float(np.ptp(lab)), 1.0),
-        max_num_iter=_ROUNDS,
+        max_num_iter=_SLIC_ROUNDS,
         convert2lab=False,
         start_label=0,
         channel_axis=-1,

@@ -227,6 +227,7 @@ def make_target(
     Parameters
     ----------
     path : .gpkg, .fgb, .geojson, .parquet or .shp
+    options : CRS, layers and files of the result
     overwrite : whether results that are there may be replaced
     area : the area of interest, in the raster's CRS, or None
     inputs : files that must not be replaced, whatever ``overwrite`` says

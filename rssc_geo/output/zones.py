@@ -15,9 +15,14 @@ def read_zones(
 ) -> Zones:
     """Read polygons in any CRS as zones in ``crs``, as far as they lie near ``near``.
 
-    ``near``: min x, min y, max x, max y of the map, in ``crs``; ``field``: column of their names,
-    features of one name being one zone; None: each feature is one, named by its place in the file,
-    from 1.
+    Parameters
+    ----------
+    path : vector file
+    crs : of the map
+    near : min x, min y, max x, max y of the map, in ``crs``
+    field : column of their names, features of one name being one zone; None: each feature is one,
+        named by its place in the file, from 1
+
     Raises ``InputError`` for a file that cannot be used.
     """
     frame = read_features(path, field)

@@ -232,7 +232,7 @@ def _layer(
 ) -> Layer:
     crs = plan.scene.crs
     geo = GeoGrid(plan.grid, plan.scene.transform, crs)
-    placement = Placement(geo, target.crs or crs)
+    placement = Placement(geo, target.crs_of(crs))
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(found), _CHUNK):

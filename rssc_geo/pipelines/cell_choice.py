@@ -49,7 +49,12 @@ def cells_at(
 ) -> list[CellChoice]:
     """The cells under points (x, y) of the raster's CRS, or of ``crs``; each cell once.
 
-    x is east or longitude; ``flag``: the option that named the points, for messages.
+    Parameters
+    ----------
+    points : x is east or longitude
+    plan : of the raster
+    crs : that of the points
+    flag : the option that named them, for messages
 
     Raises ``UsageError`` for a point that is invalid, or lies outside the raster or the area of
     interest.
@@ -133,7 +138,15 @@ def options_of_map(result: Path, card: ModelCard, options: TilingOptions) -> Til
     """The options of the run that made a GeoPackage, where others are not given.
 
     Its tiles are read again in the same way. A map without provenance (another format) leaves the
-    options unchanged. Raises ``UsageError`` when it was made with another model.
+    options unchanged.
+
+    Parameters
+    ----------
+    result : the map's file
+    card : of the model that is to explain or show the map's cells
+    options : those that are given
+
+    Raises ``UsageError`` when the map was made with another model.
     """
     made = read_provenance(result)
     model = made.get("model", {})

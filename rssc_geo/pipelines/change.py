@@ -462,13 +462,28 @@ def _result(
 
 def _check_extras(options: ChangeOptions, inputs: Sequence[str | Path], *, of_maps: bool) -> None:
     """Refuse results that could not be written at the end, and invalid options."""
-    if of_maps and options.crs is not None:
-        raise UsageError("--crs is for rasters: what is made of maps has the CRS of the first")
+    if of_maps:
+        _check_of_maps(options)
     check_suffixes(options)
     extras = [Path(path) for path in (options.areas, options.report) if path is not None]
     for path in extras:
         check_writable(path, overwrite=options.overwrite)
     check_not_input(extras, inputs)
+
+
+def _check_of_maps(options: ChangeOptions) -> None:
+    """Refuse, of maps, options that would choose their CRS, cells or classes."""
+    if options.crs is not None:
+        raise UsageError("--crs is for rasters: what is made of maps has the CRS of the first")
+    choices = {
+        "--aoi": options.aoi,
+        "--bounds": options.bounds,
+        "--only-classes": options.only_classes,
+        "--exclude-classes": options.exclude_classes,
+    }
+    for flag, given in choices.items():
+        if given:
+            raise UsageError(f"{flag} is for rasters: of maps all cells are compared as they are")
 
 
 def _write_extras(result: ChangeResult, found: _Found, options: ChangeOptions) -> list[Path]:

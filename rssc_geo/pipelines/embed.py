@@ -118,6 +118,7 @@ def embed(
         check_captioner(options, card)
     path = Path(output)
     PARQUET.check_suffix("--output", path)
+    date = None if options.date is None else parse_date(options.date, "--date")
     listed = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     plans = _plans(listed, card, options)
     read = [file for plan in plans for file in plan.inputs()]
@@ -130,7 +131,6 @@ def embed(
     from rssc_geo.inference import load_predictor
 
     predictor = model.choosing(choice) if model else load_predictor(options)
-    date = None if options.date is None else parse_date(options.date, "--date")
     scenes = [
         _EmbeddedScene(plan, _part_target(path, number, date), predictor.spec)
         for number, plan in enumerate(plans)

@@ -189,6 +189,11 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
             )
     only = {meant[name] for name in options.only_classes}
     exclude = {meant[name] for name in options.exclude_classes}
+    if UNKNOWN_CLASS in exclude:
+        raise UsageError(
+            f"a map holds no confidence of other classes for its cells that are {UNKNOWN_CLASS}:"
+            " to exclude it, classify the raster again with --no-unknown"
+        )
 
     def allowed(name: str) -> bool:
         both = {name, groups.get(name, "")}

@@ -35,6 +35,6 @@ def _moment(text: str) -> datetime | None:
     date, _, time = text.strip().replace("T", " ").partition(" ")
     try:
         moment = datetime.fromisoformat(f"{date.replace(':', '-')} {time}".strip())
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # a zone can lead out of the years 1 to 9999
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -100,6 +100,7 @@ def cells_inside(grid: TileGrid, transform: Affine, geometry: BaseGeometry) -> N
 
     Parameters
     ----------
+    grid : of the raster's cells
     transform : affine of the raster, from (column, row) to its CRS
     geometry : in the raster's CRS
 

@@ -76,10 +76,11 @@ LAYER = "|layername="
 def read_features(path: str, field: str | None) -> gpd.GeoDataFrame:
     """The layer of a vector file that has a column; without a name, the first with geometries.
 
-    ``path``: a file, or one of its layers as ``file.gpkg|layername=review``. Raises ``InputError``
-    when the file, the layer or the column is not there, or several layers have it, and when its
-    features have no places or no CRS, or are too many. Invalid polygons are repaired, with a
-    warning.
+    ``path``: a file, or one of its layers as ``file.gpkg|layername=review``; ``field``: the column,
+    or None. Invalid polygons are repaired, with a warning.
+
+    Raises ``InputError`` when the file, the layer or the column is not there, or several layers
+    have it, and when its features have no places or no CRS, or are too many.
     """
     frame = _read(path, field)
     if getattr(frame, "crs", None) is None:
@@ -189,6 +190,9 @@ def reprojected(
 
     Parameters
     ----------
+    geometries : of the file, in its ``crs``
+    target : CRS of the place
+    path : the file's name, for messages
     near : (min x, min y, max x, max y) of the place in ``target``; of a geographic CRS min x > max
         x across the antimeridian. Infinite where it lies in part off the Earth: nothing is cut
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.rpc import RPC
 from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform
@@ -135,20 +138,27 @@ def _scale_settings(scale: Scale | None) -> dict[str, str]:
     return {} if scale is None else {"XSCALE": repr(scale[0]), "YSCALE": repr(scale[1])}
 
 
-def _scale_of(dataset: rasterio.DatasetReader, crs: str, **placing: Any) -> Scale | None:
+def _scale_of(
+    dataset: rasterio.DatasetReader,
+    crs: str,
+    make_transformer: Callable[[], GCPTransformer | RPCTransformer],
+    **placing: Any,
+) -> Scale | None:
     """The scale in the middle of a raster without geotransform; None where it cannot be told.
 
-    ``placing``: ``gcps``, or ``rpcs`` and ``RPC_HEIGHT``.
+    Parameters
+    ----------
+    dataset : the open raster
+    crs : that of the coordinates which the transformer gives
+    make_transformer : makes the transformer of pixels by control points or RPCs
+    placing : the same points or RPCs, as ``calculate_default_transform`` takes them
     """
-    options = dict(placing)
-    make = GCPTransformer if "gcps" in options else RPCTransformer
-    points = options.pop("gcps" if "gcps" in options else "rpcs")
     row, col = dataset.height / 2, dataset.width / 2
     try:
         transform, _, _ = calculate_default_transform(
             crs, crs, dataset.width, dataset.height, **placing
         )
-        with make(points, **options) as transformer:
+        with make_transformer() as transformer:
             xs, ys = transformer.xy([row, row, row + 1], [col, col + 1, col], offset="ul")
     except (*GDAL_ERRORS, ValueError):
         return None
@@ -158,16 +168,15 @@ def _scale_of(dataset: rasterio.DatasetReader, crs: str, **placing: Any) -> Scal
     return (across, down) if 0.1 < across < 10 and 0.1 < down < 10 else None
 
 
-def _rpc_height_m(dataset: rasterio.DatasetReader, path: str) -> float | None:
-    """Mean height of the ground by a raster's RPCs in metres; None where it has none."""
+def _rpcs_of(dataset: rasterio.DatasetReader, path: str) -> RPC | None:
+    """A raster's RPCs; None where it has none, ``GeoreferenceError`` for damaged ones."""
     try:
-        rpcs = dataset.rpcs
+        return dataset.rpcs
     except (KeyError, ValueError) as error:  # rasterio parses GDAL's text
         raise GeoreferenceError(
             f"{path}: its RPCs cannot be read ({one_line(error)}); georeference it otherwise, or"
             " repair them"
         ) from error
-    return None if rpcs is None else float(rpcs.height_off)
 
 
 def warp_of(
@@ -206,10 +215,13 @@ def warp_of(
                 f"{path}: its control points have no CRS; name it with --assume-crs (such as"
                 " EPSG:4326)"
             )
-        return Warp(crs, crs, value, scale=_scale_of(dataset, crs, gcps=points))
-    height = _rpc_height_m(dataset, path)
-    if height is not None:
-        scale = _scale_of(dataset, "EPSG:4326", rpcs=dataset.rpcs, RPC_HEIGHT=height)
+        scale = _scale_of(dataset, crs, partial(GCPTransformer, points), gcps=points)
+        return Warp(crs, crs, value, scale=scale)
+    rpcs = _rpcs_of(dataset, path)
+    if rpcs is not None:
+        height = float(rpcs.height_off)
+        make_transformer = partial(RPCTransformer, rpcs, RPC_HEIGHT=height)
+        scale = _scale_of(dataset, "EPSG:4326", make_transformer, rpcs=rpcs, RPC_HEIGHT=height)
         return Warp("EPSG:4326", "EPSG:4326", value, height, scale)
     raise GeoreferenceError(
         f"{path} is not georeferenced: it has no geotransform, control points or RPCs; georeference"

@@ -133,6 +133,8 @@ def preview_picture(
     overview : best at about 1000 pixels a side; rasters that are not north-up are turned to be so
     shown : the map's classes, in the CRS of the overview
     cells : how many the map has
+    classes : those of the legend
+    title : of the scene
     """
     scene, to_scene, pixel_m = _north_up(overview)
     ground_m = scene.height * pixel_m[0], scene.width * pixel_m[1]

@@ -153,11 +153,19 @@ def add_review(
 ) -> Path:
     """Choose ``count`` cells of the finished map and add them to it as the layer ``review``.
 
-    ``cells_shape``: (rows, columns) of the grid; ``classes``: those of the map, whose titles the
-    reasons tell, and which the form offers for the field ``label``. Returns the file that holds the
-    layer. Memory is
-    bounded by ``count``, whatever the size of the map. Raises ``OutputError`` when it cannot be
-    written, or the map was opened elsewhere meanwhile; the map stays as it was.
+    Returns the file that holds the layer. Memory is bounded by ``count``, whatever the size of the
+    map.
+
+    Parameters
+    ----------
+    target : of the map
+    count : cells to choose, at most
+    cells_shape : (rows, columns) of the grid
+    classes : those of the map, whose titles the reasons tell, and which the form offers for the
+        field ``label``
+
+    Raises ``OutputError`` when it cannot be written, or the map was opened elsewhere meanwhile; the
+    map stays as it was.
     """
     cells = read_cells(target.path)
     pool = cells.schema.empty_table()

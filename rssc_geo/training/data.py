@@ -395,10 +395,10 @@ def stratified_split(
 ) -> dict[str, NDArray[np.int64]]:
     """Rows, int64 (n,), of ``train``, ``val`` and ``test``, each label divided alike.
 
-    ``val`` and ``test`` are shares; each part has an image of every label, at the cost of ``test``
-    first where images are few. A data set is divided the same alone and beside others. Images that
-    are equal pixel by pixel always go to ``train``, so that no pair is split; they are named in a
-    warning. Raises ``InputError`` when the shares leave nothing to train on.
+    ``val`` and ``test`` are shares, drawn by ``seed``; each part has an image of every label, at
+    the cost of ``test`` first where images are few. A data set is divided the same alone and beside
+    others. Images that are equal pixel by pixel always go to ``train``, so that no pair is split;
+    they are named in a warning. Raises ``InputError`` when the shares leave nothing to train on.
     """
     check_shares(val, test)
     repeated = _repeated(data)
@@ -441,6 +441,7 @@ def deal_folds(
 ) -> list[NDArray[np.int64]]:
     """``rows``, int64 (n,), dealt to ``folds`` parts of about equal size at random, by label.
 
+    ``data``: the images whose rows they are; ``seed`` decides which part each goes to.
     Raises ``InputError`` when a label has fewer images than folds.
     """
     generator = np.random.default_rng(seed)

@@ -118,7 +118,7 @@ class LoopOptions:
         read at the start if it exists, is undamaged, and is of the same training
     weights : file of the best epoch's weights, which the checkpoint requires; None: ``task.keep``
         is called instead
-    made_of : identity of the inputs of all three, see ``rssc_geo.training.work.identity``
+    made_of : identity of the inputs of all three, see ``rssc_geo.training.kept.identity``
     log_epochs : log a line for each epoch
     """
 

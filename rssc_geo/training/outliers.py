@@ -25,11 +25,10 @@ _TRIES = 20
 def make_outliers(
     pixels: NDArray[np.uint8], count: int, random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """``count`` pictures of all types in turn, half of them without haze.
+    """Pictures of all types in turn, half of them without haze, uint8 ``(count, S, S, 3)``.
 
-    uint8 ``(count, S, S, 3)``.
-
-    ``pixels``: scene pictures uint8 ``(N, S, S, 3)``, of which some are made.
+    ``pixels``: scene pictures uint8 ``(N, S, S, 3)``, of which some are made; ``random`` decides
+    which, and how.
     """
     made = np.empty((count, *pixels.shape[1:]), np.uint8)
     for place in range(count):

@@ -227,8 +227,8 @@ def find_windows(data: SceneImages, rows: NDArray[np.int64]) -> Windows:
 
     Textures whose classes the legend does not have are left out, and so is what is found in
     pictures whose label allows other classes than those that may hold it, classes of less than half
-    of its pictures apart. At most three windows are
-    taken of a picture, which must have at least 48 pixels a side.
+    of its pictures apart. At most three windows are taken of a picture, which must have at least 48
+    pixels a side.
     """
     classes = data.classes
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []

@@ -26,7 +26,7 @@ from rssc_geo import (
     RsscGeoError,
     UsageError,
 )
-from rssc_geo.archive import ArchiveStore, CellFilter, open_store
+from rssc_geo.archive import ArchiveStore, CellFilter, SceneEntry, open_store
 from rssc_geo.batch import NAME, read_status
 from rssc_geo.models import EMBEDDED
 from rssc_geo_cli.main import run
@@ -366,6 +366,21 @@ def test_cells_without_their_scene_are_replaced(tmp_path: Path) -> None:
         rssc_geo.search(archive, "a river")
     again = rssc_geo.index([source], archive, OPTIONS)
     assert (again.added, again.batch.tiles) == (1, 0)
+    assert held(archive) == {"s": 12}
+
+
+def test_a_table_that_cannot_be_read_costs_no_cells(tmp_path: Path) -> None:
+    source, archive = scene(tmp_path / "s.tif"), tmp_path / "archive"
+    rssc_geo.index([source], archive, OPTIONS)
+    store, table = open_store(archive), archive / "scenes" / "s.parquet"
+    (tmp_path / "bad.parquet").write_bytes(table.read_bytes()[:100])
+    new = [
+        SceneEntry("s", "s.tif", "new", table),
+        SceneEntry("t", "t.tif", "new", tmp_path / "bad.parquet"),
+    ]
+    with pytest.raises(InputError, match=r"bad\.parquet cannot be read"):
+        store.put(new)
+    assert store.scenes().keys() == {"s"}
     assert held(archive) == {"s": 12}
 
 

@@ -109,6 +109,8 @@ def test_an_example_finds_itself_and_is_combined_with_words(
     (hit,) = rssc_geo.search(archive, options=like, model=model).hits
     assert (hit.scene, hit.row, hit.col) == ("second", 1, 2)
     assert hit.score == pytest.approx(1, abs=2e-3)
+    (alone,) = rssc_geo.search(archive, " ", options=like, model=model).hits
+    assert alone == hit
 
     by = {
         name: np.array([h.score for h in rssc_geo.search(archive, words, options=o).hits])

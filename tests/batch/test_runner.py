@@ -33,6 +33,8 @@ from rssc_geo.batch import (
     read_status,
     run_batch,
 )
+from rssc_geo.batch.job import Job, OpenJob, open_job
+from rssc_geo.batch.runner import Runner
 from rssc_geo.errors import InputError, RsscGeoError, UsageError
 from rssc_geo.geometry import BlockGrid, TileGrid
 from rssc_geo.inference import Prediction, PredictorSpec, TileResult, load_predictor
@@ -220,6 +222,43 @@ def test_nobody_left_to_classify_stops_the_batch_and_keeps_what_was_done(
     assert states(tmp_path / "maps") == {"scene.gpkg": "waiting"}
     assert (tmp_path / "maps" / "scene.gpkg.part").exists()
     assert run([scene], Shuffled(make_worker(Gray(), bundle))).done == 1
+
+
+def test_an_interruption_leaves_no_scene_open(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a notebook, which keeps the traceback: one is being written, another being opened."""
+    scenes = [write_scene(tmp_path / f"{name}.tif", side=512) for name in "ab"]
+    writing, over = threading.Event(), threading.Event()
+
+    def write(self: OpenJob, results: list[BlockResult], inner: Any = OpenJob.write) -> float:
+        writing.set()
+        over.wait(0.3)
+        return float(inner(self, results))
+
+    def open_slowly(job: Job, pool: Pool, *, overwrite: bool) -> OpenJob:
+        found = open_job(job, pool, overwrite=overwrite)
+        if job.id == "b":
+            over.wait(30)
+        return found
+
+    def tick(_: Runner) -> None:
+        if writing.is_set():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenJob, "write", write)
+        patch.setattr("rssc_geo.batch.runner.open_job", open_slowly)
+        patch.setattr(Runner, "_tick", tick)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(scenes, Shuffled(make_worker(Gray(), bundle)))
+    over.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("rssc-geo open"):
+            thread.join(30)
+    result = run(scenes, Shuffled(make_worker(Gray(), bundle)))
+    assert (result.done, result.failed) == (2, ())
+    assert caught.value is not None
 
 
 def test_another_model_than_expected_is_refused(run: Run, bundle: Path, tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ def test_fewer_classes(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     assert (new_cells.loc[forest, "confidence"] == 0.25).all()
     assert (new_cells.loc[~forest, "class"] == cells.loc[~forest, "class"]).all()
     assert "Forest" not in set(new_cells["runner_up"])
+    no_other = rssc("refine", map_path, "-o", new, "--exclude-classes", "Unknown", "--overwrite")
+    assert no_other.code == 2
+    assert "classify the raster again with --no-unknown" in no_other.message
     refused = rssc("refine", map_path, "-o", new, "--only-classes", "Forest", "--overwrite")
     assert refused.code == 1
     assert "a map holds no more than these" in refused.message

@@ -12,11 +12,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from pyproj import CRS
 
 from rssc_geo import RefineOptions, refine
 from rssc_geo.errors import InputError
-from rssc_geo.output import FinishedMap, format_of, read_layer
+from rssc_geo.geometry import TileGrid
+from rssc_geo.models import scene_classes
+from rssc_geo.output import FinishedMap, format_of, read_layer, shown_classes
 from tests.factories import read_cells, with_changed_bits, write_map
+
+from .conftest import NORTH_UP, Case
 
 NAMES = ["Forest", "Farmland", "OpenWater"]
 GRID = np.array([[0, 1, 2], [0, 1, -1], [2, 2, 2]])
@@ -195,3 +200,23 @@ def test_changed_bits_of_parquet_are_told(tmp_path) -> None:
         assert "\n" not in str(caught.value)
         tried += 1
     assert tried == 5
+
+
+def test_classes_keep_the_looks_that_a_map_gave_them(tmp_path: Path) -> None:
+    """Those of classes by words and of own models, which the palette lacks."""
+    known = scene_classes(["Orchards"])
+    known = (replace(known[0], title="Fruit & olive trees", color="#123456"),)
+    case = Case(
+        TileGrid((2, 2), (1, 1)),
+        NORTH_UP,
+        CRS(32632),
+        known,
+        np.array([0, 1], np.int32),
+        np.array([0, 1], np.int32),
+        np.ones((2, 1), np.float32),
+        ["", ""],
+        np.full(2, np.nan, np.float32),
+    )
+    case.write(tmp_path / "map.gpkg")
+    (shown,) = shown_classes([FinishedMap(tmp_path / "map.gpkg")], ["Orchards"])
+    assert (shown.title, shown.color) == ("Fruit & olive trees", "#123456")

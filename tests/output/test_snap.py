@@ -201,6 +201,23 @@ def test_small_regions_join_a_neighbor(make_scene: Callable[..., Scene], tmp_pat
     )
 
 
+def test_cells_that_the_rasters_edge_clips_have_their_whole_area(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    """Two of 200 m × 100 m, whose pixels share it with none beyond the edge."""
+    scene = make_scene((200, 210), holes=False)
+    clipped = (scene.case.cols == 10) & (scene.case.rows >= 4) & (scene.case.rows < 6)
+    told = np.where(clipped[:, None], np.float32([0.05, 0.95]), np.float32([0.95, 0.05]))
+    case = dataclasses.replace(scene.case, probabilities=told)
+    with rasterio.open(scene.path, "r+") as raster:
+        picture = np.broadcast_to(COLORS[0][:, None, None], raster.read().shape).copy()
+        picture[:, 80:120, 200:] = COLORS[1][:, None, None]
+        raster.write(picture.astype(np.uint8))
+    scene = dataclasses.replace(scene, case=case)
+    assert scene.write(tmp_path / "map.gpkg", min_area=30_000, smooth=False).regions == 2
+    assert scene.write(tmp_path / "none.gpkg", min_area=50_000, smooth=False).regions == 1
+
+
 def classes_of(scene: Scene, folder: Path) -> np.ndarray:
     """The class of each pixel of a scene's snapped map, whose cells are not smoothed."""
     scene.write(folder / "map.gpkg", class_raster=folder / "classes.tif", smooth=False)

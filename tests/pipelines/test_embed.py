@@ -199,7 +199,11 @@ def test_what_cannot_be_meant(
     for arguments, message in (
         (["embed", scene, "-o", "x.gpkg"], "written as PARQUET: name it .parquet"),
         (["embed", scene, scene, "-o", "x.parquet"], "first.tif is given twice"),
-        (["embed", scene, "-o", "x.parquet", "--date", "June"], "--date 'June' is no date"),
+        (
+            # before a model is loaded
+            ["embed", scene, "-o", "x.parquet", "--date", "June", "--device", "cuda:99"],
+            "--date 'June' is no date",
+        ),
         (["embed", scene, "-o", "x.parquet", "--model", str(bundle)], "without captions"),
         (
             ["classify", scene, "-o", "x.gpkg", "--embeddings", "x.csv"],

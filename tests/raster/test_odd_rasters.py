@@ -76,6 +76,14 @@ def test_the_date_is_that_of_the_raster_that_was_named(write, texture) -> None:
     assert acquired(open_scene(bands)) is None
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"])
+def test_a_date_at_the_end_of_the_calendar_is_none(time, write, texture) -> None:
+    path = write(texture(8, 8))
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=time)
+    assert acquired(open_scene(path)) is None
+
+
 def test_parts_of_a_raster_need_no_place_of_their_own(write, texture, tmp_path, recwarn) -> None:
     pixels = texture(8, 8)
     placed = write(pixels)
