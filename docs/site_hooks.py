@@ -90,7 +90,7 @@ Every option can be given on the command line (`--tile-size 400m`), in the envir
 environment, that before the file, that before the default.
 
 A configuration file is TOML. Keys at the top hold for every command that has the option, those in a
-table for that command alone:
+table for that command alone, or for the commands of that group (`[batch]`):
 
 ```toml
 device = "cpu"

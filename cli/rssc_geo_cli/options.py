@@ -236,12 +236,16 @@ def _read_config(ctx: click.Context, _param: click.Parameter, value: str | None)
 def _config_values(
     file: str, own: Sequence[Option], ctx: click.Context
 ) -> Iterator[tuple[str, Any]]:
-    """Names and values of the command's options in the file; its own table has precedence."""
+    """Names and values of the command's options in the file; its own table has precedence.
+
+    Commands of a group (``batch run``, ``batch status``) share a table.
+    """
     content = configuration(file)
     table = ctx.command_path.split()[1]
     tables = {name.split()[0] for name in COMMANDS} | {"models"}
     by_key = {found.key: found for found in own}
     known = {found.key for found in all_options()}
+    of_table = by_key.keys() | _keys_of_group(ctx)
     values: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
@@ -250,11 +254,19 @@ def _config_values(
             _check_known(file, key, _plain(key), known)
             values[_plain(key)] = value
     for key, value in content.get(table, {}).items():
-        _check_known(file, f"{key} in [{table}]", _plain(key), by_key)
+        _check_known(file, f"{key} in [{table}]", _plain(key), of_table)
         values[_plain(key)] = value
     for key, value in values.items():
         if key in by_key:
             yield by_key[key].name, _config_value(file, by_key[key], value)
+
+
+def _keys_of_group(ctx: click.Context) -> set[str]:
+    """The keys of all commands of the group that the command is of; none for one of no group."""
+    group = None if ctx.parent is None else ctx.parent.command
+    members = group.commands.values() if isinstance(group, click.Group) else ()
+    parameters = (parameter for member in members for parameter in member.params)
+    return {p.declaration.key for p in parameters if isinstance(p, _Parameter)}
 
 
 def _check_known(file: str, label: str, name: str, known: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from rssc_geo.options import BatchOptions
 from rssc_geo.output import read_legend
 from rssc_geo.pipelines import read_class_words, read_classes
 from rssc_geo.texts import read_text
+from tests.factories import texture, write_raster
 
 from .conftest import Outcome
 
@@ -103,3 +104,22 @@ def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
         found = collect_jobs([str(manifest)], "out", BatchOptions())
         assert found.problems == ()
         assert [Path(job.source[0]).name for job in found.jobs] == [odd, "b.tif", "c.tif"]
+
+
+def test_commands_of_a_group_share_a_table(rssc: Rssc, bundle: Path, tmp_path: Path) -> None:
+    """One file serves `batch run` and then `batch status`, though that has none of its options."""
+    scene = write_raster(tmp_path / "scene.tif", texture(64, 64), photometric="rgb")
+    file = tmp_path / "own.toml"
+    settings = {"model": str(bundle), "tile-size": "64px", "captioner": "none", "json": True}
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    file.write_text(f"[batch]\n{text}[models]\nlevels = 2\n[assess]\nseed = 3\n")
+    rest = ("--config", file)
+    assert json.loads(rssc("batch", "run", scene, "-o", tmp_path / "maps", *rest).out)["done"] == 1
+    status = rssc("batch", "status", tmp_path / "maps", *rest)
+    assert json.loads(status.out)["counts"]["done"] == 1
+    areas = rssc("batch", "areas", tmp_path / "maps", "-o", tmp_path / "areas.csv", *rest)
+    assert areas.code == 0, areas.err
+    assert rssc("models", "list", *rest).code == 0
+    file.write_text("[batch]\ntile-sise = '64px'\n")
+    wrong = rssc("batch", "status", tmp_path / "maps", *rest)
+    assert (wrong.code, "did you mean tile-size?" in wrong.message) == (2, True)
