@@ -291,9 +291,32 @@ class _Named:
 def files_of(dataset: rasterio.DatasetReader) -> list[str]:
     """The files of a raster as far as it names them: sidecars, sources of a VRT, tiles of an index.
 
-    Raises ``InputError`` for a tile that is not there.
+    Without sidecars of statistics: programs write them when they only display a raster, also while
+    it is being read. Raises ``InputError`` for a tile that is not there.
     """
-    return [*map(str, dataset.files), *index_tiles(dataset)]
+    own = [str(file) for file in dataset.files if not _is_statistics(str(file))]
+    return [*own, *index_tiles(dataset)]
+
+
+def _is_statistics(name: str) -> bool:
+    """Whether a file is a sidecar of GDAL that holds nothing but statistics of the bands."""
+    text = _beginning(name, _TEXT_HEADER_BYTES) if name.endswith(".aux.xml") else b""
+    try:
+        root = None if b"<!" in text else ET.fromstring(text)  # noqa: S314 -- declares nothing
+    except ET.ParseError:
+        return False
+    return root is not None and all(
+        band.tag == "PAMRasterBand" and all(map(_holds_statistics, band)) for band in root
+    )
+
+
+def _holds_statistics(part: ET.Element) -> bool:
+    """Whether a part of a band's entry in a sidecar is its histogram, or metadata of statistics."""
+    if part.tag == "Histograms":
+        return True
+    keys = [item.get("key", "") for item in part]
+    own = part.tag == "Metadata" and not part.get("domain")
+    return own and all(key.startswith("STATISTICS_") for key in keys)
 
 
 def index_tiles(dataset: rasterio.DatasetReader) -> tuple[str, ...]:

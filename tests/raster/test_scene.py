@@ -679,6 +679,31 @@ def test_fingerprint_tells_content_and_options_apart_and_is_stable(write, textur
     assert open_scene(path).fingerprint() != first
 
 
+@pytest.mark.parametrize(
+    ("part", "counts"),
+    [
+        ("<Histograms><HistItem/></Histograms>", False),
+        ('<Metadata><MDI key="STATISTICS_MEAN">7</MDI></Metadata>', False),
+        ('<Metadata><MDI key="STATISTICS_MEAN">7</MDI><MDI key="sensor">x</MDI></Metadata>', True),
+        ('<Metadata domain="RPC"><MDI key="STATISTICS_MEAN">7</MDI></Metadata>', True),
+        ("<NoDataValue>7</NoDataValue>", True),
+        ("<Description>red</Description>", True),
+    ],
+)
+def test_a_sidecar_of_statistics_is_no_part_of_a_raster(
+    write, texture, tmp_path, part: str, counts: bool
+) -> None:
+    """Programs write it when they only display the raster."""
+    path = write(texture(30, 30))
+    first = open_scene(path).fingerprint()
+    sidecar = tmp_path / f"{path.name}.aux.xml"
+    band = f'<PAMRasterBand band="1">{part}</PAMRasterBand>'
+    sidecar.write_text(f"<PAMDataset>{band}</PAMDataset>")
+    scene = open_scene(path)
+    assert (str(sidecar) in scene.files) == counts
+    assert (scene.fingerprint() != first) == counts
+
+
 def test_what_a_server_tells_of_a_file_is_in_its_fingerprint() -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         tag: ClassVar[str | None] = "one"
