@@ -18,9 +18,10 @@ demo: $(VENV)/.dev
 	@echo "map:     $(CURDIR)/demo/landuse.gpkg"
 	@echo "picture: $(CURDIR)/demo/preview.png"
 
-# The tests of two files at once; those of one file share what they made.
+# The tests of two files at once, with one thread each (two would wait for those of the other, twice as long); those of one file
+# share what they made.
 test: $(VENV)/.dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Needs a QGIS and what qgis_plugin/README.md names; runs under QGIS's own Python.
 test-qgis: $(VENV)/.dev

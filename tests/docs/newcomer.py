@@ -133,7 +133,7 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Family, model and number of the processors: others round, or divide the work, differently."""
+    """Threads, family and model of the processor: others round, or divide the work, differently."""
     file = Path("/proc/cpuinfo")
     told = file.read_text(encoding="utf-8") if file.is_file() else ""
     found = [
@@ -142,7 +142,7 @@ def _processor() -> str:
         if (match := re.search(rf"^{name}\s*: (\S+)", told, re.MULTILINE))
     ]
     kind = " ".join(found) or platform.processor()
-    return f"{os.cpu_count()} × {kind}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{torch.get_num_threads()} × {kind}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def other_versions() -> list[str]:

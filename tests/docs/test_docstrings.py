@@ -64,7 +64,7 @@ def examples(name: str) -> list[doctest.DocTest]:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: a scene, labels of it, pictures with captions."""
     folder = tmp_path_factory.mktemp("material")
-    write_scene(draw_scene(gsd_m=10), folder / "scene.tif")
+    write_scene(draw_scene(gsd_m=15), folder / "scene.tif")
     shutil.copy(ROOT / "examples" / "demo_labels.geojson", folder / "labels.geojson")
     known = {"woodland": "Forest", "farmland": "Farmland", "fields": "Farmland"}
     labels = json.loads((folder / "labels.geojson").read_text(encoding="utf-8"))
