@@ -336,15 +336,34 @@ def _answer(worker: str, task: Future[T | _Failure]) -> T:
     return answer
 
 
+class _OwnClient(Client):
+    """A client that only its owner closes, and that is closed where it does not connect.
+
+    The garbage collector would close it in a thread that may hold the lock which closing takes: the
+    next client would wait for ever.
+    """
+
+    def __init__(self, **where: str) -> None:
+        super().__init__(**where, timeout=_PATIENCE_S, set_as_default=False)  # type: ignore[no-untyped-call]
+
+    def start(self, **settings: Any) -> None:
+        """Connect."""
+        try:
+            super().start(**settings)  # type: ignore[no-untyped-call]
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.close(timeout=1)  # type: ignore[no-untyped-call]
+            raise
+
+    def __del__(self) -> None:
+        """Nothing."""
+
+
 def _connect(scheduler: str) -> Client:
-    where: dict[str, Any] = (
-        {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
-    )
+    where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
         # Its own time limit is for a scheduler that is not there, not for a silent one.
-        return _begun(lambda: Client(**where, timeout=_PATIENCE_S, set_as_default=False)).result(
-            2 * _PATIENCE_S
-        )
+        return _begun(lambda: _OwnClient(**where)).result(2 * _PATIENCE_S)
     # OSError is the base of time-outs, too; the others are of a file that is none of a scheduler.
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise UsageError(

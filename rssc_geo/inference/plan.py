@@ -184,7 +184,7 @@ def make_plan(
     >>> from rssc_geo import TilingOptions, load_card, make_plan
     >>> plan = make_plan("scene.tif", load_card("compact"), TilingOptions(tile_size="900m"))
     >>> plan.grid.size, plan.grid.cells_shape
-    ((90, 90), (30, 30))
+    ((60, 60), (30, 30))
     """
     started = time.monotonic()
     paths = paths_of(source)

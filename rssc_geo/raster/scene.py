@@ -180,7 +180,7 @@ def open_scene(
     >>> from rssc_geo import open_scene
     >>> scene = open_scene("scene.tif")
     >>> scene.shape, scene.bands, scene.mask
-    ((450, 450), (1, 2, 3), 'internal mask')
+    ((300, 300), (1, 2, 3), 'internal mask')
     """
     paths = paths_of(source)
     bands = None if bands is None else [int(band) for band in bands]

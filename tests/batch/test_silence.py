@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import queue
 import socket
 import threading
@@ -127,6 +128,29 @@ def test_a_file_of_no_scheduler_is_told(
     file.write_bytes(content)
     with pytest.raises(UsageError, match="no Dask scheduler answers there"):
         dask_pool.DaskPool(str(file), PredictorOptions())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_did_not_connect_is_not_closed_as_garbage(tmp_path: Path) -> None:
+    """While the library makes another client, in the thread that holds its lock."""
+    file = tmp_path / "scheduler.json"
+    file.write_bytes(b"7")
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(UsageError):
+            dask_pool.DaskPool(str(file), PredictorOptions())
+
+        def collect() -> None:
+            with distributed.utils.LoopRunner._lock:
+                gc.collect()
+
+        collecting = threading.Thread(target=collect, daemon=True)
+        collecting.start()
+        collecting.join(20)
+        assert not collecting.is_alive()
+    finally:
+        gc.enable()
 
 
 AT_WORK, OVER = threading.Event(), threading.Event()
