@@ -219,7 +219,8 @@ def test_a_task_that_the_page_started_is_told_in_the_message_bar(plugin, hanging
     page.deleteLater()
     del page
     QCoreApplication.processEvents()
-    wait_for(lambda: len(children(str(hanging))) >= 2, seconds=20)  # the first look as well
+    wait_for(lambda: len(child._stops) >= 2, seconds=20)  # the first look as well
+    wait_for(lambda: len(children(str(hanging))) >= 2, seconds=20)
     child.end_all()
     wait_for(lambda: tasks.BackendTask.current is None, seconds=20)
     end_look(hanging, children)
