@@ -240,9 +240,10 @@ class Predictor:
         captions = not isinstance(self.captioner, NoCaptioner)
         layout = BlockLayout.of(self.card, grid, block.tile, cells, captions=captions)
         pixels, mask = block.pixels[layout.seen], block.mask[layout.seen]
-        images = self.model.preprocess(pixels[None], mask[None])
         scene, ground = self.model.encode_block(
-            images.to(device=self.compute.device, dtype=self.compute.dtype)
+            self.model.preprocess(pixels[None], mask[None]).to(
+                device=self.compute.device, dtype=self.compute.dtype
+            )
         )
         pooled = pool_windows((scene[0], ground[0]), scene=layout.scene, ground=layout.ground)
         pooled = pooled.flatten(0, 1)

@@ -40,7 +40,7 @@ _LONGEST_SIDES = {"image_size": 1024, "patch_size": 1024}
 _LAYERS = re.compile("layers|depth|blocks|stages|heads")
 _Encoder = TypeVar("_Encoder", bound=nn.Module)
 _FOLDED = 1e-4  # largest relative difference of features by rounding
-_STRIP = 256  # rows of an image, a multiple of each stride
+_STRIP = 128  # rows of an image, a multiple of each stride
 _TIMM_WORD = re.compile(r"[a-z0-9_]*")
 # Not LeViT, which compares all pairs of its tokens one by one before its first layer; timm has it.
 _IMAGE_TYPES = frozenset(
@@ -106,7 +106,7 @@ class TimmImageEncoder(nn.Module):
             self.ground = nn.Sequential(
                 nn.Conv2d(channels, ground["width"], 1, bias=False),
                 nn.BatchNorm2d(ground["width"]),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             )
             self.width += ground["width"]
 
@@ -152,20 +152,42 @@ def _by_strips(layers: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
     ``layers``: convolutions and layers of single pixels, listed in their order.
     """
-    field = stride = 1
+    above, below, stride = _reach(layers)
+    height = images.shape[2]
+    whole = torch.empty(0)
+    for top in range(0, height, _STRIP):
+        first = max(0, top - above)
+        seen = layers(images[:, :, first : top + _STRIP + below])
+        if not top:
+            whole = torch.empty(
+                (*seen.shape[:2], height // stride, seen.shape[3]),
+                dtype=seen.dtype,
+                device=seen.device,
+                memory_format=torch.channels_last,
+            )
+        rows = slice(top // stride, min(top + _STRIP, height) // stride)
+        start = (top - first) // stride
+        whole[:, :, rows] = seen[:, :, start : start + rows.stop - rows.start]
+    return whole
+
+
+def _reach(layers: nn.Module) -> tuple[int, int, int]:
+    """Rows above and below those of some features on which they depend, and the features' stride.
+
+    In rows of the input, in whole strides; no less than that where layers pad in their own way.
+    """
+    above = below = 0
+    stride = 1
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
-            field += (layer.kernel_size[0] - 1) * layer.dilation[0] * stride
+            beyond = (layer.kernel_size[0] - 1) * layer.dilation[0]
+            same = type(layer) is nn.Conv2d and isinstance(layer.padding, tuple)
+            padding = layer.padding[0] if same else None
+            above += stride * (beyond if padding is None else int(padding))
+            below += stride * (beyond if padding is None else beyond - int(padding))
             stride *= layer.stride[0]
-    reach = -(-field // stride) * stride
-    height = images.shape[2]
-    strips = []
-    for top in range(0, height, _STRIP):
-        first = max(0, top - reach)
-        features = layers(images[:, :, first : top + _STRIP + reach])
-        rows = (min(top + _STRIP, height) - top) // stride
-        strips.append(features[:, :, (top - first) // stride :][:, :, :rows])
-    return torch.cat(strips, dim=2)
+    # The last row of the features begins a stride before the end of the strip.
+    return -(-above // stride) * stride, max(0, -(-(below + 1) // stride) - 1) * stride, stride
 
 
 def joined_features(scene: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:

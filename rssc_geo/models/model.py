@@ -92,13 +92,13 @@ class Model:
         """
         import torch
 
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
         mean, std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std)
         )
         images.sub_(mean).div_(std)
-        images.masked_fill_(torch.from_numpy(~mask)[:, None], 0.0)
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.masked_fill_(torch.from_numpy(~mask)[:, None], 0.0)
 
     def encode_block(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scene features (1, S, h, w) and ground features (1, G, h', w') of images (1, 3, H, W).

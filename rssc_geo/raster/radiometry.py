@@ -11,6 +11,7 @@ AOI, the tiles or their order), so that equal ground looks equal everywhere in t
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ _GRAY = 1.0
 _SHADOW = 0.7
 """Most of the median gray that the darkest ground has; else there is no shadow, water or wood."""
 
+_STRIP = 128
 _SAMPLE_PIXELS = 1 << 20
 _SIDE = 256
 _BLOCKS = 64
@@ -88,19 +90,22 @@ class Radiometry:
         scaled = self._scaled(pixels, window)
         if valid is None or valid.all():
             return scaled
-        masked: NDArray[np.uint8] = np.multiply(scaled, valid[..., None], dtype=np.uint8)
+        out = None if scaled is pixels else scaled
+        masked: NDArray[np.uint8] = np.multiply(scaled, valid[..., None], out=out, dtype=np.uint8)
         return masked
 
     def _scaled(self, pixels: NDArray[Any], _window: Window | None) -> NDArray[np.uint8]:
         if self.method == "none":
             return pixels
         scaled = np.empty_like(pixels, dtype=np.uint8)
-        for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
-            values = pixels[..., band]
+        for strip, (band, (low, high)) in itertools.product(
+            _strips(len(pixels)), enumerate(zip(self.low, self.high, strict=True))
+        ):
+            values = pixels[strip, :, band]
             if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-                scaled[..., band] = _table(low, high, values.dtype.name)[values]
+                scaled[strip, :, band] = _table(low, high, values.dtype.name)[values]
             else:
-                scaled[..., band] = _scale(values, low, high)
+                scaled[strip, :, band] = _scale(values, low, high)
         return scaled
 
 
@@ -134,13 +139,20 @@ class VeiledRadiometry(Radiometry):
             )
         )
         scaled = np.empty_like(pixels, dtype=np.uint8)
-        for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
-            values = (pixels[..., band].astype(np.float64) - low) * (255.0 / (high - low))
+        for strip, (band, (low, high)) in itertools.product(
+            _strips(len(pixels)), enumerate(zip(self.low, self.high, strict=True))
+        ):
+            values = (pixels[strip, :, band].astype(np.float64) - low) * (255.0 / (high - low))
             (down, across), (add_down, add_across) = self.gain[band], self.offset[band]
-            values *= 1 + down * y[:, None] + across * x
-            values += add_down * y[:, None] + add_across * x
-            scaled[..., band] = np.rint(np.nan_to_num(values, nan=0.0).clip(0.0, 255.0))
+            values *= 1 + down * y[strip, None] + across * x
+            values += add_down * y[strip, None] + add_across * x
+            scaled[strip, :, band] = np.rint(np.nan_to_num(values, nan=0.0).clip(0.0, 255.0))
         return scaled
+
+
+def _strips(rows: int) -> Iterator[slice]:
+    """Rows that are scaled at once: the doubles of a whole block take hundreds of megabytes."""
+    return (slice(start, start + _STRIP) for start in range(0, rows, _STRIP))
 
 
 _UNCHANGED = Radiometry((0.0,) * 3, (255.0,) * 3, "none")

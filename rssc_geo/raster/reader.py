@@ -41,6 +41,7 @@ network takes longer for it than reading does."""
 
 _MOST_QUEUE_RUNS = 32
 _LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 128 << 20, 512 << 20
+_LEAST_BLOCKS_CACHE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,9 +460,15 @@ def _reading_order(
         # for every tile.
         threads = max(1, min(threads, _MOST_CACHE_BYTES // cache_bytes))
         cache_bytes = max(_LEAST_CACHE_BYTES, threads * cache_bytes)
-    elif is_blocks:
-        # They overlap by their halo alone: decoding that again costs less than a row's memory.
-        cache_bytes = _LEAST_CACHE_BYTES
+    elif isinstance(grid, BlockGrid):
+        # They overlap by their halo alone: decoding that again costs less than a row's memory. What
+        # threads read at a time should fit in, since GDAL may decode it for each band.
+        height, width = (
+            min((grid.side + 2 * grid.halo) * size, length) + stored
+            for size, length, stored in zip(grid.cell_size, grid.shape, block_shape, strict=True)
+        )
+        cache_bytes = threads * height * width * pixel_bytes
+        cache_bytes = min(max(_LEAST_BLOCKS_CACHE_BYTES, cache_bytes), _LEAST_CACHE_BYTES)
     else:
         cache_bytes = min(max(_LEAST_CACHE_BYTES, cache_bytes), _MOST_CACHE_BYTES // 2)
     if indices.size == 0:
