@@ -11,7 +11,6 @@ AOI, the tiles or their order), so that equal ground looks equal everywhere in t
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,15 +97,22 @@ class Radiometry:
         if self.method == "none":
             return pixels
         scaled = np.empty_like(pixels, dtype=np.uint8)
-        for strip, (band, (low, high)) in itertools.product(
-            _strips(len(pixels)), enumerate(zip(self.low, self.high, strict=True))
-        ):
+        for strip, band, low, high in self._parts(len(pixels)):
             values = pixels[strip, :, band]
             if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
                 scaled[strip, :, band] = _table(low, high, values.dtype.name)[values]
             else:
                 scaled[strip, :, band] = _scale(values, low, high)
         return scaled
+
+    def _parts(self, rows: int) -> Iterator[tuple[slice, int, float, float]]:
+        """What is scaled at once: some rows of a band, with its low and high.
+
+        The doubles of a whole block of a fine map would take hundreds of megabytes.
+        """
+        for start in range(0, rows, _STRIP):
+            for band, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+                yield slice(start, start + _STRIP), band, low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +145,13 @@ class VeiledRadiometry(Radiometry):
             )
         )
         scaled = np.empty_like(pixels, dtype=np.uint8)
-        for strip, (band, (low, high)) in itertools.product(
-            _strips(len(pixels)), enumerate(zip(self.low, self.high, strict=True))
-        ):
+        for strip, band, low, high in self._parts(len(pixels)):
             values = (pixels[strip, :, band].astype(np.float64) - low) * (255.0 / (high - low))
             (down, across), (add_down, add_across) = self.gain[band], self.offset[band]
             values *= 1 + down * y[strip, None] + across * x
             values += add_down * y[strip, None] + add_across * x
             scaled[strip, :, band] = np.rint(np.nan_to_num(values, nan=0.0).clip(0.0, 255.0))
         return scaled
-
-
-def _strips(rows: int) -> Iterator[slice]:
-    """Rows that are scaled at once: the doubles of a whole block take hundreds of megabytes."""
-    return (slice(start, start + _STRIP) for start in range(0, rows, _STRIP))
 
 
 _UNCHANGED = Radiometry((0.0,) * 3, (255.0,) * 3, "none")

@@ -60,6 +60,14 @@ def test_scaling_is_linear_clipped_and_rounded_for_every_type(pixels, low, exten
     assert (shown[~valid] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_row_is_scaled_alike_whatever_is_beside_it(dtype: type) -> None:
+    pixels = np.random.default_rng(0).integers(0, 3000, (300, 7, 3)).astype(dtype)
+    radiometry = Radiometry((100.0, 200.0, 300.0), (2000.0, 2500.0, 2800.0), "values")
+    alone = [radiometry.apply(pixels[row : row + 1]) for row in range(len(pixels))]
+    assert np.array_equal(radiometry.apply(pixels), np.concatenate(alone))
+
+
 def test_not_a_number_and_infinity(write) -> None:
     pixels = np.linspace(0, 1, 3 * 40 * 40, dtype=np.float32).reshape(3, 40, 40)
     pixels[0, 0, 0], pixels[1, 0, 0], pixels[:, 0, 1] = np.nan, np.inf, np.nan
