@@ -37,7 +37,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt, label
-from synthetic_world import TRANSFORM, World, make_world
+from synthetic_world import TRANSFORM, World, edges, make_world
 
 from rssc_geo import ClassifyOptions, Predictor, classify, load_model
 from rssc_geo.models import legend_of
@@ -73,14 +73,6 @@ class Task:
         finally:
             snapping.CONTRAST = seen
         return target, time.perf_counter() - started
-
-
-def edges(shape: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Pixels above or left of a boundary."""
-    found = np.zeros(shape.shape, bool)
-    found[:, :-1] |= shape[:, :-1] != shape[:, 1:]
-    found[:-1] |= shape[:-1] != shape[1:]
-    return found
 
 
 @dataclass(frozen=True)

@@ -115,19 +115,19 @@ def score(world: World, result: Path) -> Score:
 
 def boundary_distance(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
     """Mean distance in pixels from one's boundaries to the other's, mean of both directions."""
-    edges = [_edges(one), _edges(other)]
+    lines = [edges(one), edges(other)]
     return float(np.mean([
         distance_transform_edt(~there)[here].mean() if there.any() and here.any() else np.inf
-        for here, there in (edges, edges[::-1])
+        for here, there in (lines, lines[::-1])
     ]))  # fmt: skip
 
 
-def _edges(classes: NDArray[np.integer]) -> NDArray[np.bool_]:
+def edges(classes: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Pixels above or left of a boundary."""
-    edges = np.zeros(classes.shape, bool)
-    edges[:, :-1] |= classes[:, :-1] != classes[:, 1:]
-    edges[:-1] |= classes[:-1] != classes[1:]
-    return edges
+    found = np.zeros(classes.shape, bool)
+    found[:, :-1] |= classes[:, :-1] != classes[:, 1:]
+    found[:-1] |= classes[:-1] != classes[1:]
+    return found
 
 
 def _validation_pictures(data: Path) -> tuple[list[list[NDArray[np.uint8]]], list[list[str]]]:

@@ -22,9 +22,8 @@ from shapely.geometry import Polygon, box
 from tests.factories import NORTH_UP, texture, write_raster
 from tests.programs import Program
 
-from .conftest import Outcome, whole_tiles
+from .conftest import Outcome, Rssc, whole_tiles
 
-Rssc = Callable[..., Outcome]
 MOON = (
     'GEOGCS["Moon 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],'
     'PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'

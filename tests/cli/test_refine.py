@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -17,9 +16,8 @@ from pyproj import CRS
 from rssc_geo.output import majority_filter, read_provenance
 from tests.factories import write_map
 
-from .conftest import Outcome
+from .conftest import Rssc
 
-Rssc = Callable[..., Outcome]
 NAMES = ("DenseResidential", "MediumResidential", "Forest", "Park", "Unknown")
 
 
