@@ -112,7 +112,7 @@ class Truth:
         return found
 
     def figures(self, said: NDArray[np.int16]) -> str:
-        """Of the class of each pixel: share that is wrong, distances of boundaries in metres."""
+        """Of the class of each pixel: share that is wrong, distances of boundaries in meters."""
         wrong = ~self.allowed[self.labels, said]
         # A class that the label allows draws no boundary against the one that stands for it.
         one, other = edges(self.classes), edges(np.where(wrong, said, self.classes))
@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder of data and tools")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--work", type=Path, default=Path("work/snapping"))
-    parser.add_argument("--side", type=int, default=3600, help="metres, of a world")
+    parser.add_argument("--side", type=int, default=3600, help="meters, of a world")
     options = parser.parse_args()
     sys.path.insert(0, str(options.shared / "tools"))
     logging.getLogger("rssc_geo").setLevel(logging.ERROR)

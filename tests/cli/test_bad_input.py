@@ -159,7 +159,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
         2,
         "is no size",
     ),
-    "tile size of more metres than numbers": (
+    "tile size of more meters than numbers": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
         ["--tile-size", "9" * 307 + "km"],
         2,
@@ -405,7 +405,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
 def test_a_crs_without_a_code_places_the_map_as_the_raster(
     rssc: Rssc, bundle: Path, tmp_path: Path, crs: str, pixel: float, suffix: str
 ) -> None:
-    """GDAL takes some of them for the usual one in metres, or from Greenwich."""
+    """GDAL takes some of them for the usual one in meters, or from Greenwich."""
     x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(9.0, 45.0)
     place = Affine(pixel, 0, x, 0, -pixel, y)
     settings = {"crs": crs, "transform": place, "photometric": "rgb"}
