@@ -19,7 +19,6 @@ from rssc_geo.models import (
     UNKNOWN_CLASS,
     SceneClass,
     known_groups,
-    known_names,
     simplified_name,
 )
 from rssc_geo.options import OutputOptions, RefineOptions, files_read, given_of
@@ -207,12 +206,14 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
 
 
 def _allowed(met: set[str], options: RefineOptions, finished: FinishedMap) -> dict[str, bool]:
-    """Whether each class that the map has is among those chosen, by its own name or its group's.
+    """Whether each class that the map has is among those chosen.
 
+    A name is that of a class, else that of a group, for all its classes, as for ``classify``.
     Raises ``UsageError`` for names that are neither, and where Unknown is to be excluded.
     """
-    groups = known_groups() | dict(finished.named_groups)
-    known = {*met, *known_names(), *(groups.get(name, "") for name in met), *GROUPS} - {""}
+    own = known_groups()
+    groups = own | dict(finished.named_groups)
+    known = {*met, *own, *(groups.get(name, "") for name in met), *GROUPS} - {""}
     spelled = {simplified_name(name): name for name in sorted(known)}
     spelled |= {name: name for name in known}  # exactly comes first
     asked = [*options.only_classes, *options.exclude_classes]
@@ -232,7 +233,9 @@ def _allowed(met: set[str], options: RefineOptions, finished: FinishedMap) -> di
         )
 
     def allowed(name: str) -> bool:
-        both = {name, groups.get(name, "")}
+        group = groups.get(name, "")
+        is_class = group in met or (name in own and group in own)
+        both = {name} if is_class else {name, group}
         wanted = not only or bool(both & only)
         return name == UNKNOWN_CLASS or (wanted and not both & exclude)
 

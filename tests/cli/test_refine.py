@@ -97,6 +97,16 @@ def test_another_legend(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     assert provenance["refined_by"]["options"] == {"legend": "groups"}
 
 
+def test_a_name_of_class_and_group_is_the_class_as_for_classify(rssc: Rssc, tmp_path: Path) -> None:
+    path = write_map(
+        tmp_path / "map.gpkg", np.arange(3)[None], ("StorageTanks", "Industrial", "Port")
+    )
+    done = rssc("refine", path, "-o", tmp_path / "new.gpkg", "--exclude-classes", "Industrial")
+    assert done.code == 0, done.err
+    _, cells = both(tmp_path / "new.gpkg")
+    assert list(cells["class"]) == ["StorageTanks", "Port", "Port"]
+
+
 def test_fewer_classes(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.gpkg"
     done = rssc("refine", map_path, "-o", new, "--exclude-classes", "Forest")
