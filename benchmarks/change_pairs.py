@@ -52,7 +52,7 @@ _FOREIGN_CRS = "EPSG:3857"
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A part of a scene: uint8 (3, H, W), bool (H, W) True = valid, its place, metres a pixel."""
+    """A part of a scene: uint8 (3, H, W), bool (H, W) True = valid, its place, meters a pixel."""
 
     name: str
     pixels: np.ndarray

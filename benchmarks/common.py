@@ -101,7 +101,7 @@ def _write(path: Path, side: int, corners: list[tuple[int, int]], *, nodata: int
 
 
 def write_rgb(path: Path, bands: np.ndarray, resolution: float) -> Path:
-    """A GeoTIFF of three bands (3, H, W) with square pixels of so many metres."""
+    """A GeoTIFF of three bands (3, H, W) with square pixels of so many meters."""
     with rasterio.open(
         path,
         "w",

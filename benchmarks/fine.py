@@ -42,7 +42,7 @@ import torch
 from common import NORTH_UP, dense_scene, own_peak_mb, verdict
 from rasterio.features import rasterize
 from scipy.ndimage import distance_transform_edt
-from synthetic_world import World, make_world, score
+from synthetic_world import World, edges, make_world, score
 
 from rssc_geo import ClassifyOptions, TilingOptions, classify, load_model
 from rssc_geo.geometry import BlockGrid, TileGrid
@@ -129,15 +129,8 @@ def _water_distance(mask: Path, scene: Path, target: Path, kind: Callable[[str],
     if not truth.any() or ours.empty:
         return np.inf
     said = rasterize(ours, truth.shape, transform=transform).astype(bool)
-    own, other = (_edges(shape) for shape in (truth, said))
+    own, other = (edges(shape) for shape in (truth, said))
     return float(distance_transform_edt(~other)[own].mean() * side) if other.any() else np.inf
-
-
-def _edges(shape: np.ndarray) -> np.ndarray:
-    edges = np.zeros(shape.shape, bool)
-    edges[:, :-1] |= shape[:, :-1] != shape[:, 1:]
-    edges[:-1] |= shape[:-1] != shape[1:]
-    return edges
 
 
 # time
@@ -334,8 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("shared", type=Path, help="folder of data and tools")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--work", type=Path, default=Path("work/fine"))
-    parser.add_argument("--side", type=int, default=3600, help="metres, of a world")
-    parser.add_argument("--noise", type=int, default=2048, help="metres, of the picture of noise")
+    parser.add_argument("--side", type=int, default=3600, help="meters, of a world")
+    parser.add_argument("--noise", type=int, default=2048, help="meters, of the picture of noise")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -139,7 +139,7 @@ def main() -> None:
     )
     parser.add_argument("shared", type=Path, help="folder of data and tools")
     parser.add_argument("--work", type=Path, default=Path("work/fine"))
-    parser.add_argument("--side", type=int, default=3600, help="metres, of a world")
+    parser.add_argument("--side", type=int, default=3600, help="meters, of a world")
     options = parser.parse_args()
     sys.path.insert(0, str(options.shared / "tools"))
     from score_scenes import score, score_korea

@@ -92,7 +92,7 @@ def main() -> None:
     )
     parser.add_argument("shared", type=Path, help="folder of data and tools")
     parser.add_argument("--model", default="compact")
-    parser.add_argument("--pixel-size", type=float, help="metres; default: each scene's own")
+    parser.add_argument("--pixel-size", type=float, help="meters; default: each scene's own")
     parser.add_argument(
         "--options", action="extend", nargs="*", default=[], help="more options of classify"
     )

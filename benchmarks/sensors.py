@@ -27,7 +27,7 @@ ACROSS = 8
 RASTERS = 4
 """Of each data set."""
 RESOLUTIONS = {"aid150": 4.0, "ucm256": 0.4, "nwpu160": 4.0, "eurosat64": 3.3}
-"""Metres a pixel of pictures that are resampled to the network's input."""
+"""Meters a pixel of pictures that are resampled to the network's input."""
 SIZE = 192
 
 

@@ -37,7 +37,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy.ndimage import binary_dilation, binary_opening, distance_transform_edt, label
-from synthetic_world import TRANSFORM, World, make_world
+from synthetic_world import TRANSFORM, World, edges, make_world
 
 from rssc_geo import ClassifyOptions, Predictor, classify, load_model
 from rssc_geo.models import legend_of
@@ -73,14 +73,6 @@ class Task:
         finally:
             snapping.CONTRAST = seen
         return target, time.perf_counter() - started
-
-
-def edges(shape: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Pixels above or left of a boundary."""
-    found = np.zeros(shape.shape, bool)
-    found[:, :-1] |= shape[:, :-1] != shape[:, 1:]
-    found[:-1] |= shape[:-1] != shape[1:]
-    return found
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Truth:
         return found
 
     def figures(self, said: NDArray[np.int16]) -> str:
-        """Of the class of each pixel: share that is wrong, distances of boundaries in metres."""
+        """Of the class of each pixel: share that is wrong, distances of boundaries in meters."""
         wrong = ~self.allowed[self.labels, said]
         # A class that the label allows draws no boundary against the one that stands for it.
         one, other = edges(self.classes), edges(np.where(wrong, said, self.classes))
@@ -288,7 +280,7 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder of data and tools")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--work", type=Path, default=Path("work/snapping"))
-    parser.add_argument("--side", type=int, default=3600, help="metres, of a world")
+    parser.add_argument("--side", type=int, default=3600, help="meters, of a world")
     options = parser.parse_args()
     sys.path.insert(0, str(options.shared / "tools"))
     logging.getLogger("rssc_geo").setLevel(logging.ERROR)

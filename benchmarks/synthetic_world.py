@@ -27,12 +27,12 @@ from scipy.ndimage import distance_transform_edt, zoom
 from rssc_geo.training import load_data_sets, stratified_split
 
 SETS = {"aid150": 300, "ucm256": 77, "nwpu160": 256, "eurosat64": 640}
-"""Metres of a picture."""
+"""Meters of a picture."""
 WATER = "eurosat64/SeaLake"
 TRANSFORM = Affine(1.0, 0, 500_000, 0, -1.0, 5_000_000)
 SEEDS_KM2 = 4.0
 WARPS = ((700, 160.0), (160, 30.0))
-"""Metres between the knots of the noise that bends the regions' borders, and its deviation."""
+"""Meters between the knots of the noise that bends the regions' borders, and its deviation."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Score:
 
 
 def make_world(data: Path, work: Path, *, side: int, seed: int) -> World:
-    """The world of a seed, ``side`` metres a side; kept in the work folder."""
+    """The world of a seed, ``side`` meters a side; kept in the work folder."""
     path = work / f"world-{side}-{seed}.tif"
     truth = path.with_suffix(".npz")
     if not (path.is_file() and truth.is_file()):
@@ -115,19 +115,19 @@ def score(world: World, result: Path) -> Score:
 
 def boundary_distance(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
     """Mean distance in pixels from one's boundaries to the other's, mean of both directions."""
-    edges = [_edges(one), _edges(other)]
+    lines = [edges(one), edges(other)]
     return float(np.mean([
         distance_transform_edt(~there)[here].mean() if there.any() and here.any() else np.inf
-        for here, there in (edges, edges[::-1])
+        for here, there in (lines, lines[::-1])
     ]))  # fmt: skip
 
 
-def _edges(classes: NDArray[np.integer]) -> NDArray[np.bool_]:
+def edges(classes: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Pixels above or left of a boundary."""
-    edges = np.zeros(classes.shape, bool)
-    edges[:, :-1] |= classes[:, :-1] != classes[:, 1:]
-    edges[:-1] |= classes[:-1] != classes[1:]
-    return edges
+    found = np.zeros(classes.shape, bool)
+    found[:, :-1] |= classes[:, :-1] != classes[:, 1:]
+    found[:-1] |= classes[:-1] != classes[1:]
+    return found
 
 
 def _validation_pictures(data: Path) -> tuple[list[list[NDArray[np.uint8]]], list[list[str]]]:

@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path, help="GeoTIFF to write, e.g. demo/scene.tif")
     parser.add_argument(
-        "--gsd", type=float, default=4, help="metres a pixel (default 4: 1125 × 1125 pixels)"
+        "--gsd", type=float, default=4, help="meters a pixel (default 4: 1125 × 1125 pixels)"
     )
     parser.add_argument(
         "--seed", type=int, default=7, help="another number, another landscape of the same plan"
@@ -62,7 +62,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if not 0.5 <= arguments.gsd <= 20:
-        parser.error(f"--gsd must lie between 0.5 and 20 metres, not {arguments.gsd:g}")
+        parser.error(f"--gsd must lie between 0.5 and 20 meters, not {arguments.gsd:g}")
     scene = draw_scene(gsd_m=arguments.gsd, seed=arguments.seed)
     write_scene(scene, arguments.output, shift_km=arguments.shift_km)
     print(arguments.output)

@@ -1,6 +1,6 @@
 """The canvas.
 
-Albedo and height on a pixel grid, addressed in metres, with the brushes everything else is drawn
+Albedo and height on a pixel grid, addressed in meters, with the brushes everything else is drawn
 with.
 """
 
@@ -78,9 +78,9 @@ def patch_of(where: BoolArray) -> Patch:
 
 @dataclass(slots=True)
 class Canvas:
-    """A square of ground of ``size_m`` metres a side seen at ``gsd_m`` metres a pixel.
+    """A square of ground of ``size_m`` meters a side seen at ``gsd_m`` meters a pixel.
 
-    ``albedo`` is (height, width, 3) in 0..1, ``height`` is metres above the ground, ``taken`` marks
+    ``albedo`` is (height, width, 3) in 0..1, ``height`` is meters above the ground, ``taken`` marks
     the pixels where nothing may grow (water, roads, roofs).
     """
 
@@ -103,7 +103,7 @@ class Canvas:
         return self.height.shape[0], self.height.shape[1]
 
     def centers(self, window: Slices) -> tuple[FloatArray, FloatArray]:
-        """Return the pixel centers of a window in metres: x as (1, columns), y as (rows, 1)."""
+        """Return the pixel centers of a window in meters: x as (1, columns), y as (rows, 1)."""
         rows, cols = window
         x = (np.arange(cols.start, cols.stop, dtype=np.float32) + 0.5) * np.float32(self.gsd_m)
         y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) * np.float32(self.gsd_m)
@@ -120,7 +120,7 @@ class Canvas:
         return axis(y, self.shape[0]), axis(x, self.shape[1])
 
     def box(self, window: Slices) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the ranges of x and y of a window in metres."""
+        """Return the ranges of x and y of a window in meters."""
         rows, cols = window
         return (cols.start * self.gsd_m, cols.stop * self.gsd_m), (
             rows.start * self.gsd_m,
@@ -205,7 +205,7 @@ class Canvas:
 
         ``centers`` (N, 2) x and y; ``sizes`` (N, 2) length and width; ``angles`` (N,) radians from
         the x axis to the length; ``colors`` (N, 3); ``heights`` (N,) of the eaves. ``pitch`` is the
-        rise of the roof per metre from the eaves, towards a ridge along the length (``hipped``:
+        rise of the roof per meter from the eaves, towards a ridge along the length (``hipped``:
         from all four sides); ``ribs_m`` draws darker ribs across the roof.
         """
         for some, rows, cols, dx, dy in self._stamps(
@@ -254,7 +254,7 @@ class Canvas:
     ]:
         """Yield chunks of objects: their indexes, and rows, columns, offsets that stamps touch.
 
-        Offsets are in metres. Pixels off the canvas are given an infinite offset, hence no
+        Offsets are in meters. Pixels off the canvas are given an infinite offset, hence no
         coverage, and a harmless index.
         """
         order = np.argsort(

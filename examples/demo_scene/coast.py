@@ -29,7 +29,7 @@ def shore(
     fine = smooth_noise(canvas, 16, rng, 3, window)
     d = (
         y - np.interp(x[0], line[:, 0], line[:, 1]).astype(np.float32)[None, :] + 4 * ragged
-    )  # metres seawards
+    )  # meters seawards
     d_sand = d + sand_m + 10 * ragged
 
     tone = (1 + 0.025 * fine + 0.02 * ragged)[..., None]

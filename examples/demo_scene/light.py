@@ -23,7 +23,7 @@ def photograph(canvas: Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
     picture = np.empty((*canvas.shape, 3), np.uint8)
     for band in range(3):
         light = canvas.albedo[..., band] * (_SKY[band] + (1 - _SKY[band]) * sun)
-        # The lens: half a metre of blur and what a pixel's own area adds.
+        # The lens: half a meter of blur and what a pixel's own area adds.
         light = gaussian_filter(light, 0.55, truncate=2.5)
         light = np.float32(1.06) * light + np.float32(0.05) * (_HAZE[band] - light)
         light += rng.standard_normal(canvas.shape, np.float32) * np.float32(0.004)

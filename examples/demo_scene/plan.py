@@ -14,9 +14,9 @@ from demo_scene.light import photograph
 from demo_scene.shapes import Frame, circle, curve, points_of, rough
 
 SIZE_M = 4500.0
-"""Side of the square scene in metres."""
+"""Side of the square scene in meters."""
 
-# Outlines in metres from the north-west corner, x east and y south; sides along a road or a shore
+# Outlines in meters from the north-west corner, x east and y south; sides along a road or a shore
 # are drawn over it. Where outlines overlap the later one is on top.
 AREAS: dict[str, list[Point]] = {
     "Farmland": [(2180, -80), (4560, -80), (4560, 1640), (2000, 1640), (1780, 1400), (1700, 1150),

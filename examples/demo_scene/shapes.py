@@ -1,4 +1,4 @@
-"""Lines and frames: pure geometry in metres, x east and y south."""
+"""Lines and frames: pure geometry in meters, x east and y south."""
 
 from __future__ import annotations
 

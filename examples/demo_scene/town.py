@@ -22,7 +22,7 @@ _ROOFS = np.array(
 
 @dataclass(frozen=True, slots=True)
 class Quarter:
-    """How a quarter is built, all lengths in metres.
+    """How a quarter is built, all lengths in meters.
 
     ``block`` is (length, width) between streets; two rows of houses stand back to back in it on
     plots of ``frontage``; ``house`` is (length, depth) of the largest; ``garden`` is the color of

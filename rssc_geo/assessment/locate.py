@@ -11,7 +11,7 @@ from rssc_geo.output import FinishedMap
 _SLIVER = 1e-3
 """An overlap is rounding where it is no more than this share of the cell, and of the unit.
 
-GeoJSON keeps coordinates to about a centimetre.
+GeoJSON keeps coordinates to about a centimeter.
 """
 
 

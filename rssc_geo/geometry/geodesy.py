@@ -68,10 +68,10 @@ def check_earth(crs: pyproj.CRS, source: str) -> None:
 def ground_sampling(
     crs: pyproj.CRS, transform: Affine, shape: tuple[int, int], source: str
 ) -> tuple[float, float]:
-    """Measure the geodesic metres a pixel at the raster's center along (row, column).
+    """Measure the geodesic meters a pixel at the raster's center along (row, column).
 
     One pixel's step along each axis is measured on the ellipsoid, so that it holds in degrees and
-    in CRSs whose own metres are stretched (EPSG:3857, EPSG:3395), for rotated and for non-square
+    in CRSs whose own meters are stretched (EPSG:3857, EPSG:3395), for rotated and for non-square
     pixels.
 
     Parameters
@@ -102,10 +102,10 @@ def ground_sampling(
             f"{source}: its center ({x:.10g}, {y:.10g}) lies outside its CRS {crs.name!r};"
             f" {_ASSUME}"
         )
-    _, _, metres = pyproj.Geod(ellps="WGS84").inv(
+    _, _, meters = pyproj.Geod(ellps="WGS84").inv(
         lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]]
     )
-    if not all(math.isfinite(m) and m > 0 for m in metres):
+    if not all(math.isfinite(m) and m > 0 for m in meters):
         raise GeoreferenceError(
             f"{source}: its pixels have no size on the ground (transform {tuple(transform)[:6]});"
             f" {_ASSUME}"
@@ -117,7 +117,7 @@ def ground_sampling(
             f" {tuple(transform)[:6]}); give it the right geotransform, with gdal_edit or a world"
             " file"
         )
-    return float(metres[0]), float(metres[1])
+    return float(meters[0]), float(meters[1])
 
 
 def _check_poles(crs: pyproj.CRS, transform: Affine, shape: tuple[int, int], source: str) -> None:

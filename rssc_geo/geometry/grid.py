@@ -266,7 +266,7 @@ class TileChoice:
     ----------
     size : (rows, columns) of a tile in pixels
     cell_size : (rows, columns) of a cell in pixels
-    footprint_m : metres on the ground that they cover
+    footprint_m : meters on the ground that they cover
     reason : in words
     warnings : what the user should know
     """
@@ -356,9 +356,9 @@ def choose_tile_size(
 
     Parameters
     ----------
-    shape, gsd_m : (rows, columns) of the raster in pixels, and metres a pixel along each
+    shape, gsd_m : (rows, columns) of the raster in pixels, and meters a pixel along each
     footprint_m : smallest, preferred and largest side of a tile on the ground that suits the model,
-        metres
+        meters
     requested : ``"256px"``, ``"256x128px"`` (rows × columns), ``"400m"``, ``"0.5km"``
 
     Raises ``UsageError`` for an invalid size.
@@ -384,7 +384,7 @@ def parse_cell_size(
     Parameters
     ----------
     text : in the units of ``choose_tile_size``'s ``requested``
-    size, gsd_m : (rows, columns) of a tile in pixels, and metres a pixel along each
+    size, gsd_m : (rows, columns) of a tile in pixels, and meters a pixel along each
 
     Raises ``UsageError`` for an invalid size, or a cell larger than the tile.
     """
@@ -403,7 +403,7 @@ def _default_side(
     footprint_m: tuple[float, float, float],
     least_shown: int,
 ) -> tuple[float, str, list[str]]:
-    """The side of a tile in metres, the reason, and a warning for a raster that is too small.
+    """The side of a tile in meters, the reason, and a warning for a raster that is too small.
 
     A tile stays within the model's footprints as long as the raster is that large.
     """
@@ -447,7 +447,7 @@ def _read_size(text: str, *, option: str) -> tuple[float, float, str]:
         )
     rows, cols = float(match[1]), float(match[2] or match[1])
     if match[3] is None:
-        raise UsageError(f"{option} {text}: pixels or metres? Give {text}px or {text}m")
+        raise UsageError(f"{option} {text}: pixels or meters? Give {text}px or {text}m")
     unit = match[3].lower()
     if unit == "px":
         if min(rows, cols) < 1 or any(side != int(side) for side in (rows, cols)):

@@ -26,14 +26,14 @@ ALL = "(all)"
 
 
 class AreaUnit(NamedTuple):
-    """A unit of areas: its square metres, and its sign."""
+    """A unit of areas: its square meters, and its sign."""
 
     size_m2: float
     sign: str
 
 
 _UNITS = ((1e8, AreaUnit(1e6, "km²")), (1e4, AreaUnit(1e4, "ha")), (0.0, AreaUnit(1.0, "m²")))
-"""From how many square metres a unit is used, and the unit."""
+"""From how many square meters a unit is used, and the unit."""
 
 _LEFT_OUT = 1e-6
 

@@ -37,7 +37,7 @@ CHANGE_FIELDS: tuple[Field, ...] = (
     ),
     _AFTER,
     _YEAR,
-    Field("area_m2", "Area (m²)", "real", "Geodesic area in square metres"),
+    Field("area_m2", "Area (m²)", "real", "Geodesic area in square meters"),
     Field("cells", "Cells", "integer", "Number of grid cells in the region"),
 )
 

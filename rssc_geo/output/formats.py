@@ -310,7 +310,7 @@ def _write_ogr(
 def _written_crs(crs: CRS, driver: str) -> CRS:
     """The CRS, with a code of ours where a GDAL driver would take it for one of EPSG.
 
-    It does so for some CRSs without a code: UTM in feet or kilometres becomes the one in metres.
+    It does so for some CRSs without a code: UTM in feet or kilometers becomes the one in meters.
     QGIS asks for a CRS whose code it does not know, so others get none.
     """
     text = crs.to_wkt()

@@ -56,7 +56,7 @@ LANDUSE_FIELDS: tuple[Field, ...] = (
         "real",
         "Probability of each cell's own class, mean over the region's cells weighted by area",
     ),
-    Field("area_m2", "Area (m²)", "real", "Geodesic area in square metres"),
+    Field("area_m2", "Area (m²)", "real", "Geodesic area in square meters"),
     Field("cells", "Cells", "integer", "Number of grid cells in the region"),
 )
 

@@ -19,7 +19,6 @@ from rssc_geo.models import (
     UNKNOWN_CLASS,
     SceneClass,
     known_groups,
-    known_names,
     simplified_name,
 )
 from rssc_geo.options import OutputOptions, RefineOptions, files_read, given_of
@@ -174,33 +173,7 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
         return table
     names = table["class"].to_pylist()
     runners = table["runner_up"].to_pylist()
-    met = {*names, *(runner for runner in runners if runner)}
-    groups = known_groups() | dict(finished.named_groups)
-    known = {*met, *known_names(), *(groups.get(name, "") for name in met), *GROUPS} - {""}
-    spelled = {simplified_name(name): name for name in sorted(known)}
-    spelled |= {name: name for name in known}  # exactly comes first
-    asked = [*options.only_classes, *options.exclude_classes]
-    meant = {name: spelled.get(name) or spelled.get(simplified_name(name)) for name in asked}
-    for name, found in meant.items():
-        if found is None:
-            raise UsageError(
-                f"{name!r} is no class of {finished.path.name}, nor a group of its classes: it has"
-                f" {', '.join(sorted(met))}"
-            )
-    only = {meant[name] for name in options.only_classes}
-    exclude = {meant[name] for name in options.exclude_classes}
-    if UNKNOWN_CLASS in exclude:
-        raise UsageError(
-            f"a map holds no confidence of other classes for its cells that are {UNKNOWN_CLASS}:"
-            " to exclude it, classify the raster again with --no-unknown"
-        )
-
-    def allowed(name: str) -> bool:
-        both = {name, groups.get(name, "")}
-        wanted = not only or bool(both & only)
-        return name == UNKNOWN_CLASS or (wanted and not both & exclude)
-
-    may = {name: allowed(name) for name in met}
+    may = _allowed({*names, *(runner for runner in runners if runner)}, options, finished)
     moved = np.array([not may[name] for name in names], bool)
     lost = [
         name
@@ -230,6 +203,43 @@ def _choose(table: pa.Table, options: RefineOptions, finished: FinishedMap) -> p
             "margin": pa.array(np.where(moved, np.nan, margin), from_pandas=True),
         },
     )
+
+
+def _allowed(met: set[str], options: RefineOptions, finished: FinishedMap) -> dict[str, bool]:
+    """Whether each class that the map has is among those chosen.
+
+    A name is that of a class, else that of a group, for all its classes, as for ``classify``.
+    Raises ``UsageError`` for names that are neither, and where Unknown is to be excluded.
+    """
+    own = known_groups()
+    groups = own | dict(finished.named_groups)
+    known = {*met, *own, *(groups.get(name, "") for name in met), *GROUPS} - {""}
+    spelled = {simplified_name(name): name for name in sorted(known)}
+    spelled |= {name: name for name in known}  # exactly comes first
+    asked = [*options.only_classes, *options.exclude_classes]
+    meant = {name: spelled.get(name) or spelled.get(simplified_name(name)) for name in asked}
+    for name, found in meant.items():
+        if found is None:
+            raise UsageError(
+                f"{name!r} is no class of {finished.path.name}, nor a group of its classes: it has"
+                f" {', '.join(sorted(met))}"
+            )
+    only = {meant[name] for name in options.only_classes}
+    exclude = {meant[name] for name in options.exclude_classes}
+    if UNKNOWN_CLASS in exclude:
+        raise UsageError(
+            f"a map holds no confidence of other classes for its cells that are {UNKNOWN_CLASS}:"
+            " to exclude it, classify the raster again with --no-unknown"
+        )
+
+    def allowed(name: str) -> bool:
+        group = groups.get(name, "")
+        is_class = group in met or (name in own and group in own)
+        both = {name} if is_class else {name, group}
+        wanted = not only or bool(both & only)
+        return name == UNKNOWN_CLASS or (wanted and not both & exclude)
+
+    return {name: allowed(name) for name in met}
 
 
 def _translate(

@@ -339,7 +339,7 @@ def _as_before(
 
 
 def check_latitudes(geometries: NDArray[np.object_], crs: pyproj.CRS, path: str) -> None:
-    """Refuse with ``InputError`` metres that are given as degrees.
+    """Refuse with ``InputError`` meters that are given as degrees.
 
     Global grids reach half a pixel beyond a pole.
     """

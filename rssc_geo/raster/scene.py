@@ -53,7 +53,7 @@ class Scene:
     source, name : the raster as it was given (several files joined by ", "), and a short title
     files : paths of the files that it consists of, as far as they are known
     height, width, transform, crs : pixels, affine from (col, row) to ``crs``, never None
-    gsd_m : geodesic metres a pixel at the center along (row, column)
+    gsd_m : geodesic meters a pixel at the center along (row, column)
     bands, bands_reason : the 1-based source bands taken as red, green, blue, and why
     dtype : numpy name of the pixels' type
     nodata, mask : the nodata value in force, and in words what makes a pixel invalid
@@ -222,7 +222,7 @@ def _crs_of(found: Source, assume_crs: str | None) -> tuple[pyproj.CRS, list[str
     if warp is not None and warp.rpc_height_m is not None:
         notes.append(
             f"{label} is placed by RPCs alone: warped virtually at {warp.rpc_height_m:g} m height, "
-            "so that places in hilly country may be off by tens of metres"
+            "so that places in hilly country may be off by tens of meters"
         )
     elif warp is not None:
         notes.append(

@@ -44,7 +44,7 @@ class Warp:
     ----------
     src_crs, crs : CRS of the control points, and the one to warp to
     nodata : value of invalid pixels on both sides, if any
-    rpc_height_m : mean height of the ground in metres, where RPCs place the raster
+    rpc_height_m : mean height of the ground in meters, where RPCs place the raster
     scale : as of ``Onto``
     """
 

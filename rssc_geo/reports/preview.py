@@ -56,7 +56,7 @@ class Overview:
     pixels : uint8 (H, W, 3)
     mask : bool (H, W), True = valid
     transform : (column, row) of ``pixels`` into the scene's CRS
-    gsd_m : metres a pixel along (row axis, column axis)
+    gsd_m : meters a pixel along (row axis, column axis)
     """
 
     pixels: NDArray[np.uint8]
@@ -166,7 +166,7 @@ def preview_picture(
 def _north_up(overview: Overview) -> tuple[Image.Image, Affine, tuple[float, float]]:
     """The scene north-up, its void filled.
 
-    Also the affine from its pixels to the overview's, and its metres a pixel (row, column).
+    Also the affine from its pixels to the overview's, and its meters a pixel (row, column).
     """
     transform, gsd_m = overview.transform, overview.gsd_m
     image = Image.fromarray(filled(overview.pixels, overview.mask))
@@ -334,13 +334,13 @@ def _compose(
     return page
 
 
-def length_label(metres: float) -> str:
+def length_label(meters: float) -> str:
     """A length as text: ``85 cm``, ``850 m``, ``8.5 km``, ``85 km``."""
-    if metres >= 1000:
-        return f"{_rounded(metres / 1000)} km"
-    if metres >= 1:
-        return f"{_rounded(metres)} m"
-    return f"{_rounded(metres * 100)} cm"
+    if meters >= 1000:
+        return f"{_rounded(meters / 1000)} km"
+    if meters >= 1:
+        return f"{_rounded(meters)} m"
+    return f"{_rounded(meters * 100)} cm"
 
 
 def round_length(longest_m: float) -> float:
@@ -358,13 +358,13 @@ def scale_bar(
     draw: ImageDraw.ImageDraw, *, right: int, y: int, metres_a_pixel: float, longest: int
 ) -> None:
     """A bar of a round length, at most ``longest`` pixels, that ends at ``right``."""
-    metres = round_length(max(longest, 1) * metres_a_pixel)
-    start = right - round(metres / metres_a_pixel)
+    meters = round_length(max(longest, 1) * metres_a_pixel)
+    start = right - round(meters / metres_a_pixel)
     middle = y + 12
     draw.line((start, middle, right, middle), INK, 3)
     for x in (start, right):
         draw.line((x, middle - 7, x, middle + 7), INK, 3)
-    draw.text((start - 12, middle), length_label(metres), INK, page_font(SMALL), anchor="rm")
+    draw.text((start - 12, middle), length_label(meters), INK, page_font(SMALL), anchor="rm")
 
 
 def _text_left(line: _Line) -> int:

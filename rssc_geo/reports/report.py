@@ -79,11 +79,11 @@ class Sheet:
 
     to_sheet: Affine
     size: tuple[float, float]
-    metres_a_unit: float
+    meters_a_unit: float
 
     @classmethod
     def of(cls, shape: tuple[int, int], transform: Affine, gsd_m: tuple[float, float]) -> Sheet:
-        """The sheet of a raster of ``shape`` (rows, columns); metres a pixel (row, column)."""
+        """The sheet of a raster of ``shape`` (rows, columns); meters a pixel (row, column)."""
         if transform.b == transform.d == 0:
             turned = Affine.scale(
                 np.copysign(gsd_m[1], transform.a), np.copysign(gsd_m[0], -transform.e)
@@ -317,7 +317,7 @@ def _map(
     return {
         "width": f"{sheet.size[0]:.2f}",
         "height": f"{sheet.size[1]:.2f}",
-        "metres_a_unit": f"{sheet.metres_a_unit:.9g}",
+        "meters_a_unit": f"{sheet.meters_a_unit:.9g}",
         "matrix": svg_matrix(sheet.to_sheet),
         "shown_matrix": svg_matrix(~plan.scene.transform @ shown.geo.transform),
         "rows": plan.scene.height,

@@ -57,7 +57,7 @@ _EDGE_PARTS = 16
 """Parts of an edge of the footprint, since edges may be curved in degrees."""
 
 _DIGITS = 7
-"""Decimals of degrees: a centimetre."""
+"""Decimals of degrees: a centimeter."""
 
 
 class MapItem:

@@ -297,7 +297,7 @@ class TrainingRecipe(CardOptions):
         from, and whose embeddings of the captions the image encoder learns to predict
     whole_sentence_encoder : it becomes the text encoder unchanged, instead
     footprint : of the pictures on the ground; None: that of the start bundle
-    gsd_range_m : metres a pixel of the rasters it is for; None: those of the start bundle
+    gsd_range_m : meters a pixel of the rasters it is for; None: those of the start bundle
     stretch : scaling of these rasters to 8 bit, see ``fit_radiometry``; None: as of the start
         bundle
     taxonomy : file that states which classes the labels of each data set allow
@@ -508,7 +508,7 @@ def _footprint(options: TrainOptions) -> Footprint | None:
         return Footprint(*options.footprint)
     except (TypeError, ValueError) as error:
         raise UsageError(
-            "--footprint is the smallest, preferred and largest side in metres, such as"
+            "--footprint is the smallest, preferred and largest side in meters, such as"
             f" 300,400,600, not {options.footprint}"
         ) from error
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
+
+from tests.file_server import serve_folder
 
 from .conftest import content, load_json, states
 from .test_reliability import command
@@ -23,31 +19,8 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def site(scenes: Path) -> Iterator[str]:
     """The folder of the scenes as a web site."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command_line = [
-        sys.executable,
-        "-m",
-        "http.server",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        str(scenes),
-    ]
-    with subprocess.Popen(
-        command_line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(url).close()
-                break
-            except URLError:
-                time.sleep(0.1)
-        yield url
-        server.terminate()
+    with serve_folder(scenes) as address:
+        yield address
 
 
 def item(name: str, href: str) -> dict[str, object]:

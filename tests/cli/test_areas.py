@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -24,9 +22,8 @@ from rssc_geo.output import FinishedMap, area_in_words, area_table, legend_names
 from rssc_geo.output import Zones as ZonesOfMap
 from tests.factories import CELLS, write_map
 
-from .conftest import Outcome
+from .conftest import Rssc, rows_of
 
-Rssc = Callable[..., Outcome]
 NAMES = ("Forest", "Farmland", "DenseResidential", "Bridge", "Unknown")
 
 
@@ -35,11 +32,6 @@ def map_path(tmp_path: Path) -> Path:
     classes = np.random.default_rng(3).integers(0, 5, (24, 18))
     classes[:3, :4] = -1
     return write_map(tmp_path / "map.gpkg", classes, NAMES)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_totals_are_those_of_the_regions(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:

@@ -16,9 +16,7 @@ from shapely.geometry import LineString, Point, Polygon, box
 
 from tests.factories import CELLS, write_map
 
-from .conftest import Outcome
-
-Rssc = Callable[..., Outcome]
+from .conftest import Rssc
 
 CHANGE = ("Deforestation", "Forest gain", "Stable forest", "Stable non-forest")
 MATRIX = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])

@@ -22,9 +22,8 @@ from shapely.geometry import Polygon, box
 from tests.factories import NORTH_UP, texture, write_raster
 from tests.programs import Program
 
-from .conftest import Outcome, whole_tiles
+from .conftest import Outcome, Rssc, whole_tiles
 
-Rssc = Callable[..., Outcome]
 MOON = (
     'GEOGCS["Moon 2000",DATUM["D_Moon_2000",SPHEROID["Moon_2000_IAU_IAG",1737400,0]],'
     'PRIMEM["Greenwich",0],UNIT["Degree",0.0174532925199433]]'
@@ -160,7 +159,7 @@ RASTERS: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
         2,
         "is no size",
     ),
-    "tile size of more metres than numbers": (
+    "tile size of more meters than numbers": (
         lambda f: write_raster(f / "a.tif", texture(300, 300)),
         ["--tile-size", "9" * 307 + "km"],
         2,
@@ -406,7 +405,7 @@ def test_rotated_south_up_gcps_and_the_antimeridian(rssc: Rssc, tmp_path: Path) 
 def test_a_crs_without_a_code_places_the_map_as_the_raster(
     rssc: Rssc, bundle: Path, tmp_path: Path, crs: str, pixel: float, suffix: str
 ) -> None:
-    """GDAL takes some of them for the usual one in metres, or from Greenwich."""
+    """GDAL takes some of them for the usual one in meters, or from Greenwich."""
     x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(9.0, 45.0)
     place = Affine(pixel, 0, x, 0, -pixel, y)
     settings = {"crs": crs, "transform": place, "photometric": "rgb"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,19 +17,7 @@ from rssc_geo.batch import NAME
 from rssc_geo.raster import open_scene
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
-    """Folder of two scenes of 4 × 4 cells of 64 px."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for seed, name in enumerate("ab"):
-        write_raster(folder / f"{name}.tif", texture(256, 256, seed), photometric="rgb")
-    return folder
+from .conftest import Rssc, whole_tiles
 
 
 def scene_states(rssc: Rssc, folder: Path) -> dict[str, str]:

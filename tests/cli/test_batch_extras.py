@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,26 +11,9 @@ import pytest
 import shapely
 from geopandas.testing import assert_geodataframe_equal
 
-from tests.factories import NORTH_UP, texture, write_raster
+from tests.factories import NORTH_UP
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
-    """Folder of two scenes of 4 × 4 cells of 64 px."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for seed, name in enumerate("ab"):
-        write_raster(folder / f"{name}.tif", texture(256, 256, seed), photometric="rgb")
-    return folder
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+from .conftest import Rssc, rows_of, whole_tiles
 
 
 def test_each_scene_has_its_report_review_and_table_of_areas(

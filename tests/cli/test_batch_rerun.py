@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,9 +13,7 @@ import shapely
 from rssc_geo.batch import NAME, read_status
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
+from .conftest import Rssc, whole_tiles
 
 
 @pytest.fixture

@@ -20,9 +20,7 @@ from rssc_geo.training import load_image_folder
 from tests.chat_server import ChatServer, refusal
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
+from .conftest import Outcome, Rssc, whole_tiles
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 
 from tests.factories import texture, write_map, write_raster
 
-from .conftest import Outcome
+from .conftest import Rssc
 
-Rssc = Callable[..., Outcome]
 NAMES = ("Forest", "Farmland", "Town <b>")
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -24,9 +23,7 @@ from rssc_geo.models import legend_of, load_card
 from rssc_geo.output.geopackage import read_provenance
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
+from .conftest import Rssc, whole_tiles
 
 
 def test_the_map_has_every_valid_cell_in_its_place(rssc: Rssc, tmp_path: Path) -> None:

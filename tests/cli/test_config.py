@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ from rssc_geo.pipelines import read_class_words, read_classes
 from rssc_geo.texts import read_text
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome
+from .conftest import Outcome, Rssc
 
-Rssc = Callable[..., Outcome]
 HOSTILE = {
     "lists in lists": ("a=" + "[" * 3000 + "]" * 3000, "nested too deeply"),
     "tables in tables": ("a=" + "{b=" * 3000 + "1" + "}" * 3000, "nested too deeply"),

@@ -7,16 +7,15 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
+from .conftest import Rssc, whole_tiles
 
-Rssc = Callable[..., Outcome]
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
 
 

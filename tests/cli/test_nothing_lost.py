@@ -38,9 +38,8 @@ from tests.chat_server import ChatServer
 from tests.factories import texture, write_map, write_raster
 from tests.programs import Program
 
-from .conftest import Outcome, whole_tiles
+from .conftest import Rssc, whole_tiles
 
-Rssc = Callable[..., Outcome]
 Start = Callable[..., Program]
 posix = pytest.mark.skipif(os.name != "posix", reason="a matter of POSIX")
 TILES = (*whole_tiles("300px"), "--captioner", "none", "-q")

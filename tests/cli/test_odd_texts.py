@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
+from .conftest import Rssc, whole_tiles
 
-Rssc = Callable[..., Outcome]
 MANIFEST = b"""\
 input,id,output,tile-size,cell-size,bands,nodata,date,areas,classes,aoi,stretch
 a.tif,one,,64px,64px,"1,2,3",0,2024-06-01,one.csv,"river,town",,"0,255"

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,9 +17,7 @@ from shapely.geometry import box
 import rssc_geo
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
+from .conftest import Rssc, whole_tiles
 
 
 def test_info_tells_what_classify_does(rssc: Rssc, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -17,9 +16,8 @@ from pyproj import CRS
 from rssc_geo.output import majority_filter, read_provenance
 from tests.factories import write_map
 
-from .conftest import Outcome
+from .conftest import Rssc
 
-Rssc = Callable[..., Outcome]
 NAMES = ("DenseResidential", "MediumResidential", "Forest", "Park", "Unknown")
 
 
@@ -97,6 +95,16 @@ def test_another_legend(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:
     assert provenance["refined_from"] == "map.gpkg"
     assert provenance["input"] == "made"
     assert provenance["refined_by"]["options"] == {"legend": "groups"}
+
+
+def test_a_name_of_class_and_group_is_the_class_as_for_classify(rssc: Rssc, tmp_path: Path) -> None:
+    path = write_map(
+        tmp_path / "map.gpkg", np.arange(3)[None], ("StorageTanks", "Industrial", "Port")
+    )
+    done = rssc("refine", path, "-o", tmp_path / "new.gpkg", "--exclude-classes", "Industrial")
+    assert done.code == 0, done.err
+    _, cells = both(tmp_path / "new.gpkg")
+    assert list(cells["class"]) == ["StorageTanks", "Port", "Port"]
 
 
 def test_fewer_classes(rssc: Rssc, map_path: Path, tmp_path: Path) -> None:

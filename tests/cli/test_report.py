@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,9 +23,8 @@ from rssc_geo.options import ClassifyOptions
 from rssc_geo.pipelines.classify import classify
 from tests.factories import NORTH_UP, texture, write_raster
 
-from .conftest import Outcome, whole_tiles
+from .conftest import Rssc, whole_tiles
 
-Rssc = Callable[..., Outcome]
 VOID_ELEMENTS = {"meta", "img", "input", "br", "image", "rect", "line"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,9 +17,7 @@ from rssc_geo.pipelines.classify import classify
 from tests.catalogs import checked_item
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
+from .conftest import Rssc, whole_tiles
 
 
 def test_a_map_with_all_beside_it_is_an_item(

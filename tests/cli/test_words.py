@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from rssc_geo.options import PrintOptions
 from rssc_geo_cli.console import echo_areas, set_up_logging
 from tests.factories import texture, write_raster
 
-from .conftest import Outcome, whole_tiles
-
-Rssc = Callable[..., Outcome]
+from .conftest import Rssc, whole_tiles
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import duckdb
@@ -23,6 +19,7 @@ from rssc_geo import BatchOptions, ClassifyOptions, EmbedOptions, InputError, Us
 from rssc_geo.inference import Predictor
 from rssc_geo_cli.main import run
 from tests.factories import texture, with_changed_bits, write_raster
+from tests.file_server import serve_folder
 
 TILES = {"tile_size": "96px", "cell_size": "32px"}
 
@@ -143,23 +140,13 @@ def test_a_scene_that_changes_while_others_are_looked_at_is_told(
             os.utime(first, (1, 1))
 
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(web_server(tmp_path)) if served else str(tmp_path)
+        folder = stack.enter_context(serve_folder(tmp_path)) if served else str(tmp_path)
         sources = [f"{folder}/first.tif", f"{folder}/second.tif"]
         with pytest.raises(InputError, match=r"first\.tif changed while it was being read"):
             rssc_geo.embed(sources, path, EmbedOptions(**TILES), model=model, progress=touch)
         assert not path.exists()
         again = rssc_geo.embed(sources, path, EmbedOptions(**TILES), model=model)
     assert (again.rows, len(again.to_geopandas())) == (21, 21)
-
-
-@contextlib.contextmanager
-def web_server(folder: Path) -> Iterator[str]:
-    """The address of a server of a folder's files."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def test_a_map_with_its_table(scenes: list[Path], tmp_path: Path, model: Predictor) -> None:

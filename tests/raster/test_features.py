@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import json
 import sqlite3
 import tarfile
-import threading
 import time
 import zipfile
-from collections.abc import Callable
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +36,7 @@ from rssc_geo.raster import (
 )
 from rssc_geo.raster.virtual import check_sources
 from rssc_geo.training.few_shot.labels import read_labels
+from tests.file_server import serve_folder
 
 UTM = CRS.from_epsg(32632)
 GOOD = shapely.box(500_000, 4_999_900, 500_100, 5_000_000)
@@ -227,8 +225,17 @@ def test_a_view_shows_nothing_of_other_files(tmp_path: Path) -> None:
             assert "password" not in str(caught.value)
 
 
+@pytest.fixture
+def servers() -> Iterator[contextlib.ExitStack]:
+    """Ended after the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "gzip", "network", "database"])
-def test_a_view_is_refused_wherever_it_lies(tmp_path: Path, kind: str) -> None:
+def test_a_view_is_refused_wherever_it_lies(
+    tmp_path: Path, kind: str, servers: contextlib.ExitStack
+) -> None:
     (tmp_path / "secret.csv").write_text("password,x,y\nhunter2,1,2\n")
     source = f'<SrcDataSource relativeToVRT="0">{tmp_path}/secret.csv</SrcDataSource>'
     layer = f'<OGRVRTLayer name="secret">{source}<GeometryType>wkbNone</GeometryType></OGRVRTLayer>'
@@ -236,7 +243,6 @@ def test_a_view_is_refused_wherever_it_lies(tmp_path: Path, kind: str) -> None:
     view = tmp_path / "view.vrt"
     view.write_text(text)
     names = []
-    server = contextlib.nullcontext()
     if kind == "zip":
         for name in ("one", "two"):
             with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -267,20 +273,14 @@ def test_a_view_is_refused_wherever_it_lies(tmp_path: Path, kind: str) -> None:
             archive.write(path, "view.gpkg")
         check_no_view(f"/vsizip/{tmp_path}/db.zip/view.gpkg")
     else:
-        handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/view.vrt"
+        address = servers.enter_context(serve_folder(tmp_path)) + "/view.vrt"
         names = [address, f"/vsicurl/{address}"]
-    with server:
-        for name in names:
-            with pytest.raises(InputError, match="is a view of other files") as caught:
-                read_features(name, "class")
-            assert "password" not in str(caught.value)
-            with pytest.raises(InputError, match="is a view of other files"):
-                check_no_view(name)
-        if kind == "network":
-            server.shutdown()
+    for name in names:
+        with pytest.raises(InputError, match="is a view of other files") as caught:
+            read_features(name, "class")
+        assert "password" not in str(caught.value)
+        with pytest.raises(InputError, match="is a view of other files"):
+            check_no_view(name)
 
 
 def test_views_are_no_pipelines_indexes_or_maps_either(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rssc_geo.errors import GeoreferenceError, InputError
 from rssc_geo.geometry import TileGrid
 from rssc_geo.raster import TileReader, fit_radiometry, open_scene
 
-# file: bands, what makes pixels invalid, metres a pixel along rows and columns
+# file: bands, what makes pixels invalid, meters a pixel along rows and columns
 OPENED = {
     "201404_13SED190110_201404_0x1500m_CL_1_nodata.tif": ((1, 2, 3), "nodata 0", (0.150, 0.150)),
     "3420B_2010_328_RGB_LATLNG.tif": ((1, 2, 3), "alpha band", (2.773, 2.309)),

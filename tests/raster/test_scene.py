@@ -3,11 +3,7 @@ from __future__ import annotations
 import http.server
 import os
 import pickle
-import socket
-import subprocess
-import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +25,7 @@ from rssc_geo.fingerprints import fingerprint
 from rssc_geo.geometry import Window
 from rssc_geo.raster import Scene, open_scene
 from tests.factories import colors, mask
+from tests.file_server import serve_folder
 
 
 def test_a_raster_is_named_in_any_way_of_python(write, texture) -> None:
@@ -596,38 +593,14 @@ def test_http_url(write, texture, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         monkeypatch.delenv(name, raising=False)
 
-    # A process of its own: GDAL waits for the answers while it holds the interpreter lock here and
-    # there.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "http.server",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        str(tmp_path),
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        url = f"http://127.0.0.1:{port}/a%20b.tif"
+    with serve_folder(tmp_path) as address:
+        url = f"{address}/a%20b.tif"
         scene = open_scene(url)
         assert (scene.source, scene.name, scene.mask) == (url, "a%20b", "nodata 0")
         assert same_pixels(scene, pixels)
         assert same_pixels(open_scene(url, nodata=9), pixels)
         with pytest.raises(InputError, match="cannot be read as a raster"):
             open_scene(url.replace("b.tif", "c.tif"))
-    finally:
-        server.kill()
-        server.wait()
 
 
 def test_separate_files_are_one_scene(write, texture) -> None:

@@ -2,7 +2,7 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const map = byId("map"), classes = byId("classes"), spot = byId("spot"), scale = byId("scale");
-  const metres = Number(map.dataset.metres);
+  const meters = Number(map.dataset.meters);
   const [, , width, height] = map.getAttribute("viewBox").split(" ").map(Number);
   const closest = 80;
   let view = { x: 0, y: 0, zoom: 1 };
@@ -20,11 +20,11 @@
   function drawScale() {
     const pixel = map.getScreenCTM();
     if (!pixel || !pixel.a) return;
-    const longest = metres / pixel.a * Math.min(150, map.clientWidth / 3);
+    const longest = meters / pixel.a * Math.min(150, map.clientWidth / 3);
     const power = 10 ** Math.floor(Math.log10(longest));
     const length = [5, 2, 1, 0.5].map((step) => step * power).find((value) => value <= longest);
     scale.hidden = false;
-    scale.style.width = length / metres * pixel.a + "px";
+    scale.style.width = length / meters * pixel.a + "px";
     scale.textContent = length >= 1000 ? length / 1000 + " km" : length >= 1 ? length + " m" : Math.round(length * 100) + " cm";
   }
 

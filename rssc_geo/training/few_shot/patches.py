@@ -42,12 +42,12 @@ class Patches:
     ----------
     pixels : uint8 (N, H, W, 3)
     names : class names (N,)
-    places : float64 (N, 3), the centers in metres, geocentric, so that places of different rasters
+    places : float64 (N, 3), the centers in meters, geocentric, so that places of different rasters
         can be compared
     mixed : bool (N,), whether the class covers less than the required share
     groups : names (N,) of the groups of their labels, "" for none
     where : names (N,) of the places in their rasters, for messages
-    side_m : side of the largest patch in metres
+    side_m : side of the largest patch in meters
     """
 
     pixels: NDArray[np.uint8]
@@ -233,7 +233,7 @@ def _balanced(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _places(scene: Scene, grid: TileGrid, tiles: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The centers of tiles, geocentric, in metres: (K, 3)."""
+    """The centers of tiles, geocentric, in meters: (K, 3)."""
     windows = [grid.tile(tile).window for tile in tiles.tolist()]
     centers = [scene.transform @ (w.col + w.width / 2, w.row + w.height / 2) for w in windows]
     x, y = np.array(centers).T
